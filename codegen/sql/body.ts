@@ -35,6 +35,12 @@ const rowExpressions: Readonly<Record<string, (row: string) => string>> = {
   /** The same of a message of `outbox_later`. One that is held ends what holds it, too. */
   later_marks_of: (row) =>
     `jsonb_build_array(${row}.role, ${row}.destination, ${row}.unique_key, ${row}.id, CASE ${row}.kind WHEN 'held' THEN ${row}.id ELSE ${row}.awaited_as END)`,
+  /** A message of the queue, for `keep_ended`. */
+  kept_of: (row) =>
+    `jsonb_build_object('id', coalesce(${row}.first_id, ${row}.id), 'role', ${row}.role, 'topic', ${row}.topic, 'keep_ms', ${row}.keep_ms, 'enqueued_at', ${row}.enqueued_at, 'attempts', ${row}.attempts, 'worker', ${row}.worker, 'progress', ${row}.progress)`,
+  /** A message that is due later, for `keep_ended`. */
+  kept_later: (row) =>
+    `jsonb_build_object('id', ${row}.id, 'role', ${row}.role, 'topic', ${row}.destination, 'keep_ms', ${row}.keep_ms, 'enqueued_at', ${row}.enqueued_at, 'attempts', 0)`,
   /** Messages with one route are published in their order, and suspended together. */
   route: (row) => `coalesce('domain ' || CASE WHEN ${row}.to_stream THEN ${row}.domain END, ${row}.destination)`,
 };

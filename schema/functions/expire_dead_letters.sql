@@ -17,4 +17,5 @@ BEGIN
       LIMIT least(p_max_rows, @StoreConstants.dead_letter_rows@)
    ));
   GET DIAGNOSTICS deleted = ROW_COUNT;
+  PERFORM hawser.expire_results();
 END

@@ -28,6 +28,7 @@ export {
   type Headers,
   headerValue,
   type IncomingMessage,
+  type KeptResult,
   memoryBytes,
   type OutgoingMessage,
   type ParkedMessage,

@@ -51,6 +51,18 @@ export function memoryBytes(
   return bytes;
 }
 
+/** Result of a message that is kept. */
+export interface KeptResult {
+  /** Value that the handler returned, as JSON in ASCII; undefined if there is none. */
+  readonly json: string | undefined;
+  /** Duration of the attempt that has returned, in ms. */
+  readonly durationMs: number;
+  /** Writes the progress, at most once a second. @throws HawserError `invalid_argument` */
+  progress(value: unknown): void;
+  /** Sets `json` and `durationMs`. @throws HawserError `rejected` for a value that cannot be kept */
+  returned(value: unknown, durationMs: number): void;
+}
+
 /** Received message for the handler. */
 export interface IncomingMessage {
   /** Position in the channel; undefined for an at-most-once message. */
@@ -69,6 +81,8 @@ export interface IncomingMessage {
   readonly fromWire: boolean;
   /** Reason why the message must become a dead letter: its row in the store breaks a rule. */
   readonly fault?: string | undefined;
+  /** Undefined if nothing is kept of the message. */
+  readonly kept?: KeptResult | undefined;
 }
 
 /** Stored message above the accepted watermark. */

@@ -57,6 +57,10 @@ export const commands: Readonly<Record<string, ListedCommand>> = {
       "List the messages that wait for a listener, or are being handled, by listener, topic and sender, the oldest first",
     load: () => import("./pending.js"),
   },
+  job: {
+    summary: "Show what has become of an enqueued message, how far its handler is, and what it has returned",
+    load: () => import("./job.js"),
+  },
   secret: {
     summary: "List, rotate and retire the mesh secrets, with which peers authenticate each other",
     load: () => import("./secret.js"),

@@ -159,11 +159,12 @@ function write(
   origin: string | null,
   listener: string | null = null,
 ): Promise<bigint> {
-  return traced(addressed, 1, async ({ destination, priority, unique, flow, ...message }) => {
-    const caller = callerOf(client);
+  return traced(addressed, 1, async ({ destination, priority, unique, flow, keepMs, ...message }) => {
+    const plain = callerOf(client);
     if (destination.sink === "nats")
-      return (await enqueueFunctions(caller).enqueueSubject({ ...message, ...destination })).id;
+      return (await enqueueFunctions(plain).enqueueSubject({ ...message, ...destination })).id;
     const { topic } = destination;
+    const caller = keepMs === null ? plain : keeping(plain, keepMs, topic);
     if (unique !== null) {
       const { key: _, ...content } = message;
       const given = { topic, ...content, ...unique, priority };
@@ -181,6 +182,21 @@ function write(
     const asPeer = { topic, payloads: [payload], listener, toAll, origin, priority };
     return (await peerOutboxFunctions(caller).enqueuePeer({ ...marks, ...asPeer })).ids[0]!;
   });
+}
+
+/** Has the result kept of what a statement enqueues, by the same one: without a transaction another one would come too late. */
+function keeping(caller: ReturnType<typeof callerOf>, keepMs: number, topic: string): ReturnType<typeof callerOf> {
+  return {
+    query({ text, values }) {
+      const [ms, of] = [values.length + 1, values.length + 2];
+      const id = /^SELECT ids\b/.test(text) ? "e.ids[1]" : "e.id";
+      const keep = `hawser.keep_result(${id}, $${ms}::integer, $${of}::text)`;
+      return caller.query({
+        text: `SELECT e.*, ${keep} AS kept FROM (${text}) AS e`,
+        values: [...values, keepMs, topic],
+      });
+    },
+  };
 }
 
 /** SQLSTATEs for a missing function and a missing schema. */

@@ -25,6 +25,7 @@ export type { BatchOptions, HandleOptions, PeerOptions } from "./core/options.js
 export type { PeerStatus } from "./core/status.js";
 export type { AnyTopics, NatsSubject, TopicMap } from "./core/topic-types.js";
 export { type CancelOutcome, cancel, enqueue, enqueueBatch } from "./enqueue.js";
+export { type Job, type JobState, job, type WaitOptions, waitFor } from "./job.js";
 export { monitor } from "./monitor.js";
 export { type AnyPeer, Peer } from "./peer.js";
 export { schedule, unschedule } from "./schedule.js";

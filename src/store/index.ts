@@ -18,7 +18,7 @@ export {
   type Position,
 } from "./channels.js";
 export { columnsOf } from "./columns.js";
-export { type CommittedCursors, type CursorCommit, cursorCommits, type DeadLetter } from "./cursor-commits.js";
+export { type CommittedCursors, type CursorCommit, cursorCommits, type DeadLetter, escaped } from "./cursor-commits.js";
 export { CursorCommitter, type CursorCommitterEvents } from "./cursor-committer.js";
 export { Database, lockTimeoutMs, type Statement, statementLimits, statementTimeoutMs } from "./database.js";
 export {

@@ -8,7 +8,7 @@ import { queueFunctions, type TakeResult } from "../../generated/ts/rows/queue.j
 import { limits } from "../../generated/ts/rules/peer/catalog.js";
 import { storeConstants } from "../../generated/ts/settings/peer.js";
 import { queueConstants } from "../../generated/ts/settings/queue.js";
-import type { FailedAttempt, Headers } from "../channel/index.js";
+import type { FailedAttempt, Headers, KeptResult } from "../channel/index.js";
 import { errorTable, HawserError, shortened } from "../errors/index.js";
 import {
   type ClientSource,
@@ -31,6 +31,9 @@ const { cancelMark } = queueConstants;
 /** Maximum time for an answer: the server's own timeouts and time to report them. */
 const answerMs = statementLimits.statementTimeoutMs! + statementLimits.lockTimeoutMs!;
 
+/** Number of results that one statement can write: each has up to 64 KiB, and as text within JSON twice as much. */
+const keptAtOnce = 400;
+
 /** Place and id of a row. */
 export interface QueueRow {
   readonly topic: string;
@@ -39,6 +42,8 @@ export interface QueueRow {
   /** Role that enqueued it. */
   readonly role: string;
   readonly id: bigint;
+  /** Result that is kept of it; undefined if none is. */
+  readonly kept?: Pick<KeptResult, "json" | "durationMs"> | undefined;
 }
 
 /** Row that was taken. */
@@ -53,6 +58,8 @@ export interface TakenRow extends QueueRow {
   readonly isSuspect: boolean;
   /** True if it begins with {@link Queue.beginUnique}. */
   readonly isUnique: boolean;
+  /** True if its result is kept. */
+  readonly isKept: boolean;
   /** When it was enqueued, in ms since 1970. */
   readonly enqueuedMs: number;
 }
@@ -223,10 +230,21 @@ export class Queue {
    * @throws HawserError `message_gone` if another worker has deleted one of them; the others are deleted
    */
   async done(rows: readonly QueueRow[]): Promise<void> {
+    const kept = rows.filter((row) => row.kept !== undefined);
+    // The results of one statement have a limit.
+    const isLarge = kept.length > keptAtOnce;
+    if (isLarge || (kept.length > 0 && kept.length < rows.length)) {
+      const parts = [rows.filter((row) => row.kept === undefined)];
+      for (let at = 0; at < kept.length; at += keptAtOnce) parts.push(kept.slice(at, at + keptAtOnce));
+      await Promise.all(parts.map((part) => this.done(part)));
+      return;
+    }
     const deleteAll = (some: readonly QueueRow[]): Promise<unknown> =>
-      this.#run("delete messages that are handled", () =>
-        this.#functions.doneBatch({ ...columnsOf(some), handling: false }),
-      );
+      this.#run("delete messages that are handled", () => {
+        const given = { ...columnsOf(some), handling: false };
+        if (kept.length === 0) return this.#functions.doneBatch(given);
+        return this.#functions.doneKept({ ...given, results: resultsText(some) });
+      });
     try {
       await deleteAll(rows);
     } catch (error) {
@@ -283,6 +301,13 @@ export class Queue {
     );
     const replacement = payload === null ? undefined : { payload, ...checkedHeaders(headers) };
     return { begins, dueInMs: dueInMs === null ? undefined : Number(dueInMs), replacement };
+  }
+
+  /** Writes the progress of a message. @param json at most 1,024 bytes in ASCII */
+  async setProgress(worker: bigint, { topic, recipient, role, id }: QueueRow, json: string): Promise<void> {
+    await this.#run(`write the progress of message ${id} of the queue`, () =>
+      this.#functions.setProgress({ worker, topic, recipient, role, id, progress: json }),
+    );
   }
 
   /** Deletes messages that are to be cancelled. @returns the ids of those rows that are not in the queue any more */
@@ -366,9 +391,15 @@ function columnsOf(rows: readonly QueueRow[]) {
   };
 }
 
+/** Results of rows as `done_kept` gets them: with the places of the rows. */
+export function resultsText(rows: readonly QueueRow[]): string {
+  const results = rows.map(({ kept }, index) => kept && [index + 1, kept.durationMs, kept.json ?? null]);
+  return JSON.stringify(results.filter((result) => result !== undefined));
+}
+
 /** @returns undefined for a row that only says how far was looked */
 function takenRow(row: TakeResult): TakenRow | undefined {
-  const { topic, recipient, role, id, key, payload, headers, attempts, isSuspect, isUnique, enqueuedAt } = row;
+  const { topic, recipient, role, id, key, payload, headers, attempts, isSuspect, isUnique, isKept, enqueuedAt } = row;
   if (payload === null) return undefined;
   return {
     ...{ topic, recipient, role, id, payload },
@@ -377,6 +408,7 @@ function takenRow(row: TakeResult): TakenRow | undefined {
     failedAttempts: attempts ?? 0,
     isSuspect: isSuspect === true,
     isUnique: isUnique === true,
+    isKept: isKept === true,
     enqueuedMs: enqueuedAt?.getTime() ?? 0,
   };
 }

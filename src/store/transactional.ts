@@ -12,7 +12,7 @@ import { isServerError, type PreparedStatement, parameter } from "../postgres/in
 import { Semaphore, type TraceContext } from "../runtime/index.js";
 import type { Position } from "./channels.js";
 import { type Database, statementLimits } from "./database.js";
-import type { QueueRow } from "./queue.js";
+import { type QueueRow, resultsText } from "./queue.js";
 import { isStoreFailure } from "./store-failure.js";
 import type { Transaction, UserQuery, WriterName } from "./transaction.js";
 
@@ -110,18 +110,20 @@ function doneWith(rows: readonly HandledRow[]): readonly PreparedStatement[] {
   const [row, ...others] = rows.toSorted((one, other) => (one.id < other.id ? -1 : 1));
   if (row === undefined) return [];
   const { topic, recipient, role, id } = row;
-  if (others.length === 0)
+  const all = [row, ...others];
+  const isKept = all.some(({ kept }) => kept !== undefined);
+  if (others.length === 0 && !isKept)
     return [
       {
         text: "SELECT hawser.done($1, $2, $3, $4, true)",
         values: [topic, recipient, role, String(id)],
       },
     ];
-  const all = [row, ...others];
   const text = pg.escapeLiteral;
   const array = (name: "topic" | "recipient" | "role"): string => `ARRAY[${all.map((each) => text(each[name]))}]`;
   const ids = `'{${all.map(({ id }) => id)}}'`;
   const given = `${array("topic")}, ${array("recipient")}, ${array("role")}, ${ids}, true`;
+  if (isKept) return [{ text: `SELECT hawser.done_kept(${given}, ${text(resultsText(all))})` }];
   return [{ text: `SELECT hawser.done_batch(${given})` }];
 }
 

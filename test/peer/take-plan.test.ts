@@ -5,7 +5,7 @@ import type { TakenRow } from "../../src/store/index.js";
 const row = (id: number, role = "shop"): TakenRow => ({
   ...{ topic: "t", recipient: "", role, id: BigInt(id) },
   ...{ key: undefined, payload: new Uint8Array(1), headers: [], fault: undefined },
-  ...{ failedAttempts: 0, isSuspect: false, isUnique: false, enqueuedMs: 0 },
+  ...{ failedAttempts: 0, isSuspect: false, isUnique: false, isKept: false, enqueuedMs: 0 },
 });
 
 /** A plan that has taken some messages of topic `t`, of at most ten. */

@@ -54,7 +54,14 @@ describe("a message", () => {
     expect(await worker.take()).toEqual([
       {
         ...{ topic: "t", recipient: "", role: "shop", id, key: "k", payload: Buffer.from("a"), attempts: 0 },
-        ...{ isSuspect: false, origin: "shop-1:shop", enqueuedAt: expect.any(Date), waitMs: null, isUnique: false },
+        ...{
+          isSuspect: false,
+          origin: "shop-1:shop",
+          enqueuedAt: expect.any(Date),
+          waitMs: null,
+          isUnique: false,
+          isKept: false,
+        },
         headers: [
           ["message-origin", "shop-1:shop:shop"],
           ["message-key", "k"],

@@ -96,6 +96,7 @@ export interface LaterMessageRow {
   unique_key: string | null;
   /** As in `queue`. */
   awaited_as: bigint | null;
+  keep_ms: number | null;
 }
 
 /**

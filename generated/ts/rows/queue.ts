@@ -44,6 +44,10 @@ export interface QueuedMessageRow {
   unique_key: string | null;
   /** The number by which others come after it; NULL: none does. */
   awaited_as: bigint | null;
+  /** How long its result is kept after its end, in milliseconds. NULL: nothing of it is kept. */
+  keep_ms: number | null;
+  /** What its handler said last of its progress, as JSON in ASCII. Only with `keep_ms`. */
+  progress: string | null;
 }
 
 /** Row of hawser_data.flow_edges. Messages that are held until others have been handled: rows of `outbox_later` of the kind `held`. */
@@ -67,6 +71,43 @@ export interface FlowEndRow {
   id: bigint;
   /** It was handled. False: it was cancelled, or is a dead letter. */
   is_done: boolean;
+}
+
+/**
+ * Row of hawser_data.results. What became of messages whose results are kept. The transaction writes it that ends the message. There is a segment for each day in
+ * UTC, which holds what expires on it, and is truncated when the day is over.
+ */
+export interface JobResultRow {
+  /** The part of the table that it is in: the number of the day since 1970, modulo the number of segments. */
+  segment: number;
+  /** The number that enqueue returned. */
+  id: bigint;
+  /** The role that enqueued it. */
+  role: string;
+  /** The topic. */
+  topic: string;
+  /** `done`, `dead` or `cancelled`. */
+  state: string;
+  /** The worker that had it last, by its name; NULL: none. */
+  listener: string | null;
+  /** Number of its attempts. */
+  attempts: number;
+  /** When it was enqueued, or was due. */
+  enqueued_at: Date;
+  /** When it ended. */
+  ended_at: Date;
+  /** How long the attempt took that was done, in milliseconds. NULL: none was. */
+  duration_ms: bigint | null;
+  /** As in `queue`. */
+  progress: string | null;
+  /** What the handler returned, as JSON in ASCII. NULL: nothing. */
+  result: string | null;
+  /** Of a dead letter, the code of its error. */
+  error_code: string | null;
+  /** Of a dead letter, the message of its error. */
+  error_message: string | null;
+  /** Until when it can be read. */
+  expires_at: Date;
 }
 
 /**
@@ -198,6 +239,7 @@ export const tables = {
   queuedMessage: "hawser_data.queue",
   flowEdge: "hawser_data.flow_edges",
   flowEnd: "hawser_data.flow_ends",
+  jobResult: "hawser_data.results",
   uniqueKey: "hawser_data.unique_keys",
   uniqueLock: "hawser_data.unique_locks",
   cancellation: "hawser_data.cancellations",
@@ -301,6 +343,8 @@ export interface TakeResult {
   waitMs: number | null;
   /** It has a unique key: call begin_unique before its handler. */
   isUnique: boolean | null;
+  /** Its result is kept: call done_kept in place of done. */
+  isKept: boolean | null;
 }
 
 /** Arguments of hawser.extend. */
@@ -402,6 +446,108 @@ export interface BeginUniqueResult {
   payload: Uint8Array | null;
   /** With a payload, the headers as of take. */
   headers: unknown;
+}
+
+/** Arguments of hawser.keep_result. */
+export interface KeepResultArguments {
+  /** The number that the function returned which has enqueued it. */
+  id: bigint;
+  /** How long its result is kept after its end, in milliseconds. */
+  keepMs: number;
+  /** Its topic. NULL: the message is looked for in all topics. */
+  topic: string | null;
+}
+
+/** Result of hawser.keep_result. */
+export interface KeepResultResult {
+  /** The result is kept. */
+  kept: boolean;
+}
+
+/** Arguments of hawser.job. */
+export interface JobArguments {
+  /** The number that the function returned which has enqueued it. */
+  id: bigint;
+}
+
+/** Result of hawser.job. */
+export interface JobResult {
+  /**
+   * `waiting`; `later`: it is not due; `running`: a worker has it, and may not have begun it; `done`; `dead`: it is a dead letter;
+   * `cancelled`; `unknown`: there is no such message, or it has ended and nothing of it is kept.
+   */
+  state: string;
+  /** The topic. NULL with `unknown`, as all that follows. */
+  topic: string | null;
+  /** The worker that has it, or had it last. NULL: none. */
+  listener: string | null;
+  /** Number of its attempts that have ended. */
+  attempts: number | null;
+  /** When it was enqueued, or was due. */
+  enqueuedAt: Date | null;
+  /** When it is due, or tried again. NULL: it is due. */
+  dueAt: Date | null;
+  /** When it ended. NULL: it has not ended. */
+  endedAt: Date | null;
+  /** How long the attempt took that was done, in milliseconds. NULL: none was. */
+  durationMs: bigint | null;
+  /** What its handler said last of its progress, as JSON. NULL: nothing. */
+  progress: string | null;
+  /** What the handler returned, as JSON. NULL: nothing, or it is not done. */
+  result: string | null;
+  /** Of a dead letter, the code of its error. */
+  errorCode: string | null;
+  /** Of a dead letter, the message of its error. */
+  errorMessage: string | null;
+  /** Until when this can be read. NULL: it has not ended. */
+  expiresAt: Date | null;
+}
+
+/** Arguments of hawser.set_progress. */
+export interface SetProgressArguments {
+  /** The worker. */
+  worker: bigint;
+  /** The topic. */
+  topic: string;
+  /** The recipient. */
+  recipient: string;
+  /** The role. */
+  role: string;
+  /** The id. */
+  id: bigint;
+  /** Any value, as JSON in ASCII. */
+  progress: string;
+}
+
+/** Result of hawser.set_progress. */
+export interface SetProgressResult {
+  /** False: the worker does not have it, nothing of it is kept, or a transaction is just ending it. */
+  written: boolean;
+}
+
+/** Arguments of hawser.done_kept. */
+export interface DoneKeptArguments {
+  /** The topics. */
+  topics: readonly string[];
+  /** Of each, the recipient. */
+  recipients: readonly string[];
+  /** Of each, the role. */
+  roles: readonly string[];
+  /** Of each, the id. */
+  ids: readonly bigint[];
+  /** As of done. */
+  handling: boolean;
+  /**
+   * A list of [place in the arrays from 1, milliseconds that the attempt took, text of the result or null]. The text is JSON in ASCII,
+   * of up to 65,536 bytes.
+   */
+  results: string;
+}
+
+/** Result of hawser.done_kept. */
+export interface DoneKeptResult {
+  /** Always true; it raises an error otherwise. */
+  ended: boolean;
 }
 
 /** Arguments of hawser.done. */
@@ -743,7 +889,7 @@ export function queueFunctions(client: QueryClient) {
     async take(args: TakeArguments): Promise<TakeResult[]> {
       const { rows } = await client.query({
         name: "hawser.take",
-        text: "SELECT topic, recipient, role, id, key, payload, headers, attempts, is_suspect, origin, enqueued_at, wait_ms, is_unique FROM hawser.take($1::bigint, $2::integer, $3::bigint, $4::text::jsonb, $5::text[])",
+        text: "SELECT topic, recipient, role, id, key, payload, headers, attempts, is_suspect, origin, enqueued_at, wait_ms, is_unique, is_kept FROM hawser.take($1::bigint, $2::integer, $3::bigint, $4::text::jsonb, $5::text[])",
         values: [
           String(args.worker),
           args.most,
@@ -752,7 +898,7 @@ export function queueFunctions(client: QueryClient) {
           args.topics,
         ],
       });
-      return rows.map((row) => ({ topic: row.topic, recipient: row.recipient, role: row.role, id: BigInt(row.id), key: row.key, payload: row.payload, headers: row.headers, attempts: row.attempts, isSuspect: row.is_suspect, origin: row.origin, enqueuedAt: row.enqueued_at, waitMs: row.wait_ms, isUnique: row.is_unique }));
+      return rows.map((row) => ({ topic: row.topic, recipient: row.recipient, role: row.role, id: BigInt(row.id), key: row.key, payload: row.payload, headers: row.headers, attempts: row.attempts, isSuspect: row.is_suspect, origin: row.origin, enqueuedAt: row.enqueued_at, waitMs: row.wait_ms, isUnique: row.is_unique, isKept: row.is_kept }));
     },
 
     /**
@@ -837,6 +983,76 @@ export function queueFunctions(client: QueryClient) {
       });
       const row = onlyRow(rows, "hawser.begin_unique");
       return { begins: row.begins, dueInMs: row.due_in_ms === null ? null : BigInt(row.due_in_ms), payload: row.payload, headers: row.headers };
+    },
+
+    /**
+     * Has the result of a message kept, in the transaction that has enqueued it. Returns whether it is: not of a message that another
+     * transaction has enqueued without this, and not of one for NATS.
+     */
+    async keepResult(args: KeepResultArguments): Promise<KeepResultResult> {
+      const { rows } = await client.query({
+        name: "hawser.keep_result",
+        text: "SELECT kept FROM hawser.keep_result($1::bigint, $2::integer, $3::text)",
+        values: [
+          String(args.id),
+          args.keepMs,
+          args.topic,
+        ],
+      });
+      const row = onlyRow(rows, "hawser.keep_result");
+      return { kept: row.kept };
+    },
+
+    /**
+     * Tells what has become of a message for a topic: while it waits or runs, and after its end as long as its result is kept. Only of
+     * roles that the caller is a member of.
+     */
+    async job(args: JobArguments): Promise<JobResult> {
+      const { rows } = await client.query({
+        name: "hawser.job",
+        text: "SELECT state, topic, listener, attempts, enqueued_at, due_at, ended_at, duration_ms, progress, result, error_code, error_message, expires_at FROM hawser.job($1::bigint)",
+        values: [
+          String(args.id),
+        ],
+      });
+      const row = onlyRow(rows, "hawser.job");
+      return { state: row.state, topic: row.topic, listener: row.listener, attempts: row.attempts, enqueuedAt: row.enqueued_at, dueAt: row.due_at, endedAt: row.ended_at, durationMs: row.duration_ms === null ? null : BigInt(row.duration_ms), progress: row.progress, result: row.result, errorCode: row.error_code, errorMessage: row.error_message, expiresAt: row.expires_at };
+    },
+
+    /** Says how far a message is whose result is kept, for a worker that has it. Waits for nobody. */
+    async setProgress(args: SetProgressArguments): Promise<SetProgressResult> {
+      const { rows } = await client.query({
+        name: "hawser.set_progress",
+        text: "SELECT written FROM hawser.set_progress($1::bigint, $2::text, $3::text, $4::text, $5::bigint, $6::text)",
+        values: [
+          String(args.worker),
+          args.topic,
+          args.recipient,
+          args.role,
+          String(args.id),
+          args.progress,
+        ],
+      });
+      const row = onlyRow(rows, "hawser.set_progress");
+      return { written: row.written };
+    },
+
+    /** As done_batch, and keeps the results that are to be kept. A worker that calls done for such a message keeps none. */
+    async doneKept(args: DoneKeptArguments): Promise<DoneKeptResult> {
+      const { rows } = await client.query({
+        name: "hawser.done_kept",
+        text: "SELECT ended FROM hawser.done_kept($1::text[], $2::text[], $3::text[], $4::bigint[], $5::boolean, $6::text::jsonb)",
+        values: [
+          args.topics,
+          args.recipients,
+          args.roles,
+          args.ids.map((one) => String(one)),
+          args.handling,
+          args.results,
+        ],
+      });
+      const row = onlyRow(rows, "hawser.done_kept");
+      return { ended: row.ended };
     },
 
     /**

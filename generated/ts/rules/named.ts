@@ -232,6 +232,14 @@ export const namedRules = {
   queueName: {
     maxBytes: 255,
   },
+  /** What a handler returned, as JSON in ASCII. */
+  jobResult: {
+    maxBytes: 65536,
+  },
+  /** Progress of a handler, as JSON in ASCII. */
+  jobProgress: {
+    maxBytes: 1024,
+  },
   /** A failed attempt of a message in the queue, as JSON. */
   queueFailure: {
     maxBytes: 4096,

@@ -41,6 +41,18 @@ export const queueConstants = {
    */
   cancelMark: ":",
   /**
+   * NOTIFY channel of the ids of messages that have ended and whose results are kept.
+   *
+   * Value: "hawser_results".
+   */
+  resultsChannel: "hawser_results",
+  /**
+   * Number of segments of results. More than the days that a result is kept, by those in which an expired segment is truncated.
+   *
+   * Value: 12.
+   */
+  resultSegments: 12,
+  /**
    * Time until a worker asks again for a topic that runs as many messages as it may.
    *
    * Value: 1000 ms.

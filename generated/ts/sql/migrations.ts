@@ -349,6 +349,7 @@ CREATE TABLE hawser_data.outbox_later (
   priority smallint DEFAULT 0 NOT NULL,
   unique_key text,
   awaited_as bigint,
+  keep_ms integer,
   CONSTRAINT outbox_later_pkey PRIMARY KEY (id),
   CONSTRAINT outbox_later_kind_values CHECK (kind IN ('nats', 'peer', 'held')),
   CONSTRAINT outbox_later_key_bytes CHECK (octet_length(key) BETWEEN 1 AND 1024),
@@ -356,7 +357,8 @@ CREATE TABLE hawser_data.outbox_later (
   CONSTRAINT outbox_later_message_id_bytes CHECK (octet_length(message_id) BETWEEN 1 AND 255),
   CONSTRAINT outbox_later_message_id_pattern CHECK (message_id ~ E'^[^\\\\u0001-\\\\u0020\\\\u007f]+$'),
   CONSTRAINT outbox_later_unique_key_bytes CHECK (octet_length(unique_key) BETWEEN 1 AND 1024),
-  CONSTRAINT outbox_later_unique_key_pattern CHECK (unique_key ~ E'^[^\\\\u0001-\\\\u001f\\\\u007f]+$')
+  CONSTRAINT outbox_later_unique_key_pattern CHECK (unique_key ~ E'^[^\\\\u0001-\\\\u001f\\\\u007f]+$'),
+  CONSTRAINT outbox_later_keep_ms_range CHECK (keep_ms BETWEEN 1000 AND 604800000)
 );
 
 CREATE INDEX outbox_later_due ON hawser_data.outbox_later (kind, deliver_at, id);
@@ -967,6 +969,8 @@ CREATE TABLE hawser_data.queue (
   first_id bigint,
   unique_key text,
   awaited_as bigint,
+  keep_ms integer,
+  progress text,
   CONSTRAINT queue_pkey PRIMARY KEY (topic, recipient, role, id)
 ) WITH (fillfactor = 45);
 
@@ -997,6 +1001,8 @@ COMMENT ON COLUMN hawser_data.queue.failures IS 'Its last failed attempts, as in
 COMMENT ON COLUMN hawser_data.queue.first_id IS 'The number that its enqueue returned, if it was due later: it can still be cancelled by it. NULL: that is \`id\`.';
 COMMENT ON COLUMN hawser_data.queue.unique_key IS 'Its unique key; NULL: it has none.';
 COMMENT ON COLUMN hawser_data.queue.awaited_as IS 'The number by which others come after it; NULL: none does.';
+COMMENT ON COLUMN hawser_data.queue.keep_ms IS 'How long its result is kept after its end, in milliseconds. NULL: nothing of it is kept.';
+COMMENT ON COLUMN hawser_data.queue.progress IS 'What its handler said last of its progress, as JSON in ASCII. Only with \`keep_ms\`.';
 
 CREATE TABLE hawser_data.flow_edges (
   before_id bigint NOT NULL,
@@ -1024,6 +1030,56 @@ inserts here, and waits for nobody, however many others end before the same one.
 COMMENT ON COLUMN hawser_data.flow_ends.nth IS 'A number of its own.';
 COMMENT ON COLUMN hawser_data.flow_ends.id IS 'The message, as its \`awaited_as\`, or one that was held itself.';
 COMMENT ON COLUMN hawser_data.flow_ends.is_done IS 'It was handled. False: it was cancelled, or is a dead letter.';
+
+CREATE TABLE hawser_data.results (
+  segment smallint NOT NULL,
+  id bigint NOT NULL,
+  role text NOT NULL,
+  topic text NOT NULL,
+  state text NOT NULL,
+  listener text,
+  attempts integer NOT NULL,
+  enqueued_at timestamptz NOT NULL,
+  ended_at timestamptz NOT NULL,
+  duration_ms bigint,
+  progress text,
+  result text,
+  error_code text,
+  error_message text,
+  expires_at timestamptz NOT NULL,
+  CONSTRAINT results_pkey PRIMARY KEY (id, segment),
+  CONSTRAINT results_result_bytes CHECK (octet_length(result) <= 65536)
+) PARTITION BY LIST (segment);
+CREATE TABLE hawser_data.results_0 PARTITION OF hawser_data.results FOR VALUES IN (0);
+CREATE TABLE hawser_data.results_1 PARTITION OF hawser_data.results FOR VALUES IN (1);
+CREATE TABLE hawser_data.results_2 PARTITION OF hawser_data.results FOR VALUES IN (2);
+CREATE TABLE hawser_data.results_3 PARTITION OF hawser_data.results FOR VALUES IN (3);
+CREATE TABLE hawser_data.results_4 PARTITION OF hawser_data.results FOR VALUES IN (4);
+CREATE TABLE hawser_data.results_5 PARTITION OF hawser_data.results FOR VALUES IN (5);
+CREATE TABLE hawser_data.results_6 PARTITION OF hawser_data.results FOR VALUES IN (6);
+CREATE TABLE hawser_data.results_7 PARTITION OF hawser_data.results FOR VALUES IN (7);
+CREATE TABLE hawser_data.results_8 PARTITION OF hawser_data.results FOR VALUES IN (8);
+CREATE TABLE hawser_data.results_9 PARTITION OF hawser_data.results FOR VALUES IN (9);
+CREATE TABLE hawser_data.results_10 PARTITION OF hawser_data.results FOR VALUES IN (10);
+CREATE TABLE hawser_data.results_11 PARTITION OF hawser_data.results FOR VALUES IN (11);
+
+COMMENT ON TABLE hawser_data.results IS 'What became of messages whose results are kept. The transaction writes it that ends the message. There is a segment for each day in
+UTC, which holds what expires on it, and is truncated when the day is over.';
+COMMENT ON COLUMN hawser_data.results.segment IS 'The part of the table that it is in: the number of the day since 1970, modulo the number of segments.';
+COMMENT ON COLUMN hawser_data.results.id IS 'The number that enqueue returned.';
+COMMENT ON COLUMN hawser_data.results.role IS 'The role that enqueued it.';
+COMMENT ON COLUMN hawser_data.results.topic IS 'The topic.';
+COMMENT ON COLUMN hawser_data.results.state IS '\`done\`, \`dead\` or \`cancelled\`.';
+COMMENT ON COLUMN hawser_data.results.listener IS 'The worker that had it last, by its name; NULL: none.';
+COMMENT ON COLUMN hawser_data.results.attempts IS 'Number of its attempts.';
+COMMENT ON COLUMN hawser_data.results.enqueued_at IS 'When it was enqueued, or was due.';
+COMMENT ON COLUMN hawser_data.results.ended_at IS 'When it ended.';
+COMMENT ON COLUMN hawser_data.results.duration_ms IS 'How long the attempt took that was done, in milliseconds. NULL: none was.';
+COMMENT ON COLUMN hawser_data.results.progress IS 'As in \`queue\`.';
+COMMENT ON COLUMN hawser_data.results.result IS 'What the handler returned, as JSON in ASCII. NULL: nothing.';
+COMMENT ON COLUMN hawser_data.results.error_code IS 'Of a dead letter, the code of its error.';
+COMMENT ON COLUMN hawser_data.results.error_message IS 'Of a dead letter, the message of its error.';
+COMMENT ON COLUMN hawser_data.results.expires_at IS 'Until when it can be read.';
 
 CREATE TABLE hawser_data.unique_keys (
   role text NOT NULL,

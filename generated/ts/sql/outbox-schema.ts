@@ -98,6 +98,7 @@ CREATE TABLE hawser_data.outbox_later (
   priority smallint DEFAULT 0 NOT NULL,
   unique_key text,
   awaited_as bigint,
+  keep_ms integer,
   CONSTRAINT outbox_later_pkey PRIMARY KEY (id),
   CONSTRAINT outbox_later_kind_values CHECK (kind IN ('nats', 'peer', 'held')),
   CONSTRAINT outbox_later_key_bytes CHECK (octet_length(key) BETWEEN 1 AND 1024),
@@ -105,7 +106,8 @@ CREATE TABLE hawser_data.outbox_later (
   CONSTRAINT outbox_later_message_id_bytes CHECK (octet_length(message_id) BETWEEN 1 AND 255),
   CONSTRAINT outbox_later_message_id_pattern CHECK (message_id ~ E'^[^\\\\u0001-\\\\u0020\\\\u007f]+$'),
   CONSTRAINT outbox_later_unique_key_bytes CHECK (octet_length(unique_key) BETWEEN 1 AND 1024),
-  CONSTRAINT outbox_later_unique_key_pattern CHECK (unique_key ~ E'^[^\\\\u0001-\\\\u001f\\\\u007f]+$')
+  CONSTRAINT outbox_later_unique_key_pattern CHECK (unique_key ~ E'^[^\\\\u0001-\\\\u001f\\\\u007f]+$'),
+  CONSTRAINT outbox_later_keep_ms_range CHECK (keep_ms BETWEEN 1000 AND 604800000)
 );
 
 CREATE INDEX outbox_later_due ON hawser_data.outbox_later (kind, deliver_at, id);
@@ -587,6 +589,8 @@ DECLARE
   v_next timestamptz;
   v_topics text[];
   v_flows_in_ms integer;
+  v_kept jsonb;
+  v_marked jsonb;
 BEGIN
   -- With a snapshot for several statements, of two that each handle the last but one it holds for, each could leave it to the other.
   IF p_kind = 'peer' AND EXISTS (SELECT FROM hawser_data.flow_ends) AND current_setting('transaction_isolation') = 'read committed' THEN
@@ -636,8 +640,6 @@ BEGIN
            CASE p_kind WHEN 'nats' THEN r.message_id END, r.role, r.role_mark, r.awaited_as
       FROM refused AS r
      ORDER BY r.deliver_at, r.id
-  ), dead_marks AS MATERIALIZED (
-    SELECT hawser.end_marked(jsonb_agg(jsonb_build_array(r.role, r.destination, r.unique_key, r.id, CASE r.kind WHEN 'held' THEN r.id ELSE r.awaited_as END)), false) FROM refused AS r WHERE r.awaited_as IS NOT NULL
   ), allowed AS (
     SELECT g.* FROM gone AS g WHERE g.id NOT IN (SELECT r.id FROM refused AS r)
   ), published AS (
@@ -650,14 +652,22 @@ BEGIN
      ORDER BY a.deliver_at, a.id
     RETURNING id
   ), queued AS (
-    INSERT INTO hawser_data.queue (topic, recipient, role, id, first_id, unique_key, awaited_as, key, origin, to_all, payload, headers)
+    INSERT INTO hawser_data.queue (topic, recipient, role, id, first_id, unique_key, awaited_as, keep_ms, key, origin, to_all, payload, headers)
     SELECT a.destination, CASE a.priority WHEN 0 THEN '' ELSE '!' END || coalesce('@' || a.listener, ''), a.role,
-           nextval('hawser_data.outbox_id_seq') - (a.priority::bigint << 46), a.id, a.unique_key, a.awaited_as, a.key, a.origin, a.to_all, a.payload, a.headers
+           nextval('hawser_data.outbox_id_seq') - (a.priority::bigint << 46), a.id, a.unique_key, a.awaited_as, a.keep_ms, a.key, a.origin, a.to_all, a.payload, a.headers
       FROM (SELECT n.* FROM allowed AS n WHERE p_kind = 'peer' ORDER BY n.deliver_at, n.id) AS a
     RETURNING topic
   )
-  SELECT (SELECT count(*) FROM published) + (SELECT count(*) FROM queued), ARRAY(SELECT DISTINCT q.topic FROM queued AS q)
-    INTO brought, v_topics;
+  SELECT (SELECT count(*) FROM published) + (SELECT count(*) FROM queued), ARRAY(SELECT DISTINCT q.topic FROM queued AS q),
+         (SELECT jsonb_agg(jsonb_build_object('id', r.id, 'role', r.role, 'topic', r.destination, 'keep_ms', r.keep_ms, 'enqueued_at', r.enqueued_at, 'attempts', 0)) FROM refused AS r WHERE r.keep_ms IS NOT NULL),
+         (SELECT jsonb_agg(jsonb_build_array(r.role, r.destination, r.unique_key, r.id, CASE r.kind WHEN 'held' THEN r.id ELSE r.awaited_as END)) FROM refused AS r WHERE (r.unique_key IS NOT NULL OR r.awaited_as IS NOT NULL))
+    INTO brought, v_topics, v_kept, v_marked;
+  IF v_marked IS NOT NULL THEN
+    PERFORM hawser.end_marked(v_marked, false);
+  END IF;
+  IF v_kept IS NOT NULL THEN
+    PERFORM hawser.keep_ended(v_kept, 'dead', 'not_permitted', 'The role that enqueued the message may not do so any more.');
+  END IF;
   IF v_topics <> '{}' THEN
     PERFORM hawser.wake_topics(v_topics);
   END IF;
@@ -727,12 +737,15 @@ BEGIN
 DECLARE
   v_roles CONSTANT text[] := hawser.callers_roles();
   v_marked jsonb;
+  v_kept jsonb;
 BEGIN
   -- A message of a role that the caller is not a member of is as if it were not there.
   DELETE FROM hawser_data.outbox_later AS l WHERE l.id = cancel.id AND (v_roles IS NULL OR l.role = ANY (v_roles))
-  RETURNING jsonb_build_array(jsonb_build_array(l.role, l.destination, l.unique_key, l.id, CASE l.kind WHEN 'held' THEN l.id ELSE l.awaited_as END)) INTO v_marked;
+  RETURNING jsonb_build_array(jsonb_build_array(l.role, l.destination, l.unique_key, l.id, CASE l.kind WHEN 'held' THEN l.id ELSE l.awaited_as END)), CASE WHEN l.keep_ms IS NOT NULL THEN jsonb_build_array(jsonb_build_object('id', l.id, 'role', l.role, 'topic', l.destination, 'keep_ms', l.keep_ms, 'enqueued_at', l.enqueued_at, 'attempts', 0)) END
+    INTO v_marked, v_kept;
   IF FOUND THEN
     PERFORM hawser.end_marked(v_marked, false);
+    PERFORM hawser.keep_ended(v_kept, 'cancelled', NULL, NULL);
     state := 'cancelled';
     RETURN;
   END IF;
@@ -853,11 +866,13 @@ BEGIN
     DELETE FROM hawser_data.outbox_later AS l USING chosen AS c WHERE l.id = c.id AND c.topic IS NULL RETURNING l.*
   ), freed AS MATERIALIZED (
     SELECT hawser.end_marked(jsonb_agg(jsonb_build_array(g.role, g.destination, g.unique_key, g.id, CASE g.kind WHEN 'held' THEN g.id ELSE g.awaited_as END)), false) FROM gone AS g WHERE g.kind = 'held' OR (g.unique_key IS NOT NULL OR g.awaited_as IS NOT NULL)
+  ), kept AS MATERIALIZED (
+    SELECT hawser.keep_ended(jsonb_agg(jsonb_build_object('id', g.id, 'role', g.role, 'topic', g.destination, 'keep_ms', g.keep_ms, 'enqueued_at', g.enqueued_at, 'attempts', 0)), 'cancelled', NULL, NULL) FROM gone AS g WHERE g.keep_ms IS NOT NULL
   ), queued AS (
     SELECT array_agg(c.topic) AS topics, array_agg(c.recipient) AS recipients, array_agg(c.role) AS roles, array_agg(c.id) AS ids
       FROM chosen AS c WHERE c.topic IS NOT NULL
   )
-  SELECT g.id, 'cancelled' FROM gone AS g, freed
+  SELECT g.id, 'cancelled' FROM gone AS g, freed, kept
   UNION ALL
   SELECT c.id, c.state FROM queued AS q CROSS JOIN LATERAL hawser.cancel_queued(q.topics, q.recipients, q.roles, q.ids) AS c
    ORDER BY 1;

@@ -4203,6 +4203,7 @@ BEGIN
       LIMIT least(p_max_rows, 1000)
    ));
   GET DIAGNOSTICS deleted = ROW_COUNT;
+  PERFORM hawser.expire_results();
 END;
 END
 $function$;

@@ -47,6 +47,8 @@ CREATE TABLE hawser_data.queue (
   first_id bigint,
   unique_key text,
   awaited_as bigint,
+  keep_ms integer,
+  progress text,
   CONSTRAINT queue_pkey PRIMARY KEY (topic, recipient, role, id)
 ) WITH (fillfactor = 45);
 
@@ -77,6 +79,8 @@ COMMENT ON COLUMN hawser_data.queue.failures IS 'Its last failed attempts, as in
 COMMENT ON COLUMN hawser_data.queue.first_id IS 'The number that its enqueue returned, if it was due later: it can still be cancelled by it. NULL: that is \`id\`.';
 COMMENT ON COLUMN hawser_data.queue.unique_key IS 'Its unique key; NULL: it has none.';
 COMMENT ON COLUMN hawser_data.queue.awaited_as IS 'The number by which others come after it; NULL: none does.';
+COMMENT ON COLUMN hawser_data.queue.keep_ms IS 'How long its result is kept after its end, in milliseconds. NULL: nothing of it is kept.';
+COMMENT ON COLUMN hawser_data.queue.progress IS 'What its handler said last of its progress, as JSON in ASCII. Only with \`keep_ms\`.';
 
 CREATE TABLE hawser_data.flow_edges (
   before_id bigint NOT NULL,
@@ -104,6 +108,56 @@ inserts here, and waits for nobody, however many others end before the same one.
 COMMENT ON COLUMN hawser_data.flow_ends.nth IS 'A number of its own.';
 COMMENT ON COLUMN hawser_data.flow_ends.id IS 'The message, as its \`awaited_as\`, or one that was held itself.';
 COMMENT ON COLUMN hawser_data.flow_ends.is_done IS 'It was handled. False: it was cancelled, or is a dead letter.';
+
+CREATE TABLE hawser_data.results (
+  segment smallint NOT NULL,
+  id bigint NOT NULL,
+  role text NOT NULL,
+  topic text NOT NULL,
+  state text NOT NULL,
+  listener text,
+  attempts integer NOT NULL,
+  enqueued_at timestamptz NOT NULL,
+  ended_at timestamptz NOT NULL,
+  duration_ms bigint,
+  progress text,
+  result text,
+  error_code text,
+  error_message text,
+  expires_at timestamptz NOT NULL,
+  CONSTRAINT results_pkey PRIMARY KEY (id, segment),
+  CONSTRAINT results_result_bytes CHECK (octet_length(result) <= 65536)
+) PARTITION BY LIST (segment);
+CREATE TABLE hawser_data.results_0 PARTITION OF hawser_data.results FOR VALUES IN (0);
+CREATE TABLE hawser_data.results_1 PARTITION OF hawser_data.results FOR VALUES IN (1);
+CREATE TABLE hawser_data.results_2 PARTITION OF hawser_data.results FOR VALUES IN (2);
+CREATE TABLE hawser_data.results_3 PARTITION OF hawser_data.results FOR VALUES IN (3);
+CREATE TABLE hawser_data.results_4 PARTITION OF hawser_data.results FOR VALUES IN (4);
+CREATE TABLE hawser_data.results_5 PARTITION OF hawser_data.results FOR VALUES IN (5);
+CREATE TABLE hawser_data.results_6 PARTITION OF hawser_data.results FOR VALUES IN (6);
+CREATE TABLE hawser_data.results_7 PARTITION OF hawser_data.results FOR VALUES IN (7);
+CREATE TABLE hawser_data.results_8 PARTITION OF hawser_data.results FOR VALUES IN (8);
+CREATE TABLE hawser_data.results_9 PARTITION OF hawser_data.results FOR VALUES IN (9);
+CREATE TABLE hawser_data.results_10 PARTITION OF hawser_data.results FOR VALUES IN (10);
+CREATE TABLE hawser_data.results_11 PARTITION OF hawser_data.results FOR VALUES IN (11);
+
+COMMENT ON TABLE hawser_data.results IS 'What became of messages whose results are kept. The transaction writes it that ends the message. There is a segment for each day in
+UTC, which holds what expires on it, and is truncated when the day is over.';
+COMMENT ON COLUMN hawser_data.results.segment IS 'The part of the table that it is in: the number of the day since 1970, modulo the number of segments.';
+COMMENT ON COLUMN hawser_data.results.id IS 'The number that enqueue returned.';
+COMMENT ON COLUMN hawser_data.results.role IS 'The role that enqueued it.';
+COMMENT ON COLUMN hawser_data.results.topic IS 'The topic.';
+COMMENT ON COLUMN hawser_data.results.state IS '\`done\`, \`dead\` or \`cancelled\`.';
+COMMENT ON COLUMN hawser_data.results.listener IS 'The worker that had it last, by its name; NULL: none.';
+COMMENT ON COLUMN hawser_data.results.attempts IS 'Number of its attempts.';
+COMMENT ON COLUMN hawser_data.results.enqueued_at IS 'When it was enqueued, or was due.';
+COMMENT ON COLUMN hawser_data.results.ended_at IS 'When it ended.';
+COMMENT ON COLUMN hawser_data.results.duration_ms IS 'How long the attempt took that was done, in milliseconds. NULL: none was.';
+COMMENT ON COLUMN hawser_data.results.progress IS 'As in \`queue\`.';
+COMMENT ON COLUMN hawser_data.results.result IS 'What the handler returned, as JSON in ASCII. NULL: nothing.';
+COMMENT ON COLUMN hawser_data.results.error_code IS 'Of a dead letter, the code of its error.';
+COMMENT ON COLUMN hawser_data.results.error_message IS 'Of a dead letter, the message of its error.';
+COMMENT ON COLUMN hawser_data.results.expires_at IS 'Until when it can be read.';
 
 CREATE TABLE hawser_data.unique_keys (
   role text NOT NULL,
@@ -557,7 +611,8 @@ RETURNS TABLE (
   origin text,
   enqueued_at timestamptz,
   wait_ms integer,
-  is_unique boolean
+  is_unique boolean,
+  is_kept boolean
 )
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
@@ -1027,13 +1082,13 @@ BEGIN
     RETURNING q.*
   )
   SELECT t.topic, t.recipient, t.role, t.id, t.key, t.payload, jsonb_build_array(jsonb_build_array('message-origin', coalesce(t.origin, ':') || ':' || regexp_replace(t.role, E'[\\x01-\\x1f\\x7f]', '?', 'g'))) || CASE WHEN t.key IS NULL THEN '[]' ELSE jsonb_build_array(jsonb_build_array('message-key', t.key)) END || coalesce(t.headers, '[]'), t.attempts::integer, t.id = ANY (v_suspects), t.origin, t.enqueued_at, NULL::integer,
-         t.unique_key IS NOT NULL
+         t.unique_key IS NOT NULL, t.keep_ms IS NOT NULL
     FROM taken AS t
   UNION ALL
-  SELECT u.topic, u.recipient, u.role, u.id, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
+  SELECT u.topic, u.recipient, u.role, u.id, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
     FROM unnest(v_topics, v_recipients, v_roles, v_upto) AS u (topic, recipient, role, id)
   UNION ALL
-  SELECT l.topic, '', '', 0, NULL, NULL, NULL, NULL, NULL, NULL, NULL, v_wait_ms, NULL FROM unnest(v_limited) AS l (topic)
+  SELECT l.topic, '', '', 0, NULL, NULL, NULL, NULL, NULL, NULL, NULL, v_wait_ms, NULL, NULL FROM unnest(v_limited) AS l (topic)
    ORDER BY 4;
 END;
 END
@@ -1615,9 +1670,9 @@ BEGIN
       begins := false;
       DELETE FROM hawser_data.queue AS q WHERE q.topic = p_topic AND q.recipient = p_recipient AND q.role = p_role AND q.id = p_id;
       INSERT INTO hawser_data.outbox_later
-        (id, kind, deliver_at, destination, payload, headers, message_id, to_stream, enqueued_at, role, origin, priority, unique_key, role_mark, awaited_as)
+        (id, kind, deliver_at, destination, payload, headers, message_id, to_stream, enqueued_at, role, origin, priority, unique_key, awaited_as, keep_ms, role_mark)
       SELECT v_id, 'peer', v_unique.due_at, p_topic, v_unique.payload, v_unique.headers, gen_random_uuid(), false, v_message.enqueued_at, p_role,
-             v_message.origin, -(p_id >> 46), v_message.unique_key, m.mark, v_message.awaited_as
+             v_message.origin, -(p_id >> 46), v_message.unique_key, v_message.awaited_as, v_message.keep_ms, m.mark
         FROM hawser.role_mark(p_role, 'peer') AS m;
       UPDATE hawser_data.unique_keys AS u SET payload = NULL, headers = NULL, due_at = NULL
        WHERE u.role = p_role AND u.topic = p_topic AND u.unique_key = v_message.unique_key;
@@ -1707,6 +1762,7 @@ AS $function$
 DECLARE
   v_released bigint[];
   v_cancelled bigint[];
+  v_kept jsonb;
   v_count integer;
 BEGIN
   -- Nobody waits: a transaction that locks a message, because another one is to come after it, may be open for long. What is left is looked
@@ -1726,9 +1782,14 @@ BEGIN
   went_on := num_nonnulls(v_released, v_cancelled) > 0;
 
   WITH gone AS (
-    DELETE FROM hawser_data.outbox_later AS l WHERE l.id = ANY (v_cancelled) AND l.kind = 'held' RETURNING l.id
+    DELETE FROM hawser_data.outbox_later AS l WHERE l.id = ANY (v_cancelled) AND l.kind = 'held' RETURNING l.*
+  ), ended AS (
+    INSERT INTO hawser_data.flow_ends (id, is_done) SELECT g.id, false FROM gone AS g
   )
-  INSERT INTO hawser_data.flow_ends (id, is_done) SELECT g.id, false FROM gone AS g;
+  SELECT jsonb_agg(jsonb_build_object('id', g.id, 'role', g.role, 'topic', g.destination, 'keep_ms', g.keep_ms, 'enqueued_at', g.enqueued_at, 'attempts', 0)) INTO v_kept FROM gone AS g WHERE g.keep_ms IS NOT NULL;
+  IF v_kept IS NOT NULL THEN
+    PERFORM hawser.keep_ended(v_kept, 'cancelled', NULL, NULL);
+  END IF;
   UPDATE hawser_data.outbox_later AS l SET kind = 'peer', deliver_at = greatest(l.deliver_at, now())
    WHERE l.id = ANY (v_released) AND l.kind = 'held' AND NOT EXISTS (SELECT FROM hawser_data.flow_edges AS e WHERE e.after_id = l.id);
 
@@ -1747,6 +1808,428 @@ BEGIN
 END
 $function$;
 COMMENT ON FUNCTION hawser.end_flows() IS 'Releases messages that were held until others had been handled, and cancels those that do not come after a dead letter.';
+
+CREATE OR REPLACE FUNCTION hawser.keep_result(
+  id bigint,
+  keep_ms integer,
+  topic text DEFAULT NULL,
+  OUT kept boolean
+)
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+SET row_security = off
+SET enable_seqscan = off
+AS $function$
+#variable_conflict use_column
+BEGIN
+  IF pg_collation_for(topic) COLLATE "C" <> '"default"'
+    AND NOT (SELECT c.collisdeterministic FROM pg_collation AS c WHERE c.oid = (pg_collation_for(topic) COLLATE "C")::regcollation)
+  THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('hawser.keep_result: the arguments have the collation %s, and must have a deterministic one', pg_collation_for(topic) COLLATE "C"),
+      HINT = 'Write COLLATE "default" behind the argument.';
+  END IF;
+  IF
+    id IS NULL
+    OR keep_ms IS NULL
+    OR NOT (keep_ms BETWEEN 1000 AND 604800000)
+    OR octet_length(topic) > 255
+  THEN
+    IF id IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.keep_result', 'id', 'NULL', 'needs a value');
+    END IF;
+    IF keep_ms IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.keep_result', 'keep_ms', 'NULL', 'needs a value');
+    END IF;
+    IF NOT (keep_ms BETWEEN 1000 AND 604800000) THEN
+      PERFORM hawser.refuse_argument('hawser.keep_result', 'keep_ms', keep_ms::text, 'must be 1000 to 604800000');
+    END IF;
+    IF octet_length(topic) > 255 THEN
+      PERFORM hawser.refuse_argument('hawser.keep_result', 'topic', octet_length(topic) || ' bytes long', 'must be at most 255 bytes long in UTF-8');
+    END IF;
+  END IF;
+DECLARE
+  v_roles CONSTANT text[] := hawser.callers_roles();
+  v_xid CONSTANT xid8 := pg_current_xact_id_if_assigned();
+  v_message record;
+  v_to_all boolean;
+BEGIN
+  UPDATE hawser_data.outbox_later AS l SET keep_ms = keep_result.keep_ms
+   WHERE l.id = keep_result.id AND l.kind <> 'nats' AND (v_roles IS NULL OR l.role = ANY (v_roles))
+  RETURNING l.to_all INTO v_to_all;
+  kept := FOUND;
+  IF NOT kept THEN
+    SELECT n.*,
+           -- One that is there though its transaction runs is of this one, or of a part of it behind a savepoint.
+           CASE WHEN age(n.xmin) <= 0 THEN coalesce(pg_xact_status((v_xid::text::bigint - age(n.xmin))::text::xid8) = 'in progress', false) ELSE false END AS is_own
+      INTO v_message
+      FROM hawser.queue_places(CASE WHEN keep_result.topic IS NULL THEN '{}' ELSE ARRAY[keep_result.topic] END) AS p
+     CROSS JOIN LATERAL (
+       SELECT q.topic, q.recipient, q.role, q.id, q.keep_ms, q.to_all, q.xmin FROM hawser_data.queue AS q
+        WHERE q.topic = p.topic AND q.recipient = p.recipient AND q.role = p.role AND q.id = keep_result.id
+        LIMIT 1
+     ) AS n
+     WHERE v_roles IS NULL OR p.role = ANY (v_roles);
+    kept := FOUND AND (v_message.is_own OR v_message.keep_ms IS NOT NULL);
+    -- Another one's row may be a worker's, which would wait for the end of this transaction.
+    IF kept AND v_message.is_own THEN
+      UPDATE hawser_data.queue AS q SET keep_ms = keep_result.keep_ms
+       WHERE q.topic = v_message.topic AND q.recipient = v_message.recipient AND q.role = v_message.role AND q.id = v_message.id;
+      v_to_all := v_message.to_all;
+    END IF;
+  END IF;
+  IF v_to_all THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('the message %s is for all listeners of its topic, and has a result of each', keep_result.id),
+      HINT = 'Enqueue it without to_all, or keep no result.';
+  END IF;
+END;
+END
+$function$;
+COMMENT ON FUNCTION hawser.keep_result(bigint, integer, text) IS 'Has the result of a message kept, in the transaction that has enqueued it. Returns whether it is: not of a message that another
+transaction has enqueued without this, and not of one for NATS.';
+
+CREATE OR REPLACE FUNCTION hawser.job(
+  id bigint,
+  OUT state text,
+  OUT topic text,
+  OUT listener text,
+  OUT attempts integer,
+  OUT enqueued_at timestamptz,
+  OUT due_at timestamptz,
+  OUT ended_at timestamptz,
+  OUT duration_ms bigint,
+  OUT progress text,
+  OUT result text,
+  OUT error_code text,
+  OUT error_message text,
+  OUT expires_at timestamptz
+)
+LANGUAGE plpgsql STABLE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+SET row_security = off
+SET enable_seqscan = off
+SET jit = off
+AS $function$
+#variable_conflict use_column
+BEGIN
+  IF
+    id IS NULL
+  THEN
+    IF id IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.job', 'id', 'NULL', 'needs a value');
+    END IF;
+  END IF;
+DECLARE
+  v_roles CONSTANT text[] := hawser.callers_roles();
+BEGIN
+  -- One statement, and so one snapshot: between two it could pass from one table to the next.
+  SELECT f.* INTO state, topic, listener, attempts, enqueued_at, due_at, ended_at, duration_ms, progress, result, error_code, error_message, expires_at
+    FROM (
+      SELECT CASE WHEN w.id IS NULL THEN 'waiting' ELSE 'running' END, n.topic, w.name, n.attempts::integer, n.enqueued_at,
+             CASE WHEN w.id IS NULL THEN n.due_at END, NULL::timestamptz, NULL::bigint, n.progress, NULL, NULL, NULL, NULL::timestamptz
+        FROM (
+          SELECT q.* FROM hawser_data.queue AS q WHERE q.first_id = job.id AND (v_roles IS NULL OR q.role = ANY (v_roles))
+          UNION ALL
+          SELECT q.*
+            FROM hawser.queue_places('{}') AS p
+           CROSS JOIN LATERAL (
+             SELECT o.* FROM hawser_data.queue AS o
+              WHERE o.topic = p.topic AND o.recipient = p.recipient AND o.role = p.role AND o.id = job.id
+              LIMIT 1
+           ) AS q
+           WHERE v_roles IS NULL OR p.role = ANY (v_roles)
+        ) AS n
+        LEFT JOIN hawser_data.workers AS w ON w.id = n.worker AND w.gone_at IS NULL
+      UNION ALL
+      SELECT CASE l.kind WHEN 'held' THEN 'waiting' ELSE 'later' END, l.destination, NULL, 0, l.enqueued_at, l.deliver_at, NULL, NULL, NULL, NULL, NULL, NULL, NULL
+        FROM hawser_data.outbox_later AS l WHERE l.id = job.id AND l.kind <> 'nats' AND (v_roles IS NULL OR l.role = ANY (v_roles))
+      UNION ALL
+      SELECT r.state, r.topic, r.listener, r.attempts, r.enqueued_at, NULL, r.ended_at, r.duration_ms, r.progress, r.result, r.error_code, r.error_message, r.expires_at
+        FROM hawser_data.results AS r
+       WHERE r.id = job.id AND r.expires_at > clock_timestamp() AND (v_roles IS NULL OR r.role = ANY (v_roles))
+    ) AS f
+   LIMIT 1;
+  state := coalesce(state, 'unknown');
+END;
+END
+$function$;
+COMMENT ON FUNCTION hawser.job(bigint) IS 'Tells what has become of a message for a topic: while it waits or runs, and after its end as long as its result is kept. Only of
+roles that the caller is a member of.';
+
+CREATE OR REPLACE FUNCTION hawser.set_progress(
+  p_worker bigint,
+  p_topic text,
+  p_recipient text,
+  p_role text,
+  p_id bigint,
+  p_progress text,
+  OUT written boolean
+)
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+SET row_security = off
+SET enable_seqscan = off
+AS $function$
+BEGIN
+  IF pg_collation_for(p_topic) COLLATE "C" <> '"default"'
+    AND NOT (SELECT c.collisdeterministic FROM pg_collation AS c WHERE c.oid = (pg_collation_for(p_topic) COLLATE "C")::regcollation)
+  THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('hawser.set_progress: the arguments have the collation %s, and must have a deterministic one', pg_collation_for(p_topic) COLLATE "C"),
+      HINT = 'Write COLLATE "default" behind the argument.';
+  END IF;
+  IF
+    p_worker IS NULL
+    OR p_topic IS NULL
+    OR octet_length(p_topic) > 255
+    OR p_recipient IS NULL
+    OR octet_length(p_recipient) > 256
+    OR p_role IS NULL
+    OR octet_length(p_role) > 255
+    OR p_id IS NULL
+    OR p_progress IS NULL
+    OR octet_length(p_progress) > 1024
+  THEN
+    IF p_worker IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.set_progress', 'p_worker', 'NULL', 'needs a value');
+    END IF;
+    IF p_topic IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.set_progress', 'p_topic', 'NULL', 'needs a value');
+    END IF;
+    IF octet_length(p_topic) > 255 THEN
+      PERFORM hawser.refuse_argument('hawser.set_progress', 'p_topic', octet_length(p_topic) || ' bytes long', 'must be at most 255 bytes long in UTF-8');
+    END IF;
+    IF p_recipient IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.set_progress', 'p_recipient', 'NULL', 'needs a value');
+    END IF;
+    IF octet_length(p_recipient) > 256 THEN
+      PERFORM hawser.refuse_argument('hawser.set_progress', 'p_recipient', octet_length(p_recipient) || ' bytes long', 'must be at most 256 bytes long in UTF-8');
+    END IF;
+    IF p_role IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.set_progress', 'p_role', 'NULL', 'needs a value');
+    END IF;
+    IF octet_length(p_role) > 255 THEN
+      PERFORM hawser.refuse_argument('hawser.set_progress', 'p_role', octet_length(p_role) || ' bytes long', 'must be at most 255 bytes long in UTF-8');
+    END IF;
+    IF p_id IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.set_progress', 'p_id', 'NULL', 'needs a value');
+    END IF;
+    IF p_progress IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.set_progress', 'p_progress', 'NULL', 'needs a value');
+    END IF;
+    IF octet_length(p_progress) > 1024 THEN
+      PERFORM hawser.refuse_argument('hawser.set_progress', 'p_progress', octet_length(p_progress) || ' bytes long', 'must be at most 1024 bytes long in UTF-8');
+    END IF;
+  END IF;
+DECLARE
+  v_done boolean;
+BEGIN
+  v_done := set_config('idle_in_transaction_session_timeout', '8000', true) IS NULL;
+  PERFORM FROM hawser_data.queue AS q
+    WHERE q.topic = p_topic AND q.recipient = p_recipient AND q.role = p_role AND q.id = p_id AND q.worker = p_worker AND q.keep_ms IS NOT NULL
+      FOR NO KEY UPDATE SKIP LOCKED;
+  written := FOUND;
+  IF written THEN
+    UPDATE hawser_data.queue AS q SET progress = p_progress::json::text
+     WHERE q.topic = p_topic AND q.recipient = p_recipient AND q.role = p_role AND q.id = p_id;
+  END IF;
+END;
+END
+$function$;
+COMMENT ON FUNCTION hawser.set_progress(bigint, text, text, text, bigint, text) IS 'Says how far a message is whose result is kept, for a worker that has it. Waits for nobody.';
+
+CREATE OR REPLACE FUNCTION hawser.done_kept(
+  p_topics text[],
+  p_recipients text[],
+  p_roles text[],
+  p_ids bigint[],
+  p_handling boolean,
+  p_results jsonb,
+  OUT ended boolean
+)
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+SET row_security = off
+SET enable_seqscan = off
+SET enable_bitmapscan = off
+AS $function$
+#variable_conflict use_column
+BEGIN
+  IF pg_collation_for(p_topics) COLLATE "C" <> '"default"'
+    AND NOT (SELECT c.collisdeterministic FROM pg_collation AS c WHERE c.oid = (pg_collation_for(p_topics) COLLATE "C")::regcollation)
+  THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('hawser.done_kept: the arguments have the collation %s, and must have a deterministic one', pg_collation_for(p_topics) COLLATE "C"),
+      HINT = 'Write COLLATE "default" behind the argument.';
+  END IF;
+  IF
+    p_topics IS NULL
+    OR num_nulls(VARIADIC p_topics) > 0
+    OR cardinality(p_topics) > 65536
+    OR ((pg_column_size(p_topics) > 16777216 OR pg_column_compression(p_topics) IS NOT NULL) AND hawser.list_excess(p_topics, 16777216, 1073741824) IS NOT NULL)
+    OR p_recipients IS NULL
+    OR num_nulls(VARIADIC p_recipients) > 0
+    OR cardinality(p_recipients) > 65536
+    OR ((pg_column_size(p_recipients) > 16777216 OR pg_column_compression(p_recipients) IS NOT NULL) AND hawser.list_excess(p_recipients, 16777216, 1073741824) IS NOT NULL)
+    OR p_roles IS NULL
+    OR num_nulls(VARIADIC p_roles) > 0
+    OR cardinality(p_roles) > 65536
+    OR ((pg_column_size(p_roles) > 16777216 OR pg_column_compression(p_roles) IS NOT NULL) AND hawser.list_excess(p_roles, 16777216, 1073741824) IS NOT NULL)
+    OR p_ids IS NULL
+    OR num_nulls(VARIADIC p_ids) > 0
+    OR cardinality(p_ids) > 65536
+    OR p_handling IS NULL
+    OR p_results IS NULL
+    OR ((pg_column_size(p_results) > 5461 OR pg_column_compression(p_results) IS NOT NULL) AND octet_length(p_results::text) > 67108864)
+  THEN
+    IF p_topics IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.done_kept', 'p_topics', 'NULL', 'needs a value');
+    END IF;
+    IF num_nulls(VARIADIC p_topics) > 0 THEN
+      PERFORM hawser.refuse_argument('hawser.done_kept', 'p_topics', 'a list with a NULL', 'must have a value in each place');
+    END IF;
+    IF cardinality(p_topics) > 65536 THEN
+      PERFORM hawser.refuse_argument('hawser.done_kept', 'p_topics', 'a list of ' || cardinality(p_topics) || ' elements', 'must have at most 65536 elements');
+    END IF;
+    IF ((pg_column_size(p_topics) > 16777216 OR pg_column_compression(p_topics) IS NOT NULL) AND hawser.list_excess(p_topics, 16777216, 1073741824) IS NOT NULL) THEN
+      PERFORM hawser.refuse_argument('hawser.done_kept', 'p_topics', hawser.list_excess(p_topics, 16777216, 1073741824), 'must have at most 16777216 bytes in all');
+    END IF;
+    IF p_recipients IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.done_kept', 'p_recipients', 'NULL', 'needs a value');
+    END IF;
+    IF num_nulls(VARIADIC p_recipients) > 0 THEN
+      PERFORM hawser.refuse_argument('hawser.done_kept', 'p_recipients', 'a list with a NULL', 'must have a value in each place');
+    END IF;
+    IF cardinality(p_recipients) > 65536 THEN
+      PERFORM hawser.refuse_argument('hawser.done_kept', 'p_recipients', 'a list of ' || cardinality(p_recipients) || ' elements', 'must have at most 65536 elements');
+    END IF;
+    IF ((pg_column_size(p_recipients) > 16777216 OR pg_column_compression(p_recipients) IS NOT NULL) AND hawser.list_excess(p_recipients, 16777216, 1073741824) IS NOT NULL) THEN
+      PERFORM hawser.refuse_argument('hawser.done_kept', 'p_recipients', hawser.list_excess(p_recipients, 16777216, 1073741824), 'must have at most 16777216 bytes in all');
+    END IF;
+    IF p_roles IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.done_kept', 'p_roles', 'NULL', 'needs a value');
+    END IF;
+    IF num_nulls(VARIADIC p_roles) > 0 THEN
+      PERFORM hawser.refuse_argument('hawser.done_kept', 'p_roles', 'a list with a NULL', 'must have a value in each place');
+    END IF;
+    IF cardinality(p_roles) > 65536 THEN
+      PERFORM hawser.refuse_argument('hawser.done_kept', 'p_roles', 'a list of ' || cardinality(p_roles) || ' elements', 'must have at most 65536 elements');
+    END IF;
+    IF ((pg_column_size(p_roles) > 16777216 OR pg_column_compression(p_roles) IS NOT NULL) AND hawser.list_excess(p_roles, 16777216, 1073741824) IS NOT NULL) THEN
+      PERFORM hawser.refuse_argument('hawser.done_kept', 'p_roles', hawser.list_excess(p_roles, 16777216, 1073741824), 'must have at most 16777216 bytes in all');
+    END IF;
+    IF p_ids IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.done_kept', 'p_ids', 'NULL', 'needs a value');
+    END IF;
+    IF num_nulls(VARIADIC p_ids) > 0 THEN
+      PERFORM hawser.refuse_argument('hawser.done_kept', 'p_ids', 'a list with a NULL', 'must have a value in each place');
+    END IF;
+    IF cardinality(p_ids) > 65536 THEN
+      PERFORM hawser.refuse_argument('hawser.done_kept', 'p_ids', 'a list of ' || cardinality(p_ids) || ' elements', 'must have at most 65536 elements');
+    END IF;
+    IF p_handling IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.done_kept', 'p_handling', 'NULL', 'needs a value');
+    END IF;
+    IF p_results IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.done_kept', 'p_results', 'NULL', 'needs a value');
+    END IF;
+    IF ((pg_column_size(p_results) > 5461 OR pg_column_compression(p_results) IS NOT NULL) AND octet_length(p_results::text) > 67108864) THEN
+      PERFORM hawser.refuse_argument('hawser.done_kept', 'p_results', octet_length(p_results::text) || ' bytes long', 'must be at most 67108864 bytes long in UTF-8');
+    END IF;
+  END IF;
+DECLARE
+  v_done boolean;
+BEGIN
+  v_done := set_config('idle_in_transaction_session_timeout', '8000', true) IS NULL;
+  -- In the order of done_batch, so that no two wait for each other. Who waits for another one here finds the row gone.
+  WITH locked AS MATERIALIZED (
+    SELECT m.nth, q.topic, q.role, q.id, q.first_id, q.keep_ms, q.enqueued_at, q.attempts, q.worker, q.progress
+      FROM unnest(p_topics, p_recipients, p_roles, p_ids) WITH ORDINALITY AS m (topic, recipient, role, id, nth)
+      JOIN hawser_data.queue AS q USING (topic, recipient, role, id)
+     ORDER BY q.id FOR UPDATE OF q
+  )
+  SELECT hawser.keep_ended(jsonb_agg(jsonb_build_object('id', coalesce(l.first_id, l.id), 'role', l.role, 'topic', l.topic, 'keep_ms', l.keep_ms, 'enqueued_at', l.enqueued_at, 'attempts', l.attempts, 'worker', l.worker, 'progress', l.progress) || jsonb_build_object('attempts', l.attempts + 1, 'duration_ms', r.of -> 1, 'result', r.of -> 2)), 'done', NULL, NULL)
+    INTO v_done
+    FROM locked AS l LEFT JOIN jsonb_array_elements(p_results) AS r (of) ON (r.of ->> 0)::bigint = l.nth
+   WHERE l.keep_ms IS NOT NULL;
+  ended := hawser.done_batch(p_topics, p_recipients, p_roles, p_ids, p_handling);
+END;
+END
+$function$;
+COMMENT ON FUNCTION hawser.done_kept(text[], text[], text[], bigint[], boolean, jsonb) IS 'As done_batch, and keeps the results that are to be kept. A worker that calls done for such a message keeps none.';
+
+CREATE OR REPLACE FUNCTION hawser.keep_ended(
+  p_messages jsonb,
+  p_state text,
+  p_error_code text,
+  p_error_message text,
+  OUT kept boolean
+)
+LANGUAGE plpgsql VOLATILE SECURITY INVOKER
+SET search_path = pg_catalog, pg_temp
+SET row_security = off
+AS $function$
+#variable_conflict use_column
+DECLARE
+  v_now CONSTANT timestamptz := clock_timestamp();
+BEGIN
+  INSERT INTO hawser_data.results
+    (segment, id, role, topic, state, listener, attempts, enqueued_at, ended_at, duration_ms, progress, result, error_code, error_message, expires_at)
+  SELECT (extract(epoch FROM e.expires_at)::bigint / 86400) % 12, m.id, m.role, m.topic, p_state, w.name, m.attempts, m.enqueued_at, v_now,
+         m.duration_ms, m.progress, m.result::json::text, p_error_code, p_error_message, e.expires_at
+    FROM jsonb_to_recordset(p_messages) AS m (
+      id bigint, role text, topic text, keep_ms integer, enqueued_at timestamptz, attempts integer, worker bigint, progress text, duration_ms bigint,
+      result text
+    )
+   CROSS JOIN LATERAL (SELECT v_now + m.keep_ms * interval '1 millisecond' AS expires_at) AS e
+    LEFT JOIN hawser_data.workers AS w ON w.id = m.worker
+  -- No handler fails because of what is only told of it.
+  ON CONFLICT DO NOTHING;
+  -- Who cancels may be about to prepare the transaction, which must not notify then.
+  PERFORM pg_notify('hawser_results', m.of ->> 'id')
+     FROM jsonb_array_elements(p_messages) AS m (of)
+    WHERE pg_notification_queue_usage() < 0.9 AND (p_state <> 'cancelled' OR current_setting('max_prepared_transactions') = '0');
+  kept := true;
+END
+$function$;
+COMMENT ON FUNCTION hawser.keep_ended(jsonb, text, text, text) IS 'Writes what became of messages whose results are kept, and notifies those who wait for them.';
+
+CREATE OR REPLACE FUNCTION hawser.expire_results(
+  OUT truncated integer
+)
+LANGUAGE plpgsql VOLATILE SECURITY INVOKER
+SET search_path = pg_catalog, pg_temp
+SET row_security = off
+AS $function$
+DECLARE
+  v_today CONSTANT bigint := extract(epoch FROM clock_timestamp())::bigint / 86400;
+  v_segment integer;
+  v_table text;
+BEGIN
+  truncated := 0;
+  -- No row comes into the segments of these days any more: the last day of a result that is new is seven days from now.
+  FOR v_segment IN SELECT (v_today - d.days) % 12 FROM generate_series(1, 3) AS d (days) LOOP
+    CONTINUE WHEN NOT EXISTS (SELECT FROM hawser_data.results AS r WHERE r.segment = v_segment)
+      OR EXISTS (SELECT FROM hawser_data.results AS r WHERE r.segment = v_segment AND r.expires_at > clock_timestamp());
+    v_table := 'hawser_data.results_' || v_segment;
+    BEGIN
+      -- Not waited for: those who read results would wait behind it.
+      EXECUTE 'LOCK TABLE ONLY ' || v_table || ' IN ACCESS EXCLUSIVE MODE NOWAIT';
+      EXECUTE 'TRUNCATE TABLE ONLY ' || v_table;
+      truncated := truncated + 1;
+    EXCEPTION
+      WHEN lock_not_available THEN
+        NULL;
+    END;
+  END LOOP;
+END
+$function$;
+COMMENT ON FUNCTION hawser.expire_results() IS 'Removes the results of days that are over, a day at a time.';
 
 CREATE OR REPLACE FUNCTION hawser.done(
   p_topic text,
@@ -2163,6 +2646,7 @@ BEGIN
     END IF;
   END IF;
 DECLARE
+  v_kept jsonb;
   v_done boolean;
 BEGIN
   v_done := set_config('idle_in_transaction_session_timeout', '8000', true) IS NULL;
@@ -2179,12 +2663,17 @@ BEGIN
     FROM gone AS g
   RETURNING d.id, (
     SELECT hawser.end_marked(jsonb_build_array(jsonb_build_array(g.role, g.topic, g.unique_key, coalesce(g.first_id, g.id), g.awaited_as)), false) FROM gone AS g WHERE (g.unique_key IS NOT NULL OR g.awaited_as IS NOT NULL)
-  ) INTO dead_letter, v_done;
+  ), (
+    SELECT jsonb_build_array(jsonb_build_object('id', coalesce(g.first_id, g.id), 'role', g.role, 'topic', g.topic, 'keep_ms', g.keep_ms, 'enqueued_at', g.enqueued_at, 'attempts', g.attempts, 'worker', g.worker, 'progress', g.progress) || jsonb_build_object('attempts', d.attempts)) FROM gone AS g WHERE g.keep_ms IS NOT NULL
+  ) INTO dead_letter, v_done, v_kept;
   IF dead_letter IS NULL THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('message_gone'),
       MESSAGE = format('the worker %s does not have the message %s of topic %s any more', p_worker, p_id, to_json(left(p_topic, 60))),
       HINT = 'Begin a new worker with hawser.open_worker, which replaces this one.';
+  END IF;
+  IF v_kept IS NOT NULL THEN
+    v_done := hawser.keep_ended(v_kept, 'dead', p_error_code, p_error_message);
   END IF;
 END;
 END
@@ -2408,6 +2897,7 @@ BEGIN
 DECLARE
   v_topics text[];
   v_marked jsonb;
+  v_kept jsonb;
   v_done boolean;
 BEGIN
   v_done := set_config('idle_in_transaction_session_timeout', '8000', true) IS NULL;
@@ -2435,9 +2925,13 @@ BEGIN
        )
   )
   -- Workers may have looked at those behind them, and left them because of them.
-  SELECT array_agg(DISTINCT g.topic) FILTER (WHERE g.key IS NOT NULL), jsonb_agg(jsonb_build_array(g.role, g.topic, g.unique_key, coalesce(g.first_id, g.id), g.awaited_as)) FILTER (WHERE (g.unique_key IS NOT NULL OR g.awaited_as IS NOT NULL))
-    INTO v_topics, v_marked FROM gone AS g;
+  SELECT array_agg(DISTINCT g.topic) FILTER (WHERE g.key IS NOT NULL), jsonb_agg(jsonb_build_array(g.role, g.topic, g.unique_key, coalesce(g.first_id, g.id), g.awaited_as)) FILTER (WHERE (g.unique_key IS NOT NULL OR g.awaited_as IS NOT NULL)),
+         jsonb_agg(jsonb_build_object('id', coalesce(g.first_id, g.id), 'role', g.role, 'topic', g.topic, 'keep_ms', g.keep_ms, 'enqueued_at', g.enqueued_at, 'attempts', g.attempts, 'worker', g.worker, 'progress', g.progress)) FILTER (WHERE g.keep_ms IS NOT NULL)
+    INTO v_topics, v_marked, v_kept FROM gone AS g;
   v_done := hawser.end_marked(v_marked, false);
+  IF v_kept IS NOT NULL THEN
+    v_done := hawser.keep_ended(v_kept, 'cancelled', NULL, NULL);
+  END IF;
   IF v_topics IS NOT NULL THEN
     v_done := hawser.wake_topics(v_topics);
   END IF;
@@ -2473,6 +2967,7 @@ DECLARE
   v_running bigint[];
   v_topics text[];
   v_marked jsonb;
+  v_kept jsonb;
 BEGIN
   -- Nobody waits for a worker that is just taking or ending a row. With the same worker as before it was not taken: an id of a worker
   -- is never used again.
@@ -2495,9 +2990,13 @@ BEGIN
     RETURNING q.*
   )
   -- Workers may have looked at those behind them, and left them because of them.
-  SELECT array_agg(g.id), array_agg(DISTINCT g.topic) FILTER (WHERE g.key IS NOT NULL), jsonb_agg(jsonb_build_array(g.role, g.topic, g.unique_key, coalesce(g.first_id, g.id), g.awaited_as)) FILTER (WHERE (g.unique_key IS NOT NULL OR g.awaited_as IS NOT NULL))
-    INTO v_cancelled, v_topics, v_marked FROM gone AS g;
+  SELECT array_agg(g.id), array_agg(DISTINCT g.topic) FILTER (WHERE g.key IS NOT NULL), jsonb_agg(jsonb_build_array(g.role, g.topic, g.unique_key, coalesce(g.first_id, g.id), g.awaited_as)) FILTER (WHERE (g.unique_key IS NOT NULL OR g.awaited_as IS NOT NULL)),
+         jsonb_agg(jsonb_build_object('id', coalesce(g.first_id, g.id), 'role', g.role, 'topic', g.topic, 'keep_ms', g.keep_ms, 'enqueued_at', g.enqueued_at, 'attempts', g.attempts, 'worker', g.worker, 'progress', g.progress)) FILTER (WHERE g.keep_ms IS NOT NULL)
+    INTO v_cancelled, v_topics, v_marked, v_kept FROM gone AS g;
   PERFORM hawser.end_marked(v_marked, false);
+  IF v_kept IS NOT NULL THEN
+    PERFORM hawser.keep_ended(v_kept, 'cancelled', NULL, NULL);
+  END IF;
   IF v_topics IS NOT NULL THEN
     PERFORM hawser.wake_topics(v_topics);
   END IF;
@@ -3269,6 +3768,19 @@ REVOKE ALL ON SCHEMA hawser_data FROM PUBLIC;
 REVOKE ALL ON TABLE hawser_data.queue FROM PUBLIC;
 REVOKE ALL ON TABLE hawser_data.flow_edges FROM PUBLIC;
 REVOKE ALL ON TABLE hawser_data.flow_ends FROM PUBLIC;
+REVOKE ALL ON TABLE hawser_data.results FROM PUBLIC;
+REVOKE ALL ON TABLE hawser_data.results_0 FROM PUBLIC;
+REVOKE ALL ON TABLE hawser_data.results_1 FROM PUBLIC;
+REVOKE ALL ON TABLE hawser_data.results_2 FROM PUBLIC;
+REVOKE ALL ON TABLE hawser_data.results_3 FROM PUBLIC;
+REVOKE ALL ON TABLE hawser_data.results_4 FROM PUBLIC;
+REVOKE ALL ON TABLE hawser_data.results_5 FROM PUBLIC;
+REVOKE ALL ON TABLE hawser_data.results_6 FROM PUBLIC;
+REVOKE ALL ON TABLE hawser_data.results_7 FROM PUBLIC;
+REVOKE ALL ON TABLE hawser_data.results_8 FROM PUBLIC;
+REVOKE ALL ON TABLE hawser_data.results_9 FROM PUBLIC;
+REVOKE ALL ON TABLE hawser_data.results_10 FROM PUBLIC;
+REVOKE ALL ON TABLE hawser_data.results_11 FROM PUBLIC;
 REVOKE ALL ON TABLE hawser_data.unique_keys FROM PUBLIC;
 REVOKE ALL ON TABLE hawser_data.unique_locks FROM PUBLIC;
 REVOKE ALL ON TABLE hawser_data.cancellations FROM PUBLIC;
@@ -3290,6 +3802,12 @@ REVOKE ALL ON FUNCTION hawser.resume_topic(text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.begin_unique(bigint, text, text, text, bigint) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.end_marked(jsonb, boolean) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.end_flows() FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.keep_result(bigint, integer, text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.job(bigint) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.set_progress(bigint, text, text, text, bigint, text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.done_kept(text[], text[], text[], bigint[], boolean, jsonb) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.keep_ended(jsonb, text, text, text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.expire_results() FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.done(text, text, text, bigint, boolean) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.done_batch(text[], text[], text[], bigint[], boolean) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.retry(bigint, text, text, text, bigint, bigint, jsonb, boolean) FROM PUBLIC;
@@ -3392,6 +3910,10 @@ BEGIN
     GRANT EXECUTE ON FUNCTION hawser.limit_topic(text, text, integer, integer, integer, text) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.resume_topic(text) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.begin_unique(bigint, text, text, text, bigint) TO hawser_peer;
+    GRANT EXECUTE ON FUNCTION hawser.keep_result(bigint, integer, text) TO hawser_peer;
+    GRANT EXECUTE ON FUNCTION hawser.job(bigint) TO hawser_peer;
+    GRANT EXECUTE ON FUNCTION hawser.set_progress(bigint, text, text, text, bigint, text) TO hawser_peer;
+    GRANT EXECUTE ON FUNCTION hawser.done_kept(text[], text[], text[], bigint[], boolean, jsonb) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.done(text, text, text, bigint, boolean) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.done_batch(text[], text[], text[], bigint[], boolean) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.retry(bigint, text, text, text, bigint, bigint, jsonb, boolean) TO hawser_peer;
@@ -3457,6 +3979,19 @@ BEGIN
        'hawser_data.queue',
        'hawser_data.flow_edges',
        'hawser_data.flow_ends',
+       'hawser_data.results',
+       'hawser_data.results_0',
+       'hawser_data.results_1',
+       'hawser_data.results_2',
+       'hawser_data.results_3',
+       'hawser_data.results_4',
+       'hawser_data.results_5',
+       'hawser_data.results_6',
+       'hawser_data.results_7',
+       'hawser_data.results_8',
+       'hawser_data.results_9',
+       'hawser_data.results_10',
+       'hawser_data.results_11',
        'hawser_data.unique_keys',
        'hawser_data.unique_locks',
        'hawser_data.cancellations',
@@ -3483,6 +4018,12 @@ BEGIN
   ALTER FUNCTION hawser.begin_unique(bigint, text, text, text, bigint) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.end_marked(jsonb, boolean) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.end_flows() OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.keep_result(bigint, integer, text) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.job(bigint) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.set_progress(bigint, text, text, text, bigint, text) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.done_kept(text[], text[], text[], bigint[], boolean, jsonb) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.keep_ended(jsonb, text, text, text) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.expire_results() OWNER TO hawser_owner;
   ALTER FUNCTION hawser.done(text, text, text, bigint, boolean) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.done_batch(text[], text[], text[], bigint[], boolean) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.retry(bigint, text, text, text, bigint, bigint, jsonb, boolean) OWNER TO hawser_owner;

@@ -4,6 +4,8 @@ DECLARE
   v_next timestamptz;
   v_topics text[];
   v_flows_in_ms integer;
+  v_kept jsonb;
+  v_marked jsonb;
 BEGIN
   -- With a snapshot for several statements, of two that each handle the last but one it holds for, each could leave it to the other.
   IF p_kind = 'peer' AND EXISTS (SELECT FROM hawser_data.flow_ends) AND current_setting('transaction_isolation') = 'read committed' THEN
@@ -53,8 +55,6 @@ BEGIN
            CASE p_kind WHEN 'nats' THEN r.message_id END, r.role, r.role_mark, r.awaited_as
       FROM refused AS r
      ORDER BY r.deliver_at, r.id
-  ), dead_marks AS MATERIALIZED (
-    SELECT hawser.end_marked(jsonb_agg(@later_marks_of(r)@), false) FROM refused AS r WHERE r.awaited_as IS NOT NULL
   ), allowed AS (
     SELECT g.* FROM gone AS g WHERE g.id NOT IN (SELECT r.id FROM refused AS r)
   ), published AS (
@@ -67,14 +67,22 @@ BEGIN
      ORDER BY a.deliver_at, a.id
     RETURNING id
   ), queued AS (
-    INSERT INTO hawser_data.queue (topic, recipient, role, id, first_id, unique_key, awaited_as, key, origin, to_all, payload, headers)
+    INSERT INTO hawser_data.queue (topic, recipient, role, id, first_id, unique_key, awaited_as, keep_ms, key, origin, to_all, payload, headers)
     SELECT a.destination, CASE a.priority WHEN 0 THEN '' ELSE @QueueConstants.priority_mark@ END || coalesce('@' || a.listener, ''), a.role,
-           nextval('hawser_data.outbox_id_seq') - (a.priority::bigint << @QueueConstants.id_bits@), a.id, a.unique_key, a.awaited_as, a.key, a.origin, a.to_all, a.payload, a.headers
+           nextval('hawser_data.outbox_id_seq') - (a.priority::bigint << @QueueConstants.id_bits@), a.id, a.unique_key, a.awaited_as, a.keep_ms, a.key, a.origin, a.to_all, a.payload, a.headers
       FROM (SELECT n.* FROM allowed AS n WHERE p_kind = 'peer' ORDER BY n.deliver_at, n.id) AS a
     RETURNING topic
   )
-  SELECT (SELECT count(*) FROM published) + (SELECT count(*) FROM queued), ARRAY(SELECT DISTINCT q.topic FROM queued AS q)
-    INTO brought, v_topics;
+  SELECT (SELECT count(*) FROM published) + (SELECT count(*) FROM queued), ARRAY(SELECT DISTINCT q.topic FROM queued AS q),
+         (SELECT jsonb_agg(@kept_later(r)@) FROM refused AS r WHERE r.keep_ms IS NOT NULL),
+         (SELECT jsonb_agg(@later_marks_of(r)@) FROM refused AS r WHERE @is_marked(r)@)
+    INTO brought, v_topics, v_kept, v_marked;
+  IF v_marked IS NOT NULL THEN
+    PERFORM hawser.end_marked(v_marked, false);
+  END IF;
+  IF v_kept IS NOT NULL THEN
+    PERFORM hawser.keep_ended(v_kept, 'dead', 'not_permitted', 'The role that enqueued the message may not do so any more.');
+  END IF;
   IF v_topics <> '{}' THEN
     PERFORM hawser.wake_topics(v_topics);
   END IF;

@@ -26,11 +26,13 @@ BEGIN
     DELETE FROM hawser_data.outbox_later AS l USING chosen AS c WHERE l.id = c.id AND c.topic IS NULL RETURNING l.*
   ), freed AS MATERIALIZED (
     SELECT hawser.end_marked(jsonb_agg(@later_marks_of(g)@), false) FROM gone AS g WHERE g.kind = 'held' OR @is_marked(g)@
+  ), kept AS MATERIALIZED (
+    SELECT hawser.keep_ended(jsonb_agg(@kept_later(g)@), 'cancelled', NULL, NULL) FROM gone AS g WHERE g.keep_ms IS NOT NULL
   ), queued AS (
     SELECT array_agg(c.topic) AS topics, array_agg(c.recipient) AS recipients, array_agg(c.role) AS roles, array_agg(c.id) AS ids
       FROM chosen AS c WHERE c.topic IS NOT NULL
   )
-  SELECT g.id, 'cancelled' FROM gone AS g, freed
+  SELECT g.id, 'cancelled' FROM gone AS g, freed, kept
   UNION ALL
   SELECT c.id, c.state FROM queued AS q CROSS JOIN LATERAL hawser.cancel_queued(q.topics, q.recipients, q.roles, q.ids) AS c
    ORDER BY 1;

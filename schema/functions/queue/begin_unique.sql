@@ -34,9 +34,9 @@ BEGIN
       begins := false;
       DELETE FROM hawser_data.queue AS q WHERE q.topic = p_topic AND q.recipient = p_recipient AND q.role = p_role AND q.id = p_id;
       INSERT INTO hawser_data.outbox_later
-        (id, kind, deliver_at, destination, payload, headers, message_id, to_stream, enqueued_at, role, origin, priority, unique_key, role_mark, awaited_as)
+        (id, kind, deliver_at, destination, payload, headers, message_id, to_stream, enqueued_at, role, origin, priority, unique_key, awaited_as, keep_ms, role_mark)
       SELECT v_id, 'peer', v_unique.due_at, p_topic, v_unique.payload, v_unique.headers, gen_random_uuid(), false, v_message.enqueued_at, p_role,
-             v_message.origin, -(p_id >> @QueueConstants.id_bits@), v_message.unique_key, m.mark, v_message.awaited_as
+             v_message.origin, -(p_id >> @QueueConstants.id_bits@), v_message.unique_key, v_message.awaited_as, v_message.keep_ms, m.mark
         FROM hawser.role_mark(p_role, 'peer') AS m;
       UPDATE hawser_data.unique_keys AS u SET payload = NULL, headers = NULL, due_at = NULL
        WHERE u.role = p_role AND u.topic = p_topic AND u.unique_key = v_message.unique_key;

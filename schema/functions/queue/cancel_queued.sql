@@ -4,6 +4,7 @@ DECLARE
   v_running bigint[];
   v_topics text[];
   v_marked jsonb;
+  v_kept jsonb;
 BEGIN
   -- Nobody waits for a worker that is just taking or ending a row. With the same worker as before it was not taken: an id of a worker
   -- is never used again.
@@ -26,9 +27,13 @@ BEGIN
     RETURNING q.*
   )
   -- Workers may have looked at those behind them, and left them because of them.
-  SELECT array_agg(g.id), array_agg(DISTINCT g.topic) FILTER (WHERE g.key IS NOT NULL), jsonb_agg(@marks_of(g)@) FILTER (WHERE @is_marked(g)@)
-    INTO v_cancelled, v_topics, v_marked FROM gone AS g;
+  SELECT array_agg(g.id), array_agg(DISTINCT g.topic) FILTER (WHERE g.key IS NOT NULL), jsonb_agg(@marks_of(g)@) FILTER (WHERE @is_marked(g)@),
+         jsonb_agg(@kept_of(g)@) FILTER (WHERE g.keep_ms IS NOT NULL)
+    INTO v_cancelled, v_topics, v_marked, v_kept FROM gone AS g;
   PERFORM hawser.end_marked(v_marked, false);
+  IF v_kept IS NOT NULL THEN
+    PERFORM hawser.keep_ended(v_kept, 'cancelled', NULL, NULL);
+  END IF;
   IF v_topics IS NOT NULL THEN
     PERFORM hawser.wake_topics(v_topics);
   END IF;

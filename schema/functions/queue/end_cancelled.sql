@@ -2,6 +2,7 @@
 DECLARE
   v_topics text[];
   v_marked jsonb;
+  v_kept jsonb;
   v_done boolean;
 BEGIN
   v_done := set_config('idle_in_transaction_session_timeout', '@StoreConstants.session_idle_in_transaction_ms@', true) IS NULL;
@@ -29,9 +30,13 @@ BEGIN
        )
   )
   -- Workers may have looked at those behind them, and left them because of them.
-  SELECT array_agg(DISTINCT g.topic) FILTER (WHERE g.key IS NOT NULL), jsonb_agg(@marks_of(g)@) FILTER (WHERE @is_marked(g)@)
-    INTO v_topics, v_marked FROM gone AS g;
+  SELECT array_agg(DISTINCT g.topic) FILTER (WHERE g.key IS NOT NULL), jsonb_agg(@marks_of(g)@) FILTER (WHERE @is_marked(g)@),
+         jsonb_agg(@kept_of(g)@) FILTER (WHERE g.keep_ms IS NOT NULL)
+    INTO v_topics, v_marked, v_kept FROM gone AS g;
   v_done := hawser.end_marked(v_marked, false);
+  IF v_kept IS NOT NULL THEN
+    v_done := hawser.keep_ended(v_kept, 'cancelled', NULL, NULL);
+  END IF;
   IF v_topics IS NOT NULL THEN
     v_done := hawser.wake_topics(v_topics);
   END IF;

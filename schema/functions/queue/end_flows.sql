@@ -2,6 +2,7 @@
 DECLARE
   v_released bigint[];
   v_cancelled bigint[];
+  v_kept jsonb;
   v_count integer;
 BEGIN
   -- Nobody waits: a transaction that locks a message, because another one is to come after it, may be open for long. What is left is looked
@@ -21,9 +22,14 @@ BEGIN
   went_on := num_nonnulls(v_released, v_cancelled) > 0;
 
   WITH gone AS (
-    DELETE FROM hawser_data.outbox_later AS l WHERE l.id = ANY (v_cancelled) AND l.kind = 'held' RETURNING l.id
+    DELETE FROM hawser_data.outbox_later AS l WHERE l.id = ANY (v_cancelled) AND l.kind = 'held' RETURNING l.*
+  ), ended AS (
+    INSERT INTO hawser_data.flow_ends (id, is_done) SELECT g.id, false FROM gone AS g
   )
-  INSERT INTO hawser_data.flow_ends (id, is_done) SELECT g.id, false FROM gone AS g;
+  SELECT jsonb_agg(@kept_later(g)@) INTO v_kept FROM gone AS g WHERE g.keep_ms IS NOT NULL;
+  IF v_kept IS NOT NULL THEN
+    PERFORM hawser.keep_ended(v_kept, 'cancelled', NULL, NULL);
+  END IF;
   UPDATE hawser_data.outbox_later AS l SET kind = 'peer', deliver_at = greatest(l.deliver_at, now())
    WHERE l.id = ANY (v_released) AND l.kind = 'held' AND NOT EXISTS (SELECT FROM hawser_data.flow_edges AS e WHERE e.after_id = l.id);
 

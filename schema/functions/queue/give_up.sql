@@ -1,5 +1,6 @@
 #variable_conflict use_column
 DECLARE
+  v_kept jsonb;
   v_done boolean;
 BEGIN
   v_done := set_config('idle_in_transaction_session_timeout', '@StoreConstants.session_idle_in_transaction_ms@', true) IS NULL;
@@ -16,11 +17,16 @@ BEGIN
     FROM gone AS g
   RETURNING d.id, (
     SELECT hawser.end_marked(jsonb_build_array(@marks_of(g)@), false) FROM gone AS g WHERE @is_marked(g)@
-  ) INTO dead_letter, v_done;
+  ), (
+    SELECT jsonb_build_array(@kept_of(g)@ || jsonb_build_object('attempts', d.attempts)) FROM gone AS g WHERE g.keep_ms IS NOT NULL
+  ) INTO dead_letter, v_done, v_kept;
   IF dead_letter IS NULL THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('message_gone'),
       MESSAGE = format('the worker %s does not have the message %s of topic %s any more', p_worker, p_id, to_json(left(p_topic, 60))),
       HINT = 'Begin a new worker with hawser.open_worker, which replaces this one.';
+  END IF;
+  IF v_kept IS NOT NULL THEN
+    v_done := hawser.keep_ended(v_kept, 'dead', p_error_code, p_error_message);
   END IF;
 END

@@ -401,12 +401,12 @@ BEGIN
     RETURNING q.*
   )
   SELECT t.topic, t.recipient, t.role, t.id, t.key, t.payload, @headers_of(t)@, t.attempts::integer, t.id = ANY (v_suspects), t.origin, t.enqueued_at, NULL::integer,
-         t.unique_key IS NOT NULL
+         t.unique_key IS NOT NULL, t.keep_ms IS NOT NULL
     FROM taken AS t
   UNION ALL
-  SELECT u.topic, u.recipient, u.role, u.id, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
+  SELECT u.topic, u.recipient, u.role, u.id, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
     FROM unnest(v_topics, v_recipients, v_roles, v_upto) AS u (topic, recipient, role, id)
   UNION ALL
-  SELECT l.topic, '', '', 0, NULL, NULL, NULL, NULL, NULL, NULL, NULL, v_wait_ms, NULL FROM unnest(v_limited) AS l (topic)
+  SELECT l.topic, '', '', 0, NULL, NULL, NULL, NULL, NULL, NULL, NULL, v_wait_ms, NULL, NULL FROM unnest(v_limited) AS l (topic)
    ORDER BY 4;
 END

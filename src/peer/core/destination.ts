@@ -46,6 +46,8 @@ export interface Addressed {
   readonly priority: number | null;
   readonly unique: Unique | null;
   readonly flow: Flow | null;
+  /** Null if nothing is kept of the message. */
+  readonly keepMs: number | null;
 }
 
 /** Messages that come first. Null is the default. */
@@ -146,14 +148,14 @@ function checked(
   options: EnqueueOptions,
   now: number,
 ): Addressed {
-  const { key, messageId, ttlMs, priority } = options;
+  const { key, messageId, ttlMs, priority, keepMs = null } = options;
   checkMarks({ key, messageId, ttlMs });
   const headers = withHeader(headerPairsOf(options.headers), contentTypeHeader, contentType);
   const deliverAt = deliverAtOf(options, now);
   const marks = { key: key ?? null, messageId: messageId ?? null, priority: priority || null, deliverAt };
-  const common = { destination, payload, ...marks, unique: uniqueOf(options), flow: flowOf(options) };
+  const common = { destination, payload, ...marks, unique: uniqueOf(options), flow: flowOf(options), keepMs };
   if (destination.sink === "nats") {
-    refuseOptions(options, ["all", "ttlMs", "priority", "uniqueKey", "after"], "applies to topics only");
+    refuseOptions(options, ["all", "ttlMs", "priority", "uniqueKey", "after", "keepMs"], "applies to topics only");
     const { subject, stream, domain } = destination;
     if (messageId !== undefined && !stream)
       throw invalidArgument(`messageId ${messageId}: needs stream: true; core NATS has no ids`);
@@ -165,6 +167,11 @@ function checked(
   if (options.all !== undefined && typeof options.all !== "boolean")
     throw invalidArgument(`all ${String(options.all)}: must be true or false`);
   checkPriority(options);
+  if (keepMs !== null) refuse(columnChecks.outbox_later.keep_ms(keepMs));
+  if (keepMs !== null && options.all === true)
+    throw invalidArgument(
+      `keepMs ${keepMs}: does not go with all, whose listeners would each have a result; leave out one of the two`,
+    );
   checkTopic(destination.topic);
   checkNotReserved(destination.topic);
   refuse(checkBytesRule("payload", namedRules.peerPayload, checkPayload(payload)));

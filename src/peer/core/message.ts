@@ -128,6 +128,12 @@ export interface EnqueueOptions extends EnqueueBatchOptions {
    * header `message-id`. A stream stores only one of several messages with the same id. Not available for core NATS.
    */
   readonly messageId?: string | undefined;
+  /**
+   * Topics only, without `all`: how long {@link job} tells what became of the message after its end, and what its handler returned,
+   * in milliseconds. 1,000 to 604,800,000 (7 days). With `uniqueKey`, a message that waits already keeps what it was enqueued with.
+   * Default: nothing is kept.
+   */
+  readonly keepMs?: number | undefined;
 }
 
 /** Times, content and destination of the messages that a schedule enqueues. */
@@ -221,6 +227,14 @@ export interface Message<Value = AnyJson> extends Content<Value> {
    */
   readonly signal: AbortSignal;
   /**
+   * Says how far the handler is, for {@link job}: any value that JSON can carry, of up to 1,024 bytes. At most one value a second is
+   * written, and the last one within that second. It is not part of the handler's transaction. Does nothing for a message without
+   * `keepMs`.
+   *
+   * @throws HawserError `invalid_argument` for a value that JSON cannot carry, or a longer one
+   */
+  progress(value: unknown): void;
+  /**
    * Sends a message to the peer that sent this one, under its topic. A transactional handler writes the reply in its
    * transaction (outcome `enqueued`), unless the reply is `at-most-once`.
    *
@@ -245,6 +259,7 @@ export interface TransactionalMessage<Value = AnyJson> extends Message<Value> {
 
 /**
  * Message handler. A message is complete when the handler returns or its promise resolves; it is not delivered again.
+ * With `keepMs` the value that it returns is kept, as JSON of up to 65,536 bytes; any other one makes the message a dead letter.
  * If the handler throws, the message is retried as `retry` specifies and then becomes a dead letter. A `Reject` makes
  * it a dead letter at once; after a `RetryAfter` it is handled again at a time.
  */
@@ -518,6 +533,10 @@ export class MessageView implements TransactionalMessage {
       "not_supported",
       "message.client needs a transactional handler: handle(topic, { transactional: true }, …)",
     );
+  }
+
+  progress(value: unknown): void {
+    this.#message.kept?.progress(value);
   }
 
   reply(payload: Payload, options?: SendOptions): Promise<ReplyReceipt> {

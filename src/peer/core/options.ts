@@ -413,6 +413,7 @@ const known = {
     uniqueKey: true,
     after: true,
     afterDead: true,
+    keepMs: true,
   }),
   "a unique key": namesOf<UniqueKey>({ key: true, mode: true, while: true }),
   "a batch to enqueue": namesOf<EnqueueBatchOptions>(batchOptions),

@@ -268,7 +268,7 @@ export class HandlerCalls {
       return refused("handler_crashed", `${why}, ${retry.attempts} times`);
     }
     if (batch !== undefined) return this.#addToBatch(handling, batch, link, turn, topic, payload);
-    if (transactional) {
+    if (transactional || message.kept !== undefined) {
       const alone = [{ link, turn, payload, value: undefined }];
       return this.#handle(topic, handling, alone).then(([result]) => result!);
     }
@@ -515,7 +515,9 @@ export class HandlerCalls {
       const end = client && (() => void endClient(client));
       const pending = { messages: messages.map(({ turn }) => turn.running), end };
       const value = await this.#withTimeout(startedAt, returned, cancellation, topic, timeoutMs, pending);
-      return value === retryLater || errors.size > 0 ? "rollBack" : "commit";
+      if (value === retryLater) return "rollBack";
+      keepResults(messages, batch === undefined ? [value] : value, performance.now() - startedAt, errors);
+      return errors.size > 0 ? "rollBack" : "commit";
     };
     const span = this.#startSpanOf(topic, messages);
     let result: HandlerResult | undefined;
@@ -699,6 +701,29 @@ export function isThenable(value: unknown): value is PromiseLike<unknown> {
     value !== null &&
     typeof (value as { then?: unknown }).then === "function"
   );
+}
+
+/**
+ * Sets what is kept of messages without an error.
+ *
+ * @param returned list with the result of each message
+ * @param errors gets an error for each message whose result cannot be kept
+ */
+function keepResults(
+  messages: readonly ListedMessage[],
+  returned: unknown,
+  durationMs: number,
+  errors: Map<number, unknown>,
+): void {
+  for (const [index, { turn }] of messages.entries()) {
+    const { kept } = turn.running;
+    if (kept === undefined || errors.has(index)) continue;
+    try {
+      kept.returned(Array.isArray(returned) ? returned[index] : undefined, durationMs);
+    } catch (error) {
+      errors.set(index, error);
+    }
+  }
 }
 
 function traceOf({ turn }: ListedMessage): TraceContext | undefined {

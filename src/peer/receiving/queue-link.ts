@@ -30,6 +30,7 @@ import { polls } from "../core/polls.js";
 import { type SlicedWork, timeSliceMs } from "./dispatcher.js";
 import { EnqueueWatch } from "./enqueue-watch.js";
 import type { HandledLink, HandledTurn } from "./handler-call.js";
+import { KeptOutcome } from "./kept-result.js";
 import type { Receiver } from "./receiver.js";
 import { TakePlan } from "./take-plan.js";
 import { TakeRoom } from "./take-room.js";
@@ -443,6 +444,7 @@ export class QueueLink implements HandledLink, LeaseEffects, SlicedWork {
         encoding: undefined,
         headers: headers.length > 0 ? headers : undefined,
         fromWire: false,
+        kept: row.isKept ? new KeptOutcome((json) => this.#writeProgress(row, json)) : undefined,
       };
     });
     leased.add(
@@ -460,10 +462,17 @@ export class QueueLink implements HandledLink, LeaseEffects, SlicedWork {
     const before = this.#outlived.get(rowOf(message));
     // Another server may have another message in this row.
     if (before === undefined || this.#termOf(before).server !== server) return false;
-    const turn = leased.resume(message);
+    const turn = leased.resume({ ...message, kept: before.running.kept });
     if (turn === undefined) return false;
     this.#resumed.set(before, turn);
     return true;
+  }
+
+  /** Not while there is no worker: the next progress is written. */
+  #writeProgress(row: QueueRow, json: string): void {
+    const term = this.#term;
+    if (term === undefined) return;
+    this.#onAnswer(this.#context.store.queue.setProgress(term.worker, row, json), () => undefined, term);
   }
 
   // ---- cancelling ----
@@ -640,8 +649,8 @@ export class QueueLink implements HandledLink, LeaseEffects, SlicedWork {
   }
 
   completionOf(turn: LeasedTurn): HandledMessage {
-    const { topic, recipient, role, id } = turn.running;
-    return { topic, recipient, role, id, server: this.#termOf(turn).server };
+    const { topic, recipient, role, id, kept } = turn.running;
+    return { topic, recipient, role, id, kept, server: this.#termOf(turn).server };
   }
 
   onNotOwned(): void {

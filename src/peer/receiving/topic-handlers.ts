@@ -57,7 +57,7 @@ export function batchHandling(
     async handle(messages, values, fail) {
       const batch = new BatchView(messages, fail);
       try {
-        await handler((isTyped ? values : messages) as never, batch as never);
+        return await handler((isTyped ? values : messages) as never, batch as never);
       } finally {
         batch.end();
       }

@@ -1,5 +1,6 @@
 /**
- * A peer in a process of its own, one of a group, whose handler writes what it has handled in its transaction. A message whose id ends
+ * A peer in a process of its own, one of a group, whose handler writes what it has handled in its transaction, and returns the number
+ * of that row. A message whose id ends
  * with "endless" is handled until it is cancelled. Arguments: its name. The database is that of HAWSER_DATABASE_URL.
  */
 import { once } from "node:events";
@@ -17,12 +18,16 @@ const peer = new Peer({
 await peer.handle(peer.topic, { transactional: true }, async (message) => {
   const { client, signal } = message;
   const id = message.text();
-  await client.query("INSERT INTO done (consumer, id) VALUES ('jobs', $1)", [id]);
+  const { rows } = await client.query("INSERT INTO done (consumer, id) VALUES ('jobs', $1) RETURNING nth::float8", [
+    id,
+  ]);
+  message.progress("begun");
   if (id.endsWith("endless")) {
     await once(signal, "abort");
     throw signal.reason;
   }
   await delay(50 * Math.random());
+  return rows[0]!.nth;
 });
 await peer.start();
 process.stdout.write("running\n");

@@ -241,7 +241,7 @@ const endSessionsSql = `
 const emptySql = `
   ${["listeners", "routes", "channels", "topics", "cursors"].map(deleteSql).join("")}
   ${["stored_messages", "marks", "parked_messages"].map(deleteSql).join("")}
-  ${["peers", "dead_letters", "mesh_secret", "outbox", "outbox_later", "queue", "cancellations", "unique_keys", "unique_locks", "flow_edges", "flow_ends", "workers", "topic_settings", "topic_starts"].map(deleteSql).join("")}
+  ${["peers", "dead_letters", "mesh_secret", "outbox", "outbox_later", "queue", "cancellations", "unique_keys", "unique_locks", "flow_edges", "flow_ends", "results", "workers", "topic_settings", "topic_starts"].map(deleteSql).join("")}
   DO $$
   DECLARE
     made record;

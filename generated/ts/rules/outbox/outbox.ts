@@ -11,6 +11,7 @@ export const limits = {
     key: { minBytes: 1, maxBytes: 1024 },
     messageId: { minBytes: 1, maxBytes: 255 },
     uniqueKey: { minBytes: 1, maxBytes: 1024 },
+    keepMs: { min: 1000, max: 604800000 },
   },
   OutboxTurn: {
     turn: { min: 1n },
@@ -52,6 +53,7 @@ export const columnChecks = {
     priority: (value: number) => checkInteger("priority", { min: -32768, max: 32767 }, value),
     unique_key: (value: string) => checkText("unique_key", namedRules.outboxKey, value),
     awaited_as: (value: bigint) => checkInteger("awaited_as", { min: -9223372036854775808n, max: 9223372036854775807n }, value),
+    keep_ms: (value: number) => checkInteger("keep_ms", { min: 1000, max: 604800000 }, value),
   },
   outbox_turns: {
     turn: (value: bigint) => checkInteger("turn", { min: 1n, max: 9223372036854775807n }, value),

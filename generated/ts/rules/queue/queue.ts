@@ -6,6 +6,9 @@ import { checkInteger, checkText } from "../violation.js";
 
 /** Limits and choices of each field. */
 export const limits = {
+  JobResult: {
+    result: { maxBytes: 65536 },
+  },
   TopicSetting: {
     topic: { minBytes: 1, maxBytes: 255 },
     pausedBy: { maxBytes: 255 },
@@ -28,6 +31,8 @@ export const columnChecks = {
     first_id: (value: bigint) => checkInteger("first_id", { min: -9223372036854775808n, max: 9223372036854775807n }, value),
     unique_key: (value: string) => checkText("unique_key", {}, value),
     awaited_as: (value: bigint) => checkInteger("awaited_as", { min: -9223372036854775808n, max: 9223372036854775807n }, value),
+    keep_ms: (value: number) => checkInteger("keep_ms", { min: -2147483648, max: 2147483647 }, value),
+    progress: (value: string) => checkText("progress", {}, value),
   },
   flow_edges: {
     before_id: (value: bigint) => checkInteger("before_id", { min: -9223372036854775808n, max: 9223372036854775807n }, value),
@@ -36,6 +41,20 @@ export const columnChecks = {
   flow_ends: {
     nth: (value: bigint) => checkInteger("nth", { min: -9223372036854775808n, max: 9223372036854775807n }, value),
     id: (value: bigint) => checkInteger("id", { min: -9223372036854775808n, max: 9223372036854775807n }, value),
+  },
+  results: {
+    segment: (value: number) => checkInteger("segment", { min: -32768, max: 32767 }, value),
+    id: (value: bigint) => checkInteger("id", { min: -9223372036854775808n, max: 9223372036854775807n }, value),
+    role: (value: string) => checkText("role", {}, value),
+    topic: (value: string) => checkText("topic", {}, value),
+    state: (value: string) => checkText("state", {}, value),
+    listener: (value: string) => checkText("listener", {}, value),
+    attempts: (value: number) => checkInteger("attempts", { min: -2147483648, max: 2147483647 }, value),
+    duration_ms: (value: bigint) => checkInteger("duration_ms", { min: -9223372036854775808n, max: 9223372036854775807n }, value),
+    progress: (value: string) => checkText("progress", {}, value),
+    result: (value: string) => checkText("result", namedRules.jobResult, value),
+    error_code: (value: string) => checkText("error_code", {}, value),
+    error_message: (value: string) => checkText("error_message", {}, value),
   },
   unique_keys: {
     role: (value: string) => checkText("role", {}, value),

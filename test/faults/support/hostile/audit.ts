@@ -78,6 +78,7 @@ export async function secretsOf(world: HostileWorld): Promise<Secrets> {
     ["-for-peers", "a message for peers"],
     ["-stored", "a stored message"],
     ["-dead-", "a dead letter"],
+    ["-result", "a result"],
     ["-in-a-bucket", "a value in a bucket"],
   ] as const) {
     add(what, [`${victimMarker}${suffix}`]);

@@ -189,6 +189,7 @@ const callersOf = table(`
   p hawser.open_worker hawser.serve_topics hawser.take hawser.extend hawser.done hawser.done_batch hawser.retry hawser.give_up
   p hawser.give_back hawser.end_cancelled hawser.begin_unique hawser.close_worker hawser.end_workers hawser.wait_for hawser.stop_waiting hawser.queue_places hawser.queue_find hawser.reassign_queued
   p hawser.pause_topic hawser.resume_topic hawser.limit_topic
+  p hawser.keep_result hawser.job hawser.set_progress hawser.done_kept
   - hawser.admit_starts hawser.count_starts hawser.limit_key
   n hawser.add_handler hawser.add_stream hawser.apply_seek hawser.bind_handler hawser.lock_handlers hawser.request_seek
   n hawser.stream_start hawser.subjects_overlap hawser.unbind_handler
@@ -212,7 +213,7 @@ const callersOf = table(`
   - hawser.mesh_secret_notify hawser.nats_handlers_notify hawser.nats_server_notify hawser.listeners_notify
   - hawser.next_message_id hawser.peer_headers hawser.present_cluster hawser.refuse_uncommitted_server hawser.request_retries hawser.retry_enqueued hawser.dead_letter_fault
   - hawser.is_alive hawser.raise_owner hawser.set_nats_server hawser.write_schedule
-  - hawser.queue_messages hawser.cancel_queued hawser.end_marked hawser.end_flows hawser.wake_topics hawser.wait_locks hawser.retry_queued
+  - hawser.queue_messages hawser.cancel_queued hawser.end_marked hawser.end_flows hawser.keep_ended hawser.expire_results hawser.wake_topics hawser.wait_locks hawser.retry_queued
   - hawser.may_enqueue hawser.role_mark hawser.role_fault
   - hawser.nats_auth_mode hawser.nats_option_boolean hawser.nats_option_integer hawser.nats_option_quoted
   - hawser.nats_option_shown hawser.nats_option_suggestion hawser.nats_option_table hawser.nats_options_jsonb
@@ -281,6 +282,7 @@ export const relationsOf: Readonly<Record<string, Classified>> = {
   "hawser_data.owners": { grants: "", others: "what LIKE '%victim%'" },
   "hawser_data.peers": { grants: "p:SELECT", others: "name LIKE 'victim%'" },
   "hawser_data.queue": { grants: "", others: victimsRows },
+  "hawser_data.results": { grants: "", others: victimsRows },
   "hawser_data.topic_settings": { grants: "p:SELECT", changes: "operators are members of hawser_peer" },
   "hawser_data.topic_starts": { grants: "", changes: "each take of a limited topic writes it" },
   "hawser_data.workers": { grants: "", others: victimsRows },
@@ -360,7 +362,7 @@ export function surprises(functions: readonly SqlFunction[], objects: readonly S
   }
   for (const { kind, name, privileges } of objects) {
     // A part of a table has no privileges of its own.
-    const part = /^(hawser_data\.outbox(?:_turns)?)_\d$/.exec(name);
+    const part = /^hawser_data\.(outbox(?:_turns)?|results)_\d+$/.exec(name);
     const wanted =
       kind === "schema"
         ? schemasOf[name]

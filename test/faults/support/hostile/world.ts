@@ -273,6 +273,12 @@ export class HostileWorld implements AsyncDisposable {
       [this.victim.name],
     );
     await victim.query("SELECT hawser.open_worker('victim-worker', '{victim-topic}', NULL, 600000, 1, NULL)");
+    // Of the first messages, whose ids everybody can guess.
+    await this.operator.query(
+      `INSERT INTO hawser_data.results (segment, id, role, topic, state, attempts, enqueued_at, ended_at, result, expires_at)
+       SELECT 0, n, $1, 'victim-topic', 'done', 1, now(), now(), '"${victimMarker}-result"', 'infinity' FROM generate_series(-1, 10) AS n`,
+      [this.victim.name],
+    );
     await this.#storeForVictim();
     for (const [origin, source, topic] of [
       ["outbox", "core", "victim.out"],

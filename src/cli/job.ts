@@ -1,0 +1,38 @@
+/** `hawser job`: what has become of an enqueued message, and what its handler returned. */
+import { HawserError } from "../errors/index.js";
+import { withCommandDatabase } from "../operate/index.js";
+import { job } from "../peer/index.js";
+import { defineCommand, flag, required } from "./command-line.js";
+import { sqlClientOf } from "./enqueue.js";
+import { databaseOption, databaseUrlOf } from "./options.js";
+import { printable, printOutcomes } from "./output.js";
+
+export const command = defineCommand({
+  details:
+    "A message that has ended is known if it was enqueued with keepMs, or hawser.keep_result, until that time is over. " +
+    "Only messages of the login, and of roles that it is a member of",
+  args: {
+    id: required("Number of the message", { valueHint: "ID" }),
+    ...databaseOption,
+    json: flag("Print it as one line of JSON"),
+  },
+  run: async (args) => {
+    const { id, json = false } = args;
+    if (!/^-?\d{1,19}$/.test(id)) throw new HawserError("invalid_argument", `the id "${printable(id)}" is no number`);
+    const found = await withCommandDatabase(
+      databaseUrlOf(args),
+      (database) => job(sqlClientOf(database, "look for the message"), BigInt(id)),
+      { anyLogin: true },
+    );
+    const lines = Object.entries(found).flatMap(([name, value]) => {
+      if (value === undefined) return [];
+      const text = typeof value === "string" ? value : JSON.stringify(value);
+      return [`${name}: ${printable(text)}`];
+    });
+    await printOutcomes([{ id, ...found }], json, () => lines.join("\n"));
+  },
+  examples: [
+    ["hawser job 17", "State, attempts, progress, and the result or the error"],
+    ["hawser job 17 --json | jq .result", "What the handler returned"],
+  ],
+});

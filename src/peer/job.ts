@@ -1,0 +1,182 @@
+/** What becomes of enqueued messages: their state and progress, and after their end what their handlers returned. */
+import type { Pool } from "pg";
+import { queueFunctions } from "../../generated/ts/rows/queue.js";
+import { queueConstants } from "../../generated/ts/settings/queue.js";
+import { invalidArgument } from "../errors/index.js";
+import { PostgresSession, sourceOf } from "../postgres/index.js";
+import { silentLogger } from "../runtime/index.js";
+import { checkedUrl, type SqlClient } from "../sql-clients/index.js";
+import { statementLimits, statementTimeoutMs } from "../store/index.js";
+import { callerOf } from "./enqueue.js";
+
+/**
+ * State of a message.
+ * - `waiting`: for a listener, or to be tried again.
+ * - `later`: it is not due yet.
+ * - `running`: a listener has it, and handles it or is about to.
+ * - `done`, `dead` (it is a dead letter), `cancelled`: it has ended, and was enqueued with `keepMs`.
+ * - `unknown`: it has ended and nothing is kept of it, is not committed, or belongs to a role that the client's is no member of.
+ */
+export type JobState = "waiting" | "later" | "running" | "done" | "dead" | "cancelled" | "unknown";
+
+/** What has become of a message. A field is undefined if there is no such thing, or nothing is known of it. */
+export interface Job {
+  readonly state: JobState;
+  readonly topic: string | undefined;
+  /** Listener that has the message, or had it last. */
+  readonly listener: string | undefined;
+  /** Number of attempts that have ended. */
+  readonly attempts: number;
+  /** When the message was enqueued. One that was due later: when it was due. */
+  readonly enqueuedAt: Date | undefined;
+  /** When the message is due, or tried again. */
+  readonly dueAt: Date | undefined;
+  readonly endedAt: Date | undefined;
+  /** Duration of the attempt that was done, in ms. */
+  readonly durationMs: number | undefined;
+  /** Last value of `message.progress`. */
+  readonly progress: unknown;
+  /** Value that the handler returned, if it is done. */
+  readonly result: unknown;
+  /** Why the message is a dead letter. */
+  readonly error: { readonly code: string; readonly message: string } | undefined;
+  /** Until when this is kept. */
+  readonly expiresAt: Date | undefined;
+}
+
+/** Options of {@link waitFor}. */
+export interface WaitOptions {
+  /** Maximum wait in milliseconds, at most 2,147,483,647. Default: 30,000. */
+  readonly timeoutMs?: number | undefined;
+}
+
+/**
+ * Tells what has become of a message for a topic. Needs the role that enqueued it, and the role `hawser_peer` or a grant.
+ *
+ * @param id number that {@link enqueue} returned
+ * @throws HawserError (as a rejection) `schema_missing`; errors of Postgres
+ */
+export async function job(client: SqlClient, id: bigint): Promise<Job> {
+  const row = await queueFunctions(callerOf(client)).job({ id });
+  const { state, errorCode, errorMessage, durationMs } = row;
+  return {
+    state: state as JobState,
+    topic: row.topic ?? undefined,
+    listener: row.listener ?? undefined,
+    attempts: row.attempts ?? 0,
+    enqueuedAt: row.enqueuedAt ?? undefined,
+    dueAt: row.dueAt ?? undefined,
+    endedAt: row.endedAt ?? undefined,
+    durationMs: durationMs === null ? undefined : Number(durationMs),
+    progress: parsed(row.progress),
+    result: parsed(row.result),
+    error: errorCode === null ? undefined : { code: errorCode, message: errorMessage ?? "" },
+    expiresAt: row.expiresAt ?? undefined,
+  };
+}
+
+/**
+ * Waits until a message has ended that was enqueued with `keepMs`, and committed. All calls of a process for one database share a
+ * connection, which is notified; they also look every two seconds.
+ *
+ * @param from connection URI, or a pool, of which a client is kept during the wait
+ * @param id number that {@link enqueue} returned
+ * @returns what has become of the message; after `timeoutMs` what it is then, and at once if it is `unknown`
+ * @throws HawserError (as a rejection) `invalid_argument`, `schema_missing`; errors of Postgres, also if it is away at the end
+ */
+export async function waitFor(from: string | Pool, id: bigint, { timeoutMs = 30_000 }: WaitOptions = {}): Promise<Job> {
+  if (typeof timeoutMs !== "number" || !(timeoutMs >= 0 && timeoutMs <= 2 ** 31 - 1))
+    throw invalidArgument(`timeoutMs ${String(timeoutMs)}: must be a number of ms from 0 to ${2 ** 31 - 1}`);
+  const watch = watches.get(from) ?? new JobWatch(from);
+  watches.set(from, watch);
+  watch.waits += 1;
+  try {
+    return await watch.wait(id, timeoutMs);
+  } finally {
+    watch.waits -= 1;
+    if (watch.waits === 0) {
+      watches.delete(from);
+      void watch.close();
+    }
+  }
+}
+
+/** Watches in use, by what they connect to. */
+const watches = new Map<string | Pool, JobWatch>();
+/** Interval of looks without a notification: Postgres may have lost some, or leave them out when its queue is nearly full. */
+const lookMs = 2_000;
+const endedStates: ReadonlySet<JobState> = new Set(["done", "dead", "cancelled", "unknown"]);
+
+/** Session that hears of messages that have ended. */
+class JobWatch {
+  /** Number of {@link waitFor} that use it. */
+  waits = 0;
+  /** Of each id, who looks again. */
+  readonly #looks = new Map<string, Set<() => void>>();
+  readonly #session: PostgresSession;
+
+  constructor(from: string | Pool) {
+    const lookForAll = (): void => {
+      for (const looks of this.#looks.values()) for (const look of looks) look();
+    };
+    this.#session = new PostgresSession({
+      address: sourceOf(typeof from === "string" ? { databaseUrl: checkedUrl("the URL", from) } : { pool: from }),
+      logger: silentLogger,
+      applicationName: "hawser: jobs",
+      queryTimeoutMs: 2 * statementTimeoutMs,
+      ...statementLimits,
+      channels: [queueConstants.resultsChannel],
+      onUp: lookForAll,
+      onDown: lookForAll,
+      // Any login can notify: only an answer counts.
+      onNotification: (_, id) => {
+        for (const look of this.#looks.get(id) ?? []) look();
+      },
+    });
+  }
+
+  async wait(id: bigint, timeoutMs: number): Promise<Job> {
+    const until = performance.now() + timeoutMs;
+    const client = { query: (text: string, values: unknown[]) => this.#session.query<object>(text, values) };
+    let isTold = false;
+    let wake = (): void => undefined;
+    const look = (): void => {
+      isTold = true;
+      wake();
+    };
+    const looks = this.#looks.get(String(id)) ?? new Set();
+    this.#looks.set(String(id), looks.add(look));
+    try {
+      for (let isFirst = true; ; isFirst = false) {
+        isTold = false;
+        const isAtEnd = performance.now() >= until;
+        try {
+          const found = await job(client, id);
+          if (isAtEnd || endedStates.has(found.state)) return found;
+        } catch (error) {
+          // Postgres may be back before the end.
+          if (isFirst || isAtEnd) throw error;
+        }
+        if (isTold) continue;
+        await new Promise<void>((resolve) => {
+          const timer = setTimeout(resolve, Math.max(0, Math.min(lookMs, until - performance.now())));
+          wake = () => {
+            clearTimeout(timer);
+            resolve();
+          };
+        });
+      }
+    } finally {
+      looks.delete(look);
+      if (looks.size === 0) this.#looks.delete(String(id));
+    }
+  }
+
+  close(): Promise<void> {
+    return this.#session.close();
+  }
+}
+
+function parsed(json: string | null): unknown {
+  return json === null ? undefined : JSON.parse(json);
+}

@@ -1,0 +1,113 @@
+/** `keepMs`: what a handler has returned, and how far it is, as those see it who have enqueued. */
+import pg from "pg";
+import { expect, it } from "vitest";
+import { cancel, enqueue, enqueueBatch, job, Reject, waitFor } from "../../src/peer/index.js";
+import { eventually } from "../support/eventually.js";
+import { failure } from "./support/errors.js";
+import { gate } from "./support/gate.js";
+import { sharedPeerWorld } from "./support/shared-world.js";
+
+const world = sharedPeerWorld();
+const keepMs = 60_000;
+
+it.each([true, false])("is what the handler has returned (transactional: %s)", async (transactional) => {
+  const held = gate();
+  const b = await world.started("b-1", { transactional }, async (message) => {
+    message.progress({ pages: 1 });
+    for (let pages = 2; pages <= 100; pages += 1) message.progress({ pages });
+    await held.opened;
+    return { text: message.text(), umlaut: "ä\0" };
+  });
+  const id = await enqueue(world, "b", "x", { keepMs });
+  await eventually("its progress is told", async () => (await job(world, id)).progress !== undefined);
+  expect(await job(world, id)).toMatchObject({ state: "running", topic: "b", listener: "b-1", result: undefined });
+  // One at once, and the last one within a second.
+  expect((await world.query<{ progress: string }>("SELECT progress FROM hawser_data.queue"))[0]?.progress).toMatch(
+    /^\{"pages":(1|100)\}$/,
+  );
+  const waiting = waitFor(world.url, id);
+  held.open();
+  expect(await waiting).toMatchObject({
+    ...{ state: "done", attempts: 1, result: { text: "x", umlaut: "ä\0" }, error: undefined },
+    ...{ endedAt: expect.any(Date), durationMs: expect.any(Number), expiresAt: expect.any(Date) },
+  });
+  expect(await waitFor(world.url, id, { timeoutMs: 0 })).toMatchObject({ state: "done" });
+  expect(b.texts).toEqual(["x"]);
+});
+
+it("is kept by message: others cost no row, and are unknown when they have ended", async () => {
+  const b = await world.started("b-1", {}, (message) => {
+    message.progress(1);
+    return message.text();
+  });
+  const id = await enqueue(world, "b", "x");
+  await b.received.length(1);
+  await eventually("it is handled", async () => (await world.storedMessages()) === 0);
+  expect(await job(world, id)).toMatchObject({ state: "unknown", topic: undefined });
+  expect(await waitFor(world.url, id)).toMatchObject({ state: "unknown" });
+  expect(await world.query("SELECT FROM hawser_data.results")).toEqual([]);
+});
+
+it("is that of the attempt that has committed", async () => {
+  await world.started("b-1", { transactional: true }, ({ attempt, client }) => {
+    if (attempt === 1) throw new Error("once");
+    return client.query("SELECT 17 AS n").then(({ rows }) => rows[0].n as number);
+  });
+  const client = new pg.Client({ connectionString: world.url });
+  await client.connect();
+  await client.query("BEGIN");
+  const id = await enqueue(client, "b", "x", { keepMs, uniqueKey: "k", delayMs: 1 });
+  expect(await job(world, id)).toMatchObject({ state: "unknown" });
+  await client.query("COMMIT");
+  await client.end();
+  expect(await waitFor(world.url, id)).toMatchObject({ state: "done", attempts: 2, result: 17 });
+});
+
+it("is by message of a batch, of what the handler returns in its order", async () => {
+  const b = world.peer("b-1");
+  await b.handleBatch("b", { transactional: true, maxMessages: 3, waitMs: 60_000 }, (messages, batch) => {
+    const bad = messages.find((message) => message.text() === "bad");
+    if (bad !== undefined) batch.fail(bad, new Reject("no"));
+    return messages.map((message) => message.text().toUpperCase());
+  });
+  await b.start();
+  const ids = [];
+  for (const text of ["x", "bad", "y"]) ids.push(await enqueue(world, "b", text, { keepMs }));
+  expect(await Promise.all(ids.map((id) => waitFor(world.url, id)))).toMatchObject([
+    { state: "done", result: "X" },
+    { state: "dead", error: { code: "rejected", message: expect.stringContaining("no") } },
+    { state: "done", result: "Y" },
+  ]);
+});
+
+it.each([
+  ["longer than 64 KiB", () => "x".repeat(70_000)],
+  ["no JSON", () => 17n],
+])("that is %s makes the message a dead letter", async (_, result) => {
+  const b = await world.started("b-1", {}, result);
+  const id = await enqueue(world, "b", "x", { keepMs });
+  expect(await waitFor(world.url, id)).toMatchObject({ state: "dead", attempts: 1, error: { code: "rejected" } });
+  expect(b.texts).toEqual(["x"]);
+});
+
+it("is known of what was cancelled, by a pool, too, which has its clients back", async () => {
+  const pool = new pg.Pool({ connectionString: world.url });
+  const id = await enqueue(pool, "b", "x", { keepMs });
+  expect(await waitFor(pool, id, { timeoutMs: 0 })).toMatchObject({ state: "waiting" });
+  const waiting = waitFor(pool, id);
+  expect(await cancel(pool, id)).toBe("cancelled");
+  expect(await waiting).toMatchObject({ state: "cancelled", result: undefined });
+  await pool.end();
+});
+
+it("is refused where it means nothing", async () => {
+  const refused = async (options: object) => await failure("invalid_argument", enqueue(world, "b", "x", options));
+  await refused({ keepMs: 999 });
+  await refused({ keepMs: 604_800_001 });
+  await refused({ keepMs: "1h" });
+  await refused({ keepMs, all: true });
+  await failure("invalid_argument", enqueue(world, { subject: "a" }, "x", { keepMs }));
+  await failure("invalid_argument", enqueueBatch(world, "b", ["x"], { keepMs } as object));
+  await failure("invalid_argument", waitFor(world.url, 1n, { timeoutMs: -1 }));
+  await failure("invalid_argument", waitFor("http://a", 1n));
+});

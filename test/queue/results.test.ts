@@ -1,0 +1,227 @@
+/** Kept results: what became of a message can be read after its end, by its role, for a time. */
+import type pg from "pg";
+import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
+import { login } from "../installation/support/logins.js";
+import { type World, world } from "../store/support/world.js";
+import { eventually } from "../support/eventually.js";
+import { type Taken, TestWorker } from "./support/test-worker.js";
+
+let w: World;
+let client: pg.Client;
+let other: pg.Client;
+let work: pg.Client;
+
+beforeAll(async () => {
+  w = await world();
+  client = w.operator;
+  other = await w.connect();
+  work = await w.connect();
+});
+afterAll(() => w?.[Symbol.asyncDispose]());
+beforeEach(async () => {
+  for (const each of [client, other, work]) await each.query("ROLLBACK");
+  await client.query(
+    "TRUNCATE hawser_data.queue, hawser_data.unique_keys, hawser_data.unique_locks, hawser_data.cancellations, hawser_data.workers, hawser_data.outbox_later, hawser_data.dead_letters, hawser_data.results",
+  );
+});
+
+/** @param rest further arguments, in SQL @returns the id, and whether its result is kept */
+const put = async (rest = "", on = client): Promise<{ id: string; kept: boolean }> =>
+  (
+    await on.query(
+      `SELECT e.id, hawser.keep_result(e.id, 60000) AS kept FROM hawser.enqueue('t', 'x'::text${rest}) AS e (id)`,
+    )
+  ).rows[0];
+const jobOf = async (id: string, on = client) => (await on.query("SELECT * FROM hawser.job($1)", [id])).rows[0];
+const stateOf = async (id: string, on = client): Promise<string> => (await jobOf(id, on)).state;
+const taken = async (worker: TestWorker): Promise<Taken> => (await worker.take({ most: 1, looksBehind: true }))[0]!;
+/** @param results as of done_kept */
+const done = async (rows: readonly Taken[], results: unknown, on = work) =>
+  await on.query("SELECT hawser.done_kept($1, $2, $3, $4, false, $5)", [
+    rows.map(({ topic }) => topic),
+    rows.map(({ recipient }) => recipient),
+    rows.map(({ role }) => role),
+    rows.map(({ id }) => id),
+    JSON.stringify(results),
+  ]);
+
+describe("a message whose result is kept", () => {
+  it("is known while it waits and runs, and after its end", async () => {
+    const { id, kept } = await put(", priority => 3");
+    expect(kept).toBe(true);
+    expect(await jobOf(id)).toMatchObject({ state: "waiting", topic: "t", attempts: 0, listener: null, result: null });
+    const worker = await TestWorker.open(work);
+    const message = await taken(worker);
+    expect(message.isKept).toBe(true);
+    const progress = async (value: string, of = worker.id) =>
+      (
+        await work.query("SELECT written FROM hawser.set_progress($1, $2, $3, $4, $5, $6)", [
+          ...[of, message.topic, message.recipient, message.role, message.id, value],
+        ])
+      ).rows[0].written;
+    expect([await progress('{"at": 1}'), await progress("2", 17n)]).toEqual([true, false]);
+    await expect(progress("{")).rejects.toMatchObject({ code: "22P02" });
+    expect(await jobOf(id)).toMatchObject({ state: "running", listener: expect.any(String), progress: '{"at": 1}' });
+    await client.query("LISTEN hawser_results");
+    const told: (string | undefined)[] = [];
+    client.on("notification", ({ payload }) => told.push(payload));
+    await done([message], [[1, 42, '{"a": "\\u00e4"}']]);
+    expect(await jobOf(id)).toMatchObject({
+      ...{
+        state: "done",
+        topic: "t",
+        attempts: 1,
+        duration_ms: "42",
+        result: '{"a": "\\u00e4"}',
+        progress: '{"at": 1}',
+      },
+      ...{ enqueued_at: expect.any(Date), ended_at: expect.any(Date), error_code: null },
+    });
+    await eventually("its end is told", () => told.includes(id));
+    client.removeAllListeners("notification");
+    await client.query("UNLISTEN *");
+    await client.query("UPDATE hawser_data.results SET expires_at = now()");
+    expect(await stateOf(id)).toBe("unknown");
+  });
+
+  it("is one of the transaction that has enqueued it, or is due later", async () => {
+    await client.query("BEGIN");
+    const first = await put();
+    await client.query("SAVEPOINT s");
+    const second = await put();
+    await client.query("RELEASE s; SAVEPOINT s");
+    const { id: third } = (await client.query("SELECT hawser.enqueue('t', 'x'::text, to_all => true) AS id")).rows[0];
+    await expect(client.query("SELECT hawser.keep_result($1, 1000)", [third])).rejects.toMatchObject({ code: "22023" });
+    await client.query("ROLLBACK TO s");
+    const batch = await client.query(
+      "SELECT hawser.keep_result(id, 1000, 't') AS kept FROM unnest(hawser.enqueue_batch('t', ARRAY['x', 'y'])) AS e (id)",
+    );
+    await client.query("COMMIT");
+    expect([first.kept, second.kept, ...batch.rows.map(({ kept }) => kept)]).toEqual([true, true, true, true]);
+    const { id } = (await client.query("SELECT hawser.enqueue('t', 'x'::text) AS id")).rows[0];
+    const keep = async (of: string): Promise<boolean> =>
+      (await client.query("SELECT hawser.keep_result($1, 1000) AS kept", [of])).rows[0].kept;
+    // Its worker would wait for the row.
+    expect([await keep(id), await keep(first.id), await keep("17")]).toEqual([false, true, false]);
+    const later = await put(", deliver_at => now() + interval '1 hour'");
+    expect([later.kept, await keep(later.id), await stateOf(later.id)]).toEqual([true, true, "later"]);
+    await client.query("UPDATE hawser_data.outbox_later SET deliver_at = now()");
+    await client.query("SELECT hawser.bring_due('peer', '-infinity')");
+    const worker = await TestWorker.open(work);
+    const all = await worker.take({ most: 10, looksBehind: true });
+    expect(all.filter(({ isKept }) => isKept).length).toBe(5);
+    await done(all, [[all.length, 1, null]]);
+    expect([await stateOf(later.id), await stateOf(first.id), await stateOf(id)]).toEqual(["done", "done", "unknown"]);
+  });
+
+  it("keeps nothing of a transaction that is rolled back, or comes second", async () => {
+    const { id } = await put();
+    const worker = await TestWorker.open(work);
+    const message = await taken(worker);
+    await work.query("BEGIN");
+    await done([message], [[1, 1, '"lost"']]);
+    await work.query("ROLLBACK");
+    await work.query("BEGIN");
+    await done([message], [[1, 1, '"first"']]);
+    const second = done([message], [[1, 1, '"second"']], other);
+    await work.query("COMMIT");
+    await expect(second).rejects.toMatchObject({ code: "NA009" });
+    expect((await jobOf(id)).result).toBe('"first"');
+    await expect(done([message], [])).rejects.toMatchObject({ code: "NA009" });
+  });
+
+  it("refuses results that are too long, or no JSON", async () => {
+    await put();
+    const worker = await TestWorker.open(work);
+    const message = await taken(worker);
+    await expect(done([message], [[1, 1, "{"]])).rejects.toMatchObject({ code: "22P02" });
+    await expect(done([message], [[1, 1, JSON.stringify("x".repeat(65_535))]])).rejects.toMatchObject({
+      code: "23514",
+    });
+    await done([message], [[1, 1, JSON.stringify("x".repeat(65_534))]]);
+  });
+
+  it("is known as a dead letter, and as one that was cancelled", async () => {
+    const worker = await TestWorker.open(work);
+    const cancel = async (id: string) => (await client.query("SELECT hawser.cancel($1) AS state", [id])).rows[0].state;
+    const dead = await put();
+    await worker.giveUp(await taken(worker));
+    expect(await jobOf(dead.id)).toMatchObject({ state: "dead", attempts: 0, error_code: expect.any(String) });
+    const waiting = await put();
+    expect(await cancel(waiting.id)).toBe("cancelled");
+    const later = await put(", deliver_at => now() + interval '1 hour'");
+    expect(await cancel(later.id)).toBe("cancelled");
+    const running = await put();
+    await taken(worker);
+    expect(await cancel(running.id)).toBe("cancelling");
+    await worker.extend();
+    const filtered = await put(", key => 'k', deliver_at => now() + interval '1 hour'");
+    await client.query("SELECT * FROM hawser.cancel_messages('t', 'k', NULL, -100, 10)");
+    for (const { id } of [waiting, later, running, filtered]) expect(await stateOf(id)).toBe("cancelled");
+  });
+
+  it("is readable by its role and those who operate, and kept by nobody else", async () => {
+    await using ann = await login(w.url, "IN ROLE hawser_peer");
+    await using mal = await login(w.url, "IN ROLE hawser_peer");
+    const as = async <Result>(role: string, run: () => Promise<Result>): Promise<Result> => {
+      await other.query(`SET SESSION AUTHORIZATION ${role}`);
+      try {
+        return await run();
+      } finally {
+        await other.query("RESET SESSION AUTHORIZATION");
+      }
+    };
+    const seenBy = (role: string, id: string) => as(role, () => stateOf(id, other));
+    const { id } = await as(ann.role, () => put("", other));
+    expect([await seenBy(ann.role, id), await seenBy(mal.role, id)]).toEqual(["waiting", "unknown"]);
+    const worker = await TestWorker.open(work);
+    await done([await taken(worker)], [[1, 1, '"secret"']]);
+    expect([await seenBy(ann.role, id), await seenBy(mal.role, id), await stateOf(id)]).toEqual([
+      "done",
+      "unknown",
+      "done",
+    ]);
+    await expect(as(mal.role, () => other.query("SELECT * FROM hawser_data.results"))).rejects.toMatchObject({
+      code: "42501",
+    });
+    const later = await as(ann.role, () => put(", deliver_at => now() + interval '1 hour'", other));
+    const keeps = await as(mal.role, () => other.query("SELECT hawser.keep_result($1, 1000) AS kept", [later.id]));
+    expect(keeps.rows[0].kept).toBe(false);
+    expect([await seenBy(mal.role, later.id), await seenBy(ann.role, later.id)]).toEqual(["unknown", "later"]);
+  });
+
+  it("is removed with all of its day, when the day is over", async () => {
+    const worker = await TestWorker.open(work);
+    for (let nth = 0; nth < 3; nth += 1) {
+      await put();
+      await done([await taken(worker)], []);
+    }
+    const [first, second] = (await client.query("SELECT id FROM hawser_data.results ORDER BY id")).rows;
+    const move = async (id: string, days: number) =>
+      await client.query(
+        "UPDATE hawser_data.results SET segment = (floor(extract(epoch FROM now()) / 86400)::bigint - $2::bigint) % 12, expires_at = now() - $2 * interval '1 day' WHERE id = $1",
+        [id, days],
+      );
+    await move(first.id, 1);
+    await move(second.id, 4);
+    // Who reads is not waited for.
+    await other.query("BEGIN; SELECT FROM hawser_data.results");
+    const left = async () => {
+      await client.query("SELECT hawser.expire_dead_letters(1000)");
+      return (await client.query("SELECT count(*)::int AS n FROM hawser_data.results")).rows[0].n;
+    };
+    expect(await left()).toBe(3);
+    await other.query("COMMIT");
+    expect(await left()).toBe(2);
+  });
+});
+
+it("nothing is written of a message whose result nobody keeps", async () => {
+  const { id } = (await client.query("SELECT hawser.enqueue('t', 'x'::text) AS id")).rows[0];
+  const worker = await TestWorker.open(work);
+  const message = await taken(worker);
+  expect(message.isKept).toBe(false);
+  await done([message], [[1, 1, '"x"']]);
+  expect((await client.query("SELECT FROM hawser_data.results")).rowCount).toBe(0);
+  expect(await stateOf(id)).toBe("unknown");
+});
