@@ -1,4 +1,4 @@
-/** `hawser enqueue` and `hawser schedules add`: messages in a transaction of their own. */
+/** `hawser enqueue`, `hawser job` and `hawser schedules add`: messages in a transaction of their own. */
 import pg from "pg";
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
 import { login } from "../installation/support/logins.js";
@@ -109,6 +109,23 @@ describe("hawser enqueue", () => {
     const { status, stderr } = await run("enqueue", "orders", "x", ...args);
     expect(stderr).toContain(part);
     expect(status).toBe(64);
+  });
+});
+
+describe("hawser job", () => {
+  it("tells what has become of a message, if something of it is kept", async () => {
+    await client.query(
+      `INSERT INTO hawser_data.results (segment, id, role, topic, state, attempts, enqueued_at, ended_at, result, expires_at)
+       VALUES (0, 17, 'shop', 'pdfs', 'done', 1, now(), '2030-01-31T12:00:00Z', '{"pages": 12}', 'infinity')`,
+    );
+    expect((await run("job", "17")).stdout).toMatch(
+      /^state: done\ntopic: pdfs\nattempts: 1\n(.*\n)+result: {"pages":12}\n/,
+    );
+    expect(jsonLines((await run("job", "17", "--json")).stdout)).toMatchObject([
+      { id: "17", state: "done", endedAt: "2030-01-31T12:00:00.000Z", result: { pages: 12 } },
+    ]);
+    expect((await run("job", "18")).stdout).toBe("state: unknown\nattempts: 0\n");
+    expect(await run("job", "x")).toMatchObject({ status: 64 });
   });
 });
 

@@ -547,6 +547,14 @@ describe("the way of a message", () => {
     expect((await sections("2"))["nothing"]).toBe("Nothing is known of it. That is so of a message");
   });
 
+  it("is held, until others have been handled", async () => {
+    const { session, sections } = await world();
+    await session.query("SELECT hawser.enqueue_after('orders', 'x', after => ARRAY[hawser.enqueue('orders', 'y')])");
+    expect((await sections("2"))["scheduled"]).toMatch(
+      /^Message 2 for orders, enqueued *, is held until 1 message before it has been handled. Then /,
+    );
+  });
+
   it("is found by its number, also where there is too much to read for its id", async () => {
     const { session, sections } = await world();
     await session.query(
@@ -557,7 +565,7 @@ describe("the way of a message", () => {
         BEGIN RAISE EXCEPTION 'canceled' USING ERRCODE = 'query_canceled'; END
       $$;
       CREATE OR REPLACE VIEW hawser.outbox_scheduled AS
-        SELECT id, kind, deliver_at, destination, key, public.too_much(id) AS message_id, octet_length(payload) AS payload_bytes, enqueued_at, priority
+        SELECT id, kind, deliver_at, destination, key, public.too_much(id) AS message_id, octet_length(payload) AS payload_bytes, enqueued_at, priority, 0 AS held_for
           FROM hawser_data.outbox_later`);
     expect((await sections("1"))["scheduled"]).toMatch(/^Message 1 for orders, .* because there is too much to read/);
   });

@@ -15,8 +15,9 @@ BEGIN
   -- No handler fails because of what is only told of it.
   ON CONFLICT DO NOTHING;
   -- Who cancels may be about to prepare the transaction, which must not notify then.
-  PERFORM pg_notify(@QueueConstants.results_channel@, m.of ->> 'id')
-     FROM jsonb_array_elements(p_messages) AS m (of)
-    WHERE pg_notification_queue_usage() < 0.9 AND (p_state <> 'cancelled' OR current_setting('max_prepared_transactions') = '0');
+  IF p_state <> 'cancelled' OR current_setting('max_prepared_transactions') = '0' THEN
+    PERFORM pg_notify(@QueueConstants.results_channel@, m.of ->> 'id')
+       FROM jsonb_array_elements(p_messages) AS m (of) WHERE pg_notification_queue_usage() < 0.9;
+  END IF;
   kept := true;
 END

@@ -94,7 +94,7 @@ function placeText(found: FoundMessage, shown: Shown): Html {
           ? html`held until ${plural(found.heldFor, "message")} before it ${found.heldFor === 1 ? "has" : "have"} been handled`
           : html`due ${time(found.dueAt, now)}`
       }.
-When it is, it gets another number; for a peer it is still found by this one.`;
+Then it gets another number; for a peer it is still found by this one.`;
     case "outbox":
       return html`${inOutbox(found, shown)}${more(found, shown)}`;
     case "queued":

@@ -322,6 +322,7 @@ export const relationsOf: Readonly<Record<string, Classified>> = {
 const sequencesOf: Readonly<Record<string, string>> = {
   "hawser_data.stored_messages_id_seq": "p:USAGE",
   "hawser_data.dead_letters_id_seq": "",
+  "hawser_data.flow_ends_nth_seq": "",
   "hawser_data.gateway_state_unreached_ms_seq": "",
   "hawser_data.nats_handlers_id_seq": "",
   "hawser_data.outbox_id_seq": "",
