@@ -217,7 +217,7 @@ export function callerOf(client: SqlClient) {
       } catch (error) {
         const { code, message } = postgresErrorOf(error);
         if (!missingObjectStates.has(String(code))) throw error;
-        const why = `the database has no outbox with this function: ${message}`;
+        const why = `the database lacks the schema of Hawser, or has an older one: ${message}`;
         const remedy = "run hawser init on it, or start a peer there once";
         throw new HawserError("schema_missing", `${why}; ${remedy}`, { cause: error });
       }

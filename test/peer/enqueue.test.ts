@@ -455,7 +455,7 @@ it("a database without an outbox is told with what makes one, and other errors a
     ]) {
       const missing = await failure("schema_missing", call);
       expect(missing.message).toMatch(
-        /^the database has no outbox with this function: .*; run hawser init on it, or start a/,
+        /^the database lacks the schema of Hawser, or has an older one: .*; run hawser init on it, or start a/,
       );
       expect(missing.cause).toBeInstanceOf(pg.DatabaseError);
     }
