@@ -195,7 +195,7 @@ function release(settings: Settings): void {
     console.log(`\n  docs: ${home}/tree/v${version}/docs, and in the package\n`);
     for (const { name, needs } of lacking) console.log(`This machine lacks a program for the ${name}: ${needs} fails.`);
   }
-  rmSync(isDry ? "node_modules" : clone, { recursive: true, force: true });
+  rmSync(isDry ? "node_modules" : join(clone, ".."), { recursive: true, force: true });
 }
 
 let settings: Settings | "help";
