@@ -1,9 +1,10 @@
 /** Messages that come after others, on the level of SQL: released once all of those are handled, under any concurrency. */
-import type pg from "pg";
+import pg from "pg";
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
 import { login } from "../installation/support/logins.js";
 import { Random } from "../simulator/random.js";
 import { type World, world } from "../store/support/world.js";
+import { eventually } from "../support/eventually.js";
 import { type Taken, TestWorker } from "./support/test-worker.js";
 
 let w: World;
@@ -71,6 +72,27 @@ describe("a message that comes after others", () => {
     expect(await left()).toEqual({ held: 1, edges: 1, ends: 0 });
     await worker.done(middle);
     expect((await take(worker)).map(textOf)).toEqual(["end"]);
+    expect(await left()).toEqual(nothing);
+  });
+
+  it("is cancelled with one before it whose role may not enqueue any more when it is due", async () => {
+    await using role = await login(w.url, "IN ROLE hawser_peer");
+    const owner = new pg.Client(role.url);
+    await owner.connect();
+    await owner.query("BEGIN");
+    const first = await put("first", ", deliver_at => clock_timestamp() + interval '1 s'", owner);
+    await behind([first], "second", ", cancels => true", owner);
+    await owner.query("COMMIT");
+    await owner.end();
+    await client.query(`REVOKE hawser_peer FROM ${role.role}`);
+    await eventually("the first one is a dead letter", async () => {
+      await bring();
+      return (
+        (await client.query("SELECT FROM hawser_data.dead_letters WHERE error_code = 'not_permitted'")).rows.length ===
+        1
+      );
+    });
+    await bring();
     expect(await left()).toEqual(nothing);
   });
 
