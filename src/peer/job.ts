@@ -1,12 +1,8 @@
 /** What becomes of enqueued messages: their state and progress, and after their end what their handlers returned. */
 import type { Pool } from "pg";
 import { queueFunctions } from "../../generated/ts/rows/queue.js";
-import { queueConstants } from "../../generated/ts/settings/queue.js";
 import { invalidArgument } from "../errors/index.js";
-import { PostgresSession, sourceOf } from "../postgres/index.js";
-import { silentLogger } from "../runtime/index.js";
-import { checkedUrl, type SqlClient } from "../sql-clients/index.js";
-import { statementLimits, statementTimeoutMs } from "../store/index.js";
+import type { SqlClient } from "../sql-clients/index.js";
 import { callerOf } from "./enqueue.js";
 
 /**
@@ -87,94 +83,9 @@ export async function job(client: SqlClient, id: bigint): Promise<Job> {
 export async function waitFor(from: string | Pool, id: bigint, { timeoutMs = 30_000 }: WaitOptions = {}): Promise<Job> {
   if (typeof timeoutMs !== "number" || !(timeoutMs >= 0 && timeoutMs <= 2 ** 31 - 1))
     throw invalidArgument(`timeoutMs ${String(timeoutMs)}: must be a number of ms from 0 to ${2 ** 31 - 1}`);
-  const watch = watches.get(from) ?? new JobWatch(from);
-  watches.set(from, watch);
-  watch.waits += 1;
-  try {
-    return await watch.wait(id, timeoutMs);
-  } finally {
-    watch.waits -= 1;
-    if (watch.waits === 0) {
-      watches.delete(from);
-      void watch.close();
-    }
-  }
-}
-
-/** Watches in use, by what they connect to. */
-const watches = new Map<string | Pool, JobWatch>();
-/** Interval of looks without a notification: Postgres may have lost some, or leave them out when its queue is nearly full. */
-const lookMs = 2_000;
-const endedStates: ReadonlySet<JobState> = new Set(["done", "dead", "cancelled", "unknown"]);
-
-/** Session that hears of messages that have ended. */
-class JobWatch {
-  /** Number of {@link waitFor} that use it. */
-  waits = 0;
-  /** Of each id, who looks again. */
-  readonly #looks = new Map<string, Set<() => void>>();
-  readonly #session: PostgresSession;
-
-  constructor(from: string | Pool) {
-    const lookForAll = (): void => {
-      for (const looks of this.#looks.values()) for (const look of looks) look();
-    };
-    this.#session = new PostgresSession({
-      address: sourceOf(typeof from === "string" ? { databaseUrl: checkedUrl("the URL", from) } : { pool: from }),
-      logger: silentLogger,
-      applicationName: "hawser: jobs",
-      queryTimeoutMs: 2 * statementTimeoutMs,
-      ...statementLimits,
-      channels: [queueConstants.resultsChannel],
-      onUp: lookForAll,
-      onDown: lookForAll,
-      // Any login can notify: only an answer counts.
-      onNotification: (_, id) => {
-        for (const look of this.#looks.get(id) ?? []) look();
-      },
-    });
-  }
-
-  async wait(id: bigint, timeoutMs: number): Promise<Job> {
-    const until = performance.now() + timeoutMs;
-    const client = { query: (text: string, values: unknown[]) => this.#session.query<object>(text, values) };
-    let isTold = false;
-    let wake = (): void => undefined;
-    const look = (): void => {
-      isTold = true;
-      wake();
-    };
-    const looks = this.#looks.get(String(id)) ?? new Set();
-    this.#looks.set(String(id), looks.add(look));
-    try {
-      for (let isFirst = true; ; isFirst = false) {
-        isTold = false;
-        const isAtEnd = performance.now() >= until;
-        try {
-          const found = await job(client, id);
-          if (isAtEnd || endedStates.has(found.state)) return found;
-        } catch (error) {
-          // Postgres may be back before the end.
-          if (isFirst || isAtEnd) throw error;
-        }
-        if (isTold) continue;
-        await new Promise<void>((resolve) => {
-          const timer = setTimeout(resolve, Math.max(0, Math.min(lookMs, until - performance.now())));
-          wake = () => {
-            clearTimeout(timer);
-            resolve();
-          };
-        });
-      }
-    } finally {
-      looks.delete(look);
-      if (looks.size === 0) this.#looks.delete(String(id));
-    }
-  }
-
-  close(): Promise<void> {
-    return this.#session.close();
-  }
+  // Sockets are loaded by who uses them.
+  const { waitForEnd } = await import("./job-watch.js");
+  return await waitForEnd(from, id, timeoutMs, job);
 }
 
 function parsed(json: string | null): unknown {

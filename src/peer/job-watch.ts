@@ -1,0 +1,111 @@
+/** Sessions that hear of the ends of messages whose results are kept, one for each database that is waited for. */
+import type { Pool } from "pg";
+import { queueConstants } from "../../generated/ts/settings/queue.js";
+import { PostgresSession, sourceOf } from "../postgres/index.js";
+import { silentLogger } from "../runtime/index.js";
+import { checkedUrl, type SqlClient } from "../sql-clients/index.js";
+import { statementLimits, statementTimeoutMs } from "../store/index.js";
+
+/** Asks for the state of a message. */
+type Ask<Job> = (client: SqlClient, id: bigint) => Promise<Job>;
+
+/** Watches in use, by what they connect to. */
+const watches = new Map<string | Pool, JobWatch>();
+/** Interval of looks without a notification: Postgres may have lost some, or leave them out when its queue is nearly full. */
+const lookMs = 2_000;
+const endedStates: ReadonlySet<string> = new Set(["done", "dead", "cancelled", "unknown"]);
+
+/**
+ * Resolves with the state of a message when it has ended, is unknown, or the time is over.
+ *
+ * @param ask asks for the state
+ */
+export async function waitForEnd<Job extends { readonly state: string }>(
+  from: string | Pool,
+  id: bigint,
+  timeoutMs: number,
+  ask: Ask<Job>,
+): Promise<Job> {
+  const watch = watches.get(from) ?? new JobWatch(from);
+  watches.set(from, watch);
+  watch.waits += 1;
+  try {
+    return await watch.wait(id, timeoutMs, ask);
+  } finally {
+    watch.waits -= 1;
+    if (watch.waits === 0) {
+      watches.delete(from);
+      void watch.close();
+    }
+  }
+}
+
+/** Session that hears of messages that have ended. */
+class JobWatch {
+  /** Number of waits that use it. */
+  waits = 0;
+  /** Of each id, who looks again. */
+  readonly #looks = new Map<string, Set<() => void>>();
+  readonly #session: PostgresSession;
+
+  constructor(from: string | Pool) {
+    const lookForAll = (): void => {
+      for (const looks of this.#looks.values()) for (const look of looks) look();
+    };
+    this.#session = new PostgresSession({
+      address: sourceOf(typeof from === "string" ? { databaseUrl: checkedUrl("the URL", from) } : { pool: from }),
+      logger: silentLogger,
+      applicationName: "hawser: jobs",
+      queryTimeoutMs: 2 * statementTimeoutMs,
+      ...statementLimits,
+      channels: [queueConstants.resultsChannel],
+      onUp: lookForAll,
+      onDown: lookForAll,
+      // Any login can notify: only an answer counts.
+      onNotification: (_, id) => {
+        for (const look of this.#looks.get(id) ?? []) look();
+      },
+    });
+  }
+
+  async wait<Job extends { readonly state: string }>(id: bigint, timeoutMs: number, ask: Ask<Job>): Promise<Job> {
+    const until = performance.now() + timeoutMs;
+    const client = { query: (text: string, values: unknown[]) => this.#session.query<object>(text, values) };
+    let isTold = false;
+    let wake = (): void => undefined;
+    const look = (): void => {
+      isTold = true;
+      wake();
+    };
+    const looks = this.#looks.get(String(id)) ?? new Set();
+    this.#looks.set(String(id), looks.add(look));
+    try {
+      for (let isFirst = true; ; isFirst = false) {
+        isTold = false;
+        const isAtEnd = performance.now() >= until;
+        try {
+          const found = await ask(client, id);
+          if (isAtEnd || endedStates.has(found.state)) return found;
+        } catch (error) {
+          // Postgres may be back before the end.
+          if (isFirst || isAtEnd) throw error;
+        }
+        if (isTold) continue;
+        await new Promise<void>((resolve) => {
+          const timer = setTimeout(resolve, Math.max(0, Math.min(lookMs, until - performance.now())));
+          wake = () => {
+            clearTimeout(timer);
+            resolve();
+          };
+        });
+      }
+    } finally {
+      looks.delete(look);
+      if (looks.size === 0) this.#looks.delete(String(id));
+    }
+  }
+
+  close(): Promise<void> {
+    return this.#session.close();
+  }
+}
