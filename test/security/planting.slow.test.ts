@@ -199,6 +199,7 @@ describe("an object that a role without rights has planted", () => {
       await tried(["outbox", "cancel", "1"], databaseUrl);
       await tried(["outbox", "replay", "--since", "10m", "--core"], databaseUrl);
       await tried(["enqueue", "planted", "x"], databaseUrl);
+      await tried(["job", "1"], databaseUrl);
       await tried(["import", "pg-boss"], databaseUrl);
       await tried(["schedules"], databaseUrl);
       await tried(["schedules", "remove", "planted"], databaseUrl);

@@ -302,6 +302,8 @@ export class QueueHistories implements AsyncDisposable {
       async (taken) => {
         process.taken = taken;
         if (!isOpen) await this.#endTake(process, true);
+        // Postgres would end the session of a transaction that is idle for 8 s, as on a slow machine.
+        else await process.client.query("SET LOCAL idle_in_transaction_session_timeout = 0");
       },
       async (error) => {
         await process.client.query("ROLLBACK");
