@@ -29,10 +29,10 @@ const rowExpressions: Readonly<Record<string, (row: string) => string>> = {
     `(SELECT jsonb_agg(f.value ORDER BY f.nth) FROM (SELECT e.value, e.nth FROM jsonb_array_elements(coalesce(${row}.failures, '[]') || CASE WHEN p_failure IS NULL THEN '[]' ELSE jsonb_build_array(p_failure) END) WITH ORDINALITY AS e (value, nth) ORDER BY e.nth DESC LIMIT 16) AS f)`,
   /** Condition: something follows from the end of a message of the queue or of `outbox_later`. */
   is_marked: (row) => `(${row}.unique_key IS NOT NULL OR ${row}.awaited_as IS NOT NULL)`,
-  /** What it follows from, of a message of the queue, for `end_marked`. */
+  /** Element of the argument of `end_marked`, of a message of the queue. */
   marks_of: (row) =>
     `jsonb_build_array(${row}.role, ${row}.topic, ${row}.unique_key, coalesce(${row}.first_id, ${row}.id), ${row}.awaited_as)`,
-  /** The same of a message of `outbox_later`. One that is held ends what holds it, too. */
+  /** Element of the same argument, of a message of `outbox_later`. One that is held ends what holds it, too. */
   later_marks_of: (row) =>
     `jsonb_build_array(${row}.role, ${row}.destination, ${row}.unique_key, ${row}.id, CASE ${row}.kind WHEN 'held' THEN ${row}.id ELSE ${row}.awaited_as END)`,
   /** A message of the queue, for `keep_ended`. */

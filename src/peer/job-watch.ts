@@ -44,7 +44,7 @@ export async function waitForEnd<Job extends { readonly state: string }>(
 class JobWatch {
   /** Number of waits that use it. */
   waits = 0;
-  /** Of each id, who looks again. */
+  /** Callbacks that ask for the state again, by the id of the message. */
   readonly #looks = new Map<string, Set<() => void>>();
   readonly #session: PostgresSession;
 

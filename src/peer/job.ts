@@ -1,4 +1,4 @@
-/** What becomes of enqueued messages: their state and progress, and after their end what their handlers returned. */
+/** State, progress and result of enqueued messages. */
 import type { Pool } from "pg";
 import { queueFunctions } from "../../generated/ts/rows/queue.js";
 import { invalidArgument } from "../errors/index.js";
@@ -15,7 +15,7 @@ import { callerOf } from "./enqueue.js";
  */
 export type JobState = "waiting" | "later" | "running" | "done" | "dead" | "cancelled" | "unknown";
 
-/** What has become of a message. A field is undefined if there is no such thing, or nothing is known of it. */
+/** State of a message, with its result after the end. A field is undefined if the message has no such thing, or it is not known. */
 export interface Job {
   readonly state: JobState;
   readonly topic: string | undefined;

@@ -9,7 +9,7 @@ export type { Frame };
 /** Kind of a frame. */
 export type FrameKind = Frame["$case"];
 
-/** What the layers above `src/transport` say and see of a Hello. A new field reaches them only if it is named here. */
+/** Fields of a Hello that the layers above `src/transport` give and get. A new field reaches them only if it is named here. */
 export type HelloFields = Pick<Hello, "senderName" | "sourceTopic" | "listenerName" | "channelId" | "epoch">;
 
 /** State of a channel that a listener sends when it accepts a connection. */

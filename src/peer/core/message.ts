@@ -113,9 +113,9 @@ export interface EnqueueOptions extends EnqueueBatchOptions {
   readonly uniqueKey?: string | UniqueKey | undefined;
   /**
    * Topics only, without `uniqueKey`: numbers of messages that have to be handled first, at most 10,000. {@link enqueue} returned them to
-   * the same database role, in this transaction or before. Those have to wait: one that a process has taken, that was handled or
-   * cancelled, that is a dead letter or for all, is refused by Postgres with the SQLSTATE `NA010` (`not_waiting`). None of them begins before the transaction ends. The
-   * message is held until all of them have been handled, and then counts as enqueued.
+   * the same database role, in this transaction or before. Those have to wait: Postgres refuses one that a process has taken,
+   * that was handled or cancelled, or that is a dead letter or for all, with the SQLSTATE `NA010` (`not_waiting`). None of them
+   * begins before the transaction ends. The message is held until all of them have been handled, and then counts as enqueued.
    */
   readonly after?: readonly bigint[] | undefined;
   /**

@@ -1,4 +1,4 @@
-/** What a handler says of a message whose result is kept: its progress while it runs, and what it has returned. */
+/** Progress and result of a message, as its handler gives them, if the result is kept. */
 import { namedRules } from "../../../generated/ts/rules/named.js";
 import type { KeptResult } from "../../channel/index.js";
 import { errorMessageOf, HawserError, invalidArgument } from "../../errors/index.js";

@@ -73,13 +73,8 @@ class TrustsAnyClock extends LeadershipProtocol {
   protected override known = new (class extends KnownProgress {
     #last: LeaderProgress | undefined;
     override update(row: LeadershipRow, clock: ClockSample): LeaderProgress | undefined {
-      if (row.progressAt !== undefined) {
-        this.#last = {
-          doneBefore: this.bound(clock, row.progressAt),
-          behind: new Map([...row.behind].map(([id, at]) => [id, this.bound(clock, at)])),
-          completeSince: Number.NEGATIVE_INFINITY,
-        };
-      }
+      const told = this.supposed(row, clock);
+      if (told !== undefined) this.#last = { ...told, completeSince: Number.NEGATIVE_INFINITY };
       return this.#last;
     }
   })();
