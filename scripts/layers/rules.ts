@@ -10,6 +10,7 @@ const tiers: readonly (readonly string[])[] = [
   ["console"],
   ["serve", "doctor", "connect", "otel"],
   ["dev", "bridge", "gateway", "peer"],
+  ["enqueue"],
   ["operate"],
   ["installation", "outbox"],
   ["migrations"],

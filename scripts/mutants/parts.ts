@@ -25,11 +25,7 @@ export const parts: readonly Part[] = [
     folder: "src/outbox",
     rings: [
       below("test/outbox", "enqueue", "later", "occurrences", "peers", "publish-window", "relay", "roles", "schedules"),
-      [
-        ...below("test/outbox", "nats", "replay", "tracing"),
-        ...below("test/peer", "outbox", "schedule"),
-        "test/simulator/",
-      ],
+      [...below("test/outbox", "nats", "replay", "tracing"), "test/enqueue/schedule", "test/simulator/"],
     ],
   },
   {
@@ -59,21 +55,15 @@ export const parts: readonly Part[] = [
     ],
   },
   {
+    folder: "src/enqueue",
+    rings: [["test/enqueue/"], below("test/peer", "arguments", "messages", "replies", "send", "topics")],
+  },
+  {
     folder: "src/peer",
     rings: [
       below(
         "test/peer",
-        ...[
-          "announced-channels",
-          "arguments",
-          "batch-queue",
-          "enqueue",
-          "groups",
-          "handle",
-          "limits",
-          "messages",
-          "parked",
-        ],
+        ...["announced-channels", "arguments", "batch-queue", "groups", "handle", "limits", "messages", "parked"],
         ...["pending", "replies", "requests", "send", "stop", "topics", "typed"],
       ),
       below(
@@ -89,18 +79,7 @@ export const parts: readonly Part[] = [
           "lifecycle",
           "marks",
         ],
-        ...[
-          "monitor",
-          "orphan-watch",
-          "outbox",
-          "pass-on",
-          "pool",
-          "reassign",
-          "schedule",
-          "secrets",
-          "status",
-          "tracing",
-        ],
+        ...["monitor", "orphan-watch", "outbox", "pass-on", "pool", "reassign", "secrets", "status", "tracing"],
         ...["transactional"],
       ),
     ],

@@ -1,9 +1,10 @@
 /** `hawser enqueue`: enqueues a message for a topic or a NATS subject, as `hawser.enqueue` does. */
 import { outboxConstants } from "../../generated/ts/settings/outbox.js";
 import { protocolConstants } from "../../generated/ts/settings/peer.js";
+import { type EnqueueOptions, enqueue, type NatsSubject } from "../enqueue/index.js";
 import { HawserError } from "../errors/index.js";
 import { withCommandDatabase } from "../operate/index.js";
-import { type EnqueueOptions, enqueue, type NatsSubject, type SqlClient } from "../peer/index.js";
+import type { SqlClient } from "../sql-clients/index.js";
 import type { Database } from "../store/index.js";
 import { type Arguments, defineCommand, flag, type Given, option, optional, required } from "./command-line.js";
 import { databaseOption, databaseUrlOf, idOf, oneOf } from "./options.js";

@@ -1,7 +1,8 @@
 /** `hawser job`: what has become of an enqueued message, and what its handler returned. */
+
+import { job } from "../enqueue/index.js";
 import { HawserError } from "../errors/index.js";
 import { withCommandDatabase } from "../operate/index.js";
-import { job } from "../peer/index.js";
 import { defineCommand, flag, required } from "./command-line.js";
 import { sqlClientOf } from "./enqueue.js";
 import { databaseOption, databaseUrlOf } from "./options.js";

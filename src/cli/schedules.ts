@@ -1,9 +1,9 @@
 /** `hawser schedules`: lists recurring messages with their last and next run, and adds and removes schedules. */
 
 import { schedulesTable } from "../console/index.js";
+import { schedule } from "../enqueue/index.js";
 import { HawserError } from "../errors/index.js";
 import { listSchedules, removeSchedule, withCommandDatabase } from "../operate/index.js";
-import { schedule } from "../peer/index.js";
 import {
   type Arguments,
   actionOf,

@@ -1,4 +1,4 @@
-/** Settings of topics for all processes, as operators change them: see `topic-settings.ts` in `src/peer`. */
+/** Settings of topics for all processes, as operators change them: see `topic-settings.ts` in `src/enqueue`. */
 import { type PauseTopicResult, queueFunctions } from "../../generated/ts/rows/queue.js";
 import type { Database } from "../store/index.js";
 

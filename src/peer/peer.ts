@@ -5,6 +5,27 @@
 import { EventEmitter } from "node:events";
 import { protocolConstants } from "../../generated/ts/settings/peer.js";
 import type { Headers } from "../channel/index.js";
+import {
+  type AnyJson,
+  type AnyTopics,
+  checkContent,
+  checkHeaders,
+  checkMarks,
+  checkPayload,
+  checkServable,
+  checkTopic,
+  type Destination,
+  type EnqueueOptions,
+  enqueueFrom,
+  enqueueReply,
+  expiresHeader,
+  headerPairsOf,
+  type NatsSubject,
+  type Payload,
+  type PayloadFor,
+  type TopicMap,
+  withHeader,
+} from "../enqueue/index.js";
 import { asHawserError, HawserError } from "../errors/index.js";
 import { metricSources } from "../monitor/index.js";
 import type { PendingMessages } from "../operate/index.js";
@@ -20,15 +41,12 @@ import {
 import type { SqlClient } from "../sql-clients/index.js";
 import type { Sender } from "../store/index.js";
 import { hasSchema } from "../typed/index.js";
-import { type AnyJson, headerPairsOf, type Payload } from "./core/content.js";
 import { PeerCounters } from "./core/counters.js";
-import { checkContent, checkPayload, withHeader } from "./core/destination.js";
 import {
   type AnyReceipt,
   type BatchHandlerFor,
   type DeliveryName,
   deliveries,
-  type EnqueueOptions,
   type HandlerFor,
   type MessageFor,
   type Origin,
@@ -43,21 +61,15 @@ import {
   type CheckedOptions,
   checkBatchOptions,
   checkHandleOptions,
-  checkHeaders,
   checkKnownOptions,
-  checkMarks,
   checkOptions,
   checkTimeout,
-  checkTopic,
-  expiresHeader,
   type HandleOptions,
   type PeerOptions,
   type RespondOptions,
   type StopOptions,
 } from "./core/options.js";
 import { type PeerStatus, StatusReporter } from "./core/status.js";
-import type { AnyTopics, Destination, NatsSubject, PayloadFor, TopicMap } from "./core/topic-types.js";
-import { enqueueFrom, enqueueReply } from "./enqueue.js";
 import { metricSourceOf } from "./metrics.js";
 import { type MonitoredPeer, monitoredPeers, StoredOfPeer } from "./monitored-peer.js";
 import { batchHandling, plainHandler, TopicHandlers } from "./receiving/topic-handlers.js";
@@ -65,7 +77,7 @@ import type { RunningPeer } from "./running-peer.js";
 import { abortable, abortedBefore, type CheckedMessage, checkSignal, type Sent } from "./sending/outgoing.js";
 import { type Answer, OutgoingRequest } from "./sending/outgoing-request.js";
 import { startSending } from "./sending/spans.js";
-import { checkHandler, checkServable, optionsAndHandler, type PeerRun, Serving, type UserHandler } from "./serving.js";
+import { checkHandler, optionsAndHandler, type PeerRun, Serving, type UserHandler } from "./serving.js";
 import type { Store } from "./store/store.js";
 import { typedSend } from "./typed.js";
 

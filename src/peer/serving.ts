@@ -1,12 +1,11 @@
 /** Sets and ends the handlers of a peer, and keeps the directory up to date with the topics that it serves. */
 import type { DescMessage } from "@bufbuild/protobuf";
+import { checkServable, type Destination } from "../enqueue/index.js";
 import { HawserError } from "../errors/index.js";
 import type { Subscription } from "../runtime/index.js";
 import { checkSchemaTopic, hasSchema, isSchema } from "../typed/index.js";
 import type { HandlingSettings } from "./core/handling-settings.js";
 import type { Handler } from "./core/message.js";
-import { checkNotReserved, checkTopic } from "./core/options.js";
-import type { Destination } from "./core/topic-types.js";
 import {
   type HandledKind,
   plainHandler,
@@ -184,12 +183,6 @@ function subscriptionOf(topic: string, stop: () => Promise<void>): Subscription 
   });
   const stopAndEnd = () => stop().then(ended);
   return { topics: [topic], closed, ended, stop: stopAndEnd, [Symbol.asyncDispose]: stopAndEnd };
-}
-
-/** @throws HawserError `invalid_argument`, `internal_topic` if the topic cannot have a handler */
-export function checkServable(topic: string): void {
-  checkTopic(topic);
-  checkNotReserved(topic);
 }
 
 /** Arguments of a call whose options may be left out. @throws HawserError as {@link checkHandler} */

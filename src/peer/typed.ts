@@ -1,6 +1,7 @@
 /** Typed messages over peers: encoding of typed sends, and the handlers of a topic by message type. */
 import type { DescMessage } from "@bufbuild/protobuf";
 import { type Headers, headerValue } from "../channel/index.js";
+import { checkedOnce, headerPairsOf, withHeader } from "../enqueue/index.js";
 import { HawserError } from "../errors/index.js";
 import {
   allRulesOf,
@@ -21,11 +22,9 @@ import {
   topicOf,
   typeOf,
 } from "../typed/index.js";
-import { headerPairsOf } from "./core/content.js";
-import { withHeader } from "./core/destination.js";
 import type { HandlingSettings } from "./core/handling-settings.js";
 import type { MessageView, SendOptions } from "./core/message.js";
-import { checkedOnce, checkKnownOptions } from "./core/options.js";
+import { checkKnownOptions } from "./core/options.js";
 import type { TopicHandler } from "./receiving/topic-handlers.js";
 
 /** Per-schema values that are computed once, not for each message. */

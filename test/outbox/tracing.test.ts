@@ -8,7 +8,7 @@ import { headers as natsHeaders } from "@nats-io/transport-node";
 import type pg from "pg";
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
 import { traceConstants } from "../../generated/ts/settings/outbox.js";
-import { enqueue, enqueueBatch } from "../../src/peer/enqueue.js";
+import { enqueue, enqueueBatch } from "../../src/enqueue/enqueue.js";
 import { openStore } from "../../src/peer/store/store.js";
 import { sharedTrace, traceContextOf } from "../../src/runtime/index.js";
 import { type BridgeWorld, bridgeWorld } from "../bridge/support/bridge-world.js";

@@ -1,41 +1,6 @@
-/** Payloads and headers of messages and answers. */
+/** Payloads and headers of received messages and answers. */
 import type { Headers } from "../../channel/index.js";
-import { HawserError } from "../../errors/index.js";
-
-/**
- * Payload of a message. A string is encoded as UTF-8. An object other than `Uint8Array` is encoded as JSON, with the
- * header `content-type`.
- */
-export type Payload = string | Uint8Array | object;
-
-/** Payload type of a call: {@link Payload} without objects that JSON cannot represent. */
-export type Sendable<Given> = Given extends string | Uint8Array
-  ? Given
-  : Given extends object
-    ? Json<Given, { toJSON(): unknown }>
-    : Payload;
-
-/**
- * A type as JSON gives it back: {@link NotJson} is in place of the parts that JSON leaves out or changes, so that the
- * compiler refuses the values of these parts.
- *
- * @template Changed types that JSON may change
- */
-export type Json<T, Changed = never> = unknown extends T
-  ? T
-  : T extends string | number | boolean | null | undefined | Changed
-    ? T
-    : T extends bigint | symbol | ((...values: never) => unknown) | { toJSON(): unknown }
-      ? NotJson
-      : keyof T extends never
-        ? T
-        : { [Key in keyof T]: Json<T[Key], Changed> };
-
-type NotJson = "JSON cannot carry this";
-
-/** Parsed JSON whose shape the caller knows, as in `Response` of fetch. */
-// biome-ignore lint/suspicious/noExplicitAny: see above
-export type AnyJson = any;
+import type { AnyJson } from "../../enqueue/index.js";
 
 /** Received payload, also as text and JSON. */
 export interface Content<Value = AnyJson> {
@@ -88,31 +53,4 @@ export class ReceivedHeaders implements MessageHeaders {
   toJSON(): Headers {
     return this.#pairs;
   }
-}
-
-/**
- * Object of header names with a value or an array of values, or an iterable of `[name, value]` pairs such as {@link
- * MessageHeaders}.
- */
-export type HeadersInput =
-  | Readonly<Record<string, string | readonly string[]>>
-  | Iterable<readonly [name: string, value: string]>;
-
-/** Converts headers to pairs of name and value. @throws HawserError `invalid_argument` if they have another type */
-export function headerPairsOf(headers: HeadersInput | undefined): Headers {
-  if (headers === undefined) return [];
-  const isObject = typeof headers === "object" && headers !== null;
-  const isIterable = isObject && Symbol.iterator in headers;
-  const pairs: unknown[] = isIterable
-    ? [...headers]
-    : Object.entries(isObject ? headers : {}).flatMap(([name, value]) =>
-        (Array.isArray(value) ? value : [value]).map((one: unknown) => [name, one]),
-      );
-  const isPair = (pair: unknown) =>
-    Array.isArray(pair) && pair.length === 2 && typeof pair[0] === "string" && typeof pair[1] === "string";
-  if (isObject && pairs.every(isPair)) return pairs as unknown as Headers;
-  throw new HawserError(
-    "invalid_argument",
-    "headers: must be an object of strings, or of arrays of strings, or a list of [name, value]",
-  );
 }

@@ -1,13 +1,5 @@
 import type pg from "pg";
-import { namedRules } from "../../../generated/ts/rules/named.js";
-import {
-  checkHeaderName,
-  checkHeaderValue,
-  checkHelloSenderName,
-  checkHelloSourceTopic,
-  checkPayloadHeadersHeaders,
-} from "../../../generated/ts/rules/peer/frames.js";
-import { checkText } from "../../../generated/ts/rules/violation.js";
+import { checkHelloSenderName } from "../../../generated/ts/rules/peer/frames.js";
 import {
   type BatchSettings,
   type BatchSettingsInput,
@@ -29,32 +21,22 @@ import {
   type TuningSettingsInput,
   tuningSettingsDefaults,
 } from "../../../generated/ts/settings/peer.js";
-import { ConcurrencyLimit, type Headers } from "../../channel/index.js";
+import { ConcurrencyLimit } from "../../channel/index.js";
+import { checkServable } from "../../enqueue/index.js";
 import {
   checkedSettings,
   errorMessageOf,
-  HawserError,
   invalidArgument,
   namesOf,
   refuse,
   unknownOption,
 } from "../../errors/index.js";
-import type { TopicLimits } from "../../operate/index.js";
 import type { Logger } from "../../runtime/index.js";
 import { checkPool, urlsOrEnvironment } from "../../sql-clients/index.js";
 import { TlsCredentials, type TlsOptions } from "../../tls/index.js";
 import { parseAddress } from "../../wire/index.js";
-import { type HeadersInput, headerPairsOf } from "./content.js";
 import { type HandlingSettings, policyOf } from "./handling-settings.js";
-import type {
-  EnqueueBatchOptions,
-  EnqueueOptions,
-  RequestOptions,
-  ScheduleOptions,
-  SendOptions,
-  UniqueKey,
-} from "./message.js";
-import type { NatsSubject } from "./topic-types.js";
+import type { RequestOptions, SendOptions } from "./message.js";
 
 /** Options of a {@link Peer}. Only `name` is required. */
 export interface PeerOptions extends PeerSettingsInput {
@@ -183,8 +165,7 @@ export function checkOptions(options: PeerOptions): CheckedOptions {
   if (name.startsWith(prefix)) {
     throw invalidArgument(`name "${name}" begins with ${prefix}, which is reserved; choose another`);
   }
-  checkTopic(topic);
-  checkNotReserved(topic);
+  checkServable(topic);
   // Only the attempt to bind can find all other problems of the address: `bind_failed`.
   if (typeof listen !== "string" || listen === "") checkAddress("listen", listen);
   if (advertise !== undefined) checkAddress("advertise", advertise);
@@ -292,91 +273,6 @@ export function checkTimeout(timeoutMs: number): number {
   return timeoutMs;
 }
 
-/** @throws HawserError `invalid_argument` unless the value is a valid topic */
-export function checkTopic(topic: string): void {
-  refuse(checkHelloSourceTopic(topic), "topic");
-}
-
-/** @throws HawserError `internal_topic` for a reserved topic */
-export function checkNotReserved(topic: string): void {
-  const prefix = protocolConstants.reservedTopicPrefix;
-  if (topic.startsWith(prefix)) {
-    throw new HawserError(
-      "internal_topic",
-      `the topic "${topic}" begins with ${prefix}, which is reserved; choose another`,
-    );
-  }
-}
-
-/** Constant headers of this library that were validated once. */
-const checkedBefore = new WeakSet<object>();
-
-/** Copy of the last validated headers. Consecutive messages mostly have equal headers. */
-let lastChecked: Headers = [];
-
-function equalLast(pairs: Headers): boolean {
-  if (pairs.length !== lastChecked.length) return false;
-  for (let index = 0; index < pairs.length; index++) {
-    const pair = pairs[index];
-    const last = lastChecked[index]!;
-    if (pair?.[0] !== last[0] || pair[1] !== last[1]) return false;
-  }
-  return true;
-}
-
-/** Validates headers that are used for many messages. The caller must not change them afterwards. */
-export function checkedOnce(headers: Headers): Headers {
-  const checked = checkHeaders(headers) ?? headers;
-  checkedBefore.add(checked);
-  return checked;
-}
-
-/**
- * Validates headers and converts them to pairs. Headers equal to those of the previous call return the same object.
- * Returns undefined if there are no headers.
- *
- * @throws HawserError `invalid_argument`
- */
-export function checkHeaders(headers: HeadersInput | undefined): Headers | undefined {
-  if (headers === undefined) return undefined;
-  if (checkedBefore.has(headers)) return headers as Headers;
-  const pairs = Array.isArray(headers) ? (headers as Headers) : headerPairsOf(headers);
-  if (pairs.length === 0) return undefined;
-  if (equalLast(pairs)) return lastChecked;
-  refuse(checkPayloadHeadersHeaders(pairs), "headers");
-  for (const [name, value] of pairs) {
-    refuse(checkHeaderName(name), "header name");
-    const badValue = checkHeaderValue(value);
-    if (badValue) refuse(badValue, `header ${name}`);
-  }
-  lastChecked = pairs.map(([name, value]) => [name, value] as const);
-  return lastChecked;
-}
-
-/** Properties of a message that are sent as reserved headers. */
-export interface Marks {
-  readonly key?: string | undefined;
-  readonly messageId?: string | undefined;
-  readonly ttlMs?: number | undefined;
-}
-
-/** Validates the key, id and time to live of a message. @throws HawserError `invalid_argument` */
-export function checkMarks({ key, messageId, ttlMs }: Marks): void {
-  if (key !== undefined) refuse(checkText("key", namedRules.outboxKey, key));
-  if (messageId !== undefined) refuse(checkText("messageId", namedRules.outboxMessageId, messageId));
-  const { maxTtlMs } = protocolConstants;
-  if (ttlMs === undefined || (Number.isInteger(ttlMs) && ttlMs >= 1 && ttlMs <= maxTtlMs)) return;
-  throw invalidArgument(`ttlMs ${String(ttlMs)}: must be a whole number of ms from 1 to ${maxTtlMs}`);
-}
-
-/** Header with the expiry time of a message. @param from start of the time to live, in ms since 1970 */
-export function expiresHeader(ttlMs: number, from: number): readonly [string, string] {
-  return [protocolConstants.messageExpiresHeader, String(from + ttlMs)];
-}
-
-const messageOptions = { headers: true, key: true, all: true, via: true, format: true } as const;
-const batchOptions = { ...messageOptions, deliverAt: true, delayMs: true, priority: true, ttlMs: true } as const;
-
 const handlerOptions = { ...handlerSettingsDefaults, retry: true } as const;
 const { transactional: _, ...defaultsOptions } = handlerOptions;
 
@@ -407,26 +303,6 @@ const known = {
     ttlMs: true,
     format: true,
   }),
-  "an enqueue": namesOf<EnqueueOptions>({
-    ...batchOptions,
-    messageId: true,
-    uniqueKey: true,
-    after: true,
-    afterDead: true,
-    keepMs: true,
-  }),
-  "a unique key": namesOf<UniqueKey>({ key: true, mode: true, while: true }),
-  "a batch to enqueue": namesOf<EnqueueBatchOptions>(batchOptions),
-  "a schedule": namesOf<ScheduleOptions>({
-    cron: true,
-    to: true,
-    payload: true,
-    timezone: true,
-    missed: true,
-    priority: true,
-    ...messageOptions,
-  }),
-  "a subject": namesOf<NatsSubject>({ subject: true, stream: true, domain: true }),
   "a handler": namesOf<HandleOptions>(handlerOptions),
   "a handler of requests": Object.keys(handlerSettingsDefaults),
   "a handler of batches": namesOf<BatchOptions>({ ...handlerOptions, ...batchSettingsDefaults }),
@@ -434,13 +310,6 @@ const known = {
   "a request": namesOf<RequestOptions>({ timeoutMs: true, signal: true, headers: true, idempotent: true }),
   stop: namesOf<StopOptions>({ timeoutMs: true }),
   listenersOf: ["refresh"],
-  "limits of a topic": namesOf<TopicLimits>({
-    rate: true,
-    burst: true,
-    running: true,
-    runningPerKey: true,
-    keyHeader: true,
-  }),
 } as const;
 
 /** Description of the right place for an option that was given elsewhere. */

@@ -1,12 +1,10 @@
 /** Answer to a request, converted from the return value of its handler. */
 
 import type { Answer } from "../../../generated/ts/codecs/hawser/peer/v1/frames.js";
+import { checkContent, checkHeaders, type HeadersInput, type Payload } from "../../enqueue/index.js";
 import { errorMessageOf, HawserError, namesOf } from "../../errors/index.js";
 import { ErrorNumber } from "../../wire/index.js";
-import type { HeadersInput, Payload } from "../core/content.js";
-import { checkContent } from "../core/destination.js";
 import type { AnswerToSend } from "../core/message.js";
-import { checkHeaders } from "../core/options.js";
 import { type FrameHeaders, frameHeaders } from "../sending/frame-headers.js";
 import type { IncomingRequest } from "./incoming-request.js";
 

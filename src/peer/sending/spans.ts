@@ -1,8 +1,8 @@
 /** Spans of a peer: which operations have one, and what is said of them. */
-import { limits } from "../../../generated/ts/rules/peer/frames.js";
 import { rpcConstants } from "../../../generated/ts/settings/connect.js";
 import { protocolConstants } from "../../../generated/ts/settings/peer.js";
 import { type Headers, headerValue, type IncomingMessage } from "../../channel/index.js";
+import { withContext } from "../../enqueue/index.js";
 import {
   type Operation,
   type OperationSpan,
@@ -10,15 +10,9 @@ import {
   type TraceContext,
   traceContextOf,
   tracer,
-  withTrace,
 } from "../../runtime/index.js";
 import type { PeerContext } from "../core/context.js";
 import type { Outgoing } from "./outgoing.js";
-
-/** Adds a context to the headers of a message, unless they name a trace or are as many as a message can have. */
-export function withContext(headers: Headers, context: TraceContext): Headers {
-  return withTrace(headers, context, limits.PayloadHeaders.headers.maxItems);
-}
 
 /**
  * Starts the span of a send or request, if it needs one, and adds its context to the headers of the message.

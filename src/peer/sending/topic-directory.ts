@@ -1,5 +1,5 @@
+import { checkTopic } from "../../enqueue/index.js";
 import type { PeerContext } from "../core/context.js";
-import { checkTopic } from "../core/options.js";
 import type { SenderLinks } from "./sender-links.js";
 import { type Candidate, TopicRoutes } from "./topic-routes.js";
 

@@ -13,12 +13,12 @@ import {
   type TransactionalMessage,
 } from "../../src/peer/index.js";
 import { openStore } from "../../src/peer/store/store.js";
+import { failure } from "../peer/support/errors.js";
+import { sharedPeerWorld } from "../peer/support/shared-world.js";
 import { testDatabase } from "../support/database.js";
 import { eventually } from "../support/eventually.js";
 import { noTimersAbove } from "../support/timers.js";
 import { compileSchemas, messageIn } from "../typed/support/compile.js";
-import { failure } from "./support/errors.js";
-import { sharedPeerWorld } from "./support/shared-world.js";
 
 const world = sharedPeerWorld();
 const clients: pg.Client[] = [];

@@ -2,9 +2,9 @@
 import { queueFunctions } from "../../generated/ts/rows/queue.js";
 import type { TopicLimits } from "../operate/index.js";
 import type { SqlClient } from "../sql-clients/index.js";
-import { checkKnownOptions } from "./core/options.js";
+import { checkServable } from "./destination.js";
 import { callerOf } from "./enqueue.js";
-import { checkServable } from "./serving.js";
+import { checkKnownOptions } from "./options.js";
 
 export type { TopicLimits };
 

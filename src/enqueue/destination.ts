@@ -1,18 +1,19 @@
 /** Destinations of enqueued messages: a topic, a NATS subject, or a schema with one of them. */
 import type { DescMessage, MessageInitShape } from "@bufbuild/protobuf";
-import { namedRules } from "../../../generated/ts/rules/named.js";
-import { columnChecks } from "../../../generated/ts/rules/outbox/outbox.js";
-import { checkBytes as checkBytesRule, checkText } from "../../../generated/ts/rules/violation.js";
-import { outboxConstants } from "../../../generated/ts/settings/outbox.js";
-import type { Headers } from "../../channel/index.js";
-import { HawserError, invalidArgument, refuse } from "../../errors/index.js";
+import { namedRules } from "../../generated/ts/rules/named.js";
+import { columnChecks } from "../../generated/ts/rules/outbox/outbox.js";
+import { checkHelloSourceTopic } from "../../generated/ts/rules/peer/frames.js";
+import { checkBytes as checkBytesRule, checkText } from "../../generated/ts/rules/violation.js";
+import { outboxConstants } from "../../generated/ts/settings/outbox.js";
+import { protocolConstants } from "../../generated/ts/settings/peer.js";
+import type { Headers } from "../channel/index.js";
+import { HawserError, invalidArgument, refuse } from "../errors/index.js";
 import {
   checkFormat,
   contentTypeHeader,
   contentTypeOf,
   encode,
   encodeChecked,
-  formOf,
   idOfMessage,
   isSchema,
   isSchemaTopic,
@@ -21,10 +22,17 @@ import {
   subjectOf,
   type TopicOfSchema,
   topicOf,
-} from "../../typed/index.js";
-import { type HeadersInput, headerPairsOf, type Payload } from "./content.js";
-import { bytesOf, type EnqueueOptions, type UniqueKey } from "./message.js";
-import { checkHeaders, checkKnownOptions, checkMarks, checkNotReserved, checkTopic, expiresHeader } from "./options.js";
+} from "../typed/index.js";
+import {
+  checkHeaders,
+  checkMarks,
+  checkPayload,
+  contentOf,
+  expiresHeader,
+  headerPairsOf,
+  withHeader,
+} from "./content.js";
+import { checkKnownOptions, type EnqueueOptions, type UniqueKey } from "./options.js";
 import type { Destination, NatsSubject } from "./topic-types.js";
 
 /** Destination arguments of the outbox's SQL functions. */
@@ -134,12 +142,6 @@ function targetOf(to: string | NatsSubject): Target {
   return { sink: "nats", subject, stream, domain };
 }
 
-/** Encodes a payload, and determines its content type. @throws HawserError `invalid_argument` */
-function contentOf(payload: unknown): { readonly bytes: Uint8Array; readonly contentType: string | undefined } {
-  const { kind, value } = formOf(payload);
-  return { bytes: bytesOf(value), contentType: kind === "json" ? jsonContentType : undefined };
-}
-
 /** Validates the options for the destination. @throws HawserError `invalid_argument`, `internal_topic` */
 function checked(
   destination: Target,
@@ -172,8 +174,7 @@ function checked(
     throw invalidArgument(
       `keepMs ${keepMs}: does not go with all, whose listeners would each have a result; leave out one of the two`,
     );
-  checkTopic(destination.topic);
-  checkNotReserved(destination.topic);
+  checkServable(destination.topic);
   refuse(checkBytesRule("payload", namedRules.peerPayload, checkPayload(payload)));
   const pairs = checkHeaders(headers) ?? [];
   if (ttlMs === undefined) return { ...common, headers: jsonOf(pairs) };
@@ -183,10 +184,21 @@ function checked(
   };
 }
 
-/** Adds a header, unless it is already present or the value is undefined. */
-export function withHeader(pairs: Headers, name: string, value: string | undefined): Headers {
-  if (value === undefined || pairs.some(([present]) => present.toLowerCase() === name)) return pairs;
-  return [[name, value], ...pairs];
+/** @throws HawserError `invalid_argument` unless the value is a valid topic */
+export function checkTopic(topic: string): void {
+  refuse(checkHelloSourceTopic(topic), "topic");
+}
+
+/** @throws HawserError `invalid_argument`; `internal_topic` for a topic that users may not handle or enqueue for */
+export function checkServable(topic: string): void {
+  checkTopic(topic);
+  const prefix = protocolConstants.reservedTopicPrefix;
+  if (topic.startsWith(prefix)) {
+    throw new HawserError(
+      "internal_topic",
+      `the topic "${topic}" begins with ${prefix}, which is reserved; choose another`,
+    );
+  }
 }
 
 /** Headers as a JSON object of arrays; null for no headers. */
@@ -260,23 +272,4 @@ function deliverAtOf({ deliverAt, delayMs }: EnqueueOptions, now: number): Date 
   if (deliverAt === undefined) return null;
   if (deliverAt instanceof Date && Number.isFinite(deliverAt.getTime())) return deliverAt;
   throw invalidArgument(`deliverAt ${String(deliverAt)}: must be a valid Date`);
-}
-
-/** Encoded payload with its headers. */
-interface SentContent {
-  readonly bytes: Uint8Array;
-  readonly headers: HeadersInput | undefined;
-}
-
-/** Encodes a payload and adds its content type to the headers. @throws HawserError `invalid_argument` */
-export function checkContent(payload: Payload, headers: HeadersInput | undefined): SentContent {
-  if (typeof payload === "string" || payload instanceof Uint8Array) return { bytes: bytesOf(payload), headers };
-  const { bytes, contentType } = contentOf(payload);
-  return { bytes, headers: withHeader(headerPairsOf(headers), contentTypeHeader, contentType) };
-}
-
-/** @throws HawserError `invalid_argument` for an empty payload */
-export function checkPayload(bytes: Uint8Array): Uint8Array {
-  if (bytes.length > 0) return bytes;
-  throw invalidArgument("payload 0 bytes: must be a Uint8Array or a string of at least one byte");
 }

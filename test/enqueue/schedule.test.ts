@@ -4,11 +4,11 @@
 import pg from "pg";
 import { afterEach, describe, expect, it } from "vitest";
 import { type ScheduleOptions, type SqlClient, schedule, unschedule } from "../../src/peer/index.js";
+import { failure } from "../peer/support/errors.js";
+import { sharedPeerWorld } from "../peer/support/shared-world.js";
 import { eventually } from "../support/eventually.js";
 import { slowIt } from "../support/slow-it.js";
 import { noTimersAbove } from "../support/timers.js";
-import { failure } from "./support/errors.js";
-import { sharedPeerWorld } from "./support/shared-world.js";
 
 const world = sharedPeerWorld();
 const clients: pg.Client[] = [];

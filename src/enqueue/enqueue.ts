@@ -6,12 +6,10 @@ import { enqueueFunctions, outboxFunctions, peerOutboxFunctions } from "../../ge
 import { HawserError } from "../errors/index.js";
 import { inSpan, type Operation, startSpan, tracer } from "../runtime/index.js";
 import { postgresErrorOf, rowsOf, type SqlClient } from "../sql-clients/index.js";
-import { headerPairsOf, type Payload } from "./core/content.js";
-import { type Addressed, address, jsonOf } from "./core/destination.js";
-import type { EnqueueBatchOptions, EnqueueOptions } from "./core/message.js";
-import { checkKnownOptions } from "./core/options.js";
-import type { Destination, NatsSubject, PayloadFor } from "./core/topic-types.js";
-import { withContext } from "./sending/spans.js";
+import { headerPairsOf, type Payload, withContext } from "./content.js";
+import { type Addressed, address, jsonOf } from "./destination.js";
+import { checkKnownOptions, type EnqueueBatchOptions, type EnqueueOptions } from "./options.js";
+import type { Destination, NatsSubject, PayloadFor } from "./topic-types.js";
 
 /**
  * Enqueues a message in the current transaction of the client. Without a transaction the message is committed at once.

@@ -5,11 +5,10 @@ import { checkBytes, checkText } from "../../generated/ts/rules/violation.js";
 import { scheduleConstants } from "../../generated/ts/settings/outbox.js";
 import { HawserError, refuse } from "../errors/index.js";
 import type { SqlClient } from "../sql-clients/index.js";
-import { address } from "./core/destination.js";
-import type { ScheduleOptions } from "./core/message.js";
-import { checkKnownOptions } from "./core/options.js";
-import type { Destination, NatsSubject } from "./core/topic-types.js";
+import { address } from "./destination.js";
 import { callerOf } from "./enqueue.js";
+import { checkKnownOptions, type ScheduleOptions } from "./options.js";
+import type { Destination, NatsSubject } from "./topic-types.js";
 
 const ownHeaders: readonly string[] = [scheduleConstants.nameHeader, scheduleConstants.timeHeader];
 

@@ -2,10 +2,10 @@
 import pg from "pg";
 import { expect, it } from "vitest";
 import { cancel, enqueue, enqueueBatch, job, Reject, waitFor } from "../../src/peer/index.js";
+import { failure } from "../peer/support/errors.js";
+import { gate } from "../peer/support/gate.js";
+import { sharedPeerWorld } from "../peer/support/shared-world.js";
 import { eventually } from "../support/eventually.js";
-import { failure } from "./support/errors.js";
-import { gate } from "./support/gate.js";
-import { sharedPeerWorld } from "./support/shared-world.js";
 
 const world = sharedPeerWorld();
 const keepMs = 60_000;

@@ -1,0 +1,26 @@
+/**
+ * What users write and ask in transactions of theirs, with any SQL client: messages for peers and for NATS, schedules,
+ * what becomes of a message, and settings of topics. It needs no peer. Peers share its rules of payloads, headers and topics.
+ */
+export {
+  type AnyJson,
+  checkContent,
+  checkedOnce,
+  checkHeaders,
+  checkMarks,
+  checkPayload,
+  expiresHeader,
+  type HeadersInput,
+  headerPairsOf,
+  type Payload,
+  type Sendable,
+  withContext,
+  withHeader,
+} from "./content.js";
+export { checkServable, checkTopic } from "./destination.js";
+export { type CancelOutcome, cancel, enqueue, enqueueBatch, enqueueFrom, enqueueReply } from "./enqueue.js";
+export { type Job, type JobState, job, type WaitOptions, waitFor } from "./job.js";
+export type { EnqueueOptions, ScheduleOptions, UniqueKey } from "./options.js";
+export { schedule, unschedule } from "./schedule.js";
+export { limitTopic, pauseTopic, resumeTopic, type TopicLimits, type TopicPause } from "./topic-settings.js";
+export type { AnyTopics, Destination, NatsSubject, PayloadFor, TopicMap } from "./topic-types.js";
