@@ -10,7 +10,7 @@ const tiers: readonly (readonly string[])[] = [
   ["console"],
   ["serve", "doctor", "connect", "otel"],
   ["dev", "bridge", "gateway", "peer"],
-  ["enqueue"],
+  ["enqueue", "peer-store"],
   ["operate"],
   ["installation", "outbox"],
   ["migrations"],

@@ -45,7 +45,7 @@ export const parts: readonly Part[] = [
           "forget-peer",
           "leases",
         ],
-        ...["mesh-secrets", "messages", "reassign", "shared-database", "subscription-dead-letters", "transactional"],
+        ...["mesh-secrets", "messages", "reassign", "subscription-dead-letters", "transactional"],
       ),
       [
         ...below("test/store", "migrate", "preparation", "refused-databases", "table-state"),
@@ -57,6 +57,10 @@ export const parts: readonly Part[] = [
   {
     folder: "src/enqueue",
     rings: [["test/enqueue/"], below("test/peer", "arguments", "messages", "replies", "send", "topics")],
+  },
+  {
+    folder: "src/peer-store",
+    rings: [["test/peer-store/", "test/migrations/sequences", "test/store/"]],
   },
   {
     folder: "src/peer",

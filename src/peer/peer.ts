@@ -29,6 +29,7 @@ import {
 import { asHawserError, HawserError } from "../errors/index.js";
 import { metricSources } from "../monitor/index.js";
 import type { PendingMessages } from "../operate/index.js";
+import type { Store } from "../peer-store/index.js";
 import {
   type OperationSpan,
   onStopSignal,
@@ -78,7 +79,6 @@ import { abortable, abortedBefore, type CheckedMessage, checkSignal, type Sent }
 import { type Answer, OutgoingRequest } from "./sending/outgoing-request.js";
 import { startSending } from "./sending/spans.js";
 import { checkHandler, optionsAndHandler, type PeerRun, Serving, type UserHandler } from "./serving.js";
-import type { Store } from "./store/store.js";
 import { typedSend } from "./typed.js";
 
 /** Directory entry of a listener of a topic. */

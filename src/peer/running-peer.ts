@@ -9,6 +9,7 @@ import { type PeerSettings, storeConstants, type TuningSettings } from "../../ge
 import { senderDefaults } from "../channel/index.js";
 import { HawserError } from "../errors/index.js";
 import type { AbsentListener } from "../operate/index.js";
+import { openStore, type Store } from "../peer-store/index.js";
 import { postgresBackoff } from "../postgres/index.js";
 import { Backoff, shared, version, within } from "../runtime/index.js";
 import { insertBytes, insertRows, type Lease, type Registration, type ServedTopic } from "../store/index.js";
@@ -26,7 +27,6 @@ import { OrphanWatch } from "./membership/orphan-watch.js";
 import { Inbox } from "./receiving/inbox.js";
 import type { TopicHandlers } from "./receiving/topic-handlers.js";
 import { Sending } from "./sending/sending.js";
-import { openStore, type Store } from "./store/store.js";
 
 /** Part of a stop's deadline, at most a tenth, that is reserved for leaving the directory and releasing the name. */
 const leaveMs = 1_000;

@@ -12,7 +12,7 @@ import {
   type SqlClient,
   type TransactionalMessage,
 } from "../../src/peer/index.js";
-import { openStore } from "../../src/peer/store/store.js";
+import { openStore } from "../../src/peer-store/store.js";
 import { failure } from "../peer/support/errors.js";
 import { sharedPeerWorld } from "../peer/support/shared-world.js";
 import { testDatabase } from "../support/database.js";

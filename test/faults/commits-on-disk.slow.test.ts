@@ -7,7 +7,7 @@
  */
 import pg from "pg";
 import { afterAll, beforeAll, expect, it } from "vitest";
-import { openStore, type Store } from "../../src/peer/store/store.js";
+import { openStore, type Store } from "../../src/peer-store/store.js";
 import type { Lease } from "../../src/store/index.js";
 import { textMessages } from "../store/support/world.js";
 import { eventually } from "../support/eventually.js";

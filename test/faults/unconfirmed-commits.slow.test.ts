@@ -7,7 +7,7 @@ import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from
 import { ExecutorPool } from "../../src/bridge/executor/executor-pool.js";
 import { inTransaction } from "../../src/bridge/executor/transaction.js";
 import { install } from "../../src/installation/index.js";
-import { openStore, type Store } from "../../src/peer/store/store.js";
+import { openStore, type Store } from "../../src/peer-store/store.js";
 import { DatabaseAddress, OpenAttempts, PostgresSession } from "../../src/postgres/index.js";
 import { silentLogger as logger } from "../../src/runtime/index.js";
 import type { Lease } from "../../src/store/index.js";

@@ -3,7 +3,7 @@ import { beforeEach, describe, expect, it, onTestFinished } from "vitest";
 import { doctor } from "../../src/doctor/index.js";
 import { install } from "../../src/installation/index.js";
 import { migrate } from "../../src/migrations/index.js";
-import { acquireDatabase } from "../../src/peer/store/shared-database.js";
+import { acquireDatabase } from "../../src/peer-store/shared-database.js";
 import { silentLogger, systemClock } from "../../src/runtime/index.js";
 import { TestPeer } from "../peer/support/world.js";
 import { type TestDatabase, testDatabase } from "../support/database.js";

@@ -1,7 +1,7 @@
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
 import { storeConstants } from "../../generated/ts/settings/peer.js";
 import { examinedDeadLetters } from "../../src/operate/dead-letters.js";
-import { openStore } from "../../src/peer/store/store.js";
+import { openStore } from "../../src/peer-store/store.js";
 import type { DeadLetter, Lease } from "../../src/store/index.js";
 import { insertBytes } from "../../src/store/stored-messages.js";
 import { type World, world } from "../store/support/world.js";

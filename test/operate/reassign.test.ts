@@ -1,6 +1,6 @@
 import type pg from "pg";
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
-import { openStore } from "../../src/peer/store/store.js";
+import { openStore } from "../../src/peer-store/store.js";
 import type { Lease } from "../../src/store/index.js";
 import { listenersOf, terminateHolder, textMessages, type World, world } from "../store/support/world.js";
 import { eventually } from "../support/eventually.js";

@@ -9,7 +9,7 @@ import type pg from "pg";
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
 import { traceConstants } from "../../generated/ts/settings/outbox.js";
 import { enqueue, enqueueBatch } from "../../src/enqueue/enqueue.js";
-import { openStore } from "../../src/peer/store/store.js";
+import { openStore } from "../../src/peer-store/store.js";
 import { sharedTrace, traceContextOf } from "../../src/runtime/index.js";
 import { type BridgeWorld, bridgeWorld } from "../bridge/support/bridge-world.js";
 import { eventually } from "../support/eventually.js";

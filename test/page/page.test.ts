@@ -13,7 +13,7 @@ import { afterAll, beforeAll, describe, expect, it, onTestFinished } from "vites
 import { type PageOptions, page } from "../../src/page/index.js";
 import { openRequests } from "../../src/page/page.js";
 import { servePage } from "../../src/page/server.js";
-import { openStore } from "../../src/peer/store/store.js";
+import { openStore } from "../../src/peer-store/store.js";
 import { silentLogger } from "../../src/runtime/index.js";
 import { login } from "../installation/support/logins.js";
 import { natsTurn, takeNats } from "../outbox/support/turns.js";

@@ -3,7 +3,7 @@ import { databaseSettingsDefaults, storeConstants } from "../../generated/ts/set
 import { deadLetterFailureBytes, deadLetterFailures } from "../../src/channel/handling.js";
 import { setDeadLetterRetention, withCommandDatabase } from "../../src/operate/index.js";
 import { DeadLetterRetention, deadLetterExpiryMs } from "../../src/peer/membership/dead-letter-retention.js";
-import { openStore, type Store } from "../../src/peer/store/store.js";
+import { openStore, type Store } from "../../src/peer-store/store.js";
 import { silentLogger } from "../../src/runtime/index.js";
 import { world } from "../store/support/world.js";
 import { eventually } from "../support/eventually.js";

@@ -4,7 +4,7 @@
 import { describe, expect, it } from "vitest";
 import { forgetPeer, listPeers, withCommandDatabase } from "../../src/operate/index.js";
 import { enqueue, type PeerOptions, type TransactionalMessage } from "../../src/peer/index.js";
-import { openStore } from "../../src/peer/store/store.js";
+import { openStore } from "../../src/peer-store/store.js";
 import { eventually } from "../support/eventually.js";
 import { failure } from "./support/errors.js";
 import { sharedPeerWorld } from "./support/shared-world.js";

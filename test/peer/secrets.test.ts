@@ -2,7 +2,7 @@ import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { meshSecrets, withCommandDatabase } from "../../src/operate/index.js";
 import type { MeshSecrets } from "../../src/operate/mesh-secrets.js";
 import { SecretCache } from "../../src/peer/core/context.js";
-import { openStore } from "../../src/peer/store/store.js";
+import { openStore } from "../../src/peer-store/store.js";
 import { silentLogger } from "../../src/runtime/index.js";
 import { dial } from "../../src/transport/index.js";
 import { startProxy } from "../store/support/proxy.js";

@@ -7,7 +7,7 @@ import { polls } from "../../src/peer/core/polls.js";
 import { StatusReporter } from "../../src/peer/core/status.js";
 import { limitsOf } from "../../src/peer/running-peer.js";
 import { Sending } from "../../src/peer/sending/sending.js";
-import { openStore, type Store } from "../../src/peer/store/store.js";
+import { openStore, type Store } from "../../src/peer-store/store.js";
 import { silentLogger } from "../../src/runtime/index.js";
 import { Delivery } from "../../src/wire/index.js";
 import { eventually } from "../support/eventually.js";

@@ -3,7 +3,7 @@
  */
 import { expect, it, onTestFinished } from "vitest";
 import { HawserError } from "../../src/errors/index.js";
-import { openStore, type Store } from "../../src/peer/store/store.js";
+import { openStore, type Store } from "../../src/peer-store/store.js";
 import { testDatabase } from "../support/database.js";
 import { eventually } from "../support/eventually.js";
 import { onServer, rowsOf } from "../support/on-server.js";

@@ -5,7 +5,7 @@
 import pg from "pg";
 import { afterAll, beforeAll, describe, expect, it, vi } from "vitest";
 import { storeConstants } from "../../generated/ts/settings/peer.js";
-import { openStore } from "../../src/peer/store/store.js";
+import { openStore } from "../../src/peer-store/store.js";
 import { type World, world } from "./support/world.js";
 
 /** Number of dead rows of each kind: more than 100 pages of their table and of their index. */

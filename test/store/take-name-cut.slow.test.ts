@@ -4,7 +4,7 @@
  */
 import { expect, it } from "vitest";
 import { migrate } from "../../src/migrations/index.js";
-import { openStore } from "../../src/peer/store/store.js";
+import { openStore } from "../../src/peer-store/store.js";
 import type { Lease } from "../../src/store/index.js";
 import { atDepth } from "../support/depth.js";
 import { eventually } from "../support/eventually.js";

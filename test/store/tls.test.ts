@@ -2,7 +2,7 @@ import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { openStore } from "../../src/peer/store/store.js";
+import { openStore } from "../../src/peer-store/store.js";
 import { DatabaseAddress } from "../../src/postgres/index.js";
 import { CertificateAuthority } from "../support/certificate-authority.js";
 import { tlsFront } from "../support/tls-front.js";

@@ -1,7 +1,7 @@
 import type { Socket } from "node:net";
 import pg from "pg";
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
-import { openStore } from "../../src/peer/store/store.js";
+import { openStore } from "../../src/peer-store/store.js";
 import type { DeadLetter, Lease, Position } from "../../src/store/index.js";
 import { eventually } from "../support/eventually.js";
 import { startProxy } from "./support/proxy.js";

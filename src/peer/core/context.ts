@@ -1,9 +1,9 @@
 import type { PeerSettings, TuningSettings } from "../../../generated/ts/settings/peer.js";
 import type { SenderLimits } from "../../channel/index.js";
+import type { Store } from "../../peer-store/index.js";
 import { type Logger, shared } from "../../runtime/index.js";
 import type { Lease, Sender } from "../../store/index.js";
 import type { TlsCredentials } from "../../tls/index.js";
-import type { Store } from "../store/store.js";
 import type { PeerCounters } from "./counters.js";
 import type { Membership } from "./handling-settings.js";
 import type { StatusReporter } from "./status.js";

@@ -12,7 +12,7 @@ import {
   type Subscription,
   type TransactionalMessage,
 } from "../../../src/peer/index.js";
-import { acquireDatabase } from "../../../src/peer/store/shared-database.js";
+import { acquireDatabase } from "../../../src/peer-store/shared-database.js";
 import { silentLogger, systemClock } from "../../../src/runtime/index.js";
 import { type TestDatabase, type TestDatabaseOptions, testDatabase } from "../../support/database.js";
 import { eventually } from "../../support/eventually.js";

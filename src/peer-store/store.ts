@@ -1,9 +1,9 @@
 /** The store of one peer: all its access to Postgres. */
 import { EventEmitter } from "node:events";
-import { type PeerSettingsInput, peerSettingsDefaults } from "../../../generated/ts/settings/peer.js";
-import { isReady, migrate } from "../../migrations/index.js";
-import { deadLetters, pending, reassign, storedCounts } from "../../operate/index.js";
-import { type Clock, type Logger, silentLogger, systemClock } from "../../runtime/index.js";
+import { type PeerSettingsInput, peerSettingsDefaults } from "../../generated/ts/settings/peer.js";
+import { isReady, migrate } from "../migrations/index.js";
+import { deadLetters, pending, reassign, storedCounts } from "../operate/index.js";
+import { type Clock, type Logger, silentLogger, systemClock } from "../runtime/index.js";
 import {
   announce,
   type CatalogChange,
@@ -23,7 +23,7 @@ import {
   storedMessages,
   type TakeNameOptions,
   transactional,
-} from "../../store/index.js";
+} from "../store/index.js";
 import { acquireDatabase, type DatabaseLocation, sessionLocation } from "./shared-database.js";
 
 /** Events of a store. Listeners are called one after another, in the order in which they were added. */

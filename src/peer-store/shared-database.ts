@@ -1,11 +1,11 @@
 /** A pool and a session per process and database, shared by all its users. */
 import type pg from "pg";
-import { storeConstants } from "../../../generated/ts/settings/peer.js";
-import type { HawserError } from "../../errors/index.js";
-import { raiseSequences } from "../../migrations/index.js";
-import { DueRunner } from "../../outbox/index.js";
-import { PostgresSession, type SessionQuery, serverIdentity, sourceOf } from "../../postgres/index.js";
-import { type Clock, type Logger, shared } from "../../runtime/index.js";
+import { storeConstants } from "../../generated/ts/settings/peer.js";
+import type { HawserError } from "../errors/index.js";
+import { raiseSequences } from "../migrations/index.js";
+import { DueRunner } from "../outbox/index.js";
+import { PostgresSession, type SessionQuery, serverIdentity, sourceOf } from "../postgres/index.js";
+import { type Clock, type Logger, shared } from "../runtime/index.js";
 import {
   type CatalogChange,
   catalogChannel,
@@ -16,7 +16,7 @@ import {
   Queue,
   secretsChannel,
   storeFailure,
-} from "../../store/index.js";
+} from "../store/index.js";
 
 const { leaseBeatMs } = storeConstants;
 
