@@ -31,7 +31,7 @@ export async function reassign(
 ): Promise<void> {
   await withCommandDatabase(databaseUrl, async (database) => {
     const channels = channelsOf(database);
-    const [owned, topics, state, heir] = await Promise.all([
+    const [owned, topics, state, target] = await Promise.all([
       channels.ownedChannels(from),
       channels.enqueuedTopics(from),
       channels.listenerState(from),
@@ -41,7 +41,7 @@ export async function reassign(
     const back = owned.filter(({ madeFor }) => madeFor === to);
     const isBack = back.length > 0 && !all;
     const chosen = isBack ? back : owned;
-    checkTopics(chosen, isBack ? [] : topics, to, heir, force);
+    checkTopics(chosen, isBack ? [] : topics, to, target, force);
     const channelIds = isBack ? back.map(({ channelId }) => channelId) : undefined;
     const handed = await channels.reassign({ from, to, force, channelIds });
     const enqueued = isBack ? 0 : await channels.reassignEnqueued(from, to);
@@ -58,7 +58,8 @@ export async function reassign(
       print(process.stdout, `\n${summaryOf(handed, enqueued, from, to)}`);
     }
     const left = owned.length - chosen.length;
-    for (const note of notes({ from, to, handed, heir, wasRunning: state.running, left })) print(process.stderr, note);
+    for (const note of notes({ from, to, handed, target, wasRunning: state.running, left }))
+      print(process.stderr, note);
   });
 }
 
@@ -78,15 +79,15 @@ function checkTopics(
   channels: readonly OwnedChannel[],
   enqueued: readonly string[],
   to: string,
-  heir: ListenerState,
+  target: ListenerState,
   force: boolean,
 ): void {
-  const why = heir.running ? "" : heir.seen ? " (it is not running)" : " (no peer of this name was ever started)";
+  const why = target.running ? "" : target.seen ? " (it is not running)" : " (no peer of this name was ever started)";
   for (const [topics, are, would, will] of [
     [channels.flatMap((channel) => channel.topics), "stored", "be dead-lettered", "are dead-lettered"],
     [enqueued, "enqueued", "wait", "wait"],
   ] as const) {
-    const unserved = new Set(topics.filter((topic) => !heir.topics.includes(topic)));
+    const unserved = new Set(topics.filter((topic) => !target.topics.includes(topic)));
     if (unserved.size === 0) continue;
     const named = [...unserved].map((topic) => `"${topic}"`).join(", ");
     const what = `"${to}" does not serve ${named}${why}, and messages for that are ${are}`;
@@ -111,15 +112,15 @@ function notes(done: {
   readonly from: string;
   readonly to: string;
   readonly handed: readonly HandedOverChannel[];
-  readonly heir: ListenerState;
+  readonly target: ListenerState;
   readonly wasRunning: boolean;
   /** Number of channels that the old owner keeps, because only the channels of the new one were handed back. */
   readonly left: number;
 }): string[] {
   const [from, to] = [printable(done.from), printable(done.to)];
-  const { handed, heir, wasRunning, left } = done;
+  const { handed, target, wasRunning, left } = done;
   return [
-    ...(handed.length > 0 && !heir.seen
+    ...(handed.length > 0 && !target.seen
       ? [`Warning: no peer "${to}" was ever started; the channels wait for it.`]
       : []),
     ...(wasRunning ? [`"${from}" was running; it ends with name_lost.`] : []),

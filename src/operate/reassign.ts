@@ -191,25 +191,25 @@ export function reassign(database: Database) {
       return rows.map((row) => row.channel_id);
     },
     /**
-     * Finds a listener for a channel whose owner does not serve a topic. `heir` is undefined if there is none, or if
+     * Finds a listener for a channel whose owner does not serve a topic. `newOwner` is undefined if there is none, or if
      * the channel was made for its owner; `owned` is false if another listener owns the channel.
      *
      * @throws HawserError `store_failed`
      */
-    async heirOf(
+    async newOwnerOf(
       owner: string,
       channelId: number,
       topicId: number,
-    ): Promise<{ owned: boolean; heir: string | undefined }> {
+    ): Promise<{ owned: boolean; newOwner: string | undefined }> {
       const caller = database.caller(`find another listener for a topic of channel ${channelId}`);
       const { owned, heir } = await storeFunctions(caller).heirOfChannel({ name: owner, channelId, topicId });
-      return { owned, heir: heir ?? undefined };
+      return { owned, newOwner: heir ?? undefined };
     },
     /**
      * Changes the owner of channels that the caller has taken over, in one transaction, and notifies listeners and
      * senders. The caller must have no pending work in these channels.
      *
-     * @param channels topic ids by channel id. A channel with a topic id goes to its heir ({@link heirOf}), if there
+     * @param channels topic ids by channel id. A channel with a topic id goes to its new owner ({@link newOwnerOf}), if there
      * still is one; without a topic id, it returns to the group member that it was made for, if that was started again
      * @returns ids of the channels that have a new owner
      * @throws HawserError `fenced`; `store_failed`: the owners may have changed nevertheless

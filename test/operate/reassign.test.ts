@@ -141,7 +141,7 @@ describe("channels that are handed over", () => {
   });
 
   describe("and needed by a topic that their new owner does not serve", () => {
-    const heir = async (owner = to) => w.store.heirOf(owner, channel, await w.store.idOfTopic("topic"));
+    const newOwner = async (owner = to) => w.store.newOwnerOf(owner, channel, await w.store.idOfTopic("topic"));
     const register = (lease: Lease, port: number, topics: readonly string[]) => {
       const registration = { addr: `10.0.${names}.1:${port}`, maxMessageBytes: 1_000, durable: false };
       const served = topics.map((topic) => ({ topic, subscribed: false }));
@@ -159,44 +159,44 @@ describe("channels that are handed over", () => {
       await free();
       const owner = await w.take(to);
       await w.store.reassign({ from, to, channelIds: [channel] });
-      expect(await heir()).toEqual({ owned: true, heir: undefined });
+      expect(await newOwner()).toEqual({ owned: true, newOwner: undefined });
       await meet();
-      expect(await heir()).toEqual({ owned: true, heir: from });
+      expect(await newOwner()).toEqual({ owned: true, newOwner: from });
       const other = await w.take(`a-${names}`);
       await register(other, 1, ["topic"]);
-      expect(await heir()).toEqual({ owned: true, heir: other.name });
+      expect(await newOwner()).toEqual({ owned: true, newOwner: other.name });
       const back = await w.take(from);
       await register(back, 2, ["topic"]);
-      expect(await heir()).toEqual({ owned: true, heir: from });
+      expect(await newOwner()).toEqual({ owned: true, newOwner: from });
       // What it serves now counts, not what it served when the sender met it.
       await register(back, 2, ["another"]);
-      expect(await heir()).toEqual({ owned: true, heir: other.name });
+      expect(await newOwner()).toEqual({ owned: true, newOwner: other.name });
       await other.release({ clean: false });
-      expect(await heir()).toEqual({ owned: true, heir: other.name });
+      expect(await newOwner()).toEqual({ owned: true, newOwner: other.name });
       expect(await w.store.giveBack(owner, new Map([[channel, await w.store.idOfTopic("none")]]))).toEqual([]);
       const channels = new Map([[channel, await w.store.idOfTopic("topic")]]);
       expect(await w.store.giveBack(owner, channels)).toEqual([channel]);
       expect(await ownerOf(channel)).toBe(other.name);
-      expect(await heir()).toEqual({ owned: false, heir: undefined });
+      expect(await newOwner()).toEqual({ owned: false, newOwner: undefined });
     });
 
     it("do not wait for a listener whose channels were all handed over, until it registers again", async () => {
       await free();
       await w.store.reassign({ from, to });
       await meet();
-      expect(await heir()).toEqual({ owned: true, heir: undefined });
+      expect(await newOwner()).toEqual({ owned: true, newOwner: undefined });
       const back = await w.take(from);
       await register(back, 1, ["topic"]);
-      expect(await heir()).toEqual({ owned: true, heir: from });
+      expect(await newOwner()).toEqual({ owned: true, newOwner: from });
       await w.store.unregister(back, { keepDurable: false });
       await back.release({ clean: true });
-      expect(await heir()).toEqual({ owned: true, heir: from });
+      expect(await newOwner()).toEqual({ owned: true, newOwner: from });
     });
 
     it("stay with the listener that they were made for", async () => {
       const other = await w.take(`a-${names}`);
       await register(other, 1, ["topic"]);
-      expect(await heir(from)).toEqual({ owned: true, heir: undefined });
+      expect(await newOwner(from)).toEqual({ owned: true, newOwner: undefined });
     });
   });
 

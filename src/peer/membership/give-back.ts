@@ -27,7 +27,7 @@ export class GiveBack {
    */
   readonly #returning = new Map<number, number | undefined>();
   /** Running queries by channel and topic: many messages may need the same answer. */
-  readonly #heirQueries = new Map<string, ReturnType<PeerContext["store"]["heirOf"]>>();
+  readonly #ownerQueries = new Map<string, ReturnType<PeerContext["store"]["newOwnerOf"]>>();
   /** Channels that are being returned and are already closed here. */
   readonly #closed = new Set<number>();
   readonly #backoff = new Backoff(postgresBackoff);
@@ -83,17 +83,20 @@ export class GiveBack {
     const { epoch } = lease;
     if (this.#returning.has(channelId)) return "moved";
     const queryKey = `${channelId} ${topicId}`;
-    let query = this.#heirQueries.get(queryKey);
+    let query = this.#ownerQueries.get(queryKey);
     if (query === undefined) {
-      query = store.heirOf(sender.name, channelId, topicId).finally(() => this.#heirQueries.delete(queryKey));
-      this.#heirQueries.set(queryKey, query);
+      query = store.newOwnerOf(sender.name, channelId, topicId).finally(() => this.#ownerQueries.delete(queryKey));
+      this.#ownerQueries.set(queryKey, query);
     }
-    const { owned, heir } = await query;
+    const { owned, newOwner } = await query;
     if (!owned) return "notOwned";
-    if (heir === undefined) return "kept";
+    if (newOwner === undefined) return "kept";
     if (this.#stopped || lease.epoch !== epoch || this.#returning.has(channelId)) return "moved";
     this.#returning.set(channelId, topicId);
-    logger.debug({ channelId, heir }, "passing a channel on to a listener of its topic, after its running handlers");
+    logger.debug(
+      { channelId, heir: newOwner },
+      "passing a channel on to a listener of its topic, after its running handlers",
+    );
     void this.#closeAndReturn(channelId, epoch);
     return "moved";
   }
