@@ -6,7 +6,7 @@
 import { performance } from "node:perf_hooks";
 import { bridgeConstants, type ServeSettings } from "../../generated/ts/settings/nats.js";
 import { errorTable } from "../errors/index.js";
-import { type RareLog, whenAborted } from "../runtime/index.js";
+import { oncePerTurn, type RareLog, whenAborted } from "../runtime/index.js";
 import type { Subscription } from "./bindings.js";
 import type { DeadLetterWriter } from "./dead-letters.js";
 import { type BatchRunner, errorText } from "./executor/index.js";
@@ -178,7 +178,7 @@ export class Subscriptions {
   #takeover: { readonly afterCleanEnd: boolean } | undefined;
   /** Steps that are running. */
   readonly #running = new Set<Promise<void>>();
-  #isPumping = false;
+  readonly #pumpSoon = oncePerTurn(() => this.#pump());
   #isSpilling = false;
   /** Start of the next attempt to spill, after Postgres or the limits prevented the last one. */
   #nextSpillAt = Number.NEGATIVE_INFINITY;
@@ -544,16 +544,6 @@ export class Subscriptions {
       if (known.queue !== undefined) term.scheduler.remove(known.queue);
       known.queue = undefined;
     }
-  }
-
-  /** Runs {@link #pump} in a later turn of the event loop, so that messages that arrive together are in one batch. */
-  #pumpSoon(): void {
-    if (this.#isPumping) return;
-    this.#isPumping = true;
-    setImmediate(() => {
-      this.#isPumping = false;
-      this.#pump();
-    });
   }
 
   #spillSoon(term: LeadershipTerm): void {

@@ -3,6 +3,7 @@ import { Code, ConnectError } from "@connectrpc/connect";
 import { errors, type Msg, type NatsConnection } from "@nats-io/transport-node";
 import { rpcConstants } from "../../generated/ts/settings/connect.js";
 import { isAnswerable } from "../nats/index.js";
+import { Cancellation } from "../runtime/index.js";
 import type { IncomingCall } from "./answer-call.js";
 import { firstValue, type HeaderPairs } from "./headers.js";
 
@@ -15,7 +16,7 @@ const missesOfLostCaller = 2;
 const checkTimeoutMs = 1_000;
 
 /** Running call. */
-export class NatsCall implements IncomingCall {
+export class NatsCall extends Cancellation implements IncomingCall {
   readonly startedAt = performance.now();
   readonly message: Msg;
   readonly headers: HeaderPairs;
@@ -27,29 +28,14 @@ export class NatsCall implements IncomingCall {
    * subject.
    */
   readonly id: string | undefined;
-  #controller: AbortController | undefined;
-  #reason: ConnectError | undefined;
 
   constructor(message: Msg, headers: HeaderPairs, payload: Uint8Array, cancelSubject: string) {
+    super();
     this.message = message;
     this.headers = headers;
     this.payload = payload;
     this.cancelSubject = cancelSubject;
     this.id = idOf(headers);
-  }
-
-  /** Created on first use, because most handlers do not use it. */
-  get signal(): AbortSignal {
-    if (this.#controller === undefined) {
-      this.#controller = new AbortController();
-      if (this.#reason !== undefined) this.#controller.abort(this.#reason);
-    }
-    return this.#controller.signal;
-  }
-
-  abort(reason: ConnectError): void {
-    this.#reason ??= reason;
-    this.#controller?.abort(reason);
   }
 
   /**
@@ -59,7 +45,7 @@ export class NatsCall implements IncomingCall {
    */
   get caller(): string | undefined {
     const { id } = this;
-    if (id === undefined || this.#controller === undefined || this.#controller.signal.aborted) return undefined;
+    if (id === undefined || !this.isAwaited) return undefined;
     const firstToken = (subject: string) => subject.slice(0, subject.indexOf("."));
     if (firstToken(id) !== firstToken(this.message.reply!)) return undefined;
     return id.slice(0, id.lastIndexOf("."));

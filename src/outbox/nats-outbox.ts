@@ -13,6 +13,7 @@ import {
   delay,
   type Logger,
   type OperationSpan,
+  oncePerTurn,
   RareLog,
   startSpan,
   traceContextIn,
@@ -111,7 +112,7 @@ export class NatsOutbox {
   #timer: NodeJS.Timeout | undefined;
   readonly #running = new Set<Promise<unknown>>();
   #rotatesAt = 0;
-  #isPumping = false;
+  readonly #pumpSoon = oncePerTurn(() => this.#pump());
   #queryTimeoutMs = quickQueryTimeoutMs;
   /** Running call that takes the outbox over. */
   #taking: Promise<TakenOutbox | undefined> | undefined;
@@ -243,16 +244,6 @@ export class NatsOutbox {
     const { readyAt } = relay;
     if (Number.isFinite(readyAt))
       this.#timer = setTimeout(() => this.#pump(), Math.max(0, readyAt - performance.now()));
-  }
-
-  /** Defers {@link #pump}, so that completions of one event-loop turn are handled together. */
-  #pumpSoon(): void {
-    if (this.#isPumping) return;
-    this.#isPumping = true;
-    setImmediate(() => {
-      this.#isPumping = false;
-      this.#pump();
-    });
   }
 
   /** Runs a turn and continues. Removes old messages periodically. */

@@ -3,13 +3,14 @@
  * ASCII. Independent of Postgres, NATS and peers.
  */
 export { Backoff, type BackoffOptions, backoffMs } from "./backoff.js";
+export { Cancellation } from "./cancellation.js";
 export { type Clock, delay, systemClock, unlessAborted, whenAborted } from "./clock.js";
 export { RoundRobin, shareOf } from "./fair-share.js";
 export { Fifo } from "./fifo.js";
 export { type LogDetails, type Logger, ProblemLog, RareLog, silentLogger } from "./logger.js";
 export { uncleared } from "./memory.js";
 export { openPrivate, writePrivate } from "./private-file.js";
-export { Repeated, shared } from "./repeated.js";
+export { oncePerTurn, Repeated, shared } from "./repeated.js";
 export { Semaphore } from "./semaphore.js";
 export { readSmallFile, readSmallFileSync, tlsFileMaxBytes } from "./small-file.js";
 export { hurryAfterMs, onStopSignal, stopSignals } from "./stop-signals.js";

@@ -93,3 +93,20 @@ export function shared<T>(work: () => Promise<T>): () => Promise<T> {
     return next;
   };
 }
+
+/**
+ * Returns a function that schedules `task` for the next turn of the event loop, so that what happens in one turn is handled
+ * together. Further calls before it runs do nothing.
+ */
+export function oncePerTurn(task: () => void): () => void {
+  let isDue = false;
+  const run = (): void => {
+    isDue = false;
+    task();
+  };
+  return () => {
+    if (isDue) return;
+    isDue = true;
+    setImmediate(run);
+  };
+}

@@ -1,5 +1,5 @@
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
-import { ProblemLog, Repeated, shared, silentLogger } from "../../src/runtime/index.js";
+import { oncePerTurn, ProblemLog, Repeated, shared, silentLogger } from "../../src/runtime/index.js";
 
 describe("shared work", () => {
   it("runs once for all callers before its start, and once more for callers during the run", async () => {
@@ -25,6 +25,23 @@ describe("shared work", () => {
     await expect(ask()).rejects.toThrow("the first run");
     expect(await ask()).toBe(2);
   });
+});
+
+it("work once per turn runs once for all calls of a turn, and again for a call while it runs", async () => {
+  const turn = () => new Promise((resolve) => setImmediate(resolve));
+  let runs = 0;
+  const soon = oncePerTurn(() => {
+    runs += 1;
+    if (runs === 1) soon();
+  });
+  soon();
+  soon();
+  expect(runs).toBe(0);
+  await turn();
+  expect(runs).toBe(1);
+  await turn();
+  await turn();
+  expect(runs).toBe(2);
 });
 
 describe("repeated work", () => {

@@ -9,7 +9,7 @@ import type { NatsConnection } from "@nats-io/transport-node";
 import { HawserError } from "../../errors/index.js";
 import { type Delivery, type NatsConnector, receivedHeaders } from "../../nats/index.js";
 import type { PostgresSession } from "../../postgres/index.js";
-import { type Logger, RareLog } from "../../runtime/index.js";
+import { type Logger, oncePerTurn, RareLog } from "../../runtime/index.js";
 import type { Subscription } from "../bindings.js";
 import { errorText } from "../executor/index.js";
 import { memoryOf, PayloadCopies, type StreamPlace } from "../message.js";
@@ -151,7 +151,7 @@ class StreamRun {
   #source: StreamSource | undefined;
   #current: CurrentRead | undefined;
   #timer: NodeJS.Timeout | undefined;
-  #isPumping = false;
+  readonly #pumpSoon = oncePerTurn(() => this.#pump());
   #hasEnded = false;
   readonly #totals = newTotals();
   #created = "";
@@ -231,15 +231,6 @@ class StreamRun {
         `${consumer} of the stream ${stream}: ${errorText(error)}`,
       );
     }
-  }
-
-  #pumpSoon(): void {
-    if (this.#isPumping || this.#hasEnded) return;
-    this.#isPumping = true;
-    setImmediate(() => {
-      this.#isPumping = false;
-      this.#pump();
-    });
   }
 
   #pump(): void {

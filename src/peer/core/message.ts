@@ -5,10 +5,10 @@ import { protocolConstants } from "../../../generated/ts/settings/peer.js";
 import { type Headers, headerValue, type IncomingMessage } from "../../channel/index.js";
 import type { AnyJson, AnyTopics, HeadersInput, Payload, Sendable } from "../../enqueue/index.js";
 import { HawserError } from "../../errors/index.js";
+import { Cancellation } from "../../runtime/index.js";
 import type { Channel, Transaction } from "../../store/index.js";
 import type { Format, OutputOf, SchemaTopic } from "../../typed/index.js";
 import { jsonOf, textOf } from "../../typed/index.js";
-import { Cancellation } from "./cancellation.js";
 import { type Content, type MessageHeaders, ReceivedHeaders } from "./content.js";
 
 /** Outcome of an at-least-once send: the listener's handler has completed, or Postgres has committed the message. */

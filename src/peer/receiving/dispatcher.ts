@@ -1,5 +1,6 @@
 /** Scheduler of handlers: channels with messages run in turn, and at most `concurrency` handlers run in parallel. */
 import { ConcurrencyLimit } from "../../channel/index.js";
+import { oncePerTurn } from "../../runtime/index.js";
 
 /** Time slice of a turn in ms, after which the event loop can process other events. */
 export const timeSliceMs = 5;
@@ -12,7 +13,7 @@ export interface SlicedWork {
 export class Dispatcher {
   readonly #woken = new Set<SlicedWork | ConcurrencyLimit>();
   #running = 0;
-  #scheduled = false;
+  readonly #runSoon = oncePerTurn(() => this.#run());
 
   readonly #concurrency: number;
 
@@ -23,7 +24,7 @@ export class Dispatcher {
   /** Schedules a run of a source, or of all waiters of a limit. */
   wake(turn: SlicedWork | ConcurrencyLimit): void {
     this.#woken.add(turn);
-    this.#schedule();
+    if (this.free > 0) this.#runSoon();
   }
 
   /** True if a source waits for its turn. */
@@ -46,20 +47,15 @@ export class Dispatcher {
   /** Releases the slot of a handler that has ended. */
   freeSlot(): void {
     this.#running -= 1;
-    if (this.#woken.size > 0) this.#schedule();
+    if (this.#woken.size > 0 && this.free > 0) this.#runSoon();
   }
 
-  #schedule(): void {
-    if (this.#scheduled || this.#running >= this.#concurrency) return;
-    this.#scheduled = true;
-    setImmediate(() => {
-      this.#scheduled = false;
-      const turns = [...this.#woken];
-      this.#woken.clear();
-      for (const turn of turns) {
-        if (!(turn instanceof ConcurrencyLimit)) turn.run();
-        else if (!turn.runWaiters(() => this.free > 0)) this.wake(turn);
-      }
-    });
+  #run(): void {
+    const turns = [...this.#woken];
+    this.#woken.clear();
+    for (const turn of turns) {
+      if (!(turn instanceof ConcurrencyLimit)) turn.run();
+      else if (!turn.runWaiters(() => this.free > 0)) this.wake(turn);
+    }
   }
 }

@@ -20,6 +20,7 @@ import {
 import { asHawserError, HawserError, RetryAfter } from "../../errors/index.js";
 import { outcomeOf } from "../../postgres/index.js";
 import {
+  Cancellation,
   inSpan,
   inTime,
   nothingThrown,
@@ -32,7 +33,6 @@ import {
 } from "../../runtime/index.js";
 import { type HandledMessage, isRefusedForGood, isTransientFailure, type Transaction } from "../../store/index.js";
 import { decompress } from "../../wire/index.js";
-import { Cancellation } from "../core/cancellation.js";
 import type { PeerContext } from "../core/context.js";
 import type { HandledCounts } from "../core/counters.js";
 import { done, failed, marked, refused, retryLater, sessionEnded, withPlain } from "../core/handler-result.js";

@@ -3,8 +3,8 @@
 import type { Request } from "../../../generated/ts/codecs/hawser/peer/v1/frames.js";
 import type { ConcurrencyLimit, Headers, IncomingMessage, Limited } from "../../channel/index.js";
 import { HawserError } from "../../errors/index.js";
+import { Cancellation } from "../../runtime/index.js";
 import type { ListenerConnection } from "../../transport/index.js";
-import { Cancellation } from "../core/cancellation.js";
 import type { Source } from "../core/message.js";
 import { pairsOfFrame } from "../sending/frame-headers.js";
 

@@ -3,7 +3,7 @@
 import type { Request } from "../../../generated/ts/codecs/hawser/peer/v1/frames.js";
 import type { Headers } from "../../channel/index.js";
 import { HawserError } from "../../errors/index.js";
-import { jsonOf, textOf } from "../../typed/index.js";
+import { ReceivedContent } from "../../typed/index.js";
 import { type Content, type MessageHeaders, ReceivedHeaders } from "../core/content.js";
 import type { RequestOutcome } from "../core/counters.js";
 import { type FrameHeaders, frameHeaders } from "./frame-headers.js";
@@ -17,23 +17,14 @@ export interface Answer extends Content {
 }
 
 /** {@link Answer} from a frame. */
-export class ReceivedAnswer implements Answer {
-  readonly payload: Uint8Array;
+export class ReceivedAnswer extends ReceivedContent implements Answer {
   readonly headers: MessageHeaders;
   readonly peer: string;
 
   constructor(payload: Uint8Array, headers: Headers, peer: string) {
-    this.payload = payload;
+    super(payload);
     this.headers = new ReceivedHeaders(headers);
     this.peer = peer;
-  }
-
-  text(): string {
-    return textOf(this.payload);
-  }
-
-  json<T>(): T {
-    return jsonOf<T>(this.payload);
   }
 }
 

@@ -3,6 +3,11 @@ export class Cancellation {
   #controller: AbortController | undefined = undefined;
   #reason: unknown = undefined;
 
+  /** True if somebody has taken the signal, and it is not aborted. */
+  get isAwaited(): boolean {
+    return this.#controller !== undefined && !this.#controller.signal.aborted;
+  }
+
   get signal(): AbortSignal {
     if (this.#controller === undefined) {
       this.#controller = new AbortController();
