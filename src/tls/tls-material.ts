@@ -127,7 +127,7 @@ export function loadTlsMaterial({ cert, key, ca, passphrase }: TlsPem, now: numb
   try {
     return { contextOptions, context: createSecureContext(contextOptions), validUntil: Date.parse(own.validTo) };
   } catch (cause) {
-    throw invalidArgument(`${cert.origin} and ${key.origin} cannot be used: ${reasonOf(cause)}`, cause);
+    throw invalidArgument(`${cert.origin} and ${key.origin} cannot be used: ${errorMessageOf(cause)}`, cause);
   }
 }
 
@@ -144,7 +144,7 @@ function certificatesOf({ origin, pem }: NamedPem): X509Certificate[] {
     try {
       return new X509Certificate(text);
     } catch (cause) {
-      throw invalidArgument(`${origin} holds a damaged certificate: ${reasonOf(cause)}`, cause);
+      throw invalidArgument(`${origin} holds a damaged certificate: ${errorMessageOf(cause)}`, cause);
     }
   });
 }
@@ -157,7 +157,7 @@ function privateKeyOf({ origin, pem }: NamedPem, passphrase: string | undefined)
       throw invalidArgument(`${origin} is encrypted; give tls.passphrase`, cause);
     }
     const opens = passphrase === undefined ? "" : " with tls.passphrase";
-    throw invalidArgument(`${origin} cannot be read as a private key${opens}: ${reasonOf(cause)}`, cause);
+    throw invalidArgument(`${origin} cannot be read as a private key${opens}: ${errorMessageOf(cause)}`, cause);
   }
 }
 
@@ -166,8 +166,4 @@ function checkValidity(origin: string, { validFrom, validTo }: X509Certificate, 
   if (now < Date.parse(validFrom)) {
     throw invalidArgument(`${origin} is not valid before ${validFrom}; check the clock of this machine`);
   }
-}
-
-function reasonOf(cause: unknown): string {
-  return errorMessageOf(cause);
 }
