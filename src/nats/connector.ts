@@ -17,7 +17,7 @@ import type { NatsConnection } from "@nats-io/transport-node";
 import { type CompleteNatsServerOptions, connectionOptions } from "../../generated/ts/nats-options/index.js";
 import { type ServeSettings, serveSettingsDefaults } from "../../generated/ts/settings/nats.js";
 import { HawserError } from "../errors/index.js";
-import { backoffMs, delay, type Logger, RareLog } from "../runtime/index.js";
+import { backoffMs, delay, type Logger, RareLog, Waiters } from "../runtime/index.js";
 import { connectOnce, type Established, natsConnectTimeoutMs } from "./connect.js";
 import { Listeners, type NatsConnectorEvents, watchConnection } from "./connection-events.js";
 import { DrainingConnections } from "./draining.js";
@@ -475,36 +475,4 @@ function sameConnection(
 ): boolean {
   if (one === undefined || other === undefined) return one === other;
   return connectionOptions.every((name) => one[name] === other[name]);
-}
-
-/** Promises that are settled together. A waiter can also end by a signal or a timeout. */
-class Waiters {
-  readonly #waiting = new Set<(error: Error | undefined) => void>();
-
-  /**
-   * Resolves or rejects with the next `settle`. Also resolves after `timeoutMs`, if given.
-   *
-   * @throws the reason of the signal, once it is aborted
-   */
-  next(signal?: AbortSignal, timeoutMs?: number): Promise<void> {
-    return new Promise((resolve, reject) => {
-      if (signal?.aborted) return reject(signal.reason);
-      const settle = (error: Error | undefined): void => {
-        clearTimeout(timer);
-        signal?.removeEventListener("abort", onAbort);
-        this.#waiting.delete(settle);
-        if (error === undefined) resolve();
-        else reject(error);
-      };
-      const onAbort = (): void => settle(signal!.reason);
-      const timer = timeoutMs === undefined ? undefined : setTimeout(() => settle(undefined), timeoutMs);
-      signal?.addEventListener("abort", onAbort, { once: true });
-      this.#waiting.add(settle);
-    });
-  }
-
-  /** Resolves all current waiters, or rejects them with the error. */
-  settle(error?: Error): void {
-    for (const settle of [...this.#waiting]) settle(error);
-  }
 }

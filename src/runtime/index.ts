@@ -41,3 +41,4 @@ export {
   withTrace,
 } from "./tracing.js";
 export { version } from "./version.js";
+export { Waiters } from "./waiters.js";

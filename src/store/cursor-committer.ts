@@ -10,7 +10,7 @@
  */
 
 import { postgresBackoff } from "../postgres/index.js";
-import { backoffMs, type Clock } from "../runtime/index.js";
+import { backoffMs, type Clock, Waiters } from "../runtime/index.js";
 import type { Position } from "./channels.js";
 import type { CommittedCursors, CursorCommit, CursorCommits, DeadLetter } from "./cursor-commits.js";
 import type { Lease } from "./leases.js";
@@ -71,7 +71,7 @@ export class CursorCommitter {
   /** True after close or fencing: further commits are ignored. */
   #ended = false;
   #cancelRetry: () => void = () => {};
-  #onDrained: (() => void)[] = [];
+  readonly #onDrained = new Waiters();
 
   constructor(
     lease: Lease,
@@ -117,7 +117,7 @@ export class CursorCommitter {
    * discards waiting commits, resolves it too.
    */
   async drain(): Promise<boolean> {
-    if (this.#state !== "idle" && !this.#fenced) await new Promise<void>((resolve) => this.#onDrained.push(resolve));
+    if (this.#state !== "idle" && !this.#fenced) await this.#onDrained.next();
     return !this.#fenced;
   }
 
@@ -227,7 +227,7 @@ export class CursorCommitter {
 
   #becomeIdle(): void {
     this.#state = "idle";
-    for (const resolve of this.#onDrained.splice(0)) resolve();
+    this.#onDrained.settle();
   }
 }
 

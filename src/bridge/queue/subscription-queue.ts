@@ -8,7 +8,7 @@
  * it. When a queue starts to spill, messages that were already tried become a page and are written first, so that the
  * table has everything in order even if this process is killed.
  */
-import { Backoff, Fifo } from "../../runtime/index.js";
+import { Backoff, Fifo, Waiters } from "../../runtime/index.js";
 import type { Subscription } from "../bindings.js";
 import { type InboundMessage, memoryOf } from "../message.js";
 import type { Admission, QueueMemory } from "./memory.js";
@@ -76,7 +76,7 @@ export class SubscriptionQueue {
   #isHeld = false;
   #isStopped = false;
   #isClosed = false;
-  readonly #drains: (() => void)[] = [];
+  readonly #drains = new Waiters();
 
   constructor(
     subscription: Subscription,
@@ -252,10 +252,9 @@ export class SubscriptionQueue {
 
   /** Resolves when the queue has run everything it may run, or is stopped. */
   drain(): Promise<void> {
-    return new Promise((resolve) => {
-      this.#drains.push(resolve);
-      this.#resolveIfDrained();
-    });
+    const drained = this.#drains.next();
+    this.#resolveIfDrained();
+    return drained;
   }
 
   /** Accepts no more messages and starts no more steps. A running step still ends with {@link onOutcome}. */
@@ -376,7 +375,7 @@ export class SubscriptionQueue {
   #resolveIfDrained(): void {
     const hasNext = this.#rules.nextKind({ ...this.#state, isRunning: false }) !== undefined;
     if (!this.#isStopped && (hasNext || this.#spilling !== undefined)) return;
-    for (const resolve of this.#drains.splice(0)) resolve();
+    this.#drains.settle();
   }
 }
 

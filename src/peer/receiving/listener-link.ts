@@ -24,7 +24,7 @@ import {
 } from "../../channel/index.js";
 import { HawserError } from "../../errors/index.js";
 import { postgresBackoff } from "../../postgres/index.js";
-import { Backoff, DeadlineTimer } from "../../runtime/index.js";
+import { Backoff, DeadlineTimer, Waiters } from "../../runtime/index.js";
 import type { Channel, CursorCommit, HandledMessage } from "../../store/index.js";
 import { drainBytes, drainRows, leasePollMs } from "../../store/index.js";
 import type { ListenerConnection, ListenerHandlers } from "../../transport/index.js";
@@ -70,8 +70,8 @@ export class ListenerLink implements ListenerHandlers, ListenerEffects, HandledL
   #connection: ListenerConnection | undefined;
   /** Newest handled position that is not yet with the committer. */
   #handled: Position | undefined;
-  #whenIdle: (() => void)[] = [];
-  #whenDrained: (() => void)[] = [];
+  readonly #whenIdle = new Waiters();
+  readonly #whenDrained = new Waiters();
   /** Turns of messages that wait in a batch and so occupy no slot. */
   readonly #joined = new Set<StartedMessage>();
 
@@ -265,7 +265,8 @@ export class ListenerLink implements ListenerHandlers, ListenerEffects, HandledL
     for (const timer of this.#timers) clearTimeout(timer);
     this.channel.close();
     this.requests.onConnection(undefined);
-    for (const resolve of [...this.#whenIdle.splice(0), ...this.#whenDrained.splice(0)]) resolve();
+    this.#whenIdle.settle();
+    this.#whenDrained.settle();
     this.#receiver.quarantine.leave(this);
   }
 
@@ -274,7 +275,7 @@ export class ListenerLink implements ListenerHandlers, ListenerEffects, HandledL
    * or the link is closed.
    */
   async giveBack(): Promise<void> {
-    const quiet = new Promise<void>((resolve) => this.#whenDrained.push(resolve));
+    const quiet = this.#whenDrained.next();
     this.channel.giveBack();
     await Promise.all([quiet, this.requests.stop()]);
     if (!this.isClosed) await this.uncountAttempt();
@@ -284,8 +285,7 @@ export class ListenerLink implements ListenerHandlers, ListenerEffects, HandledL
 
   /** Resolves when no handler of this channel is running. */
   async idle(): Promise<void> {
-    if (this.#isPassingThrough || this.channel.isHandling)
-      await new Promise<void>((resolve) => this.#whenIdle.push(resolve));
+    if (this.#isPassingThrough || this.channel.isHandling) await this.#whenIdle.next();
   }
 
   /** Handles waiting messages while slots are free and the time slice lasts. */
@@ -375,8 +375,7 @@ export class ListenerLink implements ListenerHandlers, ListenerEffects, HandledL
   #onHandlerEnded(): void {
     const { quarantine } = this.#receiver;
     if (quarantine.holder !== undefined) quarantine.handlerEnded();
-    if (this.#whenIdle.length === 0 || this.channel.isHandling) return;
-    for (const resolve of this.#whenIdle.splice(0)) resolve();
+    if (!this.#whenIdle.isEmpty && !this.channel.isHandling) this.#whenIdle.settle();
   }
 
   /** Commits once for all messages of the turn. */
@@ -559,7 +558,7 @@ export class ListenerLink implements ListenerHandlers, ListenerEffects, HandledL
   }
 
   drained(): void {
-    for (const resolve of this.#whenDrained.splice(0)) resolve();
+    this.#whenDrained.settle();
   }
 
   dropped(message: IncomingMessage, errorCode: string, errorMessage: string): void {

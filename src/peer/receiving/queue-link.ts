@@ -21,7 +21,7 @@ import {
 } from "../../channel/index.js";
 import { asHawserError } from "../../errors/index.js";
 import { postgresBackoff } from "../../postgres/index.js";
-import { Backoff, DeadlineTimer } from "../../runtime/index.js";
+import { Backoff, DeadlineTimer, Waiters } from "../../runtime/index.js";
 import { drainBytes, type HandledMessage, type QueueRow, type TakenRow } from "../../store/index.js";
 import type { PeerContext } from "../core/context.js";
 import { marked } from "../core/handler-result.js";
@@ -115,7 +115,7 @@ export class QueueLink implements HandledLink, LeaseEffects, SlicedWork {
   #alone: LeasedTurn | undefined;
   /** Rows to delete that were handled outside of a transaction. */
   #completed: Completed[] = [];
-  #whenIdle: (() => void)[] = [];
+  readonly #whenIdle = new Waiters();
   #unlisten: (() => void)[] = [];
 
   readonly #receiver: Receiver;
@@ -220,7 +220,7 @@ export class QueueLink implements HandledLink, LeaseEffects, SlicedWork {
 
   /** Resolves when no handler runs. */
   async idle(): Promise<void> {
-    if (this.isHandling) await new Promise<void>((resolve) => this.#whenIdle.push(resolve));
+    if (this.isHandling) await this.#whenIdle.next();
   }
 
   /** Gives back what has not begun, and ends the worker when no handler runs. No handler may start any more. */
@@ -264,7 +264,7 @@ export class QueueLink implements HandledLink, LeaseEffects, SlicedWork {
     this.#watch.end();
     for (const stop of this.#unlisten) stop();
     this.#term = undefined;
-    for (const resolve of this.#whenIdle.splice(0)) resolve();
+    this.#whenIdle.settle();
     this.#receiver.quarantine.leave(this);
   }
 
@@ -643,7 +643,7 @@ export class QueueLink implements HandledLink, LeaseEffects, SlicedWork {
       quarantine.leave(this);
     } else if (quarantine.holder !== undefined) quarantine.handlerEnded();
     this.#startWhenAlone();
-    if (this.#turns.size === 0) for (const resolve of this.#whenIdle.splice(0)) resolve();
+    if (this.#turns.size === 0) this.#whenIdle.settle();
     if (dispatcher.hasWoken) dispatcher.wake(this);
     else this.run();
   }

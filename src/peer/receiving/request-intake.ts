@@ -16,6 +16,7 @@ import {
   Waitlist,
 } from "../../channel/index.js";
 import { type ErrorCode, HawserError, shortened } from "../../errors/index.js";
+import { Waiters } from "../../runtime/index.js";
 import type { ListenerConnection } from "../../transport/index.js";
 import { failureOf } from "../core/handler-result.js";
 import type { Source } from "../core/message.js";
@@ -40,7 +41,7 @@ export class RequestIntake implements SlicedWork, Waiter {
   /** Number of running handlers, including those for earlier connections. */
   #handlers = 0;
   #isStopping = false;
-  #whenIdle: (() => void)[] = [];
+  readonly #whenIdle = new Waiters();
 
   readonly #receiver: Receiver;
   readonly #source: Source;
@@ -138,7 +139,7 @@ export class RequestIntake implements SlicedWork, Waiter {
       this.#open.delete(request.id);
       this.#refuse(request, "not_running", `"${name}" is stopping`);
     }
-    if (this.isHandling) await new Promise<void>((resolve) => this.#whenIdle.push(resolve));
+    if (this.isHandling) await this.#whenIdle.next();
   }
 
   /** Adds a request to the waiting ones under the limit of its current handler, or moves it there. */
@@ -254,7 +255,7 @@ export class RequestIntake implements SlicedWork, Waiter {
     const { dispatcher, quarantine } = this.#receiver;
     dispatcher.freeSlot();
     quarantine.handlerEnded();
-    if (this.#whenIdle.length > 0 && !this.isHandling) for (const resolve of this.#whenIdle.splice(0)) resolve();
+    if (!this.#whenIdle.isEmpty && !this.isHandling) this.#whenIdle.settle();
   }
 
   /** Answers with an error, which also says whether the handler was started. */

@@ -7,7 +7,7 @@
  * take messages over its connection, and when the peer stops.
  */
 import { asHawserError, HawserError } from "../../errors/index.js";
-import { DeadlineTimer, Fifo } from "../../runtime/index.js";
+import { DeadlineTimer, Fifo, Waiters } from "../../runtime/index.js";
 import type { PeerContext } from "../core/context.js";
 import type { Outgoing } from "./outgoing.js";
 import type { SenderLink } from "./sender-link.js";
@@ -37,7 +37,7 @@ export class GroupQueue {
   /** True from a send that was rejected for a full queue until the next accepted message. */
   #isFull = false;
   #stopping = false;
-  #whenEmpty: (() => void)[] = [];
+  readonly #whenEmpty = new Waiters();
   #ended: HawserError | undefined;
 
   readonly #context: Pick<PeerContext, "settings" | "status">;
@@ -87,7 +87,7 @@ export class GroupQueue {
     } finally {
       this.#isPumping = false;
     }
-    if (this.isEmpty) for (const resolve of this.#whenEmpty.splice(0)) resolve();
+    if (this.isEmpty) this.#whenEmpty.settle();
   }
 
   /** @returns true if the next message can be tried, too */
@@ -121,7 +121,7 @@ export class GroupQueue {
   async stop(): Promise<void> {
     this.#stopping = true;
     this.pump();
-    if (!this.isEmpty) await new Promise<void>((resolve) => this.#whenEmpty.push(resolve));
+    if (!this.isEmpty) await this.#whenEmpty.next();
   }
 
   /** Rejects all messages, which were never sent. */
@@ -132,7 +132,7 @@ export class GroupQueue {
       first.message.fail(this.#ended);
     }
     this.#bytes = 0;
-    for (const resolve of this.#whenEmpty.splice(0)) resolve();
+    this.#whenEmpty.settle();
   }
 
   #handOverAfter(message: Outgoing, to: Promise<SenderLink>): void {

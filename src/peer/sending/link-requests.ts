@@ -6,7 +6,7 @@
 import type { Answer as AnswerFrame } from "../../../generated/ts/codecs/hawser/peer/v1/frames.js";
 import type { TuningSettings } from "../../../generated/ts/settings/peer.js";
 import { asHawserError, errorOfWireCode, HawserError } from "../../errors/index.js";
-import { DeadlineTimer } from "../../runtime/index.js";
+import { DeadlineTimer, Waiters } from "../../runtime/index.js";
 import type { SenderConnection } from "../../transport/index.js";
 import { ErrorNumber } from "../../wire/index.js";
 import { pairsOfFrame } from "./frame-headers.js";
@@ -23,7 +23,7 @@ export class LinkRequests {
   readonly #written = new Map<number, OutgoingRequest>();
   #lastId = 0;
   readonly #timer = new DeadlineTimer(() => this.#failExpired());
-  #whenIdle: (() => void)[] = [];
+  readonly #whenIdle = new Waiters();
 
   readonly #settings: TuningSettings;
   readonly #connect: () => void;
@@ -71,7 +71,7 @@ export class LinkRequests {
 
   /** Resolves when no request waits for an answer. */
   async idle(): Promise<void> {
-    if (this.pending > 0) await new Promise<void>((resolve) => this.#whenIdle.push(resolve));
+    if (this.pending > 0) await this.#whenIdle.next();
   }
 
   onConnected(connection: SenderConnection): void {
@@ -170,7 +170,6 @@ export class LinkRequests {
   }
 
   #resolveIfIdle(): void {
-    if (this.#whenIdle.length === 0 || this.pending > 0) return;
-    for (const resolve of this.#whenIdle.splice(0)) resolve();
+    if (this.pending === 0) this.#whenIdle.settle();
   }
 }

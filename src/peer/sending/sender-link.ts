@@ -4,7 +4,7 @@ import { Delivery } from "../../../generated/ts/codecs/hawser/peer/v1/frames.js"
 import { protocolConstants } from "../../../generated/ts/settings/peer.js";
 import { SenderChannel, type SenderEffects, type SendOutcome, senderDefaults } from "../../channel/index.js";
 import { asHawserError, HawserError } from "../../errors/index.js";
-import { DeadlineTimer, inSpan } from "../../runtime/index.js";
+import { DeadlineTimer, inSpan, Waiters } from "../../runtime/index.js";
 import type { PeerContext } from "../core/context.js";
 import { LinkRequests } from "./link-requests.js";
 import { type DialledChannel, ListenerDial, reconnectMinMs } from "./listener-dial.js";
@@ -52,7 +52,7 @@ export class SenderLink implements SenderEffects<Outgoing> {
   isClosed = false;
   /** Incremented to ignore the results of running inserts. */
   #inserts = 0;
-  #whenIdle: (() => void)[] = [];
+  readonly #whenIdle = new Waiters();
   /** True if a message was sent since the last call of {@link isIdle}. */
   #wasUsed = true;
 
@@ -256,7 +256,7 @@ export class SenderLink implements SenderEffects<Outgoing> {
     await this.#packing.drain();
     this.#channel.stop(performance.now());
     this.#arm();
-    if (this.#channel.pendingMessages > 0) await new Promise<void>((resolve) => this.#whenIdle.push(resolve));
+    if (this.#channel.pendingMessages > 0) await this.#whenIdle.next();
     await this.#requests.idle();
   }
 
@@ -271,7 +271,7 @@ export class SenderLink implements SenderEffects<Outgoing> {
     this.#timer.stop();
     this.dial.close();
     this.#channel.end("abandoned");
-    for (const resolve of this.#whenIdle.splice(0)) resolve();
+    this.#whenIdle.settle();
   }
 
   // ---- effects of the channel ----
@@ -404,9 +404,7 @@ export class SenderLink implements SenderEffects<Outgoing> {
   #arm(): void {
     if (this.isClosed) return;
     this.#timer.arm(this.#channel.deadline);
-    if (this.#whenIdle.length > 0 && this.#channel.pendingMessages === 0) {
-      for (const resolve of this.#whenIdle.splice(0)) resolve();
-    }
+    if (!this.#whenIdle.isEmpty && this.#channel.pendingMessages === 0) this.#whenIdle.settle();
   }
 }
 
