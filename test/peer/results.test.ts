@@ -80,6 +80,18 @@ it("is by message of a batch, of what the handler returns in its order", async (
   ]);
 });
 
+it("is that of each message of a batch that was enqueued by one call, which commits with all of them", async () => {
+  await world.started("b-1", {}, (message) => message.text().toUpperCase());
+  const ids = await enqueueBatch(world, "b", ["x", "y", "z"], { keepMs, priority: 3 });
+  expect((await Promise.all(ids.map((id) => waitFor(world.url, id)))).map(({ result }) => result)).toEqual([
+    ...["X", "Y", "Z"],
+  ]);
+  const later = await enqueueBatch(world, "b", ["x", "y"], { keepMs, delayMs: 1 });
+  expect((await Promise.all(later.map((id) => waitFor(world.url, id)))).map(({ state }) => state)).toEqual([
+    ...["done", "done"],
+  ]);
+});
+
 it.each([
   ["longer than 64 KiB", () => "x".repeat(70_000)],
   ["no JSON", () => 17n],
@@ -107,7 +119,8 @@ it("is refused where it means nothing", async () => {
   await refused({ keepMs: "1h" });
   await refused({ keepMs, all: true });
   await failure("invalid_argument", enqueue(world, { subject: "a" }, "x", { keepMs }));
-  await failure("invalid_argument", enqueueBatch(world, "b", ["x"], { keepMs } as object));
+  await failure("invalid_argument", enqueueBatch(world, "b", ["x"], { keepMs, all: true }));
+  await failure("invalid_argument", enqueueBatch(world, { subject: "a" }, ["x"], { keepMs }));
   await failure("invalid_argument", waitFor(world.url, 1n, { timeoutMs: -1 }));
   await failure("invalid_argument", waitFor("http://a", 1n));
 });

@@ -82,6 +82,12 @@ export interface EnqueueBatchOptions {
    */
   readonly ttlMs?: number | undefined;
   /**
+   * Topics only, without `all`: how long {@link job} tells what became of the message after its end, and what its handler returned,
+   * in milliseconds. 1,000 to 604,800,000 (7 days). With `uniqueKey`, a message that waits already keeps what it was enqueued with.
+   * Default: nothing is kept.
+   */
+  readonly keepMs?: number | undefined;
+  /**
    * Destination for a schema whose option has both a topic and a subject. Required for such a schema, invalid for
    * others.
    */
@@ -128,12 +134,6 @@ export interface EnqueueOptions extends EnqueueBatchOptions {
    * header `message-id`. A stream stores only one of several messages with the same id. Not available for core NATS.
    */
   readonly messageId?: string | undefined;
-  /**
-   * Topics only, without `all`: how long {@link job} tells what became of the message after its end, and what its handler returned,
-   * in milliseconds. 1,000 to 604,800,000 (7 days). With `uniqueKey`, a message that waits already keeps what it was enqueued with.
-   * Default: nothing is kept.
-   */
-  readonly keepMs?: number | undefined;
 }
 
 /** Times, content and destination of the messages that a schedule enqueues. */

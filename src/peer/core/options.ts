@@ -375,7 +375,14 @@ export function expiresHeader(ttlMs: number, from: number): readonly [string, st
 }
 
 const messageOptions = { headers: true, key: true, all: true, via: true, format: true } as const;
-const batchOptions = { ...messageOptions, deliverAt: true, delayMs: true, priority: true, ttlMs: true } as const;
+const batchOptions = {
+  ...messageOptions,
+  deliverAt: true,
+  delayMs: true,
+  priority: true,
+  ttlMs: true,
+  keepMs: true,
+} as const;
 
 const handlerOptions = { ...handlerSettingsDefaults, retry: true } as const;
 const { transactional: _, ...defaultsOptions } = handlerOptions;
@@ -413,7 +420,6 @@ const known = {
     uniqueKey: true,
     after: true,
     afterDead: true,
-    keepMs: true,
   }),
   "a unique key": namesOf<UniqueKey>({ key: true, mode: true, while: true }),
   "a batch to enqueue": namesOf<EnqueueBatchOptions>(batchOptions),
@@ -460,6 +466,11 @@ export function checkKnownOptions(options: object | undefined, of: keyof typeof 
   if (problem === undefined) return;
   if (of === "a send" && typeof options === "object" && sqlOptions.some((name) => name in options)) {
     throw invalidArgument(`${problem}; enqueue(client, topic, payload, options) sends in the transaction of a client`);
+  }
+  if (of === "a batch to enqueue" && typeof options === "object" && "after" in options) {
+    throw invalidArgument(
+      `${problem}; each message of a batch would be held for each of after: enqueue one message after them, whose handler enqueues the batch`,
+    );
   }
   const names: readonly string[] = known[of];
   const unknown = Object.keys(options ?? {}).find((name) => !names.includes(name)) ?? "";
