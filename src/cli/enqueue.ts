@@ -1,4 +1,5 @@
 /** `hawser enqueue`: enqueues a message for a topic or a NATS subject, as `hawser.enqueue` does. */
+import { limits } from "../../generated/ts/rules/outbox/outbox.js";
 import { outboxConstants } from "../../generated/ts/settings/outbox.js";
 import { protocolConstants } from "../../generated/ts/settings/peer.js";
 import { type EnqueueOptions, enqueue, type NatsSubject } from "../enqueue/index.js";
@@ -61,6 +62,7 @@ export const command = defineCommand({
       "With --after, if one of them becomes a dead letter: hold it, or cancel it. Default: hold",
     ),
     ttl: option("TIME", "For topics: it becomes a dead letter if no handler has started within a time such as 1h"),
+    keep: option("TIME", "For topics: `hawser job` tells what became of it for a time such as 1h after its end"),
     base64: flag("The message is given in base64"),
     ...databaseOption,
     json: flag("Print the id as one line of JSON"),
@@ -75,6 +77,7 @@ export const command = defineCommand({
       after: given.after?.map(idOf),
       afterDead: oneOf("after-dead", given["after-dead"], ["hold", "cancel"]),
       ttlMs: quantityOf("duration", "--ttl", given.ttl, { min: 1, max: protocolConstants.maxTtlMs }),
+      keepMs: quantityOf("duration", "--keep", given.keep, limits.LaterMessage.keepMs),
     };
     const destination = destinationOf(to, given);
     const message = await messageOf(payload, base64);
@@ -88,6 +91,7 @@ export const command = defineCommand({
   examples: [
     ["hawser enqueue reports '{\"month\": 5}'", "A message for a peer that handles the topic"],
     ["hawser enqueue mails --priority 10 --ttl 1h < mail.json", "A file, before others of the topic, within an hour"],
+    ["hawser enqueue reports '{\"month\": 5}' --keep 1h", "For an hour after its end, `hawser job` prints its result"],
     ["hawser enqueue orders.remind 17 --stream --delay 1d", "For a JetStream stream, tomorrow"],
   ],
 });

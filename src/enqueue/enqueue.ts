@@ -75,9 +75,9 @@ export async function enqueueBatch<To extends Destination | NatsSubject, Given>(
   const bytes = messages.map((message) => message.payload);
   const shared = commonArguments(first);
   if (messages.every((message) => message.messageId === null && commonArguments(message) === shared)) {
-    const { destination, key, priority, deliverAt } = first;
+    const { destination, key, priority, deliverAt, keepMs } = first;
     const common = { key, payloads: bytes, deliverAt };
-    const functions = enqueueFunctions(callerOf(client));
+    const functions = enqueueFunctions(keeping(callerOf(client), keepMs, destination));
     const written = await traced(first, messages.length, ({ headers }) =>
       destination.sink === "peers"
         ? functions.enqueueBatch({ ...common, headers, priority, topic: destination.topic, toAll: options.all || null })
@@ -158,11 +158,10 @@ function write(
   listener: string | null = null,
 ): Promise<bigint> {
   return traced(addressed, 1, async ({ destination, priority, unique, flow, keepMs, ...message }) => {
-    const plain = callerOf(client);
+    const caller = keeping(callerOf(client), keepMs, destination);
     if (destination.sink === "nats")
-      return (await enqueueFunctions(plain).enqueueSubject({ ...message, ...destination })).id;
+      return (await enqueueFunctions(caller).enqueueSubject({ ...message, ...destination })).id;
     const { topic } = destination;
-    const caller = keepMs === null ? plain : keeping(plain, keepMs, topic);
     if (unique !== null) {
       const { key: _, ...content } = message;
       const given = { topic, ...content, ...unique, priority };
@@ -182,16 +181,24 @@ function write(
   });
 }
 
-/** Has the result kept of what a statement enqueues, by the same one: without a transaction another one would come too late. */
-function keeping(caller: ReturnType<typeof callerOf>, keepMs: number, topic: string): ReturnType<typeof callerOf> {
+/**
+ * Has the results kept of what a statement enqueues, by the same one: without a transaction another one would come too late.
+ *
+ * @param keepMs null if nothing is kept, as for NATS
+ */
+function keeping(
+  caller: ReturnType<typeof callerOf>,
+  keepMs: number | null,
+  destination: Addressed["destination"],
+): ReturnType<typeof callerOf> {
+  if (keepMs === null || destination.sink === "nats") return caller;
   return {
     query({ text, values }) {
-      const [ms, of] = [values.length + 1, values.length + 2];
-      const id = /^SELECT ids\b/.test(text) ? "e.ids[1]" : "e.id";
-      const keep = `hawser.keep_result(${id}, $${ms}::integer, $${of}::text)`;
+      const ids = /^SELECT ids\b/.test(text) ? "e.ids" : "ARRAY[e.id]";
+      const keep = `hawser.keep_result(k.id, $${values.length + 1}::integer, $${values.length + 2}::text)`;
       return caller.query({
-        text: `SELECT e.*, ${keep} AS kept FROM (${text}) AS e`,
-        values: [...values, keepMs, topic],
+        text: `SELECT e.*, ARRAY(SELECT ${keep} FROM unnest(${ids}) AS k (id)) AS kept FROM (${text}) AS e`,
+        values: [...values, keepMs, destination.topic],
       });
     },
   };

@@ -22,5 +22,12 @@ export { type CancelOutcome, cancel, enqueue, enqueueBatch, enqueueFrom, enqueue
 export { type Job, type JobState, job, type WaitOptions, waitFor } from "./job.js";
 export type { EnqueueOptions, ScheduleOptions, UniqueKey } from "./options.js";
 export { schedule, unschedule } from "./schedule.js";
-export { limitTopic, pauseTopic, resumeTopic, type TopicLimits, type TopicPause } from "./topic-settings.js";
+export {
+  keepResults,
+  limitTopic,
+  pauseTopic,
+  resumeTopic,
+  type TopicLimits,
+  type TopicPause,
+} from "./topic-settings.js";
 export type { AnyTopics, Destination, NatsSubject, PayloadFor, TopicMap } from "./topic-types.js";

@@ -1,5 +1,5 @@
 /** Options of those who enqueue and who look after what they have enqueued. */
-import { checkOptionNames, namesOf } from "../errors/index.js";
+import { invalidArgument, namesOf, unknownOption } from "../errors/index.js";
 import type { TopicLimits } from "../operate/index.js";
 import type { Format } from "../typed/index.js";
 import type { HeadersInput, Payload } from "./content.js";
@@ -32,6 +32,12 @@ export interface EnqueueBatchOptions {
    * Topics only: time to live in milliseconds, as {@link SendOptions.ttlMs}. Starts at the earliest time of delivery.
    */
   readonly ttlMs?: number | undefined;
+  /**
+   * Topics only, without `all`: how long {@link job} tells what became of the message after its end, and what its handler returned,
+   * in milliseconds. 1,000 to 604,800,000 (7 days). With `uniqueKey`, a message that waits already keeps what it was enqueued with.
+   * Default: nothing is kept.
+   */
+  readonly keepMs?: number | undefined;
   /**
    * Destination for a schema whose option has both a topic and a subject. Required for such a schema, invalid for
    * others.
@@ -79,12 +85,6 @@ export interface EnqueueOptions extends EnqueueBatchOptions {
    * header `message-id`. A stream stores only one of several messages with the same id. Not available for core NATS.
    */
   readonly messageId?: string | undefined;
-  /**
-   * Topics only, without `all`: how long {@link job} tells what became of the message after its end, and what its handler returned,
-   * in milliseconds. 1,000 to 604,800,000 (7 days). With `uniqueKey`, a message that waits already keeps what it was enqueued with.
-   * Default: nothing is kept.
-   */
-  readonly keepMs?: number | undefined;
 }
 
 /** Times, content and destination of the messages that a schedule enqueues. */
@@ -109,7 +109,14 @@ export interface ScheduleOptions<To extends Destination | NatsSubject = Destinat
 }
 
 const messageOptions = { headers: true, key: true, all: true, via: true, format: true } as const;
-const batchOptions = { ...messageOptions, deliverAt: true, delayMs: true, priority: true, ttlMs: true } as const;
+const batchOptions = {
+  ...messageOptions,
+  deliverAt: true,
+  delayMs: true,
+  priority: true,
+  ttlMs: true,
+  keepMs: true,
+} as const;
 
 const known = {
   "an enqueue": namesOf<EnqueueOptions>({
@@ -118,7 +125,6 @@ const known = {
     uniqueKey: true,
     after: true,
     afterDead: true,
-    keepMs: true,
   }),
   "a unique key": namesOf<UniqueKey>({ key: true, mode: true, while: true }),
   "a batch to enqueue": namesOf<EnqueueBatchOptions>(batchOptions),
@@ -143,5 +149,12 @@ const known = {
 
 /** @throws HawserError `invalid_argument` for the first unknown option name, with the closest known name */
 export function checkKnownOptions(options: object, of: keyof typeof known): void {
-  checkOptionNames(options, of, known[of]);
+  const problem = unknownOption(options, of, known[of]);
+  if (problem === undefined) return;
+  if (of === "a batch to enqueue" && typeof options === "object" && options !== null && "after" in options) {
+    throw invalidArgument(
+      `${problem}; each message of a batch would be held for each of after: enqueue one message after them, whose handler enqueues the batch`,
+    );
+  }
+  throw invalidArgument(problem);
 }

@@ -13,6 +13,7 @@ export {
   type Job,
   type JobState,
   job,
+  keepResults,
   limitTopic,
   type NatsSubject,
   type Payload,

@@ -84,6 +84,14 @@ describe("hawser enqueue", () => {
     expect((await run("enqueue", "orders", "z", "--after-dead", "hold")).status).toBe(64);
   });
 
+  it("keeps what becomes of it, for a time", async () => {
+    await run("enqueue", "orders", "x", "--keep", "1h");
+    await run("enqueue", "orders", "x", "--keep", "7d", "--delay", "1h");
+    expect(
+      await rows("SELECT keep_ms FROM hawser_data.queue UNION ALL SELECT keep_ms FROM hawser_data.outbox_later"),
+    ).toEqual([{ keep_ms: 3_600_000 }, { keep_ms: 604_800_000 }]);
+  });
+
   it("is for a login that may only call the function", async () => {
     await using caller = await login(database.url);
     const refused = await hawser(["enqueue", "orders", "x"], { databaseUrl: caller.url });
@@ -104,6 +112,8 @@ describe("hawser enqueue", () => {
     [["--priority", "1", "--core"], "priority 1: applies to topics only"],
     [["--priority", "1", "--key", "k"], "priority 1: a message with a key"],
     [["--delay", "10"], '--delay "10" is not a duration'],
+    [["--keep", "8d"], '--keep "8d" is not a duration from 1s to 7d'],
+    [["--keep", "1h", "--all"], "keepMs 3600000: does not go with all"],
     [["--header", "x"], "NAME=VALUE"],
   ])("refuses %j", async (args, part) => {
     const { status, stderr } = await run("enqueue", "orders", "x", ...args);

@@ -84,6 +84,9 @@ it("is refused where it means nothing", async () => {
   await refused({ after: [17n], afterDead: "drop" });
   await refused({ afterDead: "cancel" });
   await failure("invalid_argument", enqueue(world, { subject: "a" }, "x", { after: [17n] }));
-  await failure("invalid_argument", enqueueBatch(world, "b", ["x"], { after: [17n] } as object));
+  const inBatch = await failure("invalid_argument", enqueueBatch(world, "b", ["x"], { after: [17n] } as object));
+  expect(inBatch.message).toMatch(
+    /^"after" is not an option of a batch .*: enqueue one message after them, whose handler/,
+  );
   await expect(enqueue(world, "b", "x", { after: [17n] })).rejects.toMatchObject({ code: "NA010" });
 });
