@@ -12,6 +12,13 @@ import { tracedCondition } from "./trace.js";
  */
 export type SqlConstants = ReadonlyMap<string, string>;
 
+const topicKeepMs = (topic: string): string =>
+  `(SELECT s.keep_ms FROM hawser_data.topic_settings AS s WHERE s.topic = ${topic})`;
+const keepMs = (row: string): string =>
+  `coalesce(${row}.keep_ms, CASE WHEN NOT ${row}.to_all THEN ${topicKeepMs(`${row}.topic`)} END)`;
+const laterKeepMs = (row: string): string =>
+  `coalesce(${row}.keep_ms, CASE WHEN ${row}.kind <> 'nats' AND NOT ${row}.to_all THEN ${topicKeepMs(`${row}.destination`)} END)`;
+
 /** SQL expressions over a row of the outbox or of the queue, whose alias or variable is the argument. */
 const rowExpressions: Readonly<Record<string, (row: string) => string>> = {
   /** Id of a message that was given none. `v_secret` of the body is the secret of the outbox. */
@@ -35,12 +42,16 @@ const rowExpressions: Readonly<Record<string, (row: string) => string>> = {
   /** Element of the same argument, of a message of `outbox_later`. One that is held ends what holds it, too. */
   later_marks_of: (row) =>
     `jsonb_build_array(${row}.role, ${row}.destination, ${row}.unique_key, ${row}.id, CASE ${row}.kind WHEN 'held' THEN ${row}.id ELSE ${row}.awaited_as END)`,
+  /** How long the result of a message of the queue is kept: its own time goes before that of its topic. Copies for all have none. */
+  keep_ms_of: keepMs,
+  /** The same, of a message of `outbox_later`. */
+  later_keep_ms: laterKeepMs,
   /** A message of the queue, for `keep_ended`. */
   kept_of: (row) =>
-    `jsonb_build_object('id', coalesce(${row}.first_id, ${row}.id), 'role', ${row}.role, 'topic', ${row}.topic, 'keep_ms', ${row}.keep_ms, 'enqueued_at', ${row}.enqueued_at, 'attempts', ${row}.attempts, 'worker', ${row}.worker, 'progress', ${row}.progress)`,
+    `jsonb_build_object('id', coalesce(${row}.first_id, ${row}.id), 'role', ${row}.role, 'topic', ${row}.topic, 'keep_ms', ${keepMs(row)}, 'enqueued_at', ${row}.enqueued_at, 'attempts', ${row}.attempts, 'worker', ${row}.worker, 'progress', ${row}.progress)`,
   /** A message that is due later, for `keep_ended`. */
   kept_later: (row) =>
-    `jsonb_build_object('id', ${row}.id, 'role', ${row}.role, 'topic', ${row}.destination, 'keep_ms', ${row}.keep_ms, 'enqueued_at', ${row}.enqueued_at, 'attempts', 0)`,
+    `jsonb_build_object('id', ${row}.id, 'role', ${row}.role, 'topic', ${row}.destination, 'keep_ms', ${laterKeepMs(row)}, 'enqueued_at', ${row}.enqueued_at, 'attempts', 0)`,
   /** Messages with one route are published in their order, and suspended together. */
   route: (row) => `coalesce('domain ' || CASE WHEN ${row}.to_stream THEN ${row}.domain END, ${row}.destination)`,
 };

@@ -9,7 +9,7 @@ import { printable, printOutcomes } from "./output.js";
 
 export const command = defineCommand({
   details:
-    "A message that has ended is known if its result is kept (keepMs, --keep, hawser.keep_result), until that time is over. " +
+    "A message that has ended is known if its result is kept (keepMs, --keep, hawser.keep_result, or `hawser topics keep`), until that time is over. " +
     "Only messages of the login, and of roles that it is a member of",
   args: {
     id: required("Number of the message", { valueHint: "ID" }),

@@ -13,6 +13,7 @@ import {
   type ScheduleOverview,
   type TopicOverview,
 } from "../operate/index.js";
+import { duration } from "./age.js";
 
 /** View of an overview: the operator's page, `hawser top`, or a command that lists its rows, such as `hawser peers`. */
 type View = "page" | "top" | "list";
@@ -107,6 +108,7 @@ export const topicsTable: OverviewTable<TopicOverview> = {
     },
     { head: "By", cell: ({ pausedBy }) => pausedBy ?? "" },
     { head: "Limits", cell: ({ limits }) => (limits === null ? "" : limitsText(limits)) },
+    { head: "Results kept", cell: ({ keepMs }) => (keepMs === null ? "" : duration(keepMs)) },
     { head: "Group", cell: ({ group }) => group ?? "", in: ["page"] },
     {
       head: "",

@@ -63,6 +63,7 @@ export {
   storedCounts,
 } from "./stored-counts.js";
 export {
+  keepResults,
   limitsText,
   limitTopic,
   pauseTopic,

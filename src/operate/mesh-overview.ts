@@ -27,6 +27,8 @@ export interface TopicOverview {
   readonly pausedBy: string | null;
   /** Limits of the topic in all processes; null if it has none. */
   readonly limits: TopicLimits | null;
+  /** How long results of the topic are kept, in ms; null if only those are that were asked for by message. */
+  readonly keepMs: number | null;
 }
 
 /** Row of `hawser.peer_status`, with numbers in place of bigints. */
@@ -88,7 +90,7 @@ export const backlogSql = (maxRows: string): string => `
 const sql = {
   topics: `
     SELECT t.topic, t.listener AS name, t.address, t.durable, t.subscribed, t.group_name AS "group", t.running,
-           t.paused_at AS "pausedAt", t.paused_by AS "pausedBy", t.limits
+           t.paused_at AS "pausedAt", t.paused_by AS "pausedBy", t.limits, t.keep_ms AS "keepMs"
       FROM hawser.topic_status() AS t`,
   peers: `
     SELECT p.name, p.running, p.epoch::float8 AS epoch, p.started_at AS "startedAt", p.clean, p.version,

@@ -41,6 +41,11 @@ export async function limitTopic(database: Database, topic: string, limits: Topi
   await functions.limitTopic({ topic, rate, burst, running, runningPerKey, keyHeader });
 }
 
+/** Has the results of a topic kept. @param keepMs null to keep none @throws HawserError as {@link Database.query} */
+export async function keepResults(database: Database, topic: string, keepMs: number | null): Promise<void> {
+  await queueFunctions(database.caller(`keep the results of the topic "${topic}"`)).keepResults({ topic, keepMs });
+}
+
 /** Pauses a topic. @throws HawserError as {@link Database.query} */
 export async function pauseTopic(database: Database, topic: string): Promise<PauseTopicResult> {
   return await queueFunctions(database.caller(`pause the topic "${topic}"`)).pauseTopic({ topic });

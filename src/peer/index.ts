@@ -30,4 +30,11 @@ export { monitor } from "./monitor.js";
 export { type AnyPeer, Peer } from "./peer.js";
 export { schedule, unschedule } from "./schedule.js";
 export type { Answer } from "./sending/outgoing-request.js";
-export { limitTopic, pauseTopic, resumeTopic, type TopicLimits, type TopicPause } from "./topic-settings.js";
+export {
+  keepResults,
+  limitTopic,
+  pauseTopic,
+  resumeTopic,
+  type TopicLimits,
+  type TopicPause,
+} from "./topic-settings.js";

@@ -10,7 +10,7 @@ import { callerOf } from "./enqueue.js";
  * - `waiting`: for a listener, or to be tried again.
  * - `later`: it is not due yet.
  * - `running`: a listener has it, and handles it or is about to.
- * - `done`, `dead` (it is a dead letter), `cancelled`: it has ended, and was enqueued with `keepMs`.
+ * - `done`, `dead` (it is a dead letter), `cancelled`: it has ended, and its result is kept: by `keepMs`, or by its topic.
  * - `unknown`: it has ended and nothing is kept of it, is not committed, or belongs to a role that the client's is no member of.
  */
 export type JobState = "waiting" | "later" | "running" | "done" | "dead" | "cancelled" | "unknown";
@@ -72,7 +72,7 @@ export async function job(client: SqlClient, id: bigint): Promise<Job> {
 }
 
 /**
- * Waits until a message has ended that was enqueued with `keepMs`, and committed. All calls of a process for one database share a
+ * Waits until a message has ended that was committed, and whose result is kept. All calls of a process for one database share a
  * connection, which is notified; they also look every two seconds.
  *
  * @param from connection URI, or a pool, of which a client is kept during the wait

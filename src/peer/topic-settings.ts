@@ -1,7 +1,10 @@
 /** Settings of topics that operators change while peers run. They hold in all processes. */
 import { queueFunctions } from "../../generated/ts/rows/queue.js";
+import { columnChecks } from "../../generated/ts/rules/queue/queue.js";
+import { refuse } from "../errors/index.js";
 import type { TopicLimits } from "../operate/index.js";
 import type { SqlClient } from "../sql-clients/index.js";
+import type { EnqueueOptions } from "./core/message.js";
 import { checkKnownOptions } from "./core/options.js";
 import { callerOf } from "./enqueue.js";
 import { checkServable } from "./serving.js";
@@ -49,4 +52,18 @@ export async function limitTopic(client: SqlClient, topic: string, limits: Topic
   checkKnownOptions(limits, "limits of a topic");
   const { rate = null, burst = null, running = null, runningPerKey = null, keyHeader = null } = limits;
   await queueFunctions(callerOf(client)).limitTopic({ topic, rate, burst, running, runningPerKey, keyHeader });
+}
+
+/**
+ * Has the results of all messages of a topic kept, in the current transaction of the client: those of messages that processes take, or
+ * that are cancelled, after the commit. {@link EnqueueOptions.keepMs} of a message goes before this time. Meanwhile Postgres refuses
+ * messages for `all` of the topic. Needs the role `hawser_peer`.
+ *
+ * @param keepMs as {@link EnqueueOptions.keepMs}; null ends it: what has ended is kept as long as it was to be
+ * @throws HawserError (as a rejection) as {@link pauseTopic}; `invalid_argument` for another time
+ */
+export async function keepResults(client: SqlClient, topic: string, keepMs: number | null): Promise<void> {
+  checkServable(topic);
+  if (keepMs !== null) refuse(columnChecks.topic_settings.keep_ms(keepMs), "keepMs");
+  await queueFunctions(callerOf(client)).keepResults({ topic, keepMs });
 }

@@ -54,6 +54,21 @@ it("hawser topics sets and ends the limits of a topic, and shows them", async ()
   expect((await topics("--json")).stdout).toBe("");
 });
 
+it("hawser topics has the results of a topic kept, and shows for how long", async () => {
+  expect((await topics("keep", "mails", "1h")).stdout).toBe(
+    'Results of the topic "mails" are kept, for `hawser job`.\n',
+  );
+  expect(JSON.parse((await topics("--json")).stdout)).toMatchObject({
+    topic: "mails",
+    keepMs: 3_600_000,
+    limits: null,
+  });
+  expect((await topics()).stdout).toMatch(/RESULTS KEPT.*\nmails .* 60 min/);
+  const ended = { topic: "mails", outcome: "unkept", keepMs: null };
+  expect(JSON.parse((await topics("keep", "mails", "--none", "--json")).stdout)).toEqual(ended);
+  expect((await topics("--json")).stdout).toBe("");
+});
+
 it("hawser topics refuses what it cannot do", async () => {
   for (const [args, why] of [
     [["pause"], "`hawser topics pause`: name the topic"],
@@ -64,6 +79,11 @@ it("hawser topics refuses what it cannot do", async () => {
     [["limit", "mails", "--none", "--running", "1"], "give the limits, or --none alone to end them"],
     [["limit", "mails", "--rate", "100"], 'the argument rate is "100"'],
     [["pause", "mails", "--running", "1"], "--running goes with limit"],
+    [["keep", "mails", "1h", "--running", "1"], "--running goes with limit"],
+    [["keep", "mails"], "give a time such as 1h, or --none to keep no results"],
+    [["keep", "mails", "1h", "--none"], "give a time such as 1h, or --none to keep no results"],
+    [["keep", "mails", "8d"], 'TIME "8d" is not a duration from 1s to 7d'],
+    [["pause", "mails", "1h"], 'only keep takes a time: "1h"'],
   ] as const)
     expect(await topics(...args)).toMatchObject({ status: 64, stderr: expect.stringContaining(why) });
 });

@@ -1,5 +1,5 @@
 /**
- * Messages whose results are kept are enqueued in transactions that commit or not, and some are cancelled, while three processes handle
+ * Messages whose results are kept, half of them as their topic keeps results, are enqueued in transactions that commit or not, and some are cancelled, while three processes handle
  * them and are killed in turn. In the end the results are exactly those of the handlers' transactions that have committed: the number
  * of the row that each has written. Who waits for a result has it.
  */
@@ -9,7 +9,7 @@ import { expect, it } from "vitest";
 import { cancel, enqueue, job, waitFor } from "../../src/peer/index.js";
 import { Random } from "../simulator/random.js";
 import { testDatabase } from "../support/database.js";
-import { rowsOf } from "../support/on-server.js";
+import { onServer, rowsOf } from "../support/on-server.js";
 import { startProgram } from "../support/program.js";
 import { Crew } from "./support/crew.js";
 import { faultSeed, killsPerLoop, loopTimeoutMs } from "./support/kills.js";
@@ -34,6 +34,7 @@ it(`results are those that committed, after ${kills} kills (HAWSER_FAULT_SEED=${
     startProgram("test/faults/programs/job-peer.ts", [name], { env: { HAWSER_DATABASE_URL: url } }),
   );
   await crew.start(...names);
+  await onServer(url, "SELECT hawser.keep_results('jobs', 3600000)");
 
   let isOver = false;
   const waits: Promise<unknown>[] = [];
@@ -45,7 +46,10 @@ it(`results are those that committed, after ${kills} kills (HAWSER_FAULT_SEED=${
       const deliverAt = random.chance(0.3) ? new Date(Date.now() + random.between(0, 200)) : undefined;
       const text = `${nth}-${round}`;
       await client.query("BEGIN");
-      const number = await enqueue(client, "jobs", text, { keepMs: 3_600_000, deliverAt });
+      const number = await enqueue(client, "jobs", text, {
+        keepMs: random.chance(0.5) ? 3_600_000 : undefined,
+        deliverAt,
+      });
       await client.query("INSERT INTO sent (id, consumers) VALUES ($1, '{jobs}')", [text]);
       const commits = random.chance(0.8);
       await client.query(commits ? "COMMIT" : "ROLLBACK");

@@ -1,7 +1,7 @@
 /** `keepMs`: what a handler has returned, and how far it is, as those see it who have enqueued. */
 import pg from "pg";
 import { expect, it } from "vitest";
-import { cancel, enqueue, enqueueBatch, job, Reject, waitFor } from "../../src/peer/index.js";
+import { cancel, enqueue, enqueueBatch, job, keepResults, Reject, schedule, waitFor } from "../../src/peer/index.js";
 import { eventually } from "../support/eventually.js";
 import { failure } from "./support/errors.js";
 import { gate } from "./support/gate.js";
@@ -90,6 +90,22 @@ it("is that of each message of a batch that was enqueued by one call, which comm
   expect((await Promise.all(later.map((id) => waitFor(world.url, id)))).map(({ state }) => state)).toEqual([
     ...["done", "done"],
   ]);
+});
+
+it("is that of each message of a topic that keeps results, those of schedules too", async () => {
+  await keepResults(world, "b", keepMs);
+  const b = await world.started("b-1", {}, (message) => message.text().toUpperCase());
+  const id = await enqueue(world, "b", "x");
+  expect(await waitFor(world.url, id)).toMatchObject({ state: "done", result: "X" });
+  await schedule(world, "often", { cron: "* * * * * *", to: "b", payload: "tick" });
+  const results = () => world.query<{ result: string }>("SELECT result FROM hawser_data.results ORDER BY id");
+  await eventually("an occurrence has ended", async () => (await results()).length > 1);
+  expect((await results())[1]).toEqual({ result: '"TICK"' });
+  expect(b.texts.slice(0, 2)).toEqual(["x", "tick"]);
+  await expect(enqueue(world, "b", "x", { all: true })).rejects.toMatchObject({ code: "22023" });
+  await keepResults(world, "b", null);
+  await failure("invalid_argument", keepResults(world, "b", 999));
+  await expect(keepResults(world, "a:b", null)).rejects.toThrow("must not contain ':'");
 });
 
 it.each([

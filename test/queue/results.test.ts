@@ -21,7 +21,7 @@ afterAll(() => w?.[Symbol.asyncDispose]());
 beforeEach(async () => {
   for (const each of [client, other, work]) await each.query("ROLLBACK");
   await client.query(
-    "TRUNCATE hawser_data.queue, hawser_data.unique_keys, hawser_data.unique_locks, hawser_data.cancellations, hawser_data.workers, hawser_data.outbox_later, hawser_data.dead_letters, hawser_data.results",
+    "TRUNCATE hawser_data.queue, hawser_data.unique_keys, hawser_data.unique_locks, hawser_data.cancellations, hawser_data.workers, hawser_data.outbox_later, hawser_data.dead_letters, hawser_data.results, hawser_data.topic_settings",
   );
 });
 
@@ -213,6 +213,107 @@ describe("a message whose result is kept", () => {
     expect(await left()).toBe(3);
     await other.query("COMMIT");
     expect(await left()).toBe(2);
+  });
+});
+
+describe("a topic that keeps results", () => {
+  const keep = async (ms: number | null, on = client): Promise<boolean> =>
+    (await on.query("SELECT hawser.keep_results('t', $1) AS kept", [ms])).rows[0].kept;
+  const plain = async (rest = "", on = client): Promise<string> =>
+    (await on.query(`SELECT hawser.enqueue('t', 'x'::text${rest}) AS id`)).rows[0].id;
+  const keptFor = async (id: string) =>
+    (
+      await client.query(
+        "SELECT round(extract(epoch FROM expires_at - ended_at))::int AS s FROM hawser_data.results WHERE id = $1",
+        [id],
+      )
+    ).rows[0]?.s;
+
+  it("keeps those of messages that workers take, a message's own time before its own", async () => {
+    const before = await plain();
+    expect(await keep(5_000)).toBe(true);
+    const own = await put();
+    const later = await plain(", deliver_at => now() + interval '1 hour'");
+    await client.query("UPDATE hawser_data.outbox_later SET deliver_at = now()");
+    await client.query("SELECT hawser.bring_due('peer', '-infinity')");
+    const urgent = await plain(", priority => 7");
+    const other = (await client.query("SELECT hawser.enqueue('u', 'x'::text) AS id")).rows[0].id;
+    const worker = await TestWorker.open(work, { topics: ["t", "u"] });
+    const all = await worker.take({ most: 10 });
+    await done(all, [[1, 42, '"first"']]);
+    expect(all.map(({ topic, isKept }) => [topic, isKept]).toSorted()).toEqual([
+      ...Array.from({ length: 4 }, () => ["t", true]),
+      ["u", false],
+    ]);
+    for (const id of [before, later, urgent]) expect(await keptFor(id)).toBe(5);
+    expect(await keptFor(own.id)).toBe(60);
+    expect(await stateOf(other)).toBe("unknown");
+    expect((await jobOf(urgent)).result).toBe('"first"');
+    expect(await keep(null)).toBe(false);
+    const after = await plain();
+    await done([await taken(worker)], []);
+    expect([await stateOf(after), await stateOf(before)]).toEqual(["unknown", "done"]);
+  });
+
+  it("keeps what has become of those that end before a worker takes them, or that become dead letters", async () => {
+    await keep(5_000);
+    const ends = [await plain(), await plain(", deliver_at => now() + interval '1 hour'")];
+    for (const id of ends) await client.query("SELECT hawser.cancel($1)", [id]);
+    const filtered = [
+      await plain(", key => 'k'"),
+      await plain(", key => 'k', deliver_at => now() + interval '1 hour'"),
+      (
+        await client.query(
+          "SELECT hawser.enqueue_after('t', 'x'::text, ARRAY[hawser.enqueue('u', 'x'::text)], key => 'k') AS id",
+        )
+      ).rows[0].id,
+    ];
+    await client.query("SELECT * FROM hawser.cancel_messages('t', 'k', NULL, -100, 10)");
+    for (const id of [...ends, ...filtered]) expect([await stateOf(id), await keptFor(id)]).toEqual(["cancelled", 5]);
+    const first = await plain();
+    const behind = (
+      await client.query("SELECT hawser.enqueue_after('t', 'x'::text, ARRAY[$1::bigint], cancels => true) AS id", [
+        first,
+      ])
+    ).rows[0].id;
+    const worker = await TestWorker.open(work);
+    await worker.giveUp(await taken(worker));
+    await client.query("SELECT hawser.bring_due('peer', '-infinity')");
+    expect([await stateOf(first), await stateOf(behind)]).toEqual(["dead", "cancelled"]);
+  });
+
+  it("takes no message for all, and keeps nothing of one that was there", async () => {
+    await plain(", to_all => true");
+    await keep(5_000);
+    const hint = /for all listeners of its topic "t", and has a result of each/;
+    await expect(plain(", to_all => true")).rejects.toMatchObject({
+      code: "22023",
+      message: expect.stringMatching(hint),
+    });
+    const worker = await TestWorker.open(work);
+    await worker.take({ looksBehind: true });
+    expect((await worker.take({ looksBehind: true })).map(({ isKept }) => isKept)).toEqual([false]);
+  });
+
+  it("is no other setting's end, and refuses other times", async () => {
+    await client.query("SELECT hawser.limit_topic('t', running => 9)");
+    await client.query("SELECT * FROM hawser.pause_topic('t')");
+    await keep(5_000);
+    await client.query("SELECT hawser.limit_topic('t'), hawser.resume_topic('t')");
+    const left = async () => (await client.query("SELECT keep_ms FROM hawser_data.topic_settings")).rows;
+    expect(await left()).toEqual([{ keep_ms: 5_000 }]);
+    for (const ms of [999, 604_800_001]) await expect(keep(ms)).rejects.toMatchObject({ code: "22023" });
+    await client.query("SELECT * FROM hawser.pause_topic('t')");
+    await keep(null);
+    expect(await left()).toEqual([{ keep_ms: null }]);
+    await client.query("SELECT hawser.resume_topic('t')");
+    expect(await left()).toEqual([]);
+    for (const role of ["hawser_nats", "hawser_viewer", "hawser_bridge"]) {
+      await using stranger = await login(w.url, `IN ROLE ${role}`);
+      await other.query(`SET SESSION AUTHORIZATION ${stranger.role}`);
+      await expect(keep(5_000, other)).rejects.toMatchObject({ code: "42501" });
+      await other.query("RESET SESSION AUTHORIZATION");
+    }
   });
 });
 

@@ -1338,6 +1338,8 @@ export interface TopicStatusResult {
   pausedBy: string | null;
   /** Its limits, by the names of the options of limitTopic. NULL: it has none. */
   limits: unknown;
+  /** How long results of its messages are kept, in milliseconds. NULL: only those that are asked for by message. */
+  keepMs: number | null;
 }
 
 /** Arguments of hawser.dead_letter_counts. */
@@ -1485,10 +1487,10 @@ export function peerOutboxFunctions(client: QueryClient) {
     async topicStatus(): Promise<TopicStatusResult[]> {
       const { rows } = await client.query({
         name: "hawser.topic_status",
-        text: "SELECT topic, listener, address, durable, subscribed, group_name, running, paused_at, paused_by, limits FROM hawser.topic_status()",
+        text: "SELECT topic, listener, address, durable, subscribed, group_name, running, paused_at, paused_by, limits, keep_ms FROM hawser.topic_status()",
         values: [],
       });
-      return rows.map((row) => ({ topic: row.topic, listener: row.listener, address: row.address, durable: row.durable, subscribed: row.subscribed, groupName: row.group_name, running: row.running, pausedAt: row.paused_at, pausedBy: row.paused_by, limits: row.limits }));
+      return rows.map((row) => ({ topic: row.topic, listener: row.listener, address: row.address, durable: row.durable, subscribed: row.subscribed, groupName: row.group_name, running: row.running, pausedAt: row.paused_at, pausedBy: row.paused_by, limits: row.limits, keepMs: row.keep_ms }));
     },
 
     /** The newest dead letters by what they have in common: numbers, names and ages. */

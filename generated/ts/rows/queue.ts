@@ -213,6 +213,8 @@ export interface TopicSettingRow {
   key_header: string | null;
   /** When `burst` messages may start at once again, in microseconds since 1970. */
   full_at_us: bigint;
+  /** How long the results of its messages are kept, in milliseconds, unless a message says another time. NULL: they are not. */
+  keep_ms: number | null;
 }
 
 /**
@@ -408,6 +410,20 @@ export interface LimitTopicArguments {
 export interface LimitTopicResult {
   /** False: the topic has no limits. */
   limited: boolean;
+}
+
+/** Arguments of hawser.keep_results. */
+export interface KeepResultsArguments {
+  /** The topic. */
+  topic: string;
+  /** How long a result is kept after the end of its message, in milliseconds. NULL: results are kept no longer. */
+  keepMs: number | null;
+}
+
+/** Result of hawser.keep_results. */
+export interface KeepResultsResult {
+  /** False: the topic keeps none. */
+  kept: boolean;
 }
 
 /** Arguments of hawser.resume_topic. */
@@ -950,6 +966,23 @@ export function queueFunctions(client: QueryClient) {
       });
       const row = onlyRow(rows, "hawser.limit_topic");
       return { limited: row.limited };
+    },
+
+    /**
+     * Has the results of all messages of a topic kept that workers take, or that are cancelled, from the commit on. A time that a message
+     * was enqueued with goes before this one. Nobody can enqueue for all listeners of the topic meanwhile.
+     */
+    async keepResults(args: KeepResultsArguments): Promise<KeepResultsResult> {
+      const { rows } = await client.query({
+        name: "hawser.keep_results",
+        text: "SELECT kept FROM hawser.keep_results($1::text, $2::integer)",
+        values: [
+          args.topic,
+          args.keepMs,
+        ],
+      });
+      const row = onlyRow(rows, "hawser.keep_results");
+      return { kept: row.kept };
     },
 
     /** Ends the pause of a topic. */

@@ -1173,12 +1173,14 @@ CREATE TABLE hawser_data.topic_settings (
   running_per_key integer,
   key_header text,
   full_at_us bigint DEFAULT 0 NOT NULL,
+  keep_ms integer,
   CONSTRAINT topic_settings_pkey PRIMARY KEY (topic),
   CONSTRAINT topic_settings_topic_bytes CHECK (octet_length(topic) BETWEEN 1 AND 255),
   CONSTRAINT topic_settings_topic_pattern CHECK (topic ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$'),
   CONSTRAINT topic_settings_paused_by_bytes CHECK (octet_length(paused_by) <= 255),
   CONSTRAINT topic_settings_rate_bytes CHECK (octet_length(rate) <= 32),
-  CONSTRAINT topic_settings_key_header_bytes CHECK (octet_length(key_header) <= 255)
+  CONSTRAINT topic_settings_key_header_bytes CHECK (octet_length(key_header) <= 255),
+  CONSTRAINT topic_settings_keep_ms_range CHECK (keep_ms BETWEEN 1000 AND 604800000)
 );
 
 COMMENT ON TABLE hawser_data.topic_settings IS 'Settings of topics by operators. A topic for which nothing is set has no row.';
@@ -1192,6 +1194,7 @@ COMMENT ON COLUMN hawser_data.topic_settings.running IS 'How many may be handled
 COMMENT ON COLUMN hawser_data.topic_settings.running_per_key IS 'How many with one key may be handled at a time. NULL: any number.';
 COMMENT ON COLUMN hawser_data.topic_settings.key_header IS 'Header that is the key of this limit, in lower case. NULL: the key of the message.';
 COMMENT ON COLUMN hawser_data.topic_settings.full_at_us IS 'When \`burst\` messages may start at once again, in microseconds since 1970.';
+COMMENT ON COLUMN hawser_data.topic_settings.keep_ms IS 'How long the results of its messages are kept, in milliseconds, unless a message says another time. NULL: they are not.';
 
 CREATE TABLE hawser_data.topic_starts (
   topic text NOT NULL,

@@ -659,7 +659,7 @@ BEGIN
     RETURNING topic
   )
   SELECT (SELECT count(*) FROM published) + (SELECT count(*) FROM queued), ARRAY(SELECT DISTINCT q.topic FROM queued AS q),
-         (SELECT jsonb_agg(jsonb_build_object('id', r.id, 'role', r.role, 'topic', r.destination, 'keep_ms', r.keep_ms, 'enqueued_at', r.enqueued_at, 'attempts', 0)) FROM refused AS r WHERE r.keep_ms IS NOT NULL),
+         (SELECT jsonb_agg(jsonb_build_object('id', r.id, 'role', r.role, 'topic', r.destination, 'keep_ms', coalesce(r.keep_ms, CASE WHEN r.kind <> 'nats' AND NOT r.to_all THEN (SELECT s.keep_ms FROM hawser_data.topic_settings AS s WHERE s.topic = r.destination) END), 'enqueued_at', r.enqueued_at, 'attempts', 0)) FROM refused AS r WHERE coalesce(r.keep_ms, CASE WHEN r.kind <> 'nats' AND NOT r.to_all THEN (SELECT s.keep_ms FROM hawser_data.topic_settings AS s WHERE s.topic = r.destination) END) IS NOT NULL),
          (SELECT jsonb_agg(jsonb_build_array(r.role, r.destination, r.unique_key, r.id, CASE r.kind WHEN 'held' THEN r.id ELSE r.awaited_as END)) FROM refused AS r WHERE (r.unique_key IS NOT NULL OR r.awaited_as IS NOT NULL))
     INTO brought, v_topics, v_kept, v_marked;
   IF v_marked IS NOT NULL THEN
@@ -741,7 +741,7 @@ DECLARE
 BEGIN
   -- A message of a role that the caller is not a member of is as if it were not there.
   DELETE FROM hawser_data.outbox_later AS l WHERE l.id = cancel.id AND (v_roles IS NULL OR l.role = ANY (v_roles))
-  RETURNING jsonb_build_array(jsonb_build_array(l.role, l.destination, l.unique_key, l.id, CASE l.kind WHEN 'held' THEN l.id ELSE l.awaited_as END)), CASE WHEN l.keep_ms IS NOT NULL THEN jsonb_build_array(jsonb_build_object('id', l.id, 'role', l.role, 'topic', l.destination, 'keep_ms', l.keep_ms, 'enqueued_at', l.enqueued_at, 'attempts', 0)) END
+  RETURNING jsonb_build_array(jsonb_build_array(l.role, l.destination, l.unique_key, l.id, CASE l.kind WHEN 'held' THEN l.id ELSE l.awaited_as END)), CASE WHEN coalesce(l.keep_ms, CASE WHEN l.kind <> 'nats' AND NOT l.to_all THEN (SELECT s.keep_ms FROM hawser_data.topic_settings AS s WHERE s.topic = l.destination) END) IS NOT NULL THEN jsonb_build_array(jsonb_build_object('id', l.id, 'role', l.role, 'topic', l.destination, 'keep_ms', coalesce(l.keep_ms, CASE WHEN l.kind <> 'nats' AND NOT l.to_all THEN (SELECT s.keep_ms FROM hawser_data.topic_settings AS s WHERE s.topic = l.destination) END), 'enqueued_at', l.enqueued_at, 'attempts', 0)) END
     INTO v_marked, v_kept;
   IF FOUND THEN
     PERFORM hawser.end_marked(v_marked, false);
@@ -867,7 +867,7 @@ BEGIN
   ), freed AS MATERIALIZED (
     SELECT hawser.end_marked(jsonb_agg(jsonb_build_array(g.role, g.destination, g.unique_key, g.id, CASE g.kind WHEN 'held' THEN g.id ELSE g.awaited_as END)), false) FROM gone AS g WHERE g.kind = 'held' OR (g.unique_key IS NOT NULL OR g.awaited_as IS NOT NULL)
   ), kept AS MATERIALIZED (
-    SELECT hawser.keep_ended(jsonb_agg(jsonb_build_object('id', g.id, 'role', g.role, 'topic', g.destination, 'keep_ms', g.keep_ms, 'enqueued_at', g.enqueued_at, 'attempts', 0)), 'cancelled', NULL, NULL) FROM gone AS g WHERE g.keep_ms IS NOT NULL
+    SELECT hawser.keep_ended(jsonb_agg(jsonb_build_object('id', g.id, 'role', g.role, 'topic', g.destination, 'keep_ms', coalesce(g.keep_ms, CASE WHEN g.kind <> 'nats' AND NOT g.to_all THEN (SELECT s.keep_ms FROM hawser_data.topic_settings AS s WHERE s.topic = g.destination) END), 'enqueued_at', g.enqueued_at, 'attempts', 0)), 'cancelled', NULL, NULL) FROM gone AS g WHERE coalesce(g.keep_ms, CASE WHEN g.kind <> 'nats' AND NOT g.to_all THEN (SELECT s.keep_ms FROM hawser_data.topic_settings AS s WHERE s.topic = g.destination) END) IS NOT NULL
   ), queued AS (
     SELECT array_agg(c.topic) AS topics, array_agg(c.recipient) AS recipients, array_agg(c.role) AS roles, array_agg(c.id) AS ids
       FROM chosen AS c WHERE c.topic IS NOT NULL
@@ -2314,6 +2314,15 @@ BEGIN
       MESSAGE = format('the argument priority is %s, and a message with a key has none: those of a key are handled in order', p_priority),
       HINT = 'Leave out the priority, or the key.';
   END IF;
+  IF p_to_all THEN
+    PERFORM FROM hawser_data.topic_settings AS s WHERE s.topic = p_topic AND s.keep_ms IS NOT NULL;
+    IF FOUND THEN
+      RAISE EXCEPTION USING
+        ERRCODE = hawser.error_sqlstate('invalid_argument'),
+        MESSAGE = format('the message is for all listeners of its topic %s, and has a result of each', to_json(p_topic)),
+        HINT = 'Enqueue it without to_all, or keep no result: with keep_ms => NULL hawser.keep_results ends that for the topic.';
+    END IF;
+  END IF;
   ids := hawser.enqueue_message(
     'peer', p_topic, p_payloads, v_headers, p_key, NULL, false, NULL, p_listener, p_deliver_at, coalesce(p_to_all, false), p_origin,
     coalesce(p_priority, 0)::smallint
@@ -3024,7 +3033,8 @@ RETURNS TABLE (
   running boolean,
   paused_at timestamptz,
   paused_by text,
-  limits jsonb
+  limits jsonb,
+  keep_ms integer
 )
 LANGUAGE plpgsql STABLE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
@@ -3055,7 +3065,7 @@ BEGIN
          coalesce(l.subscribed, false), l.group_name, coalesce(l.running, false), s.paused_at, s.paused_by,
          nullif(jsonb_strip_nulls(jsonb_build_object(
            'rate', s.rate, 'burst', s.burst, 'running', s.running, 'runningPerKey', s.running_per_key, 'keyHeader', s.key_header
-         )), '{}')
+         )), '{}'), s.keep_ms
     FROM listed AS l
     FULL JOIN hawser_data.topic_settings AS s ON s.topic = l.topic;
 END

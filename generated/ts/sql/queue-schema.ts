@@ -251,12 +251,14 @@ CREATE TABLE hawser_data.topic_settings (
   running_per_key integer,
   key_header text,
   full_at_us bigint DEFAULT 0 NOT NULL,
+  keep_ms integer,
   CONSTRAINT topic_settings_pkey PRIMARY KEY (topic),
   CONSTRAINT topic_settings_topic_bytes CHECK (octet_length(topic) BETWEEN 1 AND 255),
   CONSTRAINT topic_settings_topic_pattern CHECK (topic ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$'),
   CONSTRAINT topic_settings_paused_by_bytes CHECK (octet_length(paused_by) <= 255),
   CONSTRAINT topic_settings_rate_bytes CHECK (octet_length(rate) <= 32),
-  CONSTRAINT topic_settings_key_header_bytes CHECK (octet_length(key_header) <= 255)
+  CONSTRAINT topic_settings_key_header_bytes CHECK (octet_length(key_header) <= 255),
+  CONSTRAINT topic_settings_keep_ms_range CHECK (keep_ms BETWEEN 1000 AND 604800000)
 );
 
 COMMENT ON TABLE hawser_data.topic_settings IS 'Settings of topics by operators. A topic for which nothing is set has no row.';
@@ -270,6 +272,7 @@ COMMENT ON COLUMN hawser_data.topic_settings.running IS 'How many may be handled
 COMMENT ON COLUMN hawser_data.topic_settings.running_per_key IS 'How many with one key may be handled at a time. NULL: any number.';
 COMMENT ON COLUMN hawser_data.topic_settings.key_header IS 'Header that is the key of this limit, in lower case. NULL: the key of the message.';
 COMMENT ON COLUMN hawser_data.topic_settings.full_at_us IS 'When \`burst\` messages may start at once again, in microseconds since 1970.';
+COMMENT ON COLUMN hawser_data.topic_settings.keep_ms IS 'How long the results of its messages are kept, in milliseconds, unless a message says another time. NULL: they are not.';
 
 CREATE TABLE hawser_data.topic_starts (
   topic text NOT NULL,
@@ -689,6 +692,8 @@ DECLARE
   v_worker hawser_data.workers;
   v_asked text[];
   v_limited text[] := '{}';
+  -- Times for which topics keep results, by topic. NULL: none of them does.
+  v_keep_ms jsonb;
   -- The topic, if it has limits and is the only one.
   v_topic text;
   v_admitted record;
@@ -726,10 +731,9 @@ BEGIN
   v_asked := CASE p_topics WHEN '{}' THEN v_worker.topics ELSE p_topics END;
   IF EXISTS (SELECT FROM hawser_data.topic_settings AS s WHERE s.topic = ANY (v_asked)) THEN
     -- Nothing is taken of a paused topic, and of one with limits only if no other one is asked for: taking is starting.
-    v_limited := ARRAY(
-      SELECT s.topic FROM hawser_data.topic_settings AS s
-       WHERE s.topic = ANY (v_asked) AND s.paused_at IS NULL AND num_nonnulls(s.rate, s.running, s.running_per_key) > 0
-    );
+    SELECT coalesce(array_agg(s.topic) FILTER (WHERE s.paused_at IS NULL AND num_nonnulls(s.rate, s.running, s.running_per_key) > 0), '{}'),
+           jsonb_object_agg(s.topic, s.keep_ms) FILTER (WHERE s.keep_ms IS NOT NULL)
+      INTO v_limited, v_keep_ms FROM hawser_data.topic_settings AS s WHERE s.topic = ANY (v_asked);
     v_asked := ARRAY(
       SELECT t.topic FROM unnest(v_asked) AS t (topic) WHERE NOT EXISTS (SELECT FROM hawser_data.topic_settings AS s WHERE s.topic = t.topic AND (s.paused_at IS NOT NULL OR s.topic = ANY (v_limited)))
     );
@@ -1077,7 +1081,8 @@ BEGIN
   RETURN QUERY
   WITH taken AS (
     UPDATE hawser_data.queue AS q
-       SET worker = p_worker, attempts = CASE WHEN q.id = ANY (v_suspects) THEN least(q.attempts + 1, 32767) ELSE q.attempts END
+       SET worker = p_worker, attempts = CASE WHEN q.id = ANY (v_suspects) THEN least(q.attempts + 1, 32767) ELSE q.attempts END,
+           keep_ms = CASE WHEN v_keep_ms IS NULL OR q.to_all THEN q.keep_ms ELSE coalesce(q.keep_ms, (v_keep_ms ->> q.topic)::integer) END
      WHERE q.ctid = ANY (v_tids)
     RETURNING q.*
   )
@@ -1395,7 +1400,7 @@ BEGIN
          END
    WHERE s.topic = limit_topic.topic;
   IF NOT limited THEN
-    DELETE FROM hawser_data.topic_settings AS s WHERE s.topic = limit_topic.topic AND s.paused_at IS NULL;
+    DELETE FROM hawser_data.topic_settings AS s WHERE s.topic = limit_topic.topic AND num_nonnulls(s.paused_at, s.keep_ms) = 0;
     DELETE FROM hawser_data.topic_starts AS s WHERE s.topic = limit_topic.topic;
   ELSIF num_nonnulls(v_before.rate, v_before.running, v_before.running_per_key) = 0 THEN
     -- What workers have counts from now on. They give back what they have not begun.
@@ -1411,6 +1416,72 @@ END;
 END
 $function$;
 COMMENT ON FUNCTION hawser.limit_topic(text, text, integer, integer, integer, text) IS 'Sets the limits of a topic for all processes, in place of those before; those that are left out end.';
+
+CREATE OR REPLACE FUNCTION hawser.keep_results(
+  topic text,
+  keep_ms integer,
+  OUT kept boolean
+)
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+SET row_security = off
+AS $function$
+#variable_conflict use_column
+BEGIN
+  IF current_setting('transaction_isolation') <> 'read committed' THEN
+    RAISE EXCEPTION 'hawser.keep_results needs READ COMMITTED, not %', current_setting('transaction_isolation')
+      USING ERRCODE = 'invalid_transaction_state', HINT = 'BEGIN ISOLATION LEVEL READ COMMITTED';
+  END IF;
+  IF pg_collation_for(topic) COLLATE "C" <> '"default"'
+    AND NOT (SELECT c.collisdeterministic FROM pg_collation AS c WHERE c.oid = (pg_collation_for(topic) COLLATE "C")::regcollation)
+  THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('hawser.keep_results: the arguments have the collation %s, and must have a deterministic one', pg_collation_for(topic) COLLATE "C"),
+      HINT = 'Write COLLATE "default" behind the argument.';
+  END IF;
+  IF
+    topic IS NULL
+    OR octet_length(topic) > 255
+    OR octet_length(topic) < 1
+    OR NOT (topic ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$')
+    OR NOT (keep_ms BETWEEN 1000 AND 604800000)
+  THEN
+    IF topic IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.keep_results', 'topic', 'NULL', 'needs a value');
+    END IF;
+    IF octet_length(topic) > 255 THEN
+      PERFORM hawser.refuse_argument('hawser.keep_results', 'topic', octet_length(topic) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8');
+    END IF;
+    IF octet_length(topic) < 1 THEN
+      PERFORM hawser.refuse_argument('hawser.keep_results', 'topic', octet_length(topic) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8');
+    END IF;
+    IF NOT (topic ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$') THEN
+      PERFORM hawser.refuse_argument('hawser.keep_results', 'topic', to_json(left(topic, 60))::text, 'must not contain '':'' or control characters');
+    END IF;
+    IF NOT (keep_ms BETWEEN 1000 AND 604800000) THEN
+      PERFORM hawser.refuse_argument('hawser.keep_results', 'keep_ms', keep_ms::text, 'must be 1000 to 604800000');
+    END IF;
+  END IF;
+DECLARE
+  v_done boolean;
+BEGIN
+  v_done := set_config('idle_in_transaction_session_timeout', '8000', true) IS NULL;
+  v_done := hawser.commit_durably();
+  kept := keep_results.keep_ms IS NOT NULL;
+  IF kept THEN
+    INSERT INTO hawser_data.topic_settings AS s (topic, keep_ms) VALUES (keep_results.topic, keep_results.keep_ms)
+    ON CONFLICT (topic) DO UPDATE SET keep_ms = excluded.keep_ms;
+  ELSE
+    UPDATE hawser_data.topic_settings AS s SET keep_ms = NULL WHERE s.topic = keep_results.topic;
+    DELETE FROM hawser_data.topic_settings AS s
+     WHERE s.topic = keep_results.topic AND num_nonnulls(s.paused_at, s.rate, s.running, s.running_per_key) = 0;
+  END IF;
+END;
+END
+$function$;
+COMMENT ON FUNCTION hawser.keep_results(text, integer) IS 'Has the results of all messages of a topic kept that workers take, or that are cancelled, from the commit on. A time that a message
+was enqueued with goes before this one. Nobody can enqueue for all listeners of the topic meanwhile.';
 
 CREATE OR REPLACE FUNCTION hawser.admit_starts(
   p_topic text,
@@ -1565,7 +1636,7 @@ BEGIN
   UPDATE hawser_data.topic_settings AS s SET paused_at = NULL, paused_by = NULL WHERE s.topic = resume_topic.topic AND s.paused_at IS NOT NULL;
   resumed := FOUND;
   DELETE FROM hawser_data.topic_settings AS s
-   WHERE s.topic = resume_topic.topic AND num_nonnulls(s.paused_at, s.rate, s.running, s.running_per_key) = 0;
+   WHERE s.topic = resume_topic.topic AND num_nonnulls(s.paused_at, s.rate, s.running, s.running_per_key, s.keep_ms) = 0;
   IF resumed THEN
     PERFORM pg_notify('hawser_topic_settings', resume_topic.topic) WHERE pg_notification_queue_usage() < 0.9;
   END IF;
@@ -1786,7 +1857,7 @@ BEGIN
   ), ended AS (
     INSERT INTO hawser_data.flow_ends (id, is_done) SELECT g.id, false FROM gone AS g
   )
-  SELECT jsonb_agg(jsonb_build_object('id', g.id, 'role', g.role, 'topic', g.destination, 'keep_ms', g.keep_ms, 'enqueued_at', g.enqueued_at, 'attempts', 0)) INTO v_kept FROM gone AS g WHERE g.keep_ms IS NOT NULL;
+  SELECT jsonb_agg(jsonb_build_object('id', g.id, 'role', g.role, 'topic', g.destination, 'keep_ms', coalesce(g.keep_ms, CASE WHEN g.kind <> 'nats' AND NOT g.to_all THEN (SELECT s.keep_ms FROM hawser_data.topic_settings AS s WHERE s.topic = g.destination) END), 'enqueued_at', g.enqueued_at, 'attempts', 0)) INTO v_kept FROM gone AS g WHERE coalesce(g.keep_ms, CASE WHEN g.kind <> 'nats' AND NOT g.to_all THEN (SELECT s.keep_ms FROM hawser_data.topic_settings AS s WHERE s.topic = g.destination) END) IS NOT NULL;
   IF v_kept IS NOT NULL THEN
     PERFORM hawser.keep_ended(v_kept, 'cancelled', NULL, NULL);
   END IF;
@@ -2148,12 +2219,12 @@ BEGIN
   v_done := set_config('idle_in_transaction_session_timeout', '8000', true) IS NULL;
   -- In the order of done_batch, so that no two wait for each other. Who waits for another one here finds the row gone.
   WITH locked AS MATERIALIZED (
-    SELECT m.nth, q.topic, q.role, q.id, q.first_id, q.keep_ms, q.enqueued_at, q.attempts, q.worker, q.progress
+    SELECT m.nth, q.topic, q.role, q.id, q.first_id, q.keep_ms, q.to_all, q.enqueued_at, q.attempts, q.worker, q.progress
       FROM unnest(p_topics, p_recipients, p_roles, p_ids) WITH ORDINALITY AS m (topic, recipient, role, id, nth)
       JOIN hawser_data.queue AS q USING (topic, recipient, role, id)
      ORDER BY q.id FOR UPDATE OF q
   )
-  SELECT hawser.keep_ended(jsonb_agg(jsonb_build_object('id', coalesce(l.first_id, l.id), 'role', l.role, 'topic', l.topic, 'keep_ms', l.keep_ms, 'enqueued_at', l.enqueued_at, 'attempts', l.attempts, 'worker', l.worker, 'progress', l.progress) || jsonb_build_object('attempts', l.attempts + 1, 'duration_ms', r.of -> 1, 'result', r.of -> 2)), 'done', NULL, NULL)
+  SELECT hawser.keep_ended(jsonb_agg(jsonb_build_object('id', coalesce(l.first_id, l.id), 'role', l.role, 'topic', l.topic, 'keep_ms', coalesce(l.keep_ms, CASE WHEN NOT l.to_all THEN (SELECT s.keep_ms FROM hawser_data.topic_settings AS s WHERE s.topic = l.topic) END), 'enqueued_at', l.enqueued_at, 'attempts', l.attempts, 'worker', l.worker, 'progress', l.progress) || jsonb_build_object('attempts', l.attempts + 1, 'duration_ms', r.of -> 1, 'result', r.of -> 2)), 'done', NULL, NULL)
     INTO v_done
     FROM locked AS l LEFT JOIN jsonb_array_elements(p_results) AS r (of) ON (r.of ->> 0)::bigint = l.nth
    WHERE l.keep_ms IS NOT NULL;
@@ -2665,7 +2736,7 @@ BEGIN
   RETURNING d.id, (
     SELECT hawser.end_marked(jsonb_build_array(jsonb_build_array(g.role, g.topic, g.unique_key, coalesce(g.first_id, g.id), g.awaited_as)), false) FROM gone AS g WHERE (g.unique_key IS NOT NULL OR g.awaited_as IS NOT NULL)
   ), (
-    SELECT jsonb_build_array(jsonb_build_object('id', coalesce(g.first_id, g.id), 'role', g.role, 'topic', g.topic, 'keep_ms', g.keep_ms, 'enqueued_at', g.enqueued_at, 'attempts', g.attempts, 'worker', g.worker, 'progress', g.progress) || jsonb_build_object('attempts', d.attempts)) FROM gone AS g WHERE g.keep_ms IS NOT NULL
+    SELECT jsonb_build_array(jsonb_build_object('id', coalesce(g.first_id, g.id), 'role', g.role, 'topic', g.topic, 'keep_ms', coalesce(g.keep_ms, CASE WHEN NOT g.to_all THEN (SELECT s.keep_ms FROM hawser_data.topic_settings AS s WHERE s.topic = g.topic) END), 'enqueued_at', g.enqueued_at, 'attempts', g.attempts, 'worker', g.worker, 'progress', g.progress) || jsonb_build_object('attempts', d.attempts)) FROM gone AS g WHERE g.keep_ms IS NOT NULL
   ) INTO dead_letter, v_done, v_kept;
   IF dead_letter IS NULL THEN
     RAISE EXCEPTION USING
@@ -2927,7 +2998,7 @@ BEGIN
   )
   -- Workers may have looked at those behind them, and left them because of them.
   SELECT array_agg(DISTINCT g.topic) FILTER (WHERE g.key IS NOT NULL), jsonb_agg(jsonb_build_array(g.role, g.topic, g.unique_key, coalesce(g.first_id, g.id), g.awaited_as)) FILTER (WHERE (g.unique_key IS NOT NULL OR g.awaited_as IS NOT NULL)),
-         jsonb_agg(jsonb_build_object('id', coalesce(g.first_id, g.id), 'role', g.role, 'topic', g.topic, 'keep_ms', g.keep_ms, 'enqueued_at', g.enqueued_at, 'attempts', g.attempts, 'worker', g.worker, 'progress', g.progress)) FILTER (WHERE g.keep_ms IS NOT NULL)
+         jsonb_agg(jsonb_build_object('id', coalesce(g.first_id, g.id), 'role', g.role, 'topic', g.topic, 'keep_ms', coalesce(g.keep_ms, CASE WHEN NOT g.to_all THEN (SELECT s.keep_ms FROM hawser_data.topic_settings AS s WHERE s.topic = g.topic) END), 'enqueued_at', g.enqueued_at, 'attempts', g.attempts, 'worker', g.worker, 'progress', g.progress)) FILTER (WHERE g.keep_ms IS NOT NULL)
     INTO v_topics, v_marked, v_kept FROM gone AS g;
   v_done := hawser.end_marked(v_marked, false);
   IF v_kept IS NOT NULL THEN
@@ -2992,7 +3063,7 @@ BEGIN
   )
   -- Workers may have looked at those behind them, and left them because of them.
   SELECT array_agg(g.id), array_agg(DISTINCT g.topic) FILTER (WHERE g.key IS NOT NULL), jsonb_agg(jsonb_build_array(g.role, g.topic, g.unique_key, coalesce(g.first_id, g.id), g.awaited_as)) FILTER (WHERE (g.unique_key IS NOT NULL OR g.awaited_as IS NOT NULL)),
-         jsonb_agg(jsonb_build_object('id', coalesce(g.first_id, g.id), 'role', g.role, 'topic', g.topic, 'keep_ms', g.keep_ms, 'enqueued_at', g.enqueued_at, 'attempts', g.attempts, 'worker', g.worker, 'progress', g.progress)) FILTER (WHERE g.keep_ms IS NOT NULL)
+         jsonb_agg(jsonb_build_object('id', coalesce(g.first_id, g.id), 'role', g.role, 'topic', g.topic, 'keep_ms', coalesce(g.keep_ms, CASE WHEN NOT g.to_all THEN (SELECT s.keep_ms FROM hawser_data.topic_settings AS s WHERE s.topic = g.topic) END), 'enqueued_at', g.enqueued_at, 'attempts', g.attempts, 'worker', g.worker, 'progress', g.progress)) FILTER (WHERE coalesce(g.keep_ms, CASE WHEN NOT g.to_all THEN (SELECT s.keep_ms FROM hawser_data.topic_settings AS s WHERE s.topic = g.topic) END) IS NOT NULL)
     INTO v_cancelled, v_topics, v_marked, v_kept FROM gone AS g;
   PERFORM hawser.end_marked(v_marked, false);
   IF v_kept IS NOT NULL THEN
@@ -3796,6 +3867,7 @@ REVOKE ALL ON FUNCTION hawser.take(bigint, integer, bigint, jsonb, text[]) FROM 
 REVOKE ALL ON FUNCTION hawser.extend(bigint, boolean) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.pause_topic(text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.limit_topic(text, text, integer, integer, integer, text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.keep_results(text, integer) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.admit_starts(text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.count_starts(text, timestamptz, integer) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.limit_key(text, jsonb, text) FROM PUBLIC;
@@ -3909,6 +3981,7 @@ BEGIN
     GRANT EXECUTE ON FUNCTION hawser.extend(bigint, boolean) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.pause_topic(text) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.limit_topic(text, text, integer, integer, integer, text) TO hawser_peer;
+    GRANT EXECUTE ON FUNCTION hawser.keep_results(text, integer) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.resume_topic(text) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.begin_unique(bigint, text, text, text, bigint) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.keep_result(bigint, integer, text) TO hawser_peer;
@@ -4012,6 +4085,7 @@ BEGIN
   ALTER FUNCTION hawser.extend(bigint, boolean) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.pause_topic(text) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.limit_topic(text, text, integer, integer, integer, text) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.keep_results(text, integer) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.admit_starts(text) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.count_starts(text, timestamptz, integer) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.limit_key(text, jsonb, text) OWNER TO hawser_owner;

@@ -74,7 +74,7 @@ BEGIN
     RETURNING topic
   )
   SELECT (SELECT count(*) FROM published) + (SELECT count(*) FROM queued), ARRAY(SELECT DISTINCT q.topic FROM queued AS q),
-         (SELECT jsonb_agg(@kept_later(r)@) FROM refused AS r WHERE r.keep_ms IS NOT NULL),
+         (SELECT jsonb_agg(@kept_later(r)@) FROM refused AS r WHERE @later_keep_ms(r)@ IS NOT NULL),
          (SELECT jsonb_agg(@later_marks_of(r)@) FROM refused AS r WHERE @is_marked(r)@)
     INTO brought, v_topics, v_kept, v_marked;
   IF v_marked IS NOT NULL THEN

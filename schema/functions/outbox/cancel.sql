@@ -6,7 +6,7 @@ DECLARE
 BEGIN
   -- A message of a role that the caller is not a member of is as if it were not there.
   DELETE FROM hawser_data.outbox_later AS l WHERE l.id = cancel.id AND (v_roles IS NULL OR l.role = ANY (v_roles))
-  RETURNING jsonb_build_array(@later_marks_of(l)@), CASE WHEN l.keep_ms IS NOT NULL THEN jsonb_build_array(@kept_later(l)@) END
+  RETURNING jsonb_build_array(@later_marks_of(l)@), CASE WHEN @later_keep_ms(l)@ IS NOT NULL THEN jsonb_build_array(@kept_later(l)@) END
     INTO v_marked, v_kept;
   IF FOUND THEN
     PERFORM hawser.end_marked(v_marked, false);

@@ -27,7 +27,7 @@ BEGIN
   ), freed AS MATERIALIZED (
     SELECT hawser.end_marked(jsonb_agg(@later_marks_of(g)@), false) FROM gone AS g WHERE g.kind = 'held' OR @is_marked(g)@
   ), kept AS MATERIALIZED (
-    SELECT hawser.keep_ended(jsonb_agg(@kept_later(g)@), 'cancelled', NULL, NULL) FROM gone AS g WHERE g.keep_ms IS NOT NULL
+    SELECT hawser.keep_ended(jsonb_agg(@kept_later(g)@), 'cancelled', NULL, NULL) FROM gone AS g WHERE @later_keep_ms(g)@ IS NOT NULL
   ), queued AS (
     SELECT array_agg(c.topic) AS topics, array_agg(c.recipient) AS recipients, array_agg(c.role) AS roles, array_agg(c.id) AS ids
       FROM chosen AS c WHERE c.topic IS NOT NULL

@@ -51,6 +51,15 @@ BEGIN
       MESSAGE = format('the argument priority is %s, and a message with a key has none: those of a key are handled in order', p_priority),
       HINT = 'Leave out the priority, or the key.';
   END IF;
+  IF p_to_all THEN
+    PERFORM FROM hawser_data.topic_settings AS s WHERE s.topic = p_topic AND s.keep_ms IS NOT NULL;
+    IF FOUND THEN
+      RAISE EXCEPTION USING
+        ERRCODE = hawser.error_sqlstate('invalid_argument'),
+        MESSAGE = format('the message is for all listeners of its topic %s, and has a result of each', to_json(p_topic)),
+        HINT = 'Enqueue it without to_all, or keep no result: with keep_ms => NULL hawser.keep_results ends that for the topic.';
+    END IF;
+  END IF;
   ids := hawser.enqueue_message(
     'peer', p_topic, p_payloads, v_headers, p_key, NULL, false, NULL, p_listener, p_deliver_at, coalesce(p_to_all, false), p_origin,
     coalesce(p_priority, 0)::smallint

@@ -22,7 +22,7 @@ BEGIN
          coalesce(l.subscribed, false), l.group_name, coalesce(l.running, false), s.paused_at, s.paused_by,
          nullif(jsonb_strip_nulls(jsonb_build_object(
            'rate', s.rate, 'burst', s.burst, 'running', s.running, 'runningPerKey', s.running_per_key, 'keyHeader', s.key_header
-         )), '{}')
+         )), '{}'), s.keep_ms
     FROM listed AS l
     FULL JOIN hawser_data.topic_settings AS s ON s.topic = l.topic;
 END

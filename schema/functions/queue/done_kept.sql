@@ -5,7 +5,7 @@ BEGIN
   v_done := set_config('idle_in_transaction_session_timeout', '@StoreConstants.session_idle_in_transaction_ms@', true) IS NULL;
   -- In the order of done_batch, so that no two wait for each other. Who waits for another one here finds the row gone.
   WITH locked AS MATERIALIZED (
-    SELECT m.nth, q.topic, q.role, q.id, q.first_id, q.keep_ms, q.enqueued_at, q.attempts, q.worker, q.progress
+    SELECT m.nth, q.topic, q.role, q.id, q.first_id, q.keep_ms, q.to_all, q.enqueued_at, q.attempts, q.worker, q.progress
       FROM unnest(p_topics, p_recipients, p_roles, p_ids) WITH ORDINALITY AS m (topic, recipient, role, id, nth)
       JOIN hawser_data.queue AS q USING (topic, recipient, role, id)
      ORDER BY q.id FOR UPDATE OF q

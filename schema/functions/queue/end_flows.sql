@@ -26,7 +26,7 @@ BEGIN
   ), ended AS (
     INSERT INTO hawser_data.flow_ends (id, is_done) SELECT g.id, false FROM gone AS g
   )
-  SELECT jsonb_agg(@kept_later(g)@) INTO v_kept FROM gone AS g WHERE g.keep_ms IS NOT NULL;
+  SELECT jsonb_agg(@kept_later(g)@) INTO v_kept FROM gone AS g WHERE @later_keep_ms(g)@ IS NOT NULL;
   IF v_kept IS NOT NULL THEN
     PERFORM hawser.keep_ended(v_kept, 'cancelled', NULL, NULL);
   END IF;

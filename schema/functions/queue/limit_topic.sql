@@ -39,7 +39,7 @@ BEGIN
          END
    WHERE s.topic = limit_topic.topic;
   IF NOT limited THEN
-    DELETE FROM hawser_data.topic_settings AS s WHERE s.topic = limit_topic.topic AND s.paused_at IS NULL;
+    DELETE FROM hawser_data.topic_settings AS s WHERE s.topic = limit_topic.topic AND num_nonnulls(s.paused_at, s.keep_ms) = 0;
     DELETE FROM hawser_data.topic_starts AS s WHERE s.topic = limit_topic.topic;
   ELSIF num_nonnulls(v_before.rate, v_before.running, v_before.running_per_key) = 0 THEN
     -- What workers have counts from now on. They give back what they have not begun.

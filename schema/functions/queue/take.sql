@@ -8,6 +8,8 @@ DECLARE
   v_worker hawser_data.workers;
   v_asked text[];
   v_limited text[] := '{}';
+  -- Times for which topics keep results, by topic. NULL: none of them does.
+  v_keep_ms jsonb;
   -- The topic, if it has limits and is the only one.
   v_topic text;
   v_admitted record;
@@ -45,10 +47,9 @@ BEGIN
   v_asked := CASE p_topics WHEN '{}' THEN v_worker.topics ELSE p_topics END;
   IF EXISTS (SELECT FROM hawser_data.topic_settings AS s WHERE s.topic = ANY (v_asked)) THEN
     -- Nothing is taken of a paused topic, and of one with limits only if no other one is asked for: taking is starting.
-    v_limited := ARRAY(
-      SELECT s.topic FROM hawser_data.topic_settings AS s
-       WHERE s.topic = ANY (v_asked) AND s.paused_at IS NULL AND num_nonnulls(s.rate, s.running, s.running_per_key) > 0
-    );
+    SELECT coalesce(array_agg(s.topic) FILTER (WHERE s.paused_at IS NULL AND num_nonnulls(s.rate, s.running, s.running_per_key) > 0), '{}'),
+           jsonb_object_agg(s.topic, s.keep_ms) FILTER (WHERE s.keep_ms IS NOT NULL)
+      INTO v_limited, v_keep_ms FROM hawser_data.topic_settings AS s WHERE s.topic = ANY (v_asked);
     v_asked := ARRAY(
       SELECT t.topic FROM unnest(v_asked) AS t (topic) WHERE NOT EXISTS (SELECT FROM hawser_data.topic_settings AS s WHERE s.topic = t.topic AND (s.paused_at IS NOT NULL OR s.topic = ANY (v_limited)))
     );
@@ -396,7 +397,8 @@ BEGIN
   RETURN QUERY
   WITH taken AS (
     UPDATE hawser_data.queue AS q
-       SET worker = p_worker, attempts = CASE WHEN q.id = ANY (v_suspects) THEN least(q.attempts + 1, 32767) ELSE q.attempts END
+       SET worker = p_worker, attempts = CASE WHEN q.id = ANY (v_suspects) THEN least(q.attempts + 1, 32767) ELSE q.attempts END,
+           keep_ms = CASE WHEN v_keep_ms IS NULL OR q.to_all THEN q.keep_ms ELSE coalesce(q.keep_ms, (v_keep_ms ->> q.topic)::integer) END
      WHERE q.ctid = ANY (v_tids)
     RETURNING q.*
   )

@@ -228,8 +228,8 @@ export interface Message<Value = AnyJson> extends Content<Value> {
   readonly signal: AbortSignal;
   /**
    * Says how far the handler is, for {@link job}: any value that JSON can carry, of up to 1,024 bytes. At most one value a second is
-   * written, and the last one within that second. It is not part of the handler's transaction. Does nothing for a message without
-   * `keepMs`.
+   * written, and the last one within that second. It is not part of the handler's transaction. Does nothing for a message whose
+   * result is not kept.
    *
    * @throws HawserError `invalid_argument` for a value that JSON cannot carry, or a longer one
    */
@@ -259,7 +259,8 @@ export interface TransactionalMessage<Value = AnyJson> extends Message<Value> {
 
 /**
  * Message handler. A message is complete when the handler returns or its promise resolves; it is not delivered again.
- * With `keepMs` the value that it returns is kept, as JSON of up to 65,536 bytes; any other one makes the message a dead letter.
+ * If the result is kept (`keepMs`, `keepResults`), it is the value that the handler returns, as JSON of up to 65,536 bytes; any other
+ * value makes the message a dead letter.
  * If the handler throws, the message is retried as `retry` specifies and then becomes a dead letter. A `Reject` makes
  * it a dead letter at once; after a `RetryAfter` it is handled again at a time.
  */

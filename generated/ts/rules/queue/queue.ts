@@ -14,6 +14,7 @@ export const limits = {
     pausedBy: { maxBytes: 255 },
     rate: { maxBytes: 32 },
     keyHeader: { maxBytes: 255 },
+    keepMs: { min: 1000, max: 604800000 },
   },
 } as const;
 
@@ -90,6 +91,7 @@ export const columnChecks = {
     running_per_key: (value: number) => checkInteger("running_per_key", { min: -2147483648, max: 2147483647 }, value),
     key_header: (value: string) => checkText("key_header", { maxBytes: 255 }, value),
     full_at_us: (value: bigint) => checkInteger("full_at_us", { min: -9223372036854775808n, max: 9223372036854775807n }, value),
+    keep_ms: (value: number) => checkInteger("keep_ms", { min: 1000, max: 604800000 }, value),
   },
   topic_starts: {
     topic: (value: string) => checkText("topic", {}, value),

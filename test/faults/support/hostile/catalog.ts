@@ -188,7 +188,7 @@ const callersOf = table(`
   p hawser.park_messages hawser.count_attempt hawser.count_parked hawser.finish_parked
   p hawser.open_worker hawser.serve_topics hawser.take hawser.extend hawser.done hawser.done_batch hawser.retry hawser.give_up
   p hawser.give_back hawser.end_cancelled hawser.begin_unique hawser.close_worker hawser.end_workers hawser.wait_for hawser.stop_waiting hawser.queue_places hawser.queue_find hawser.reassign_queued
-  p hawser.pause_topic hawser.resume_topic hawser.limit_topic
+  p hawser.pause_topic hawser.resume_topic hawser.limit_topic hawser.keep_results
   p hawser.keep_result hawser.job hawser.set_progress hawser.done_kept
   - hawser.admit_starts hawser.count_starts hawser.limit_key
   n hawser.add_handler hawser.add_stream hawser.apply_seek hawser.bind_handler hawser.lock_handlers hawser.request_seek

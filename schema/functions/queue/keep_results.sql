@@ -1,0 +1,16 @@
+#variable_conflict use_column
+DECLARE
+  v_done boolean;
+BEGIN
+  v_done := set_config('idle_in_transaction_session_timeout', '@StoreConstants.session_idle_in_transaction_ms@', true) IS NULL;
+  v_done := hawser.commit_durably();
+  kept := keep_results.keep_ms IS NOT NULL;
+  IF kept THEN
+    INSERT INTO hawser_data.topic_settings AS s (topic, keep_ms) VALUES (keep_results.topic, keep_results.keep_ms)
+    ON CONFLICT (topic) DO UPDATE SET keep_ms = excluded.keep_ms;
+  ELSE
+    UPDATE hawser_data.topic_settings AS s SET keep_ms = NULL WHERE s.topic = keep_results.topic;
+    DELETE FROM hawser_data.topic_settings AS s
+     WHERE s.topic = keep_results.topic AND num_nonnulls(s.paused_at, s.rate, s.running, s.running_per_key) = 0;
+  END IF;
+END
