@@ -220,7 +220,7 @@ const sqlFiles: Readonly<Record<string, string>> = {
   "rpc FooService.Foo: body_file SQL is not a PL/pgSQL block: DECLARE … BEGIN … END": "BEGIN NULL; END; DROP TABLE x",
   "rpc FooService.Foo: body_file SQL names the setting FooSettings.limit_ms, which is not a fixed setting":
     "BEGIN PERFORM @FooConstants.foo_ms@ + @FooSettings.limit_ms@; END",
-  "rpc FooService.Foo: body_file SQL contains @foo(bar)@; known are @message_id(row)@, @headers_of(row)@, @with_failure(row)@, @is_marked(row)@, @marks_of(row)@, @later_marks_of(row)@, @kept_of(row)@, @kept_later(row)@, @route(row)@":
+  "rpc FooService.Foo: body_file SQL contains @foo(bar)@; known are @message_id(row)@, @headers_of(row)@, @with_failure(row)@, @is_marked(row)@, @marks_of(row)@, @later_marks_of(row)@, @keep_ms_of(row)@, @later_keep_ms(row)@, @kept_of(row)@, @kept_later(row)@, @route(row)@":
     "BEGIN PERFORM @foo(bar)@; END",
 };
 

@@ -142,6 +142,21 @@ describe("the backlog", () => {
     expect(whole).toMatchObject([{ count: 10_000, hasMore: false, oldest: rows[0]!.oldest }]);
   });
 
+  it("shows the oldest age of messages that those with a higher priority pass, however many these are", async () => {
+    for (const priority of [-5, 0, 2, 9]) await enqueue(client, `starving ${priority}`, ["old"], { priority });
+    await client.query("UPDATE hawser_data.queue SET enqueued_at = '2030-01-31T12:00:00Z'");
+    const fresh = Array.from({ length: 300 }, () => "fresh");
+    for (const priority of [-5, 0, 2, 9]) {
+      await enqueue(client, `starving ${priority}`, fresh, { priority: 10 });
+      await enqueue(client, `starving ${priority}`, fresh, { priority: 11 });
+    }
+    await client.query("UPDATE hawser_data.queue SET enqueued_at = '2031-01-31T12:00:00Z' WHERE payload = 'fresh'");
+    const rows = await inDatabase((each) => listPending(each, { maxRows: 100 }));
+    expect(rows.map(({ oldest, hasMore, count }) => [oldest.getUTCFullYear(), hasMore, count])).toEqual(
+      Array.from({ length: 4 }, () => [2030, true, 201]),
+    );
+  });
+
   it("is a part of what peers, topics and the outbox show", async () => {
     await listen("t", "listed");
     const worker = await TestWorker.open(client, { name: "one", topics: ["t", "u"] });

@@ -1253,7 +1253,7 @@ export interface RunningPeersResult {
 export interface BacklogArguments {
   /**
    * Number of rows that are counted of channels, and of the queue: each channel with messages gets an equal part, and each topic,
-   * recipient and role of the queue; and at least 100.
+   * recipient, role and priority of the queue; and at least 100.
    */
   maxRows: number;
 }

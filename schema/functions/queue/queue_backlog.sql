@@ -4,7 +4,8 @@ DECLARE
 BEGIN
   RETURN QUERY
   WITH RECURSIVE places AS (
-    -- As queue_places, with the first row of each: what an old snapshot keeps of the rows before it is walked over once.
+    -- As queue_places, by priority, with the first row of each: what an old snapshot keeps of the rows before it is walked over once. A
+    -- lower priority has a part of its own, or the messages before it would hide how old its own are.
     SELECT f.*
       FROM (
         SELECT DISTINCT u.topic
@@ -22,7 +23,7 @@ BEGIN
       FROM places AS p
      CROSS JOIN LATERAL (
        SELECT q.topic, q.recipient, q.role, q.id FROM hawser_data.queue AS q
-        WHERE (q.topic, q.recipient, q.role) > (p.topic, p.recipient, p.role)
+        WHERE (q.topic, q.recipient, q.role, q.id) >= (p.topic, p.recipient, p.role, ((p.id >> @QueueConstants.id_bits@) + 1) << @QueueConstants.id_bits@)
         ORDER BY q.topic, q.recipient, q.role, q.id LIMIT 1
      ) AS n
      WHERE p_topics = '{}' OR n.topic = p.topic
@@ -30,14 +31,15 @@ BEGIN
     SELECT greatest(100, p_max_rows / greatest(1, count(*))) AS rows FROM places
   ), counted AS MATERIALIZED (
     SELECT p.topic, p.recipient, k.worker, k.is_put_off, k.messages, k.bytes, k.oldest_at,
-           sum(k.messages) OVER (PARTITION BY p.topic, p.recipient, p.role) < (SELECT t.rows FROM part AS t) AS is_complete
+           sum(k.messages) OVER (PARTITION BY p.topic, p.recipient, p.role, p.id) < (SELECT t.rows FROM part AS t) AS is_complete
       FROM places AS p
      CROSS JOIN LATERAL (
        SELECT o.worker, o.is_put_off, count(*) AS messages, sum(o.bytes) AS bytes, min(o.enqueued_at) AS oldest_at
          FROM (
            SELECT q.worker, coalesce(q.due_at > v_now, false) AS is_put_off, octet_length(q.payload)::bigint AS bytes, q.enqueued_at
              FROM hawser_data.queue AS q
-            WHERE q.topic = p.topic AND q.recipient = p.recipient AND q.role = p.role AND q.id >= p.id
+            WHERE q.topic = p.topic AND q.recipient = p.recipient AND q.role = p.role
+              AND q.id >= p.id AND q.id < ((p.id >> @QueueConstants.id_bits@) + 1) << @QueueConstants.id_bits@
             ORDER BY q.id
             LIMIT (SELECT t.rows FROM part AS t)
          ) AS o
