@@ -1,4 +1,5 @@
 import { readFileSync } from "node:fs";
+import { generateAlertsPage } from "./alerts.js";
 import { generateCodecs } from "./codecs/generate.js";
 import { generateDocs } from "./docs/generate.js";
 import { generateErrors } from "./errors/generate.js";
@@ -51,8 +52,8 @@ function generateFromSpec(spec: Spec): GeneratedFile[] {
 }
 
 /**
- * Generates all of `generated/` except the types of the frames, from the proto files, the migrations and the JSON
- * Schema of the NATS server's options.
+ * Generates all of `generated/` except the types of the frames, from the proto files, the migrations, the JSON Schema of
+ * the NATS server's options, and the alerts.
  */
 export async function generateAll(spec: Spec): Promise<GeneratedFile[]> {
   const model = readOptionsSchema(readFileSync(schemaFile, "utf8"), schemaFile);
@@ -63,6 +64,7 @@ export async function generateAll(spec: Spec): Promise<GeneratedFile[]> {
     // Types, the options and their rules as data, the validator in SQL.
     ...inFolder("ts/nats-options", await printTypeScript(model)),
     ...inFolder("docs/nats-options", printDocs(model)),
+    ...inFolder("docs", [generateAlertsPage()]),
   ];
 }
 

@@ -1,4 +1,4 @@
-/** Report of the `hawser` command: the arguments of each command, as its `--help` explains them. */
+/** Report of the `hawser` command: the rules and the arguments of each command, as its `--help` explains them. */
 import type { Argument } from "../../src/cli/command-line.js";
 import { commands } from "../../src/cli/run.js";
 
@@ -7,9 +7,10 @@ export async function commandReport(): Promise<{ readonly names: number; readonl
   const names = Object.keys(commands).toSorted();
   const sections = names.map(async (name) => {
     const { summary, load } = commands[name]!;
-    const { args } = (await load()).command;
+    const { args, details } = (await load()).command;
+    const rules = details === undefined ? "" : ` ${escaped(details)}.`;
     const rows = Object.entries(args).map((row) => rowOf(...row));
-    return `## ${name}\n\n${summary}.\n\n| argument | |\n|---|---|\n${rows.join("\n")}\n`;
+    return `## ${name}\n\n${summary}.${rules}\n\n| argument | |\n|---|---|\n${rows.join("\n")}\n`;
   });
   const text = `# Arguments of the hawser command\n\n${(await Promise.all(sections)).join("\n")}`;
   return { names: names.length, text };

@@ -27,7 +27,7 @@ const args = {
 export const command = defineCommand({
   details:
     "It checks the database, its schema, roles and grants, the path from Postgres through the gateway to NATS, " +
-    "subscriptions and their leader, and dead letters. It changes nothing, and takes 30 seconds at most. It names " +
+    "subscriptions and their leader, streams, schedules, waiting messages and dead letters. It changes nothing, and takes 30 seconds at most. It names " +
     "the checks that its login may not make; the login of `hawser serve` may make most, if it is a member of " +
     "hawser_nats and hawser_peer too. The exit status is 1 if it finds an error, or with --strict a warning, else 0",
   args,

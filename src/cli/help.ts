@@ -18,7 +18,7 @@ type Row = readonly [name: string, description: string];
 export function overview(commands: Readonly<Record<string, ListedCommand>>): string {
   const rows = Object.entries(commands).map(([name, { summary }]): Row => [name, summary]);
   return [
-    styled("gray", `Messaging for applications that already run Postgres and NATS (hawser v${version})`),
+    styled("gray", `Messages and jobs between services, with the Postgres that they already run (hawser v${version})`),
     usage(`hawser ${Object.keys(commands).join("|")}`),
     section("COMMANDS", rows),
     `Use ${styled("cyan", "hawser <command> --help")} for more information about a command.`,

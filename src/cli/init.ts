@@ -74,8 +74,8 @@ function printReport(report: InstallReport): void {
   if (nats !== null) print(process.stdout, natsLine(nats));
   for (const line of warned) print(process.stdout, line);
   if (missingPrivileges.length > 0) {
-    const fixes = superuserStatements.length === 0 ? ":" : ". Each has its fix; all fixes together are below:";
-    print(process.stdout, `\nThe role ${styled("bold", printable(role))} lacks these privileges${fixes}`);
+    const remedies = superuserStatements.length === 0 ? ":" : ". Each has its remedy; all remedies together are below:";
+    print(process.stdout, `\nThe role ${styled("bold", printable(role))} lacks these privileges${remedies}`);
   }
   const lines = [...missingPrivileges.flatMap(missingPrivilegeLines), ...superuserLines(report), ...nextLines(report)];
   for (const line of lines) print(process.stdout, line);
@@ -90,7 +90,7 @@ function superuserLines({ role, nats, superuserStatements }: InstallReport): str
     : "then `hawser init` again";
   return [
     "",
-    "All fixes together, for a superuser to run in this database:",
+    "All remedies together, for a superuser to run in this database:",
     ...superuserStatements.map((statement) => `    ${printable(statement)}`),
     `${then} as ${styled("bold", printable(role))}`,
   ];

@@ -13,13 +13,14 @@ export const command = defineCommand({
     "A message that has ended is known if its result is kept (keepMs, --keep, hawser.keep_result, or `hawser topics keep`), until that time is over. " +
     "Only messages of the login, and of roles that it is a member of",
   args: {
-    id: required("Number of the message", { valueHint: "ID" }),
+    id: required("Id of the message", { valueHint: "ID" }),
     ...databaseOption,
     json: flag("Print it as one line of JSON"),
   },
   run: async (args) => {
     const { id, json = false } = args;
-    if (!/^-?\d{1,19}$/.test(id)) throw new HawserError("invalid_argument", `the id "${printable(id)}" is no number`);
+    if (!/^-?\d{1,19}$/.test(id))
+      throw new HawserError("invalid_argument", `the id "${printable(id)}" is not a number`);
     const found = await withCommandDatabase(
       databaseUrlOf(args),
       (database) => job(sqlClientOf(database, "look for the message"), BigInt(id)),

@@ -74,7 +74,7 @@ export const command = defineCommand({
       if (action === "status") await printRows(await outboxOverview(database), overviewRows(outboxTable, json));
       else if (action === "list") {
         const filter = { kind, destination: args.to, limit: rowLimit(limit, json) };
-        const none = "No message is scheduled, or none that matches.";
+        const none = "No message is due later or held, or none that matches.";
         const rows = await listScheduled(database, filter);
         await printFirstRows(rows, limit, { ...overviewRows(scheduledTable, json), none });
       } else if (action === "cancel") {
@@ -101,7 +101,7 @@ export const command = defineCommand({
   },
   examples: [
     ["hawser outbox status", "Waiting messages, their age, and the size of the outbox"],
-    ["hawser outbox list --to orders.remind", "Scheduled messages of a subject"],
+    ["hawser outbox list --to orders.remind", "Messages of a subject that are due later"],
     ["hawser outbox cancel 17 18", "Cancel two messages"],
     ["hawser outbox cancel --to reports --older-than 1h", "Cancel what waits for a topic for more than an hour"],
     [
@@ -127,7 +127,7 @@ function checkFlags(action: Action, ids: readonly string[], args: Readonly<Recor
 async function printCancelled(outcomes: readonly Cancelled[], json: boolean): Promise<void> {
   const of = (wanted: Cancelled["outcome"]) => outcomes.filter(({ outcome }) => outcome === wanted);
   const running = of("cancelling").length;
-  const told = running === 0 ? "" : ` ${plural(running, "message")} may be running: their handlers are told to end.`;
+  const told = running === 0 ? "" : ` ${plural(running, "message")} may be running: their signals are aborted.`;
   await printOutcomes(outcomes, json, () => `Cancelled ${plural(of("cancelled").length, "message")}.${told}`);
   const missing = of("not_waiting").map(({ id }) => id);
   if (missing.length > 0) {

@@ -67,7 +67,8 @@ export class Jobs {
   /** Starts a job. @throws HawserError `invalid_argument` if `runningJobs` are waiting or running, or after {@link close} */
   start(action: JobAction, selection: DeadLetterSelection, expected: number | undefined): Job {
     // A discard that waits would keep the process running.
-    if (this.#isClosed) throw new HawserError("invalid_argument", "the page is being closed, and starts no more jobs");
+    if (this.#isClosed)
+      throw new HawserError("invalid_argument", "the page is being closed, and starts no more retries and discards");
     if (this.#stops.size >= runningJobs) {
       throw new HawserError(
         "invalid_argument",

@@ -188,7 +188,7 @@ function relayState({ kind, relay, isAwake }: OutboxOverview): string {
 
 export const scheduledTable: OverviewTable<ScheduledMessage> = {
   title: "Messages that are due later, the next first",
-  none: "No message is scheduled.",
+  none: "No message is due later.",
   columns: [
     { head: "Id", cell: ({ id }) => BigInt(id) },
     { head: "Kind", cell: ({ kind }) => kind, in: ["list"] },

@@ -31,7 +31,7 @@ export interface GatewayRow {
   readonly isKept: boolean;
   readonly ageSeconds: number;
   /**
-   * True if the last refresh is older than a running gateway allows. Always false on a replica, whose rows may be old.
+   * True if the last refresh is older than a running gateway allows. Always false on a standby, whose rows may be old.
    */
   readonly isStale: boolean;
   /**

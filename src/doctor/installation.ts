@@ -126,7 +126,7 @@ async function replica(facts: Facts) {
     findings: [
       {
         severity: "note",
-        what: "this server is a replica: subscriptions and responders run on the primary only, which also makes all changes",
+        what: "this server is a standby: subscriptions and responders run on the primary only, which also makes all changes",
         remedy: "Name the primary to examine it: hawser doctor --database-url …",
       },
     ],

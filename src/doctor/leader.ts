@@ -67,7 +67,7 @@ async function lead(facts: Facts, signal: AbortSignal): Promise<Verdict> {
   }
   if ((await read(facts)).subscriptions === 0) return { seen: "there are no subscriptions, so no leader is needed" };
   if ((await facts.rows<{ yes: boolean }>("SELECT pg_is_in_recovery() AS yes"))[0]!.yes) {
-    return { notChecked: "a replica shows the leader late, or not at all: examine the primary" };
+    return { notChecked: "a standby shows the leader late, or not at all: examine the primary" };
   }
   const { first, last, hasBeaten } = await watch(facts, signal);
   if (!hasBeaten) return { findings: [leaderless(first)] };

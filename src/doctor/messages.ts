@@ -49,7 +49,7 @@ interface WaitingMessages {
   readonly group: string | null;
   /** Null if a listener has the messages. */
   readonly topic: string | null;
-  /** Null on a replica, where no session holds a name. */
+  /** Null on a standby, where no session holds a name. */
   readonly state: BacklogState | null;
   readonly count: number;
   readonly hasMore: boolean;

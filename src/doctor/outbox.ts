@@ -117,7 +117,7 @@ function nobodyRelays(status: Status): Finding {
 function nobodyQueues({ overdueSeconds }: Status): Finding {
   return {
     severity: "error",
-    what: `a message for peers was due ${ago(overdueSeconds ?? 0)} ago, and no process hands it over`,
+    what: `a message for peers was due ${ago(overdueSeconds ?? 0)} ago, and no process moves it to the queue`,
     remedy: "Start `hawser serve` or a peer; if one runs, its log has the cause",
   };
 }

@@ -108,7 +108,7 @@ export type CancelOutcome = "cancelled" | "cancelling" | "not_waiting";
 /**
  * Cancels a message in the current transaction of the client.
  *
- * @param id number that {@link enqueue} returned. A message for NATS with `deliverAt` or `delayMs` has it until it is due
+ * @param id id that {@link enqueue} returned. A message for NATS with `deliverAt` or `delayMs` has it until it is due
  * @throws HawserError (as a rejection) `schema_missing` if the database has no outbox; errors of Postgres
  */
 export async function cancel(client: SqlClient, id: bigint): Promise<CancelOutcome> {

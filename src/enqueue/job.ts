@@ -49,7 +49,7 @@ export interface WaitOptions {
 /**
  * Tells what has become of a message for a topic. Needs the role that enqueued it, and the role `hawser_peer` or a grant.
  *
- * @param id number that {@link enqueue} returned
+ * @param id id that {@link enqueue} returned
  * @throws HawserError (as a rejection) `schema_missing`; errors of Postgres
  */
 export async function job(client: SqlClient, id: bigint): Promise<Job> {
@@ -76,7 +76,7 @@ export async function job(client: SqlClient, id: bigint): Promise<Job> {
  * connection, which is notified; they also look every two seconds.
  *
  * @param from connection URI, or a pool, of which a client is kept during the wait
- * @param id number that {@link enqueue} returned
+ * @param id id that {@link enqueue} returned
  * @returns what has become of the message; after `timeoutMs` what it is then, and at once if it is `unknown`
  * @throws HawserError (as a rejection) `invalid_argument`, `schema_missing`; errors of Postgres, also if it is away at the end
  */

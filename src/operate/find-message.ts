@@ -248,7 +248,7 @@ async function inOutbox(database: Database, by: EnqueuedId): Promise<OutboxMessa
 /**
  * Searches for a message in one of its places.
  *
- * @param asked message id of the sender or enqueuer, number that `hawser.enqueue` returned, or `channel/epoch/number` of
+ * @param asked message id of the sender or enqueuer, id that `hawser.enqueue` returned, or `channel/epoch/number` of
  * a message of a peer, which its handler sees as its id
  * @returns places in which the message is, at most 10 for each id; empty if it is not there
  * @throws HawserError as {@link Database.query}

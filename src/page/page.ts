@@ -347,7 +347,7 @@ ${overviewSection("scheduled", scheduledTable, scheduled, now, place)}`;
     if (job !== undefined) return job;
     throw new HawserError(
       "invalid_argument",
-      `this process has no job ${id}: it ended with the process, or is one of another`,
+      `this process has no retry or discard ${id}: it ended with the process, or is one of another`,
     );
   };
   app.get("/jobs", (c) => answer(c, "Retries and discards", jobList(jobs.all, formContext()), { refreshes: true }));

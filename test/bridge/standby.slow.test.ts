@@ -26,7 +26,7 @@ async function areRefused(standbyUrl: string): Promise<void> {
     ]) {
       expect(await errorOf(client, `SELECT ${call}`), call).toMatchObject({
         code: "25006",
-        message: `${call.slice(0, call.indexOf("("))}: this server is a replica`,
+        message: `${call.slice(0, call.indexOf("("))}: this server is a standby`,
         hint: expect.stringContaining("primary"),
       });
     }

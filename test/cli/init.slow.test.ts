@@ -169,11 +169,11 @@ describe("hawser init", () => {
       expect(stdout).toMatch(
         new RegExp(
           `NATS from SQL: not installed, because dblink is missing \\(see below\\)\\.\\n(Warning.*\\n)*\\n` +
-            `The role ${role} lacks these privileges\\. Each has its fix; all fixes together are below:\\n• dblink is not installed, and "${role}" may not install it`,
+            `The role ${role} lacks these privileges\\. Each has its remedy; all remedies together are below:\\n• dblink is not installed, and "${role}" may not install it`,
         ),
       );
       expect(stdout).toMatch(new RegExp(`\\n• \\d+ objects of the schemas hawser and hawser_data belong to "${role}"`));
-      expect(stdout).toContain(`All fixes together, for a superuser to run in this database:\n`);
+      expect(stdout).toContain(`All remedies together, for a superuser to run in this database:\n`);
       expect(stdout).toContain(`\n    GRANT hawser_owner TO "${role}";\n`);
       expect(stdout).toContain("\n    CREATE EXTENSION dblink SCHEMA hawser_dblink;\n");
       // There is nothing to go on with.

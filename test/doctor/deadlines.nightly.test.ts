@@ -109,7 +109,7 @@ describe.concurrent("side by side,", () => {
     }
   });
 
-  it("notes that a server is a replica, and finds nothing else there", async () => {
+  it("notes that a server is a standby, and finds nothing else there", async () => {
     await using servers = await startPrimaryAndStandby();
     const { primary, standby } = servers;
     await install({ databaseUrl: primary.url });

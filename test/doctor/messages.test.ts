@@ -69,7 +69,7 @@ describe("hawser doctor", () => {
         "stored-messages",
         '1 message waits for the topic "mistyped", the oldest for 2 min, and no listener of it is known',
       ],
-      ["error", "outbox", "a message for peers was due 4 min ago, and no process hands it over"],
+      ["error", "outbox", "a message for peers was due 4 min ago, and no process moves it to the queue"],
       ["warning", "dead-letters", expect.stringContaining("1 message of the outbox was dead-lettered")],
     ]);
     expect(checks.filter(({ outcome }) => outcome === "not_checked")).toEqual([]);

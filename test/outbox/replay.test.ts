@@ -209,7 +209,9 @@ describe("hawser outbox", () => {
     const [listed] = jsonLines((await outbox("list", "--to", "later.subject", "--json")).stdout);
     expect(listed).toMatchObject({ id, destination: "later.subject", key: "k", payloadBytes: 3 });
     expect((await outbox("list")).stdout).toContain("2030-01-31T12:00:00.000Z");
-    expect((await outbox("list", "--kind", "peer")).stderr).toContain("No message is scheduled, or none that matches");
+    expect((await outbox("list", "--kind", "peer")).stderr).toContain(
+      "No message is due later or held, or none that matches",
+    );
     expect(await outbox("cancel", id)).toMatchObject({ status: 0, stdout: "Cancelled 1 message.\n" });
     const again = await outbox("cancel", id, "--json");
     expect(again).toMatchObject({ status: 64, stderr: expect.stringContaining(`no message ${id} waits`) });

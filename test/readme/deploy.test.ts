@@ -214,11 +214,16 @@ describe("the alerts", () => {
     }
   });
 
-  it("have a section of docs/operations.md each, which their links name", () => {
-    for (const { alert, annotations } of rules)
-      expect(annotations["runbook_url"]).toBe(`https://runbooks.example/docs/operations.md#${alert.toLowerCase()}`);
-    const sections = [...read("docs/operations.md").matchAll(/^### (Hawser\w+)$/gm)].map(([, name]) => name);
-    expect(sections).toEqual(rules.map(({ alert }) => alert));
+  it("have a remedy, and a section of generated/docs/alerts.md each, which their links name", () => {
+    for (const { alert, annotations } of rules) {
+      expect(annotations["runbook_url"]).toBe(
+        `https://runbooks.example/generated/docs/alerts.md#${alert.toLowerCase()}`,
+      );
+      expect(annotations["action"]).toMatch(/^[A-Z].*\.$/);
+    }
+    const page = read("generated/docs/alerts.md");
+    expect([...page.matchAll(/^## (Hawser\w+)$/gm)].map(([, name]) => name)).toEqual(rules.map(({ alert }) => alert));
+    expect(page).not.toMatch(/\{\{|\}\}/);
   });
 });
 

@@ -71,6 +71,42 @@ it.each([
   expect(read(page).split(/\s+/).length).toBeLessThanOrEqual(limit);
 });
 
+/** Words that are not used, with the term of the glossary in docs/architecture.md for the same thing. */
+const otherWords: readonly (readonly [words: RegExp, term: string])[] = [
+  [/\b(?:is a|on a|to a|asynchronous) replicas?\b/i, "standby"],
+  [/\bscheduled messages? (?:of|for|that)\b|\bmessage is scheduled\b/i, "due later"],
+  [/\bnumber that (?:its |`?(?:hawser\.)?|\{@link )?enqueue/i, "id"],
+  [/\bNumber of the message"|\breturns its number\b/, "id"],
+  [/\bin good order\b/i, "cleanly"],
+  [/\b(?:is|are|was|were|be|been) told (?:to|of|not)\b|\btells of\b/i, "notify"],
+  [/\b(?:all|its) fix(?:es)?\b/i, "remedy"],
+  [/\bto heed\b|\berrands?\b|\bcounterpart\b/i, "a term of the glossary"],
+  [/\bdead messages?\b|\bpoison(?:ed)? messages?\b/i, "dead letter"],
+  [/\bmessage broker\b|\bmailbox(?:es)?\b/i, "queue"],
+];
+
+it("texts of users have one term for one thing, that of the glossary", () => {
+  const filesIn = (folder: string, ending: RegExp) =>
+    readdirSync(join(projectDirectory, folder), { recursive: true, encoding: "utf8" })
+      .filter((file) => ending.test(file))
+      .map((file) => `${folder}/${file}`);
+  const ofUsers = [...filesIn("docs", /^[\w-]+\.md$/), ...filesIn("proto", /\.proto$/), "README.md"];
+  const found = [...ofUsers, ...filesIn("src", /\.ts$/)].flatMap((path) => {
+    const text = path.startsWith("src/") ? stringsOf(read(path)) : read(path);
+    return otherWords.flatMap(([words, term]) => {
+      const [match] = words.exec(text) ?? [];
+      return match === undefined ? [] : [`${path}: "${match}", and the term is: ${term}`];
+    });
+  });
+  expect(found).toEqual([]);
+});
+
+/** Strings in double quotes and templates of a source, without its comments. */
+function stringsOf(source: string): string {
+  const code = source.replace(/\/\*.*?\*\/|^\s*\/\/.*$/gms, "");
+  return (code.match(/"(?:[^"\\\n]|\\.)*"|`(?:[^`\\]|\\.)*`/g) ?? []).join("\n");
+}
+
 it("docs/delivery.md names only settings that there are", () => {
   const tables = [
     peerSettingsDefaults,

@@ -49,7 +49,7 @@ export const errorTable = {
     exitStatus: 64,
     retryable: false,
     summary: "The topic is the peer's own source topic.",
-    remedy: "Send or subscribe to another topic.",
+    remedy: "Send to another topic, or handle another one.",
   },
   /** Topics that begin with __# are reserved. */
   internal_topic: {
@@ -61,14 +61,14 @@ export const errorTable = {
     summary: "Topics that begin with __# are reserved.",
     remedy: "Choose another topic.",
   },
-  /** No listener of the topic has ever been met. */
+  /** No listener of the topic has ever been found. */
   no_listener: {
     code: "no_listener",
     wireCode: 5,
     sqlstate: "02000",
     exitStatus: 69,
     retryable: true,
-    summary: "No listener of the topic has ever been met.",
+    summary: "No listener of the topic has ever been found.",
     remedy: "Start a listener of the topic, or check the topic's name. One with durable: true stays known while it is stopped, and its messages are stored.",
   },
   /** The listen address could not be bound. */
@@ -261,15 +261,15 @@ export const errorTable = {
     summary: "The message's handler threw, took longer than timeoutMs, or ended the transaction that it was given.",
     remedy: "Read the cause; after retry.attempts the message is a dead letter.",
   },
-  /** The listener does not subscribe to the message's topic any more. */
+  /** The listener does not serve the message's topic any more. */
   unsubscribed: {
     code: "unsubscribed",
     wireCode: 25,
     sqlstate: "02000",
     exitStatus: 69,
     retryable: false,
-    summary: "The listener does not subscribe to the message's topic any more.",
-    remedy: "Subscribe again and retry the dead letter, or discard it.",
+    summary: "The listener does not serve the message's topic any more.",
+    remedy: "Handle the topic again and retry the dead letter, or discard it.",
   },
   /** The caller's signal ended the wait. The message itself may still arrive. */
   aborted: {
@@ -601,15 +601,15 @@ export const errorTable = {
     summary: "A name that the installation needs belongs to something else in the database, or something that is to be removed is still in use.",
     remedy: "The message names it and says what to rename or drop.",
   },
-  /** This Postgres is a replica, or the transaction is read-only: subscriptions are changed on the primary. */
+  /** This Postgres is a standby, or the transaction is read-only: subscriptions are changed on the primary. */
   replica: {
     code: "replica",
     wireCode: 59,
     sqlstate: "25006",
     exitStatus: 69,
     retryable: false,
-    summary: "This Postgres is a replica, or the transaction is read-only: subscriptions are changed on the primary.",
-    remedy: "Do it on the primary; the replica then has it, too.",
+    summary: "This Postgres is a standby, or the transaction is read-only: subscriptions are changed on the primary.",
+    remedy: "Do it on the primary; the standby then has it, too.",
   },
   /** The function that is to be subscribed, or to answer, has arguments or a result that are not accepted, or is no plain function. */
   function_signature: {

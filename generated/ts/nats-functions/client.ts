@@ -680,7 +680,7 @@ export interface NatsSql {
   /**
    * From now on, calls a function for each message of a subject, until nats_unsubscribe. The function runs with the
    * rights of the role that subscribed. Several functions may be subscribed to one subject; to subscribe the same one a
-   * second time is no error. Refused on a replica.
+   * second time is no error. Refused on a standby.
    *
    * SQL: `nats_subscribe`.
    *
@@ -702,7 +702,7 @@ export interface NatsSql {
 
   /**
    * From now on, calls a function for each message of a JetStream stream, exactly once: the position in the stream is part of the
-   * transaction in which the function runs. To subscribe the same again is no error. Refused on a replica.
+   * transaction in which the function runs. To subscribe the same again is no error. Refused on a standby.
    *
    * SQL: `nats_subscribe_stream`.
    *
@@ -733,7 +733,7 @@ export interface NatsSql {
 
   /**
    * From now on, a function answers the requests to a subject. It replaces the function that answered them before, and
-   * runs with the rights of the role that registered it. Refused on a replica.
+   * runs with the rights of the role that registered it. Refused on a standby.
    *
    * SQL: `litmus_pgnats_register_responder`.
    *

@@ -2940,7 +2940,7 @@ END
 $function$;
 COMMENT ON FUNCTION @extschema@.nats_subscribe(text, regproc) IS 'From now on, calls a function for each message of a subject, until nats_unsubscribe. The function runs with the
 rights of the role that subscribed. Several functions may be subscribed to one subject; to subscribe the same one a
-second time is no error. Refused on a replica.';
+second time is no error. Refused on a standby.';
 `,
   },
   {
@@ -3030,7 +3030,7 @@ END;
 END
 $function$;
 COMMENT ON FUNCTION @extschema@.nats_subscribe_stream(text, regproc, text, text[], text, integer, text) IS 'From now on, calls a function for each message of a JetStream stream, exactly once: the position in the stream is part of the
-transaction in which the function runs. To subscribe the same again is no error. Refused on a replica.';
+transaction in which the function runs. To subscribe the same again is no error. Refused on a standby.';
 `,
   },
   {
@@ -3121,7 +3121,7 @@ END;
 END
 $function$;
 COMMENT ON FUNCTION @extschema@.litmus_pgnats_register_responder(text, regproc) IS 'From now on, a function answers the requests to a subject. It replaces the function that answered them before, and
-runs with the rights of the role that registered it. Refused on a replica.';
+runs with the rights of the role that registered it. Refused on a standby.';
 `,
   },
   {
@@ -3151,7 +3151,7 @@ END;
 END
 $function$;
 COMMENT ON FUNCTION @extschema@.pgnats_register_responder(text, regproc) IS 'From now on, a function answers the requests to a subject. It replaces the function that answered them before, and
-runs with the rights of the role that registered it. Refused on a replica.';
+runs with the rights of the role that registered it. Refused on a standby.';
 `,
   },
   {

@@ -662,7 +662,7 @@ export interface CancelArguments {
 export interface CancelResult {
   /**
    * `cancelled`: nobody gets it, if the transaction commits. `cancelling`: a worker has it, or the relay may have read it. It is
-   * deleted; a handler that runs is told, and what it does in its transaction is rolled back, unless it has just committed.
+   * deleted; the signal of a handler that runs is aborted, and its transaction is rolled back, unless it has just committed.
    * `not_waiting`: there is no message with this number: it was handled, published or cancelled, or is a dead letter.
    */
   state: string;
@@ -776,7 +776,7 @@ export interface OutboxTurnNatsArguments {
   asleep: boolean | null;
   /** Before it reads, what is due is brought in; no such message is due before this time. NULL: nothing is brought in. */
   dueFrom: Date | null;
-  /** A poll tells of messages that are due later, and that this does not see. NULL: of all. */
+  /** A poll reports messages that are due later, and that this does not see. NULL: all. */
   laterFrom: string | null;
   /** The position, as in the table. */
   doneFrom: string;
@@ -1296,7 +1296,7 @@ export interface PeerStatusResult {
   epoch: bigint | null;
   /** When the name was taken last. */
   startedAt: Date | null;
-  /** The last holder ended in good order. False while a process runs. */
+  /** The last holder stopped cleanly. False while a process runs. */
   clean: boolean | null;
   /** The version of the program, in its own words. */
   version: string | null;

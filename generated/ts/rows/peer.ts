@@ -172,7 +172,7 @@ export interface PeerNameRow {
   name: string;
   /** The epoch: greater each time that the name is taken. */
   epoch: bigint;
-  /** The holder before ended in good order, or there was none. */
+  /** The previous holder stopped cleanly, or there was none. */
   clean: boolean;
   /** When the name was taken last. */
   started_at: Date;
@@ -414,7 +414,7 @@ export interface OwnNameResult {
   taken: boolean;
   /** The new epoch. */
   epoch: bigint | null;
-  /** Whether the holder before ended in good order. */
+  /** Whether the previous holder stopped cleanly. */
   wasClean: boolean | null;
 }
 
@@ -461,7 +461,7 @@ export interface KeepNameResult {
 export interface ReleaseNameArguments {
   /** The name. */
   name: string;
-  /** The peer ends in good order. */
+  /** The peer stops cleanly. */
   clean: boolean;
 }
 
@@ -1256,7 +1256,7 @@ export function storeFunctions(client: QueryClient) {
 
     /**
      * Has the present transaction's commit wait for the disk, whatever the default of the database is: a crash of Postgres must not
-     * lose what peers are told of. Postgres writes commits in their order, so what was committed before is on disk then, too.
+     * lose what peers are notified of. Postgres writes commits in their order, so what was committed before is on disk then, too.
      */
     async commitDurably(): Promise<CommitDurablyResult> {
       const { rows } = await client.query({

@@ -38,7 +38,7 @@ export interface QueuedMessageRow {
   headers: unknown;
   /** Its last failed attempts, as in `dead_letters`. NULL: none is known. */
   failures: unknown;
-  /** The number that its enqueue returned, if it was due later: it can still be cancelled by it. NULL: that is `id`. */
+  /** The id that its enqueue returned, if it was due later: it can still be cancelled by it. NULL: that is `id`. */
   first_id: bigint | null;
   /** Its unique key; NULL: it has none. */
   unique_key: string | null;
@@ -80,7 +80,7 @@ export interface FlowEndRow {
 export interface JobResultRow {
   /** The part of the table that it is in: the number of the day since 1970, modulo the number of segments. */
   segment: number;
-  /** The number that enqueue returned. */
+  /** The id that enqueue returned. */
   id: bigint;
   /** The role that enqueued it. */
   role: string;
@@ -851,7 +851,7 @@ export interface QueueFindResult {
   dueAt: Date | null;
   /** The worker that has it; NULL: none does. */
   worker: string | null;
-  /** The number that its enqueue returned, if that was another one; NULL: `id`. */
+  /** The id that its enqueue returned, if that was another one; NULL: `id`. */
   firstId: bigint | null;
 }
 

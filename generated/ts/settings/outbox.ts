@@ -71,13 +71,13 @@ export const outboxConstants = {
    */
   pageMessages: 2500,
   /**
-   * Maximum poll interval while a transaction is open that may have been told not to notify.
+   * Maximum poll interval while a transaction is open that may rely on no notification.
    *
    * Value: 1000 ms.
    */
   slowPollMs: 1000,
   /**
-   * Maximum time until a scheduled message is due.
+   * Maximum time until a message with `deliver_at` is due.
    *
    * Value: 3660 days.
    */
@@ -123,7 +123,7 @@ export const scheduleConstants = {
    */
   pageOccurrences: 100,
   /**
-   * The NOTIFY channel that tells of changed schedules.
+   * The NOTIFY channel for changed schedules.
    *
    * Value: "hawser_schedules".
    */

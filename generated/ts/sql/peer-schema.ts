@@ -290,7 +290,7 @@ COMMENT ON TABLE hawser_data.peers IS 'The names of peers, and of each the epoch
 no role can lock a row.';
 COMMENT ON COLUMN hawser_data.peers.name IS 'The peer''s name.';
 COMMENT ON COLUMN hawser_data.peers.epoch IS 'The epoch: greater each time that the name is taken.';
-COMMENT ON COLUMN hawser_data.peers.clean IS 'The holder before ended in good order, or there was none.';
+COMMENT ON COLUMN hawser_data.peers.clean IS 'The previous holder stopped cleanly, or there was none.';
 COMMENT ON COLUMN hawser_data.peers.started_at IS 'When the name was taken last.';
 COMMENT ON COLUMN hawser_data.peers.token IS 'The token of the process that took the name last. If that process lost the answer, it finds its token here, and knows
 that the epoch is its own. NULL: the epoch was raised without taking the name.';
@@ -931,7 +931,7 @@ BEGIN
 END
 $function$;
 COMMENT ON FUNCTION hawser.commit_durably() IS 'Has the present transaction''s commit wait for the disk, whatever the default of the database is: a crash of Postgres must not
-lose what peers are told of. Postgres writes commits in their order, so what was committed before is on disk then, too.';
+lose what peers are notified of. Postgres writes commits in their order, so what was committed before is on disk then, too.';
 
 CREATE OR REPLACE FUNCTION hawser.end_ownership(
   p_name text,

@@ -76,7 +76,7 @@ COMMENT ON COLUMN hawser_data.queue.enqueued_at IS 'When it was enqueued.';
 COMMENT ON COLUMN hawser_data.queue.payload IS 'The payload.';
 COMMENT ON COLUMN hawser_data.queue.headers IS 'The headers: [[name, value], ...], without those of the key and of the origin; NULL: none.';
 COMMENT ON COLUMN hawser_data.queue.failures IS 'Its last failed attempts, as in \`dead_letters\`. NULL: none is known.';
-COMMENT ON COLUMN hawser_data.queue.first_id IS 'The number that its enqueue returned, if it was due later: it can still be cancelled by it. NULL: that is \`id\`.';
+COMMENT ON COLUMN hawser_data.queue.first_id IS 'The id that its enqueue returned, if it was due later: it can still be cancelled by it. NULL: that is \`id\`.';
 COMMENT ON COLUMN hawser_data.queue.unique_key IS 'Its unique key; NULL: it has none.';
 COMMENT ON COLUMN hawser_data.queue.awaited_as IS 'The number by which others come after it; NULL: none does.';
 COMMENT ON COLUMN hawser_data.queue.keep_ms IS 'How long its result is kept after its end, in milliseconds. NULL: nothing of it is kept.';
@@ -144,7 +144,7 @@ CREATE TABLE hawser_data.results_11 PARTITION OF hawser_data.results FOR VALUES 
 COMMENT ON TABLE hawser_data.results IS 'What became of messages whose results are kept. The transaction writes it that ends the message. There is a segment for each day in
 UTC, which holds what expires on it, and is truncated when the day is over.';
 COMMENT ON COLUMN hawser_data.results.segment IS 'The part of the table that it is in: the number of the day since 1970, modulo the number of segments.';
-COMMENT ON COLUMN hawser_data.results.id IS 'The number that enqueue returned.';
+COMMENT ON COLUMN hawser_data.results.id IS 'The id that enqueue returned.';
 COMMENT ON COLUMN hawser_data.results.role IS 'The role that enqueued it.';
 COMMENT ON COLUMN hawser_data.results.topic IS 'The topic.';
 COMMENT ON COLUMN hawser_data.results.state IS '\`done\`, \`dead\` or \`cancelled\`.';

@@ -11,7 +11,7 @@ BEGIN
   IF pg_is_in_recovery() OR current_setting('transaction_read_only')::boolean THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('replica'),
-      MESSAGE = format('nats_seek_stream: %s', CASE WHEN pg_is_in_recovery() THEN 'this server is a replica' ELSE 'the transaction is read-only' END),
+      MESSAGE = format('nats_seek_stream: %s', CASE WHEN pg_is_in_recovery() THEN 'this server is a standby' ELSE 'the transaction is read-only' END),
       HINT = (SELECT e.remedy FROM hawser.error_codes() AS e WHERE e.code = 'replica');
   END IF;
   FOR v_present IN SELECT h.* FROM hawser.lock_handlers('stream', p_name) AS h LOOP

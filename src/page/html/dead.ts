@@ -229,7 +229,7 @@ export function jobList(jobs: readonly Job[], { prefix }: FormContext): Html {
     return html`<p>This process has not retried or discarded dead letters since it was started.</p>`;
   return table("Retries and discards, the newest first", jobs, [
     {
-      head: "Job",
+      head: "Retry or discard",
       cell: ({ id, action }) =>
         html`<a href="${prefix}/jobs/${id}">${action === "retry" ? "Retry" : "Discard"} ${id}</a>`,
     },
@@ -259,7 +259,7 @@ export function oneJob(job: Job, { prefix, token }: FormContext): Html {
     retry:
       "A retry is not undone: retried messages are on their way to their handlers. Dead letters of subscriptions stay listed until their function has succeeded.",
     discard:
-      "Discarded dead letters are deleted. Stopping the job before it begins, or between batches, keeps the rest.",
+      "Discarded dead letters are deleted. Stopping a discard before it begins, or between batches, keeps the rest.",
   };
   return html`<p role="status">State: <strong class="${state === "failed" ? "error" : ""}">${state}</strong>${state === "waiting" ? `; it begins at most ${undoMs / 1_000} seconds after it was asked for` : ""}.</p>
 <p>${bar} ${seen} of ${countText(expected).toLowerCase()}${lastId === undefined ? "" : `, the last one ${lastId}`}</p>

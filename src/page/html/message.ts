@@ -47,7 +47,7 @@ interface Shown {
 /** Form and result of the search for a message. @param searched empty: nothing was asked for */
 export function messagePage(shown: Shown, searched: readonly SearchedStep[]): Html {
   const { prefix, id } = shown;
-  return html`<form method="get" action="${prefix}/message"><p><label for="id">Message id, number, or channel/epoch/number</label>
+  return html`<form method="get" action="${prefix}/message"><p><label for="id">Message id, or channel/epoch/number</label>
 <input id="id" name="id" value="${id}" autocomplete="off" required> <button type="submit">Find</button></p></form>
 ${searched.length === 0 ? "" : html`${summary(searched)}${sections.map((each) => sectionOf(each, searched, shown))}`}`;
 }
@@ -94,7 +94,7 @@ function placeText(found: FoundMessage, shown: Shown): Html {
           ? html`held until ${plural(found.heldFor, "message")} before it ${found.heldFor === 1 ? "has" : "have"} been handled`
           : html`due ${time(found.dueAt, now)}`
       }.
-Then it gets another number; for a peer it is still found by this one.`;
+Then it gets another id; for a peer it is still found by this one.`;
     case "outbox":
       return html`${inOutbox(found, shown)}${more(found, shown)}`;
     case "queued":

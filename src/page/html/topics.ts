@@ -34,7 +34,7 @@ ${table("Actions on topics, in all processes", topics, [
 
 /** Asks which messages of a topic are to be cancelled. */
 export function confirmCancel(topic: string, { prefix, token }: FormContext): Html {
-  return html`<p>Messages of the topic ${short(topic)} that wait will be deleted, with payload, and those that run are told to end. This
+  return html`<p>Messages of the topic ${short(topic)} that wait will be deleted, with payload, and the signals of those that run are aborted. This
 cannot be undone. Only messages of roles that this login may act as are cancelled.</p>
 <form method="post" action="${prefix}/topics/cancel">${hiddenFields({ topic, confirm: "yes", token })}
 <p><span class="field"><label for="f-key">Key</label> <input id="f-key" name="typed-key" autocomplete="off" placeholder="any"></span>
@@ -47,5 +47,5 @@ cannot be undone. Only messages of roles that this login may act as are cancelle
 export function cancelledText(topic: string, counts: Readonly<Record<string, number>>, hasMore: boolean): Html {
   const { cancelled = 0, cancelling = 0 } = counts;
   const more = hasMore ? ` There are more: one form cancels at most ${cancelledByForm}.` : "";
-  return html`<p role="status">${plural(cancelled, "message")} of the topic ${short(topic)} cancelled; ${cancelling} that run were told to end.${more}</p>`;
+  return html`<p role="status">${plural(cancelled, "message")} of the topic ${short(topic)} cancelled; ${cancelling} run, and their signals are aborted.${more}</p>`;
 }

@@ -103,7 +103,7 @@ export interface Message<Value = AnyJson> extends Content<Value> {
   readonly id: string | undefined;
   /**
    * Id of the message that this one answers, if it is a {@link reply}: the `messageId` that was given to `send` or
-   * `enqueue`, or the number that `enqueue` returned for a message without `deliverAt`, in decimal. It is the header
+   * `enqueue`, or the id that `enqueue` returned for a message without `deliverAt`, in decimal. It is the header
    * `correlation-id`, which any sender can set. Undefined otherwise.
    */
   readonly correlationId: string | undefined;
@@ -395,7 +395,7 @@ export class MessageView implements TransactionalMessage {
     return this.headers.get(protocolConstants.correlationIdHeader);
   }
 
-  /** Id that the sender knows: its `messageId`, or the number that `enqueue` returned. */
+  /** Id that the sender knows: its `messageId`, or the id that `enqueue` returned. */
   get #sentId(): string | undefined {
     const { id, pairs } = this;
     if (!this.#isOfQueue) return pairs && headerValue(pairs, protocolConstants.messageIdHeader);

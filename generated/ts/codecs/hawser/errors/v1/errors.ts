@@ -21,7 +21,7 @@ export enum ErrorCode {
   SELF_TOPIC = 3,
   /** INTERNAL_TOPIC - Topics that begin with __# are reserved. */
   INTERNAL_TOPIC = 4,
-  /** NO_LISTENER - No listener of the topic has ever been met. */
+  /** NO_LISTENER - No listener of the topic has ever been found. */
   NO_LISTENER = 5,
   /** BIND_FAILED - The listen address could not be bound. */
   BIND_FAILED = 6,
@@ -64,7 +64,7 @@ export enum ErrorCode {
   NOT_SUPPORTED = 23,
   /** HANDLER_FAILED - The message's handler threw, took longer than timeoutMs, or ended the transaction that it was given. */
   HANDLER_FAILED = 24,
-  /** UNSUBSCRIBED - The listener does not subscribe to the message's topic any more. */
+  /** UNSUBSCRIBED - The listener does not serve the message's topic any more. */
   UNSUBSCRIBED = 25,
   /** ABORTED - The caller's signal ended the wait. The message itself may still arrive. */
   ABORTED = 26,
@@ -144,7 +144,7 @@ export enum ErrorCode {
    * still in use.
    */
   NAME_OCCUPIED = 58,
-  /** REPLICA - This Postgres is a replica, or the transaction is read-only: subscriptions are changed on the primary. */
+  /** REPLICA - This Postgres is a standby, or the transaction is read-only: subscriptions are changed on the primary. */
   REPLICA = 59,
   /**
    * FUNCTION_SIGNATURE - The function that is to be subscribed, or to answer, has arguments or a result that are not accepted, or is no

@@ -57,7 +57,7 @@ export enum ErrorCode {
   INTERNAL_TOPIC = 4,
 
   /**
-   * No listener of the topic has ever been met.
+   * No listener of the topic has ever been found.
    *
    * @generated from enum value: ERROR_CODE_NO_LISTENER = 5;
    */
@@ -198,7 +198,7 @@ export enum ErrorCode {
   HANDLER_FAILED = 24,
 
   /**
-   * The listener does not subscribe to the message's topic any more.
+   * The listener does not serve the message's topic any more.
    *
    * @generated from enum value: ERROR_CODE_UNSUBSCRIBED = 25;
    */
@@ -440,7 +440,7 @@ export enum ErrorCode {
   NAME_OCCUPIED = 58,
 
   /**
-   * This Postgres is a replica, or the transaction is read-only: subscriptions are changed on the primary.
+   * This Postgres is a standby, or the transaction is read-only: subscriptions are changed on the primary.
    *
    * @generated from enum value: ERROR_CODE_REPLICA = 59;
    */
