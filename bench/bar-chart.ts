@@ -1,8 +1,6 @@
-/**
- * A bar chart as SVG: groups of bars, each with its value and how far its runs reach. It brings its own background, dark
- * where the reader's system is, so that it can be read wherever it is shown.
- */
+/** A bar chart as SVG: groups of bars, each with its value and how far its runs reach. */
 import { formatValue } from "./report.js";
+import { svgOf, text } from "./svg.js";
 
 /** A bar chart, with one unit for all bars. */
 export interface BarChart {
@@ -76,19 +74,14 @@ export function barChartSvg({ title, unit, better, scale: kind, groups }: BarCha
     text(x(tick), y + 18, formatTick(tick), "tick", "middle"),
   ]);
   const axis = `${unit}, ${better} is better${kind === "logarithmic" ? "; logarithmic axis" : ""}`;
-  return [
-    `<svg xmlns="http://www.w3.org/2000/svg" width="${width}" height="${height}" viewBox="0 0 ${width} ${height}" role="img" aria-labelledby="title description">`,
-    `<title id="title">${escaped(title)}</title>`,
-    `<desc id="description">${escaped(inWords(groups, unit))}</desc>`,
-    `<style>${style}</style>`,
-    `<rect class="card" x="0.5" y="0.5" width="${width - 1}" height="${height - 1}" rx="8"/>`,
-    text(margin, 30, title, "title"),
-    ...grid,
-    ...drawn,
-    text(barsLeft, y + 38, axis, "unit"),
-    "</svg>",
-    "",
-  ].join("\n");
+  return svgOf({
+    title,
+    inWords: inWords(groups, unit),
+    width,
+    height,
+    style,
+    body: [...grid, ...drawn, text(barsLeft, y + 38, axis, "unit")],
+  });
 }
 
 function barOf({ label, median, min, max, ours }: Bar, top: number, x: (value: number) => string): string[] {
@@ -114,20 +107,11 @@ function inWords(groups: readonly BarGroup[], unit: string): string {
     .concat(`. Medians in ${unit}; thin lines reach from the least to the greatest run.`);
 }
 
-function text(x: number | string, y: number | string, content: string, className?: string, anchor?: string): string {
-  const attributes = `${className === undefined ? "" : ` class="${className}"`}${anchor === undefined ? "" : ` text-anchor="${anchor}"`}`;
-  return `<text x="${x}" y="${y}"${attributes}>${escaped(content)}</text>`;
-}
-
 /** 20,000,000 as 20 M. */
 function formatTick(value: number): string {
   if (value >= 1e6) return `${formatValue(value / 1e6)} M`;
   if (value >= 1e4) return `${formatValue(value / 1e3)} k`;
   return value.toLocaleString("en-US", { maximumSignificantDigits: 3 });
-}
-
-function escaped(content: string): string {
-  return content.replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;");
 }
 
 /** A scale from 0 to 1. */

@@ -8,7 +8,8 @@ import { execFileSync } from "node:child_process";
 import { setMaxListeners } from "node:events";
 import { existsSync, readFileSync, writeFileSync } from "node:fs";
 import { constants } from "node:os";
-import { pathToFileURL } from "node:url";
+import { fileURLToPath, pathToFileURL } from "node:url";
+import { writePictures } from "../scripts/pictures/files.js";
 import { awaitStopRequest } from "../src/cli/long-running.js";
 import { exitStatusOf, HawserError } from "../src/errors/index.js";
 import { type BenchCommand, helpText, parseCommand } from "./arguments.js";
@@ -61,6 +62,7 @@ async function runBench(args: readonly string[]): Promise<number> {
 function writePages(record: BenchRecord): void {
   writeResults(resultsDirectory, record, suites);
   for (const page of pagesWithRatios) writeFileSync(page, withRatios(readFileSync(page, "utf8"), record));
+  writePictures(fileURLToPath(new URL("..", import.meta.url)));
 }
 
 /** Checks files, checkouts and baselines before the first run, which may take minutes. @throws HawserError `invalid_argument` */

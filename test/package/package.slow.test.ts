@@ -121,7 +121,7 @@ it("the package holds what it should, and nothing else", () => {
     "NOTICE",
     "CHANGELOG.md",
     "SECURITY.md",
-    "docs/architecture.svg",
+    "docs/pictures/overview.svg",
     "dist/src/peer/index.js",
     "dist/src/peer/index.d.ts",
     "proto/wire/hawser/peer/v1/frames.proto",

@@ -53,7 +53,7 @@ it.each([
   { look: "dark", scheme: "dark", width: 1_200, height: 840 },
   { look: "narrow", scheme: "light", width: 400, height: 800 },
 ] as const)(
-  "the overview, the dead letters and one of them fit into a $look window",
+  "the overview, the dead letters, one of them and the topics fit into a $look window",
   async ({ look, scheme, width, height }) => {
     await shop.failOrders();
     await using tab = await browser.tab(origin, { scheme, width, height });
@@ -75,6 +75,10 @@ it.each([
     await tab.click("Show the payload");
     await tab.value("scrollTo(0, 0)");
     await shoot("letter");
+    await shop.world.client.query("SELECT hawser.pause_topic('letters'), hawser.limit_topic('mail', rate => '100/s')");
+    await tab.open("/topics?paused=1");
+    expect(await tab.text()).toContain("100/s");
+    await shoot("topics");
     expect(tab.problems).toEqual([]);
   },
 );
