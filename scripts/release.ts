@@ -6,19 +6,20 @@ import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
+import { readHome } from "./home.js";
 
 const usage = `Usage: npm run release -- VERSION [--dry-run [--skip-ci] | --publish]
 
 Makes a release of the last commit, in a clone: sets the version, closes the changelog and freezes the migration, in a
-commit with a tag; runs .ci/run; makes the package, its SBOM, the image and the chart. The last step pushes the commit and
-the tag. Then .github/workflows/release.yml makes all of it again, and publishes it.
+commit with a tag; runs .ci/run; makes docs, package, SBOM, image and chart. The last step pushes the commit and the
+tag. Then .github/workflows/release.yml makes all of it again, and publishes it.
 
   --dry-run  all but the last step; says what would be published where, and what this machine lacks
   --skip-ci  without .ci/run, which takes an hour; for a dry run
   --publish  for the workflow: makes and publishes what the tag of VERSION has
 
-GITHUB_REPOSITORY=OWNER/NAME is the home of the project, which the addresses in the package, of the image and of the
-chart follow. GitHub sets it in a workflow. Default: OWNER/hawser, but none with --publish`;
+GITHUB_REPOSITORY=OWNER/NAME is the home of the project, which the addresses in the package, of the image, of the chart
+and of the docs follow. GitHub sets it in a workflow. Default: OWNER/hawser, but none with --publish`;
 
 /** Files that name the version, beside those that `npm version` writes. */
 const filesWithVersion = ["deploy/chart/Chart.yaml", "examples/service/package.json", "examples/typed/package.json"];
@@ -32,6 +33,8 @@ interface Settings {
   readonly home: string;
   /** Address of the image without its tag. */
   readonly image: string;
+  /** URL of the documentation, such as `https://OWNER.github.io/NAME/`. */
+  readonly site: string;
 }
 
 /** Part of a release that is published by itself, with its command lines in the clone. */
@@ -61,19 +64,18 @@ function readSettings(): Settings | "help" {
   if (!/^\d+\.\d+\.\d+$/.test(version)) throw new Error(`"${version}" is not a version such as 0.2.0.`);
   if (isDry && isPublished) throw new Error("--dry-run and --publish exclude each other.");
   if (skipsCi && !isDry) throw new Error("--skip-ci is only for --dry-run.");
-  const repository = process.env["GITHUB_REPOSITORY"] ?? (isPublished ? "" : "OWNER/hawser");
-  if (!/^[\w.-]+\/[\w.-]+$/.test(repository)) {
-    throw new Error(`GITHUB_REPOSITORY is "${repository}"; it must be OWNER/NAME.`);
-  }
-  const home = `https://github.com/${repository}`;
-  // Registries of images know only small letters.
-  return { version, isDry, isPublished, skipsCi, home, image: `ghcr.io/${repository.toLowerCase()}` };
+  const { owner, name, url } = readHome(isPublished ? "" : undefined);
+  // Registries of images and names of hosts know only small letters.
+  const image = `ghcr.io/${owner}/${name}`.toLowerCase();
+  const site = `https://${owner.toLowerCase()}.github.io/${name}/`;
+  return { version, isDry, isPublished, skipsCi, home: url, image, site };
 }
 
 /** In the order of publishing: last is what a second attempt cannot publish again. */
-function productsOf({ version, home, image }: Settings): Product[] {
+function productsOf({ version, home, image, site }: Settings): Product[] {
   const tarball = `hawser-${version}.tgz`;
   const charts = image.replace(/[^/]+$/, "charts");
+  const commit = `git -c user.name=release -c user.email=release@localhost commit --quiet --message v${version}`;
   const label = `org.opencontainers.image.source=${home}`;
   return [
     {
@@ -89,6 +91,14 @@ function productsOf({ version, home, image }: Settings): Product[] {
       needs: "helm version",
       make: "helm package deploy/chart --destination chart",
       publish: `helm push chart/${tarball} oci://${charts}`,
+    },
+    {
+      name: "docs",
+      address: site,
+      needs: "gh --version",
+      publish:
+        `gh auth setup-git && cd dist-docs/site && touch .nojekyll && git init --quiet --initial-branch gh-pages && ` +
+        `git add --all && ${commit} && git push --force ${home}.git gh-pages`,
     },
     {
       name: "package",
@@ -159,7 +169,7 @@ function makePackage({ version, home, image }: Settings): void {
 }
 
 function release(settings: Settings): void {
-  const { version, isDry, isPublished, skipsCi, home } = settings;
+  const { version, isDry, isPublished, skipsCi } = settings;
   checkCheckout(settings);
   const origin = isDry || isPublished ? "origin" : git("remote", "get-url", "origin");
   const products = productsOf(settings);
@@ -178,6 +188,8 @@ function release(settings: Settings): void {
     // Behind .ci/run, which compares the spec with that of the last tag.
     run(`git tag v${version}`);
   }
+  // Before the package, which leaves the clone without the dependencies of development.
+  run(`npm run docs -- --base ${new URL(settings.site).pathname}`);
   makePackage(settings);
   for (const product of products) {
     if (product.make !== undefined && !lacking.includes(product)) run(product.make);
@@ -192,7 +204,7 @@ function release(settings: Settings): void {
     console.log(`\nA dry run: nothing has left this machine. The release is in ${clone}.\n`);
     console.log(`The last step would be: ${push}\nFor the tag, the workflow would publish:`);
     for (const { name, address, publish } of products) console.log(`\n  ${name}: ${address}\n    ${publish}`);
-    console.log(`\n  docs: ${home}/tree/v${version}/docs, and in the package\n`);
+    console.log();
     for (const { name, needs } of lacking) console.log(`This machine lacks a program for the ${name}: ${needs} fails.`);
   }
   rmSync(isDry ? "node_modules" : join(clone, ".."), { recursive: true, force: true });
