@@ -210,6 +210,7 @@ it("loses no waiter, keeps the order of a party and the rule, and passes over no
       const running: Caller[] = [];
       const waiting: Caller[] = [];
       const left = new Set<Caller>();
+      const broken: unknown[] = [];
       /** Permits that others got since a party without permits began to wait. */
       const passed = new Map<string, Map<string, number>>();
       const heldBy = (party: string): number => running.filter((each) => each.party === party).length;
@@ -235,10 +236,13 @@ it("loses no waiter, keeps the order of a party and the rule, and passes over no
         if (each.do === "acquire") {
           const caller = { party: each.party, leave: new AbortController() };
           waiting.push(caller);
-          void semaphore.acquire(1, caller.leave.signal, caller.party).then(
-            () => served(caller),
-            () => left.add(caller),
-          );
+          void semaphore
+            .acquire(1, caller.leave.signal, caller.party)
+            .then(
+              () => served(caller),
+              () => left.add(caller),
+            )
+            .catch((error: unknown) => broken.push(error));
         } else if (each.do === "release" && running.length > 0) {
           semaphore.release(1, running.splice(each.which % running.length, 1)[0]!.party);
         } else if (each.do === "abort" && waiting.length > 0) {
@@ -246,8 +250,10 @@ it("loses no waiter, keeps the order of a party and the rule, and passes over no
           caller!.leave.abort();
           await setImmediate();
           expect(left.has(caller!)).toBe(true);
+          if (!waiting.some(({ party }) => party === caller!.party)) passed.delete(caller!.party);
         }
         await setImmediate();
+        expect(broken).toEqual([]);
         expect(semaphore.acquired).toBe(running.length);
         for (const party of "abcd") {
           expect(semaphore.acquiredBy(party)).toBe(heldBy(party));
@@ -260,7 +266,7 @@ it("loses no waiter, keeps the order of a party and the rule, and passes over no
         semaphore.release(1, running.shift()!.party);
         await setImmediate();
       }
-      expect(waiting).toEqual([]);
+      expect([waiting, broken]).toEqual([[], []]);
     }),
   );
 });
