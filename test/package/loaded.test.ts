@@ -34,6 +34,7 @@ describe("hawser", () => {
     const { folders, files, packages } = await loadedBy("peer/index.js");
     expect(folders.filter((folder) => !folder.startsWith("generated/"))).toEqual([
       "channel",
+      "enqueue",
       "errors",
       "monitor",
       "peer",
