@@ -169,7 +169,7 @@ function checked(
   if (options.all !== undefined && typeof options.all !== "boolean")
     throw invalidArgument(`all ${String(options.all)}: must be true or false`);
   checkPriority(options);
-  if (keepMs !== null) refuse(columnChecks.outbox_later.keep_ms(keepMs));
+  if (keepMs !== null) refuse(columnChecks.outbox_later.keep_ms(keepMs), "keepMs");
   if (keepMs !== null && options.all === true)
     throw invalidArgument(
       `keepMs ${keepMs}: does not go with all, whose listeners would each have a result; leave out one of the two`,

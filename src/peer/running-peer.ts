@@ -18,7 +18,7 @@ import { checkTlsRuntime } from "../transport/index.js";
 import { parseAddress } from "../wire/index.js";
 import { type PeerContext, type PeerLimits, SecretCache } from "./core/context.js";
 import type { PeerCounters } from "./core/counters.js";
-import type { Membership } from "./core/handling-settings.js";
+import { defaultTakeoverMs, type Membership } from "./core/handling-settings.js";
 import type { CheckedOptions } from "./core/options.js";
 import type { StatusReporter } from "./core/status.js";
 import { DeadLetterRetention } from "./membership/dead-letter-retention.js";
@@ -32,8 +32,6 @@ import { Sending } from "./sending/sending.js";
 const leaveMs = 1_000;
 /** Minimum of that reserved time, even if the deadline is shorter. */
 const leaveLeastMs = 500;
-/** A member of a group takes over from another member that is away this long, unless `takeoverMs` says otherwise. */
-const groupTakeoverMs = 15_000;
 
 export interface RunOptions {
   readonly options: CheckedOptions;
@@ -135,7 +133,7 @@ export class RunningPeer {
   #takeovers(context: PeerContext): OrphanWatch[] {
     const { group, takeoverMs } = this.membership;
     const { handlers } = this.#run;
-    const afterMs = takeoverMs ?? (group === undefined ? undefined : groupTakeoverMs);
+    const afterMs = takeoverMs ?? (group === undefined ? undefined : defaultTakeoverMs);
     if (afterMs === undefined) return [];
     const watched = {
       afterMs,

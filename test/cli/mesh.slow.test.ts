@@ -67,7 +67,7 @@ describe("the commands that look at the mesh", () => {
     ]);
     const { stdout } = await text("topics");
     expect(stdout.split("\n").map((line) => line.split(/ {2,}/))).toEqual([
-      ["TOPIC", "LISTENER", "ADDRESS", "STATE", "PAUSED SINCE", "BY", "LIMITS"],
+      ["TOPIC", "LISTENER", "ADDRESS", "STATE", "PAUSED SINCE", "BY", "LIMITS", "RESULTS KEPT"],
       ["audit", "audit-1", audit.localAddress, "away", "durable"],
       ["orders", "by-hand", "10.0.0.1:1", "away"],
       ["news", "orders-1", address, "running", "subscribed"],

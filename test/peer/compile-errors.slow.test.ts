@@ -21,6 +21,7 @@ const mistakes: readonly (readonly [call: string, says: RegExp])[] = [
   ['shop.send("order-place", { id: 17 })', /"order-place"' is not assignable to parameter of type '.*'order-placed'/],
   ['shop.send("order-placed", { id: "17" })', /'string' is not assignable to type 'number'/],
   ['peer.send("a", { id: 17n })', /'bigint' is not assignable to type '"JSON cannot carry this"'/],
+  ['peer.handle("a", ({ json }) => json())', /'this' context of type 'void' is not assignable/],
   ["new Peer<{ a: { at: Date } }>({ name: 'a' })", /JSON cannot carry this/],
 ];
 

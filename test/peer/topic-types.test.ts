@@ -42,7 +42,7 @@ it("a map of topics types what is sent and handled", () => {
     peer.send("text", "a text"),
     peer.send(placed, { id: 17 }),
     peer.handle("order-placed", (message) => message.json().lines[0]!.sku),
-    peer.handle("order-placed", { transactional: true }, ({ client, json }) => client.query("", [json().id])),
+    peer.handle("order-placed", { transactional: true }, (message) => message.client.query("", [message.json().id])),
     peer.handleBatch("order-placed", {}, ([message]) => message!.json().id),
     peer.respond("order-placed", (request) => ({ id: request.json().id })),
     peer

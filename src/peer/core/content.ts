@@ -10,14 +10,14 @@ export interface Content<Value = AnyJson> {
    */
   readonly payload: Uint8Array;
   /** Payload as text. Invalid UTF-8 sequences become U+FFFD. */
-  text(): string;
+  text(this: Content<Value>): string;
   /**
    * Payload as parsed JSON.
    *
    * @throws HawserError `invalid_message` if the payload is not JSON; a handler that does not catch it makes the
    * message a dead letter at once
    */
-  json<T = Exclude<Value, string | Uint8Array>>(): T;
+  json<T = Exclude<Value, string | Uint8Array>>(this: Content<Value>): T;
 }
 
 /** Headers of a received message, as an iterable of names and values in their order. A name can occur several times. */

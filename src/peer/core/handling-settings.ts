@@ -19,11 +19,14 @@ export interface BatchHandling {
   ): unknown;
 }
 
+/** Time after which others take over the channels of an absent member of a group, and the enqueued messages of any peer. */
+export const defaultTakeoverMs = 15_000;
+
 /** Role of a peer among the listeners of its topics. It is the same for all topics of a peer. */
 export interface Membership {
   /** Undefined if the peer is not a member of a group. */
   readonly group: string | undefined;
-  /** Undefined for the default: 15 seconds within a group, no takeover outside of groups. */
+  /** Undefined for the default: {@link defaultTakeoverMs} within a group, no takeover outside of groups. */
   readonly takeoverMs: number | undefined;
 }
 

@@ -25,6 +25,7 @@ import { Backoff, DeadlineTimer, Waiters } from "../../runtime/index.js";
 import { drainBytes, type HandledMessage, type QueueRow, type TakenRow } from "../../store/index.js";
 import type { PeerContext } from "../core/context.js";
 import { marked } from "../core/handler-result.js";
+import { defaultTakeoverMs } from "../core/handling-settings.js";
 import type { Source } from "../core/message.js";
 import { polls } from "../core/polls.js";
 import { type SlicedWork, timeSliceMs } from "./dispatcher.js";
@@ -35,8 +36,6 @@ import type { Receiver } from "./receiver.js";
 import { TakePlan } from "./take-plan.js";
 import { TakeRoom } from "./take-room.js";
 
-/** Time after which others take over what a silent peer has. */
-const groupTakeoverMs = 15_000;
 /** Minimum number of beats of a worker within the time after which it counts as gone. */
 const beatsPerLease = 4;
 /** Time until messages are looked at again that others looked at, or whose key was another's. */
@@ -276,7 +275,7 @@ export class QueueLink implements HandledLink, LeaseEffects, SlicedWork {
     const { calls, handlers } = this.#receiver;
     this.#isOpening = true;
     const { group } = membership;
-    const leaseMs = Math.min(membership.takeoverMs ?? groupTakeoverMs, longestLeaseMs);
+    const leaseMs = Math.min(membership.takeoverMs ?? defaultTakeoverMs, longestLeaseMs);
     const { concurrency } = settings;
     const { topics } = handlers;
     const { queue } = store;
