@@ -157,6 +157,14 @@ describe("the backlog", () => {
     );
   });
 
+  it("reads no more than it counts, also of a role that uses thousands of priorities", async () => {
+    await client.query(
+      `SELECT hawser.enqueue('t', 'x'::text, priority => p) FROM generate_series(1, 1001) AS s (p), generate_series(1, 3)`,
+    );
+    const [row] = await inDatabase((each) => listPending(each, { maxRows: 100 }));
+    expect(row).toMatchObject({ count: 1_001, hasMore: true });
+  });
+
   it("is a part of what peers, topics and the outbox show", async () => {
     await listen("t", "listed");
     const worker = await TestWorker.open(client, { name: "one", topics: ["t", "u"] });

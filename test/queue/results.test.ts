@@ -256,7 +256,13 @@ describe("a topic that keeps results", () => {
   });
 
   it("keeps what has become of those that end before a worker takes them, or that become dead letters", async () => {
+    const running = await plain();
+    const before = await TestWorker.open(work);
+    await taken(before);
     await keep(5_000);
+    expect((await client.query("SELECT hawser.cancel($1) AS state", [running])).rows[0].state).toBe("cancelling");
+    await before.extend();
+    expect([await stateOf(running), await keptFor(running)]).toEqual(["cancelled", 5]);
     const ends = [await plain(), await plain(", deliver_at => now() + interval '1 hour'")];
     for (const id of ends) await client.query("SELECT hawser.cancel($1)", [id]);
     const filtered = [

@@ -785,7 +785,10 @@ export interface ReassignQueuedResult {
 
 /** Arguments of hawser.queue_backlog. */
 export interface QueueBacklogArguments {
-  /** Number of rows that are counted: each topic, recipient, role and priority gets an equal part, and at least 100. */
+  /**
+   * Number of rows that are counted: each topic, recipient, role and priority gets an equal part, and at least 100,
+   * or 1 if there are more than 1,000 of them.
+   */
   maxRows: number;
   /** Of which topics. Empty: of all, which may be many, as anybody who enqueues can make some. */
   topics: readonly string[];

@@ -2998,7 +2998,7 @@ BEGIN
   )
   -- Workers may have looked at those behind them, and left them because of them.
   SELECT array_agg(DISTINCT g.topic) FILTER (WHERE g.key IS NOT NULL), jsonb_agg(jsonb_build_array(g.role, g.topic, g.unique_key, coalesce(g.first_id, g.id), g.awaited_as)) FILTER (WHERE (g.unique_key IS NOT NULL OR g.awaited_as IS NOT NULL)),
-         jsonb_agg(jsonb_build_object('id', coalesce(g.first_id, g.id), 'role', g.role, 'topic', g.topic, 'keep_ms', coalesce(g.keep_ms, CASE WHEN NOT g.to_all THEN (SELECT s.keep_ms FROM hawser_data.topic_settings AS s WHERE s.topic = g.topic) END), 'enqueued_at', g.enqueued_at, 'attempts', g.attempts, 'worker', g.worker, 'progress', g.progress)) FILTER (WHERE g.keep_ms IS NOT NULL)
+         jsonb_agg(jsonb_build_object('id', coalesce(g.first_id, g.id), 'role', g.role, 'topic', g.topic, 'keep_ms', coalesce(g.keep_ms, CASE WHEN NOT g.to_all THEN (SELECT s.keep_ms FROM hawser_data.topic_settings AS s WHERE s.topic = g.topic) END), 'enqueued_at', g.enqueued_at, 'attempts', g.attempts, 'worker', g.worker, 'progress', g.progress)) FILTER (WHERE coalesce(g.keep_ms, CASE WHEN NOT g.to_all THEN (SELECT s.keep_ms FROM hawser_data.topic_settings AS s WHERE s.topic = g.topic) END) IS NOT NULL)
     INTO v_topics, v_marked, v_kept FROM gone AS g;
   v_done := hawser.end_marked(v_marked, false);
   IF v_kept IS NOT NULL THEN
@@ -3621,7 +3621,8 @@ BEGIN
      ) AS n
      WHERE p_topics = '{}' OR n.topic = p.topic
   ), part AS MATERIALIZED (
-    SELECT greatest(100, p_max_rows / greatest(1, count(*))) AS rows FROM places
+    -- Enqueuers choose priorities: with very many, the first row of each has to do.
+    SELECT greatest(CASE WHEN count(*) <= 1000 THEN 100 ELSE 1 END, p_max_rows / greatest(1, count(*))) AS rows FROM places
   ), counted AS MATERIALIZED (
     SELECT p.topic, p.recipient, k.worker, k.is_put_off, k.messages, k.bytes, k.oldest_at,
            sum(k.messages) OVER (PARTITION BY p.topic, p.recipient, p.role, p.id) < (SELECT t.rows FROM part AS t) AS is_complete

@@ -28,7 +28,8 @@ BEGIN
      ) AS n
      WHERE p_topics = '{}' OR n.topic = p.topic
   ), part AS MATERIALIZED (
-    SELECT greatest(100, p_max_rows / greatest(1, count(*))) AS rows FROM places
+    -- Enqueuers choose priorities: with very many, the first row of each has to do.
+    SELECT greatest(CASE WHEN count(*) <= 1000 THEN 100 ELSE 1 END, p_max_rows / greatest(1, count(*))) AS rows FROM places
   ), counted AS MATERIALIZED (
     SELECT p.topic, p.recipient, k.worker, k.is_put_off, k.messages, k.bytes, k.oldest_at,
            sum(k.messages) OVER (PARTITION BY p.topic, p.recipient, p.role, p.id) < (SELECT t.rows FROM part AS t) AS is_complete
