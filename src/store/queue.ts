@@ -401,9 +401,16 @@ export function resultsText(rows: readonly QueueRow[]): string {
 function takenRow(row: TakeResult): TakenRow | undefined {
   const { topic, recipient, role, id, key, payload, headers, attempts, isSuspect, isUnique, isKept, enqueuedAt } = row;
   if (payload === null) return undefined;
+  const { headers: pairs, fault } = checkedHeaders(headers);
+  // Without spreads, as for each message of the queue: they would make its object anew several times.
   return {
-    ...{ topic, recipient, role, id, payload },
-    ...checkedHeaders(headers),
+    topic,
+    recipient,
+    role,
+    id,
+    payload,
+    headers: pairs,
+    fault,
     key: key ?? undefined,
     failedAttempts: attempts ?? 0,
     isSuspect: isSuspect === true,

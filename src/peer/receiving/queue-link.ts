@@ -430,11 +430,19 @@ export class QueueLink implements HandledLink, LeaseEffects, SlicedWork {
     const { calls } = this.#receiver;
     plan.seen(looked);
     const messages = rows.map((row): QueuedMessage => {
-      const { topic, id, headers, enqueuedMs, payload } = row;
+      const { topic, recipient, role, id, key, headers, fault, enqueuedMs, payload } = row;
       const topicId = calls.topics.idOf(topic);
       calls.received(topicId, 1);
       return {
-        ...row,
+        topic,
+        recipient,
+        role,
+        id,
+        key,
+        fault,
+        failedAttempts: row.failedAttempts,
+        isSuspect: row.isSuspect,
+        isUnique: row.isUnique,
         topicId,
         position: { epoch: enqueuedMs, number: Number(id) },
         queueId: id,
