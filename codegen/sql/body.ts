@@ -42,7 +42,7 @@ const rowExpressions: Readonly<Record<string, (row: string) => string>> = {
   /** Element of the same argument, of a message of `outbox_later`. One that is held ends what holds it, too. */
   later_marks_of: (row) =>
     `jsonb_build_array(${row}.role, ${row}.destination, ${row}.unique_key, ${row}.id, CASE ${row}.kind WHEN 'held' THEN ${row}.id ELSE ${row}.awaited_as END)`,
-  /** How long the result of a message of the queue is kept: its own time goes before that of its topic. Copies for all have none. */
+  /** Time for which the result of a message of the queue is kept: its own, otherwise that of its topic. Copies for all have none. */
   keep_ms_of: keepMs,
   /** The same, of a message of `outbox_later`. */
   later_keep_ms: laterKeepMs,

@@ -1,6 +1,6 @@
 /**
- * What users write and ask in transactions of theirs, with any SQL client: messages for peers and for NATS, schedules,
- * what becomes of a message, and settings of topics. It needs no peer. Peers share its rules of payloads, headers and topics.
+ * Statements of users in their own transactions, with any SQL client: messages for peers and for NATS, schedules, the state of
+ * a message, and settings of topics. No peer is needed. Peers share the rules of payloads, headers and topics.
  */
 export {
   type AnyJson,

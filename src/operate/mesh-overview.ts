@@ -27,7 +27,7 @@ export interface TopicOverview {
   readonly pausedBy: string | null;
   /** Limits of the topic in all processes; null if it has none. */
   readonly limits: TopicLimits | null;
-  /** How long results of the topic are kept, in ms; null if only those are that were asked for by message. */
+  /** Time for which the results of the topic are kept, in ms; null if the topic keeps none. Messages can have times of their own. */
   readonly keepMs: number | null;
 }
 

@@ -3,7 +3,7 @@ export class Cancellation {
   #controller: AbortController | undefined = undefined;
   #reason: unknown = undefined;
 
-  /** True if somebody has taken the signal, and it is not aborted. */
+  /** True if a caller has read {@link signal}, and it is not aborted. */
   get isAwaited(): boolean {
     return this.#controller !== undefined && !this.#controller.signal.aborted;
   }

@@ -972,8 +972,8 @@ export function queueFunctions(client: QueryClient) {
     },
 
     /**
-     * Has the results of all messages of a topic kept that workers take, or that are cancelled, from the commit on. A time that a message
-     * was enqueued with goes before this one. Nobody can enqueue for all listeners of the topic meanwhile.
+     * Sets the time for which a topic keeps the results of messages that workers take, or that are cancelled, after the commit. The time of
+     * a message goes before it. The topic refuses messages for all listeners until the time is NULL again.
      */
     async keepResults(args: KeepResultsArguments): Promise<KeepResultsResult> {
       const { rows } = await client.query({

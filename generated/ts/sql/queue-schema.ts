@@ -1480,8 +1480,8 @@ BEGIN
 END;
 END
 $function$;
-COMMENT ON FUNCTION hawser.keep_results(text, integer) IS 'Has the results of all messages of a topic kept that workers take, or that are cancelled, from the commit on. A time that a message
-was enqueued with goes before this one. Nobody can enqueue for all listeners of the topic meanwhile.';
+COMMENT ON FUNCTION hawser.keep_results(text, integer) IS 'Sets the time for which a topic keeps the results of messages that workers take, or that are cancelled, after the commit. The time of
+a message goes before it. The topic refuses messages for all listeners until the time is NULL again.';
 
 CREATE OR REPLACE FUNCTION hawser.admit_starts(
   p_topic text,
