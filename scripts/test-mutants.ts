@@ -45,7 +45,7 @@ interface Outcome extends Mutant {
 class Tester {
   #child: Promise<ChildProcess> | undefined;
 
-  /** Resolves with undefined if there is no answer within the deadline. */
+  /** Resolves with undefined if there is no answer within the deadline; a process that ends has not passed. */
   async run(order: Order, deadlineMs: number): Promise<Answer | undefined> {
     this.#child ??= start();
     const child = await this.#child;
@@ -55,8 +55,9 @@ class Tester {
     try {
       return await Promise.race([
         once(child, "message", { signal }).then(([message]) => message as Answer),
-        once(child, "exit", { signal }).then(() => {
-          throw new Error("the process that runs the tests has ended; does `npm test` work?");
+        once(child, "exit", { signal }).then(([status, ended]): Answer => {
+          this.#child = undefined;
+          return { passed: false, failed: `the end of the process (${ended ?? `status ${status}`})`, tests: 0 };
         }),
         delay(deadlineMs, undefined, { signal }).then(() => this.stop()),
       ]);
