@@ -32,7 +32,7 @@ const { cancelMark } = queueConstants;
 const answerMs = statementLimits.statementTimeoutMs! + statementLimits.lockTimeoutMs!;
 
 /** Number of results that one statement can write: each has up to 64 KiB, and as text within JSON twice as much. */
-const keptAtOnce = 400;
+export const keptAtOnce = 400;
 
 /** Place and id of a row. */
 export interface QueueRow {

@@ -12,7 +12,7 @@ import { isServerError, type PreparedStatement, parameter } from "../postgres/in
 import { Semaphore, type TraceContext } from "../runtime/index.js";
 import type { Position } from "./channels.js";
 import { type Database, statementLimits } from "./database.js";
-import { type QueueRow, resultsText } from "./queue.js";
+import { keptAtOnce, type QueueRow, resultsText } from "./queue.js";
 import { isStoreFailure } from "./store-failure.js";
 import type { Transaction, UserQuery, WriterName } from "./transaction.js";
 
@@ -105,26 +105,27 @@ function isOfChannel(message: HandledMessage): message is HandledChannelMessage 
   return !isRow(message);
 }
 
-/** Statement that deletes rows of the queue, in a fixed order; none for no rows. */
+/** Statements that delete rows of the queue, in a fixed order; none for no rows. */
 function doneWith(rows: readonly HandledRow[]): readonly PreparedStatement[] {
-  const [row, ...others] = rows.toSorted((one, other) => (one.id < other.id ? -1 : 1));
-  if (row === undefined) return [];
-  const { topic, recipient, role, id } = row;
-  const all = [row, ...others];
-  const isKept = all.some(({ kept }) => kept !== undefined);
-  if (others.length === 0 && !isKept)
-    return [
-      {
-        text: "SELECT hawser.done($1, $2, $3, $4, true)",
-        values: [topic, recipient, role, String(id)],
-      },
-    ];
+  const ordered = rows.toSorted((one, other) => (one.id < other.id ? -1 : 1));
+  const atOnce = rows.some(({ kept }) => kept !== undefined) ? keptAtOnce : rows.length;
+  const statements: PreparedStatement[] = [];
+  for (let at = 0; at < ordered.length; at += atOnce) statements.push(doneTogether(ordered.slice(at, at + atOnce)));
+  return statements;
+}
+
+function doneTogether(rows: readonly HandledRow[]): PreparedStatement {
+  const isKept = rows.some(({ kept }) => kept !== undefined);
+  if (rows.length === 1 && !isKept) {
+    const { topic, recipient, role, id } = rows[0]!;
+    return { text: "SELECT hawser.done($1, $2, $3, $4, true)", values: [topic, recipient, role, String(id)] };
+  }
   const text = pg.escapeLiteral;
-  const array = (name: "topic" | "recipient" | "role"): string => `ARRAY[${all.map((each) => text(each[name]))}]`;
-  const ids = `'{${all.map(({ id }) => id)}}'`;
+  const array = (name: "topic" | "recipient" | "role"): string => `ARRAY[${rows.map((each) => text(each[name]))}]`;
+  const ids = `'{${rows.map(({ id }) => id)}}'`;
   const given = `${array("topic")}, ${array("recipient")}, ${array("role")}, ${ids}, true`;
-  if (isKept) return [{ text: `SELECT hawser.done_kept(${given}, ${text(resultsText(all))})` }];
-  return [{ text: `SELECT hawser.done_batch(${given})` }];
+  if (isKept) return { text: `SELECT hawser.done_kept(${given}, ${text(resultsText(rows))})` };
+  return { text: `SELECT hawser.done_batch(${given})` };
 }
 
 /** Statement that completes messages of a channel. */

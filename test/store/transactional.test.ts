@@ -3,9 +3,24 @@ import pg from "pg";
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
 import { openStore } from "../../src/peer-store/store.js";
 import type { DeadLetter, Lease, Position } from "../../src/store/index.js";
+import { TestWorker } from "../queue/support/test-worker.js";
 import { eventually } from "../support/eventually.js";
 import { startProxy } from "./support/proxy.js";
 import { takeOver, textMessages, type World, world } from "./support/world.js";
+
+/** Calls back for each write to the socket. A write that finds the socket busy is sent with the next one. */
+function onWrite(client: pg.ClientBase, called: (bytes: Buffer) => void): void {
+  const { stream } = (client as unknown as { readonly connection: { readonly stream: Socket } }).connection;
+  const [write, writeAll] = [stream._write.bind(stream), stream._writev!.bind(stream)];
+  stream._write = (chunk: Buffer, ...rest) => {
+    called(chunk);
+    write(chunk, ...rest);
+  };
+  stream._writev = (chunks, ...rest) => {
+    called(Buffer.concat(chunks.map(({ chunk }) => chunk as Buffer)));
+    writeAll(chunks, ...rest);
+  };
+}
 
 describe("a handler inside a transaction", () => {
   let w: World;
@@ -313,16 +328,7 @@ describe("a handler inside a transaction", () => {
     let isCounted = false;
     const handle = (number: number, statements: number) =>
       store.handleInTransaction(listener, [message(number)], async (client) => {
-        const { stream } = (client as unknown as { readonly connection: { readonly stream: Socket } }).connection;
-        // A write that finds the socket busy is sent with the next one.
-        for (const name of ["_write", "_writev"] as const) {
-          if (isCounted) break;
-          const write = stream[name]!.bind(stream) as (...given: unknown[]) => void;
-          stream[name] = (...given: unknown[]) => {
-            writes += 1;
-            write(...given);
-          };
-        }
+        if (!isCounted) onWrite(client, () => (writes += 1));
         isCounted = true;
         writes = 0;
         for (let nth = 0; nth < statements; nth += 1) await client.query("INSERT INTO effects VALUES ($1)", [nth]);
@@ -335,6 +341,25 @@ describe("a handler inside a transaction", () => {
       expect(await handle(number + 1, statements!)).toBe("committed");
       expect(writes).toBe(expected);
     }
+  });
+
+  it("writes 400 results of a batch with each call, as calls have a limit", async () => {
+    const count = 401;
+    await w.operator.query("SELECT hawser.keep_results('t', 60000)");
+    await w.operator.query("SELECT hawser.enqueue_batch('t', array_fill('x'::text, ARRAY[$1::int]))", [count]);
+    const taken = await (await TestWorker.open(w.operator)).take({ most: count });
+    const { server } = listener as unknown as { readonly server: string };
+    const messages = taken.map(({ topic, recipient, role, id }, nth) => {
+      return { topic, recipient, role, id, server, kept: { json: String(nth), durationMs: 1 } };
+    });
+    let written = "";
+    const outcome = await w.store.handleInTransaction(listener, messages, async (client) =>
+      onWrite(client, (bytes) => (written += bytes.toString())),
+    );
+    expect(outcome).toBe("committed");
+    expect(written.match(/done_kept\(/g)).toHaveLength(2);
+    const { rows } = await w.operator.query("SELECT count(DISTINCT result::text)::int FROM hawser_data.results");
+    expect(rows).toEqual([{ count }]);
   });
 
   it.each([
