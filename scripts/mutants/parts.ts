@@ -45,7 +45,7 @@ export const parts: readonly Part[] = [
           "forget-peer",
           "leases",
         ],
-        ...["mesh-secrets", "messages", "reassign", "subscription-dead-letters", "transactional"],
+        ...["mesh-secrets", "messages", "queue", "reassign", "subscription-dead-letters", "transactional"],
       ),
       [
         ...below("test/store", "migrate", "preparation", "refused-databases", "table-state"),
