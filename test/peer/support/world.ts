@@ -2,6 +2,9 @@
  * Fixtures of the tests of peers: a database of their own, an operator's session with it, and peers that record.
  */
 import pg from "pg";
+import { tables as outboxTables } from "../../../generated/ts/rows/outbox.js";
+import { tables as peerTables } from "../../../generated/ts/rows/peer.js";
+import { tables as queueTables } from "../../../generated/ts/rows/queue.js";
 import { peerSettingsDefaults } from "../../../generated/ts/settings/peer.js";
 import {
   type HandleOptions,
@@ -234,14 +237,22 @@ const endSessionsSql = `
   SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity
     WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend';`;
 
+/** Tables whose rows a database always has, and those of names, which are counted on. */
+const keptTables: readonly string[] = [
+  ...[peerTables.databaseSetting, peerTables.fence, peerTables.idCounter, peerTables.migration, peerTables.owner],
+  ...[outboxTables.outboxState, outboxTables.outboxTurn],
+];
+
 /**
  * Empties the tables, and removes what tests have made in the schema `public`. The schema itself stays: dropping one makes all
  * sessions plan all of their statements again.
  */
 const emptySql = `
-  ${["listeners", "routes", "channels", "topics", "cursors"].map(deleteSql).join("")}
-  ${["stored_messages", "marks", "parked_messages"].map(deleteSql).join("")}
-  ${["peers", "dead_letters", "mesh_secret", "outbox", "outbox_later", "queue", "cancellations", "unique_keys", "unique_locks", "flow_edges", "flow_ends", "results", "workers", "topic_settings", "topic_starts"].map(deleteSql).join("")}
+  ${[peerTables, outboxTables, queueTables]
+    .flatMap((tables): string[] => Object.values(tables))
+    .filter((table) => !keptTables.includes(table))
+    .map((table) => `DELETE FROM ${table};`)
+    .join("")}
   DO $$
   DECLARE
     made record;
@@ -252,10 +263,6 @@ const emptySql = `
     END LOOP;
   END
   $$`;
-
-function deleteSql(table: string): string {
-  return `DELETE FROM hawser_data.${table};`;
-}
 
 /** Makes a world. */
 export async function peerWorld(options: PeerWorldOptions = {}): Promise<PeerWorld> {
