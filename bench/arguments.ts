@@ -78,7 +78,7 @@ export function helpText(suites: readonly Suite[]): string {
     ]),
     "",
     "Options:",
-    "  --json FILE    Write the results to FILE too, as JSON",
+    "  --json FILE    Write the results to FILE too, as JSON. A run of all goes on behind what FILE has of this commit",
     "  --quick        Do little: shows that everything works; the numbers mean nothing",
     "  --against DIR  Let Hawser of another checkout, with its node_modules, take turns: the baseline `before`. It takes",
     "                 half as long again",

@@ -20,6 +20,7 @@ import {
   type BenchRecord,
   beforeName,
   canWriteReport,
+  readEarlier,
   readRecord,
   recordOf,
   reportOf,
@@ -92,14 +93,17 @@ async function measure(command: BenchCommand): Promise<number> {
     if (command.against !== undefined) await compile(folderUrl(command.against), request.signal);
     const outcomes: { suite: Suite; outcome: SuiteOutcome }[] = [];
     const failed: string[] = [];
-    for (const suite of suites.filter((each) => all || each === command.run)) {
+    const earlier = all && !command.quick ? earlierOf(command) : undefined;
+    const done = new Set(earlier?.suites.map(({ suite }) => suite));
+    if (done.size > 0) process.stderr.write(`Measured already, see ${command.jsonFile}: ${[...done].join(", ")}\n`);
+    for (const suite of suites.filter((each) => (all ? !done.has(each.name) : each === command.run))) {
       if (all) process.stderr.write(`${suite.name}\n`);
       try {
         const outcome = await outcomeOf(suite, command, request.signal);
         print(outcome, all ? suite.name : undefined);
         outcomes.push({ suite, outcome });
         // The whole record after each suite: a run of all takes long, and may be cut off.
-        writeJson(command, outcomes);
+        writeJson(command, outcomes, earlier);
       } catch (error) {
         if (!all || !(error instanceof BenchFailure) || request.signal.aborted) throw error;
         process.stderr.write(`bench: ${suite.name} was not measured: ${textOf(error)}\n`);
@@ -110,7 +114,7 @@ async function measure(command: BenchCommand): Promise<number> {
       const page = command.writeDocs ? "; the page was not written" : "";
       throw new BenchFailure(`${failed.join(", ")} could not be measured, see above${page}`);
     }
-    if (command.writeDocs) writePages(recordFor(command, outcomes));
+    if (command.writeDocs) writePages(recordFor(command, outcomes, earlier));
     return 0;
   } catch (error) {
     if (!request.signal.aborted) throw error;
@@ -123,16 +127,25 @@ async function measure(command: BenchCommand): Promise<number> {
 
 type Outcomes = readonly { readonly suite: Suite; readonly outcome: SuiteOutcome }[];
 
-function writeJson(command: BenchCommand, outcomes: Outcomes): void {
+function writeJson(command: BenchCommand, outcomes: Outcomes, earlier: BenchRecord | undefined): void {
   const { run, jsonFile } = command;
   if (jsonFile === undefined) return;
   const [{ suite, outcome } = undefined!] = outcomes;
-  writeReport(jsonFile, run === "all" ? recordFor(command, outcomes) : reportOf(suite.name, outcome.results));
+  writeReport(jsonFile, run === "all" ? recordFor(command, outcomes, earlier) : reportOf(suite.name, outcome.results));
 }
 
-function recordFor({ quick, against }: BenchCommand, outcomes: Outcomes): BenchRecord {
-  const before = against === undefined ? undefined : commitOf(folderUrl(against));
-  return recordOf(outcomes, { quick, commit: commitOf(thisCheckout), before });
+function recordFor(command: BenchCommand, outcomes: Outcomes, earlier: BenchRecord | undefined): BenchRecord {
+  return recordOf(outcomes, { quick: command.quick, ...commitsOf(command) }, earlier);
+}
+
+/** What an earlier run of all suites has measured of the same commits. */
+function earlierOf(command: BenchCommand): BenchRecord | undefined {
+  return command.jsonFile === undefined ? undefined : readEarlier(command.jsonFile, commitsOf(command));
+}
+
+function commitsOf({ against }: BenchCommand): Pick<BenchRecord, "commit" | "before"> {
+  const commit = commitOf(thisCheckout);
+  return against === undefined ? { commit } : { commit, before: commitOf(folderUrl(against)) };
 }
 
 /** Runs a suite; where two checkouts are compared, several times in turn. */

@@ -2,7 +2,7 @@
  * Output of results: tables for people, JSON for programs, the saved record of a run of all suites, and whether the targets
  * are met.
  */
-import { closeSync, openSync, readFileSync, writeFileSync } from "node:fs";
+import { closeSync, existsSync, openSync, readFileSync, writeFileSync } from "node:fs";
 import { availableParallelism, totalmem } from "node:os";
 import { HawserError } from "../src/errors/index.js";
 import { median, ratioOf, type Summary, summarize } from "./measure.js";
@@ -108,22 +108,39 @@ export interface SuiteRecord {
   readonly notes: readonly string[];
 }
 
-/** The record of outcomes that were just found. */
+/** The record of outcomes that were just found, behind those that were found `before` it was stopped. */
 export function recordOf(
   outcomes: readonly { readonly suite: Suite; readonly outcome: SuiteOutcome }[],
-  { quick, commit, before }: { readonly quick: boolean; readonly commit: string; readonly before?: string | undefined },
+  of: Pick<BenchRecord, "quick" | "commit" | "before">,
+  earlier?: BenchRecord,
 ): BenchRecord {
   return {
     date: new Date().toISOString().slice(0, 10),
-    quick,
+    ...of,
     node: process.version,
     cpus: availableParallelism(),
     memoryGiB: Math.round(totalmem() / 2 ** 30),
-    commit,
-    ...(before === undefined ? {} : { before }),
-    versions: [...new Set(outcomes.flatMap(({ outcome }) => outcome.servers))],
-    suites: outcomes.map(({ suite, outcome: { results, notes } }) => ({ suite: suite.name, results, notes })),
+    versions: [...new Set([...(earlier?.versions ?? []), ...outcomes.flatMap(({ outcome }) => outcome.servers)])],
+    suites: [
+      ...(earlier?.suites ?? []),
+      ...outcomes.map(({ suite, outcome: { results, notes } }) => ({ suite: suite.name, results, notes })),
+    ],
   };
+}
+
+/** The saved record, if it is of the same commits; undefined if there is none, or if a commit has changes beside it. */
+export function readEarlier(
+  file: string,
+  { commit, before }: Pick<BenchRecord, "commit" | "before">,
+): BenchRecord | undefined {
+  if (!existsSync(file) || `${commit} ${before}`.includes("-dirty")) return undefined;
+  try {
+    const earlier = readRecord(file);
+    const isSame = earlier.commit === commit && earlier.before === before && earlier.node === process.version;
+    return isSame ? earlier : undefined;
+  } catch {
+    return undefined;
+  }
 }
 
 /** Reads a saved one. @throws HawserError `invalid_argument` */

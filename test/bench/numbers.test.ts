@@ -7,7 +7,7 @@ import { pathToFileURL } from "node:url";
 import { describe, expect, it } from "vitest";
 import { type Contender, measureSideBySide, median, ratioOf } from "../../bench/measure.js";
 import { withRatios, writeResults } from "../../bench/page.js";
-import { readRecord, recordOf, verdictsOf } from "../../bench/report.js";
+import { readEarlier, readRecord, recordOf, verdictsOf } from "../../bench/report.js";
 import type { Measured, Suite, Target } from "../../bench/suite.js";
 import { temporaryDirectory } from "../support/temporary.js";
 
@@ -131,4 +131,23 @@ describe("the pages of results", () => {
     writeFileSync(file, JSON.stringify(recordWith(true)));
     expect(() => readRecord(file)).toThrow("it was made with --quick");
   });
+});
+
+it("a run of all suites goes on behind what it has saved of the same commits", () => {
+  const file = join(temporaryDirectory(), "results.json");
+  const of = { commit: "8f3c2a1" };
+  expect(readEarlier(file, of)).toBeUndefined();
+  for (const quick of [true, false]) {
+    writeFileSync(file, JSON.stringify(recordWith(quick)));
+    expect(readEarlier(file, of) === undefined).toBe(quick);
+  }
+  for (const other of [{ commit: "1234567" }, { ...of, before: "1234567" }, { commit: "8f3c2a1-dirty" }]) {
+    expect(readEarlier(file, other)).toBeUndefined();
+  }
+  const other = { suite: { ...suite, name: "other" }, outcome: { ...outcome, servers: ["nats-server 2.15.1"] } };
+  const { suites, versions } = recordOf([other], { quick: false, ...of }, readEarlier(file, of));
+  expect(suites.map((each) => each.suite)).toEqual([suite.name, "other"]);
+  expect(versions).toEqual(["Postgres 18.4", "nats-server 2.15.1"]);
+  writeFileSync(file, "");
+  expect(readEarlier(file, of)).toBeUndefined();
 });
