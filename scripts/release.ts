@@ -15,7 +15,7 @@ commit with a tag; runs .ci/run; makes docs, package, SBOM, image and chart. The
 tag. Then .github/workflows/release.yml makes all of it again, and publishes it.
 
   --dry-run  all but the last step; says what would be published where, and what this machine lacks
-  --skip-ci  without .ci/run, which takes an hour; for a dry run
+  --skip-ci  without .ci/run, which takes half an hour; for a dry run
   --publish  for the workflow: makes and publishes what the tag of VERSION has
 
 GITHUB_REPOSITORY=OWNER/NAME is the home of the project, which the addresses in the package, of the image, of the chart
