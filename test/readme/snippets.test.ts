@@ -2,7 +2,7 @@ import { describe, expect, it } from "vitest";
 import { longTest } from "../support/limits.js";
 import { pagesOfUsers, readPage } from "./pages.js";
 import { expectToRun, snippets } from "./run-snippet.js";
-import { blocksOf, runOf } from "./snippets.js";
+import { blocksOf, pageStepsOf, runOf } from "./snippets.js";
 
 /** Pages that show files of a project, and the test that makes this project and runs all of them. */
 const projects: Readonly<Record<string, string>> = {
@@ -24,6 +24,32 @@ it.each(pagesOfUsers)("%s has no sample that is neither run nor marked as a frag
   if (runs.includes("project")) expect(["docs/getting-started.md", "docs/runtimes.md"]).toContain(page);
   if (runs.includes("ci")) expect(page).toBe("README.md");
   if (runs.includes("statement")) expect(page).toBe("docs/store-protocol.md");
+});
+
+/** Objects of the database and of NATS that statements make, by kind; a stream also claims the first word of its subjects. */
+const madeBySql: Readonly<Record<string, RegExp>> = {
+  table: /CREATE TABLE (\w+)/g,
+  function: /CREATE FUNCTION (\w+)/g,
+  stream: /nats_create_stream\('(\w+)'/g,
+  "stream of the subjects": /nats_create_stream\('\w+', ARRAY\['(\w+)/g,
+  "bucket or store": /nats_(?:put|kv_create)_\w+\('(\w+)'/g,
+  "subscription or responder": /(?:nats_subscribe|register_responder)\('([^']+)'/g,
+  "subscription to a stream": /nats_subscribe_stream\('\w+', '\w+', (?:name => )?'([\w-]+)'/g,
+};
+
+it("no two pages make the same object by SQL, so that a reader can follow all of them in one database", () => {
+  const pagesOf = new Map<string, Set<string>>();
+  for (const page of pagesOfUsers) {
+    const sql = pageStepsOf(readPage(page)).flatMap((step) => (step.kind === "sql" ? step.statements : []));
+    for (const [kind, pattern] of Object.entries(madeBySql)) {
+      for (const [, name] of sql.join("").matchAll(pattern)) {
+        const object = `${kind} ${name}`;
+        pagesOf.set(object, (pagesOf.get(object) ?? new Set()).add(page));
+      }
+    }
+  }
+  expect(pagesOf.size).toBeGreaterThan(30);
+  expect([...pagesOf].filter(([, made]) => made.size > 1)).toEqual([]);
 });
 
 it("the commands of README.md for CI are those of .ci/run", () => {

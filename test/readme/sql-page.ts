@@ -2,7 +2,6 @@
  * The SQL examples of the pages, and the programs beside them: they do what the pages say, in the order of the page, against a
  * real Postgres and a nats-server.
  */
-import { jetstreamManager } from "@nats-io/jetstream";
 import { connect, type NatsConnection } from "@nats-io/transport-node";
 import { transform } from "esbuild";
 import pg from "pg";
@@ -68,25 +67,14 @@ const subjectsIn = (statement: string): string[] =>
   [...statement.matchAll(/(?:nats_subscribe|pgnats_register_responder)\('([^']+)'/g)].map(([, subject]) => subject!);
 
 /** Objects that a page mentions as existing, and does not make itself. */
-const others: Readonly<Record<string, (client: pg.Client, nats: NatsConnection) => Promise<void>>> = {
-  "docs/nats-from-sql.md": async (_client, nats) => {
-    nats.subscribe("stock.asleep", { callback: () => undefined });
-    await nats.flush();
-  },
-  "docs/streams.md": (_client, nats) => makeStream(nats),
-  "docs/transactional.md": (_client, nats) => makeStream(nats),
-  "docs/typed-sql.md": async (client, nats) => {
-    await makeStream(nats);
+const others: Readonly<Record<string, (client: pg.Client) => Promise<void>>> = {
+  "docs/typed-sql.md": async (client) => {
     const messages = blocksOf(readPage("docs/typed-sql.md")).find(({ info }) => info === "proto")!.content;
     const head = `syntax = "proto3"; package acme.v1;
       import "buf/validate/validate.proto"; import "hawser/v1/topic.proto";`;
     await client.query((await madeOf({ "acme/v1/orders.proto": `${head}\n${messages}` }, "schema=shop")).sql);
   },
 };
-
-async function makeStream(nats: NatsConnection): Promise<void> {
-  await (await jetstreamManager(nats)).streams.add({ name: "ORDERS", subjects: ["orders.>"] });
-}
 
 /** Starts a program of the page, which ends with the test, and waits until it has printed what the page says. */
 async function startBeside(code: string, prints: string | undefined, env: Record<string, string>): Promise<void> {
@@ -120,7 +108,7 @@ export async function expectSaidOutput(page: string): Promise<void> {
   onTestFinished(() => server[Symbol.asyncDispose]());
   const gateway = await testGateway({ natsUrl: server.url });
   onTestFinished(() => gateway[Symbol.asyncDispose]());
-  await others[page]?.(gateway.client, gateway.nats);
+  await others[page]?.(gateway.client);
   const system = await connect({ servers: server.url, ...asSystem });
   onTestFinished(() => system.close());
   const run = async (statements: readonly string[]): Promise<string> => {
