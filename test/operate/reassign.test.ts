@@ -358,7 +358,7 @@ describe("channels that are handed over", () => {
     const listed = async () => (await listenersOf(w.store, `topic ${names}`)).map(({ name }) => name);
     await register(true);
     await w.operator.query(
-      "INSERT INTO hawser_data.listeners (topic, addr, listener_name) VALUES ($1, '127.0.0.1:1', $2)",
+      "INSERT INTO hawser_data.listeners (topic, addr, listener_name) VALUES ($1, '127.0.0.2:1', $2)",
       [`topic ${names}`, from],
     );
     await free();

@@ -123,9 +123,9 @@ describe("a message whose result is kept", () => {
     await work.query("ROLLBACK");
     await work.query("BEGIN");
     await done([message], [[1, 1, '"first"']]);
-    const second = done([message], [[1, 1, '"second"']], other);
+    const second = expect(done([message], [[1, 1, '"second"']], other)).rejects.toMatchObject({ code: "NA009" });
     await work.query("COMMIT");
-    await expect(second).rejects.toMatchObject({ code: "NA009" });
+    await second;
     expect((await jobOf(id)).result).toBe('"first"');
     await expect(done([message], [])).rejects.toMatchObject({ code: "NA009" });
   });
