@@ -2,7 +2,7 @@
 import { once } from "node:events";
 import { join } from "node:path";
 import { setTimeout } from "node:timers/promises";
-import { type DevStack, type PortWish, startDevStack } from "../dev/index.js";
+import { type DevStack, libpqVariables, type PortWish, startDevStack } from "../dev/index.js";
 import { HawserError, shellWord, withoutPasswords } from "../errors/index.js";
 import { type InstallReport, install } from "../installation/index.js";
 import { type DefinedNatsServer, defineNatsServer, restoreNatsServer } from "../operate/index.js";
@@ -267,18 +267,6 @@ function announce(stack: DevStack, gateway: DevGateway, json: boolean): void {
   }
   if (natsUrl !== undefined) lines.push(`For the nats command:\n  export NATS_URL=${natsUrl}`);
   print(process.stdout, `${lines.join("\n")}\nAll servers answer. Ctrl-C stops them.`);
-}
-
-/** Variables of libpq for a URL; as an argument of psql, other users could read the password. */
-function libpqVariables(url: string): Record<string, string> {
-  const { hostname, port, username, password, pathname } = new URL(url);
-  return {
-    PGHOST: hostname,
-    PGPORT: port,
-    PGDATABASE: pathname.slice(1),
-    PGUSER: username,
-    PGPASSWORD: decodeURIComponent(password),
-  };
 }
 
 /** URL without its password, which is printed only once, where it is needed. */

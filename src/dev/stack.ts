@@ -14,6 +14,18 @@ import { createTemporary, giveUp, openNamed, type RunDirectory } from "./run-dir
 import { type DevServer, type ServerProcess, serverAccount } from "./server-process.js";
 import { guardDirectory, stopServersOf, sweepLeftovers } from "./sweep.js";
 
+/** Variables of libpq for the URL of a stack's Postgres; as an argument of psql, other users could read the password. */
+export function libpqVariables(url: string): Record<string, string> {
+  const { hostname, port, username, password, pathname, searchParams } = new URL(url);
+  return {
+    PGHOST: searchParams.get("host") ?? hostname,
+    PGPORT: searchParams.get("port") ?? port,
+    PGDATABASE: decodeURIComponent(pathname.slice(1)),
+    PGUSER: decodeURIComponent(username),
+    PGPASSWORD: decodeURIComponent(password),
+  };
+}
+
 /** Options of a dev stack. */
 export interface DevStackOptions {
   /**

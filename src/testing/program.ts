@@ -9,7 +9,7 @@ import { type Faults, faultsVariable } from "./faults.js";
 
 /** Options of starting a program. */
 export interface ProgramOptions extends Faults {
-  /** Variables added to the environment of this process; undefined removes one. */
+  /** Variables added to the environment of this process and those of the stack; undefined removes one. */
   readonly env?: Readonly<Record<string, string | undefined>> | undefined;
   /** Working directory; by default the one of this process. */
   readonly cwd?: string | undefined;
@@ -38,20 +38,25 @@ const stopTimeoutMs = 10_000;
 
 const known = namesOf<ProgramOptions>({ env: true, cwd: true, twice: true, killAfterHandler: true });
 
-/** @throws HawserError `invalid_argument`; `startup_failed` if there is no such program */
+/**
+ * @param surroundings variables that replace those of this process, before those of the options; undefined removes one
+ * @throws HawserError `invalid_argument`; `startup_failed` if there is no such program
+ */
 export async function startProgram(
   command: string,
   args: readonly string[],
   options: ProgramOptions,
+  surroundings: ProgramOptions["env"],
 ): Promise<TestProgram> {
   checkOptionNames(options, "a program", known);
-  const { env = {}, cwd, twice = false, killAfterHandler } = options;
+  const { cwd, twice = false, killAfterHandler } = options;
+  const env = { NODE_TEST_CONTEXT: undefined, ...surroundings, ...options.env };
   if (killAfterHandler !== undefined && !(Number.isSafeInteger(killAfterHandler) && killAfterHandler > 0)) {
     throw invalidArgument(`killAfterHandler ${killAfterHandler}: must be an integer of at least 1`);
   }
   const child = spawn(command, args, {
     cwd,
-    env: { ...process.env, NODE_TEST_CONTEXT: undefined, ...env, ...faultsEnv({ twice, killAfterHandler }, env) },
+    env: { ...process.env, ...env, ...faultsEnv({ twice, killAfterHandler }, env) },
     stdio: ["ignore", "pipe", "pipe"],
     // A process group of its own, so that all of its processes can be killed.
     detached: true,

@@ -226,6 +226,30 @@ describe("a program", () => {
     expect(await program.kill()).toEqual(await program.ended);
   });
 
+  it("finds the stack, not the servers of the shell, unless its `env` names others", async () => {
+    for (const name of ["HAWSER_SESSION_URL", "PGDATABASE", "PGHOSTADDR", "PGPASSWORD", "NATS_URL"]) {
+      vi.stubEnv(name, "elsewhere");
+      onTestFinished(() => void vi.stubEnv(name, undefined));
+    }
+    const stack = await openStack();
+    const print = "const { env } = process; console.log(JSON.stringify(env))";
+    const env = { PGUSER: "reader", HAWSER_EXECUTOR_URL: "postgres://given@here/x" };
+    const program = await stack.start("node", ["-e", print], { env });
+    await program.ended;
+    const { databaseUrl, natsUrl, id } = stack;
+    const { hostname, port } = new URL(databaseUrl);
+    const found = JSON.parse(program.output);
+    expect(found).toMatchObject({
+      HAWSER_DATABASE_URL: databaseUrl,
+      HAWSER_NATS_URL: natsUrl,
+      NATS_URL: natsUrl,
+      ...env,
+    });
+    expect(found).toMatchObject({ PGHOST: hostname, PGPORT: port, PGDATABASE: id });
+    for (const name of ["HAWSER_SESSION_URL", "PGHOSTADDR"]) expect(found).not.toHaveProperty(name);
+    expect(found.PGPASSWORD).not.toBe("elsewhere");
+  });
+
   it("ends with its stack, and what it has started, too", async () => {
     const stack = await openStack();
     const script = `const child = require("child_process").spawn("sleep", ["1000"]); console.log(child.pid); ${writes}`;
