@@ -6,7 +6,7 @@ import { withCommandDatabase } from "../operate/index.js";
 import { defineCommand, flag, required } from "./command-line.js";
 import { sqlClientOf } from "./enqueue.js";
 import { databaseOption, databaseUrlOf } from "./options.js";
-import { printable, printOutcomes } from "./output.js";
+import { print, printable, printOutcomes } from "./output.js";
 
 export const command = defineCommand({
   details:
@@ -32,6 +32,12 @@ export const command = defineCommand({
       return [`${name}: ${printable(text)}`];
     });
     await printOutcomes([{ id, ...found }], json, () => lines.join("\n"));
+    if (found.state === "unknown" && !json) {
+      print(
+        process.stderr,
+        "No such message of this login waits, and no result of it was kept (--keep of `hawser enqueue`, `hawser topics keep`).",
+      );
+    }
   },
   examples: [
     ["hawser job 17", "State, attempts, progress, and the result or the error"],

@@ -134,7 +134,11 @@ describe("hawser job", () => {
     expect(jsonLines((await run("job", "17", "--json")).stdout)).toMatchObject([
       { id: "17", state: "done", endedAt: "2030-01-31T12:00:00.000Z", result: { pages: 12 } },
     ]);
-    expect((await run("job", "18")).stdout).toBe("state: unknown\nattempts: 0\n");
+    expect(await run("job", "18")).toMatchObject({
+      stdout: "state: unknown\nattempts: 0\n",
+      stderr:
+        "No such message of this login waits, and no result of it was kept (--keep of `hawser enqueue`, `hawser topics keep`).\n",
+    });
     expect(await run("job", "x")).toMatchObject({ status: 64 });
   });
 });
