@@ -30,6 +30,11 @@ export class ConcurrencyLimit {
     this.#max = max;
   }
 
+  /** Number of items that can run at a time. */
+  get max(): number {
+    return this.#max;
+  }
+
   /** New limit of the same size, for the next run of a peer: items that the last run abandoned do not count. */
   renewed(): ConcurrencyLimit {
     return new ConcurrencyLimit(this.#max);

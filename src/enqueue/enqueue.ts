@@ -7,7 +7,7 @@ import { HawserError } from "../errors/index.js";
 import { inSpan, type Operation, startSpan, tracer } from "../runtime/index.js";
 import { postgresErrorOf, rowsOf, type SqlClient } from "../sql-clients/index.js";
 import { headerPairsOf, type Payload, withContext } from "./content.js";
-import { type Addressed, address, jsonOf } from "./destination.js";
+import { type Addressed, address, checkedId, jsonOf } from "./destination.js";
 import { checkKnownOptions, type EnqueueBatchOptions, type EnqueueOptions } from "./options.js";
 import type { Destination, NatsSubject, PayloadFor } from "./topic-types.js";
 
@@ -108,11 +108,11 @@ export type CancelOutcome = "cancelled" | "cancelling" | "not_waiting";
 /**
  * Cancels a message in the current transaction of the client.
  *
- * @param id id that {@link enqueue} returned. A message for NATS with `deliverAt` or `delayMs` has it until it is due
- * @throws HawserError (as a rejection) `schema_missing` if the database has no outbox; errors of Postgres
+ * @param id id that {@link enqueue} returned, or its digits. A message for NATS with `deliverAt` or `delayMs` has it until it is due
+ * @throws HawserError (as a rejection) `invalid_argument`; `schema_missing` if the database has no outbox; errors of Postgres
  */
-export async function cancel(client: SqlClient, id: bigint): Promise<CancelOutcome> {
-  return (await outboxFunctions(callerOf(client)).cancel({ id })).state as CancelOutcome;
+export async function cancel(client: SqlClient, id: bigint | string): Promise<CancelOutcome> {
+  return (await outboxFunctions(callerOf(client)).cancel({ id: checkedId("id", id) })).state as CancelOutcome;
 }
 
 /** Enqueues a reply for one listener of a topic. @throws HawserError as {@link enqueue} */

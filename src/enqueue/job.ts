@@ -3,6 +3,7 @@ import type { Pool } from "pg";
 import { queueFunctions } from "../../generated/ts/rows/queue.js";
 import { invalidArgument } from "../errors/index.js";
 import type { SqlClient } from "../sql-clients/index.js";
+import { checkedId } from "./destination.js";
 import { callerOf } from "./enqueue.js";
 
 /**
@@ -49,11 +50,11 @@ export interface WaitOptions {
 /**
  * Tells what has become of a message for a topic. Needs the role that enqueued it, and the role `hawser_peer` or a grant.
  *
- * @param id id that {@link enqueue} returned
- * @throws HawserError (as a rejection) `schema_missing`; errors of Postgres
+ * @param id id that {@link enqueue} returned, or its digits: `String(id)` is how it travels in JSON. With a priority it is negative
+ * @throws HawserError (as a rejection) `invalid_argument`, `schema_missing`; errors of Postgres
  */
-export async function job(client: SqlClient, id: bigint): Promise<Job> {
-  const row = await queueFunctions(callerOf(client)).job({ id });
+export async function job(client: SqlClient, id: bigint | string): Promise<Job> {
+  const row = await queueFunctions(callerOf(client)).job({ id: checkedId("id", id) });
   const { state, errorCode, errorMessage, durationMs } = row;
   return {
     state: state as JobState,
@@ -76,16 +77,20 @@ export async function job(client: SqlClient, id: bigint): Promise<Job> {
  * connection, which is notified; they also look every two seconds.
  *
  * @param from connection URI, or a pool, of which a client is kept during the wait
- * @param id id that {@link enqueue} returned
+ * @param id id that {@link enqueue} returned, or its digits
  * @returns what has become of the message; after `timeoutMs` what it is then, and at once if it is `unknown`
  * @throws HawserError (as a rejection) `invalid_argument`, `schema_missing`; errors of Postgres, also if it is away at the end
  */
-export async function waitFor(from: string | Pool, id: bigint, { timeoutMs = 30_000 }: WaitOptions = {}): Promise<Job> {
+export async function waitFor(
+  from: string | Pool,
+  id: bigint | string,
+  { timeoutMs = 30_000 }: WaitOptions = {},
+): Promise<Job> {
   if (typeof timeoutMs !== "number" || !(timeoutMs >= 0 && timeoutMs <= 2 ** 31 - 1))
     throw invalidArgument(`timeoutMs ${String(timeoutMs)}: must be a number of ms from 0 to ${2 ** 31 - 1}`);
   // Sockets are loaded by who uses them.
   const { waitForEnd } = await import("./job-watch.js");
-  return await waitForEnd(from, id, timeoutMs, job);
+  return await waitForEnd(from, checkedId("id", id), timeoutMs, job);
 }
 
 function parsed(json: string | null): unknown {

@@ -74,7 +74,7 @@ export interface EnqueueOptions extends EnqueueBatchOptions {
    * that was handled or cancelled, or that is a dead letter or for all, with the SQLSTATE `NA010` (`not_waiting`). None of them
    * begins before the transaction ends. The message is held until all of them have been handled, and then counts as enqueued.
    */
-  readonly after?: readonly bigint[] | undefined;
+  readonly after?: readonly (bigint | string)[] | undefined;
   /**
    * With `after`, if one of those becomes a dead letter or is cancelled: `hold` holds the message until the dead letter, retried, has been
    * handled, or the message is cancelled. `cancel` cancels it. Default: `hold`.

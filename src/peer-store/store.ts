@@ -116,6 +116,13 @@ export async function openStore(options: StoreOptions = {}) {
     ...reassign(pool),
     /** Notifies a listener that messages were stored for it. Does not throw. */
     announce: (listenerName: string, channelId: number): Promise<void> => announce(pool, [[listenerName, channelId]]),
+    /** Maximum number of connections for statements and transactional handlers, which all users in the process share. */
+    get poolSize(): number {
+      return pool.poolSize;
+    },
+    growPool(connections: number): void {
+      pool.poolSize = Math.max(pool.poolSize, connections);
+    },
     /** The queue of enqueued messages. */
     queue,
     /** Dead letters of the database. */

@@ -78,6 +78,9 @@ export class RunningPeer {
   readonly store: Store;
   readonly lease: Lease;
 
+  /** Number of transactional calls for which the pool was reported as too small. */
+  #callsWarnedOf = 0;
+
   private constructor(run: RunOptions, store: Store, lease: Lease, secrets: SecretCache) {
     this.#run = run;
     this.store = store;
@@ -172,6 +175,7 @@ export class RunningPeer {
       lease = await store.takeName(options.name, { waitMs: options.settings.nameWaitMs, signal });
       signal.throwIfAborted();
       started = new RunningPeer(run, store, lease, secrets);
+      started.#fitPool();
       started.boundAddress = await started.#inbox.start(options.listen);
       await started.#register();
       for (const topic of run.handlers.topics) started.#watch(topic);
@@ -219,7 +223,23 @@ export class RunningPeer {
 
   /** Updates the inbox after a handler was set, replaced or removed. */
   handlersChanged(): void {
+    this.#fitPool();
     this.#inbox.handlersChanged();
+  }
+
+  /** Gives each transactional call that the handlers' `concurrency` allows a connection, or warns that some will wait. */
+  #fitPool(): void {
+    const { handlers, options } = this.#run;
+    const calls = handlers.transactionsAtOnce;
+    if (options.growsPool) this.store.growPool(Math.min(calls + 1, storeConstants.grownPoolSize));
+    const { poolSize } = this.store;
+    if (calls < poolSize || calls <= this.#callsWarnedOf) return;
+    this.#callsWarnedOf = calls;
+    const [why, remedy] = [
+      `the concurrency of transactional handlers of "${options.name}" allows ${calls} calls at a time, and poolSize ${poolSize} only ${poolSize - 1}`,
+      options.pool === undefined ? `set poolSize to ${calls + 1}` : `raise max of the pool, and set poolSize to ${calls + 1}`,
+    ];
+    process.emitWarning(`${why}: ${remedy}`, { code: "HAWSER_POOL_TOO_SMALL", type: "HawserWarning" });
   }
 
   /** Registers a topic in the directory, or updates its durability. */

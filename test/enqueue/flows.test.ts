@@ -79,7 +79,7 @@ it("is refused where it means nothing", async () => {
   const refused = async (options: object) => await failure("invalid_argument", enqueue(world, "b", "x", options));
   await refused({ after: 17n });
   await refused({ after: [17] });
-  await refused({ after: ["17"] });
+  await refused({ after: ["seventeen"] });
   await refused({ after: [17n], uniqueKey: "k" });
   await refused({ after: [17n], afterDead: "drop" });
   await refused({ afterDead: "cancel" });

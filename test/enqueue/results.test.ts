@@ -31,7 +31,7 @@ it.each([true, false])("is what the handler has returned (transactional: %s)", a
     ...{ state: "done", attempts: 1, result: { text: "x", umlaut: "ä\0" }, error: undefined },
     ...{ endedAt: expect.any(Date), durationMs: expect.any(Number), expiresAt: expect.any(Date) },
   });
-  expect(await waitFor(world.url, id, { timeoutMs: 0 })).toMatchObject({ state: "done" });
+  expect(await waitFor(world.url, String(id), { timeoutMs: 0 })).toMatchObject({ state: "done" });
   expect(b.texts).toEqual(["x"]);
 });
 
@@ -139,4 +139,11 @@ it("is refused where it means nothing", async () => {
   await failure("invalid_argument", enqueueBatch(world, { subject: "a" }, ["x"], { keepMs }));
   await failure("invalid_argument", waitFor(world.url, 1n, { timeoutMs: -1 }));
   await failure("invalid_argument", waitFor("http://a", 1n));
+});
+
+it.each([job, waitFor, cancel] as const)("is not looked for by what is no id: %o", async (ask: (from: never, id: string) => Promise<unknown>) => {
+  for (const id of ["", "x", "1.5", 17, undefined]) {
+    const error = await failure("invalid_argument", ask(world.url as never, id as string));
+    expect(error.message).toContain(`id ${id}: must be a bigint that enqueue returned, or its digits as a string`);
+  }
 });

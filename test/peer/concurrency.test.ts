@@ -4,14 +4,14 @@
 
 import { beforeEach, describe, expect, it } from "vitest";
 import { polls } from "../../src/peer/core/polls.js";
-import type { Message } from "../../src/peer/index.js";
+import { enqueue, type Message } from "../../src/peer/index.js";
 import { eventually } from "../support/eventually.js";
 import { noTimersAbove } from "../support/timers.js";
 import { failure } from "./support/errors.js";
 import { gate } from "./support/gate.js";
 import { Log } from "./support/log.js";
 import { sharedPeerWorld } from "./support/shared-world.js";
-import type { Handler } from "./support/world.js";
+import { type Handler, peerWorld } from "./support/world.js";
 
 const world = sharedPeerWorld();
 
@@ -295,6 +295,45 @@ describe("concurrency of handleBatch", () => {
       await log.until("all are handled", (all) => all.join(" ").split(" ").length === 8);
       expect(log.all.join(" ").split(" ").toSorted()).toEqual(numbers(8));
     }
+  });
+});
+
+describe("the pool of transactional handlers", () => {
+  it("grows with their concurrency, unless poolSize is given", async () => {
+    await using own = await peerWorld({ nats: false });
+    const held = gate();
+    let running = 0;
+    const b = own.peer("b-1");
+    for (const topic of ["jobs", "others"]) {
+      await b.handle(topic, { concurrency: 3, transactional: true }, async () => {
+        running += 1;
+        await held.opened;
+      });
+      for (const text of numbers(4)) await enqueue(own, topic, text);
+    }
+    await b.start();
+    await eventually("six run", () => running === 6);
+    held.open();
+    await eventually("all are handled", async () => (await own.storedMessages()) === 0);
+  });
+
+  it.each([
+    [4, 3, undefined],
+    [4, 4, "allows 4 calls at a time, and poolSize 4 only 3: set poolSize to 5"],
+    [undefined, 10, undefined],
+    [undefined, 11, "allows 11 calls at a time, and poolSize 11 only 10: set poolSize to 12"],
+  ])("of poolSize %s warns of a concurrency of %i: %s", async (poolSize, concurrency, text) => {
+    await using own = await peerWorld({ nats: false });
+    const warnings: Error[] = [];
+    const hear = (warning: Error): void => void warnings.push(warning);
+    process.on("warning", hear);
+    const b = own.peer("b-1", poolSize === undefined ? {} : { poolSize });
+    await b.handle("jobs", { concurrency, transactional: true }, nothing);
+    await b.start();
+    await new Promise((resolve) => setImmediate(resolve));
+    process.off("warning", hear);
+    const ours = warnings.filter((warning) => "code" in warning && warning.code === "HAWSER_POOL_TOO_SMALL");
+    expect(ours.map(({ message }) => message)).toEqual(text === undefined ? [] : [expect.stringContaining(text)]);
   });
 });
 

@@ -130,6 +130,8 @@ export interface CheckedOptions {
   readonly pool: pg.Pool | undefined;
   readonly sessionUrl: string | undefined;
   readonly settings: PeerSettings;
+  /** True if the pool grows with the `concurrency` of transactional handlers. */
+  readonly growsPool: boolean;
   readonly tuning: TuningSettings;
   readonly stopOnSignals: boolean;
   readonly tls: TlsCredentials | undefined;
@@ -187,6 +189,7 @@ export function checkOptions(options: PeerOptions): CheckedOptions {
     ...urls,
     pool,
     settings: { ...settings, poolSize: clients },
+    growsPool: pool === undefined && options.poolSize === undefined,
     tuning: checkedTuning,
     stopOnSignals,
     tls: checkTls(tls, settings.allowPlaintext),

@@ -258,6 +258,16 @@ export class TopicHandlers {
     return limits.length > 0 && limits.every((limit) => limit !== undefined) ? limits : undefined;
   }
 
+  /** Number of transactional calls that the `concurrency` of handlers lets run at a time. Handlers without it do not count. */
+  get transactionsAtOnce(): number {
+    let count = 0;
+    for (const topic of this.#topics.keys()) {
+      for (const { transactional, batch, limit } of this.#settingsOf(topic))
+        if (transactional) count += batch?.settings.concurrency ?? limit?.max ?? 0;
+    }
+    return count;
+  }
+
   /** Number of messages that the batches of a topic and the next ones can have; 0 if it has no batch handler. */
   batchRoomOf(topic: string): number {
     let room = 0;
