@@ -1237,12 +1237,12 @@ COMMENT ON FUNCTION @extschema@.nats_flush() IS 'Waits until the NATS server has
     schema: "@extschema@",
     name: "nats_request_text",
     types: "text, text, integer",
-    arguments: "subject text, payload text, timeout integer",
+    arguments: "subject text, payload text, timeout integer DEFAULT NULL::integer",
     result: "bytea",
     statement: `CREATE OR REPLACE FUNCTION @extschema@.nats_request_text(
   subject text,
   payload text,
-  timeout integer
+  timeout integer DEFAULT NULL
 )
 RETURNS bytea
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
@@ -1290,12 +1290,12 @@ COMMENT ON FUNCTION @extschema@.nats_request_text(text, text, integer) IS 'Sends
     schema: "@extschema@",
     name: "nats_request_json",
     types: "text, json, integer",
-    arguments: "subject text, payload json, timeout integer",
+    arguments: "subject text, payload json, timeout integer DEFAULT NULL::integer",
     result: "bytea",
     statement: `CREATE OR REPLACE FUNCTION @extschema@.nats_request_json(
   subject text,
   payload json,
-  timeout integer
+  timeout integer DEFAULT NULL
 )
 RETURNS bytea
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
@@ -1343,12 +1343,12 @@ COMMENT ON FUNCTION @extschema@.nats_request_json(text, json, integer) IS 'Sends
     schema: "@extschema@",
     name: "nats_request_jsonb",
     types: "text, jsonb, integer",
-    arguments: "subject text, payload jsonb, timeout integer",
+    arguments: "subject text, payload jsonb, timeout integer DEFAULT NULL::integer",
     result: "bytea",
     statement: `CREATE OR REPLACE FUNCTION @extschema@.nats_request_jsonb(
   subject text,
   payload jsonb,
-  timeout integer
+  timeout integer DEFAULT NULL
 )
 RETURNS bytea
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
@@ -1396,12 +1396,12 @@ COMMENT ON FUNCTION @extschema@.nats_request_jsonb(text, jsonb, integer) IS 'Sen
     schema: "@extschema@",
     name: "nats_request_binary",
     types: "text, bytea, integer",
-    arguments: "subject text, payload bytea, timeout integer",
+    arguments: "subject text, payload bytea, timeout integer DEFAULT NULL::integer",
     result: "bytea",
     statement: `CREATE OR REPLACE FUNCTION @extschema@.nats_request_binary(
   subject text,
   payload bytea,
-  timeout integer
+  timeout integer DEFAULT NULL
 )
 RETURNS bytea
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
