@@ -116,7 +116,10 @@ describe("the NATS server", () => {
     const natsOptions = { username: "app", password: "s3cret-wrong" };
     await using system = await startSystem(postgres, { natsUrl: nats.url, natsOptions });
     const report = await system.examine();
-    expect(onlyFinding(report)).toMatchObject({ check: "nats", code: "nats_unauthorized" });
+    expect(onlyFinding(report)).toMatchObject({
+      ...{ check: "nats", code: "nats_unauthorized" },
+      remedy: expect.stringContaining(`SELECT hawser.set_nats_server('{"host": "…", …, "password": "…"}')`),
+    });
     expect(JSON.stringify(report)).not.toContain("s3cret");
   });
 });
