@@ -4,6 +4,7 @@
  */
 import pg from "pg";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { hawser } from "../cli/support/hawser.js";
 import type { OwnPostgres } from "../faults/support/own-postgres.js";
 import { eventually } from "../support/eventually.js";
 import { natsClient } from "../support/nats-client.js";
@@ -182,6 +183,8 @@ describe("the permissions of the NATS user", () => {
       outcome: "ok",
       why: `the user mapping for ${system.login} is part of the definition: run \`hawser doctor\` as the login of \`hawser serve\``,
     });
+    const { stdout } = await hawser(["doctor"], { databaseUrl: system.superuserUrl });
+    expect(stdout).toMatch(/^Partly checked: nats-server: the user mapping for /m);
   });
 });
 
