@@ -39,7 +39,7 @@ function section(family: GatewayFamily): string {
   const parameters = sqlParameters(family);
   const [name, ...aliases] = family.names.map(nameWithT);
   const signature = parameters.map(
-    (value) => `${value.name} ${typeText(value, variant)}${value.optional && !value.noDefault ? " DEFAULT NULL" : ""}`,
+    (value) => `${value.name} ${typeText(value, variant)}${value.optional ? " DEFAULT NULL" : ""}`,
   );
   return [
     `## ${name}\n`,
@@ -89,7 +89,7 @@ function parameterRow(value: GatewayValue, variant: GatewayVariant): string[] {
   const kind = value.kind === "object" || value.kind === "list" ? "json" : value.kind;
   const limits = limitPhrases(value.rules, kind).map((phrase) => phrase.replace(/^must be /, ""));
   const type = typeText(value, variant);
-  const mayBe = value.optional ? (value.noDefault ? ", may be NULL" : ", optional") : "";
+  const mayBe = value.optional ? ", optional" : "";
   return [`\`${value.name}\``, type + mayBe, prose(value.comment), limits.join("; ")];
 }
 

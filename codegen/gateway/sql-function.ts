@@ -41,7 +41,7 @@ export function gatewayFunctions(
     const { language, body } = bodyOf(family, variant, name, values);
     const inputs = sqlParameters(family).map((value) => {
       const type = sqlTypeOf(value, variant);
-      return { declared: `${value.name} ${type}`, type, hasDefault: value.optional && !value.noDefault };
+      return { declared: `${value.name} ${type}`, type, hasDefault: value.optional };
     });
     const lines = inputs.map(({ declared, hasDefault }) => `  ${declared}${hasDefault ? " DEFAULT NULL" : ""}`);
     const result = resultOf(family, variant);

@@ -35,8 +35,6 @@ export interface GatewayValue {
   readonly messageContext: boolean;
   /** True for headers to which the context of the present trace is added. */
   readonly traceContext: boolean;
-  /** True if the argument must be written, although it may be NULL. */
-  readonly noDefault: boolean;
   /** True for the time limit of the call. */
   readonly timeout: boolean;
   /** Name in the TypeScript client; undefined if the client omits it. */
@@ -96,7 +94,6 @@ function readValue(field: DescField, options: SpecOptions): GatewayValue {
     payloadType: option.payloadType,
     messageContext: option.messageContext,
     traceContext: option.traceContext,
-    noDefault: option.noDefault,
     timeout: option.timeout,
     clientName: option.clientName === "-" ? undefined : option.clientName || camelCase(field.name),
     clientOption: option.clientOption,

@@ -108,7 +108,6 @@ export interface GatewayFunctionOption {
 export interface GatewayValueOption {
   payload: boolean;
   payloadType: boolean;
-  noDefault: boolean;
   timeout: boolean;
   sqlType: string;
   messageContext: boolean;

@@ -16,5 +16,16 @@ BEGIN
       MESSAGE = 'the NATS server was defined or altered in this transaction, and the gateway cannot see that before COMMIT',
       HINT = (SELECT e.remedy FROM hawser.error_codes() AS e WHERE e.code = 'server_uncommitted');
   END IF;
+  -- Only what adds or removes a handler locks its table so, until the end of the transaction or of a savepoint rolled back.
+  IF EXISTS (
+    SELECT FROM pg_locks AS l
+    WHERE l.pid = pg_backend_pid() AND l.locktype = 'relation' AND l.mode = 'RowExclusiveLock'
+      AND l.relation = 'hawser_data.nats_handlers'::regclass
+  ) THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('server_uncommitted'),
+      MESSAGE = 'subscriptions or responders were changed in this transaction, and that takes effect only after COMMIT',
+      HINT = (SELECT e.remedy FROM hawser.error_codes() AS e WHERE e.code = 'server_uncommitted');
+  END IF;
   committed := true;
 END

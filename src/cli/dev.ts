@@ -226,12 +226,17 @@ async function start(
 
 /** Variables with which programs find the stack, except those that the user has set. */
 function environmentOf(stack: DevStack, { otherNats }: DevGateway): Record<string, string> {
-  // A user with an external server has set the variable.
+  // A user with an external server has set the variable, but psql does not read it.
   const isDatabaseOurs = !process.env["HAWSER_DATABASE_URL"];
   // Omitted if the SQL functions use another server: messages of programs would not reach them.
   const isNatsOurs = !process.env["HAWSER_NATS_URL"] && otherNats === undefined;
+  // What the user's URL lacks stays as in the shell; a URL of several hosts with ports cannot be split.
+  const address = URL.canParse(stack.databaseUrl)
+    ? Object.entries(libpqVariables(stack.databaseUrl)).filter(([, value]) => value !== "")
+    : [];
   return {
-    ...(isDatabaseOurs && { HAWSER_DATABASE_URL: stack.databaseUrl, ...libpqVariables(stack.databaseUrl) }),
+    ...(isDatabaseOurs && { HAWSER_DATABASE_URL: stack.databaseUrl }),
+    ...Object.fromEntries(address),
     ...(isNatsOurs && { NATS_URL: stack.natsUrl! }),
   };
 }

@@ -110,7 +110,7 @@ function findingLines({ check, severity, code, what, remedy }: NamedFinding): st
   return `${heads[severity]} ${styled("bold", check)}: ${shown(what)}${tail}\n        remedy: ${shown(remedy)}`;
 }
 
-/** Lines of skipped checks; checks that wait for the same other check share a line. */
+/** Lines of skipped and partly skipped checks; checks that wait for the same other check share a line. */
 function notCheckedLines(checks: readonly CheckReport[]): string[] {
   const named = checks.filter(({ why }) => why !== undefined);
   const waiting = new Map<string, string[]>();
@@ -124,7 +124,10 @@ function notCheckedLines(checks: readonly CheckReport[]): string[] {
       const why = hasFailed(name) ? `until \`${name}\` succeeds` : `because \`${name}\` found nothing to check`;
       return `Not checked ${why}: ${names.join(", ")}`;
     }),
-    ...others.map(({ check, why }) => `Not checked: ${check}: ${shown(why!)}`),
+    ...others.map(({ check, outcome, why }) => {
+      const how = outcome === "not_checked" ? "Not checked" : "Partly checked";
+      return `${how}: ${check}: ${shown(why!)}`;
+    }),
   ];
 }
 

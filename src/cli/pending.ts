@@ -11,6 +11,7 @@ import { overviewRows } from "./overview-rows.js";
 const exactRows = 10_000_000;
 
 export const command = defineCommand({
+  details: "Messages that wait for NATS are counted by `hawser outbox status`",
   args: {
     ...databaseOption,
     name: option("NAME", "Only messages for the listener NAME"),

@@ -43,6 +43,7 @@ export interface CheckReport {
    * outcome.
    */
   readonly outcome: "ok" | "warning" | "error" | "not_checked";
+  /** Observation of a check whose outcome is `ok`. */
   readonly seen?: string | undefined;
   readonly why?: string | undefined;
   /** Check that must succeed first: the root cause, through any number of checks in between. */
@@ -141,7 +142,7 @@ function reportOf(check: string, { findings = [], seen, notChecked }: Verdict): 
   const severities = findings.map(({ severity }) => severity);
   const found = (["error", "warning"] as const).find((severity) => severities.includes(severity));
   const outcome = found ?? (notChecked !== undefined && seen === undefined ? "not_checked" : "ok");
-  return { check, outcome, seen, why: notChecked };
+  return { check, outcome, seen: outcome === "ok" ? seen : undefined, why: notChecked };
 }
 
 /** Verdict of the check, or an error if it exceeds its time limit. */

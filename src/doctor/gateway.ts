@@ -180,8 +180,8 @@ async function nats(facts: Facts, signal: AbortSignal): Promise<Verdict> {
       seen: `the gateway is connected to nats-server ${version}, ${formatAddress({ host, port })}`,
     };
   }
-  if (answer.kind === "no_nats") return { findings: [refused(answer.problem)] };
   const definition = await natsDefinition(facts);
+  if (answer.kind === "no_nats") return { findings: [refused(answer.problem, definition)] };
   if (definition.kind !== "complete")
     return { notChecked: "this login may neither call the gateway nor read the definition" };
   await using probe = await NatsProbe.open(definition.options, facts.options.secretsDirectories, signal);
@@ -189,7 +189,7 @@ async function nats(facts: Facts, signal: AbortSignal): Promise<Verdict> {
   const { code, message, detail, remedy } = probe.problem;
   if (code === "secret_file")
     return { notChecked: `${message}: run it where \`hawser serve\` runs, with its --secrets-dir` };
-  return { findings: [refused({ code, message: `from this machine: ${message}`, detail, remedy })] };
+  return { findings: [refused({ code, message: `from this machine: ${message}`, detail, remedy }, definition)] };
 }
 
 /**
@@ -211,7 +211,7 @@ function sameServer(rows: readonly GatewayRow[] = [], definition: NatsDefinition
 }
 
 /** Finding for an error of NATS. Many messages of the gateway already contain their detail. */
-function refused({ code, message, detail, remedy }: CallProblem): Finding {
+function refused({ code, message, detail, remedy }: CallProblem, definition: NatsDefinition): Finding {
   const bare = detail?.replace(/\.$/, "") ?? "";
   // A detail may begin with the name of its option.
   const words = bare.replace(/^\w+: /, "").toLowerCase();
@@ -220,7 +220,10 @@ function refused({ code, message, detail, remedy }: CallProblem): Finding {
     severity: "error",
     code,
     what: isSaid ? message : `${message}: ${oneLine(bare)}`,
-    remedy: remedy || errorTable[code].remedy,
+    remedy:
+      code === "nats_unauthorized" && "correction" in definition
+        ? `Correct what was refused: ${definition.correction}; or the user on the NATS server`
+        : remedy || errorTable[code].remedy,
   };
 }
 

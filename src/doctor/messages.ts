@@ -115,7 +115,13 @@ async function streams(facts: Facts): Promise<Verdict> {
           : `${what}: ${missing} messages were removed before they could be read (${reason}), the last ones ${ago(missingSeconds ?? 0)} ago`,
       remedy: `SELECT * FROM hawser.stream_status; keep messages longer in the stream; nats_seek_stream('${name}', …) ends this notice`,
     };
-    return [...(problem === null ? [] : [stopped]), ...(reason === null ? [] : [lost])];
+    const overwritten: Finding = {
+      severity: "note",
+      what: `${what}: ${missing} messages were removed before they could be read, the last ones ${ago(missingSeconds ?? 0)} ago. The stream has max_msgs_per_subject, so newer messages of their subjects may have replaced them; a purge or another limit looks the same`,
+      remedy: `Nothing, if the function needs only the newest messages of a subject; nats_seek_stream('${name}', …) ends this notice`,
+    };
+    const gone = reason === null ? [] : [reason === "overwritten" ? overwritten : lost];
+    return [...(problem === null ? [] : [stopped]), ...gone];
   });
   return {
     findings,

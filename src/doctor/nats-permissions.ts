@@ -153,10 +153,13 @@ async function permissions(facts: Facts, signal: AbortSignal): Promise<Verdict> 
   );
   const subjects = rows.map(({ subject }) => subject);
   await using probe = await NatsProbe.open(options, facts.options.secretsDirectories, signal);
-  if (probe.problem !== undefined)
+  if (probe.problem !== undefined) {
+    const { code, message } = probe.problem;
+    const where = code === "secret_file" ? ": run it where `hawser serve` runs, with its --secrets-dir" : "";
     return {
-      notChecked: `this machine has no connection to NATS with the options of the server: ${probe.problem.message}`,
+      notChecked: `this machine has no connection to NATS with the options of the server: ${message}${where}`,
     };
+  }
   const answers = await probe.maySubscribe(subjects);
   const denied = subjects.filter((_, at) => answers[at] === "denied");
   const notices = options.notify_subject;

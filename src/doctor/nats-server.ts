@@ -2,7 +2,8 @@
  * Checks of the NATS server that the database defines, and of the secrets that the definition exposes. The definition
  * is read as `hawser serve` reads it, but without changing anything.
  */
-import type { CompleteNatsServerOptions } from "../../generated/ts/nats-options/index.js";
+import pg from "pg";
+import { authModes, type CompleteNatsServerOptions } from "../../generated/ts/nats-options/index.js";
 import { tables } from "../../generated/ts/rows/nats.js";
 import { checkNatsServerOptions, natsAddresses, type OptionViolation } from "../nats/index.js";
 import { catalogCheck, failed, faultCheck } from "./check.js";
@@ -16,15 +17,21 @@ export type NatsDefinition =
   | { readonly kind: "hidden" }
   | { readonly kind: "several" }
   /** The credentials may be in the user mapping of another login, so the whole definition is unknown. */
-  | { readonly kind: "partial"; readonly mappedFor: string; readonly notifySubject: string | undefined }
+  | {
+      readonly kind: "partial";
+      readonly mappedFor: string;
+      readonly notifySubject: string | undefined;
+      readonly correction: string;
+    }
   | { readonly kind: "wrong"; readonly violation: OptionViolation; readonly from: string }
-  | { readonly kind: "complete"; readonly options: CompleteNatsServerOptions };
+  | { readonly kind: "complete"; readonly options: CompleteNatsServerOptions; readonly correction: string };
 
 interface Row {
   readonly options: Record<string, unknown> | null;
   readonly server: string | null;
   readonly mapping: Record<string, unknown> | null;
   readonly mapped_for: string | null;
+  readonly role: string;
 }
 
 /**
@@ -33,7 +40,7 @@ interface Row {
  */
 const definitionSql = `
   SELECT CASE WHEN d.changed THEN f.options ELSE s.options END AS options,
-         CASE WHEN d.changed THEN f.server_name ELSE s.server_name END AS server, f.mapping,
+         CASE WHEN d.changed THEN f.server_name ELSE s.server_name END AS server, f.mapping, current_user::text AS role,
          (SELECT string_agg(CASE WHEN m.umuser = 0 THEN 'PUBLIC' ELSE quote_ident(m.usename) END, ', ' ORDER BY m.umuser)
             FROM pg_user_mappings AS m WHERE m.srvname = f.server_name AND m.usename <> current_user) AS mapped_for
     FROM ${tables.natsServer} AS s
@@ -58,12 +65,36 @@ async function readDefinition(facts: Facts): Promise<NatsDefinition> {
   const { options, server, mapping, mapped_for: mappedFor } = row;
   if (server !== null && mapping === null && mappedFor !== null) {
     const subject = options["notify_subject"];
-    return { kind: "partial", mappedFor, notifySubject: typeof subject === "string" ? subject : undefined };
+    return {
+      kind: "partial",
+      mappedFor,
+      notifySubject: typeof subject === "string" ? subject : undefined,
+      correction: `ALTER USER MAPPING FOR ${mappedFor} SERVER ${pg.escapeIdentifier(server)} OPTIONS (SET password '…')`,
+    };
   }
   const result = checkNatsServerOptions({ ...options, ...(server === null ? {} : mapping) });
-  if (result.ok) return { kind: "complete", options: result.options };
+  if (result.ok) return { kind: "complete", options: result.options, correction: correctionOf(row) };
   const from = server === null ? "hawser.set_nats_server" : `the foreign server "${server}"`;
   return { kind: "wrong", violation: result.violation, from };
+}
+
+/** Options with the secret of the NATS user, the one that counts first. */
+const credentials: readonly string[] = Object.values(authModes).flatMap((names) => names.at(-1) ?? []);
+
+/** Statement that corrects the credentials where they are defined, for a definition that names a server. */
+function correctionOf({ options, server, mapping, role }: Row): string {
+  const mapped = server === null ? {} : (mapping ?? {});
+  const option = credentials.find((name) => name in mapped || name in (options ?? {}));
+  if (option?.endsWith("_path") === true) return `the file of the option ${option}`;
+  if (server === null) {
+    const added = option === undefined ? `"username": "…", "password": "…"` : `"${option}": "…"`;
+    return `SELECT hawser.set_nats_server('{"host": "…", …, ${added}}')`;
+  }
+  const on = `SERVER ${pg.escapeIdentifier(server)} OPTIONS`;
+  if (option === undefined)
+    return `CREATE USER MAPPING FOR … ${on} (username '…', password '…'), for the login of \`hawser serve\``;
+  if (option in mapped) return `ALTER USER MAPPING FOR ${pg.escapeIdentifier(role)} ${on} (SET ${option} '…')`;
+  return `ALTER ${on} (SET ${option} '…')`;
 }
 
 const define =

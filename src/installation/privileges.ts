@@ -62,12 +62,17 @@ const secretTables: readonly string[] = [
   natsTables.gateway,
 ];
 
+/** Roles of the executor. If they can read too much, `hawser serve` runs no subscribed function. */
+const executors = /^hawser_executor(_[0-9a-f]{12})?$/;
+
 /** Inspected schemas. The schema of the SQL functions is excluded, because operators grant those individually. */
 const schemas = [...ownSchemas, dblinkSchema, foreignDataSchema, runSchema, subscriptionsSchema];
 
 /**
  * Query: access control entries that the spec does not grant. Excludes those of superusers, of the current role, of
- * roles that may act as the owner of the schema, and USAGE on the schema of the foreign data wrappers.
+ * roles that may act as the owner of the schema, and USAGE on the schema of the foreign data wrappers. Also excludes
+ * what operators grant to roles of applications instead of `hawser_nats` or `hawser_peer`: EXECUTE on functions that
+ * these two may execute, and USAGE on the schema hawser.
  */
 const excessSql = `
   WITH wanted AS (${wantedSql}
@@ -104,7 +109,10 @@ const excessSql = `
     FROM held AS h CROSS JOIN LATERAL (
       SELECT EXISTS (SELECT FROM wanted AS v WHERE v.role = h.role AND v.oid = h.oid AND v.privilege = h.privilege) AS is_wanted
     ) AS w
-   WHERE h.passable OR NOT w.is_wanted
+   WHERE (h.passable OR NOT w.is_wanted)
+     AND NOT (h.role IS NOT NULL AND h.role !~ '${executors.source}' AND NOT EXISTS (SELECT FROM wanted AS v WHERE v.role = h.role)
+       AND (h.kind = 'SCHEMA' AND h.object = 'hawser' AND h.privilege = 'USAGE' OR h.kind = 'FUNCTION' AND EXISTS (
+         SELECT FROM wanted AS v WHERE v.oid = h.oid AND v.kind = 'FUNCTION' AND v.role IN ('hawser_nats', 'hawser_peer'))))
    ORDER BY array_position(${textArray(secretTables)}, h.object), array_position('{SCHEMA,FUNCTION,TABLE,SEQUENCE}', h.kind), h.object,
             h.role, h.grantor, h.privilege`;
 
@@ -192,9 +200,6 @@ function grouped<Item>(items: readonly Item[], keyOf: (item: Item) => string): I
   for (const item of items) groups.set(keyOf(item), [...(groups.get(keyOf(item)) ?? []), item]);
   return [...groups.values()];
 }
-
-/** Roles of the executor. If they can read too much, `hawser serve` runs no subscribed function. */
-const executors = /^hawser_executor(_[0-9a-f]{12})?$/;
 
 /** @param group privileges on each object, identical for all objects */
 function excessFault(group: readonly (readonly Held[])[]): ExcessFault {

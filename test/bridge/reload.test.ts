@@ -149,6 +149,26 @@ describe("litmus_pgnats_reload_conf()", () => {
     expect(await world.hears(subject)).toBe(true);
   });
 
+  it("is an error in a transaction that has changed subscriptions or responders, until that is rolled back", async () => {
+    const { client, prefix } = world;
+    await world.subscribe(`${prefix}.kept`, "capture(bytea)");
+    await client.query("BEGIN");
+    await client.query("SAVEPOINT before");
+    for (const change of [
+      `SELECT nats_subscribe('${prefix}.open', 'capture')`,
+      `SELECT nats_unsubscribe('${prefix}.kept', 'capture(bytea)'::regprocedure)`,
+      `SELECT litmus_pgnats_register_responder('${prefix}.open', 'answer')`,
+    ]) {
+      await client.query(change);
+      await client.query("SAVEPOINT changed");
+      const error: unknown = await client.query("SELECT litmus_pgnats_reload_conf()").catch((thrown: unknown) => thrown);
+      expect(error, change).toMatchObject({ code: "25001", hint: "COMMIT first, then reload." });
+      await client.query("ROLLBACK TO before");
+      await client.query("SELECT litmus_pgnats_reload_conf()");
+    }
+    await client.query("ROLLBACK");
+  });
+
   it("reports why, where only the connection of subscriptions or responders is refused", async () => {
     await using server = await startNatsServer({ config: "max_connections: 1" });
     await using own = await bridgeWorld({ natsUrl: servers[0].url });

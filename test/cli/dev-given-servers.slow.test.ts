@@ -147,6 +147,26 @@ describe("hawser dev", () => {
     expect(stderr).toMatch(/is not empty.*\[dev_server_failed\]\n$/);
   });
 
+  it("gives a command libpq's variables of a Postgres that somebody else runs", async () => {
+    await using database = await testDatabase();
+    const url = new URL(database.url);
+    url.password ||= "open sesame";
+    const source = `
+      const { PGHOST, PGPORT, PGDATABASE, PGUSER, PGPASSWORD } = process.env;
+      console.log(JSON.stringify({ PGHOST, PGPORT, PGDATABASE, PGUSER, PGPASSWORD }))`;
+    const program = dev(["--", process.execPath, "-e", source], {
+      env: { HAWSER_DATABASE_URL: url.href, HAWSER_NATS_URL: testNatsUrl() },
+    });
+    const { status, stdout } = await program.ended;
+    expect({ status, variables: JSON.parse(stdout) as unknown }).toEqual({
+      status: 0,
+      variables: {
+        ...{ PGHOST: url.hostname, PGPORT: url.port, PGDATABASE: url.pathname.slice(1) },
+        ...{ PGUSER: url.username, PGPASSWORD: decodeURIComponent(url.password) },
+      },
+    });
+  });
+
   it("shows no password of a Postgres that somebody else runs, and says nothing of a variable that is set", async () => {
     await using database = await testDatabase();
     const url = new URL(database.url);

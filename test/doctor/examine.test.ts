@@ -37,7 +37,11 @@ describe("an examination", () => {
       check("b", { notChecked: "it is hidden" }),
       check("c", { seen: "all" }, { needs: ["a", "b"], explainedBy: ["a"] }),
     );
-    expect(report.checks.map(({ outcome }) => outcome)).toEqual(["warning", "not_checked", "ok"]);
+    expect(report.checks).toMatchObject([
+      { outcome: "warning", seen: undefined },
+      { outcome: "not_checked", why: "it is hidden" },
+      { outcome: "ok", seen: "all" },
+    ]);
     expect(report.ok).toBe(true);
   });
 

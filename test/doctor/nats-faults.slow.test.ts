@@ -2,13 +2,17 @@
  * Faults on the way from Postgres to NATS, and of NATS, seeded one at a time: each is named, with what to do, and nothing
  * else is.
  */
+import { writeFileSync } from "node:fs";
+import { join } from "node:path";
 import pg from "pg";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { hawser } from "../cli/support/hawser.js";
 import type { OwnPostgres } from "../faults/support/own-postgres.js";
 import { eventually } from "../support/eventually.js";
 import { natsClient } from "../support/nats-client.js";
 import { startNatsServer } from "../support/nats-server.js";
 import { rowsOf } from "../support/on-server.js";
+import { temporaryDirectory } from "../support/temporary.js";
 import { found, onlyFinding, postgresWithPasswords, startSystem, subscribing } from "./support/system.js";
 
 let postgres: OwnPostgres;
@@ -116,7 +120,10 @@ describe("the NATS server", () => {
     const natsOptions = { username: "app", password: "s3cret-wrong" };
     await using system = await startSystem(postgres, { natsUrl: nats.url, natsOptions });
     const report = await system.examine();
-    expect(onlyFinding(report)).toMatchObject({ check: "nats", code: "nats_unauthorized" });
+    expect(onlyFinding(report)).toMatchObject({
+      ...{ check: "nats", code: "nats_unauthorized" },
+      remedy: expect.stringContaining(`SELECT hawser.set_nats_server('{"host": "…", …, "password": "…"}')`),
+    });
     expect(JSON.stringify(report)).not.toContain("s3cret");
   });
 });
@@ -179,6 +186,23 @@ describe("the permissions of the NATS user", () => {
       outcome: "ok",
       why: `the user mapping for ${system.login} is part of the definition: run \`hawser doctor\` as the login of \`hawser serve\``,
     });
+    const { stdout } = await hawser(["doctor"], { databaseUrl: system.superuserUrl });
+    expect(stdout).toMatch(/^Partly checked: nats-server: the user mapping for /m);
+  });
+
+  it("are asked for only where the secret files are, which is said", async () => {
+    await using nats = await withPermissions("{}");
+    const directory = temporaryDirectory();
+    const file = join(directory, "password");
+    writeFileSync(file, "right", { mode: 0o600 });
+    await using system = await startSystem(postgres, {
+      ...{ natsUrl: nats.url, natsOptions: { username: "app", password_path: file }, secretsDirectories: [directory] },
+    });
+    const { findings, checks } = await system.examine();
+    expect(findings).toEqual([]);
+    expect(checks.find(({ check }) => check === "nats-permissions")!.why).toMatch(
+      /: run it where `hawser serve` runs, with its --secrets-dir$/,
+    );
   });
 });
 

@@ -185,6 +185,7 @@ describe("a privilege that was granted by hand", () => {
     await using reader = await login(database.url);
     const before = await catalogOf(database.url);
     const odd = `odd "role" ${reader.role.slice(-6)}`;
+    const enqueue = "hawser.enqueue(text, jsonb, jsonb, text, text, timestamptz, boolean, integer)";
     await onServer(database.url, `CREATE ROLE ${pg.escapeIdentifier(odd)}`);
     try {
       await onServer(
@@ -197,8 +198,10 @@ describe("a privilege that was granted by hand", () => {
         "GRANT USAGE ON SEQUENCE hawser_data.dead_letters_id_seq TO hawser_nats",
         "GRANT DELETE ON hawser_data.peers TO hawser_peer",
         "GRANT SELECT ON hawser_data.peers TO hawser_peer WITH GRANT OPTION",
-        // One alone of the public functions is how an operator gives it.
-        `GRANT EXECUTE ON FUNCTION nats_flush() TO ${reader.role}`,
+        // Single functions that callers use are how an operator gives a role less than hawser_nats or hawser_peer.
+        `GRANT EXECUTE ON FUNCTION nats_flush(), ${enqueue} TO ${reader.role}`,
+        `GRANT USAGE ON SCHEMA hawser TO ${reader.role}`,
+        `GRANT EXECUTE ON FUNCTION ${enqueue} TO hawser_viewer`,
       );
       const [tables] = await rowsOf(
         database.url,
@@ -212,6 +215,7 @@ describe("a privilege that was granted by hand", () => {
           `"${odd}" has UPDATE (host), UPDATE (port) on table hawser_data.gateways, which Hawser did not grant: REVOKE UPDATE (host), UPDATE (port)`,
           `"${reader.role}" has CREATE, USAGE on schema hawser_dblink, which Hawser did not grant: REVOKE CREATE, USAGE`,
           "hawser_nats has CREATE on schema hawser_fdw, which Hawser did not grant: REVOKE CREATE",
+          "hawser_viewer has EXECUTE on function hawser.enqueue(text,jsonb,jsonb,text,text,timestamp with time zone,boolean,integer), which Hawser did not grant: REVOKE EXECUTE",
           `"${odd}" has EXECUTE on function hawser.gateway_conninfo() and 1 more, which Hawser did not grant: REVOKE EXECUTE`,
           "hawser_peer has DELETE on table hawser_data.peers, which Hawser did not grant: REVOKE DELETE",
           "hawser_peer may grant SELECT on table hawser_data.peers to others, which Hawser did not grant: REVOKE GRANT OPTION FOR SELECT",
@@ -225,7 +229,8 @@ describe("a privilege that was granted by hand", () => {
       await onServer(
         database.url,
         ...warnings.map(remedyOf),
-        `REVOKE EXECUTE ON FUNCTION nats_flush() FROM ${reader.role}`,
+        `REVOKE EXECUTE ON FUNCTION nats_flush(), ${enqueue} FROM ${reader.role}`,
+        `REVOKE USAGE ON SCHEMA hawser FROM ${reader.role}`,
       );
       expect((await install({ databaseUrl: database.url })).warnings).toEqual([]);
       expect(await catalogOf(database.url)).toEqual(before);

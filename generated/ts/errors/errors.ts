@@ -439,7 +439,7 @@ export const errorTable = {
     exitStatus: 69,
     retryable: false,
     summary: "No JetStream stream has this name, or takes messages of this subject.",
-    remedy: "Make the stream, or one whose subjects include the subject, check the domain, or publish by a function without _stream or _ack in its name.",
+    remedy: "Check the name of the stream and the domain, or make the stream. To publish, a stream must have the subject; nats_publish_text and its kin need none.",
   },
   /** The server or the domain has no JetStream, or it does not answer. */
   jetstream_unavailable: {
@@ -479,7 +479,7 @@ export const errorTable = {
     exitStatus: 70,
     retryable: false,
     summary: "NATS refused the operation.",
-    remedy: "The message has the server's text and its error code.",
+    remedy: "Correct what the NATS server refuses, by the reason in the message; the server's log may say more.",
   },
   /** The object store has no such file. */
   file_missing: {

@@ -548,8 +548,8 @@ export interface NatsFunctionsHandler<Call> {
 
   /**
    * Reconnects to NATS if the options of the server have changed. Returns when the connection is up, or raises the reason;
-   * what is subscribed and registered by then is live in the process that answers. After ALTER SERVER, nats_subscribe and
-   * the like it needs a transaction of its own.
+   * what is subscribed and registered by then is live in the process that answers. In a transaction that has run ALTER SERVER,
+   * nats_subscribe or the like it is an error: COMMIT first.
    */
   reloadConf(request: ReloadConfRequest, call: Call): Answer<void>;
 

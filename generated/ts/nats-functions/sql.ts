@@ -1237,12 +1237,12 @@ COMMENT ON FUNCTION @extschema@.nats_flush() IS 'Waits until the NATS server has
     schema: "@extschema@",
     name: "nats_request_text",
     types: "text, text, integer",
-    arguments: "subject text, payload text, timeout integer",
+    arguments: "subject text, payload text, timeout integer DEFAULT NULL::integer",
     result: "bytea",
     statement: `CREATE OR REPLACE FUNCTION @extschema@.nats_request_text(
   subject text,
   payload text,
-  timeout integer
+  timeout integer DEFAULT NULL
 )
 RETURNS bytea
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
@@ -1290,12 +1290,12 @@ COMMENT ON FUNCTION @extschema@.nats_request_text(text, text, integer) IS 'Sends
     schema: "@extschema@",
     name: "nats_request_json",
     types: "text, json, integer",
-    arguments: "subject text, payload json, timeout integer",
+    arguments: "subject text, payload json, timeout integer DEFAULT NULL::integer",
     result: "bytea",
     statement: `CREATE OR REPLACE FUNCTION @extschema@.nats_request_json(
   subject text,
   payload json,
-  timeout integer
+  timeout integer DEFAULT NULL
 )
 RETURNS bytea
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
@@ -1343,12 +1343,12 @@ COMMENT ON FUNCTION @extschema@.nats_request_json(text, json, integer) IS 'Sends
     schema: "@extschema@",
     name: "nats_request_jsonb",
     types: "text, jsonb, integer",
-    arguments: "subject text, payload jsonb, timeout integer",
+    arguments: "subject text, payload jsonb, timeout integer DEFAULT NULL::integer",
     result: "bytea",
     statement: `CREATE OR REPLACE FUNCTION @extschema@.nats_request_jsonb(
   subject text,
   payload jsonb,
-  timeout integer
+  timeout integer DEFAULT NULL
 )
 RETURNS bytea
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
@@ -1396,12 +1396,12 @@ COMMENT ON FUNCTION @extschema@.nats_request_jsonb(text, jsonb, integer) IS 'Sen
     schema: "@extschema@",
     name: "nats_request_binary",
     types: "text, bytea, integer",
-    arguments: "subject text, payload bytea, timeout integer",
+    arguments: "subject text, payload bytea, timeout integer DEFAULT NULL::integer",
     result: "bytea",
     statement: `CREATE OR REPLACE FUNCTION @extschema@.nats_request_binary(
   subject text,
   payload bytea,
-  timeout integer
+  timeout integer DEFAULT NULL
 )
 RETURNS bytea
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
@@ -3280,8 +3280,8 @@ BEGIN
 END
 $function$;
 COMMENT ON FUNCTION @extschema@.litmus_pgnats_reload_conf() IS 'Reconnects to NATS if the options of the server have changed. Returns when the connection is up, or raises the reason;
-what is subscribed and registered by then is live in the process that answers. After ALTER SERVER, nats_subscribe and
-the like it needs a transaction of its own.';
+what is subscribed and registered by then is live in the process that answers. In a transaction that has run ALTER SERVER,
+nats_subscribe or the like it is an error: COMMIT first.';
 `,
   },
   {
@@ -3302,8 +3302,8 @@ BEGIN
 END
 $function$;
 COMMENT ON FUNCTION @extschema@.pgnats_reload_conf() IS 'Reconnects to NATS if the options of the server have changed. Returns when the connection is up, or raises the reason;
-what is subscribed and registered by then is live in the process that answers. After ALTER SERVER, nats_subscribe and
-the like it needs a transaction of its own.';
+what is subscribed and registered by then is live in the process that answers. In a transaction that has run ALTER SERVER,
+nats_subscribe or the like it is an error: COMMIT first.';
 `,
   },
   {

@@ -246,7 +246,7 @@ CREATE TABLE hawser_data.stream_subscriptions (
   CONSTRAINT stream_subscriptions_domain_pattern CHECK (domain ~ E'^[^.*>\\\\u0001-\\\\u0020\\\\u007f-\\\\u00a0\\\\u1680\\\\u2000-\\\\u200a\\\\u2028\\\\u2029\\\\u202f\\\\u205f\\\\u3000\\\\ufeff]+$'),
   CONSTRAINT stream_subscriptions_key_token_range CHECK (key_token BETWEEN 1 AND 64),
   CONSTRAINT stream_subscriptions_position_range CHECK (position >= 0),
-  CONSTRAINT stream_subscriptions_missing_reason_values CHECK (missing_reason IN ('cut_short', 'acknowledged', 'deleted', 'recreated')),
+  CONSTRAINT stream_subscriptions_missing_reason_values CHECK (missing_reason IN ('cut_short', 'acknowledged', 'deleted', 'overwritten', 'recreated')),
   CONSTRAINT stream_subscriptions_filters_valid CHECK (array_to_string(filters, ' ') ~ '^[^\\u0001-\\u001f]*$' AND array_position(filters, '') IS NULL AND cardinality(filters) <= 100),
   CONSTRAINT stream_subscriptions_filters_bytes CHECK (octet_length(array_to_string(filters, '')) <= 16384)
 );

@@ -234,7 +234,7 @@ CREATE TABLE hawser_data.stream_subscriptions (
   CONSTRAINT stream_subscriptions_domain_pattern CHECK (domain ~ E'^[^.*>\\\\u0001-\\\\u0020\\\\u007f-\\\\u00a0\\\\u1680\\\\u2000-\\\\u200a\\\\u2028\\\\u2029\\\\u202f\\\\u205f\\\\u3000\\\\ufeff]+$'),
   CONSTRAINT stream_subscriptions_key_token_range CHECK (key_token BETWEEN 1 AND 64),
   CONSTRAINT stream_subscriptions_position_range CHECK (position >= 0),
-  CONSTRAINT stream_subscriptions_missing_reason_values CHECK (missing_reason IN ('cut_short', 'acknowledged', 'deleted', 'recreated')),
+  CONSTRAINT stream_subscriptions_missing_reason_values CHECK (missing_reason IN ('cut_short', 'acknowledged', 'deleted', 'overwritten', 'recreated')),
   CONSTRAINT stream_subscriptions_filters_valid CHECK (array_to_string(filters, ' ') ~ '^[^\\u0001-\\u001f]*$' AND array_position(filters, '') IS NULL AND cardinality(filters) <= 100),
   CONSTRAINT stream_subscriptions_filters_bytes CHECK (octet_length(array_to_string(filters, '')) <= 16384)
 );
@@ -1935,10 +1935,21 @@ BEGIN
       MESSAGE = 'the NATS server was defined or altered in this transaction, and the gateway cannot see that before COMMIT',
       HINT = (SELECT e.remedy FROM hawser.error_codes() AS e WHERE e.code = 'server_uncommitted');
   END IF;
+  -- Only what adds or removes a handler locks its table so, until the end of the transaction or of a savepoint rolled back.
+  IF EXISTS (
+    SELECT FROM pg_locks AS l
+    WHERE l.pid = pg_backend_pid() AND l.locktype = 'relation' AND l.mode = 'RowExclusiveLock'
+      AND l.relation = 'hawser_data.nats_handlers'::regclass
+  ) THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('server_uncommitted'),
+      MESSAGE = 'subscriptions or responders were changed in this transaction, and that takes effect only after COMMIT',
+      HINT = (SELECT e.remedy FROM hawser.error_codes() AS e WHERE e.code = 'server_uncommitted');
+  END IF;
   committed := true;
 END
 $function$;
-COMMENT ON FUNCTION hawser.refuse_uncommitted_server() IS 'Refuses to go on if the definition of the NATS server was changed in this very transaction.';
+COMMENT ON FUNCTION hawser.refuse_uncommitted_server() IS 'Refuses to go on if the definition of the NATS server, subscriptions or responders were changed in this very transaction.';
 
 CREATE OR REPLACE FUNCTION hawser.gateway_conninfo(
   OUT conninfo text
@@ -2467,7 +2478,8 @@ COMMENT ON COLUMN hawser.stream_status.paused IS 'It goes on only after nats_see
 COMMENT ON COLUMN hawser.stream_status.missing IS 'How many messages were gone from the stream before they could be taken, since the last nats_seek_stream. With a filter:
 at most, because those of other subjects cannot be told from them.';
 COMMENT ON COLUMN hawser.stream_status.missing_reason IS 'Why the last ones were: \`cut_short\` by a limit of the stream or a purge, \`deleted\` singly, \`acknowledged\` in a stream that
-deletes what is, \`recreated\` with the stream, so that it is not known how many.';
+deletes what is, \`recreated\` with the stream, so that it is not known how many. \`overwritten\`: as \`cut_short\`, in a stream
+with max_msgs_per_subject, as that of a bucket is; what was gone between two messages is not counted there.';
 COMMENT ON COLUMN hawser.stream_status.missing_from IS 'The first of those.';
 COMMENT ON COLUMN hawser.stream_status.missing_to IS 'The last of those.';
 COMMENT ON COLUMN hawser.stream_status.missing_at IS 'When that was noticed.';

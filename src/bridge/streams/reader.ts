@@ -18,7 +18,10 @@
  * ranges join in whatever order messages finish, and the position is the end of the first range.
  *
  * *Missing messages* appear as a gap before the first number of the stream and, without a filter, as gaps between two
- * messages. The transaction that marks their numbers as done also counts them in the row.
+ * messages. The transaction that marks their numbers as done also counts them in the row. A stream with
+ * `max_msgs_per_subject`, as that of a key-value bucket, removes a message whenever enough newer ones of its subject
+ * exist, and a removed message does not tell why. There, gaps between messages are not counted, and the gap before the
+ * first number counts as `overwritten`.
  */
 import { Backoff, Fifo } from "../../runtime/index.js";
 import type { StreamPlace } from "../message.js";
@@ -71,6 +74,8 @@ export interface StreamInfo {
   readonly last: number;
   /** With `interest` and `workqueue`, acknowledged messages are deleted. */
   readonly retention: "limits" | "interest" | "workqueue";
+  /** True with `max_msgs_per_subject`: newer messages of a subject replace older ones. */
+  readonly overwrites: boolean;
   /**
    * Time at which the stream stored the message of `lastDone`, in ns; undefined if the message is gone or cannot be
    * read.
@@ -81,7 +86,7 @@ export interface StreamInfo {
 
 /** Messages that the stream removed before they were read. */
 export interface Missing {
-  readonly reason: "cut_short" | "acknowledged" | "recreated";
+  readonly reason: "cut_short" | "overwritten" | "acknowledged" | "recreated";
   readonly count: number;
   readonly from: number | undefined;
   readonly to: number | undefined;
@@ -275,7 +280,7 @@ function continuePlan(
   const next = { ...state, position: rest.position, done };
   const count = upTo > known ? upTo - known - countIn(state.done, known + 1, upTo) : 0;
   if (count === 0) return { kind: "continue", state: next, missing: recreated };
-  const reason = recreated?.reason ?? (isGone ? "acknowledged" : "cut_short");
+  const reason = recreated?.reason ?? (isGone ? "acknowledged" : info.overwrites ? "overwritten" : "cut_short");
   return { kind: "continue", state: next, missing: { reason, count, from: known + 1, to: upTo } };
 }
 
@@ -341,6 +346,8 @@ export class StreamReader {
   readonly #backoff: Backoff;
   #phase: Phase = { kind: "take" };
   #runningStep: ReaderStep | undefined;
+  /** As the last answer of NATS has it. */
+  #overwrites = false;
   /** True if reading has restarted since the running step began. */
   #ignoresOutcome = false;
   #waitsUntil = Number.NEGATIVE_INFINITY;
@@ -503,7 +510,8 @@ export class StreamReader {
     }
     const own: Ranges = read.emptyRanges.length === 0 ? [[from, number]] : union(read.emptyRanges, [[from, number]]);
     const covers = done.length === 0 || done.at(-1)![1] < own[0]![0] ? own : difference(own, done);
-    const missing = this.#settings.hasFilter ? 0 : covers.reduce((sum, [a, b]) => sum + b - a + 1, 0) - 1;
+    const gapsTell = !this.#settings.hasFilter && !this.#overwrites;
+    const missing = gapsTell ? covers.reduce((sum, [a, b]) => sum + b - a + 1, 0) - 1 : 0;
     read.emptyRanges = [];
     read.outstanding += 1;
     read.outstandingBytes += bytes;
@@ -642,6 +650,7 @@ export class StreamReader {
   }
 
   #onInspected(info: StreamInfo, now: number): void {
+    this.#overwrites = info.overwrites;
     const before = this.#state!;
     const plan = this.plan(before, info);
     if (plan.kind === "problem") {
@@ -690,6 +699,7 @@ export class StreamReader {
   #onChecked(info: StreamInfo, now: number): void {
     const read = this.#read;
     if (read === undefined) return;
+    this.#overwrites = info.overwrites;
     const { created, nothingUntil } = this.#state!;
     const { deliveries, received, outstanding } = read;
     const consumer = info.consumers[read.nth];

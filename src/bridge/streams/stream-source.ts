@@ -105,13 +105,14 @@ export class StreamSource {
     const info = await this.#manager.streams.info(stream);
     this.#checkSubjects(info.config.subjects ?? []);
     const consumers = await Promise.all([this.#consumer(0), this.#consumer(1)]);
-    const { retention } = info.config;
+    const { retention, max_msgs_per_subject } = info.config;
     const { messages, first_seq, last_seq } = info.state;
     return {
       created: info.created,
       first: messages === 0 ? last_seq + 1 : first_seq,
       last: last_seq,
       retention: retention === "interest" || retention === "workqueue" ? retention : "limits",
+      overwrites: max_msgs_per_subject > 0,
       lastDoneAt: isRead ? undefined : await this.#timeOf(state.lastDone?.number),
       consumers: [
         consumers[0] && this.#infoOf(consumers[0], retention),

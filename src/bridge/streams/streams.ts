@@ -401,12 +401,14 @@ class StreamRun {
       logger.error({ subscription, stream, problem: state.problem }, "a stream subscription cannot continue");
     }
     if (missing !== undefined) {
-      logger.error(
-        { subscription, stream, ...missing },
-        missing.reason === "recreated"
-          ? "a stream was created again: messages of the old one that a subscription had not read are lost"
-          : "a stream removed messages before a subscription read them",
-      );
+      const details = { subscription, stream, ...missing };
+      if (missing.reason === "recreated") {
+        const text = "a stream was created again: messages of the old one that a subscription had not read are lost";
+        logger.error(details, text);
+      } else {
+        const level = missing.reason === "overwritten" ? "info" : "error";
+        logger[level](details, "a stream removed messages before a subscription read them");
+      }
       this.#row = { ...this.#row, missing: this.#row.missing + missing.count };
     }
   }

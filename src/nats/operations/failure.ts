@@ -130,9 +130,9 @@ function noJetStream(attempt: OperationDescription, cause?: unknown): HawserErro
 }
 
 /** Error of a publish whose subject belongs to no stream, although JetStream answers. */
-export function noStream({ name, subject, domain }: OperationDescription, cause?: unknown): HawserError {
+export function noStream({ subject, domain }: OperationDescription, cause?: unknown): HawserError {
   const where = domain === undefined ? "" : ` in domain "${domain}"`;
-  return new HawserError("no_stream", `No stream${where} stores the subject "${subject}", so the ${name} failed.`, {
+  return new HawserError("no_stream", `No stream${where} stores the subject "${subject}", so the publish failed.`, {
     cause,
   });
 }

@@ -31,6 +31,7 @@ const info: StreamInfo = {
   first: 1,
   last: 5,
   retention: "limits",
+  overwrites: false,
   lastDoneAt: undefined,
   consumers: [consumer, undefined],
 };
@@ -124,6 +125,17 @@ it("pauses if the stream ends before what is done behind the position", () => {
   settle(one, "take", { kind: "taken", state: { ...fresh, done: [[8, 9]] } });
   settle(one, "inspect", { kind: "inspected", info: { ...info, last: 7 } });
   expect(one.next(0)).toMatchObject({ kind: "record", state: { paused: true } });
+});
+
+it("tells what is gone before the first message as overwritten, if the stream keeps so many of each subject", () => {
+  const reasonOf = (overwrites: boolean) => {
+    const one = reader();
+    settle(one, "take", { kind: "taken", state: fresh });
+    settle(one, "inspect", { kind: "inspected", info: { ...info, first: 9, last: 9, overwrites } });
+    const step = one.next(0);
+    return step?.kind === "record" ? step.missing?.reason : step?.kind;
+  };
+  expect([true, false].map(reasonOf)).toEqual(["overwritten", "cut_short"]);
 });
 
 it("keeps a problem that the server has with its consumer until there is one", () => {

@@ -314,6 +314,14 @@ describe("the loss of messages is reported:", () => {
     });
   });
 
+  it("of a stream that keeps one of each subject: what newer ones replaced is no gap between messages", async () => {
+    const { publish, subscribe, landed, status } = await stream({ max_msgs_per_subject: 1 });
+    await publish("other:1", "2", "3");
+    await subscribe();
+    await eventually("the newest are there", async () => (await landed()).length === 2);
+    expect(await status()).toMatchObject({ done_to: "3", missing: "0", missing_reason: null });
+  });
+
   it("of a stream that was made again, which begins at 1", async () => {
     const { publish, landed, status, name } = await subscribedWith({}, "1", "2", "3");
     await manager.streams.delete(name);

@@ -46,7 +46,7 @@ const domain = "domain text DEFAULT NULL::text";
 const forEachType: readonly (readonly [name: string, parameters: string, result: string])[] = [
   ["nats_publish_T", `subject text, payload PAYLOAD, ${reply}, ${headers}`, "void"],
   ["nats_publish_T_stream", `subject text, payload PAYLOAD, ${headers}, ${domain}`, "void"],
-  ["nats_request_T", "subject text, payload PAYLOAD, timeout integer", "bytea"],
+  ["nats_request_T", "subject text, payload PAYLOAD, timeout integer DEFAULT NULL::integer", "bytea"],
   ["nats_put_T", `bucket text, key text, data PAYLOAD, ${domain}`, "bigint"],
   ["nats_get_T", `bucket text, key text, ${domain}`, "PAYLOAD"],
   // Ours beside them.

@@ -45,6 +45,7 @@ export class SimulatedStream {
       first: this.first,
       last: this.last,
       retention: this.retention,
+      overwrites: false,
       lastDoneAt: stored?.at,
       consumers: [this.#lookOf(0), this.#lookOf(1)],
     };

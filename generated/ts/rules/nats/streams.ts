@@ -12,7 +12,7 @@ export const limits = {
     domain: { minBytes: 1, maxBytes: 255 },
     keyToken: { min: 1, max: 64 },
     position: { min: 0n },
-    missingReason: { values: ["cut_short", "acknowledged", "deleted", "recreated"] },
+    missingReason: { values: ["cut_short", "acknowledged", "deleted", "overwritten", "recreated"] },
   },
 } as const;
 
@@ -37,7 +37,7 @@ export const columnChecks = {
     nothing_until: (value: bigint) => checkInteger("nothing_until", { min: -9223372036854775808n, max: 9223372036854775807n }, value),
     lag: (value: bigint) => checkInteger("lag", { min: -9223372036854775808n, max: 9223372036854775807n }, value),
     missing: (value: bigint) => checkInteger("missing", { min: -9223372036854775808n, max: 9223372036854775807n }, value),
-    missing_reason: (value: string) => checkText("missing_reason", { values: ["cut_short", "acknowledged", "deleted", "recreated"] }, value),
+    missing_reason: (value: string) => checkText("missing_reason", { values: ["cut_short", "acknowledged", "deleted", "overwritten", "recreated"] }, value),
     missing_from: (value: bigint) => checkInteger("missing_from", { min: -9223372036854775808n, max: 9223372036854775807n }, value),
     missing_to: (value: bigint) => checkInteger("missing_to", { min: -9223372036854775808n, max: 9223372036854775807n }, value),
     problem: (value: string) => checkText("problem", {}, value),
