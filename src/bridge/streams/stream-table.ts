@@ -29,6 +29,7 @@ export interface StreamRow extends StreamConfig {
   /** Start time of the Postgres server that the row was read from. */
   readonly server: string;
   readonly position: number | undefined;
+  /** Messages gone before they were taken, without those that are `overwritten`. */
   readonly missing: number;
   readonly lag: number | undefined;
 }
@@ -42,7 +43,7 @@ const serverSql = "extract(epoch FROM pg_postmaster_start_time())::text";
 const sql = {
   all: `
     SELECT s.handler_id AS id, s.name, s.stream, s.domain, s.filters, s.key_token AS "keyToken", s.consumer, s.generation, ${serverSql} AS server,
-           s.position::float8 AS position, s.missing::float8 AS missing, s.lag::float8 AS lag
+           s.position::float8 AS position, CASE WHEN s.missing_reason = 'overwritten' THEN 0 ELSE s.missing END::float8 AS missing, s.lag::float8 AS lag
       FROM ${table} AS s ORDER BY s.handler_id`,
   // The increment is random, so that after a failover that lost the last commit, no two processes use the same
   // generation.

@@ -409,7 +409,7 @@ class StreamRun {
         const level = missing.reason === "overwritten" ? "info" : "error";
         logger[level](details, "a stream removed messages before a subscription read them");
       }
-      this.#row = { ...this.#row, missing: this.#row.missing + missing.count };
+      if (missing.reason !== "overwritten") this.#row = { ...this.#row, missing: this.#row.missing + missing.count };
     }
   }
 
