@@ -323,11 +323,11 @@ export const serveMetrics = {
     values: {},
     buckets: [],
   },
-  /** Messages gone from the stream before they were taken, since the last nats_seek_stream. */
+  /** Messages gone from the stream before they were taken, since the last nats_seek_stream; 0 for `overwritten` ones. */
   hawser_stream_missing_messages: {
     name: "hawser_stream_missing_messages",
     type: "gauge",
-    help: "Messages gone from the stream before they were taken, since the last nats_seek_stream.",
+    help: "Messages gone from the stream before they were taken, since the last nats_seek_stream; 0 for `overwritten` ones.",
     unit: "messages",
     labels: ["subscription", "stream", "function"],
     values: {},

@@ -38,7 +38,8 @@ export interface PeerSettings {
   readonly nameWaitMs: number;
   /**
    * Maximum number of pooled connections to Postgres, in addition to the session for leases and notifications. With `pool`,
-   * the maximum number of its clients that Hawser's statements and handlers' transactions use at once.
+   * the maximum number of its clients that Hawser's statements and handlers' transactions use at once. Without either, it grows
+   * with the `concurrency` of transactional handlers, up to 11.
    *
    * Default: 4 connections. Range: 1 to 100.
    */
@@ -78,7 +79,7 @@ export const peerSettingsRanges = {
   requestTimeoutMs: { kind: "number", min: 1, max: 2147483647, unit: "ms", about: "Default time that a request waits for its answer." },
   stopTimeoutMs: { kind: "number", min: 0, max: 3600000, unit: "ms", about: "Time limit of stop(), which waits for running handlers and stores unconfirmed messages." },
   nameWaitMs: { kind: "number", min: 0, max: 3600000, unit: "ms", about: "Maximum time that start() waits for a name that another process owns." },
-  poolSize: { kind: "number", min: 1, max: 100, unit: "connections", about: "Maximum number of pooled connections to Postgres, in addition to the session for leases and notifications. With `pool`, the maximum number of its clients that Hawser's statements and handlers' transactions use at once." },
+  poolSize: { kind: "number", min: 1, max: 100, unit: "connections", about: "Maximum number of pooled connections to Postgres, in addition to the session for leases and notifications. With `pool`, the maximum number of its clients that Hawser's statements and handlers' transactions use at once. Without either, it grows with the `concurrency` of transactional handlers, up to 11." },
   maxMessageBytes: { kind: "number", min: 1, max: 1073741824, unit: "bytes", about: "Largest uncompressed payload that this peer receives." },
   allowPlaintext: { kind: "boolean", about: "Dials and accepts addresses other than loopback without TLS. Set it only if the network is trusted." },
 } as const satisfies Readonly<Record<keyof PeerSettings, SettingRules>>;
@@ -569,4 +570,11 @@ export const storeConstants = {
    * Value: "hawser.handling".
    */
   handlingSetting: "hawser.handling",
+  /**
+   * Size to which a pool without pool_size grows with its transactional handlers. Each connection is a process of the server,
+   * which has 100 by default.
+   *
+   * Value: 11 connections.
+   */
+  grownPoolSize: 11,
 } as const;
