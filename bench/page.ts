@@ -60,9 +60,24 @@ const asked = (way: string, second: string) => [
 ];
 const calls = { suite: "rpc", results: asked("over peers", "calls") };
 const requests = { suite: "ping-pong", results: asked("request", "p99") };
+const jobs = {
+  suite: "handlers",
+  results: ["1 process", "2 processes"].map((of) => ({ result: `handled, 20,000 jobs, ${of}`, payloadBytes: 100 })),
+};
 
-/** The rows of the table of ratios; an empty cell repeats the one above. */
-const ratioRows = [
+interface RatioRow {
+  /** An empty cell repeats the one above. */
+  readonly what: string;
+  readonly suite: string;
+  readonly results: readonly { readonly result: string; readonly payloadBytes: number }[];
+  readonly baseline: string;
+  readonly alternative: string;
+  /** True if the table in short lacks it. */
+  readonly onlyWhole?: boolean;
+}
+
+/** The rows of the table of ratios. */
+const ratioRows: readonly RatioRow[] = [
   {
     what: "peer to peer, at most once, 100 B",
     suite: "peer-live",
@@ -79,6 +94,7 @@ const ratioRows = [
   },
   {
     what: "RPC, one call / calls, 64 in flight",
+    onlyWhole: true,
     ...calls,
     baseline: "connect-es",
     alternative: "connect-es, HTTP/2",
@@ -92,6 +108,10 @@ const ratioRows = [
     alternative: "nats.js, `request`",
   },
   { what: "", ...requests, baseline: "zeromq.js", alternative: "zeromq.js" },
+  { what: "20,000 transactional jobs, 1 / 2 processes", ...jobs, baseline: "pg-boss", alternative: "pg-boss 12" },
+  { what: "", ...jobs, baseline: "pg-boss by hand", alternative: "pg-boss 12, completed by hand" },
+  { what: "", ...jobs, baseline: "graphile-worker by hand", alternative: "graphile-worker 0.18, completed by hand" },
+  { what: "", ...jobs, baseline: "river", alternative: "River" },
   { what: "store and drain 100,000 messages, 100 B", ...total, baseline: "pg-boss", alternative: "pg-boss 12" },
   { what: "", ...total, baseline: "graphile-worker", alternative: "graphile-worker 0.18" },
   { what: "", ...total, baseline: "river", alternative: "River" },
@@ -103,18 +123,19 @@ const ratioBlock = /(<!-- By `npm run bench`(, in short)?. -->\n\n).*(?=\n\n<!--
 
 /** A page whose table of ratios is that of a record. */
 export function withRatios(page: string, { suites }: BenchRecord): string {
-  const rows = ratioRows.map(({ what, suite, results: wanted, baseline, alternative }) => {
+  const rows = ratioRows.map(({ what, suite, results: wanted, baseline, alternative, onlyWhole = false }) => {
     const results = (suites.find((each) => each.suite === suite)?.results ?? []).map(resultOf);
     const ratios = wanted.map(({ result, payloadBytes }) => {
       const measured = results.find((each) => each.name === result && each.payloadBytes === payloadBytes);
       const ratio = measured?.baselines[baseline]?.ratio;
       return ratio === undefined ? "not measured" : `${ratio.toFixed(ratio < 1 ? 2 : 1)}×`;
     });
-    return [what, alternative, ratios.join(" / ")];
+    return { onlyWhole: what === "" || onlyWhole, cells: [what, alternative, ratios.join(" / ")] };
   });
   return page.replace(ratioBlock, (_block, head: string, inShort?: string) => {
-    const shown = inShort === undefined ? rows : rows.filter(([what]) => what !== "");
-    return head + markdownTable(["", "compared with", "ratio"], shown, ["left", "left", "right"]);
+    const shown = inShort === undefined ? rows : rows.filter(({ onlyWhole }) => !onlyWhole);
+    const cells = shown.map((row) => row.cells);
+    return head + markdownTable(["", "compared with", "ratio"], cells, ["left", "left", "right"]);
   });
 }
 

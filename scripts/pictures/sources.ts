@@ -271,11 +271,14 @@ export type Ratio = readonly [label: string, section: string, result: string, ro
 
 const asked = "One message at a time, and requests";
 const rpc = ["RPC", "over peers, p50", "1 in flight"] as const;
+const jobs = ["Handlers in transactions", "handled", "20,000 jobs, 1 process"] as const;
 const drain = ["Store and drain 100,000 messages", "total", "100 B"] as const;
 
 export const glance: { readonly title: string; readonly ratios: readonly Ratio[] } = {
   title: "Ahead and behind at a glance",
   ratios: [
+    ["graphile-worker: transactional jobs", ...jobs, "graphile-worker by hand"],
+    ["pg-boss: transactional jobs", ...jobs, "pg-boss by hand"],
     ["graphile-worker: store and drain", ...drain, "graphile-worker"],
     ["River: store and drain", ...drain, "river"],
     ["pg-boss: store and drain", ...drain, "pg-boss"],
