@@ -95,7 +95,10 @@ async function measure(command: BenchCommand): Promise<number> {
     const failed: string[] = [];
     const earlier = all && !command.quick ? earlierOf(command) : undefined;
     const done = new Set(earlier?.suites.map(({ suite }) => suite));
-    if (done.size > 0) process.stderr.write(`Measured already, see ${command.jsonFile}: ${[...done].join(", ")}\n`);
+    if (done.size > 0) {
+      const which = `${command.jsonFile} has ${[...done].join(", ")}`;
+      process.stderr.write(`${which}: these are not measured again; remove the file to measure all\n`);
+    }
     for (const suite of suites.filter((each) => (all ? !done.has(each.name) : each === command.run))) {
       if (all) process.stderr.write(`${suite.name}\n`);
       try {

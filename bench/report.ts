@@ -136,7 +136,13 @@ export function readEarlier(
   if (!existsSync(file) || `${commit} ${before}`.includes("-dirty")) return undefined;
   try {
     const earlier = readRecord(file);
-    const isSame = earlier.commit === commit && earlier.before === before && earlier.node === process.version;
+    const { node, cpus, memoryGiB } = recordOf([], { quick: false, commit });
+    const isSame =
+      earlier.commit === commit &&
+      earlier.before === before &&
+      earlier.node === node &&
+      earlier.cpus === cpus &&
+      earlier.memoryGiB === memoryGiB;
     return isSame ? earlier : undefined;
   } catch {
     return undefined;

@@ -246,14 +246,14 @@ function uniqueOf({ uniqueKey, key, all, after }: EnqueueOptions): Unique | null
   return { uniqueKey: given.key, replaces: mode === "replace" || null, whileRunning: counts === "running" || null };
 }
 
-/** @throws HawserError `invalid_argument` */
 /** @param id an id of a message, or its digits, as it travels in JSON @throws HawserError `invalid_argument` */
 export function checkedId(argument: string, id: bigint | string): bigint {
-  if (typeof id === "bigint") return id;
-  if (typeof id === "string" && /^-?\d{1,19}$/.test(id)) return BigInt(id);
+  const number = typeof id === "string" && /^-?\d{1,19}$/.test(id) ? BigInt(id) : id;
+  if (typeof number === "bigint" && BigInt.asIntN(64, number) === number) return number;
   throw invalidArgument(`${argument} ${String(id)}: must be a bigint that enqueue returned, or its digits as a string`);
 }
 
+/** @throws HawserError `invalid_argument` */
 function flowOf({ after, afterDead }: EnqueueOptions): Flow | null {
   if (afterDead !== undefined && afterDead !== "hold" && afterDead !== "cancel")
     throw invalidArgument(`afterDead ${String(afterDead)}: must be "hold" or "cancel"`);
@@ -261,7 +261,8 @@ function flowOf({ after, afterDead }: EnqueueOptions): Flow | null {
     if (afterDead === undefined) return null;
     throw invalidArgument(`afterDead ${afterDead}: needs after`);
   }
-  if (!Array.isArray(after)) throw invalidArgument(`after ${String(after)}: must be an array of ids that enqueue returned`);
+  if (!Array.isArray(after))
+    throw invalidArgument(`after ${String(after)}: must be an array of ids that enqueue returned`);
   return { after: after.map((id) => checkedId("after", id)), cancels: afterDead === "cancel" || null };
 }
 

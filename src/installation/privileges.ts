@@ -65,14 +65,20 @@ const secretTables: readonly string[] = [
 /** Roles of the executor. If they can read too much, `hawser serve` runs no subscribed function. */
 const executors = /^hawser_executor(_[0-9a-f]{12})?$/;
 
+/** Functions of the schema hawser that code of applications calls, and that a role may execute without being `hawser_peer`. */
+const callersFunctions = [
+  ...["enqueue", "enqueue_batch", "enqueue_unique", "enqueue_after", "cancel", "job", "keep_result"],
+  ...["schedule", "unschedule"],
+];
+
 /** Inspected schemas. The schema of the SQL functions is excluded, because operators grant those individually. */
 const schemas = [...ownSchemas, dblinkSchema, foreignDataSchema, runSchema, subscriptionsSchema];
 
 /**
  * Query: access control entries that the spec does not grant. Excludes those of superusers, of the current role, of
  * roles that may act as the owner of the schema, and USAGE on the schema of the foreign data wrappers. Also excludes
- * what operators grant to roles of applications instead of `hawser_nats` or `hawser_peer`: EXECUTE on functions that
- * these two may execute, and USAGE on the schema hawser.
+ * what operators grant to roles of applications instead of `hawser_peer`: USAGE on the schema hawser, and EXECUTE on its
+ * functions for those who enqueue.
  */
 const excessSql = `
   WITH wanted AS (${wantedSql}
@@ -110,9 +116,11 @@ const excessSql = `
       SELECT EXISTS (SELECT FROM wanted AS v WHERE v.role = h.role AND v.oid = h.oid AND v.privilege = h.privilege) AS is_wanted
     ) AS w
    WHERE (h.passable OR NOT w.is_wanted)
-     AND NOT (h.role IS NOT NULL AND h.role !~ '${executors.source}' AND NOT EXISTS (SELECT FROM wanted AS v WHERE v.role = h.role)
-       AND (h.kind = 'SCHEMA' AND h.object = 'hawser' AND h.privilege = 'USAGE' OR h.kind = 'FUNCTION' AND EXISTS (
-         SELECT FROM wanted AS v WHERE v.oid = h.oid AND v.kind = 'FUNCTION' AND v.role IN ('hawser_nats', 'hawser_peer'))))
+     AND NOT (NOT h.passable AND h.grantor IS NULL AND h.role IS NOT NULL AND h.role !~ '${executors.source}'
+       AND NOT coalesce(pg_has_role(h.grantee, to_regrole('hawser_executor'), 'MEMBER'), false)
+       AND NOT EXISTS (SELECT FROM wanted AS v WHERE v.role = h.role)
+       AND (h.kind = 'SCHEMA' AND h.object = 'hawser' AND h.privilege = 'USAGE'
+         OR h.kind = 'FUNCTION' AND h.object ~ '^hawser\\.(${callersFunctions.join("|")})\\('))
    ORDER BY array_position(${textArray(secretTables)}, h.object), array_position('{SCHEMA,FUNCTION,TABLE,SEQUENCE}', h.kind), h.object,
             h.role, h.grantor, h.privilege`;
 

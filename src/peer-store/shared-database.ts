@@ -51,6 +51,8 @@ export class SharedDatabase {
   readonly queue: Queue;
   readonly #due: DueRunner;
   readonly listeners = new Set<SharedDatabaseListener>();
+  /** Number of transactional calls that each user has at a time. */
+  readonly handlingCalls = new Map<SharedDatabaseListener, number>();
   /** Reason why the last check of the pool failed. */
   #writeProblem: HawserError | undefined;
 

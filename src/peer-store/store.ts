@@ -97,6 +97,7 @@ export async function openStore(options: StoreOptions = {}) {
   const close = (): Promise<void> => {
     closed ??= (async () => {
       database.listeners.delete(databaseListener);
+      database.handlingCalls.delete(databaseListener);
       events.removeAllListeners();
       await Promise.all([...taken].map((lease) => lease.release({ clean: false })));
       await Promise.all([...announcedTo.keys()].map((channel) => session.unlisten(channel)));
@@ -120,6 +121,16 @@ export async function openStore(options: StoreOptions = {}) {
     get poolSize(): number {
       return pool.poolSize;
     },
+    /**
+     * Says how many transactional calls this user of the pool has at a time.
+     *
+     * @returns number of those of all users in the process
+     */
+    setHandlingCalls(calls: number): number {
+      database.handlingCalls.set(databaseListener, calls);
+      return [...database.handlingCalls.values()].reduce((sum, each) => sum + each, 0);
+    },
+    /** Has the pool grow. */
     growPool(connections: number): void {
       pool.poolSize = Math.max(pool.poolSize, connections);
     },

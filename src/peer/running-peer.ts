@@ -5,7 +5,12 @@
  *     stop:  no new sends ▶ handlers end ▶ unconfirmed messages stored ▶ cursors committed ▶ Goodbye ▶ directory ▶ lease
  */
 
-import { type PeerSettings, storeConstants, type TuningSettings } from "../../generated/ts/settings/peer.js";
+import {
+  type PeerSettings,
+  peerSettingsRanges,
+  storeConstants,
+  type TuningSettings,
+} from "../../generated/ts/settings/peer.js";
 import { senderDefaults } from "../channel/index.js";
 import { HawserError } from "../errors/index.js";
 import type { AbsentListener } from "../operate/index.js";
@@ -230,16 +235,20 @@ export class RunningPeer {
   /** Gives each transactional call that the handlers' `concurrency` allows a connection, or warns that some will wait. */
   #fitPool(): void {
     const { handlers, options } = this.#run;
-    const calls = handlers.transactionsAtOnce;
+    const calls = this.store.setHandlingCalls(handlers.transactionsAtOnce);
     if (options.growsPool) this.store.growPool(Math.min(calls + 1, storeConstants.grownPoolSize));
     const { poolSize } = this.store;
     if (calls < poolSize || calls <= this.#callsWarnedOf) return;
     this.#callsWarnedOf = calls;
-    const [why, remedy] = [
-      `the concurrency of transactional handlers of "${options.name}" allows ${calls} calls at a time, and poolSize ${poolSize} only ${poolSize - 1}`,
-      options.pool === undefined ? `set poolSize to ${calls + 1}` : `raise max of the pool, and set poolSize to ${calls + 1}`,
-    ];
-    process.emitWarning(`${why}: ${remedy}`, { code: "HAWSER_POOL_TOO_SMALL", type: "HawserWarning" });
+    const most = peerSettingsRanges.poolSize.max;
+    const raise = options.pool === undefined ? "" : `give the pool a max of ${calls + 3}, `;
+    const remedy =
+      calls < most ? `${raise}set poolSize to ${calls + 1}, or lower the concurrency` : "lower the concurrency";
+    process.emitWarning(
+      `the concurrency of transactional handlers in this process allows ${calls} calls at a time, and poolSize ${poolSize} of ` +
+        `"${options.name}" only ${poolSize - 1}: ${remedy}`,
+      { code: "HAWSER_POOL_TOO_SMALL", type: "HawserWarning" },
+    );
   }
 
   /** Registers a topic in the directory, or updates its durability. */

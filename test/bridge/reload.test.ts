@@ -161,7 +161,9 @@ describe("litmus_pgnats_reload_conf()", () => {
     ]) {
       await client.query(change);
       await client.query("SAVEPOINT changed");
-      const error: unknown = await client.query("SELECT litmus_pgnats_reload_conf()").catch((thrown: unknown) => thrown);
+      const error: unknown = await client
+        .query("SELECT litmus_pgnats_reload_conf()")
+        .catch((thrown: unknown) => thrown);
       expect(error, change).toMatchObject({ code: "25001", hint: "COMMIT first, then reload." });
       await client.query("ROLLBACK TO before");
       await client.query("SELECT litmus_pgnats_reload_conf()");

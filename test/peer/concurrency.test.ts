@@ -299,19 +299,19 @@ describe("concurrency of handleBatch", () => {
 });
 
 describe("the pool of transactional handlers", () => {
-  it("grows with their concurrency, unless poolSize is given", async () => {
+  it("grows with the concurrency of all in the process, unless poolSize is given", async () => {
     await using own = await peerWorld({ nats: false });
     const held = gate();
     let running = 0;
-    const b = own.peer("b-1");
-    for (const topic of ["jobs", "others"]) {
-      await b.handle(topic, { concurrency: 3, transactional: true }, async () => {
+    for (const topic of ["b", "c"]) {
+      for (const text of numbers(4)) await enqueue(own, topic, text);
+      const peer = own.peer(`${topic}-1`);
+      await peer.handle(topic, { concurrency: 3, transactional: true }, async () => {
         running += 1;
         await held.opened;
       });
-      for (const text of numbers(4)) await enqueue(own, topic, text);
+      await peer.start();
     }
-    await b.start();
     await eventually("six run", () => running === 6);
     held.open();
     await eventually("all are handled", async () => (await own.storedMessages()) === 0);
@@ -319,9 +319,10 @@ describe("the pool of transactional handlers", () => {
 
   it.each([
     [4, 3, undefined],
-    [4, 4, "allows 4 calls at a time, and poolSize 4 only 3: set poolSize to 5"],
+    [4, 4, 'allows 4 calls at a time, and poolSize 4 of "b-1" only 3: set poolSize to 5, or'],
     [undefined, 10, undefined],
-    [undefined, 11, "allows 11 calls at a time, and poolSize 11 only 10: set poolSize to 12"],
+    [undefined, 100, "only 10: lower the concurrency"],
+    [undefined, 11, 'allows 11 calls at a time, and poolSize 11 of "b-1" only 10: set poolSize to 12, or'],
   ])("of poolSize %s warns of a concurrency of %i: %s", async (poolSize, concurrency, text) => {
     await using own = await peerWorld({ nats: false });
     const warnings: Error[] = [];

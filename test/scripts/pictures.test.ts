@@ -28,12 +28,13 @@ it("a picture and a text that were changed by hand are found, and mended", () =>
   const change = (path: string, from: string, to: string): void => {
     const text = readFileSync(join(root, path), "utf8");
     expect(text).toContain(from);
-    writeFileSync(join(root, path), text.replace(from, to));
+    writeFileSync(join(root, path), text.replaceAll(from, to));
   };
   change("docs/pictures/retries.svg", "1,500 ms", "1,600 ms");
   change("docs/jobs.md", "![Your row and the job", "![Your row or the job");
   // A ratio at a glance is that of the page of results.
-  change("docs/benchmarks/results.md", "| 10.18× |\n", "| 9.18× |\n");
+  const [, most = ""] = /to ([\d.]+×)\), and behind/.exec(readFileSync(join(root, "docs/benchmarks.md"), "utf8")) ?? [];
+  change("docs/benchmarks/results.md", `| ${most} |`, "| 99.99× |");
   rmSync(join(root, "docs/pictures/takeover.svg"));
   writeFileSync(join(root, "docs/pictures/old.svg"), "");
   expect(pictureProblems(root).sort()).toEqual([

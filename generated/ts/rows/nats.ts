@@ -294,7 +294,7 @@ export interface StreamStatusRow {
   /**
    * Why the last ones were: `cut_short` by a limit of the stream or a purge, `deleted` singly, `acknowledged` in a stream that
    * deletes what is, `recreated` with the stream, so that it is not known how many. `overwritten`: as `cut_short`, in a stream
-   * with max_msgs_per_subject, as that of a bucket is; what was gone between two messages is not counted there.
+   * with max_msgs_per_subject of at most 64, as that of a bucket is; what was gone between two messages is not counted there.
    */
   missing_reason: string | null;
   /** The first of those. */

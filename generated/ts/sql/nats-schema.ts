@@ -2479,7 +2479,7 @@ COMMENT ON COLUMN hawser.stream_status.missing IS 'How many messages were gone f
 at most, because those of other subjects cannot be told from them.';
 COMMENT ON COLUMN hawser.stream_status.missing_reason IS 'Why the last ones were: \`cut_short\` by a limit of the stream or a purge, \`deleted\` singly, \`acknowledged\` in a stream that
 deletes what is, \`recreated\` with the stream, so that it is not known how many. \`overwritten\`: as \`cut_short\`, in a stream
-with max_msgs_per_subject, as that of a bucket is; what was gone between two messages is not counted there.';
+with max_msgs_per_subject of at most 64, as that of a bucket is; what was gone between two messages is not counted there.';
 COMMENT ON COLUMN hawser.stream_status.missing_from IS 'The first of those.';
 COMMENT ON COLUMN hawser.stream_status.missing_to IS 'The last of those.';
 COMMENT ON COLUMN hawser.stream_status.missing_at IS 'When that was noticed.';

@@ -74,7 +74,7 @@ export interface StreamInfo {
   readonly last: number;
   /** With `interest` and `workqueue`, acknowledged messages are deleted. */
   readonly retention: "limits" | "interest" | "workqueue";
-  /** True with `max_msgs_per_subject`: newer messages of a subject replace older ones. */
+  /** True with a small `max_msgs_per_subject`, as a bucket has it: newer messages of a subject replace older ones. */
   readonly overwrites: boolean;
   /**
    * Time at which the stream stored the message of `lastDone`, in ns; undefined if the message is gone or cannot be

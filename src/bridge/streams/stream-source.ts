@@ -51,6 +51,9 @@ const inconclusiveCodes: ReadonlySet<string> = new Set(["jetstream_unavailable",
 /** Bytes reserved for subject and reply of a message, besides its payload and headers. */
 const subjectBytes = 4096;
 
+/** Largest `max_msgs_per_subject` of a key-value bucket. A larger one is a safeguard, not the reason why messages are gone. */
+const mostHistory = 64;
+
 /** Events of a read. */
 export interface ReadingEvents {
   onMessage(message: Delivery): void;
@@ -112,7 +115,7 @@ export class StreamSource {
       first: messages === 0 ? last_seq + 1 : first_seq,
       last: last_seq,
       retention: retention === "interest" || retention === "workqueue" ? retention : "limits",
-      overwrites: max_msgs_per_subject > 0,
+      overwrites: max_msgs_per_subject > 0 && max_msgs_per_subject <= mostHistory,
       lastDoneAt: isRead ? undefined : await this.#timeOf(state.lastDone?.number),
       consumers: [
         consumers[0] && this.#infoOf(consumers[0], retention),

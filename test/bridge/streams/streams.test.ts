@@ -240,14 +240,18 @@ describe("the loss of messages is reported:", () => {
   let purged: Made;
   let ahead: Made;
   let replaced: Made;
+  let bucket: Made;
+  let bucketMadeAgain: Made;
   // No process runs while they lose messages.
   beforeAll(async () => {
-    [cutShort, purged, ahead, replaced] = (await Promise.all([
+    [cutShort, purged, ahead, replaced, bucket, bucketMadeAgain] = (await Promise.all([
       subscribedWith({ max_msgs: 5 }, "1", "2"),
       subscribedWith({}, "1", "2"),
       subscribedWith({}, "1", "2", "3"),
       subscribedWith({}, "1", "2", "3"),
-    ])) as [Made, Made, Made, Made];
+      subscribedWith({ max_msgs_per_subject: 1 }, "a:1", "b:2"),
+      subscribedWith({ max_msgs_per_subject: 1 }, "a:1", "b:2"),
+    ])) as [Made, Made, Made, Made, Made, Made];
     await stopped(async () => {
       await cutShort.publish(...numbered(3, 12));
       await purged.publish("3", "4");
@@ -257,6 +261,10 @@ describe("the loss of messages is reported:", () => {
       await world.client.query(position, [ahead.name]);
       const doneAt = "UPDATE hawser_data.stream_subscriptions SET last_done_at = last_done_at - 1 WHERE name = $1";
       await world.client.query(doneAt, [replaced.name]);
+      for (const { publish } of [bucket, bucketMadeAgain]) await publish("a:3", "a:4", "b:5");
+      const lost =
+        "UPDATE hawser_data.stream_subscriptions SET missing = 7, missing_reason = 'recreated' WHERE name = $1";
+      await world.client.query(lost, [bucketMadeAgain.name]);
     });
   });
 
@@ -284,6 +292,13 @@ describe("the loss of messages is reported:", () => {
       missing_from: "3",
       missing_to: "4",
     });
+  });
+
+  it("of a bucket apart: newer messages may have replaced them, which neither hides a loss nor adds to it", async () => {
+    for (const { landed } of [bucket, bucketMadeAgain])
+      await eventually("the newest are there", async () => (await landed()).length === 4);
+    expect(await bucket.status()).toMatchObject({ done_to: "5", missing: "1", missing_reason: "overwritten" });
+    expect(await bucketMadeAgain.status()).toMatchObject({ done_to: "5", missing: "7", missing_reason: "recreated" });
   });
 
   it("of a stream that ends before the position: the subscription waits for a new position", async () => {
