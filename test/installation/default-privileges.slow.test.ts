@@ -186,12 +186,14 @@ describe("a privilege that was granted by hand", () => {
     const before = await catalogOf(database.url);
     const odd = `odd "role" ${reader.role.slice(-6)}`;
     const enqueue = "hawser.enqueue(text, jsonb, jsonb, text, text, timestamptz, boolean, integer)";
+    // What members of hawser_peer execute gives more than a caller needs: this one reads the messages of all roles.
+    const take = "hawser.take(bigint, integer, bigint, jsonb, text[])";
     await onServer(database.url, `CREATE ROLE ${pg.escapeIdentifier(odd)}`);
     try {
       await onServer(
         database.url,
         `GRANT SELECT ON ALL TABLES IN SCHEMA hawser, hawser_data TO ${reader.role}`,
-        `GRANT EXECUTE ON FUNCTION hawser.set_nats_server(jsonb), hawser.gateway_conninfo() TO ${pg.escapeIdentifier(odd)}`,
+        `GRANT EXECUTE ON FUNCTION hawser.set_nats_server(jsonb), hawser.gateway_conninfo(), ${take} TO ${pg.escapeIdentifier(odd)}`,
         `GRANT UPDATE (host), UPDATE (port) ON hawser_data.gateways TO ${pg.escapeIdentifier(odd)}`,
         `GRANT USAGE, CREATE ON SCHEMA hawser_dblink TO ${reader.role}`,
         "GRANT CREATE ON SCHEMA hawser_fdw TO hawser_nats",
@@ -216,7 +218,7 @@ describe("a privilege that was granted by hand", () => {
           `"${reader.role}" has CREATE, USAGE on schema hawser_dblink, which Hawser did not grant: REVOKE CREATE, USAGE`,
           "hawser_nats has CREATE on schema hawser_fdw, which Hawser did not grant: REVOKE CREATE",
           "hawser_viewer has EXECUTE on function hawser.enqueue(text,jsonb,jsonb,text,text,timestamp with time zone,boolean,integer), which Hawser did not grant: REVOKE EXECUTE",
-          `"${odd}" has EXECUTE on function hawser.gateway_conninfo() and 1 more, which Hawser did not grant: REVOKE EXECUTE`,
+          `"${odd}" has EXECUTE on function hawser.gateway_conninfo() and 2 more, which Hawser did not grant: REVOKE EXECUTE`,
           "hawser_peer has DELETE on table hawser_data.peers, which Hawser did not grant: REVOKE DELETE",
           "hawser_peer may grant SELECT on table hawser_data.peers to others, which Hawser did not grant: REVOKE GRANT OPTION FOR SELECT",
           "hawser_nats has USAGE on sequence hawser_data.dead_letters_id_seq, which Hawser did not grant: REVOKE USAGE",
