@@ -216,12 +216,14 @@ function refused({ code, message, detail, remedy }: CallProblem, definition: Nat
   // A detail may begin with the name of its option.
   const words = bare.replace(/^\w+: /, "").toLowerCase();
   const isSaid = words === "" || message.toLowerCase().includes(words);
+  // An error about a certificate has the same code, but other credentials do not help.
+  const isUserRefused = code === "nats_unauthorized" && !/\bcertificate\b/.test(message);
   return {
     severity: "error",
     code,
     what: isSaid ? message : `${message}: ${oneLine(bare)}`,
     remedy:
-      code === "nats_unauthorized" && "correction" in definition
+      isUserRefused && "correction" in definition
         ? `Correct what was refused: ${definition.correction}; or the user on the NATS server`
         : remedy || errorTable[code].remedy,
   };

@@ -69,7 +69,7 @@ async function readDefinition(facts: Facts): Promise<NatsDefinition> {
       kind: "partial",
       mappedFor,
       notifySubject: typeof subject === "string" ? subject : undefined,
-      correction: `ALTER USER MAPPING FOR ${mappedFor} SERVER ${pg.escapeIdentifier(server)} OPTIONS (SET password '…')`,
+      correction: `the user mapping for ${mappedFor} of the server ${pg.escapeIdentifier(server)} (run \`hawser doctor\` as that login for the statement)`,
     };
   }
   const result = checkNatsServerOptions({ ...options, ...(server === null ? {} : mapping) });

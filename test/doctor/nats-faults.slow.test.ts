@@ -6,8 +6,10 @@ import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import pg from "pg";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import type { NamedFinding } from "../../src/doctor/index.js";
 import { hawser } from "../cli/support/hawser.js";
 import type { OwnPostgres } from "../faults/support/own-postgres.js";
+import { CertificateAuthority } from "../support/certificate-authority.js";
 import { eventually } from "../support/eventually.js";
 import { natsClient } from "../support/nats-client.js";
 import { startNatsServer } from "../support/nats-server.js";
@@ -125,6 +127,46 @@ describe("the NATS server", () => {
       remedy: expect.stringContaining(`SELECT hawser.set_nats_server('{"host": "…", …, "password": "…"}')`),
     });
     expect(JSON.stringify(report)).not.toContain("s3cret");
+  });
+
+  it("whose certificate is refused, without a remedy about the password", async () => {
+    const { cert, key } = new CertificateAuthority().issue(["127.0.0.1"]);
+    await using nats = await startNatsServer({
+      config: 'tls { cert_file: "$DIR/cert.pem", key_file: "$DIR/key.pem" }',
+      files: { "cert.pem": cert, "key.pem": key },
+    });
+    const directory = temporaryDirectory();
+    const file = join(directory, "ca.pem");
+    writeFileSync(file, new CertificateAuthority("Another authority").certificate, { mode: 0o600 });
+    const natsOptions = { username: "app", password: "right", tls_ca_path: file };
+    await using system = await startSystem(postgres, {
+      ...{ natsUrl: nats.url, natsOptions, secretsDirectories: [directory] },
+    });
+    const finding = onlyFinding(await system.examine());
+    expect(finding).toMatchObject({ check: "nats", code: "nats_unauthorized" });
+    expect(finding.what).toContain("the server's certificate");
+    expect(finding.remedy).not.toContain("set_nats_server");
+  });
+
+  it("that refuses a password of user mappings which this login does not see", async () => {
+    await using nats = await startNatsServer({ config: 'authorization { user: "app", password: "right" }' });
+    await using system = await startSystem(postgres, { natsUrl: nats.url, natsOptions: false });
+    await system.run(
+      `CREATE SERVER nats FOREIGN DATA WRAPPER litmus_pgnats_fdw OPTIONS (host '127.0.0.1', port '${nats.port}', username 'app')`,
+      `GRANT USAGE ON FOREIGN SERVER nats TO ${system.login}`,
+      `CREATE USER MAPPING FOR ${system.login} SERVER nats OPTIONS (password 'wrong')`,
+      `CREATE USER MAPPING FOR ${system.executor} SERVER nats OPTIONS (password 'wrong')`,
+    );
+    let finding: NamedFinding | undefined;
+    await eventually("the gateway has followed", async () => {
+      const { findings } = await system.examine({ databaseUrl: system.superuserUrl });
+      finding = findings.find(({ code }) => code === "nats_unauthorized");
+      return finding !== undefined;
+    });
+    expect(finding!.remedy).toMatch(
+      /^Correct what was refused: the user mapping for \w+, \w+ of the server "nats" \(run /,
+    );
+    expect(finding!.remedy).not.toContain("SET ");
   });
 });
 
