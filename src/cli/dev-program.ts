@@ -47,7 +47,7 @@ function signalOf(reason: unknown): NodeJS.Signals {
 /**
  * Runs a program, and resolves with its exit status: 128 plus the number of the signal, if a signal ended it.
  *
- * @param options.environment variables added to those of this process
+ * @param options.environment variables added to those of this process; undefined removes one
  * @param options.request stop requests, whose signals are passed on; the second one becomes SIGKILL
  * @param options.failed rejects if the servers have failed: the program is then ended
  * @throws HawserError `invalid_argument` if it cannot be started; the error of `failed`
@@ -59,7 +59,7 @@ export async function runProgram(
     request,
     failed,
   }: {
-    readonly environment: Readonly<Record<string, string>>;
+    readonly environment: Readonly<Record<string, string | undefined>>;
     readonly request: StopRequest;
     readonly failed: Promise<unknown>;
   },

@@ -2,7 +2,7 @@
 import { once } from "node:events";
 import { join } from "node:path";
 import { setTimeout } from "node:timers/promises";
-import { type DevStack, libpqVariables, type PortWish, startDevStack } from "../dev/index.js";
+import { type DevStack, furtherUrls, libpqVariables, type PortWish, startDevStack } from "../dev/index.js";
 import { HawserError, shellWord, withoutPasswords } from "../errors/index.js";
 import { type InstallReport, install } from "../installation/index.js";
 import { type DefinedNatsServer, defineNatsServer, restoreNatsServer } from "../operate/index.js";
@@ -224,19 +224,17 @@ async function start(
   }
 }
 
-/** Variables with which programs find the stack, except those that the user has set. */
-function environmentOf(stack: DevStack, { otherNats }: DevGateway): Record<string, string> {
+/** Variables with which programs find the stack, except those that the user has set; undefined removes one. */
+function environmentOf(stack: DevStack, { otherNats }: DevGateway): Record<string, string | undefined> {
   // A user with an external server has set the variable, but psql does not read it.
   const isDatabaseOurs = !process.env["HAWSER_DATABASE_URL"];
   // Omitted if the SQL functions use another server: messages of programs would not reach them.
   const isNatsOurs = !process.env["HAWSER_NATS_URL"] && otherNats === undefined;
-  // What the user's URL lacks stays as in the shell; a URL of several hosts with ports cannot be split.
-  const address = URL.canParse(stack.databaseUrl)
-    ? Object.entries(libpqVariables(stack.databaseUrl)).filter(([, value]) => value !== "")
-    : [];
+  // What the user's URL lacks stays as in the shell. Without its parameters, psql could send the password unverified.
+  const isPlain = !stack.databaseUrl.includes("?");
   return {
-    ...(isDatabaseOurs && { HAWSER_DATABASE_URL: stack.databaseUrl }),
-    ...Object.fromEntries(address),
+    ...(isDatabaseOurs && { ...furtherUrls, HAWSER_DATABASE_URL: stack.databaseUrl }),
+    ...((isDatabaseOurs || isPlain) && libpqVariables(stack.databaseUrl)),
     ...(isNatsOurs && { NATS_URL: stack.natsUrl! }),
   };
 }
@@ -267,7 +265,9 @@ function announce(stack: DevStack, gateway: DevGateway, json: boolean): void {
   const { HAWSER_DATABASE_URL: databaseUrl, NATS_URL: natsUrl, ...ofPsql } = environmentOf(stack, gateway);
   if (databaseUrl !== undefined) {
     lines.push(`For programs and the other commands:\n  export HAWSER_DATABASE_URL=${databaseUrl}`);
-    const variables = Object.entries(ofPsql).map(([name, value]) => `${name}=${shellWord(value)}`);
+    const variables = Object.entries(ofPsql).flatMap(([name, value]) =>
+      value === undefined ? [] : [`${name}=${shellWord(value)}`],
+    );
     lines.push(`For psql, without an argument:\n  export ${variables.join(" ")}`);
   }
   if (natsUrl !== undefined) lines.push(`For the nats command:\n  export NATS_URL=${natsUrl}`);

@@ -5,4 +5,4 @@ export { freePort, type PortWish } from "./free-port.js";
 export { cacheDirectory } from "./nats/binary.js";
 export { identityOf, isAlive, type ProcessIdentity } from "./run-directory.js";
 export { tailOf } from "./server-process.js";
-export { type DevStack, type DevStackOptions, libpqVariables, startDevStack } from "./stack.js";
+export { type DevStack, type DevStackOptions, furtherUrls, libpqVariables, startDevStack } from "./stack.js";

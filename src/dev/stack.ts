@@ -5,6 +5,7 @@
  * runs any more, and a temporary directory is removed.
  */
 import type pg from "pg";
+import { parse } from "pg-connection-string";
 import { HawserError, withoutPasswords } from "../errors/index.js";
 import { DatabaseAddress, openSession } from "../postgres/index.js";
 import type { PortWish } from "./free-port.js";
@@ -14,17 +15,33 @@ import { createTemporary, giveUp, openNamed, type RunDirectory } from "./run-dir
 import { type DevServer, type ServerProcess, serverAccount } from "./server-process.js";
 import { guardDirectory, stopServersOf, sweepLeftovers } from "./sweep.js";
 
-/** Variables of libpq for the URL of a stack's Postgres; as an argument of psql, other users could read the password. */
-export function libpqVariables(url: string): Record<string, string> {
-  const { hostname, port, username, password, pathname, searchParams } = new URL(url);
+/**
+ * Variables of libpq for the URL of a stack's Postgres; as an argument of psql, other users could read the password.
+ * Parts that the URL lacks are omitted, and parameters other than the address are ignored. An undefined variable is to
+ * be removed.
+ *
+ * @returns no variables for a URL of several hosts
+ * @throws HawserError `invalid_argument` if the URL cannot be read
+ */
+export function libpqVariables(url: string): Record<string, string | undefined> {
+  const [only, ...others] = DatabaseAddress.of(url, {}).hosts;
+  if (others.length > 0) return {};
+  const { host, port, database, user, password } = parse(only!.connectionString!);
+  const given = { PGHOST: host, PGPORT: port, PGDATABASE: database, PGUSER: user, PGPASSWORD: password };
   return {
-    PGHOST: searchParams.get("host") ?? hostname,
-    PGPORT: searchParams.get("port") ?? port,
-    PGDATABASE: decodeURIComponent(pathname.slice(1)),
-    PGUSER: decodeURIComponent(username),
-    PGPASSWORD: decodeURIComponent(password),
+    // libpq prefers these two to PGHOST.
+    PGSERVICE: undefined,
+    PGHOSTADDR: undefined,
+    ...Object.fromEntries(Object.entries(given).flatMap(([name, value]) => (value ? [[name, value]] : []))),
   };
 }
+
+/** Variables with further URLs for the database, which are not for that of a stack: undefined, to be removed. */
+export const furtherUrls = {
+  HAWSER_SESSION_URL: undefined,
+  HAWSER_EXECUTOR_URL: undefined,
+  HAWSER_PAGE_DATABASE_URL: undefined,
+} as const;
 
 /** Options of a dev stack. */
 export interface DevStackOptions {

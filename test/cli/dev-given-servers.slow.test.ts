@@ -147,23 +147,38 @@ describe("hawser dev", () => {
     expect(stderr).toMatch(/is not empty.*\[dev_server_failed\]\n$/);
   });
 
-  it("gives a command libpq's variables of a Postgres that somebody else runs", async () => {
-    await using database = await testDatabase();
-    const url = new URL(database.url);
-    url.password ||= "open sesame";
+  describe("gives a command", () => {
     const source = `
-      const { PGHOST, PGPORT, PGDATABASE, PGUSER, PGPASSWORD } = process.env;
-      console.log(JSON.stringify({ PGHOST, PGPORT, PGDATABASE, PGUSER, PGPASSWORD }))`;
-    const program = dev(["--", process.execPath, "-e", source], {
-      env: { HAWSER_DATABASE_URL: url.href, HAWSER_NATS_URL: testNatsUrl() },
-    });
-    const { status, stdout } = await program.ended;
-    expect({ status, variables: JSON.parse(stdout) as unknown }).toEqual({
-      status: 0,
-      variables: {
+      const names = ["PGHOST", "PGHOSTADDR", "PGSERVICE", "PGPORT", "PGDATABASE", "PGUSER", "PGPASSWORD"];
+      console.log(JSON.stringify(Object.fromEntries(names.map((name) => [name, process.env[name]]))))`;
+    const ofShell = { PGHOST: "elsewhere", PGHOSTADDR: "192.0.2.1", PGSERVICE: "elsewhere" };
+    const variablesFor = async (url: URL): Promise<unknown> => {
+      const program = dev(["--", process.execPath, "-e", source], {
+        env: { HAWSER_DATABASE_URL: url.href, HAWSER_NATS_URL: testNatsUrl(), ...ofShell },
+      });
+      const { status, stdout } = await program.ended;
+      expect(status).toBe(0);
+      return JSON.parse(stdout);
+    };
+
+    it("libpq's variables of a Postgres that somebody else runs", async () => {
+      await using database = await testDatabase();
+      const url = new URL(database.url);
+      url.password ||= "open sesame";
+      expect(await variablesFor(url)).toEqual({
         ...{ PGHOST: url.hostname, PGPORT: url.port, PGDATABASE: url.pathname.slice(1) },
         ...{ PGUSER: url.username, PGPASSWORD: decodeURIComponent(url.password) },
-      },
+      });
+    });
+
+    it("none of them if the URL has parameters, without which psql could send the password elsewhere", async () => {
+      await using database = await testDatabase();
+      const url = new URL(database.url);
+      url.password ||= "open sesame";
+      url.search = "?sslmode=disable";
+      const variables = await variablesFor(url);
+      expect(variables).toMatchObject(ofShell);
+      expect(variables).not.toHaveProperty("PGPASSWORD");
     });
   });
 

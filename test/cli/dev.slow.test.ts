@@ -260,14 +260,17 @@ describe("hawser dev -- COMMAND", () => {
       await client.connect();
       const { rows } = await client.query("SELECT count(*)::int AS count FROM pg_proc WHERE proname = 'nats_publish_text'");
       await client.end();
-      const { HAWSER_DATABASE_URL: databaseUrl, NATS_URL: natsUrl } = process.env;
-      console.log(JSON.stringify({ databaseUrl, natsUrl, count: rows[0].count, args: process.argv.slice(1) }));
+      const { HAWSER_DATABASE_URL: databaseUrl, HAWSER_SESSION_URL: sessionUrl, PGSERVICE: service, NATS_URL: natsUrl } = process.env;
+      console.log(JSON.stringify({ databaseUrl, sessionUrl, service, natsUrl, count: rows[0].count, args: process.argv.slice(1) }));
       process.exitCode = 7;`;
-    const program = dev(["--", process.execPath, "--input-type=module", "-e", source, "--", "--json"]);
+    const program = dev(["--", process.execPath, "--input-type=module", "-e", source, "--", "--json"], {
+      env: { HAWSER_SESSION_URL: "postgres://elsewhere/x", PGSERVICE: "elsewhere" },
+    });
     const { status, stdout } = await program.ended;
     expect(status).toBe(7);
     const printed = JSON.parse(stdout) as Announcement & { readonly count: number; readonly args: readonly string[] };
     expect(printed).toMatchObject({ count: 1, args: ["--json"], natsUrl: expect.stringMatching("^nats://127.0.0.1:") });
+    for (const name of ["sessionUrl", "service"]) expect(printed).not.toHaveProperty(name);
     expect(await anyAnswers(printed)).toBe(false);
   });
 

@@ -5,7 +5,7 @@ import { existsSync, readdirSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, describe, expect, it, vi } from "vitest";
-import { startDevStack } from "../../src/dev/index.js";
+import { libpqVariables, startDevStack } from "../../src/dev/index.js";
 import { testNatsUrl, testServerUrl } from "../support/database.js";
 import { rowsOf } from "../support/on-server.js";
 import { temporaryDirectory } from "../support/temporary.js";
@@ -62,5 +62,24 @@ describe("servers of somebody else", () => {
     vi.stubEnv("HAWSER_DATABASE_URL", undefined);
     vi.stubEnv("HAWSER_NATS_URL", "nats://127.0.0.1:1");
     await expect(startDevStack()).rejects.toThrow("HAWSER_NATS_URL");
+  });
+});
+
+describe("libpqVariables", () => {
+  it.each([
+    [
+      "postgres://a%40b:p%2Fw@h:5433/my%20db",
+      { PGHOST: "h", PGPORT: "5433", PGUSER: "a@b", PGPASSWORD: "p/w", PGDATABASE: "my db" },
+    ],
+    ["postgres://[::1]:5433/d", { PGHOST: "::1", PGPORT: "5433", PGDATABASE: "d" }],
+    ["postgres://%2Fvar%2Frun/d", { PGHOST: "/var/run", PGDATABASE: "d" }],
+    ["postgres:///d?host=/var/run&port=5433", { PGHOST: "/var/run", PGPORT: "5433", PGDATABASE: "d" }],
+    ["postgres://a:100%@h/d?sslmode=verify-full", { PGHOST: "h", PGUSER: "a", PGPASSWORD: "100%", PGDATABASE: "d" }],
+  ])("of %s", (url, variables) => {
+    expect(libpqVariables(url)).toStrictEqual({ PGSERVICE: undefined, PGHOSTADDR: undefined, ...variables });
+  });
+
+  it.each(["postgres://a,b/d", "postgres://a:1,b:2/d", "postgres:///d?host=a,b"])("are none of %s", (url) => {
+    expect(libpqVariables(url)).toEqual({});
   });
 });
