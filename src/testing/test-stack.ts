@@ -3,7 +3,7 @@
  * and programs that end with the stack.
  */
 import pg from "pg";
-import { libpqVariables } from "../dev/index.js";
+import { furtherUrls, libpqVariables } from "../dev/index.js";
 import { checkOptionNames, HawserError, namesOf } from "../errors/index.js";
 import { type AnyPeer, type AnyTopics, Peer, type PeerOptions, type SqlClient, type TopicMap } from "../peer/index.js";
 import type { Caller, MadeStack, Side } from "./calls.js";
@@ -81,7 +81,7 @@ export interface TestStack extends AsyncDisposable, SqlClient {
   /**
    * Starts a program. It is killed when the stack is dropped or this process ends. Its environment is that of this
    * process, in which `HAWSER_DATABASE_URL`, `HAWSER_NATS_URL`, `NATS_URL` and the `PG*` variables of an address name the
-   * servers of the stack, and other URLs for Hawser are removed; `env` overrides them.
+   * servers of the stack, and other `PG*` variables and other URLs for Hawser are removed; `env` overrides them.
    *
    * @param command such as `node`
    * @throws HawserError `startup_failed` if there is no such program
@@ -207,16 +207,11 @@ class OpenStack implements TestStack {
   /** Variables with which a program finds the stack, and never the servers of the developer's shell. */
   #environment(): Record<string, string | undefined> {
     const { databaseUrl, natsUrl } = this;
-    const address = Object.entries(libpqVariables(databaseUrl));
+    const ofShell = Object.keys(process.env).filter((name) => name.startsWith("PG"));
     return {
-      HAWSER_SESSION_URL: undefined,
-      HAWSER_EXECUTOR_URL: undefined,
-      HAWSER_PAGE_DATABASE_URL: undefined,
-      // libpq prefers these two.
-      PGSERVICE: undefined,
-      PGHOSTADDR: undefined,
-      // An empty part of the URL is that of the login, not of the shell.
-      ...Object.fromEntries(address.map(([name, value]) => [name, value || undefined] as const)),
+      ...furtherUrls,
+      ...Object.fromEntries(ofShell.map((name) => [name, undefined])),
+      ...libpqVariables(databaseUrl),
       HAWSER_DATABASE_URL: databaseUrl,
       HAWSER_NATS_URL: natsUrl,
       NATS_URL: natsUrl,

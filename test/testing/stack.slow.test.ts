@@ -227,7 +227,7 @@ describe("a program", () => {
   });
 
   it("finds the stack, not the servers of the shell, unless its `env` names others", async () => {
-    for (const name of ["HAWSER_SESSION_URL", "PGDATABASE", "PGHOSTADDR", "PGPASSWORD", "NATS_URL"]) {
+    for (const name of ["HAWSER_SESSION_URL", "PGDATABASE", "PGHOSTADDR", "PGPASSWORD", "PGAPPNAME", "NATS_URL"]) {
       vi.stubEnv(name, "elsewhere");
       onTestFinished(() => void vi.stubEnv(name, undefined));
     }
@@ -246,7 +246,7 @@ describe("a program", () => {
       ...env,
     });
     expect(found).toMatchObject({ PGHOST: hostname, PGPORT: port, PGDATABASE: id });
-    for (const name of ["HAWSER_SESSION_URL", "PGHOSTADDR"]) expect(found).not.toHaveProperty(name);
+    for (const name of ["HAWSER_SESSION_URL", "PGHOSTADDR", "PGAPPNAME"]) expect(found).not.toHaveProperty(name);
     expect(found.PGPASSWORD).not.toBe("elsewhere");
   });
 
