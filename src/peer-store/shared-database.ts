@@ -1,6 +1,6 @@
 /** A pool and a session per process and database, shared by all its users. */
 import type pg from "pg";
-import { storeConstants } from "../../generated/ts/settings/peer.js";
+import { peerSettingsRanges, storeConstants } from "../../generated/ts/settings/peer.js";
 import type { HawserError } from "../errors/index.js";
 import { raiseSequences } from "../migrations/index.js";
 import { DueRunner } from "../outbox/index.js";
@@ -35,6 +35,15 @@ export function sessionLocation(location: DatabaseLocation): Omit<DatabaseLocati
   return location.sessionUrl === undefined ? location : { databaseUrl: location.sessionUrl };
 }
 
+/** Peer with handlers that use the pool. */
+export interface PoolUser {
+  readonly name: string;
+  /** Pool of the user. */
+  readonly pool: pg.Pool | undefined;
+  /** True if the pool grows with its `concurrency`. */
+  readonly growsPool: boolean;
+}
+
 /** Callbacks of a user of a shared database. */
 interface SharedDatabaseListener {
   onSession(state: "up" | "down"): void;
@@ -52,7 +61,9 @@ export class SharedDatabase {
   readonly #due: DueRunner;
   readonly listeners = new Set<SharedDatabaseListener>();
   /** Number of transactional calls that each user has at a time. */
-  readonly handlingCalls = new Map<SharedDatabaseListener, number>();
+  readonly #handlingCalls = new Map<SharedDatabaseListener, number>();
+  /** Largest number of them for which a warning was given. */
+  #callsWarnedOf = 0;
   /** Reason why the last check of the pool failed. */
   #writeProblem: HawserError | undefined;
 
@@ -157,6 +168,29 @@ export class SharedDatabase {
     } catch (err) {
       logger.warn({ err }, "could not compare the sequences with their tables");
     }
+  }
+
+  /** Gives each of so many transactional calls of a user a connection, or warns once that some of them will wait. */
+  fitPool({ name, pool, growsPool }: PoolUser, listener: SharedDatabaseListener, calls: number): void {
+    this.#handlingCalls.set(listener, calls);
+    const all = [...this.#handlingCalls.values()].reduce((sum, each) => sum + each, 0);
+    const wanted = Math.min(all + 1, storeConstants.grownPoolSize);
+    if (growsPool) this.pool.poolSize = Math.max(this.pool.poolSize, wanted);
+    const { poolSize } = this.pool;
+    if (all < poolSize || all <= this.#callsWarnedOf) return;
+    this.#callsWarnedOf = all;
+    const raise = pool === undefined ? "" : `give the pool a max of ${all + 3}, `;
+    const remedy = `${raise}set poolSize to ${all + 1}, or lower the concurrency`;
+    process.emitWarning(
+      `the concurrency of transactional handlers in this process allows ${all} calls at a time, and poolSize ${poolSize} of ` +
+        `"${name}" only ${poolSize - 1}: ${all < peerSettingsRanges.poolSize.max ? remedy : "lower the concurrency"}`,
+      { code: "HAWSER_POOL_TOO_SMALL", type: "HawserWarning" },
+    );
+  }
+
+  /** Ends the use of the pool by a user. */
+  leavePool(listener: SharedDatabaseListener): void {
+    this.#handlingCalls.delete(listener);
   }
 
   /** Starts the runner of due messages, which the peers of the database share. @returns function that ends this use, and waits for what runs */

@@ -24,7 +24,7 @@ import {
   type TakeNameOptions,
   transactional,
 } from "../store/index.js";
-import { acquireDatabase, type DatabaseLocation, sessionLocation } from "./shared-database.js";
+import { acquireDatabase, type DatabaseLocation, type PoolUser, sessionLocation } from "./shared-database.js";
 
 /** Events of a store. Listeners are called one after another, in the order in which they were added. */
 interface StoreEvents {
@@ -97,7 +97,7 @@ export async function openStore(options: StoreOptions = {}) {
   const close = (): Promise<void> => {
     closed ??= (async () => {
       database.listeners.delete(databaseListener);
-      database.handlingCalls.delete(databaseListener);
+      database.leavePool(databaseListener);
       events.removeAllListeners();
       await Promise.all([...taken].map((lease) => lease.release({ clean: false })));
       await Promise.all([...announcedTo.keys()].map((channel) => session.unlisten(channel)));
@@ -117,23 +117,8 @@ export async function openStore(options: StoreOptions = {}) {
     ...reassign(pool),
     /** Notifies a listener that messages were stored for it. Does not throw. */
     announce: (listenerName: string, channelId: number): Promise<void> => announce(pool, [[listenerName, channelId]]),
-    /** Maximum number of connections for statements and transactional handlers, which all users in the process share. */
-    get poolSize(): number {
-      return pool.poolSize;
-    },
-    /**
-     * Says how many transactional calls this user of the pool has at a time.
-     *
-     * @returns number of those of all users in the process
-     */
-    setHandlingCalls(calls: number): number {
-      database.handlingCalls.set(databaseListener, calls);
-      return [...database.handlingCalls.values()].reduce((sum, each) => sum + each, 0);
-    },
-    /** Has the pool grow. */
-    growPool(connections: number): void {
-      pool.poolSize = Math.max(pool.poolSize, connections);
-    },
+    /** Gives each of so many transactional calls at a time a connection, or warns once that some of them will wait. */
+    fitPool: (user: PoolUser, calls: number): void => database.fitPool(user, databaseListener, calls),
     /** The queue of enqueued messages. */
     queue,
     /** Dead letters of the database. */

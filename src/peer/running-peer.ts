@@ -5,12 +5,7 @@
  *     stop:  no new sends ▶ handlers end ▶ unconfirmed messages stored ▶ cursors committed ▶ Goodbye ▶ directory ▶ lease
  */
 
-import {
-  type PeerSettings,
-  peerSettingsRanges,
-  storeConstants,
-  type TuningSettings,
-} from "../../generated/ts/settings/peer.js";
+import { type PeerSettings, storeConstants, type TuningSettings } from "../../generated/ts/settings/peer.js";
 import { senderDefaults } from "../channel/index.js";
 import { HawserError } from "../errors/index.js";
 import type { AbsentListener } from "../operate/index.js";
@@ -82,9 +77,6 @@ export class RunningPeer {
   readonly membership: Membership;
   readonly store: Store;
   readonly lease: Lease;
-
-  /** Number of transactional calls for which the pool was reported as too small. */
-  #callsWarnedOf = 0;
 
   private constructor(run: RunOptions, store: Store, lease: Lease, secrets: SecretCache) {
     this.#run = run;
@@ -180,7 +172,7 @@ export class RunningPeer {
       lease = await store.takeName(options.name, { waitMs: options.settings.nameWaitMs, signal });
       signal.throwIfAborted();
       started = new RunningPeer(run, store, lease, secrets);
-      started.#fitPool();
+      store.fitPool(options, run.handlers.transactionsAtOnce);
       started.boundAddress = await started.#inbox.start(options.listen);
       await started.#register();
       for (const topic of run.handlers.topics) started.#watch(topic);
@@ -228,27 +220,8 @@ export class RunningPeer {
 
   /** Updates the inbox after a handler was set, replaced or removed. */
   handlersChanged(): void {
-    this.#fitPool();
+    this.store.fitPool(this.#run.options, this.#run.handlers.transactionsAtOnce);
     this.#inbox.handlersChanged();
-  }
-
-  /** Gives each transactional call that the handlers' `concurrency` allows a connection, or warns that some will wait. */
-  #fitPool(): void {
-    const { handlers, options } = this.#run;
-    const calls = this.store.setHandlingCalls(handlers.transactionsAtOnce);
-    if (options.growsPool) this.store.growPool(Math.min(calls + 1, storeConstants.grownPoolSize));
-    const { poolSize } = this.store;
-    if (calls < poolSize || calls <= this.#callsWarnedOf) return;
-    this.#callsWarnedOf = calls;
-    const most = peerSettingsRanges.poolSize.max;
-    const raise = options.pool === undefined ? "" : `give the pool a max of ${calls + 3}, `;
-    const remedy =
-      calls < most ? `${raise}set poolSize to ${calls + 1}, or lower the concurrency` : "lower the concurrency";
-    process.emitWarning(
-      `the concurrency of transactional handlers in this process allows ${calls} calls at a time, and poolSize ${poolSize} of ` +
-        `"${options.name}" only ${poolSize - 1}: ${remedy}`,
-      { code: "HAWSER_POOL_TOO_SMALL", type: "HawserWarning" },
-    );
   }
 
   /** Registers a topic in the directory, or updates its durability. */
