@@ -2,7 +2,7 @@
  * `npm run release -- VERSION`: makes a release in a clone, so that the checkout stays as it is. See docs/releasing.md.
  */
 import { execFileSync, spawnSync } from "node:child_process";
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { chmodSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
@@ -178,7 +178,10 @@ function release(settings: Settings): void {
     throw new Error(`These commands must succeed first: ${lacking.map(({ needs }) => needs).join(", ")}`);
   }
 
-  const clone = join(mkdtempSync(join(tmpdir(), "hawser-release-")), "hawser");
+  const directory = mkdtempSync(join(tmpdir(), "hawser-release-"));
+  // As a checkout usually is: Postgres and some tests run as another user.
+  chmodSync(directory, 0o755);
+  const clone = join(directory, "hawser");
   run(`git clone --quiet . ${clone}`);
   process.chdir(clone);
   run("npm ci --ignore-scripts");
