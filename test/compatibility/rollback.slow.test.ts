@@ -45,6 +45,7 @@ let later: Version;
 
 beforeAll(async () => {
   released = new Version();
+  released.forgetReleases();
   released.edit(proto, cancelRpc, rpc("GoesAway") + rpc("ChangesShape") + cancelRpc);
   released.edit(
     proto,

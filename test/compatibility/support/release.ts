@@ -1,7 +1,7 @@
 /**
  * Copies of the project, to release in one and to go on in another.
  */
-import { cpSync, mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
+import { cpSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { type Program, projectDirectory, startCommand } from "../../support/program.js";
@@ -42,6 +42,14 @@ export class Version implements Disposable {
       path,
       text.replace(before, () => after),
     );
+  }
+
+  /** Makes it a version before the first release, also in the checkout of a later one. */
+  forgetReleases(): void {
+    const migrations = join(this.directory, "schema/migrations");
+    for (const file of readdirSync(migrations)) rmSync(join(migrations, file));
+    this.write("schema/migrations/1-initial-schema.next.sql", "");
+    rmSync(join(this.directory, "schema/released-functions.txt"), { force: true });
   }
 
   /** Makes `generated/` anew. @throws Error with what the generator says */
