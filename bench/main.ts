@@ -141,7 +141,7 @@ function recordFor(command: BenchCommand, outcomes: Outcomes, earlier: BenchReco
   return recordOf(outcomes, { quick: command.quick, ...commitsOf(command) }, earlier);
 }
 
-/** What an earlier run of all suites has measured of the same commits. */
+/** Record of an earlier run of all suites, if it measured the same commits. */
 function earlierOf(command: BenchCommand): BenchRecord | undefined {
   return command.jsonFile === undefined ? undefined : readEarlier(command.jsonFile, commitsOf(command));
 }

@@ -108,7 +108,7 @@ export interface SuiteRecord {
   readonly notes: readonly string[];
 }
 
-/** The record of outcomes that were just found, behind those that were found `before` it was stopped. */
+/** The record of outcomes that were just found, and before them those of an earlier run that was stopped. */
 export function recordOf(
   outcomes: readonly { readonly suite: Suite; readonly outcome: SuiteOutcome }[],
   of: Pick<BenchRecord, "quick" | "commit" | "before">,

@@ -230,7 +230,7 @@ function environmentOf(stack: DevStack, { otherNats }: DevGateway): Record<strin
   const isDatabaseOurs = !process.env["HAWSER_DATABASE_URL"];
   // Omitted if the SQL functions use another server: messages of programs would not reach them.
   const isNatsOurs = !process.env["HAWSER_NATS_URL"] && otherNats === undefined;
-  // What the user's URL lacks stays as in the shell. Without its parameters, psql could send the password unverified.
+  // A part that the user's URL lacks stays as in the shell. Without its parameters, psql could send the password unverified.
   const isPlain = !stack.databaseUrl.includes("?");
   return {
     ...(isDatabaseOurs && { ...furtherUrls, HAWSER_DATABASE_URL: stack.databaseUrl }),
