@@ -11,7 +11,8 @@ const [name = "", concurrency = "4"] = process.argv.slice(2);
 const pool = new pg.Pool({ connectionString: process.env["HAWSER_DATABASE_URL"], max: 4 });
 pool.on("error", () => undefined);
 const peer = new Peer({ name, concurrency: Number(concurrency), stopOnSignals: true });
-const options = { transactional: true, takeoverMs: 2_000, retry: { delayMs: 20 } } as const;
+// No worker is ended while its process may begin messages: the successor of a killed one ends it.
+const options = { transactional: true, takeoverMs: 60_000, retry: { delayMs: 20 } } as const;
 await peer.handle("jobs", options, async (message) => {
   const values = [message.text(), name];
   await pool.query("INSERT INTO starts (what, peer) VALUES ($1, $2)", values);
