@@ -190,7 +190,7 @@ export class Peer<Topics extends TopicMap<Topics> = AnyTopics>
    * handler can only send.
    *
    * @throws HawserError (as a rejection) `name_in_use` after `nameWaitMs`, `bind_failed`, `startup_failed` with the
-   * cause, …; `start` can be called again after each of them
+   * cause, `aborted` if `stop` is called before the end, …; `start` can be called again after each of them
    */
   async start(): Promise<this> {
     this.#serving.startReminder.end();
@@ -601,6 +601,8 @@ export class Peer<Topics extends TopicMap<Topics> = AnyTopics>
       endSignals();
       this.#run.state = "stopped";
       const cause = asHawserError(error);
+      if (starting.signal.aborted)
+        throw new HawserError("aborted", `"${this.name}" was stopped while it started`, { cause });
       if (cause.code !== "internal" && cause.code !== "store_failed") throw cause;
       const { retryable, message } = cause;
       const remedy = retryable ? undefined : cause.remedy;

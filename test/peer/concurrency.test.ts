@@ -74,7 +74,7 @@ describe("concurrency of handle", () => {
   );
 
   it("holds up neither other topics nor other keys of a sender", async () => {
-    const b = world.peer("b-1", { concurrency: 2 });
+    const b = world.peer("b-1", { concurrency: 2, tuning: { busyAfterMs: 10 } });
     const held = gate();
     const [jobs, mails] = [counted(() => held.opened), counted()];
     await b.handle("jobs", { concurrency: 1 }, jobs.handler);

@@ -57,10 +57,8 @@ describe("a group", () => {
 
   it("lets a message wait that no member has room for, in its order, until one has", async () => {
     const held = gate();
-    const b = await member(
-      "b-1",
-      ({ payload }) => (payload[0] === 48 && payload.length === 1 ? held.opened : undefined),
-      { tuning: { busyAfterMs: 20_000 } },
+    const b = await member("b-1", ({ payload }) =>
+      payload[0] === 48 && payload.length === 1 ? held.opened : undefined,
     );
     const a = await world.started("a-1");
     const sent = Array.from({ length: 50 }, (_, n) => a.send("b", `${n}`));
@@ -77,7 +75,7 @@ describe("a group", () => {
 
   it("refuses what is beyond the limits of the queue", async () => {
     const held = gate();
-    await member("b-1", () => held.opened, { tuning: { busyAfterMs: 20_000 } });
+    await member("b-1", () => held.opened);
     const a = await world.started("a-1", { tuning: { maxSendQueueMessages: 5 } });
     await connected(a, "b", "b-1");
     const sent = Array.from({ length: 7 }, (_, n) => a.send("b", `${n}`));
@@ -117,9 +115,7 @@ describe("a group", () => {
 
   it("loses nothing of what waits when the sender stops", async () => {
     const held = gate();
-    const members = await Promise.all(
-      ["b-1", "b-2"].map((name) => member(name, () => held.opened, { tuning: { busyAfterMs: 20_000 } })),
-    );
+    const members = await Promise.all(["b-1", "b-2"].map((name) => member(name, () => held.opened)));
     const a = await world.started("a-1");
     await connected(a, "b", "b-1", "b-2");
     const sent = Array.from({ length: 100 }, (_, n) => a.send("b", `${n}`));
@@ -131,7 +127,7 @@ describe("a group", () => {
 
   it("rejects what waits when the sender's name is lost: it was never sent", async () => {
     const held = gate();
-    const b = await member("b-1", () => held.opened, { tuning: { busyAfterMs: 20_000 } });
+    const b = await member("b-1", () => held.opened);
     const a = await world.started("a-1");
     await connected(a, "b", "b-1");
     const sent = Array.from({ length: 10 }, (_, n) => a.send("b", `${n}`));
@@ -150,7 +146,7 @@ describe("a group", () => {
 
   it("ends the wait of a caller whose signal is aborted; the message stays", async () => {
     const held = gate();
-    const b = await member("b-1", () => held.opened, { tuning: { busyAfterMs: 20_000 } });
+    const b = await member("b-1", () => held.opened);
     const a = await world.started("a-1");
     await connected(a, "b", "b-1");
     const before = [a.send("b", "1"), a.send("b", "2")];
@@ -168,9 +164,7 @@ describe("a group", () => {
 
   it("makes requests of the member with the least to do", async () => {
     const held = gate();
-    const b = await member("b-1", (message) => (message.text() === "who?" ? "b-1" : held.opened), {
-      tuning: { busyAfterMs: 20_000 },
-    });
+    const b = await member("b-1", (message) => (message.text() === "who?" ? "b-1" : held.opened));
     const a = await world.started("a-1");
     await connected(a, "b", "b-1");
     const kept = a.send("b", "kept");
@@ -224,7 +218,7 @@ describe("the pace of a listener", () => {
 describe("messages with a key", () => {
   it("go to the listener that has not handled the one before, also when a new one would have the key", async () => {
     const held = gate();
-    const first = await member("b-1", () => held.opened, { tuning: { busyAfterMs: 20_000 } });
+    const first = await member("b-1", () => held.opened);
     const a = await world.started("a-1");
     const keys = Array.from({ length: 20 }, (_, n) => `key ${n}`);
     const sendAll = (text: string): Promise<Receipt>[] => keys.map((key) => a.send("b", `${key} ${text}`, { key }));

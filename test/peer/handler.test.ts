@@ -191,14 +191,14 @@ describe("handlers that await sends to each other", () => {
   it("do not wait for ever: 30 rounds", async () => {
     const ended = new Log<string>();
     // Not one of them waits for an ack timeout.
-    const ackTimeoutMs = 3_600_000;
+    const tuning = { ackTimeoutMs: 3_600_000, busyAfterMs: 10 };
     const answer: Handler = async (message) => {
       if (message.payload[0] !== 0x6f) return;
       expect((await message.reply("inner")).outcome).toMatch(/delivered|stored/);
       ended.push(message.topic);
     };
-    const a = await world.started("a-1", { tuning: { ackTimeoutMs } }, answer);
-    const b = await world.started("b-1", { tuning: { ackTimeoutMs } }, answer);
+    const a = await world.started("a-1", { tuning }, answer);
+    const b = await world.started("b-1", { tuning }, answer);
     for (let round = 1; round <= 30; round++) {
       // Each handler of an "outer" waits for an "inner" that waits behind the other's "outer".
       await Promise.all([a.send("b", "outer"), b.send("a", "outer")]);

@@ -28,7 +28,7 @@ const heap = 10_000;
 it("store no faster than a busy listener drains", async () => {
   const a = await world.started("a-1");
   // Longer than busyAfterMs: its senders store at once instead of waiting for it.
-  const b = await world.started("b-1", {}, () => delay(15));
+  const b = await world.started("b-1", { tuning: { busyAfterMs: 10 } }, () => delay(15));
   await flood(a, "b", () => b.received.all.length >= 100);
   expect(await world.storedMessages()).toBeLessThan(heap);
 });
@@ -46,7 +46,7 @@ it("store no faster than a listener drains that has come back", async () => {
 it("wait for the credit of a live listener, within their queue's limits", async () => {
   const a = await world.started("a-1", { tuning: { maxSendQueueMessages: window } });
   // It stays live, however slow the machine makes its handlers: they are waited for.
-  const b = await world.started("b-1", { tuning: { creditBytes: 1_024, busyAfterMs: 20_000 } }, () => delay(1));
+  const b = await world.started("b-1", { tuning: { creditBytes: 1_024 } }, () => delay(1));
   await a.send("b", "begin");
   const sent = await flood(a, "b", () => b.received.all.length >= 1_000);
   await b.received.length(sent + 1);

@@ -48,7 +48,7 @@ it("settles sends that were begun in the same moment, before the topic was looke
 it("stores what waits for a handler that runs, without waiting for it", async () => {
   const a = await world.started("a-1", { tuning: { ackTimeoutMs: 60_000 } });
   const held = gate();
-  const b = await world.started("b-1", { tuning: { busyAfterMs: 60_000 } }, () => held.opened);
+  const b = await world.started("b-1", {}, () => held.opened);
   const sent = [1, 2, 3].map((n) => a.send("b", `${n}`));
   await b.received.length(1);
   await a.stop();
@@ -149,7 +149,7 @@ it("keeps its deadline when the start that it ends hangs in Postgres", async () 
   await using proxy = await startProxy(world.url);
   proxy.freeze();
   const a = world.peer("a-1", { databaseUrl: proxy.url });
-  const starting = failure("startup_failed", a.start());
+  const starting = failure("aborted", a.start());
   noTimersAbove(500);
   await a.stop({ timeoutMs: 500 });
   proxy.cut();

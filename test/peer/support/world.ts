@@ -25,7 +25,11 @@ import { Log } from "./log.js";
  * Whether a message is delivered or stored, sent or dropped, is not to depend on how slow the machine is: by default a
  * sender waits longer for its listener than one would elsewhere.
  */
-const patient: NonNullable<PeerOptions["tuning"]> = { ackTimeoutMs: 20_000, connectWaitMs: 20_000 };
+const patient: NonNullable<PeerOptions["tuning"]> = {
+  ackTimeoutMs: 20_000,
+  busyAfterMs: 20_000,
+  connectWaitMs: 20_000,
+};
 
 /** A handler of the tests. The client is there if the peer is transactional. */
 export type Handler = (message: TransactionalMessage) => unknown;
