@@ -40,9 +40,10 @@ const freeSql = `free AS MATERIALIZED (SELECT FROM ${table} AS s WHERE s.handler
 /** Start time of the server, as in {@link ExecutorSession.serverStartedAt}. */
 const serverSql = "extract(epoch FROM pg_postmaster_start_time())::text";
 
-/** Reason to write: what may have been replaced neither hides losses nor adds to them. */
-const reasonSql =
-  "CASE WHEN $13::text = 'overwritten' AND s.missing_reason <> 'overwritten' THEN NULL ELSE $13::text END";
+/** Row that may be written, with the reason to write: what may have been replaced neither hides losses nor adds to them. */
+const freeForReasonSql = `free AS MATERIALIZED (
+      SELECT CASE WHEN $13::text = 'overwritten' AND s.missing_reason <> 'overwritten' THEN NULL ELSE $13::text END AS reason
+        FROM ${table} AS s WHERE s.handler_id = $2::bigint FOR UPDATE NOWAIT)`;
 
 const sql = {
   all: `
@@ -59,16 +60,16 @@ const sql = {
     RETURNING s.generation, ${serverSql} AS server, s.start, s.stream_created AS created, s.position::float8 AS position, s.done,
               s.last_done::float8 AS "lastDone", s.last_done_at AS "lastDoneAt", s.nothing_until::float8 AS "nothingUntil", s.paused, s.problem`,
   record: `
-    WITH ${fenceSql}, ${freeSql}
+    WITH ${fenceSql}, ${freeForReasonSql}
     UPDATE ${table} AS s
        SET turn = s.turn + 1, stream_created = $5::text, position = $6::bigint, done = $7::int8multirange, last_done = $8::bigint,
            last_done_at = $9::bigint, nothing_until = $10::bigint, paused = $11::boolean, problem = $12::text, written_at = clock_timestamp(),
            missing = CASE WHEN s.missing_reason = 'overwritten' AND $13::text <> 'overwritten' THEN 0 ELSE s.missing END
-             + CASE WHEN ${reasonSql} IS NULL THEN 0 ELSE $14::bigint END,
-           missing_reason = coalesce(${reasonSql}, s.missing_reason),
-           missing_from = CASE WHEN ${reasonSql} IS NULL THEN s.missing_from ELSE $15::bigint END,
-           missing_to = CASE WHEN ${reasonSql} IS NULL THEN s.missing_to ELSE $16::bigint END,
-           missing_at = CASE WHEN ${reasonSql} IS NULL THEN s.missing_at ELSE clock_timestamp() END
+             + CASE WHEN free.reason IS NULL THEN 0 ELSE $14::bigint END,
+           missing_reason = coalesce(free.reason, s.missing_reason),
+           missing_from = CASE WHEN free.reason IS NULL THEN s.missing_from ELSE $15::bigint END,
+           missing_to = CASE WHEN free.reason IS NULL THEN s.missing_to ELSE $16::bigint END,
+           missing_at = CASE WHEN free.reason IS NULL THEN s.missing_at ELSE clock_timestamp() END
       FROM fence, free WHERE s.handler_id = $2::bigint AND s.generation = $3::bigint AND ${serverSql} = $4::text
     RETURNING s.generation`,
   note: `
