@@ -153,7 +153,7 @@ export type HandlerResult =
    * counted in the store from now on, as after an unclean exit of the process.
    */
   | ({ readonly kind: "sessionEnded" } & HandlerFailure)
-  /** Failed permanently: no retry. */
+  /** Failed permanently: the message becomes a dead letter without a retry. */
   | ({ readonly kind: "refused" } & HandlerFailure)
   /** The handler never started, or its outcome does not count. The message is retried later as the same attempt. */
   | { readonly kind: "postponed" };

@@ -63,9 +63,12 @@ export interface KeptResult {
   returned(value: unknown, durationMs: number): void;
 }
 
-/** Received message for the handler. */
+/** Received message for the handler. It does not say when it was sent: frames carry no time. */
 export interface IncomingMessage {
-  /** Position in the channel; undefined for an at-most-once message. */
+  /**
+   * Position in the channel; undefined for an at-most-once message. That of an enqueued message is its time in ms since
+   * 1970, and its id.
+   */
   readonly position: Position | undefined;
   readonly topicId: number;
   /** Number in the queue; undefined for a message of a channel. A priority makes it larger than a position can be. */
