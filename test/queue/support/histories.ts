@@ -496,11 +496,10 @@ export class QueueHistories implements AsyncDisposable {
   // ---- the end ----
 
   async #finish(): Promise<void> {
-    for (const process of this.#processes) if (process.taken !== undefined) await this.#endTake(process, true);
-    await this.#settled();
-    for (const process of this.#processes) {
-      await process.waiting;
-      if (process.taken !== undefined) await this.#endTake(process, true);
+    // Of those that wait for each other, the first one has what it waits for, and ends before the next one does.
+    while (this.#processes.some(({ taken, waiting }) => taken !== undefined || waiting !== undefined)) {
+      await this.#settled();
+      for (const process of this.#processes) if (process.taken !== undefined) await this.#endTake(process, true);
     }
     for (const process of this.#processes) if (process.handling !== undefined) await this.#endHandling(process, 0);
     await this.#writers.finish();
