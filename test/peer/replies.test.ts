@@ -36,7 +36,6 @@ it("goes to the very peer that sent the message, not to another of its topic", a
 });
 
 it("takes both deliveries", async () => {
-  // On a slow machine, too, it does not say that it is busy while the first one's topic is looked up.
   const a = await world.started("a-1");
   const receipts: ReplyReceipt[] = [];
   await world.started("b-1", {}, async (message) => {

@@ -23,7 +23,7 @@ import { Log } from "./log.js";
 
 /**
  * Whether a message is delivered or stored, sent or dropped, is not to depend on how slow the machine is: by default a
- * sender waits longer for its listener than one would elsewhere.
+ * sender waits longer for its listener than one would elsewhere, and a listener reports busy later.
  */
 const patient: NonNullable<PeerOptions["tuning"]> = {
   ackTimeoutMs: 20_000,
