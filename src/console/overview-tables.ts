@@ -1,6 +1,6 @@
 /**
  * Overviews as tables: columns that the operator's page, `hawser top` and the commands that list an overview show. Tests:
- * `test/page/page.test.ts`, `test/cli/top-view.test.ts`, `test/cli/mesh.slow.test.ts`.
+ * `test/page/page.test.ts`, `test/cli/top-view.test.ts`, `test/cli/topics.test.ts`, and `test/cli/mesh.slow.test.ts`, which has each cell.
  */
 import type { StreamStatusRow } from "../../generated/ts/rows/nats.js";
 import { outboxConstants } from "../../generated/ts/settings/outbox.js";

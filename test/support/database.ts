@@ -7,7 +7,7 @@ import { onServer } from "./on-server.js";
 
 /** A database of the test's own. */
 export interface TestDatabase extends AsyncDisposable {
-  /** Connects to it as superuser. */
+  /** For a `pg.Client` of the test, as superuser. */
   readonly url: string;
   readonly name: string;
   /** Drops it, ending the sessions that are still open. */
