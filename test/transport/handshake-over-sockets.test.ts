@@ -4,7 +4,7 @@ import { HawserError } from "../../src/errors/index.js";
 import type { Authorization } from "../../src/transport/index.js";
 import { encode } from "../wire/coding.js";
 import { fakeListener } from "./fake-listener.js";
-import { connectPair, dialTest, Inbox, identity, secret, TestListener, welcome } from "./pair.js";
+import { connectPair, dialTest, Inbox, identity, secret, TestListener, welcome, wholeWelcome } from "./pair.js";
 import { RawClient } from "./raw-client.js";
 import { TcpProxy } from "./tcp-proxy.js";
 
@@ -34,7 +34,7 @@ describe("a handshake over sockets", () => {
     await using listener = await fakeListener((frame, socket) => {
       if (frame.$case !== "hello") return;
       const { mac } = frame.value;
-      socket.write(encode({ $case: "welcome", value: { ...welcome, maxMessageBytes: 1000, capabilities: [], mac } }));
+      socket.write(encode({ $case: "welcome", value: { ...wholeWelcome, mac } }));
     });
     await expect(dialTest(listener.address)).rejects.toThrow(withCode("unauthenticated"));
   });

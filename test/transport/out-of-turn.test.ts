@@ -8,7 +8,7 @@ import { ErrorNumber, type Frame, type FrameKind } from "../../src/wire/index.js
 import { encode } from "../wire/coding.js";
 import { bytesOfHex, frameVectors } from "../wire/vectors.js";
 import { fakeListener } from "./fake-listener.js";
-import { dialTest, Inbox, identity, secret, TestListener, welcome } from "./pair.js";
+import { dialTest, Inbox, identity, secret, TestListener, wholeWelcome } from "./pair.js";
 import { helloTo, RawClient } from "./raw-client.js";
 
 /** Readers of frames: each side, in the handshake and after it. */
@@ -74,8 +74,7 @@ describe("out of turn is refused", () => {
     if (frame.$case !== "hello") throw new Error(`expected a hello, got ${frame.$case}`);
     const { listenerName } = identity;
     const handshake = new ListenerHandshake({ listenerName, nonce: new Uint8Array(32), exporter: new Uint8Array(0) });
-    const fields = { ...welcome, maxMessageBytes: 1000, capabilities: [] };
-    const value = handshake.welcome(handshake.verify(frame.value, [secret]), fields);
+    const value = handshake.welcome(handshake.verify(frame.value, [secret]), wholeWelcome);
     socket.write(encode({ $case: "welcome", value }));
     const { events } = await dialled;
     socket.write(bytesOfHex(frameHex));

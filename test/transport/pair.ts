@@ -28,6 +28,9 @@ export const identity: HelloFields = {
 
 export const welcome = { cursorEpoch: 0, cursor: 0, backlog: 0, credit: 4_194_304 };
 
+/** What a listener of a test says in Welcome by itself and of its process. Its MAC is not here. */
+export const wholeWelcome = { ...welcome, maxMessageBytes: 1000, capabilities: [] };
+
 /** A list that can be awaited: `next()` is the oldest entry not taken yet, when there is one. */
 export class Inbox<T> {
   readonly all: T[] = [];
