@@ -157,32 +157,35 @@ describe("pg-boss", () => {
   });
 
   it("is moved while its workers run: a job is handled there or here", async () => {
-    const jobs = 2_000;
     await boss.createQueue("mail");
-    await boss.insert(
-      "mail",
-      Array.from({ length: jobs }, (_, n) => ({ data: { n } })),
-    );
+    let added = 0;
+    const add = async (count: number): Promise<void> => {
+      const jobs = Array.from({ length: count }, () => ({ data: { n: added++ } }));
+      await boss.insert("mail", jobs);
+    };
+    await add(500);
     const there: number[] = [];
+    // The command takes as long as it likes to begin: jobs come until it has ended.
+    let isMoved = false;
     const work = async (): Promise<void> => {
       for (;;) {
+        if (!isMoved) await add(10);
         const fetched = await boss.fetch("mail", { batchSize: 10 });
-        if (fetched.length === 0) return;
-        await boss.complete(
-          "mail",
-          fetched.map(({ id }) => id),
-        );
+        if (fetched.length === 0 && isMoved) return;
+        const ids = fetched.map(({ id }) => id);
+        if (ids.length > 0) await boss.complete("mail", ids);
         there.push(...fetched.map(({ data }) => data.n));
       }
     };
     const working = Promise.all([work(), work(), work()]);
     await eventually("they have begun", () => there.length > 50);
     const [moved] = (await counted("pg-boss", "--move")) as [{ waiting: number }];
+    isMoved = true;
     await working;
     const here = (await queued()).map((row) => (row as { data: { n: number } }).data.n);
     expect(here.length).toBe(moved.waiting);
     expect(here.length).toBeGreaterThan(0);
-    expect([...there, ...here].sort((a, b) => a - b)).toEqual(Array.from({ length: jobs }, (_, n) => n));
+    expect([...there, ...here].sort((a, b) => a - b)).toEqual(Array.from({ length: added }, (_, n) => n));
   });
 
   it("is moved as a whole or not at all: three imports are killed at once, three times", async () => {
