@@ -17,7 +17,7 @@ beforeAll(async () => {
   gateway = await natsDatabase();
   login = await bridgeLogin(gateway.database.url);
   serve = await startServer({ databaseUrl: login.url, listen: "127.0.0.1:0", monitor: "127.0.0.1:0" });
-  await eventually("it is ready", async () => (await readiness()).status === 200);
+  await isReady("it is ready");
 });
 afterAll(async () => {
   await serve?.stop();
@@ -31,6 +31,17 @@ async function readiness(): Promise<{ readonly status: number; readonly details:
   const failing = checks.filter(({ ok }) => !ok).map(({ name, detail = "" }) => [name, detail]);
   return { status: response.status, details: Object.fromEntries(failing) };
 }
+
+/** Ready, with all of its permanent sessions: one that it opens later would be refused by what the next test does. */
+const isReady = (what: string) =>
+  eventually(what, async () => {
+    const open = await rowsOf(
+      gateway.database.url,
+      `SELECT DISTINCT application_name FROM pg_stat_activity
+        WHERE usename = '${login.name}' AND application_name IN ('hawser serve', 'hawser serve: bridge', 'hawser serve: lead')`,
+    );
+    return open.length === 3 && (await readiness()).status === 200;
+  });
 
 async function metric(name: string): Promise<number> {
   const text = await (await fetch(`http://${serve.monitorAddress}/metrics`)).text();
@@ -64,7 +75,7 @@ describe("hawser serve", () => {
       } finally {
         await onServer(gateway.database.url, `ALTER ROLE ${login.name} PASSWORD 'bridge'`);
       }
-      await eventually("it is ready again", async () => (await readiness()).status === 200);
+      await isReady("it is ready again");
       // Its next query tells.
       await eventually("Postgres is up", async () => (await metric("hawser_postgres_up")) === 1);
     },
@@ -83,7 +94,7 @@ describe("hawser serve", () => {
     } finally {
       await onServer(gateway.database.url, `ALTER ROLE ${login.name} LOGIN`);
     }
-    await eventually("it is ready again", async () => (await readiness()).status === 200);
+    await isReady("it is ready again");
   });
 
   it("is not ready while Postgres takes no writes, and says so", async () => {
@@ -106,7 +117,7 @@ describe("hawser serve", () => {
       );
       await endSessions(login.name);
     }
-    await eventually("it is ready again", async () => (await readiness()).status === 200);
+    await isReady("it is ready again");
   });
 
   slowIt("is not ready while the login of subscribed functions is refused, and says so", async () => {
@@ -130,6 +141,6 @@ describe("hawser serve", () => {
     } finally {
       await onServer(gateway.database.url, `ALTER ROLE ${executor} LOGIN`);
     }
-    await eventually("it is ready again", async () => (await readiness()).status === 200);
+    await isReady("it is ready again");
   });
 });
