@@ -5,7 +5,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { promisify } from "node:util";
 import axe from "axe-core";
-import puppeteer, { type Browser, type Page } from "puppeteer-core";
+import puppeteer, { type Browser, type LaunchOptions, type Page } from "puppeteer-core";
 import { projectDirectory } from "../../support/program.js";
 
 /** As long as the machine may take that has much else to do. */
@@ -34,7 +34,7 @@ export async function openBrowser(): Promise<TestBrowser> {
   const remove = () => rmSync(directory, { recursive: true, force: true, maxRetries: 5 });
   try {
     const executablePath = await unpacked(directory);
-    const browser = await puppeteer.launch({
+    const browser = await launched({
       executablePath,
       headless: "shell",
       // Tests may run as root, for whom Chromium has no sandbox; of what it shows, all is from this machine.
@@ -59,6 +59,19 @@ export async function openBrowser(): Promise<TestBrowser> {
   } catch (error) {
     remove();
     throw error;
+  }
+}
+
+/**
+ * Starts Chromium, a second time if need be: once in some hundred runs of all tests a signal ended it before it listened,
+ * without a word. The second one's output is shown.
+ */
+async function launched(options: LaunchOptions): Promise<Browser> {
+  try {
+    return await puppeteer.launch(options);
+  } catch (error) {
+    console.error("Chromium is started again:", error);
+    return await puppeteer.launch({ ...options, dumpio: true });
   }
 }
 
