@@ -15,14 +15,13 @@ class SlowFirst extends BaseSequencer {
 /**
  * Tests that have the machine to themselves. A NATS cluster on a machine that has much else to do loses what the time limits for
  * one do not allow for; Connect's conformance suite has time limits of its own; the test of the chart builds helm where there is
- * none, which occupies all cores for minutes; the others compare waits with those of a control that comes before or after.
+ * none, which occupies all cores for minutes; the last compares waits with those of a control that comes before.
  */
 const alone = [
   "test/faults/nats-cluster.slow.test.ts",
   "test/connect/conformance.slow.test.ts",
   "test/deploy/chart.slow.test.ts",
   "test/faults/hostile-roles.slow.test.ts",
-  "test/faults/outbox-roles.slow.test.ts",
 ];
 
 /** Files of the fast tier with slow tests: see `test/support/slow-it.ts`. */
