@@ -163,7 +163,9 @@ describe("a handler that takes long", () => {
   it("makes its senders store instead of waiting", async () => {
     const a = await world.started("a-1", { tuning: { ackTimeoutMs: 60_000 } });
     const held = gate();
-    const b = await world.started("b-1", {}, (message) => (message.payload[0] === 0x78 ? held.opened : undefined));
+    const b = await world.started("b-1", { tuning: { busyAfterMs: 10 } }, (message) =>
+      message.payload[0] === 0x78 ? held.opened : undefined,
+    );
     await a.send("b", "begin");
     const [first, second] = [a.send("b", "x"), a.send("b", "y")];
     // Long before the ack timeout: the listener says that it is busy.

@@ -209,7 +209,8 @@ describe("subscribe", () => {
   });
 
   it("includes the peer itself in what it sends to the topic, and in replies", async () => {
-    const a = world.peer("a-1");
+    // The handler waits for its reply, which its own peer stores as soon as it is busy.
+    const a = world.peer("a-1", { tuning: { busyAfterMs: 10 } });
     await a.recordTopic("news");
     await a.record(async (message) => {
       if (Buffer.from(message.payload).toString() === "question")
