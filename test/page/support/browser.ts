@@ -63,8 +63,8 @@ export async function openBrowser(): Promise<TestBrowser> {
 }
 
 /**
- * Starts Chromium, a second time if need be: once in some hundred runs of all tests a signal ended it before it listened,
- * without a word. The second one's output is shown.
+ * Starts Chromium. It is started a second time if the first one fails, and the output of the second is shown: once in some
+ * hundred runs of all tests a signal ended it before it listened, and it had printed nothing.
  */
 async function launched(options: LaunchOptions): Promise<Browser> {
   try {
