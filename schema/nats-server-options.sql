@@ -12,7 +12,7 @@ CREATE OR REPLACE FUNCTION hawser.nats_option_table(
 )
 RETURNS SETOF record
 LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
-SET search_path = pg_catalog, pg_temp
+@settings@
 AS $function$
 BEGIN
   RETURN QUERY VALUES
@@ -26,7 +26,7 @@ CREATE OR REPLACE FUNCTION hawser.nats_option_integer(
 )
 RETURNS jsonb
 LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE STRICT
-SET search_path = pg_catalog, pg_temp
+@settings@
 AS $function$
 DECLARE
   parts text[];
@@ -58,7 +58,7 @@ CREATE OR REPLACE FUNCTION hawser.nats_option_boolean(
 )
 RETURNS jsonb
 LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE STRICT
-SET search_path = pg_catalog, pg_temp
+@settings@
 AS $function$
 DECLARE
   -- Only A to Z are lowered, whatever the database's locale.
@@ -84,7 +84,7 @@ CREATE OR REPLACE FUNCTION hawser.nats_option_quoted(
 )
 RETURNS text
 LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE STRICT
-SET search_path = pg_catalog, pg_temp
+@settings@
 AS $function$
 BEGIN
   RETURN to_json(CASE WHEN char_length(value) > 60 THEN left(value, 60) || '...' ELSE value END)::text;
@@ -97,7 +97,7 @@ CREATE OR REPLACE FUNCTION hawser.nats_option_shown(
 )
 RETURNS text
 LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE STRICT
-SET search_path = pg_catalog, pg_temp
+@settings@
 AS $function$
 BEGIN
   CASE jsonb_typeof(value)
@@ -129,7 +129,7 @@ CREATE OR REPLACE FUNCTION hawser.nats_server_options_typed(
 )
 RETURNS jsonb
 LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE STRICT
-SET search_path = pg_catalog, pg_temp
+@settings@
 AS $function$
 BEGIN
   RETURN (
@@ -152,7 +152,7 @@ CREATE OR REPLACE FUNCTION hawser.nats_option_suggestion(
 )
 RETURNS text
 LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE STRICT
-SET search_path = pg_catalog, pg_temp
+@settings@
 AS $function$
 DECLARE
   -- Only A to Z are lowered: JavaScript lowers other letters differently.
@@ -215,7 +215,7 @@ CREATE OR REPLACE FUNCTION hawser.nats_server_options_violation(
   OUT hint text
 )
 LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
-SET search_path = pg_catalog, pg_temp
+@settings@
 AS $function$
 DECLARE
   known CONSTANT text[] := ARRAY(SELECT o.name FROM hawser.nats_option_table() AS o);
@@ -296,7 +296,7 @@ CREATE OR REPLACE FUNCTION hawser.nats_server_options_check(
 )
 RETURNS void
 LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
-SET search_path = pg_catalog, pg_temp
+@settings@
 AS $function$
 DECLARE
   violation record;
@@ -318,7 +318,7 @@ CREATE OR REPLACE FUNCTION hawser.nats_options_jsonb(
 )
 RETURNS jsonb
 LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
-SET search_path = pg_catalog, pg_temp
+@settings@
 AS $function$
 BEGIN
   RETURN (
@@ -336,7 +336,7 @@ CREATE OR REPLACE FUNCTION hawser.nats_server_options(
 )
 RETURNS jsonb
 LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
-SET search_path = pg_catalog, pg_temp
+@settings@
 AS $function$
 BEGIN
   PERFORM hawser.nats_server_options_check(options, 'whole');
@@ -351,7 +351,7 @@ CREATE OR REPLACE FUNCTION hawser.nats_auth_mode(
 )
 RETURNS text
 LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE STRICT
-SET search_path = pg_catalog, pg_temp
+@settings@
 AS $function$
 BEGIN
   RETURN CASE
@@ -369,7 +369,7 @@ CREATE OR REPLACE FUNCTION hawser.nats_fdw_validator(
 )
 RETURNS void
 LANGUAGE plpgsql STABLE
-SET search_path = pg_catalog, pg_temp
+@settings@
 AS $function$
 BEGIN
   PERFORM hawser.nats_server_options_check(

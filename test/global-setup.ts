@@ -168,7 +168,7 @@ async function makeTemplates(databaseUrl: string, name: string): Promise<Templat
   }
   // Also what only a superuser may make: foreign data wrappers and event triggers.
   await install({ databaseUrl: url });
-  const [executor] = await rowsOf(url, "SELECT user_name AS name FROM hawser_data.executor_login");
+  const [executor] = await rowsOf(url, "SELECT user_name AS name FROM hawser_bridge_data.executor_login");
   for (const each of [name, peers]) await onServer(databaseUrl, `ALTER DATABASE ${each} ALLOW_CONNECTIONS false`);
   const roles = [executor!["name"] as string, ...(installer ? [installer.role] : [])];
   return { everything: name, peers, roles };

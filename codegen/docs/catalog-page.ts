@@ -14,7 +14,7 @@ export function catalogSection(file: SpecFile): string {
     `## ${file.file.proto.package}`,
     commentOf(file.file),
     ...file.tables.map(tableSection),
-    ...file.views.map(viewSection),
+    ...file.views.filter(({ message }) => !file.tables.some((table) => table.message === message)).map(viewSection),
     ...file.functionGroups.map(functionsSection),
   );
 }
@@ -32,7 +32,7 @@ function tableSection(table: Table): string {
     prose(column.comment),
   ]);
   return section(
-    `### ${inTableSchema(table.name)}`,
+    `### ${inTableSchema(table)}`,
     table.comment,
     markdownTable(["Column", "Type", "Default", "Limits", "Meaning"], rows),
     tableFacts(table)
@@ -50,7 +50,7 @@ function viewSection(view: View): string {
       view.columns.map((column) => [...nameAndType(column), prose(column.comment)]),
     ),
     "table" in view.from
-      ? `Shows ${code(inTableSchema(view.from.table.name))}, with the same privileges; what is written into the view is written there.\n`
+      ? `Shows ${code(inTableSchema(view.from.table))}, with the same privileges; what is written into the view is written there.\n`
       : `Readable by ${view.select.length === 0 ? "nobody but its owner" : codes(view.select)}.\n`,
   );
 }
@@ -70,6 +70,9 @@ function tableFacts(table: Table): string[] {
           `Each change is notified on channel ${code(table.notify.channel)}, as JSON with \`operation\`, ${codes(table.notify.columns)}`,
         ]),
     ...(table.fillfactor === undefined ? [] : [`Inserts fill a page to ${table.fillfactor} %`]),
+    ...(table.shownTo.length === 0
+      ? []
+      : [`The view ${code(`hawser.${table.name}`)} shows it to ${codes(table.shownTo)}`]),
     ...table.grants.map((grant) => {
       const columns = grant.columns.length === 0 ? "" : ` on ${codes(grant.columns)}`;
       return `${code(grant.role)} may ${grant.privileges.join(", ")}${columns}`;

@@ -88,7 +88,7 @@ export interface SqlParameter {
 export interface SqlResult {
   readonly column: string;
   readonly name: string;
-  readonly kind: "value" | "bigint" | "content";
+  readonly kind: "number" | "bigint" | "string" | "bytes" | "boolean" | "timestamp" | "json" | "string[]";
 }
 `;
 
@@ -245,7 +245,7 @@ function parameterEntry(value: GatewayValue): string {
 }
 
 function resultEntry(value: ClientResult): string {
-  const kind = value.kind === "bytes" ? "content" : value.kind === "bigint" ? "bigint" : "value";
+  const kind = isTextList(value) ? "string[]" : value.kind === "object" || value.kind === "list" ? "json" : value.kind;
   return `      { column: ${stringLiteral(value.name)}, name: ${stringLiteral(value.clientName)}, kind: "${kind}" },\n`;
 }
 

@@ -157,10 +157,14 @@ function refusalsOf(family: GatewayFamily, { payloadType }: GatewayVariant, valu
       ? `EXISTS (SELECT FROM unnest(${name}) AS p (one) WHERE p.one IS NULL)`
       : `array_position(${name}, NULL) IS NOT NULL`;
   const whole = value.repeated ? `${name} IS NULL OR ${hasNull}` : `${name} IS NULL`;
+  // A message for a peer has one byte at least.
+  const isForPeers = sqlParameters(family).some(({ name: other }) => other === "topic");
   const empty = value.repeated
-    ? "; an array without messages is '{}', an empty message ''"
+    ? `; an array without messages is '{}'${isForPeers ? "" : ", an empty message ''"}`
     : value.payload
-      ? "; an empty message is '', and in JSON 'null'"
+      ? isForPeers
+        ? "; without content one is 'null' in JSON"
+        : "; an empty message is '', and in JSON 'null'"
       : "";
   return [
     ...(value.optional

@@ -1,5 +1,6 @@
 import { type GatewayFamily, type GatewayVariant, isMadeWithTables } from "../model/gateway-functions.js";
 import { readBody, type SqlConstants } from "../sql/body.js";
+import { functionSettings } from "../sql/function-settings.js";
 import { limited, limitStatements } from "../sql/limits.js";
 import { dollarQuoted, sqlString } from "../sql/literal.js";
 import { withChecks } from "./local-checks.js";
@@ -55,8 +56,7 @@ export function gatewayFunctions(
         ? [`LANGUAGE ${language} VOLATILE SECURITY INVOKER PARALLEL UNSAFE`]
         : [
             `LANGUAGE ${language} VOLATILE SECURITY DEFINER PARALLEL UNSAFE`,
-            "SET search_path = pg_catalog, pg_temp",
-            "SET row_security = off",
+            ...functionSettings(["row_security = off"]),
           ]),
       `AS ${dollarQuoted("function", body)};`,
       `COMMENT ON FUNCTION ${gatewaySignature(named)} IS ${sqlString(family.comment)};`,

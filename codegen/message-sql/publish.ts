@@ -1,6 +1,7 @@
 /** Functions `publish_…` and `read_…`, which users call. */
 import { namedRules } from "../../generated/ts/rules/named.js";
 import type { TextRules } from "../../generated/ts/rules/violation.js";
+import { outboxSignatures } from "../../generated/ts/sql/outbox-schema.js";
 import { mustFitId, mustNotBeReserved } from "../../src/typed/index.js";
 import { sqlString } from "../sql/literal.js";
 import { hasChecks } from "./check.js";
@@ -25,8 +26,8 @@ export interface PublishFunction extends MadeFunction {
 
 /** Functions that publish functions call, with the types of their parameters. */
 export const enqueueFunctions = {
-  nats: "hawser.enqueue(text, bytea, boolean, jsonb, text, text, text, timestamptz)",
-  peers: "hawser.enqueue(text, bytea, jsonb, text, text, timestamptz, boolean, integer)",
+  nats: outboxSignatures.enqueueSubject,
+  peers: outboxSignatures.enqueue,
 };
 
 /**

@@ -119,8 +119,8 @@ export function refuseUnlimited(parameter: {
 }
 
 function readSetting(method: DescMethod, setting: string): string {
-  if (!/^[a-z_]+ = [a-z0-9_.]+$/.test(setting) || setting.startsWith("search_path ")) {
-    throw new SpecError(method, `settings "${setting}" is not of the form "name = value", or is the search_path`);
+  if (!/^[a-z_]+ = [a-z0-9_.]+$/.test(setting) || /^(search_path|jit) /.test(setting)) {
+    throw new SpecError(method, `settings "${setting}" is not of the form "name = value", or is one of all functions`);
   }
   return setting;
 }

@@ -23,6 +23,7 @@ export interface TableOption {
   segments?: { column: string; count: number };
   /** 0 for the default of Postgres. */
   fillfactor: number;
+  shownTo: string[];
 }
 
 export interface ViewOption {

@@ -10,7 +10,7 @@ import { type NamedRules, readNamedRules } from "./rules.js";
 import { readSettingGroup, type SettingGroup } from "./settings.js";
 import { SpecError } from "./spec-error.js";
 import { readTable, relationsOf, type Table } from "./tables.js";
-import { readView, type View } from "./views.js";
+import { readView, type View, viewOfTable } from "./views.js";
 
 /** Content of the spec, checked. */
 export interface Spec {
@@ -88,7 +88,7 @@ function readFile(
   return {
     file,
     tables,
-    views,
+    views: [...tables.flatMap((table) => viewOfTable(table) ?? []), ...views],
     settingGroups,
     metricGroups,
     messages,

@@ -7,14 +7,25 @@ import { knownRole } from "./roles.js";
 import { SpecError } from "./spec-error.js";
 
 /**
- * Schema of the tables. Only roles that need tables may use it: a role that can name a table can hold up those who use
- * it, without any privilege on it. Functions and views are in the schema `hawser`.
+ * Schema of the tables on which no role has a privilege. No role may use it: a role that can name a table can hold up
+ * those who use it, without any privilege on it. Functions and views are in the schema `hawser`.
  */
-export const tableSchema = "hawser_data";
+const commonSchema = "hawser_data";
 
-/** Table of the schema {@link tableSchema}. */
+/** Roles that have privileges on tables, each with a schema for these tables, which only this role may use. */
+const schemaOfRole: Readonly<Record<string, string>> = {
+  hawser_peer: "hawser_peer_data",
+  hawser_bridge: "hawser_bridge_data",
+};
+
+/** Schemas of the tables. */
+export const tableSchemas: readonly string[] = [commonSchema, ...Object.values(schemaOfRole)];
+
+/** Table of one of the {@link tableSchemas}. */
 export interface Table {
   readonly message: DescMessage;
+  /** Schema, which follows from the grants. */
+  readonly schema: string;
   readonly name: string;
   readonly comment: string;
   readonly columns: readonly Column[];
@@ -24,6 +35,8 @@ export interface Table {
   readonly checks: readonly { readonly name: string; readonly expression: string }[];
   readonly notify?: { readonly channel: string; readonly columns: readonly string[] };
   readonly grants: readonly Grant[];
+  /** Roles that read the table through the view of its name in the schema `hawser`; empty: there is no such view. */
+  readonly shownTo: readonly string[];
   /** SQL literals for the columns that are not generated, one list per row. */
   readonly rows: readonly (readonly string[])[];
   /** Set for a table partitioned by list: each partition holds one value of the column, counted from 0. */
@@ -54,11 +67,17 @@ interface Grant {
  */
 export function readTable(message: DescMessage, option: TableOption, options: SpecOptions): Table {
   const columns = readTableColumns(message, options);
+  const grants = option.grant.map(({ role, privileges, columns: granted }) => ({
+    role: knownRole(message, role),
+    privileges,
+    columns: granted,
+  }));
   if (option.primaryKey.length === 0) {
     throw new SpecError(message, `table "${option.name}" has no primary_key`);
   }
   const table: Table = {
     message,
+    schema: schemaOf(message, option.name, grants),
     name: sqlIdentifier(message, "table name", option.name),
     comment: commentOf(message),
     columns,
@@ -74,11 +93,8 @@ export function readTable(message: DescMessage, option: TableOption, options: Sp
       expression,
     })),
     ...(option.notify === undefined ? {} : { notify: option.notify }),
-    grants: option.grant.map(({ role, privileges, columns: granted }) => ({
-      role: knownRole(message, role),
-      privileges,
-      columns: granted,
-    })),
+    grants,
+    shownTo: option.shownTo.map((role) => knownRole(message, role)),
     rows: option.row.map(({ values }) => values),
     ...(option.segments === undefined ? {} : { segments: option.segments }),
     ...(option.fillfactor === 0 ? {} : { fillfactor: option.fillfactor }),
@@ -89,9 +105,20 @@ export function readTable(message: DescMessage, option: TableOption, options: Sp
   return table;
 }
 
-/** Name of a table, partition or sequence with its schema. */
-export function inTableSchema(name: string): string {
-  return `${tableSchema}.${name}`;
+function schemaOf(message: DescMessage, name: string, grants: readonly Grant[]): string {
+  const [first, ...others] = new Set(grants.map(({ role }) => role));
+  if (first === undefined) return commonSchema;
+  const schema = schemaOfRole[first];
+  if (schema !== undefined && others.length === 0) return schema;
+  throw new SpecError(
+    message,
+    `table "${name}" is granted to ${[first, ...others].join(" and ")}; grant it to one of ${Object.keys(schemaOfRole).join(", ")}, and let others read it by shown_to or a function`,
+  );
+}
+
+/** Name of a table, or of one of its partitions or sequences, with its schema. */
+export function inTableSchema({ schema, name }: Table, part = name): string {
+  return `${schema}.${part}`;
 }
 
 /** Names of the table and its partitions. */

@@ -16,7 +16,7 @@ export interface View {
   readonly columns: readonly Column[];
   /** Path of the query's file, relative to the root of the project, or the table that the view shows. */
   readonly from: { readonly queryFile: string } | { readonly table: Table };
-  /** Roles that may read the view. */
+  /** Roles that may read the view. Without any, those of a table have the same privileges on its view. */
   readonly select: readonly string[];
 }
 
@@ -44,6 +44,16 @@ export function readView(
         : { table: shownTable(message, option, columns, tables) },
     select: option.select.map((role) => knownRole(message, role)),
   };
+}
+
+/** View that shows a whole table to roles that have no privilege on it; undefined if there are none. */
+export function viewOfTable(table: Table): View | undefined {
+  const { message, name, comment, shownTo: select } = table;
+  if (select.length === 0) return undefined;
+  const columns = table.columns.map(
+    (column): Column => (column.type === "bigserial" ? { ...column, type: "bigint" } : column),
+  );
+  return { message, name, comment, columns, from: { table }, select };
 }
 
 function shownTable(

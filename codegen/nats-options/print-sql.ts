@@ -1,5 +1,6 @@
 import { readFileSync } from "node:fs";
 import type { SetCondition, ValueCondition } from "../../src/nats/server-options.js";
+import { functionSettings } from "../sql/function-settings.js";
 import { giveFunctionsToOwner } from "../sql/grants.js";
 import { sqlString } from "../sql/literal.js";
 import { inSchema } from "../sql/schema.js";
@@ -35,6 +36,7 @@ export function sqlTexts({ options, rules, modes }: OptionsModel): SqlTexts {
     options: rows.join(",\n"),
     rules: rules.map(violation).join("\n"),
     modes: branches.join("\n"),
+    settings: functionSettings().join("\n"),
   };
   const functions = readFileSync(functionsFile, "utf8").replace(/^(?:-- .*\n)+\n/, "");
   const text = functions.replace(/^@(\w+)@/gm, (_, name: string) => filled[name]!);

@@ -64,8 +64,12 @@ export const queryClient = `${docstring(
   "Client for the functions: a Client, PoolClient or Pool of node-postgres, or any object with its query method.",
 )}export interface QueryClient {
   // An any type, because each method assigns the rows to its own result type.
-  query(config: { name?: string; text: string; values: unknown[] }): Promise<{ rows: any[] }>;
+  query(config: { name?: string; text: string; values: unknown[]; results: ResultColumns }): Promise<{ rows: any[] }>;
 }
+
+/** Columns of the results in their order, with their kinds; \`[]\` for an array. */
+export type ResultColumns = Readonly<Record<string, ResultKind | \`\${ResultKind}[]\`>>;
+export type ResultKind = "number" | "bigint" | "string" | "bytes" | "boolean" | "timestamp" | "json";
 `;
 
 /** Helper that converts bytes to the Buffer that node-postgres sends in binary, without a copy. */
@@ -132,6 +136,7 @@ function clientMethod(fn: CalledFunction): string {
     `        name: ${stringLiteral(`hawser.${fn.namesResults ? lowerFirst(fn.method.name) : fn.name}`)},`,
     `        text: ${stringLiteral(text)},`,
     `        values: [${values.length === 0 ? "" : `\n${values.join("")}        `}],`,
+    `        results: { ${fn.results.map((column) => `${column.name}: "${column.kind}${column.repeated ? "[]" : ""}"`).join(", ")} },`,
     "      });",
     ...(fn.returnsSet
       ? [`      return rows.map((row) => ${row});`]

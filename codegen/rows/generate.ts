@@ -48,7 +48,9 @@ function rowsModule(sources: readonly SpecFile[]): string {
   const usesOnlyRow = clients.some((client) => client.includes("onlyRow("));
   return [
     typescriptHead("codegen/rows", sources),
-    ...[...tables, ...views].map(rowInterface),
+    ...[...tables, ...views.filter(({ message }) => !tables.some((table) => table.message === message))].map(
+      rowInterface,
+    ),
     ...(tables.length > 0 ? [tableNames(tables)] : []),
     ...(views.length > 0 ? [viewNames(views)] : []),
     ...(groups.length > 0 ? [queryClient] : []),

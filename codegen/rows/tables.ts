@@ -6,7 +6,7 @@ import { rowType } from "./types.js";
 
 /** Prints the row type of a table or view. */
 export function rowInterface(table: Table | View): string {
-  const name = "primaryKey" in table ? inTableSchema(table.name) : `hawser.${table.name}`;
+  const name = "primaryKey" in table ? inTableSchema(table) : `hawser.${table.name}`;
   const text = table.comment === "" ? `Row of ${name}.` : `Row of ${name}. ${table.comment}`;
   const properties = table.columns.map(
     (column) => `${docstring(column.comment, "  ")}  ${column.name}: ${rowType(column)};\n`,
@@ -17,7 +17,7 @@ export function rowInterface(table: Table | View): string {
 /** Prints the names of all tables, and their channels, so that no query repeats them by hand. */
 export function tableNames(tables: readonly Table[]): string {
   const line = ({ message }: Table, text: string) => `  ${lowerFirst(message.name)}: ${stringLiteral(text)},\n`;
-  const names = tables.map((table) => line(table, inTableSchema(table.name)));
+  const names = tables.map((table) => line(table, inTableSchema(table)));
   const channels = tables.flatMap((table) => (table.notify === undefined ? [] : [line(table, table.notify.channel)]));
   const text = `${docstring("Names of the tables, with their schema.")}export const tables = {\n${names.join("")}} as const;\n`;
   if (channels.length === 0) return text;

@@ -31,14 +31,23 @@ const rowExpressions: Readonly<Record<string, (row: string) => string>> = {
       `CASE WHEN ${row}.key IS NULL THEN '[]' ELSE jsonb_build_array(jsonb_build_array(@ProtocolConstants.message_key_header@, ${row}.key)) END`,
       `coalesce(${row}.headers, '[]')`,
     ].join(" || "),
+  /** Length of a message of the queue in memory, at most: headers are stored compressed, to a hundredth at best. */
+  memory_bytes: (row) =>
+    `(octet_length(${row}.payload)::bigint + coalesce(pg_column_size(${row}.headers)::bigint * CASE WHEN pg_column_compression(${row}.headers) IS NULL THEN 1 ELSE 100 END, 0))`,
+  /** The same, as far as it comes to the worker that takes it: not a message for all, of which copies are made. */
+  taken_bytes: (row) =>
+    `CASE WHEN ${row}.to_all AND ${row}.recipient IN ('', @QueueConstants.priority_mark@) THEN 0 ELSE ${rowExpressions["memory_bytes"]!(row)} END`,
   /** Failed attempts of a message of the queue with the function's \`p_failure\`, as many as a dead letter keeps. */
   with_failure: (row) =>
     `(SELECT jsonb_agg(f.value ORDER BY f.nth) FROM (SELECT e.value, e.nth FROM jsonb_array_elements(coalesce(${row}.failures, '[]') || CASE WHEN p_failure IS NULL THEN '[]' ELSE jsonb_build_array(p_failure) END) WITH ORDINALITY AS e (value, nth) ORDER BY e.nth DESC LIMIT 16) AS f)`,
+  /** Condition: the row is of one of `v_roles`, and that is still the role that has written it; or the caller has all rights. */
+  is_own: (row) =>
+    `(v_roles IS NULL OR ${row}.role = ANY (v_roles) AND ${row}.role_id = to_regrole(quote_ident(${row}.role))::oid::bigint)`,
   /** Condition: something follows from the end of a message of the queue or of `outbox_later`. */
-  is_marked: (row) => `(${row}.unique_key IS NOT NULL OR ${row}.awaited_as IS NOT NULL)`,
+  is_marked: (row) => `(${row}.key IS NOT NULL OR ${row}.unique_key IS NOT NULL OR ${row}.awaited_as IS NOT NULL)`,
   /** Element of the argument of `end_marked`, of a message of the queue. */
   marks_of: (row) =>
-    `jsonb_build_array(${row}.role, ${row}.topic, ${row}.unique_key, coalesce(${row}.first_id, ${row}.id), ${row}.awaited_as)`,
+    `jsonb_build_array(${row}.role, ${row}.topic, ${row}.unique_key, ${row}.id, ${row}.awaited_as, ${row}.recipient, ${row}.key)`,
   /** Element of the same argument, of a message of `outbox_later`. One that is held ends what holds it, too. */
   later_marks_of: (row) =>
     `jsonb_build_array(${row}.role, ${row}.destination, ${row}.unique_key, ${row}.id, CASE ${row}.kind WHEN 'held' THEN ${row}.id ELSE ${row}.awaited_as END)`,
@@ -48,10 +57,28 @@ const rowExpressions: Readonly<Record<string, (row: string) => string>> = {
   later_keep_ms: laterKeepMs,
   /** A message of the queue, for `keep_ended`. */
   kept_of: (row) =>
-    `jsonb_build_object('id', coalesce(${row}.first_id, ${row}.id), 'role', ${row}.role, 'topic', ${row}.topic, 'keep_ms', ${keepMs(row)}, 'enqueued_at', ${row}.enqueued_at, 'attempts', ${row}.attempts, 'worker', ${row}.worker, 'progress', ${row}.progress)`,
+    `jsonb_build_object('id', ${row}.id, 'role', ${row}.role, 'role_id', ${row}.role_id, 'topic', ${row}.topic, 'keep_ms', ${keepMs(row)}, 'enqueued_at', ${row}.enqueued_at, 'attempts', ${row}.attempts, 'worker', ${row}.worker, 'progress', ${row}.progress)`,
+  /** Time `at` of a row in whole milliseconds since 1970, rounded down; of a time that is not finite, one that is. */
+  due_ms: (row) =>
+    `floor(extract(epoch FROM least(greatest(${row}.at, '1970-01-01 00:00:00Z'), '2900-01-01 00:00:00Z')) * 1000)::bigint`,
   /** A message that is due later, for `keep_ended`. */
   kept_later: (row) =>
-    `jsonb_build_object('id', ${row}.id, 'role', ${row}.role, 'topic', ${row}.destination, 'keep_ms', ${laterKeepMs(row)}, 'enqueued_at', ${row}.enqueued_at, 'attempts', 0)`,
+    `jsonb_build_object('id', ${row}.id, 'role', ${row}.role, 'role_id', ${row}.role_id, 'topic', ${row}.destination, 'keep_ms', ${laterKeepMs(row)}, 'enqueued_at', ${row}.enqueued_at, 'attempts', 0)`,
+  /** Headers that were given, with the function's `attempts`. */
+  with_attempts: (headers) =>
+    `CASE WHEN attempts IS NULL THEN ${headers} ELSE coalesce(${headers}, '{}') || jsonb_build_object(@ProtocolConstants.message_attempts_header@, attempts::text) END`,
+  /** Condition: the message before a row of `flow_edges` has ended without being handled, and is not back as a retried dead letter. */
+  is_blocking: (row) =>
+    `(${row}.ended AND NOT EXISTS (SELECT FROM hawser_data.queue AS q WHERE q.id = ${row}.before_id))`,
+  /** Up to 100 messages that hold a message of `outbox_later`, those that release nothing first. */
+  waits_for: (row) =>
+    [
+      "(SELECT jsonb_agg(jsonb_build_object('id', n.before_id::text, 'state', n.state) ORDER BY n.state = 'waiting', n.before_id) FROM (",
+      "SELECT e.before_id, CASE",
+      `WHEN NOT ${rowExpressions["is_blocking"]!("e")} THEN 'waiting'`,
+      "WHEN EXISTS (SELECT FROM hawser_data.dead_letters AS d WHERE d.job_id = e.before_id) THEN 'dead' ELSE 'gone' END AS state",
+      `FROM hawser_data.flow_edges AS e WHERE e.after_id = ${row}.id ORDER BY NOT e.ended, e.before_id LIMIT 100) AS n)`,
+    ].join(" "),
   /** Messages with one route are published in their order, and suspended together. */
   route: (row) => `coalesce('domain ' || CASE WHEN ${row}.to_stream THEN ${row}.domain END, ${row}.destination)`,
 };

@@ -1,5 +1,5 @@
-import { tableSchema } from "../model/tables.js";
-import { doBlock } from "./literal.js";
+import { tableSchemas } from "../model/tables.js";
+import { doBlock, sqlString } from "./literal.js";
 
 /**
  * Name of the setting that holds the list of existing objects while an SQL text runs.
@@ -10,15 +10,18 @@ import { doBlock } from "./literal.js";
  */
 const presentSetting = "hawser.present";
 
+/** SQL list of the schemas, for `IN`. */
+const schemas = `(${["hawser", ...tableSchemas].map(sqlString).join(", ")})`;
+
 /** Query of the schemas and of their objects that have privileges. */
 export const schemaObjects = [
   "SELECT n.oid, 'SCHEMA ' || n.nspname AS object, 'n'::\"char\" AS type, n.nspowner AS owner, n.nspacl AS acl",
-  `FROM pg_catalog.pg_namespace AS n WHERE n.nspname IN ('hawser', '${tableSchema}')`,
+  `FROM pg_catalog.pg_namespace AS n WHERE n.nspname IN ${schemas}`,
   "UNION ALL",
   "SELECT c.oid, CASE c.relkind WHEN 'S' THEN 'SEQUENCE ' ELSE 'TABLE ' END || c.oid::pg_catalog.regclass,",
   "  (CASE c.relkind WHEN 'S' THEN 's' ELSE 'r' END)::\"char\", c.relowner, c.relacl",
-  "FROM pg_catalog.pg_class AS c",
-  `WHERE c.relnamespace IN (pg_catalog.to_regnamespace('hawser'), pg_catalog.to_regnamespace('${tableSchema}'))`,
+  "FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace",
+  `WHERE n.nspname IN ${schemas}`,
   "  AND c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S')",
   "UNION ALL",
   "SELECT p.oid, 'FUNCTION ' || p.oid::pg_catalog.regprocedure, 'f', p.proowner, p.proacl",

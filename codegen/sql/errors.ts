@@ -1,4 +1,5 @@
 import type { ErrorTable } from "../model/errors.js";
+import { functionSettings } from "./function-settings.js";
 import { dollarQuoted, sqlString } from "./literal.js";
 
 /** Functions as GRANT names them. */
@@ -38,14 +39,14 @@ export function errorFunctions(tables: readonly ErrorTable[]): string {
     "  remedy text",
     ")",
     "LANGUAGE sql IMMUTABLE PARALLEL SAFE",
-    "SET search_path = pg_catalog, pg_temp",
+    ...functionSettings(),
     `AS ${dollarQuoted("function", `VALUES\n${rows.join(",\n")}`)};`,
     "COMMENT ON FUNCTION hawser.error_codes() IS 'Every error of Hawser.';",
     "",
     "CREATE OR REPLACE FUNCTION hawser.error_sqlstate(p_code text)",
     "RETURNS text",
     "LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE",
-    "SET search_path = pg_catalog, pg_temp",
+    ...functionSettings(),
     `AS ${dollarQuoted("function", `SELECT CASE left(p_code, ${comparedCharacters})\n${cases.join("\n")}\nEND`)};`,
     "COMMENT ON FUNCTION hawser.error_sqlstate(text) IS 'The SQLSTATE of an error code; NULL for an unknown one.';",
     "",

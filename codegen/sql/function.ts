@@ -1,12 +1,13 @@
 import { typeName } from "../model/columns.js";
 import type { SqlFunction } from "../model/functions.js";
 import { readBody, type SqlConstants } from "./body.js";
+import { functionSettings } from "./function-settings.js";
 import { limitStatements } from "./limits.js";
 import { dollarQuoted, sqlString } from "./literal.js";
 
 /**
- * CREATE FUNCTION with the body of the file that the spec names. Every function pins its search_path, whether it is
- * SECURITY DEFINER or not: bodies qualify names with a schema, so nothing on a caller's path can shadow them.
+ * CREATE FUNCTION with the body of the file that the spec names, and {@link functionSettings}, whether it is
+ * SECURITY DEFINER or not.
  *
  * @throws SpecError if the body cannot be read or is not a PL/pgSQL block.
  */
@@ -26,10 +27,8 @@ export function functionStatements(fn: SqlFunction, constants: SqlConstants): st
   return [
     ...signature,
     `LANGUAGE plpgsql ${fn.constant ? "IMMUTABLE" : fn.readsOnly ? "STABLE" : "VOLATILE"} ${security}`,
-    "SET search_path = pg_catalog, pg_temp",
     // The caller's session may have any setting. Rows that row security hides must not count as missing.
-    ...(fn.constant ? [] : ["SET row_security = off"]),
-    ...fn.settings.map((setting) => `SET ${setting}`),
+    ...functionSettings([...(fn.constant ? [] : ["row_security = off"]), ...fn.settings]),
     `AS ${dollarQuoted("function", withLimits(fn, readBody(fn.method, fn.bodyFile, constants)))};`,
     comment,
   ].join("\n");

@@ -1,5 +1,5 @@
 import { ownerRole, roles } from "../model/roles.js";
-import { inTableSchema, relationsOf, type Table, tableSchema } from "../model/tables.js";
+import { inTableSchema, relationsOf, type Table, tableSchemas } from "../model/tables.js";
 import type { View } from "../model/views.js";
 import { doBlock, sqlString } from "./literal.js";
 import { notifyFunctionName } from "./notify.js";
@@ -40,12 +40,13 @@ function revokeStatements(grantable: Grantable): string {
 
 /** Schemas of the objects. */
 function schemasOf({ tables }: Grantable): string[] {
-  return ["hawser", ...(tables.length === 0 ? [] : [tableSchema])];
+  return ["hawser", ...(tables.length === 0 ? [] : tableSchemas)];
 }
 
 /** Relations that GRANT and ALTER address with TABLE, including views, with their schema. */
 function allRelations({ tables, views }: Grantable): string[] {
-  return [...tables.flatMap(relationsOf).map(inTableSchema), ...views.map(({ name }) => `hawser.${name}`)];
+  const named = tables.flatMap((table) => relationsOf(table).map((name) => inTableSchema(table, name)));
+  return [...named, ...views.map(({ name }) => `hawser.${name}`)];
 }
 
 function allFunctions({ tables, functions, harmless }: Grantable): string[] {
@@ -62,9 +63,9 @@ function namedRoles({ tables, views, functions }: Grantable): string[] {
   ];
 }
 
-/** Privileges on a view: those on its table, or SELECT. */
+/** Privileges on a view: SELECT, or those on its table. */
 function viewGrants({ from, select }: View): { readonly role: string; readonly privileges: readonly string[] }[] {
-  if ("table" in from) return from.table.grants.filter(({ columns }) => columns.length === 0);
+  if ("table" in from && select.length === 0) return from.table.grants.filter(({ columns }) => columns.length === 0);
   return select.map((role) => ({ role, privileges: ["SELECT"] }));
 }
 
@@ -76,14 +77,14 @@ function grantsByRole({ tables, views, functions, harmless }: Grantable): Map<st
   };
   for (const table of tables) {
     for (const { role, privileges, columns } of table.grants) {
-      const usage = `GRANT USAGE ON SCHEMA ${tableSchema} TO ${role};`;
+      const usage = `GRANT USAGE ON SCHEMA ${table.schema} TO ${role};`;
       if (!byRole.get(role)?.includes(usage)) add(role, usage);
       const onColumns = columns.length === 0 ? "" : ` (${columns.join(", ")})`;
       const words = privileges.map((privilege) => privilege + onColumns).join(", ");
-      add(role, `GRANT ${words} ON TABLE ${inTableSchema(table.name)} TO ${role};`);
+      add(role, `GRANT ${words} ON TABLE ${inTableSchema(table)} TO ${role};`);
       const serials = table.columns.filter((column) => column.type === "bigserial");
       for (const serial of privileges.includes("INSERT") ? serials : []) {
-        add(role, `GRANT USAGE ON SEQUENCE ${inTableSchema(`${table.name}_${serial.name}_seq`)} TO ${role};`);
+        add(role, `GRANT USAGE ON SEQUENCE ${inTableSchema(table, `${table.name}_${serial.name}_seq`)} TO ${role};`);
       }
     }
   }

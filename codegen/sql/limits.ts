@@ -13,6 +13,7 @@ import {
   valuesText,
 } from "../validators/runtime/violation.js";
 import { columnLimits } from "./checks.js";
+import { functionSettings } from "./function-settings.js";
 import { dollarQuoted, sqlString } from "./literal.js";
 
 /** Argument with limits, as its function sees it. */
@@ -118,7 +119,7 @@ export function limitFunctions(): string {
       `CREATE OR REPLACE FUNCTION ${signature.replace(/\(.*/, "")}(${parameters})`,
       "RETURNS text",
       `LANGUAGE plpgsql ${kind} PARALLEL SAFE`,
-      "SET search_path = pg_catalog, pg_temp",
+      ...functionSettings(),
       `AS ${dollarQuoted("function", body)};`,
       `COMMENT ON FUNCTION ${signature} IS ${sqlString(about)};`,
       "",

@@ -92,7 +92,9 @@ function oldestProgramOf(path: string, id: number, text: string): number {
 
 function nextSql(spec: Spec, released: readonly MigrationFile[], next: MigrationFile): string {
   const created = new Set(
-    released.flatMap(({ text }) => [...text.matchAll(/^CREATE TABLE hawser_data\.(\w+)/gm)].map(([, name]) => name!)),
+    released.flatMap(({ text }) =>
+      [...text.matchAll(/^CREATE TABLE hawser\w*_data\.(\w+)/gm)].map(([, name]) => name!),
+    ),
   );
   const tables = spec.files.flatMap((file) => file.tables);
   const parts = next.text.split(partLine);

@@ -1,4 +1,5 @@
 import { inTableSchema, type Table } from "../model/tables.js";
+import { functionSettings } from "./function-settings.js";
 import { doBlock, dollarQuoted, sqlString } from "./literal.js";
 
 /**
@@ -31,15 +32,16 @@ export function notifyTrigger(table: Table, notify: NonNullable<Table["notify"]>
   ].join("\n");
   return [
     `CREATE OR REPLACE FUNCTION hawser.${name}() RETURNS trigger`,
-    "LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp",
+    "LANGUAGE plpgsql",
+    ...functionSettings(),
     `AS ${dollarQuoted("function", body)};`,
     `COMMENT ON FUNCTION hawser.${name}() IS ${sqlString(`Tells channel ${notify.channel} of each change of ${table.name}.`)};`,
     "",
     // CREATE OR REPLACE TRIGGER would wait for all who write to the table, also if the trigger is there.
     doBlock([
       "BEGIN",
-      `  IF NOT EXISTS (SELECT FROM pg_catalog.pg_trigger WHERE tgrelid = '${inTableSchema(table.name)}'::pg_catalog.regclass AND tgname = ${sqlString(name)}) THEN`,
-      `CREATE TRIGGER ${name} AFTER INSERT OR UPDATE OR DELETE ON ${inTableSchema(table.name)}`,
+      `  IF NOT EXISTS (SELECT FROM pg_catalog.pg_trigger WHERE tgrelid = '${inTableSchema(table)}'::pg_catalog.regclass AND tgname = ${sqlString(name)}) THEN`,
+      `CREATE TRIGGER ${name} AFTER INSERT OR UPDATE OR DELETE ON ${inTableSchema(table)}`,
       `FOR EACH ROW EXECUTE FUNCTION hawser.${name}();`,
       "  END IF;",
       "END",

@@ -2,7 +2,7 @@ import { gatewayFunctions, gatewaySignature } from "../gateway/sql-function.js";
 import type { SqlFunction } from "../model/functions.js";
 import { isMadeWithTables } from "../model/gateway-functions.js";
 import type { SpecFile } from "../model/spec.js";
-import { type Table, tableSchema } from "../model/tables.js";
+import { type Table, tableSchemas } from "../model/tables.js";
 import type { SqlConstants } from "./body.js";
 import { dropDefaultPrivileges, recordPresentObjects, schemaObjects } from "./default-privileges.js";
 import { errorFunctionSignatures, errorFunctions } from "./errors.js";
@@ -56,7 +56,7 @@ export function schemaSql(files: readonly SpecFile[], constants: SqlConstants): 
   };
 }
 
-/** Statements that create objects in the schemas `hawser` and `hawser_data`, and these if they are missing. */
+/** Statements that create objects in the schemas of Hawser, and these if they are missing. */
 export function inSchema(statements: readonly string[]): string {
   return [recordPresentObjects(schemaObjects, createSchemas), ...statements, dropDefaultPrivileges(schemaObjects)].join(
     "\n",
@@ -67,7 +67,7 @@ export function inSchema(statements: readonly string[]): string {
  * Creates the schemas. CREATE SCHEMA IF NOT EXISTS would require CREATE on the database and raise a NOTICE even if the
  * schema exists.
  */
-const createSchemas = ["hawser", tableSchema].flatMap((name) => [
+const createSchemas = ["hawser", ...tableSchemas].flatMap((name) => [
   `IF to_regnamespace('${name}') IS NULL THEN`,
   `  CREATE SCHEMA ${name};`,
   "END IF;",

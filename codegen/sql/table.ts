@@ -10,15 +10,15 @@ export function tableStatements(table: Table): string {
     createTable(table),
     ...table.columns
       .filter(({ uncompressed }) => uncompressed)
-      .map(({ name }) => `ALTER TABLE ${inTableSchema(table.name)} ALTER COLUMN ${name} SET STORAGE EXTERNAL;\n`),
+      .map(({ name }) => `ALTER TABLE ${inTableSchema(table)} ALTER COLUMN ${name} SET STORAGE EXTERNAL;\n`),
     ...table.indexes.map((index) => {
       const where = index.where === undefined ? "" : ` WHERE ${index.where}`;
-      return `CREATE INDEX ${index.name} ON ${inTableSchema(table.name)} (${index.columns.join(", ")})${where};\n`;
+      return `CREATE INDEX ${index.name} ON ${inTableSchema(table)} (${index.columns.join(", ")})${where};\n`;
     }),
     tableComments(table),
     ...table.rows.map((row) => {
       const names = insertableColumns(table).map((column) => column.name);
-      return `INSERT INTO ${inTableSchema(table.name)} (${names.join(", ")})\nVALUES (${row.join(", ")});\n`;
+      return `INSERT INTO ${inTableSchema(table)} (${names.join(", ")})\nVALUES (${row.join(", ")});\n`;
     }),
   ]
     .filter((statement) => statement !== "")
@@ -47,11 +47,11 @@ function createTable(table: Table): string {
   const [, ...segments] = relationsOf(table);
   const parts = segments.map(
     (name, nth) =>
-      `CREATE TABLE ${inTableSchema(name)} PARTITION OF ${inTableSchema(table.name)} FOR VALUES IN (${nth});\n`,
+      `CREATE TABLE ${inTableSchema(table, name)} PARTITION OF ${inTableSchema(table)} FOR VALUES IN (${nth});\n`,
   );
   const by = table.segments === undefined ? "" : ` PARTITION BY LIST (${table.segments.column})`;
   const storage = table.fillfactor === undefined ? "" : ` WITH (fillfactor = ${table.fillfactor})`;
-  return `CREATE TABLE ${inTableSchema(table.name)} (\n${lines.map((line) => `  ${line}`).join(",\n")}\n)${by}${storage};\n${parts.join("")}`;
+  return `CREATE TABLE ${inTableSchema(table)} (\n${lines.map((line) => `  ${line}`).join(",\n")}\n)${by}${storage};\n${parts.join("")}`;
 }
 
 function columnLine(column: Column): string {
@@ -67,7 +67,7 @@ export function tableComments(table: Table): string {
   const comment = (target: string, text: string) =>
     text === "" ? "" : `COMMENT ON ${target} IS ${sqlString(text)};\n`;
   return [
-    comment(`TABLE ${inTableSchema(table.name)}`, table.comment),
-    ...table.columns.map((column) => comment(`COLUMN ${inTableSchema(table.name)}.${column.name}`, column.comment)),
+    comment(`TABLE ${inTableSchema(table)}`, table.comment),
+    ...table.columns.map((column) => comment(`COLUMN ${inTableSchema(table)}.${column.name}`, column.comment)),
   ].join("");
 }

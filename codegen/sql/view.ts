@@ -6,8 +6,9 @@ import { sqlString } from "./literal.js";
 
 /**
  * CREATE VIEW with the query of the file that the spec names, or of a table; columns are cast to the types of the spec.
- * The casts of a table's columns change nothing, so that Postgres writes through them. An installed view can be replaced
- * as long as columns are only added at its end.
+ * The casts of a table's columns change nothing, so that Postgres writes through them. A view of a table hides no row, and
+ * is no barrier, so that its conditions reach the table's indexes. An installed view can be replaced as long as columns
+ * are only added at its end.
  *
  * @throws SpecError if the file cannot be read, or is not a query
  */
@@ -16,7 +17,7 @@ export function viewStatements(view: View, constants: SqlConstants): string {
     (column) => `  v.${column.source ?? column.name}::${typeName(column)} AS ${column.name}`,
   );
   return [
-    `CREATE OR REPLACE VIEW hawser.${view.name} WITH (security_barrier) AS`,
+    `CREATE OR REPLACE VIEW hawser.${view.name} ${"table" in view.from ? "" : "WITH (security_barrier) "}AS`,
     `SELECT\n${columns.join(",\n")}`,
     `FROM ${source(view, constants)} AS v;`,
     `COMMENT ON VIEW hawser.${view.name} IS ${sqlString(view.comment)};`,
@@ -28,5 +29,5 @@ export function viewStatements(view: View, constants: SqlConstants): string {
 }
 
 function source({ message, from }: View, constants: SqlConstants): string {
-  return "table" in from ? inTableSchema(from.table.name) : `(\n${readQuery(message, from.queryFile, constants)}\n)`;
+  return "table" in from ? inTableSchema(from.table) : `(\n${readQuery(message, from.queryFile, constants)}\n)`;
 }

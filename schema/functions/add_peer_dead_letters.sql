@@ -7,7 +7,7 @@ DECLARE
   v_fault text;
 BEGIN
   -- The caller holds the fence of the name.
-  held := EXISTS (SELECT FROM hawser_data.peers AS p WHERE p.name = p_name AND p.epoch = p_epoch);
+  held := EXISTS (SELECT FROM hawser_peer_data.peers AS p WHERE p.name = p_name AND p.epoch = p_epoch);
   IF NOT held THEN
     RETURN;
   END IF;
@@ -37,7 +37,7 @@ BEGIN
   SELECT array_agg(l.channel_id), array_agg(l.epoch), array_agg(l.number)
     INTO v_old_keys, v_old_epochs, v_old_numbers
     FROM hawser.lock_cursors(ARRAY(
-      SELECT m.channel_id FROM hawser_data.channels AS m
+      SELECT m.channel_id FROM hawser_peer_data.channels AS m
        WHERE m.channel_id = ANY (p_channel_ids) AND coalesce(m.owner, m.listener_name) = p_name
     )) AS l;
 
@@ -51,7 +51,7 @@ BEGIN
         channel_id, epoch, number, topic, payload_bytes, headers, error_code, error_message, attempts, stack, failures, nth
       )
   ), marked AS (
-    INSERT INTO hawser_data.marks (channel_id, epoch, number)
+    INSERT INTO hawser_peer_data.marks (channel_id, epoch, number)
     SELECT a.key, a.epoch, a.number
       FROM (
         SELECT l.channel_id, l.epoch, l.number FROM letters AS l
@@ -66,7 +66,7 @@ BEGIN
     RETURNING channel_id, epoch, number
   ), gone AS (
     -- Only what the caller names as no longer parked: what has a mark may still be parked.
-    DELETE FROM hawser_data.parked_messages AS p
+    DELETE FROM hawser_peer_data.parked_messages AS p
      USING (
        SELECT l.channel_id, l.epoch, l.number FROM letters AS l
        UNION
@@ -78,14 +78,14 @@ BEGIN
   )
   INSERT INTO hawser_data.dead_letters
     (origin, source, topic, payload, headers, error_code, error_message, attempts, stack, failures, channel_id,
-     epoch, number)
+     epoch, number, worker)
   SELECT 'peer', m.channel_name, l.topic,
          substring(p_dead_payloads FROM (l.past - l.payload_bytes + 1)::integer FOR l.payload_bytes),
          nullif(l.headers, 'null'::jsonb),
          left(l.error_code, @dead_letter_error_code.max_bytes@), l.error_message, l.attempts,
-         l.stack, nullif(l.failures, 'null'::jsonb), l.channel_id, l.epoch, l.number
+         l.stack, nullif(l.failures, 'null'::jsonb), l.channel_id, l.epoch, l.number, p_name
     FROM letters AS l
     JOIN (SELECT * FROM marked UNION SELECT * FROM gone) AS n USING (channel_id, epoch, number)
-    JOIN hawser_data.channels AS m USING (channel_id)
+    JOIN hawser_peer_data.channels AS m USING (channel_id)
    ORDER BY l.nth;
 END

@@ -3,41 +3,40 @@
 -- that others could choose could use a sequence up.
 DECLARE
   v_decides boolean := NOT p_raise;
+  -- NULL for a role that may not name these tables: it does not wait for those who can.
+  v_handler bigint;
+  v_saved bigint;
 BEGIN
   LOOP
+    IF has_schema_privilege(CASE current_setting('role') WHEN 'none' THEN session_user ELSE current_setting('role') END, 'hawser_bridge_data', 'USAGE') THEN
+      SELECT max(h.id), (
+               SELECT max(m.id)
+                 FROM hawser_bridge_data.nats_handlers AS h
+                CROSS JOIN LATERAL (
+                  SELECT g.id FROM hawser_bridge_data.saved_messages AS g WHERE g.handler_id = h.id ORDER BY g.handler_id DESC, g.id DESC LIMIT 1
+                ) AS m
+             )
+        INTO v_handler, v_saved
+        FROM hawser_bridge_data.nats_handlers AS h;
+    END IF;
     FOR sequence_name, last_value, highest IN
       SELECT s.name, s.last, s.highest
         FROM (
-          SELECT v.name, coalesce(pg_sequence_last_value(v.name::regclass), 0) AS last, v.highest
+          SELECT v.name, CASE WHEN v.highest IS NOT NULL THEN coalesce(pg_sequence_last_value(v.name::regclass), 0) END AS last, v.highest
             FROM (
               VALUES
                 ('hawser_data.dead_letters_id_seq', (SELECT max(d.id) FROM hawser_data.dead_letters AS d)),
                 ('hawser_data.flow_ends_nth_seq', (SELECT max(f.nth) FROM hawser_data.flow_ends AS f)),
-                ('hawser_data.nats_handlers_id_seq', (SELECT max(h.id) FROM hawser_data.nats_handlers AS h)),
+                ('hawser_bridge_data.nats_handlers_id_seq', v_handler),
                 ('hawser_data.outbox_id_seq', greatest(
-                  (SELECT max(o.id) FROM hawser_data.outbox AS o), (SELECT max(l.id) FROM hawser_data.outbox_later AS l), (
-                    -- The last of each place, role and priority: the table may have millions of rows.
-                    WITH RECURSIVE lasts AS (
-                      SELECT p.topic, p.recipient, p.role, 9223372036854775807 AS id FROM hawser.queue_places('{}') AS p
-                      UNION ALL
-                      SELECT l.topic, l.recipient, l.role, q.id
-                        FROM lasts AS l
-                       CROSS JOIN LATERAL (
-                         SELECT q.id FROM hawser_data.queue AS q
-                          WHERE q.topic = l.topic AND q.recipient = l.recipient AND q.role = l.role AND q.id < l.id >> @QueueConstants.id_bits@ << @QueueConstants.id_bits@
-                          ORDER BY q.id DESC LIMIT 1
-                       ) AS q
-                    )
-                    SELECT max(l.id & (1::bigint << @QueueConstants.id_bits@) - 1) FROM lasts AS l WHERE l.id < 9223372036854775807
-                  )
+                  (SELECT max(o.id) FROM hawser_data.outbox AS o), (SELECT max(l.id) FROM hawser_data.outbox_later AS l),
+                  (SELECT max(q.id) FROM hawser_data.queue AS q),
+                  -- Of those whose ranks are not of their ids.
+                  (SELECT max(q.rank & (1::bigint << @QueueConstants.id_bits@) - 1) FROM hawser_data.queue AS q WHERE q.rank <> q.id),
+                  -- Of jobs that have ended, by which a retry and `job` find them.
+                  (SELECT max(d.job_id) FROM hawser_data.dead_letters AS d), (SELECT max(r.id) FROM hawser_data.results AS r)
                 )),
-                ('hawser_data.saved_messages_id_seq', (
-                  SELECT max(m.id)
-                    FROM hawser_data.nats_handlers AS h
-                   CROSS JOIN LATERAL (
-                     SELECT g.id FROM hawser_data.saved_messages AS g WHERE g.handler_id = h.id ORDER BY g.handler_id DESC, g.id DESC LIMIT 1
-                   ) AS m
-                )),
+                ('hawser_bridge_data.saved_messages_id_seq', v_saved),
                 ('hawser_data.schedules_revision_seq', (SELECT max(c.revision) FROM hawser_data.schedules AS c))
             ) AS v (name, highest)
         ) AS s

@@ -4,10 +4,10 @@
 BEGIN
   RETURN QUERY
   SELECT m.channel_id
-    FROM hawser_data.channels AS m
+    FROM hawser_peer_data.channels AS m
     LEFT JOIN LATERAL (
       -- As in cursor_of.
-      SELECT n.epoch, n.number FROM hawser_data.cursors AS n WHERE n.channel_id = m.channel_id
+      SELECT n.epoch, n.number FROM hawser_peer_data.cursors AS n WHERE n.channel_id = m.channel_id
        ORDER BY n.channel_id DESC, n.epoch DESC, n.number DESC LIMIT 1
     ) AS c ON true
    WHERE coalesce(m.owner, m.listener_name) = p_listener_name
@@ -15,7 +15,7 @@ BEGIN
        -- Behind the cursor first: up to it the index has what was deleted, until a vacuum.
        (
          SELECT s.channel_id
-           FROM hawser_data.stored_messages AS s
+           FROM hawser_peer_data.stored_messages AS s
           WHERE s.channel_id = m.channel_id AND (s.epoch, s.number) > (coalesce(c.epoch, 0), coalesce(c.number, 0))
           ORDER BY s.channel_id, s.epoch, s.number
           LIMIT 1
@@ -23,7 +23,7 @@ BEGIN
        -- What has come late.
        (
          SELECT s.channel_id
-           FROM hawser_data.stored_messages AS s
+           FROM hawser_peer_data.stored_messages AS s
           WHERE s.channel_id = m.channel_id
           ORDER BY s.channel_id, s.epoch, s.number
           LIMIT 1
@@ -32,7 +32,7 @@ BEGIN
      -- A parked message is due: nobody has the channel open.
      OR (
        SELECT p.channel_id
-         FROM hawser_data.parked_messages AS p
+         FROM hawser_peer_data.parked_messages AS p
         WHERE p.channel_id = m.channel_id AND p.attempts > 0 AND p.due_at < clock_timestamp()
         LIMIT 1
      ) IS NOT NULL)

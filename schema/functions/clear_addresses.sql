@@ -8,6 +8,6 @@ BEGIN
   END IF;
   -- As in enter_directory.
   PERFORM FROM hawser_data.fences AS f WHERE f.what = 'directory' FOR UPDATE;
-  DELETE FROM hawser_data.listeners AS t WHERE t.topic = p_topic;
+  DELETE FROM hawser_peer_data.listeners AS t WHERE t.topic = p_topic;
   GET DIAGNOSTICS deleted = ROW_COUNT;
 END

@@ -29,25 +29,25 @@ BEGIN
     -- As in cursor_of. Then by its whole key: of anything less the planner would make a walk through all that the cursor has left,
     -- as the statistics say that the table has one row.
     SELECT c.epoch, c.number INTO v_after_epoch, v_after_number
-      FROM hawser_data.cursors AS c WHERE c.channel_id = p_channel_ids[1]
+      FROM hawser_peer_data.cursors AS c WHERE c.channel_id = p_channel_ids[1]
      ORDER BY c.channel_id DESC, c.epoch DESC, c.number DESC LIMIT 1 FOR UPDATE;
-    UPDATE hawser_data.cursors AS c
+    UPDATE hawser_peer_data.cursors AS c
        SET epoch = p_cursor_epochs[1], number = p_cursors[1], attempts = 0
      WHERE c.channel_id = p_channel_ids[1] AND c.epoch = v_after_epoch AND c.number = v_after_number
        AND (v_after_epoch, v_after_number) < (p_cursor_epochs[1], p_cursors[1])
        AND EXISTS (
-         SELECT FROM hawser_data.channels AS m
+         SELECT FROM hawser_peer_data.channels AS m
           WHERE m.channel_id = p_channel_ids[1] AND coalesce(m.owner, m.listener_name) = p_name
        );
     IF FOUND THEN
       -- Not from the channel's first row on: until a vacuum the index still has all that was deleted before, which each
       -- commit of a great backlog would walk through.
-      DELETE FROM hawser_data.stored_messages AS d
+      DELETE FROM hawser_peer_data.stored_messages AS d
        WHERE d.channel_id = p_channel_ids[1]
          AND (d.epoch, d.number) > (v_after_epoch, v_after_number)
          AND (d.epoch, d.number) <= (p_cursor_epochs[1], p_cursors[1]);
       IF p_has_marks THEN
-        DELETE FROM hawser_data.marks AS d
+        DELETE FROM hawser_peer_data.marks AS d
          WHERE d.channel_id = p_channel_ids[1]
            AND (d.epoch, d.number) > (v_after_epoch, v_after_number)
            AND (d.epoch, d.number) <= (p_cursor_epochs[1], p_cursors[1]);
@@ -68,7 +68,7 @@ BEGIN
   SELECT array_agg(l.channel_id), array_agg(l.epoch), array_agg(l.number)
     INTO v_keys, v_epochs, v_numbers
     FROM hawser.lock_cursors(ARRAY(
-      SELECT m.channel_id FROM hawser_data.channels AS m
+      SELECT m.channel_id FROM hawser_peer_data.channels AS m
        WHERE m.channel_id = ANY (p_channel_ids) AND coalesce(m.owner, m.listener_name) = p_name
     )) AS l;
 
@@ -78,7 +78,7 @@ BEGIN
       JOIN unnest(v_keys, v_epochs, v_numbers) AS o (key, epoch, number) ON o.key = a.key
      WHERE (o.epoch, o.number) < (a.epoch, a.number)
   LOOP
-    UPDATE hawser_data.cursors AS c
+    UPDATE hawser_peer_data.cursors AS c
        SET epoch = v_moves.epoch, number = v_moves.number, attempts = 0
      WHERE c.channel_id = v_moves.key AND c.epoch = v_moves.old_epoch AND c.number = v_moves.old_number;
     v_moved := v_moved || v_moves.key;
@@ -94,13 +94,13 @@ BEGIN
   ), deleted AS (
     -- What the cursor passes now; if it was there before, everything up to it. By ctid over a look-up for each channel: no
     -- other plan stays cheap for few and for many stored rows.
-    DELETE FROM hawser_data.stored_messages AS d
+    DELETE FROM hawser_peer_data.stored_messages AS d
      WHERE d.ctid = ANY (ARRAY(
        SELECT s.ctid
          FROM asked AS a
         CROSS JOIN LATERAL (
           SELECT r.ctid
-            FROM hawser_data.stored_messages AS r
+            FROM hawser_peer_data.stored_messages AS r
            WHERE r.channel_id = a.key
              AND (r.epoch, r.number) > (a.after_epoch, a.after_number) AND (r.epoch, r.number) <= (a.epoch, a.number)
           OFFSET 0
@@ -108,13 +108,13 @@ BEGIN
         WHERE a.owned
      ))
   ), unmarked AS (
-    DELETE FROM hawser_data.marks AS d
+    DELETE FROM hawser_peer_data.marks AS d
      WHERE p_has_marks AND d.ctid = ANY (ARRAY(
        SELECT s.ctid
          FROM asked AS a
         CROSS JOIN LATERAL (
           SELECT r.ctid
-            FROM hawser_data.marks AS r
+            FROM hawser_peer_data.marks AS r
            WHERE r.channel_id = a.key
              AND (r.epoch, r.number) > (a.after_epoch, a.after_number) AND (r.epoch, r.number) <= (a.epoch, a.number)
           OFFSET 0

@@ -10,7 +10,7 @@ BEGIN
       FROM (
         -- Of a batch only what is behind the position.
         SELECT CASE WHEN c.epoch = p_epoch THEN least(c.messages, c.number - p_number) ELSE c.messages END AS messages
-          FROM hawser_data.stored_messages AS c
+          FROM hawser_peer_data.stored_messages AS c
          WHERE c.channel_id = p_channel_id AND (c.epoch, c.number) > (p_epoch, p_number)
          ORDER BY c.channel_id, c.epoch, c.number
          LIMIT v_rows

@@ -4,9 +4,9 @@ BEGIN
   IF NOT held THEN
     RETURN;
   END IF;
-  UPDATE hawser_data.parked_messages AS p
+  UPDATE hawser_peer_data.parked_messages AS p
      SET attempts = p.attempts + 1
-    FROM hawser_data.channels AS m
+    FROM hawser_peer_data.channels AS m
    WHERE p.channel_id = p_channel_id AND p.epoch = p_message_epoch AND p.number = p_number
      AND m.channel_id = p.channel_id AND coalesce(m.owner, m.listener_name) = p_name
   RETURNING p.attempts INTO attempts;

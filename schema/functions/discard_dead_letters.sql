@@ -11,11 +11,11 @@ BEGIN
   RETURN QUERY
   WITH gone AS (
     DELETE FROM hawser_data.dead_letters AS d
-     WHERE d.id = ANY (p_ids) AND (v_roles IS NULL OR d.role = ANY (v_roles))
+     WHERE d.id = ANY (p_ids) AND @is_own(d)@
     RETURNING d.id
   )
   SELECT g.id, NULL::text FROM gone AS g
   UNION ALL
   SELECT d.id, 'owner' FROM hawser_data.dead_letters AS d
-   WHERE d.id = ANY (p_ids) AND v_roles IS NOT NULL AND (d.role = ANY (v_roles)) IS NOT TRUE;
+   WHERE d.id = ANY (p_ids) AND @is_own(d)@ IS NOT TRUE;
 END

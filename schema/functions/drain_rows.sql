@@ -10,7 +10,7 @@ BEGIN
   );
   FOR epoch, number, messages, lengths, topic_id, codec, headers, payload IN
     SELECT m.epoch, m.number, m.messages, m.lengths, m.topic_id, m.codec, m.headers, m.payload
-      FROM hawser_data.stored_messages AS m
+      FROM hawser_peer_data.stored_messages AS m
      WHERE m.channel_id = p_channel_id AND (m.epoch, m.number) > (p_epoch, p_number)
      ORDER BY m.channel_id, m.epoch, m.number
      LIMIT p_max_messages

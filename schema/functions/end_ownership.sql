@@ -13,7 +13,7 @@ BEGIN
   END IF;
   PERFORM hawser.commit_durably();
   -- The token goes, so that a process that was taking the name does not believe that this epoch is its own.
-  UPDATE hawser_data.peers AS p
+  UPDATE hawser_peer_data.peers AS p
      SET epoch = greatest(p.epoch + 1, floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint),
          token = NULL
    WHERE p.name = p_name

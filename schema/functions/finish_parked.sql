@@ -17,11 +17,11 @@ BEGIN
     v_done := hawser.commit_durably();
 
     -- Waits for another transaction that has deleted the same row, and has not ended. In an order that is the same for all.
-    PERFORM FROM hawser_data.parked_messages AS p
+    PERFORM FROM hawser_peer_data.parked_messages AS p
       WHERE p.channel_id = p_channel_id
         AND (p.epoch, p.number) IN (SELECT m.epoch, m.number FROM unnest(p_epochs, p_numbers) AS m (epoch, number))
       ORDER BY p.epoch, p.number FOR UPDATE;
-    DELETE FROM hawser_data.parked_messages AS p
+    DELETE FROM hawser_peer_data.parked_messages AS p
      USING unnest(p_epochs, p_numbers) AS m (epoch, number)
      WHERE p.channel_id = p_channel_id AND p.epoch = m.epoch AND p.number = m.number;
     GET DIAGNOSTICS v_count = ROW_COUNT;
@@ -29,9 +29,9 @@ BEGIN
     -- Only now, in a later statement.
     v_refusal := CASE
       WHEN v_count < cardinality(p_epochs) THEN 'duplicate'
-      WHEN NOT EXISTS (SELECT FROM hawser_data.peers AS p WHERE p.name = p_name AND p.epoch = p_epoch) THEN 'fenced'
+      WHEN NOT EXISTS (SELECT FROM hawser_peer_data.peers AS p WHERE p.name = p_name AND p.epoch = p_epoch) THEN 'fenced'
       WHEN NOT EXISTS (
-        SELECT FROM hawser_data.channels AS m
+        SELECT FROM hawser_peer_data.channels AS m
          WHERE m.channel_id = p_channel_id AND coalesce(m.owner, m.listener_name) = p_name
       ) THEN 'not_owned'
     END;
@@ -40,6 +40,6 @@ BEGIN
   IF NOT finished THEN
     -- An error, so that a COMMIT that is sent along is not carried out.
     RAISE EXCEPTION 'what a handler of "%" did with parked messages of channel % is not committed', p_name, p_channel_id
-      USING ERRCODE = 'integrity_constraint_violation', SCHEMA = 'hawser_data', TABLE = 'marks', CONSTRAINT = v_refusal;
+      USING ERRCODE = 'integrity_constraint_violation', SCHEMA = 'hawser_peer_data', TABLE = 'marks', CONSTRAINT = v_refusal;
   END IF;
 END

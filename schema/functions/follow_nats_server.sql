@@ -10,7 +10,7 @@ BEGIN
       HINT = format('DROP SERVER %I CASCADE, or alter the one that is there.', servers[array_upper(servers, 1)]);
   END IF;
   SELECT f.server_name, f.options INTO present FROM hawser.nats_foreign_servers() AS f;
-  UPDATE hawser_data.nats_server AS s
+  UPDATE hawser_bridge_data.nats_server AS s
   SET
     seen_server_name = present.server_name,
     seen_options = present.options,

@@ -5,7 +5,7 @@ BEGIN
   WITH addresses AS (
     -- Several gateways may share one: those behind the name of a service.
     SELECT DISTINCT ON (g.host, g.port) g.host, g.port, g.sslmode, g.root_certificate, g.started_at, known.is_stale
-    FROM hawser_data.gateways AS g, LATERAL (
+    FROM hawser_bridge_data.gateways AS g, LATERAL (
       -- On a standby nothing is written, and what it has may be old.
       SELECT g.owner <> '' AND NOT pg_is_in_recovery()
         AND g.seen_at < now() - @GatewayConstants.gateway_stale_ms@ * interval '1 ms' AS is_stale
@@ -38,8 +38,8 @@ BEGIN
   INTO STRICT conninfo
   FROM (
     VALUES
-      (1, 'password', (SELECT s.password FROM hawser_data.gateway_secret AS s)),
-      (2, 'user', (SELECT s.user_name FROM hawser_data.gateway_secret AS s)),
+      (1, 'password', (SELECT s.password FROM hawser_bridge_data.gateway_secret AS s)),
+      (2, 'user', (SELECT s.user_name FROM hawser_bridge_data.gateway_secret AS s)),
       (3, 'host', place.hosts),
       (4, 'port', place.ports),
       (5, 'dbname', current_database()::text),

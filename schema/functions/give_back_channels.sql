@@ -14,17 +14,17 @@ BEGIN
              WHEN g.topic_id > 0 THEN (SELECT a.heir FROM hawser.heir_of_channel(p_name, g.key, g.topic_id) AS a)
              ELSE (
                SELECT p.name
-                 FROM hawser_data.channels AS o
-                 LEFT JOIN hawser_data.channels AS b ON b.channel_id = o.retry_of
-                 JOIN hawser_data.peers AS p ON p.name = coalesce(b.listener_name, o.listener_name) AND p.group_name IS NOT NULL
+                 FROM hawser_peer_data.channels AS o
+                 LEFT JOIN hawser_peer_data.channels AS b ON b.channel_id = o.retry_of
+                 JOIN hawser_peer_data.peers AS p ON p.name = coalesce(b.listener_name, o.listener_name) AND p.group_name IS NOT NULL
                 WHERE o.channel_id = g.key AND p.name <> p_name
                   -- It has registered under its present epoch: it was started again since its channels were taken over.
-                  AND EXISTS (SELECT FROM hawser_data.listeners AS t WHERE t.listener_name = p.name AND t.epoch = p.epoch)
+                  AND EXISTS (SELECT FROM hawser_peer_data.listeners AS t WHERE t.listener_name = p.name AND t.epoch = p.epoch)
              )
            END AS name
       FROM unnest(p_channel_ids, p_topic_ids) AS g (key, topic_id)
   ), back AS (
-    UPDATE hawser_data.channels AS m
+    UPDATE hawser_peer_data.channels AS m
        -- A retry channel is nobody's by itself.
        SET owner = CASE WHEN m.retry_of IS NULL THEN nullif(h.name, m.listener_name) ELSE h.name END
       FROM heirs AS h

@@ -14,7 +14,7 @@ BEGIN
     RETURN;
   END IF;
   epoch := v_owner.epoch;
-  owned := epoch = p_epoch OR coalesce((SELECT p.token = p_token FROM hawser_data.peers AS p WHERE p.name = p_name), false);
+  owned := epoch = p_epoch OR coalesce((SELECT p.token = p_token FROM hawser_peer_data.peers AS p WHERE p.name = p_name), false);
   IF NOT owned THEN
     RETURN;
   END IF;

@@ -20,10 +20,10 @@ BEGIN
     -- Waits for another transaction that has inserted the same mark, and has not ended.
     -- One, as of most handlers, without the machinery for many.
     IF v_is_one THEN
-      INSERT INTO hawser_data.marks (channel_id, epoch, number) VALUES (p_channel_id, p_epochs[1], p_numbers[1])
+      INSERT INTO hawser_peer_data.marks (channel_id, epoch, number) VALUES (p_channel_id, p_epochs[1], p_numbers[1])
       ON CONFLICT (channel_id, epoch, number) DO NOTHING;
     ELSE
-      INSERT INTO hawser_data.marks (channel_id, epoch, number)
+      INSERT INTO hawser_peer_data.marks (channel_id, epoch, number)
       SELECT p_channel_id, m.epoch, m.number FROM unnest(p_epochs, p_numbers) AS m (epoch, number) ORDER BY m.epoch, m.number
       ON CONFLICT (channel_id, epoch, number) DO NOTHING;
     END IF;
@@ -33,10 +33,10 @@ BEGIN
     v_refusal := CASE
       WHEN v_count < cardinality(p_epochs) THEN 'duplicate'
       WHEN v_is_one AND NOT EXISTS (
-        SELECT FROM hawser_data.cursors AS c
+        SELECT FROM hawser_peer_data.cursors AS c
          WHERE c.channel_id = p_channel_id AND (c.epoch, c.number) >= (p_epochs[1], p_numbers[1])
       ) AND EXISTS (
-        SELECT FROM hawser_data.peers AS p, hawser_data.channels AS m
+        SELECT FROM hawser_peer_data.peers AS p, hawser_peer_data.channels AS m
          WHERE p.name = p_name AND p.epoch = p_epoch
            AND m.channel_id = p_channel_id AND coalesce(m.owner, m.listener_name) = p_name
       ) THEN NULL
@@ -47,6 +47,6 @@ BEGIN
   IF NOT marked THEN
     -- An error, so that a COMMIT that is sent along is not carried out.
     RAISE EXCEPTION 'what a handler of "%" did with messages of channel % is not committed', p_name, p_channel_id
-      USING ERRCODE = 'integrity_constraint_violation', SCHEMA = 'hawser_data', TABLE = 'marks', CONSTRAINT = v_refusal;
+      USING ERRCODE = 'integrity_constraint_violation', SCHEMA = 'hawser_peer_data', TABLE = 'marks', CONSTRAINT = v_refusal;
   END IF;
 END

@@ -18,9 +18,9 @@ BEGIN
     RETURN;
   END IF;
 
-  was_clean := coalesce((SELECT p.clean FROM hawser_data.peers AS p WHERE p.name = p_name), true);
+  was_clean := coalesce((SELECT p.clean FROM hawser_peer_data.peers AS p WHERE p.name = p_name), true);
   -- The clock keeps the epoch growing also where a failover or a restore lost the rows' last values.
-  INSERT INTO hawser_data.peers AS p (name, epoch, clean, started_at, token)
+  INSERT INTO hawser_peer_data.peers AS p (name, epoch, clean, started_at, token)
   VALUES (p_name, greatest(v_owner.epoch + 1, v_now_ms), false, clock_timestamp(), p_token)
   ON CONFLICT (name) DO UPDATE
     SET epoch = greatest(p.epoch + 1, excluded.epoch),

@@ -8,7 +8,7 @@ BEGIN
   v_done := set_config('idle_in_transaction_session_timeout', '@StoreConstants.session_idle_in_transaction_ms@', true) IS NULL;
   held := hawser.fenced(p_name, p_epoch);
   owned := held AND EXISTS (
-    SELECT FROM hawser_data.channels AS m
+    SELECT FROM hawser_peer_data.channels AS m
      WHERE m.channel_id = p_channel_id AND coalesce(m.owner, m.listener_name) = p_name
   );
   IF NOT owned THEN
@@ -25,7 +25,7 @@ BEGIN
   -- The cursor's row is locked before marks are inserted, as by commit_cursors.
   SELECT l.epoch, l.number INTO v_epoch, v_number FROM hawser.lock_cursors(ARRAY[p_channel_id]) AS l;
 
-  UPDATE hawser_data.parked_messages AS p
+  UPDATE hawser_peer_data.parked_messages AS p
      SET attempts = j.attempts, due_at = clock_timestamp() + make_interval(secs => j.delay_ms / 1000.0)
     FROM jsonb_to_recordset(p_messages) AS j (epoch bigint, number bigint, attempts integer, delay_ms bigint)
    WHERE p.channel_id = p_channel_id AND p.epoch = j.epoch AND p.number = j.number;
@@ -40,7 +40,7 @@ BEGIN
         epoch, number, topic_id, compression, uncompressed_bytes, attempts, delay_ms, header_bytes, payload_bytes, nth
       )
   ), marked AS (
-    INSERT INTO hawser_data.marks (channel_id, epoch, number)
+    INSERT INTO hawser_peer_data.marks (channel_id, epoch, number)
     SELECT p_channel_id, j.epoch, j.number
       FROM messages AS j
      WHERE (j.epoch, j.number) > (v_epoch, v_number)
@@ -48,7 +48,7 @@ BEGIN
     ON CONFLICT (channel_id, epoch, number) DO NOTHING
     RETURNING epoch, number
   )
-  INSERT INTO hawser_data.parked_messages
+  INSERT INTO hawser_peer_data.parked_messages
     (channel_id, epoch, number, topic_id, compression, uncompressed_bytes, headers, payload, attempts, due_at)
   SELECT p_channel_id, j.epoch, j.number, j.topic_id, j.compression, j.uncompressed_bytes,
          CASE WHEN j.header_bytes > 0 THEN substring(p_payloads FROM (j.past - j.header_bytes + 1)::integer FOR j.header_bytes) END,
@@ -58,7 +58,7 @@ BEGIN
     JOIN marked AS m USING (epoch, number);
 
   IF EXISTS (
-    SELECT FROM hawser_data.parked_messages AS p
+    SELECT FROM hawser_peer_data.parked_messages AS p
      WHERE p.channel_id = p_channel_id
     HAVING count(*) > @StoreConstants.parked_messages@ OR sum(octet_length(p.payload)) > @StoreConstants.parked_bytes@
   ) THEN

@@ -36,8 +36,8 @@ BEGIN
                SELECT n.counted
                  FROM hawser.count_messages(m.channel_id, coalesce(c.epoch, 0), coalesce(c.number, 0), 2147483647) AS n
              ) AS stored
-        FROM hawser_data.channels AS m
-        LEFT JOIN hawser_data.cursors AS c ON c.channel_id = m.channel_id
+        FROM hawser_peer_data.channels AS m
+        LEFT JOIN hawser_peer_data.cursors AS c ON c.channel_id = m.channel_id
        WHERE coalesce(m.owner, m.listener_name) = p_from
          AND (p_all OR m.channel_id = ANY (p_channel_ids) OR m.retry_of = ANY (p_channel_ids))
        ORDER BY m.channel_id
@@ -48,11 +48,11 @@ BEGIN
 
   PERFORM hawser.end_ownership(p_from, true);
   IF p_all THEN
-    UPDATE hawser_data.peers AS p SET replaced = true WHERE p.name = p_from AND NOT p.replaced;
+    UPDATE hawser_peer_data.peers AS p SET replaced = true WHERE p.name = p_from AND NOT p.replaced;
   END IF;
   -- For a write that has looked at the owner before, and waits at the fence.
   UPDATE hawser_data.fences AS f SET epoch = o.epoch FROM hawser_data.owners AS o WHERE f.what = 'peer:' || p_from AND o.what = f.what;
-  UPDATE hawser_data.channels AS m
+  UPDATE hawser_peer_data.channels AS m
      SET owner = nullif(p_to, m.listener_name)
    WHERE m.channel_id = ANY (v_keys);
 
@@ -60,13 +60,13 @@ BEGIN
   -- durable listeners go only with everything; what stays is written all the same, so that a listener which still runs
   -- hears of it. Last, because every peer that registers waits for this lock.
   PERFORM FROM hawser_data.fences AS f WHERE f.what = 'directory' FOR UPDATE;
-  DELETE FROM hawser_data.listeners AS t
+  DELETE FROM hawser_peer_data.listeners AS t
    WHERE t.listener_name = p_from AND (p_all OR (t.epoch > 0 AND NOT t.durable));
-  UPDATE hawser_data.listeners AS t SET epoch = 0 WHERE t.listener_name = p_from AND t.epoch > 0;
+  UPDATE hawser_peer_data.listeners AS t SET epoch = 0 WHERE t.listener_name = p_from AND t.epoch > 0;
 
   RETURN QUERY
   SELECT m.channel_id, m.channel_name, o.stored
     FROM unnest(v_keys, v_stored) AS o (key, stored)
-    JOIN hawser_data.channels AS m ON m.channel_id = o.key
+    JOIN hawser_peer_data.channels AS m ON m.channel_id = o.key
    ORDER BY m.channel_id;
 END

@@ -27,7 +27,7 @@ BEGIN
     INTO v_ids, v_refused, v_refusals
     FROM (
       SELECT d.id, CASE
-               WHEN v_roles IS NOT NULL AND d.role <> ALL (v_roles) THEN 'owner'
+               WHEN @is_own(d)@ IS NOT TRUE THEN 'owner'
                WHEN hawser.dead_letter_fault(d.origin, d.source, d.topic, d.headers, d.message_id) IS NOT NULL THEN 'invalid'
                WHEN d.origin = 'outbox' AND hawser.role_fault(d.role, d.role_mark, 'nats') IS NOT NULL THEN 'role'
                -- Only one that was given up before it was in the queue has a mark.
@@ -47,7 +47,7 @@ BEGIN
     v_owners := ARRAY(
       SELECT DISTINCT coalesce(m.owner, m.listener_name)
         FROM hawser_data.dead_letters AS d
-        JOIN hawser_data.channels AS m ON m.channel_id = d.channel_id
+        JOIN hawser_peer_data.channels AS m ON m.channel_id = d.channel_id
        WHERE d.id = ANY (v_ids) AND d.origin = 'peer'
       EXCEPT SELECT f.name FROM unnest(v_fenced) AS f (name)
        ORDER BY 1
@@ -61,8 +61,8 @@ BEGIN
   FOR v_base IN
     SELECT DISTINCT m.channel_id AS key, m.sender_name, m.source_topic, coalesce(m.owner, m.listener_name) AS owner
       FROM hawser_data.dead_letters AS d
-      JOIN hawser_data.channels AS m ON m.channel_id = d.channel_id
-      JOIN hawser_data.topics AS t ON t.topic = d.topic
+      JOIN hawser_peer_data.channels AS m ON m.channel_id = d.channel_id
+      JOIN hawser_peer_data.topics AS t ON t.topic = d.topic
      WHERE d.id = ANY (v_ids) AND d.origin = 'peer' AND m.retry_of IS NULL
      ORDER BY m.channel_id
   LOOP
@@ -71,7 +71,7 @@ BEGIN
         FROM hawser.open_channel(v_base.sender_name, v_base.source_topic, '__#retry#' || v_base.key) AS k
     );
     -- A statement of its own: the one that made the row does not see it.
-    UPDATE hawser_data.channels AS r SET owner = v_base.owner WHERE r.channel_id = v_retry_key AND r.owner IS NULL;
+    UPDATE hawser_peer_data.channels AS r SET owner = v_base.owner WHERE r.channel_id = v_retry_key AND r.owner IS NULL;
   END LOOP;
 
   -- One statement, so that each of them is either a dead letter or a stored message. The channels' rows stay locked until
@@ -85,10 +85,10 @@ BEGIN
              WHEN t.id IS NULL OR r.channel_id IS NULL THEN 'topic'
            END AS refusal
       FROM hawser_data.dead_letters AS d
-      LEFT JOIN hawser_data.channels AS m ON m.channel_id = d.channel_id
-      LEFT JOIN hawser_data.channels AS r
+      LEFT JOIN hawser_peer_data.channels AS m ON m.channel_id = d.channel_id
+      LEFT JOIN hawser_peer_data.channels AS r
         ON r.channel_name = m.sender_name || ':' || m.source_topic || ':' || '__#retry#' || coalesce(m.retry_of, m.channel_id)
-      LEFT JOIN hawser_data.topics AS t ON t.topic = d.topic
+      LEFT JOIN hawser_peer_data.topics AS t ON t.topic = d.topic
      WHERE d.id = ANY (v_ids) AND d.origin = 'peer'
   ), gone AS (
     DELETE FROM hawser_data.dead_letters AS d
@@ -97,13 +97,13 @@ BEGIN
     RETURNING d.id, a.retry_key, a.topic_id, a.retry_owner, d.payload, d.headers,
               d.source || '/' || d.epoch || '/' || d.number AS place
   ), numbered AS (
-    UPDATE hawser_data.channels AS r
+    UPDATE hawser_peer_data.channels AS r
        SET last_retry = r.last_retry + g.count
       FROM (SELECT retry_key, count(*) AS count FROM gone GROUP BY retry_key) AS g
      WHERE r.channel_id = g.retry_key
     RETURNING r.channel_id AS key, r.last_retry - g.count AS before
   ), back AS (
-    INSERT INTO hawser_data.stored_messages AS s (channel_id, epoch, number, topic_id, payload, headers)
+    INSERT INTO hawser_peer_data.stored_messages AS s (channel_id, epoch, number, topic_id, payload, headers)
     SELECT g.retry_key, 1, n.before + row_number() OVER (PARTITION BY g.retry_key ORDER BY g.id), g.topic_id, g.payload,
            -- It keeps its id, though it has another place from now on, and is wanted whatever its age.
            (

@@ -2,7 +2,7 @@ BEGIN
   IF p_options IS NOT NULL THEN
     PERFORM hawser.nats_server_options_check(p_options, 'whole');
     -- A foreign server that is there counts as seen: only what is done to it from now on replaces this.
-    UPDATE hawser_data.nats_server AS s
+    UPDATE hawser_bridge_data.nats_server AS s
     SET
       options = p_options,
       server_name = NULL,
@@ -13,10 +13,10 @@ BEGIN
     WHERE s.id = 1;
   ELSE
     -- What a foreign server says counts again.
-    UPDATE hawser_data.nats_server AS s
+    UPDATE hawser_bridge_data.nats_server AS s
     SET options = NULL, server_name = NULL, seen_server_name = NULL, seen_options = NULL, changed_at = now()
     WHERE s.id = 1;
     PERFORM hawser.follow_nats_server();
   END IF;
-  SELECT s.options IS NOT NULL INTO STRICT defined FROM hawser_data.nats_server AS s WHERE s.id = 1;
+  SELECT s.options IS NOT NULL INTO STRICT defined FROM hawser_bridge_data.nats_server AS s WHERE s.id = 1;
 END

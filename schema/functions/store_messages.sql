@@ -27,7 +27,7 @@ BEGIN
 
   -- A sender whose cached id is from before a failover must not write into a channel of someone else.
   IF NOT EXISTS (
-    SELECT FROM hawser_data.channels AS m WHERE m.channel_id = p_channel_id AND m.sender_name = p_name
+    SELECT FROM hawser_peer_data.channels AS m WHERE m.channel_id = p_channel_id AND m.sender_name = p_name
   ) THEN
     RAISE EXCEPTION 'channel % is not one of sender "%"', p_channel_id, p_name
       USING ERRCODE = 'foreign_key_violation', HINT = 'Look the channel id up again.';
@@ -45,18 +45,18 @@ BEGIN
 
   -- Hardly ever: the answer to an earlier call was lost, which has stored the first ones, or all.
   v_stored := (
-    SELECT c.number FROM hawser_data.stored_messages AS c
+    SELECT c.number FROM hawser_peer_data.stored_messages AS c
      WHERE c.channel_id = p_channel_id AND c.epoch = p_epoch AND c.number >= p_first_number
      ORDER BY c.channel_id DESC, c.epoch DESC, c.number DESC LIMIT 1
   );
   IF v_stored IS NOT NULL THEN
     v_stored_from := (
-      SELECT c.number - c.messages + 1 FROM hawser_data.stored_messages AS c
+      SELECT c.number - c.messages + 1 FROM hawser_peer_data.stored_messages AS c
        WHERE c.channel_id = p_channel_id AND c.epoch = p_epoch AND c.number >= p_first_number
        ORDER BY c.channel_id, c.epoch, c.number LIMIT 1
     );
     IF v_stored_from <= p_first_number OR EXISTS (
-      SELECT FROM hawser_data.cursors AS n
+      SELECT FROM hawser_peer_data.cursors AS n
        WHERE n.channel_id = p_channel_id AND (n.epoch, n.number + 1) >= (p_epoch, v_stored_from)
     ) THEN
       v_from := least(v_stored - p_first_number + 2, v_count + 1);
@@ -103,7 +103,7 @@ BEGIN
 
   -- A row may be there all the same: of a call that has not ended yet, and that this one has waited for.
   WITH new AS (
-    INSERT INTO hawser_data.stored_messages (channel_id, payload, epoch, number, topic_id, headers, codec, messages, lengths)
+    INSERT INTO hawser_peer_data.stored_messages (channel_id, payload, epoch, number, topic_id, headers, codec, messages, lengths)
     SELECT p_channel_id,
            substring(p_payloads FROM r.past FOR r.size),
            p_epoch,

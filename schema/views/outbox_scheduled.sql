@@ -1,4 +1,4 @@
-SELECT l.id, CASE l.kind WHEN 'held' THEN 'peer' ELSE l.kind END AS kind, l.deliver_at, l.destination,
+SELECT l.id, l.kind, l.deliver_at, l.destination,
        -- Callers chose these: they are for those who may read messages, as dead letters are, and not for those who only watch.
        CASE WHEN s.shows THEN l.key END AS key,
        -- Peers know it by a header, which is written with it.
@@ -9,6 +9,7 @@ SELECT l.id, CASE l.kind WHEN 'held' THEN 'peer' ELSE l.kind END AS kind, l.deli
          l.message_id
        ) ELSE '' END AS message_id,
        octet_length(l.payload) AS payload_bytes, l.enqueued_at, l.priority,
-       CASE l.kind WHEN 'held' THEN (SELECT count(*)::integer FROM hawser_data.flow_edges AS e WHERE e.after_id = l.id) ELSE 0 END AS held_for
+       CASE l.kind WHEN 'held' THEN (SELECT count(*)::integer FROM hawser_data.flow_edges AS e WHERE e.after_id = l.id) ELSE 0 END AS held_for,
+       CASE l.kind WHEN 'held' THEN @waits_for(l)@ END AS waits_for
   FROM hawser_data.outbox_later AS l
- CROSS JOIN (SELECT has_table_privilege('hawser_data.dead_letters'::regclass, 'SELECT') AS shows) AS s
+ CROSS JOIN (SELECT has_table_privilege('hawser.dead_letters'::regclass, 'SELECT') AS shows) AS s

@@ -1,3 +1,18 @@
+WITH RECURSIVE roles AS (
+  SELECT k.kind, '' AS role FROM (VALUES ('nats'), ('peer')) AS k (kind)
+  UNION ALL
+  SELECT r.kind, n.role
+    FROM roles AS r
+   CROSS JOIN LATERAL (
+     SELECT l.role FROM hawser_data.outbox_later AS l WHERE l.kind = r.kind AND l.role > r.role ORDER BY l.role LIMIT 1
+   ) AS n
+), dues AS (
+  -- Role by role, as the index has them.
+  SELECT r.kind, min(f.at) AS at
+    FROM roles AS r
+   CROSS JOIN LATERAL (SELECT min(l.deliver_at) AS at FROM hawser_data.outbox_later AS l WHERE l.kind = r.kind AND l.role = r.role) AS f
+   GROUP BY r.kind
+)
 SELECT 'nats' AS kind,
        nullif(left(md5(nullif(l.owner, '')), 8), '') AS relay,
        (SELECT a.last_value = 1 FROM hawser_data.outbox_state_asleep_seq AS a) AS is_awake,
@@ -16,12 +31,13 @@ SELECT 'nats' AS kind,
            FROM hawser_data.outbox_state_segment_seq AS s, generate_series(0, @OutboxConstants.segments@ - 1) AS n (segment)
        ) AS segments,
        (SELECT count(*) FROM (SELECT FROM hawser_data.outbox_later AS f WHERE f.kind = 'nats' LIMIT @OutboxConstants.counted_messages@) AS f) AS later,
-       (SELECT min(f.deliver_at) FROM hawser_data.outbox_later AS f WHERE f.kind = 'nats') AS next_due_at,
+       (SELECT d.at FROM dues AS d WHERE d.kind = 'nats') AS next_due_at,
        (SELECT count(*) FROM hawser_data.dead_letters AS d WHERE d.origin = 'outbox') AS dead_letters,
        (
          SELECT coalesce(jsonb_agg(jsonb_build_object('role', s.role, 'route', s.route) ORDER BY s.role, s.route), '[]')
            FROM jsonb_to_recordset(l.series) AS s (role text, route text)
-       ) AS lagging
+       ) AS lagging,
+       w.count < @OutboxConstants.counted_messages@ AS is_complete
   FROM (SELECT t.* FROM hawser_data.outbox_turns AS t ORDER BY t.turn DESC LIMIT 1) AS l
  CROSS JOIN LATERAL (
    SELECT count(*) AS count, min(u.enqueued_at) AS oldest_at, (array_agg(u.destination ORDER BY u.enqueued_at))[1] AS oldest_for
@@ -30,10 +46,10 @@ SELECT 'nats' AS kind,
 UNION ALL
 SELECT 'peer', NULL, false, w.count, w.oldest_at, w.oldest_for, NULL, '[]',
        (SELECT count(*) FROM (SELECT FROM hawser_data.outbox_later AS f WHERE f.kind IN ('held', 'peer') LIMIT @OutboxConstants.counted_messages@) AS f),
-       (SELECT min(f.deliver_at) FROM hawser_data.outbox_later AS f WHERE f.kind = 'peer'),
-       (SELECT count(*) FROM hawser_data.dead_letters AS d WHERE d.origin = 'queue'), '[]'
+       (SELECT d.at FROM dues AS d WHERE d.kind = 'peer'),
+       (SELECT count(*) FROM hawser_data.dead_letters AS d WHERE d.origin = 'queue'), '[]', w.is_complete
   FROM (
-    SELECT least(coalesce(sum(q.messages), 0), @OutboxConstants.counted_messages@)::bigint AS count, min(q.oldest_at) AS oldest_at,
+    SELECT coalesce(sum(q.messages), 0)::bigint AS count, coalesce(bool_and(q.is_complete), true) AS is_complete, min(q.oldest_at) AS oldest_at,
            (array_agg(q.topic ORDER BY q.oldest_at))[1] AS oldest_for
       FROM hawser.queue_backlog(@OutboxConstants.counted_messages@, '{}') AS q
   ) AS w

@@ -300,7 +300,7 @@ export const glance: { readonly title: string; readonly ratios: readonly Ratio[]
     ["liner: bursts, at least once", "liner's own workload", "at-least-once, one process", "100 B", "liner"],
     ["bare INSERT: an enqueue", "Outbox", "enqueue", "1 session", "INSERT"],
     ["bare dblink: publish from SQL", "Publishing from SQL", "nats_publish_text", "1 session", "dblink"],
-    ["untyped bytes: publish", "Typed messages", "typed publish, at-most-once", "100 B", "raw"],
+    ["untyped bytes: send", "Typed messages", "typed send, at-most-once", "100 B", "raw"],
     ["own client: a NATS message to a row", "From NATS to SQL", "ping to row, p50", "100 B", "prepared transaction"],
     ["SQL loop: a backlog of 10,000", "A great backlog", "drain", "10,000 messages", "sql"],
     ["plain TCP: short messages", "Messages from one process to another", "at-most-once", "100 B", "tcp"],

@@ -4,7 +4,6 @@
  */
 
 import { notifyChannels, tables } from "../../generated/ts/rows/nats.js";
-import { tables as peerTables } from "../../generated/ts/rows/peer.js";
 import { functionNameSql, mayBindSql, optionsPollMs, wrapperJoinSql } from "../installation/index.js";
 import { explainServeRefusal } from "../migrations/index.js";
 import { DatabaseAddress, PostgresSession } from "../postgres/index.js";
@@ -72,7 +71,7 @@ const bindingsSql = `
          h.argument_types AS "argumentTypes", h.wrapper, h.token, r.rolname AS "runAs", w.oid IS NOT NULL AS "hasWrapper",
          ${mayBindSql} AS "mayBind",
          EXISTS (SELECT FROM ${tables.savedMessage} AS s WHERE s.handler_id = h.id) AS "hasSaved",
-         EXISTS (SELECT FROM ${peerTables.deadLetter} AS l WHERE l.retry_requested) AS "hasRetries"
+         EXISTS (SELECT FROM hawser.requested_retries('{}', 1, 0)) AS "hasRetries"
     FROM ${tables.natsHandler} AS h
     ${wrapperJoinSql("LEFT JOIN")}
     LEFT JOIN pg_roles AS r ON r.oid = w.proowner

@@ -2,8 +2,6 @@
  * Dead letters of subscriptions. The leader writes them, and reads those for which a retry was requested.
  */
 
-import { tables } from "../../generated/ts/rows/nats.js";
-import { tables as peerTables } from "../../generated/ts/rows/peer.js";
 import type { PostgresSession } from "../postgres/index.js";
 import type { RareLog } from "../runtime/index.js";
 import { advanceParameters, advanceValues, failureOf } from "./executor/index.js";
@@ -83,16 +81,8 @@ export class DeadLetterWriter {
 
 // Rows and bytes are limited for each subscription, so that a slow one does not delay the retries of others.
 const retriesSql = `
-  SELECT d.id, d.handler_id AS "subscriptionId", d.topic, d.payload, d.headers::text AS headers
-    FROM ${tables.natsHandler} AS h
-   CROSS JOIN LATERAL (
-      SELECT l.*, sum(octet_length(l.payload)) OVER (ORDER BY l.id) - octet_length(l.payload) AS bytes_before
-        FROM ${peerTables.deadLetter} AS l
-       WHERE l.handler_id = h.id AND l.origin = 'subscription' AND l.retry_requested AND l.role IS NOT NULL
-       ORDER BY l.id LIMIT $1
-    ) AS d
-   WHERE h.kind <> 'responder' AND h.id <> ALL ($3::bigint[]) AND d.bytes_before <= $2 AND EXISTS (SELECT FROM ${peerTables.deadLetter} AS l WHERE l.retry_requested)
-   ORDER BY d.id`;
+  SELECT d.id, d.subscription_id AS "subscriptionId", d.topic, d.payload, d.headers::text AS headers
+    FROM hawser.requested_retries($3::bigint[], $1, $2) AS d ORDER BY d.id`;
 
 interface RetryRow {
   readonly id: bigint;

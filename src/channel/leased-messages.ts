@@ -1,8 +1,7 @@
 /**
  * Messages of the queue that this process has taken and not handled: which of them starts next.
  *
- * Messages with the same key and place are handled one after another, those of a role in the order of their ids; all others
- * in parallel.
+ * Messages with the same key, place and role are handled one after another, in the order of their ranks; all others in parallel.
  * The topic with the fewest running messages is next, so that none waits for the backlog of another, or for its slow handlers. A message whose handler has a concurrency limit starts
  * only while the limit is not full.
  *
@@ -15,18 +14,23 @@ import type { HandlerResult, RetryPolicy } from "./effects.js";
 import { failureOf } from "./handling.js";
 import type { DeadMessage, FailedAttempt, IncomingMessage } from "./messages.js";
 
-/** Message of the queue. Its place and id are those of its row. */
+/** Message of the queue. Its place, rank and id are those of its row. */
 export interface QueuedMessage extends IncomingMessage {
   readonly topic: string;
   /** Who may have it: empty for any listener of the topic, `@name` for one, `#group` for the members of a group. */
   readonly recipient: string;
   /** Role that enqueued it. */
   readonly role: string;
+  /** Its place in line: those of one topic, recipient, role and key are handled in the order of their ranks. */
+  readonly rank: bigint;
+  /** The id that its enqueue returned. */
   readonly id: bigint;
   /** Number of failed attempts, those included that ended with their process. */
   readonly failedAttempts: number;
-  /** True if it may have ended its process. */
+  /** True if it may have ended a process. */
   readonly isSuspect: boolean;
+  /** True if its handler is known to have run when a process ended. Otherwise it has its last attempt, whatever was counted. */
+  readonly wasRunning: boolean;
   /** True if it has a unique key. */
   readonly isUnique: boolean;
 }
@@ -67,22 +71,10 @@ class Lane implements Limited {
   }
 }
 
-/**
- * Place of a message in a lane: behind those of its role with smaller ids, since a transaction may have committed late. Roles
- * have no order between each other, and take turns, however much one of them has enqueued.
- */
-function placeOf({ role, id }: QueuedMessage, queue: readonly QueuedMessage[]): number {
+/** Place of a message in a lane: behind those with lower ranks, since a transaction may have committed late. */
+function placeOf({ rank }: QueuedMessage, queue: readonly QueuedMessage[]): number {
   let at = queue.length;
-  while (at > 0 && !(queue[at - 1]!.role === role && queue[at - 1]!.id < id)) at -= 1;
-  if (at === queue.length) return at;
-  const counts = new Map<string, number>();
-  const countOf = (other: string): number => counts.get(other) ?? 0;
-  for (const before of queue.slice(0, at)) counts.set(before.role, countOf(before.role) + 1);
-  for (const own = countOf(role); at < queue.length; at += 1) {
-    const { role: other } = queue[at]!;
-    if (other === role || countOf(other) > own) break;
-    counts.set(other, countOf(other) + 1);
-  }
+  while (at > 0 && queue[at - 1]!.rank > rank) at -= 1;
   return at;
 }
 
@@ -283,7 +275,9 @@ export class LeasedMessages {
   #begin(lane: Lane, message: QueuedMessage): void {
     lane.running = message;
     count(this.#running, message.topic, 1);
-    lane.attempts = message.failedAttempts + 1;
+    const { failedAttempts, isSuspect, wasRunning } = message;
+    const attempts = failedAttempts + 1;
+    lane.attempts = isSuspect && !wasRunning ? Math.min(attempts, this.#limits.retryOf(message).attempts) : attempts;
   }
 
   #end(lane: Lane): void {
@@ -292,10 +286,10 @@ export class LeasedMessages {
     else if (lane.key !== undefined) this.#keyed.delete(lane.key);
   }
 
-  #laneOf({ topic, recipient, key }: QueuedMessage): Lane {
+  #laneOf({ topic, recipient, role, key }: QueuedMessage): Lane {
     if (key === undefined) return new Lane(undefined);
-    // Topics, names and groups have no such character.
-    const id = `${topic}\u0001${recipient}\u0001${key}`;
+    // Topics, names, groups and roles have no such character.
+    const id = `${topic}\u0001${recipient}\u0001${role}\u0001${key}`;
     let lane = this.#keyed.get(id);
     if (lane === undefined) {
       lane = new Lane(id);

@@ -67,12 +67,12 @@ export interface KeptResult {
 export interface IncomingMessage {
   /**
    * Position in the channel; undefined for an at-most-once message. That of an enqueued message is its time in ms since
-   * 1970, and its id.
+   * 1970, and its rank.
    */
   readonly position: Position | undefined;
   readonly topicId: number;
-  /** Number in the queue; undefined for a message of a channel. A priority makes it larger than a position can be. */
-  readonly queueId?: bigint | undefined;
+  /** The id that its enqueue returned; undefined for a message of a channel. */
+  readonly jobId?: bigint | undefined;
   /** Payload as received, possibly compressed. */
   readonly payload: Uint8Array;
   /** Undefined for an uncompressed payload. */

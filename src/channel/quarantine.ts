@@ -15,13 +15,13 @@ export interface QuarantineHost<Channel> {
    * again.
    */
   changed(): void;
-  /** True if no handler of another channel runs. */
+  /** True if no handler runs but that of the holder's message. */
   othersIdle(holder: Channel): boolean;
 }
 
 export class Quarantine<Channel> {
-  readonly #waiting: { readonly channel: Channel; readonly start: () => void }[] = [];
-  #start: (() => void) | undefined;
+  readonly #waiting: { readonly channel: Channel; readonly start: (isAlone: boolean) => void }[] = [];
+  #start: ((isAlone: boolean) => void) | undefined;
   #cancel: () => void = () => undefined;
   /** Channel that has exclusive use of the handlers, or waits for running handlers of other channels to end. */
   holder: Channel | undefined;
@@ -44,11 +44,11 @@ export class Quarantine<Channel> {
   }
 
   /**
-   * Requests quarantine. Calls `start` when the channel is quarantined, or when its time limit has passed. The channel must
+   * Requests quarantine. Calls `start` when the channel is quarantined, or with false when its time limit has passed. The channel must
    * call {@link leave} when its message is done.
    */
-  enter(channel: Channel, start: () => void): void {
-    if (this.holder === channel) start();
+  enter(channel: Channel, start: (isAlone: boolean) => void): void {
+    if (this.holder === channel) start(true);
     else if (this.holder !== undefined) this.#waiting.push({ channel, start });
     else this.#take(channel, start);
   }
@@ -58,7 +58,7 @@ export class Quarantine<Channel> {
     const start = this.#start;
     if (start === undefined || this.holder === undefined || !this.#host.othersIdle(this.holder)) return;
     this.#start = undefined;
-    start();
+    start(true);
   }
 
   /**
@@ -67,7 +67,7 @@ export class Quarantine<Channel> {
   leave(channel: Channel): void {
     if (this.holder !== channel) {
       const index = this.#waiting.findIndex((entry) => entry.channel === channel);
-      if (index >= 0) this.#waiting.splice(index, 1)[0]?.start();
+      if (index >= 0) this.#waiting.splice(index, 1)[0]?.start(false);
       return;
     }
     this.#cancel();
@@ -78,10 +78,10 @@ export class Quarantine<Channel> {
       this.holder = undefined;
       this.#host.changed();
     } else this.#take(next.channel, next.start);
-    start?.();
+    start?.(false);
   }
 
-  #take(channel: Channel, start: () => void): void {
+  #take(channel: Channel, start: (isAlone: boolean) => void): void {
     this.holder = channel;
     this.#start = start;
     this.#cancel = this.#host.after(this.#limitMs, () => this.leave(channel));

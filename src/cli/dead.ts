@@ -26,6 +26,7 @@ import {
   refusal,
   required,
 } from "./command-line.js";
+import { confirmed, yesOption } from "./confirmation.js";
 import { databaseOption, databaseUrlOf, descriptorsOption } from "./options.js";
 import { type Column, jsonText, Output, printable, printFirstRows, printOutcomes, rowLimit } from "./output.js";
 import { momentOf, wholeNumber } from "./quantities.js";
@@ -41,7 +42,10 @@ const filterOptions = {
   ),
   "older-than": option("TIME", "Only messages dead-lettered longer ago than a time such as 7d, or before a date"),
   since: option("MOMENT", "Only messages dead-lettered since a date, or within a time such as 12h"),
-  limit: option("N", "At most N of them, the oldest first. Default: all; for list without --json 100"),
+  limit: option(
+    "N",
+    "At most N of them: list has the newest, retry and discard have the oldest. Default: all; for list without --json 100",
+  ),
 } as const satisfies Arguments;
 
 /** Filter from ids and options. @throws HawserError `invalid_argument` */
@@ -68,6 +72,7 @@ type Action = (typeof actions)[number];
 
 const ownOptions = {
   all: flag("Retry or discard every dead letter; required if neither ids nor filters are given"),
+  ...yesOption,
   payload: flag("With list --json: also headers and payload"),
   ...descriptorsOption,
   json: flag("Print each dead letter, or its outcome, as one line of JSON"),
@@ -76,8 +81,9 @@ const ownOptions = {
 export const command = defineCommand({
   details:
     "They are messages that will not be tried again: their handler failed too often, no listener serves their " +
-    "topic any more, a subscribed function failed, or NATS refused them. A retry sends them to their listener, " +
-    "subscribed function or NATS again, the oldest first. Running peers delete dead letters that are older than " +
+    "topic any more, a subscribed function failed, or NATS refused them. A list has the newest first. A retry sends them to their listener, " +
+    "subscribed function or NATS again, the oldest first. On a terminal, retry and discard without ids say how many " +
+    "match, and ask. Running peers delete dead letters that are older than " +
     "the retention of the database, which `retention` shows and `retention DAYS` sets; without peers they stay",
   args: {
     action: required("Action", { valueHint: actions.join("|") }),
@@ -102,11 +108,16 @@ export const command = defineCommand({
     await withCommandDatabase(databaseUrlOf(args), async (database) => {
       const letters = deadLetters(database);
       if (action === "list") await list(letters, filter, { json, payload, descriptors });
-      else await change(letters, action, { ...filter, all }, json);
+      else {
+        const selection = { ...filter, all, throughId: await letters.newestId() };
+        const asks = filter.ids === undefined && !args.yes;
+        if (asks && !(await confirmed(() => questionOf(letters, action, selection)))) return;
+        await change(letters, action, selection, json);
+      }
     });
   },
   examples: [
-    ["hawser dead list", "The oldest dead letters"],
+    ["hawser dead list", "The newest dead letters, the last one first"],
     ["hawser dead list 17 --json --payload", "All details of one"],
     ["hawser dead list --descriptors image.binpb", "Typed payloads as JSON, with an image of `buf build`"],
     ["hawser dead retry 17 18", "Retry two of them"],
@@ -124,7 +135,7 @@ async function retention(
   values: readonly string[],
   args: Given<typeof filterOptions & typeof ownOptions & typeof databaseOption>,
 ): Promise<void> {
-  const foreign = [...Object.keys(filterOptions), "all", "payload", "descriptors"] as (keyof typeof args)[];
+  const foreign = [...Object.keys(filterOptions), "all", "yes", "payload", "descriptors"] as (keyof typeof args)[];
   const given = foreign.find((flag) => args[flag] !== undefined);
   if (given !== undefined) throw refusal("dead", "retention", `--${given} goes with the other actions`);
   if (values.length > 1)
@@ -144,7 +155,7 @@ async function retention(
 function checkFlags(
   action: Exclude<Action, "retention">,
   filter: DeadLetterFilter,
-  { all = false, payload = false, json = false, descriptors }: Given<typeof ownOptions>,
+  { all = false, yes = false, payload = false, json = false, descriptors }: Given<typeof ownOptions>,
 ): void {
   const refuse = (why: string): never => {
     throw refusal("dead", action, why);
@@ -154,6 +165,7 @@ function checkFlags(
   if (descriptors !== undefined && json && !payload)
     refuse("--descriptors with --json needs --payload, which prints the payloads");
   if (action === "list") {
+    if (yes) refuse("--yes goes with retry and discard");
     if (all) refuse("--all is for retry and discard; list shows all by default");
   } else if (all && selectsSubset(filter)) refuse("--all means every dead letter: remove it, or the ids and filters");
   else if (!all && !selectsSubset(filter)) refuse("name ids or filters, or --all for every dead letter");
@@ -187,6 +199,7 @@ async function list(
       payloads.set(id, shortCell(payloadLine(shownPayload(letter.payload, letter.headers, descriptors))));
     }
   }
+  const givenBackColumn: Column<DeadLetterEntry> = { head: "GIVEN BACK", cell: ({ givenBack }) => givenBack };
   const payloadColumn: Column<DeadLetterEntry> = { head: "PAYLOAD", cell: ({ id }) => payloads.get(id) ?? "" };
   await printFirstRows(rows, limit, {
     json,
@@ -200,7 +213,9 @@ async function list(
         cell: ({ source, enqueuedBy }) => (enqueuedBy === null ? source : `${source} (enqueued by ${enqueuedBy})`),
       },
       { head: "LISTENER", cell: ({ listener }) => listener ?? "" },
+      { head: "WORKER", cell: ({ worker }) => worker ?? "" },
       { head: "ATTEMPTS", cell: ({ attempts }) => attempts },
+      ...(rows.some(({ givenBack }) => givenBack > 0) ? [givenBackColumn] : []),
       { head: "BYTES", cell: ({ payloadBytes }) => payloadBytes },
       { head: "ERROR", cell: errorOf },
       ...(descriptors === undefined ? [] : [payloadColumn]),
@@ -219,6 +234,26 @@ function shortCell(text: string): string {
 /** Dead letter as JSON, with its payload in the form of `hawser listen --json`. */
 function wholeLine({ payload, ...letter }: WholeDeadLetter, descriptors: Descriptors | undefined): object {
   return { ...letter, ...shownPayload(payload, letter.headers, descriptors) };
+}
+
+/** Number up to which the question before a change counts. */
+const countedAtMost = 100_000;
+
+/** Question before a retry or discard without ids; undefined if nothing matches. */
+async function questionOf(
+  letters: DeadLetters,
+  action: Exclude<Action, "list" | "retention">,
+  selection: DeadLetterFilter,
+): Promise<string | undefined> {
+  const { limit = Infinity } = selection;
+  const found = await letters.count(selection, Math.min(limit, countedAtMost + 1));
+  if (found === 0) return undefined;
+  const many = found === undefined ? "An unknown number of" : `More than ${countedAtMost}`;
+  const count = found === undefined || found > countedAtMost ? undefined : found;
+  const what = count === undefined ? `${many} dead letters` : plural(count, "dead letter");
+  return action === "retry"
+    ? `${what} will be handled again, which cannot be undone. Retry ${count === 1 ? "it" : "them"}?`
+    : `${what} will be deleted, with payload, which cannot be undone. Discard ${count === 1 ? "it" : "them"}?`;
 }
 
 async function change(

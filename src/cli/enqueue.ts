@@ -8,10 +8,10 @@ import { withCommandDatabase } from "../operate/index.js";
 import type { SqlClient } from "../sql-clients/index.js";
 import type { Database } from "../store/index.js";
 import { type Arguments, defineCommand, flag, type Given, option, optional, required } from "./command-line.js";
+import { headersOf, messageOf } from "./message-input.js";
 import { databaseOption, databaseUrlOf, idOf, oneOf } from "./options.js";
 import { printOutcomes } from "./output.js";
 import { quantityOf, wholeNumber } from "./quantities.js";
-import { headersOf, messageOf } from "./send.js";
 
 /** Options of enqueued messages, and of those of a schedule. Spread them into a command's `args`. */
 export const messageOptions = {
@@ -43,7 +43,7 @@ export function messageOptionsOf({ key, priority, all, header }: Given<typeof me
 /** Client for the calls of users that write in a transaction. @param action as {@link Database.caller} */
 export function sqlClientOf(database: Database, action: string): SqlClient {
   const caller = database.caller(action);
-  return { query: (text, values) => caller.query({ text, values }) };
+  return { query: (text, values) => caller.query({ text, values, results: {} }) };
 }
 
 export const command = defineCommand({
@@ -53,7 +53,10 @@ export const command = defineCommand({
     payload: optional("The message. Without it, or with -, standard input is the message, up to its end"),
     ...messageOptions,
     "message-id": option("ID", "Id of the message: message.id for handlers, Nats-Msg-Id in a stream"),
-    delay: option("TIME", "Deliver it after a time such as 10m. Until then `hawser outbox cancel` takes it back"),
+    delay: option(
+      "TIME",
+      "Deliver it after a time such as 10m. Until then `hawser jobs cancel`, or `hawser outbox cancel` for NATS, takes it back",
+    ),
     after: option("ID", "For topics: a message that has to be handled first; may be given several times", {
       multiple: true,
     }),
@@ -62,7 +65,8 @@ export const command = defineCommand({
       "With --after, if one of them becomes a dead letter: hold it, or cancel it. Default: hold",
     ),
     ttl: option("TIME", "For topics: it becomes a dead letter if no handler has started within a time such as 1h"),
-    keep: option("TIME", "For topics: `hawser job` tells what became of it for a time such as 1h after its end"),
+    attempts: option("N", "For topics: calls of the handler until it is a dead letter. Default: as the handler says"),
+    keep: option("TIME", "For topics: `hawser jobs show` tells what became of it for a time such as 1h after its end"),
     base64: flag("The message is given in base64"),
     ...databaseOption,
     json: flag("Print the id as one line of JSON"),
@@ -77,6 +81,7 @@ export const command = defineCommand({
       after: given.after?.map(idOf),
       afterDead: oneOf("after-dead", given["after-dead"], ["hold", "cancel"]),
       ttlMs: quantityOf("duration", "--ttl", given.ttl, { min: 1, max: protocolConstants.maxTtlMs }),
+      attempts: wholeNumber("--attempts", given.attempts),
       keepMs: quantityOf("duration", "--keep", given.keep, limits.LaterMessage.keepMs),
     };
     const destination = destinationOf(to, given);
@@ -91,7 +96,10 @@ export const command = defineCommand({
   examples: [
     ["hawser enqueue reports '{\"month\": 5}'", "A message for a peer that handles the topic"],
     ["hawser enqueue mails --priority 10 --ttl 1h < mail.json", "A file, before others of the topic, within an hour"],
-    ["hawser enqueue reports '{\"month\": 5}' --keep 1h", "For an hour after its end, `hawser job` prints its result"],
+    [
+      "hawser enqueue reports '{\"month\": 5}' --keep 1h",
+      "For an hour after its end, `hawser jobs show` prints its result",
+    ],
     ["hawser enqueue orders.remind 17 --stream --delay 1d", "For a JetStream stream, tomorrow"],
   ],
 });

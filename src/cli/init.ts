@@ -51,7 +51,7 @@ function refuseWithoutNats(noNats: boolean, given: Readonly<Record<"schema" | "s
 function partial({ missingPrivileges }: InstallReport): HawserError {
   const message =
     `NATS from SQL does not work: ${missingPrivileges[0]!.what}. Everything else was installed; the report lists the statements for a superuser. ` +
-    "With --no-nats, for peers only, no privilege is missing";
+    "`hawser init --no-nats` prepares the database for peers only";
   return new HawserError("not_permitted", message);
 }
 

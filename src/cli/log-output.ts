@@ -3,6 +3,7 @@ import { close, write, writeSync } from "node:fs";
 import { hostname } from "node:os";
 import { inspect, promisify } from "node:util";
 import { delay, type LogDetails, type Logger, openPrivate, within } from "../runtime/index.js";
+import { jsonText } from "./output.js";
 
 /** Levels of lines by severity, and `silent`, which logs nothing. */
 export const logLevels = ["debug", "info", "warn", "error", "silent"] as const;
@@ -139,10 +140,10 @@ function isFull(error: unknown): boolean {
 function lineOf(level: number, details: LogDetails, msg: string): string {
   const fields = { level, time: Date.now(), pid: process.pid, hostname: hostname(), name: "hawser" };
   try {
-    return `${JSON.stringify({ ...fields, ...details, msg }, plain)}\n`;
+    return `${jsonText({ ...fields, ...details, msg }, plain)}\n`;
   } catch {
     // The details have a circle.
-    return `${JSON.stringify({ ...fields, details: inspect(details), msg })}\n`;
+    return `${jsonText({ ...fields, details: inspect(details), msg })}\n`;
   }
 }
 

@@ -12,7 +12,7 @@ import { print, printable, styled } from "./output.js";
 export const databaseOption = {
   "database-url": option(
     "URL",
-    "URL of the database, postgres://user@host:5432/name. Default: HAWSER_DATABASE_URL, else the PG* variables of libpq " +
+    'URL of the database, postgres://user@host:5432/name, or keywords, "host=… dbname=…". Default: HAWSER_DATABASE_URL, else the PG* variables of libpq ' +
       "(PGHOST, PGUSER, PGPASSWORD, …). Set passwords in one of these: other users can read command lines",
   ),
 } as const satisfies Arguments;
@@ -211,8 +211,8 @@ export const descriptorsOption = {
   ),
 } as const;
 
-/** Ids of messages with a priority have up to 19 digits, and those with one above 0 are negative. @throws HawserError `invalid_argument` */
+/** @throws HawserError `invalid_argument` */
 export function idOf(text: string): bigint {
-  if (/^-?[1-9]\d{0,18}$/.test(text) && BigInt.asIntN(64, BigInt(text)) === BigInt(text)) return BigInt(text);
+  if (/^[1-9]\d{0,18}$/.test(text) && BigInt.asIntN(64, BigInt(text)) === BigInt(text)) return BigInt(text);
   throw new HawserError("invalid_argument", `"${text}" is not the id of a message, as enqueue returns it`);
 }

@@ -84,9 +84,13 @@ function printableLines(text: string): string {
   return text.split("\n").map(printable).join("\n");
 }
 
-/** JSON on one line, with all terminal control characters escaped, including those that JSON would not escape. */
-export function jsonText(value: object): string {
-  return JSON.stringify(value).replace(
+/**
+ * JSON on one line, with all terminal control characters escaped, including those that JSON would not escape.
+ *
+ * @param replacer as for `JSON.stringify`
+ */
+export function jsonText(value: object, replacer?: (key: string, value: unknown) => unknown): string {
+  return JSON.stringify(value, replacer).replace(
     /[\u007f-\u009f\u2028\u2029\u202a-\u202e\u2066-\u2069\u061c\u200e\u200f]/g,
     escaped,
   );

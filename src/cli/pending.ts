@@ -11,7 +11,8 @@ import { overviewRows } from "./overview-rows.js";
 const exactRows = 10_000_000;
 
 export const command = defineCommand({
-  details: "Messages that wait for NATS are counted by `hawser outbox status`",
+  details:
+    "`hawser jobs` lists jobs that are due later or held, `hawser outbox status` counts the messages that wait for NATS",
   args: {
     ...databaseOption,
     name: option("NAME", "Only messages for the listener NAME"),

@@ -3,10 +3,11 @@ import { peerSettingsRanges } from "../../generated/ts/settings/peer.js";
 import { Descriptors, payloadLine, shownPayload } from "../typed/index.js";
 import { type Arguments, defineCommand, flag, type Given, option, optional, required } from "./command-line.js";
 import { type StopRequest, untilStopped } from "./long-running.js";
+import { headersOf, messageOf } from "./message-input.js";
 import { descriptorsOption, peerOptions } from "./options.js";
 import { jsonText, Output, printable } from "./output.js";
 import { quantityOf } from "./quantities.js";
-import { headersOf, messageOf, withSendingPeer } from "./send.js";
+import { withSendingPeer } from "./send.js";
 
 const args = {
   topic: required("Topic of the listeners, one of which answers"),

@@ -40,7 +40,7 @@ export const commands: Readonly<Record<string, ListedCommand>> = {
     summary: "Answer the SQL functions that reach NATS, and run the functions of subscriptions and responders",
     load: () => import("./serve.js"),
   },
-  send: { summary: "Send messages to a topic", load: () => import("./send.js") },
+  send: { summary: "Send a message to a topic", load: () => import("./send.js") },
   request: {
     summary: "Send a request to one listener of a topic, and print its answer",
     load: () => import("./request.js"),
@@ -57,9 +57,11 @@ export const commands: Readonly<Record<string, ListedCommand>> = {
       "List the messages that wait for a listener, or are being handled, by listener, topic and sender, the oldest first",
     load: () => import("./pending.js"),
   },
-  job: {
-    summary: "Show what has become of an enqueued message, how far its handler is, and what it has returned",
-    load: () => import("./job.js"),
+  jobs: {
+    summary:
+      "List jobs that are due later or held, show what has become of one and what it has returned, cancel jobs, and move those " +
+      "that wait in pg-boss or graphile-worker, in the same database, to the queue",
+    load: () => import("./jobs.js"),
   },
   secret: {
     summary: "List, rotate and retire the mesh secrets, with which peers authenticate each other",
@@ -67,8 +69,8 @@ export const commands: Readonly<Record<string, ListedCommand>> = {
   },
   outbox: {
     summary:
-      "Show the outbox, list messages that are due later, cancel messages, and publish " +
-      "messages again that NATS has lost",
+      "Show the outbox for NATS, list its messages that are due later, cancel them, and publish messages again that NATS " +
+      "has lost",
     load: () => import("./outbox.js"),
   },
   schedules: {
@@ -78,10 +80,6 @@ export const commands: Readonly<Record<string, ListedCommand>> = {
   },
   streams: { summary: "List, make, change and delete JetStream streams", load: () => import("./streams.js") },
   dead: { summary: "List, retry and discard dead letters", load: () => import("./dead.js") },
-  import: {
-    summary: "Move the jobs that wait in pg-boss or graphile-worker, in the same database, to the queue of peers",
-    load: () => import("./import.js"),
-  },
   page: {
     summary:
       "Serve the operator's page: the verdict of `hawser doctor`, dead letters by cause, to retry and discard, and the state " +
@@ -111,6 +109,25 @@ export async function runCli(args: readonly string[]): Promise<number> {
   }
 }
 
+/** Commands by names that other programs give them. */
+const usualNames: Readonly<Record<string, string>> = {
+  status: "doctor",
+  health: "doctor",
+  check: "doctor",
+  dashboard: "page",
+  ui: "page",
+  queue: "jobs",
+  queues: "topics",
+  workers: "peers",
+  failed: "dead",
+  retry: "dead retry",
+  migrate: "init",
+  install: "init",
+  cancel: "jobs cancel",
+  import: "jobs import",
+  cron: "schedules",
+};
+
 async function dispatch(args: readonly string[]): Promise<void> {
   const [name, ...given] = args;
   if (name === undefined) {
@@ -123,7 +140,9 @@ async function dispatch(args: readonly string[]): Promise<void> {
   if (listed === undefined) {
     const what = name.startsWith("-") ? `There is no flag ${name} before the command` : `There is no command "${name}"`;
     const known = Object.keys(commands);
-    const hint = name.startsWith("-") ? "" : didYouMean(name, known, "`hawser ").replace(/\?$/, "`?");
+    const guess = Object.hasOwn(usualNames, name) ? usualNames[name] : undefined;
+    const close = guess === undefined ? didYouMean(name, known, "`hawser ").replace(/\?$/, "`?") : "";
+    const hint = name.startsWith("-") ? "" : guess === undefined ? close : ` \`hawser ${guess}\` may be what you want.`;
     throw new HawserError(
       "invalid_argument",
       `${what}.${hint}${whereUrlsBelong(name)} The commands are ${known.join(", ")}. ${seeHelp()}`,

@@ -1,81 +1,88 @@
-/** `hawser send`: sends a message, or a stream of messages, to a topic. */
-import { fstatSync, type Stats } from "node:fs";
-import { protocolConstants } from "../../generated/ts/settings/peer.js";
+/** `hawser send`: sends a message to a topic. */
 import { HawserError } from "../errors/index.js";
 import { listPeers, withCommandDatabase } from "../operate/index.js";
-import { Peer, type SendOptions } from "../peer/index.js";
-import { type Arguments, defineCommand, flag, type Given, option, optional, required } from "./command-line.js";
+import { Peer, type Receipt, type SendOptions } from "../peer/index.js";
+import { type Arguments, defineCommand, flag, type Given, option, required } from "./command-line.js";
 import { type StopRequest, untilStopped } from "./long-running.js";
+import { bytesOf, headersOf } from "./message-input.js";
 import { hostPart, peerOptions, settingsOf, type Watched, watch } from "./options.js";
-import { Output, print } from "./output.js";
-import { allBytes, decodeBase64, lineOf, type Outcome, sendLines, sendOne } from "./send-lines.js";
+import { jsonText, Output, print, printable } from "./output.js";
 
 const args = {
   topic: required("Topic to send to"),
-  payload: optional("The message. Without it, or with -, standard input is the message, up to its end"),
+  payload: required("The message"),
   name: option(
     "NAME",
     "Name of the sender, which one process holds at a time. Default: the first free one of send-HOST-1, send-HOST-2, …. " +
       "Replies to a given name wait for a peer of that name; replies to the default are dropped",
   ),
   from: option("TOPIC", "Topic to send under. Default: the sender's name"),
-  lines: flag("Send each line of standard input as a message of its own"),
-  base64: flag("The message, or each line, is given in base64"),
+  base64: flag("The message is given in base64"),
   header: option("NAME=VALUE", "A header; may be given several times", { multiple: true }),
   all: flag("Send to every listener of the topic instead of one in turn"),
   "at-most-once": flag("Never store the message: send it now, or drop it"),
   ...peerOptions,
-  quiet: flag("Print only errors, no receipts and no progress"),
+  quiet: flag("Print only errors, no receipts"),
   json: flag("Print each receipt as one line of JSON"),
 } as const satisfies Arguments;
 
 export const command = defineCommand({
   details:
-    "It ends when each message is handled by a listener (delivered) or committed in Postgres (stored), and prints " +
+    "It ends when the message is handled by a listener (delivered) or committed in Postgres (stored), and prints " +
     "the result",
   args,
-  run: (given) =>
-    untilStopped((request) => run(given, headersOf(given.header), request)).finally(() => {
-      // An input that is no longer read must not keep the process alive.
-      if (!process.stdin.readableEnded) process.stdin.destroy();
-    }),
+  run: (given) => untilStopped((request) => run(given, headersOf(given.header), request)),
   examples: [
     ["hawser send orders '20 m of rope'", "One message"],
-    ["hawser send orders --header trace=1 < order.json", "A file as one message, with a header"],
-    ["producer | hawser send orders --lines --json", "Each line of a stream as a message, at the pace of the receipts"],
+    ["hawser send orders '{\"id\": 17}' --header trace=1", "One with a header"],
     ["hawser send news 'stock-taking at noon' --all", "To every listener of the topic"],
   ],
 });
 
 async function run(given: Given<typeof args>, headers: [string, string][], request: StopRequest): Promise<void> {
-  const { topic, payload, lines = false, base64 = false, quiet = false, json = false } = given;
-  if (lines && payload !== undefined && payload !== "-") {
-    throw new HawserError("invalid_argument", "--lines reads standard input; remove the message");
+  const { topic, payload, base64 = false, all = false, quiet = false, json = false } = given;
+  if (payload === "-") {
+    throw new HawserError(
+      "invalid_argument",
+      '"-": `hawser send` reads no standard input; give the message as an argument',
+    );
   }
+  const message = bytesOf(payload, base64);
   const delivery = given["at-most-once"] ? "at-most-once" : "at-least-once";
   const options: SendOptions = { delivery, ...(headers.length > 0 && { headers }) };
-  // The input is read before anything is started, because a person may take long to type.
-  const input = lines ? standardInput() : undefined;
-  const message = input === undefined ? await messageOf(payload, base64) : undefined;
   const droppedReplies = await withSendingPeer(given, async (peer) => {
-    // Stopping stores unconfirmed messages, and settles their promises.
+    // Stopping stores an unconfirmed message, and settles its promise.
     const stop = (): void => void peer.stop();
     request.signal.addEventListener("abort", stop);
     if (request.signal.aborted) stop();
-    const sendTo = (bytes: Uint8Array) => sendOne(peer, topic, bytes, options, given.all ?? false);
-    const output = new Output();
-    const report = async (outcomes: readonly Outcome[], line?: number): Promise<void> => {
-      if (quiet || (!json && line !== undefined)) return;
-      await output.write(outcomes.map((outcome) => lineOf(outcome, { json, line })).join(""));
-    };
-    if (input !== undefined) await sendLines({ input, sendTo, report, base64, quiet, json, signal: request.signal });
-    if (message !== undefined) {
-      const outcomes = await sendTo(message);
-      await report(outcomes);
-      throwFirstError(outcomes);
-    }
+    const outcomes: readonly Outcome[] = all
+      ? await peer.sendAll(topic, message, options)
+      : [await peer.send(topic, message, options)];
+    if (!quiet) await new Output().write(outcomes.map((outcome) => lineOf(outcome, json)).join(""));
+    throwFirstError(outcomes);
   });
   if (droppedReplies > 0 && !quiet) tellDropped(droppedReplies);
+}
+
+/** Outcome of a send to one listener. */
+type Outcome =
+  | Receipt<"delivered" | "stored" | "sent" | "dropped">
+  | { readonly peer: string; readonly error: HawserError };
+
+const prepositions = { delivered: "to", stored: "for", sent: "to", dropped: "for" } as const;
+
+/** Outcome as a line, with its line end. */
+function lineOf(outcome: Outcome, json: boolean): string {
+  const { peer } = outcome;
+  if (json) {
+    const result =
+      "error" in outcome
+        ? { outcome: "failed", peer, error: { code: outcome.error.code, message: outcome.error.message } }
+        : { outcome: outcome.outcome, peer };
+    return `${jsonText(result)}\n`;
+  }
+  if ("error" in outcome) return `failed for ${printable(peer)}: ${printable(outcome.error.message)}\n`;
+  return `${outcome.outcome} ${prepositions[outcome.outcome]} ${printable(peer)}\n`;
 }
 
 function tellDropped(count: number): void {
@@ -85,33 +92,6 @@ function tellDropped(count: number): void {
 
 function throwFirstError(outcomes: readonly Outcome[]): void {
   for (const outcome of outcomes) if ("error" in outcome) throw outcome.error;
-}
-
-/**
- * Message from the command line or standard input. @throws HawserError `invalid_argument` for an empty standard input
- */
-export async function messageOf(payload: string | undefined, base64: boolean): Promise<Uint8Array> {
-  if (payload !== undefined && payload !== "-") return base64 ? decodeBase64(payload) : Buffer.from(payload);
-  const input = standardInput();
-  if (input.isTTY) print(process.stderr, "Type the message; end it with Ctrl-D on a line of its own.");
-  const bytes = await allBytes(input, protocolConstants.maxStoredMessageBytes);
-  if (bytes.length === 0) {
-    throw new HawserError(
-      "invalid_argument",
-      "standard input was empty, and a message has at least one byte; give the message as an argument or by a pipe",
-    );
-  }
-  if (!base64) return bytes;
-  return decodeBase64(Buffer.from(bytes).toString("latin1"));
-}
-
-/** Headers given as NAME=VALUE. @throws HawserError `invalid_argument` */
-export function headersOf(values: readonly string[] = []): [string, string][] {
-  return values.map((value) => {
-    const at = value.indexOf("=");
-    if (at < 1) throw new HawserError("invalid_argument", `--header "${value}" is not of the form NAME=VALUE`);
-    return [value.slice(0, at), value.slice(at + 1)];
-  });
 }
 
 /*
@@ -201,31 +181,5 @@ function freePlace(taken: ReadonlySet<string>, choices: number): number {
     if (taken.has(`${namePrefix()}${place}`)) continue;
     if (skip === 0) return place;
     skip -= 1;
-  }
-}
-
-/**
- * Standard input for reading messages.
- *
- * @throws HawserError `invalid_argument` if standard input is closed or a directory. Node.js would read a directory as
- * an empty input. On systems with /dev/null, Node.js opens that file in place of a closed input, which then counts as
- * empty and not as closed
- */
-function standardInput(): NodeJS.ReadStream {
-  const stat = statOf(0);
-  if (stat === undefined || stat.isDirectory()) {
-    throw new HawserError(
-      "invalid_argument",
-      `standard input is ${stat === undefined ? "closed" : "a directory"}; give a file or a pipe with the message`,
-    );
-  }
-  return process.stdin;
-}
-
-function statOf(descriptor: number): Stats | undefined {
-  try {
-    return fstatSync(descriptor);
-  } catch {
-    return undefined;
   }
 }

@@ -21,9 +21,9 @@ const actions = ["list", "pause", "resume", "limit", "keep"] as const;
 
 const limitOptions = {
   rate: option("RATE", "With limit: starts in a second, minute, hour or day, such as 100/s, 10/m, 500/h or 1000/d"),
-  burst: option("N", "With --rate: starts at once after a pause. Default: what the rate allows in 100 ms, at least 1"),
+  burst: option("N", "With --rate: starts at once after a pause. Default: one more than the rate allows in a second"),
   running: option("N", "With limit: messages that are handled at a time, in all processes"),
-  "running-per-key": option("N", "With limit: messages of one key that are handled at a time"),
+  "running-per-key": option("N", "With limit: messages of one role and key that are handled at a time"),
   "key-header": option("NAME", "With --running-per-key: header that has the key. Default: the key of the message"),
   none: flag("With limit: end all limits. With keep: keep no results"),
 } as const satisfies Arguments;
@@ -71,12 +71,15 @@ export const command = defineCommand({
     } else throw refusal("topics", action, `it lists all topics, and takes none: "${topic}"`);
   },
   examples: [
-    ["hawser topics", "Who listens, and where"],
-    [`hawser topics --json | jq -r 'select(.running | not) | .name'`, "Names of listeners that are not running"],
+    ["hawser topics", "What waits for each topic, and who listens"],
+    [
+      `hawser topics --json | jq -r '.listeners[] | select(.running | not) | .name'`,
+      "Names of listeners that are not running",
+    ],
     ["hawser topics pause mail", "Let messages of a topic wait, in all processes"],
     ["hawser topics resume mail", "Go on with them"],
     ["hawser topics limit mail --rate 100/s --burst 20 --running 8", "Keep to the limits of a mail server"],
-    ["hawser topics keep reports 1h", "Keep what becomes of each message, and its result, for `hawser job`"],
+    ["hawser topics keep reports 1h", "Keep what becomes of each message, and its result, for `hawser jobs show`"],
     ["hawser topics limit pdf --running-per-key 1 --key-header tenant", "Let each tenant have one at a time"],
   ],
 });
@@ -113,6 +116,6 @@ async function keep(url: string | undefined, topic: string, keepMs: number | nul
   await printOutcomes([{ topic, outcome: keepMs === null ? "unkept" : "kept", keepMs }], json, () =>
     keepMs === null
       ? `The topic "${printable(topic)}" keeps no results.`
-      : `Results of the topic "${printable(topic)}" are kept, for \`hawser job\`.`,
+      : `Results of the topic "${printable(topic)}" are kept, for \`hawser jobs show\`.`,
   );
 }

@@ -54,7 +54,10 @@ function tellRemoval({
   ];
   const what = removed.length === 0 ? "nothing: it was not installed" : removed.join(", ");
   print(process.stdout, `Removed from ${styled("bold", printable(database))}, as ${printable(role)}: ${what}.`);
-  print(process.stdout, `The schemas hawser and hawser_data stay, with the data of peers. To remove them too: ${rest}`);
+  print(
+    process.stdout,
+    `The schemas of functions and tables stay, with the data of peers. To remove them too: ${rest}`,
+  );
   if (login !== null) {
     print(
       process.stdout,

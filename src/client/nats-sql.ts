@@ -11,8 +11,9 @@ import {
   type SqlParameter,
   type SqlResult,
 } from "../../generated/ts/nats-functions/client.js";
+import type { ResultColumns } from "../../generated/ts/rows/nats.js";
 import { checkOptionNames, type ErrorCode, HawserError, invalidArgument, namesOf } from "../errors/index.js";
-import { postgresErrorOf, rowsOf, type SqlClient } from "../sql-clients/index.js";
+import { postgresErrorOf, queryText, type SqlClient } from "../sql-clients/index.js";
 import {
   checkFormat,
   contentTypeHeader,
@@ -78,7 +79,7 @@ function sqlMethods<Name extends string>(
     const parameters = method.parameters.map((parameter) => sqlValueOf(parameter, values[parameter.name]));
     let rows: readonly Readonly<Record<string, unknown>>[];
     try {
-      rows = rowsOf(await client.query(statementOf(method, kind, quotedSchema), parameters));
+      rows = await queryText(client, statementOf(method, kind, quotedSchema), parameters, columnsOf(method));
     } catch (cause) {
       throw callFailure(cause, method.local);
     }
@@ -227,11 +228,16 @@ function statementOf(
     return `$${index + 1}::${casts[parameter.kind as keyof typeof casts] ?? parameter.type}`;
   });
   const call = `${quotedSchema}.${sqlName.replace("{T}", kind)}(${placeholders.join(", ")})`;
-  if (returns === "nothing") return `SELECT 1 FROM ${call}`;
-  // A bigint is selected as text, because JavaScript numbers would lose digits.
-  const select = (column: string, result: SqlResult) => (result.kind === "bigint" ? `${column}::text` : column);
-  if (returns === "value") return `SELECT ${select("value", results[0]!)} AS value FROM ${call} AS answer(value)`;
-  return `SELECT ${results.map((result) => select(result.column, result)).join(", ")} FROM ${call}`;
+  if (returns === "nothing") return `SELECT 1 AS nothing FROM ${call}`;
+  if (returns === "value") return `SELECT value FROM ${call} AS answer(value)`;
+  return `SELECT ${results.map(({ column }) => column).join(", ")} FROM ${call}`;
+}
+
+/** Columns of the statement of a method. */
+function columnsOf({ returns, results }: SqlMethod): ResultColumns {
+  if (returns === "nothing") return { nothing: "number" };
+  if (returns === "value") return { value: results[0]!.kind };
+  return Object.fromEntries(results.map(({ column, kind }) => [column, kind]));
 }
 
 /** Value of a parameter for node-postgres. @throws HawserError `invalid_argument` */
@@ -272,8 +278,7 @@ function resultOf({ returns, results }: SqlMethod, rows: readonly Readonly<Recor
 
 function readResult({ kind }: SqlResult, value: unknown): unknown {
   if (value === undefined || value === null) return undefined;
-  if (kind === "bigint") return BigInt(value as string);
-  return kind === "content" ? new ReceivedContent(value as Uint8Array) : value;
+  return kind === "bytes" ? new ReceivedContent(value as Uint8Array) : value;
 }
 
 /** Codes of failed calls. Postgres passes on their SQLSTATEs, which are distinct. */

@@ -23,7 +23,7 @@ const sql = `
   SELECT current_user::text AS login, pg_catalog.current_database()::text AS database,
          coalesce((SELECT pg_catalog.has_schema_privilege(c.relnamespace, 'USAGE') AND pg_catalog.has_table_privilege(c.oid, 'SELECT')
                      FROM pg_catalog.pg_class AS c
-                    WHERE c.relnamespace = pg_catalog.to_regnamespace('hawser_data') AND c.relname = 'dead_letters'), false) AS "canReadDeadLetters",
+                    WHERE c.relnamespace = pg_catalog.to_regnamespace('hawser') AND c.relname = 'dead_letters'), false) AS "canReadDeadLetters",
          ${mayCall("retry_dead_letters")} AS "canRetry",
          ${mayCall("discard_dead_letters")} AS "canDiscard",
          ${mayCall("pause_topic")} AS "canPause",

@@ -1,10 +1,12 @@
 /** Data of the operator's page and of `hawser top`, without rendering: sections, verdicts of `hawser doctor`, retries and discards. */
 export { type Abilities, readAbilities } from "./abilities.js";
 export { age } from "./age.js";
-export { type Job, type JobAction, Jobs, undoMs } from "./jobs.js";
+export { type MassAction, type MassActionKind, MassActions, undoMs } from "./mass-actions.js";
 export {
   type Cell,
   columnsIn,
+  heldForText,
+  jobsTable,
   type OverviewTable,
   outboxTable,
   peersTable,

@@ -5,7 +5,11 @@
 import type { StreamStatusRow } from "../../generated/ts/rows/nats.js";
 import { outboxConstants } from "../../generated/ts/settings/outbox.js";
 import {
+  type EnqueuedOverview,
+  type HeldBy,
+  type ListenerOverview,
   limitsText,
+  needsHelp,
   type OutboxOverview,
   type PeerOverview,
   type PendingOverview,
@@ -73,7 +77,7 @@ export const peersTable: OverviewTable<PeerOverview> = {
       tone: certificateTone,
       in: ["top"],
     },
-    { head: "Waiting", cell: ({ waiting }) => waiting },
+    { head: "Waiting", cell: ({ waiting, isComplete }) => counted(waiting, !isComplete) },
     { head: "Oldest", cell: ({ oldestWaitingAt }) => oldestWaitingAt, in: ["page", "top"] },
     { head: "Parked", cell: ({ parked }) => parked },
     { head: "Sends on", cell: ({ sendsOn }) => sendsOn, in: ["page", "list"] },
@@ -94,69 +98,111 @@ function certificateTone({ running, certificateEndsAt }: PeerOverview, now: numb
 }
 
 export const topicsTable: OverviewTable<TopicOverview> = {
-  title: "Topics and their listeners",
-  none: "The directory has no listeners.",
+  title: "Topics, those with messages that nobody takes first",
+  none: "No topic has a message, a listener or a setting.",
   columns: [
     { head: "Topic", cell: ({ topic }) => topic },
-    { head: "Listener", cell: ({ name }) => name },
-    { head: "Address", cell: ({ address }) => address },
-    { head: "State", cell: ({ name, running }) => (running ? "running" : name === "" ? "none" : "away") },
     {
-      head: "Paused since",
-      cell: ({ pausedAt }) => pausedAt ?? "",
-      tone: ({ pausedAt }) => (pausedAt === null ? undefined : "warning"),
+      head: "State",
+      cell: ({ state }) => state ?? "unknown",
+      tone: ({ state, waiting }) =>
+        state === "paused" ? "warning" : waiting > 0 && needsHelp(state) ? "error" : undefined,
     },
+    { head: "Waiting", cell: ({ waiting, hasMore }) => counted(waiting, hasMore) },
+    { head: "Oldest", cell: ({ oldest }) => oldest ?? "" },
+    {
+      head: "Listeners",
+      cell: (topic) => listenersText(topic, ({ running }) => (running ? [] : ["away"])),
+      in: ["page"],
+    },
+    {
+      head: "Listeners",
+      cell: (topic) =>
+        listenersText(topic, ({ address, running, durable, subscribed, group }) => [
+          ...(address === "" ? [] : [address]),
+          running ? "running" : "away",
+          ...(durable ? ["durable"] : []),
+          ...(subscribed ? ["subscribed"] : []),
+          ...(group === null ? [] : [`in the group ${group}`]),
+        ]),
+      in: ["list"],
+    },
+    { head: "Paused since", cell: ({ pausedAt }) => pausedAt ?? "" },
     { head: "By", cell: ({ pausedBy }) => pausedBy ?? "" },
     { head: "Limits", cell: ({ limits }) => (limits === null ? "" : limitsText(limits)) },
     { head: "Results kept", cell: ({ keepMs }) => (keepMs === null ? "" : duration(keepMs)) },
-    { head: "Group", cell: ({ group }) => group ?? "", in: ["page"] },
-    {
-      head: "",
-      cell: ({ durable, subscribed, group }) => {
-        const properties = { durable, subscribed, [`in the group ${group}`]: group !== null };
-        return Object.entries(properties)
-          .flatMap(([name, has]) => (has ? [name] : []))
-          .join(", ");
-      },
-      in: ["list"],
-    },
   ],
 };
+
+/** Number of a topic's listeners that a cell names. */
+const namedListeners = 3;
+
+/** Who served a topic last, and until when; empty if nobody is known. */
+function servedText(servedBy: string | null, servedUntil: Date | null): string[] {
+  if (servedBy === null || servedUntil === null) return [];
+  return [`last served by ${servedBy} until ${servedUntil.toISOString().slice(0, 16)}Z`];
+}
+
+/** Names of the first listeners of a topic, each with what is said of it, and how many more there are. */
+function listenersText(
+  { listeners, listenerCount, servedBy, servedUntil }: TopicOverview,
+  saidOf: (listener: ListenerOverview) => readonly string[],
+): string {
+  const named = listeners.slice(0, namedListeners).map((each) => {
+    const said = saidOf(each);
+    return said.length === 0 ? each.name : `${each.name} (${said.join(", ")})`;
+  });
+  const more = listenerCount - named.length;
+  const served = listeners.some(({ running }) => running) ? [] : servedText(servedBy, servedUntil);
+  return [...named, ...(more > 0 ? [`${more} more`] : []), ...served].join(", ");
+}
 
 export const pendingTable: OverviewTable<PendingOverview> = {
   title: "Messages that wait for listeners, the oldest first",
   none: "Nothing waits.",
   columns: [
     { head: "Topic", cell: ({ topic }) => topic },
-    { head: "Messages", cell: ({ count, hasMore }) => (hasMore ? `${count}+` : count) },
+    {
+      head: "State",
+      cell: ({ state }) => state ?? "unknown",
+      tone: ({ state }) => (needsHelp(state) ? "error" : undefined),
+    },
+    { head: "Messages", cell: ({ count, hasMore }) => counted(count, hasMore) },
     { head: "Oldest", cell: ({ oldest }) => oldest },
     { head: "Bytes", cell: ({ bytes }) => bytes },
     {
       head: "Listener",
-      cell: ({ listener, group, state }) => {
+      cell: ({ listener, group, state, servedBy, servedUntil }) => {
         if (listener !== null) return listener;
         if (group !== null) return `a member of ${group}`;
+        if (state === "held" || state === "blocked") return "held for others";
+        const [served] = state === "stopped" ? servedText(servedBy, servedUntil) : [];
+        if (served !== undefined) return served;
         return state === "unserved" ? "none is known" : "any listener";
       },
-    },
-    {
-      head: "State",
-      cell: ({ state }) => state ?? "unknown",
-      tone: ({ state }) => (state === "stopped" || state === "unserved" ? "error" : undefined),
     },
     { head: "Sender", cell: ({ sender }) => sender ?? "enqueued" },
     { head: "From", cell: ({ from }) => from, in: ["list"] },
   ],
 };
 
+const waitingColumns: readonly OverviewColumn<EnqueuedOverview>[] = [
+  { head: "Waiting", cell: ({ waiting, hasMore }) => counted(waiting, hasMore) },
+  { head: "Oldest", cell: ({ oldestWaitingAt }) => oldestWaitingAt },
+  { head: "For", cell: ({ oldestWaitingFor }) => oldestWaitingFor },
+];
+const laterColumns: readonly OverviewColumn<EnqueuedOverview>[] = [
+  { head: "Later", cell: ({ later }) => counted(later, later >= outboxConstants.countedMessages) },
+  { head: "Next due", cell: ({ nextDueAt }) => nextDueAt },
+  { head: "Dead", cell: ({ deadLetters }) => deadLetters, in: ["list"] },
+];
+
 export const outboxTable: OverviewTable<OutboxOverview> = {
   title: "Enqueued messages",
   none: "There is no outbox.",
   columns: [
-    { head: "Kind", cell: ({ kind }) => kind },
-    { head: "Waiting", cell: ({ waiting }) => counted(waiting) },
-    { head: "Oldest", cell: ({ oldestWaitingAt }) => oldestWaitingAt },
-    { head: "For", cell: ({ oldestWaitingFor }) => oldestWaitingFor },
+    { head: "Kind", cell: ({ kind }) => kind, in: ["page", "top"] },
+    ...waitingColumns,
     { head: "Position saved", cell: ({ positionSavedAt }) => positionSavedAt },
     { head: "Relay", cell: relayState, in: ["top", "list"] },
     {
@@ -169,15 +215,19 @@ export const outboxTable: OverviewTable<OutboxOverview> = {
       cell: ({ segments }) => (segments.length === 0 ? null : segments.reduce((sum, { bytes }) => sum + bytes, 0)),
       in: ["list"],
     },
-    { head: "Later", cell: ({ later }) => counted(later) },
-    { head: "Next due", cell: ({ nextDueAt }) => nextDueAt },
-    { head: "Dead", cell: ({ deadLetters }) => deadLetters, in: ["list"] },
+    ...laterColumns,
   ],
 };
 
-/** Count of `hawser.outbox_status`, with `+` if there may be more. */
-function counted(count: number): Cell {
-  return count < outboxConstants.countedMessages ? count : `${outboxConstants.countedMessages}+`;
+export const jobsTable: OverviewTable<EnqueuedOverview> = {
+  title: "Jobs",
+  none: "There is no queue.",
+  columns: [...waitingColumns, ...laterColumns],
+};
+
+/** Count with `+` if there are more. */
+function counted(count: number, hasMore: boolean): Cell {
+  return hasMore ? `${count}+` : count;
 }
 
 /** State of the relay; empty for peers, who have none. */
@@ -191,9 +241,15 @@ export const scheduledTable: OverviewTable<ScheduledMessage> = {
   none: "No message is due later.",
   columns: [
     { head: "Id", cell: ({ id }) => BigInt(id) },
-    { head: "Kind", cell: ({ kind }) => kind, in: ["list"] },
-    { head: "Due", cell: ({ deliverAt }) => deliverAt },
-    { head: "Held for", cell: ({ heldFor }) => heldFor || null },
+    {
+      head: "Due",
+      cell: ({ deliverAt, enqueuedAt, heldFor }) => (heldFor > 0 && deliverAt <= enqueuedAt ? null : deliverAt),
+    },
+    {
+      head: "Held for",
+      cell: ({ heldFor, waitsFor }) => (heldFor === 0 ? null : heldForText(heldFor, waitsFor ?? [])),
+      tone: ({ waitsFor }) => (waitsFor?.some(({ state }) => state !== "waiting") ? "error" : undefined),
+    },
     { head: "For", cell: ({ destination }) => destination },
     { head: "Key", cell: ({ key }) => key },
     { head: "Priority", cell: ({ priority }) => priority || null },
@@ -202,19 +258,30 @@ export const scheduledTable: OverviewTable<ScheduledMessage> = {
   ],
 };
 
+/** Number of messages before one that is held, with the first of them that release nothing, or the first ones. */
+export function heldForText(heldFor: number, waitsFor: readonly HeldBy[]): string {
+  const blocking = waitsFor.filter(({ state }) => state !== "waiting");
+  const named = (blocking.length > 0 ? blocking : waitsFor).slice(0, namedMessages);
+  const ids = named.map(({ id, state }) => (state === "waiting" ? id : `${id} (${state})`)).join(", ");
+  return named.length === heldFor ? ids : `${heldFor}: ${ids}, …`;
+}
+
+/** Number of messages before one that is held that a cell names. */
+const namedMessages = 3;
+
 export const streamsTable: OverviewTable<StreamStatusRow> = {
   title: "Subscriptions to streams",
   none: "No function is subscribed to a stream.",
   columns: [
     { head: "Name", cell: ({ name }) => name },
-    { head: "Stream", cell: ({ stream }) => stream },
-    { head: "Function", cell: (row) => row.function, in: ["page"] },
-    { head: "Behind", cell: ({ lag }) => lag ?? "unknown" },
     {
       head: "State",
       cell: ({ paused, problem }) => problem ?? (paused ? "paused" : "runs"),
       tone: ({ paused, problem }) => (problem !== null ? "error" : paused ? "warning" : undefined),
     },
+    { head: "Stream", cell: ({ stream }) => stream },
+    { head: "Function", cell: (row) => row.function, in: ["page"] },
+    { head: "Behind", cell: ({ lag }) => lag ?? "unknown" },
     { head: "Done to", cell: ({ done_to }) => done_to ?? "not begun" },
     { head: "Missing", cell: ({ missing, missing_reason: why }) => (why === null ? missing : `${missing} (${why})`) },
     { head: "Written", cell: ({ written_at }) => written_at },

@@ -145,7 +145,7 @@ function unreachable({ code, message, detail, remedy }: CallProblem, rows: reado
     rows === undefined
       ? ""
       : rows.length === 0
-        ? "; none is registered in hawser_data.gateways"
+        ? "; none is registered in hawser_bridge_data.gateways"
         : `; registered: ${listed(rows)}`;
   const why = detail ? `: ${oneLine(detail)}` : "";
   return { severity: "error", code, what: `${message}${why}${known}`, remedy: remedy || errorTable[code].remedy };
@@ -158,7 +158,7 @@ function staleRows(rows: readonly GatewayRow[] = []): Finding[] {
     .map(({ host, port, ageSeconds }) => ({
       severity: "warning",
       what: `the gateway at ${formatAddress({ host, port })} was last seen ${ago(ageSeconds)} ago, and Postgres may still try it`,
-      remedy: `Start it again, or DELETE FROM hawser_data.gateways WHERE host = ${pg.escapeLiteral(host)} AND port = ${port}`,
+      remedy: `Start it again, or DELETE FROM hawser_bridge_data.gateways WHERE host = ${pg.escapeLiteral(host)} AND port = ${port}`,
     }));
 }
 

@@ -20,10 +20,10 @@ import { type Facts, findingOf } from "./facts.js";
 const loginSql = `
   SELECT current_user AS role, current_database() AS database, n.oid IS NOT NULL AS "exists",
          coalesce(has_schema_privilege(n.oid, 'USAGE'), false) AS usable, pg_get_userbyid(n.nspowner) AS owner,
-         coalesce(has_schema_privilege(m.relnamespace, 'USAGE') AND has_table_privilege(m.oid, 'SELECT'), false) AS readable
+         coalesce(has_schema_privilege(m.pronamespace, 'USAGE') AND has_function_privilege(m.oid, 'EXECUTE'), false) AS readable
     FROM (SELECT) AS one
     LEFT JOIN pg_namespace AS n ON n.nspname = 'hawser'
-    LEFT JOIN pg_class AS m ON m.relnamespace = to_regnamespace('hawser_data') AND m.relname = 'migrations'`;
+    LEFT JOIN pg_proc AS m ON m.pronamespace = to_regnamespace('hawser') AND m.proname = 'applied_migrations'`;
 
 interface Login {
   readonly role: string;
@@ -42,7 +42,7 @@ export function installationChecks(facts: Facts): Check[] {
     catalogCheck("schema", () => schemaIsThere(facts), { needs: ["database"] }),
     catalogCheck("login", () => loginMayUseIt(facts), { needs: ["schema"] }),
     catalogCheck("version", () => versionOf(facts), { needs: ["login"] }),
-    faultCheck(facts, "schema-objects", "all objects of the schemas hawser and hawser_data match this version", {
+    faultCheck(facts, "schema-objects", "all objects of the schemas match this version", {
       needs: ["version"],
     }),
     catalogCheck("sequences", () => sequences(facts), { needs: ["version"] }),
@@ -93,7 +93,9 @@ async function loginMayUseIt(facts: Facts): Promise<Verdict> {
 async function versionOf(facts: Facts): Promise<Verdict> {
   const { readable, owner } = await inspectLogin(facts);
   if (!readable)
-    return { notChecked: "this login may not read hawser_data.migrations: GRANT hawser_bridge or hawser_peer to it" };
+    return {
+      notChecked: "this login may not call hawser.applied_migrations: GRANT hawser_bridge or hawser_peer to it",
+    };
   try {
     const missing = await missingSteps(facts.client);
     const { steps, newer } = missing;

@@ -4,6 +4,7 @@ import { views } from "../../generated/ts/rows/nats.js";
 import { tables as peerTables } from "../../generated/ts/rows/peer.js";
 import { bridgeConstants } from "../../generated/ts/settings/nats.js";
 import { ago, plural } from "../errors/index.js";
+import { relationOidSql } from "../postgres/index.js";
 import { catalogCheck, catalogCheckMs } from "./check.js";
 import type { Check, Finding, Verdict } from "./examine.js";
 import type { Facts } from "./facts.js";
@@ -38,7 +39,7 @@ interface Lead {
 const holderSql = `
   SELECT l.pid, a.usename::text AS role
     FROM pg_locks AS l LEFT JOIN pg_stat_activity AS a ON a.pid = l.pid
-   WHERE l.locktype = 'relation' AND l.relation = '${peerTables.fence}'::regclass AND l.granted
+   WHERE l.locktype = 'relation' AND l.relation = ${relationOidSql(peerTables.fence)} AND l.granted
      AND l.database = (SELECT d.oid FROM pg_database AS d WHERE d.datname = current_database())
      AND l.mode NOT IN ('AccessShareLock', 'SIReadLock')
      AND (l.pid IS NULL OR cardinality(pg_blocking_pids(l.pid)) = 0 AND pg_has_role(a.usesysid, 'hawser_bridge', 'MEMBER'))

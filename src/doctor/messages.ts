@@ -11,8 +11,8 @@ import type { Facts } from "./facts.js";
 const maxUnreadMs = 15_000;
 /** Age from which a message is reported whose listener runs. */
 const maxUnhandledMs = 300_000;
-/** Greatest number of backlogs that findings name. */
-const mostBacklogs = 20;
+/** Greatest number of backlogs of one kind that have a finding each; more are one finding, which names as many. */
+const mostAlike = 3;
 /** Number of dead letters that the check examines, the newest first. */
 const examinedDeadLetters = 100_000;
 /** Number of dead letters of one origin from which they are an error. */
@@ -23,16 +23,25 @@ const deadSql = `
          (array_agg(d.error_code ORDER BY d.messages DESC))[1] AS "commonCode"
     FROM hawser.dead_letter_counts($1) AS d GROUP BY 1 ORDER BY 1`;
 
-/** Query: what has waited for too long, for a listener, or for any one of a topic and group. What is paused, or to be tried again later, does not count. */
+/**
+ * Query: what has waited for too long, for a listener, or for any one of a topic and group. What is paused, to be tried again later, or
+ * held for others that go on, does not count. Of each kind the last to wait come first: what is new says what has changed.
+ */
 const waitingSql = `
   WITH waiting AS (
     SELECT b.listener, b."group", CASE WHEN b.listener IS NULL THEN b.topic END AS topic, b.state, sum(b.count) AS count,
-           bool_or(b."hasMore") AS "hasMore", extract(epoch FROM clock_timestamp() - min(b.oldest))::float8 AS "oldestSeconds"
+           bool_or(b."hasMore") AS "hasMore", max(b."servedUntil") AS "servedUntil",
+           (array_agg(b."servedBy" ORDER BY b."servedUntil" DESC NULLS LAST))[1] AS "servedBy", extract(epoch FROM clock_timestamp() - min(b.oldest))::float8 AS "oldestSeconds"
       FROM (${backlogSql("$1")}) AS b GROUP BY 1, 2, 3, 4
+  ), late AS (
+    SELECT w.*, row_number() OVER (of_kind ORDER BY w."oldestSeconds", w.listener COLLATE "C", w.topic COLLATE "C") AS nth,
+           (count(*) OVER of_kind)::integer AS alike, (sum(w.count) OVER of_kind)::float8 AS "alikeCount",
+           bool_or(w."hasMore") OVER of_kind AS "alikeHasMore", max(w."oldestSeconds") OVER of_kind AS "alikeOldestSeconds"
+      FROM waiting AS w
+   WHERE w."oldestSeconds" > CASE WHEN w.state IN ('stopped', 'unserved') THEN $2::float8 ELSE $3::float8 END AND coalesce(w.state, '') NOT IN ('retrying', 'paused', 'held')
+    WINDOW of_kind AS (PARTITION BY w.state, w.listener IS NULL)
   )
-  SELECT w.*, (count(*) OVER ())::integer AS total FROM waiting AS w
-   WHERE w."oldestSeconds" > CASE WHEN w.state IN ('stopped', 'unserved') THEN $2::float8 ELSE $3::float8 END AND coalesce(w.state, '') NOT IN ('retrying', 'paused')
-   ORDER BY w."oldestSeconds" DESC, w.listener COLLATE "C", w.topic COLLATE "C" LIMIT $4`;
+  SELECT l.* FROM late AS l WHERE l.nth <= $4 ORDER BY l.alike > $4, l."oldestSeconds", l.listener COLLATE "C", l.topic COLLATE "C"`;
 
 /** Words for the origins of dead letters. */
 const sources = { peer: "peers", subscription: "subscriptions", outbox: "the outbox", queue: "the queue" } as const;
@@ -47,6 +56,8 @@ interface Dead {
 interface WaitingMessages {
   readonly listener: string | null;
   readonly group: string | null;
+  readonly servedBy: string | null;
+  readonly servedUntil: Date | null;
   /** Null if a listener has the messages. */
   readonly topic: string | null;
   /** Null on a standby, where no session holds a name. */
@@ -54,8 +65,11 @@ interface WaitingMessages {
   readonly count: number;
   readonly hasMore: boolean;
   readonly oldestSeconds: number;
-  /** Number of rows without the limit. */
-  readonly total: number;
+  /** Number of backlogs of the same kind, with this one, and what waits in all of them. */
+  readonly alike: number;
+  readonly alikeCount: number;
+  readonly alikeHasMore: boolean;
+  readonly alikeOldestSeconds: number;
 }
 
 interface StreamState {
@@ -130,17 +144,17 @@ async function streams(facts: Facts): Promise<Verdict> {
 }
 
 async function storedMessages(facts: Facts): Promise<Verdict> {
-  const values = [outboxConstants.countedMessages, maxUnreadMs / 1000, maxUnhandledMs / 1000, mostBacklogs];
+  const values = [outboxConstants.countedMessages, maxUnreadMs / 1000, maxUnhandledMs / 1000, mostAlike];
   const rows = await facts.rows<WaitingMessages>(waitingSql, values);
-  const findings = rows.map(waitingFinding);
-  const rest = (rows[0]?.total ?? 0) - rows.length;
-  if (rest > 0) {
-    const severity = findings.some((each) => each.severity === "error") ? "error" : "warning";
-    findings.push({
-      severity,
-      what: `messages wait for ${rest} more listeners, groups or topics`,
-      remedy: "hawser pending",
-    });
+  const findings: Finding[] = [];
+  const kinds = new Map<string, WaitingMessages[]>();
+  for (const row of rows) {
+    const kind = `${row.state} ${row.listener === null}`;
+    kinds.set(kind, [...(kinds.get(kind) ?? []), row]);
+  }
+  for (const same of kinds.values()) {
+    if (same[0]!.alike <= mostAlike) findings.push(...same.map(waitingFinding));
+    else findings.push(alikeFinding(same));
   }
   return {
     findings,
@@ -150,7 +164,30 @@ async function storedMessages(facts: Facts): Promise<Verdict> {
   };
 }
 
-function waitingFinding({ listener, group, topic, state, count, hasMore, oldestSeconds }: WaitingMessages): Finding {
+/** Ends of sentences about many topics and about many listeners, by state. */
+const manyStates: Partial<Record<BacklogState, readonly [topics: string, listeners: string]>> = {
+  unserved: ["and no listener of them is known", "and no peers of these names ever ran"],
+  stopped: ["and no listeners of them run", "and they do not run"],
+  limited: ["and the limits of the topics are reached", "and limits are reached"],
+  blocked: ["behind others of their flows that are dead letters, or were cancelled or discarded", "behind others"],
+};
+
+/** Makes one finding for many backlogs of one kind. @param newest the last of them to wait */
+function alikeFinding(newest: readonly WaitingMessages[]): Finding {
+  const [{ listener, state, alike, alikeCount, alikeHasMore, alikeOldestSeconds }] = newest as [WaitingMessages];
+  const isTopics = listener === null;
+  const names = newest.map((each) => `${JSON.stringify(each.listener ?? each.topic)} (${ago(each.oldestSeconds)})`);
+  const end = (state === null ? undefined : manyStates[state])?.[isTopics ? 0 : 1] ?? "and their listeners run";
+  const many = `${alikeHasMore ? "at least " : ""}${alikeCount} messages wait for ${alike} ${isTopics ? "topics" : "listeners"}`;
+  return {
+    severity: waitingFinding(newest[0]!).severity,
+    what: `${many}, ${end}. The last to wait are ${names.join(", ")}, the first one waits for ${ago(alikeOldestSeconds)}`,
+    remedy: "hawser pending lists them, the oldest first, and hawser pending --topic … who sends",
+  };
+}
+
+function waitingFinding(row: WaitingMessages): Finding {
+  const { listener, group, topic, state, count, hasMore, oldestSeconds, servedBy, servedUntil } = row;
   const place =
     listener !== null
       ? JSON.stringify(listener)
@@ -172,11 +209,28 @@ function waitingFinding({ listener, group, topic, state, count, hasMore, oldestS
     case "stopped":
       return {
         severity: "error",
-        what: `${what}, and ${listener === null ? "no listener of it runs" : "it does not run"}`,
+        what: `${what}, and ${listener === null ? "no listener of it runs" : "it does not run"}${
+          servedBy === null || servedUntil === null
+            ? ""
+            : `: it was last served by ${JSON.stringify(servedBy)} until ${servedUntil.toISOString()}`
+        }`,
         remedy:
           listener === null
             ? `Start one: hawser topics, hawser pending ${which}`
             : `Start it, or hand over its messages: ${reassign}`,
+      };
+    case "limited":
+      return {
+        severity: "warning",
+        what: `${what}: the limits of the topic are reached`,
+        remedy: `Raise its limits, or enqueue less; more workers do not help: hawser topics, hawser pending ${which}`,
+      };
+    case "blocked":
+      return {
+        severity: "error",
+        what: `${many} for ${place} behind others of their flows, the oldest for ${ago(oldestSeconds)}, and one of these is a dead letter, or was cancelled or discarded`,
+        remedy:
+          "`hawser jobs list --state held` names them with what they are held for: `hawser dead retry` the dead letters, or `hawser jobs cancel --flow ID …`",
       };
     default:
       return {

@@ -147,7 +147,7 @@ async function permissions(facts: Facts, signal: AbortSignal): Promise<Verdict> 
     };
   const { options } = definition;
   if (!(await facts.mayRead(tables.natsHandler)))
-    return { notChecked: "this login may not read hawser_data.nats_handlers" };
+    return { notChecked: "this login may not read hawser_bridge_data.nats_handlers" };
   const rows = await facts.rows<{ subject: string }>(
     `SELECT DISTINCT h.subject FROM ${tables.natsHandler} AS h ORDER BY 1`,
   );

@@ -15,7 +15,7 @@ const maxOutboxWaitMs = 15_000;
 const maxOutboxWriterMs = 1_800_000;
 
 const statusSql = `
-  SELECT s.kind, s.waiting::float8 AS waiting, s.oldest_waiting_for AS "oldestFor",
+  SELECT s.kind, s.waiting::float8 AS waiting, NOT s.is_complete AS "hasMore", s.oldest_waiting_for AS "oldestFor",
          CASE s.kind WHEN 'nats' THEN extract(epoch FROM clock_timestamp() - s.oldest_waiting_at)::float8 END AS "oldestSeconds",
          extract(epoch FROM clock_timestamp() - s.position_saved_at)::float8 AS "savedSeconds",
          extract(epoch FROM clock_timestamp() - s.next_due_at)::float8 AS "overdueSeconds"
@@ -53,6 +53,7 @@ interface ScheduleFault {
 interface Status {
   readonly kind: "nats" | "peer";
   readonly waiting: number;
+  readonly hasMore: boolean;
   readonly oldestFor: string | null;
   readonly oldestSeconds: number | null;
   /** Null for peers. */
@@ -100,10 +101,10 @@ async function outbox(facts: Facts, signal: AbortSignal): Promise<Verdict> {
   };
 }
 
-function what({ waiting, oldestSeconds, oldestFor, overdueSeconds }: Status): string {
+function what({ waiting, hasMore, oldestSeconds, oldestFor, overdueSeconds }: Status): string {
   const destination = oldestFor === null ? "" : ` (subject ${JSON.stringify(oldestFor)})`;
   if (oldestSeconds === null) return `a message of the outbox was due ${ago(overdueSeconds ?? 0)} ago`;
-  return `${waiting} ${waiting === 1 ? "message of the outbox waits" : "messages of the outbox wait"}, the oldest for ${ago(oldestSeconds)}${destination}`;
+  return `${hasMore ? "at least " : ""}${waiting} ${waiting === 1 ? "message of the outbox waits" : "messages of the outbox wait"}, the oldest for ${ago(oldestSeconds)}${destination}`;
 }
 
 function nobodyRelays(status: Status): Finding {

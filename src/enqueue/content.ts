@@ -7,6 +7,7 @@ import {
   limits,
 } from "../../generated/ts/rules/peer/frames.js";
 import { checkText } from "../../generated/ts/rules/violation.js";
+import { outboxConstants } from "../../generated/ts/settings/outbox.js";
 import { protocolConstants } from "../../generated/ts/settings/peer.js";
 import type { Headers } from "../channel/index.js";
 import { HawserError, invalidArgument, refuse } from "../errors/index.js";
@@ -177,6 +178,14 @@ export function checkMarks({ key, messageId, ttlMs }: Marks): void {
 /** Header with the expiry time of a message. @param from start of the time to live, in ms since 1970 */
 export function expiresHeader(ttlMs: number, from: number): readonly [string, string] {
   return [protocolConstants.messageExpiresHeader, String(from + ttlMs)];
+}
+
+/** Header with the number of attempts of a message. @throws HawserError `invalid_argument` */
+export function attemptsHeader(attempts: number): readonly [string, string] {
+  const { maxAttempts } = outboxConstants;
+  if (!(Number.isInteger(attempts) && attempts >= 1 && attempts <= maxAttempts))
+    throw invalidArgument(`attempts ${String(attempts)}: must be a whole number from 1 to ${maxAttempts}`);
+  return [protocolConstants.messageAttemptsHeader, String(attempts)];
 }
 
 /** Adds a context to the headers of a message, unless they name a trace or are as many as a message can have. */

@@ -24,6 +24,7 @@ import {
   topicOf,
 } from "../typed/index.js";
 import {
+  attemptsHeader,
   checkHeaders,
   checkMarks,
   checkPayload,
@@ -32,15 +33,15 @@ import {
   headerPairsOf,
   withHeader,
 } from "./content.js";
-import { checkKnownOptions, type EnqueueOptions, type UniqueKey } from "./options.js";
+import { checkKnownOptions, type EnqueueOptions, type UniqueKey } from "./enqueue-options.js";
 import type { Destination, NatsSubject } from "./topic-types.js";
 
-/** Destination arguments of the outbox's SQL functions. */
+/** Destination arguments of the SQL functions that enqueue. */
 type Target =
   | { readonly sink: "peers"; readonly topic: string }
   | { readonly sink: "nats"; readonly subject: string; readonly stream: boolean; readonly domain: string | null };
 
-/** Validated message with its destination: the arguments of the outbox's SQL functions. */
+/** Validated message with its destination: the arguments of the SQL functions that enqueue. */
 export interface Addressed {
   readonly destination: Target;
   readonly payload: Uint8Array;
@@ -150,14 +151,18 @@ function checked(
   options: EnqueueOptions,
   now: number,
 ): Addressed {
-  const { key, messageId, ttlMs, priority, keepMs = null } = options;
+  const { key, messageId, ttlMs, attempts, priority, keepMs = null } = options;
   checkMarks({ key, messageId, ttlMs });
   const headers = withHeader(headerPairsOf(options.headers), contentTypeHeader, contentType);
   const deliverAt = deliverAtOf(options, now);
   const marks = { key: key ?? null, messageId: messageId ?? null, priority: priority || null, deliverAt };
   const common = { destination, payload, ...marks, unique: uniqueOf(options), flow: flowOf(options), keepMs };
   if (destination.sink === "nats") {
-    refuseOptions(options, ["all", "ttlMs", "priority", "uniqueKey", "after", "keepMs"], "applies to topics only");
+    refuseOptions(
+      options,
+      ["all", "ttlMs", "attempts", "priority", "uniqueKey", "after", "keepMs"],
+      "applies to topics only",
+    );
     const { subject, stream, domain } = destination;
     if (messageId !== undefined && !stream)
       throw invalidArgument(`messageId ${messageId}: needs stream: true; core NATS has no ids`);
@@ -176,12 +181,10 @@ function checked(
     );
   checkServable(destination.topic);
   refuse(checkBytesRule("payload", namedRules.peerPayload, checkPayload(payload)));
-  const pairs = checkHeaders(headers) ?? [];
-  if (ttlMs === undefined) return { ...common, headers: jsonOf(pairs) };
-  return {
-    ...common,
-    headers: jsonOf([...pairs, expiresHeader(ttlMs, Math.max(now, deliverAt?.getTime() ?? 0))]),
-  };
+  const pairs = [...(checkHeaders(headers) ?? [])];
+  if (ttlMs !== undefined) pairs.push(expiresHeader(ttlMs, Math.max(now, deliverAt?.getTime() ?? 0)));
+  if (attempts !== undefined) pairs.push(attemptsHeader(attempts));
+  return { ...common, headers: jsonOf(pairs) };
 }
 
 /** @throws HawserError `invalid_argument` unless the value is a valid topic */
@@ -248,7 +251,7 @@ function uniqueOf({ uniqueKey, key, all, after }: EnqueueOptions): Unique | null
 
 /** @param id an id of a message, or its digits, as it travels in JSON @throws HawserError `invalid_argument` */
 export function checkedId(argument: string, id: bigint | string): bigint {
-  const number = typeof id === "string" && /^-?\d{1,19}$/.test(id) ? BigInt(id) : id;
+  const number = typeof id === "string" && /^\d{1,19}$/.test(id) ? BigInt(id) : id;
   if (typeof number === "bigint" && BigInt.asIntN(64, number) === number) return number;
   throw invalidArgument(`${argument} ${String(id)}: must be a bigint that enqueue returned, or its digits as a string`);
 }

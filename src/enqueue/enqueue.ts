@@ -1,14 +1,19 @@
 /**
  * Enqueue: writes messages in a transaction of the user, so that they exist if and only if it commits. After the
- * commit, whichever process relays the outbox delivers them to peers or publishes them to NATS.
+ * commit a worker takes those for topics from the queue, and the relay of `hawser serve` publishes those for NATS from the outbox.
  */
-import { enqueueFunctions, outboxFunctions, peerOutboxFunctions } from "../../generated/ts/rows/outbox.js";
+import {
+  enqueueFunctions,
+  outboxFunctions,
+  peerOutboxFunctions,
+  type ResultColumns,
+} from "../../generated/ts/rows/outbox.js";
 import { HawserError } from "../errors/index.js";
 import { inSpan, type Operation, startSpan, tracer } from "../runtime/index.js";
-import { postgresErrorOf, rowsOf, type SqlClient } from "../sql-clients/index.js";
+import { postgresErrorOf, queryText, type SqlClient } from "../sql-clients/index.js";
 import { headerPairsOf, type Payload, withContext } from "./content.js";
 import { type Addressed, address, checkedId, jsonOf } from "./destination.js";
-import { checkKnownOptions, type EnqueueBatchOptions, type EnqueueOptions } from "./options.js";
+import { checkKnownOptions, type EnqueueBatchOptions, type EnqueueOptions } from "./enqueue-options.js";
 import type { Destination, NatsSubject, PayloadFor } from "./topic-types.js";
 
 /**
@@ -19,9 +24,9 @@ import type { Destination, NatsSubject, PayloadFor } from "./topic-types.js";
  * the key and the id, unless `options` has them
  * @param payload at most 64 MiB; at least one byte for a topic. A string is encoded as UTF-8; an object other than
  * `Uint8Array` is encoded as JSON, with the header `content-type`. With a schema: the message
- * @returns number of the message in the outbox; with `uniqueKey`, of the one that waits
+ * @returns id of the message; with `uniqueKey`, of the one that waits
  * @throws HawserError (as a rejection) `invalid_argument`, `internal_topic`, `invalid_schema`, all before a statement
- * is sent to Postgres; `schema_missing` if the database has no outbox; errors of Postgres
+ * is sent to Postgres; `schema_missing` if the database lacks the schema of Hawser, or has an older one; errors of Postgres
  */
 export function enqueue<To extends Destination | NatsSubject, Given>(
   client: SqlClient,
@@ -52,7 +57,7 @@ export async function enqueueFrom(
  * keys or ids differ are each written by a statement of their own.
  *
  * @param payloads payloads as for {@link enqueue}; at most 1,000,000, and 128 MiB in total
- * @returns numbers of the messages in the outbox, in the order of the payloads
+ * @returns ids of the messages, in the order of the payloads
  * @throws HawserError as {@link enqueue}
  */
 export async function enqueueBatch<To extends Destination | NatsSubject, Given>(
@@ -69,7 +74,13 @@ export async function enqueueBatch<To extends Destination | NatsSubject, Given>(
     );
   }
   const now = Date.now();
-  const messages = payloads.map((payload) => address(to, payload, options, now));
+  const messages = payloads.map((payload, index) => {
+    try {
+      return address(to, payload, options, now);
+    } catch (error) {
+      throw ofPayload(error, index);
+    }
+  });
   const [first] = messages;
   if (first === undefined) return [];
   const bytes = messages.map((message) => message.payload);
@@ -80,7 +91,10 @@ export async function enqueueBatch<To extends Destination | NatsSubject, Given>(
     const functions = enqueueFunctions(keeping(callerOf(client), keepMs, destination));
     const written = await traced(first, messages.length, ({ headers }) =>
       destination.sink === "peers"
-        ? functions.enqueueBatch({ ...common, headers, priority, topic: destination.topic, toAll: options.all || null })
+        ? functions.enqueueBatch({
+            ...{ ...common, headers, priority, topic: destination.topic, toAll: options.all || null },
+            ...inHeaders,
+          })
         : functions.enqueueSubjectBatch({ ...common, headers, ...destination }),
     );
     return written.ids;
@@ -88,6 +102,12 @@ export async function enqueueBatch<To extends Destination | NatsSubject, Given>(
   const ids: bigint[] = [];
   for (const message of messages) ids.push(await write(client, message, options, null));
   return ids;
+}
+
+/** Error that names the payload of a batch. What is wrong with an option is wrong with the first payload already. */
+function ofPayload(error: unknown, index: number): unknown {
+  if (!(error instanceof HawserError) || (index === 0 && !/^payload\b/.test(error.message))) return error;
+  return new HawserError(error.code, `payloads[${index}]: ${error.message}`, { cause: error });
 }
 
 /** Arguments that all messages of a batch share, as a string to compare. */
@@ -109,10 +129,29 @@ export type CancelOutcome = "cancelled" | "cancelling" | "not_waiting";
  * Cancels a message in the current transaction of the client.
  *
  * @param id id that {@link enqueue} returned, or its digits. A message for NATS with `deliverAt` or `delayMs` has it until it is due
- * @throws HawserError (as a rejection) `invalid_argument`; `schema_missing` if the database has no outbox; errors of Postgres
+ * @throws HawserError (as a rejection) `invalid_argument`; `schema_missing` if the database lacks the schema of Hawser, or has an older one; errors of Postgres
  */
 export async function cancel(client: SqlClient, id: bigint | string): Promise<CancelOutcome> {
   return (await outboxFunctions(callerOf(client)).cancel({ id: checkedId("id", id) })).state as CancelOutcome;
+}
+
+/** Message of a flow that {@link cancelFlow} has cancelled, if the transaction commits. */
+export interface CancelledJob {
+  readonly id: bigint;
+  readonly outcome: Exclude<CancelOutcome, "not_waiting">;
+}
+
+/**
+ * Cancels a flow as a whole in the current transaction of the client: a message, those that come after it, those that it comes after,
+ * and so on, at most 10,000.
+ *
+ * @param id id of a message of the flow, also of one that has ended
+ * @returns the messages that it has cancelled, in the order of their ids; none for those that have ended, and for dead letters
+ * @throws HawserError (as a rejection) `invalid_argument`; `schema_missing` if the database lacks the schema of Hawser, or has an older one; errors of Postgres
+ */
+export async function cancelFlow(client: SqlClient, id: bigint | string): Promise<CancelledJob[]> {
+  const rows = await outboxFunctions(callerOf(client)).cancelFlow({ ofId: checkedId("id", id) });
+  return rows.map(({ id, state }) => ({ id, outcome: state as CancelledJob["outcome"] }));
 }
 
 /** Enqueues a reply for one listener of a topic. @throws HawserError as {@link enqueue} */
@@ -149,6 +188,9 @@ function traced<T>(message: Addressed, count: number, statement: (message: Addre
   return inSpan(span, () => statement({ ...message, headers: jsonOf(withContext(headers, span.context)) }));
 }
 
+/** Arguments that the headers of an {@link Addressed} message have already. */
+const inHeaders = { attempts: null };
+
 /** @param listener name of the only listener that gets the message; null for any listener of the topic */
 function write(
   client: SqlClient,
@@ -165,16 +207,17 @@ function write(
     if (unique !== null) {
       const { key: _, ...content } = message;
       const given = { topic, ...content, ...unique, priority };
-      if (origin === null) return (await enqueueFunctions(caller).enqueueUnique(given)).id;
+      if (origin === null) return (await enqueueFunctions(caller).enqueueUnique({ ...given, ...inHeaders })).id;
       return (await peerOutboxFunctions(caller).enqueueUniquePeer({ ...given, origin })).id;
     }
     const toAll = options.all || null;
     if (flow !== null) {
       const given = { topic, ...message, ...flow, toAll, priority };
-      if (origin === null) return (await enqueueFunctions(caller).enqueueAfter(given)).id;
+      if (origin === null) return (await enqueueFunctions(caller).enqueueAfter({ ...given, ...inHeaders })).id;
       return (await peerOutboxFunctions(caller).enqueueAfterPeer({ ...given, origin })).id;
     }
-    if (origin === null) return (await enqueueFunctions(caller).enqueue({ ...message, topic, toAll, priority })).id;
+    if (origin === null)
+      return (await enqueueFunctions(caller).enqueue({ ...message, topic, toAll, priority, ...inHeaders })).id;
     const { payload, ...marks } = message;
     const asPeer = { topic, payloads: [payload], listener, toAll, origin, priority };
     return (await peerOutboxFunctions(caller).enqueuePeer({ ...marks, ...asPeer })).ids[0]!;
@@ -193,12 +236,14 @@ function keeping(
 ): ReturnType<typeof callerOf> {
   if (keepMs === null || destination.sink === "nats") return caller;
   return {
-    query({ text, values }) {
+    query({ text, values, results }) {
       const ids = /^SELECT ids\b/.test(text) ? "e.ids" : "ARRAY[e.id]";
-      const keep = `hawser.keep_result(k.id, $${values.length + 1}::integer, $${values.length + 2}::text)`;
+      const keep = `hawser.keep_result(k.id, $${values.length + 1}::integer)`;
       return caller.query({
         text: `SELECT e.*, ARRAY(SELECT ${keep} FROM unnest(${ids}) AS k (id)) AS kept FROM (${text}) AS e`,
-        values: [...values, keepMs, destination.topic],
+        values: [...values, keepMs],
+        // Without it, the statement would not be required to keep them.
+        results: { ...results, kept: "string[]" },
       });
     },
   };
@@ -207,10 +252,17 @@ function keeping(
 /** SQLSTATEs for a missing function and a missing schema. */
 const missingObjectStates = new Set(["42883", "3F000"]);
 
+/** Statement of a generated caller. */
+interface CalledStatement {
+  readonly text: string;
+  readonly values: unknown[];
+  readonly results: ResultColumns;
+}
+
 /** Adapts the client of the user to the generated callers of the `hawser` SQL functions. */
 export function callerOf(client: SqlClient) {
   return {
-    async query({ text, values }: { text: string; values: unknown[] }): Promise<{ rows: Record<string, unknown>[] }> {
+    async query({ text, values, results }: CalledStatement): Promise<{ rows: Record<string, unknown>[] }> {
       if (typeof (client as Partial<SqlClient> | null | undefined)?.query !== "function") {
         const text = `the client is ${client === null ? "null" : `of type ${typeof client}`} and has no method query(text, values)`;
         const remedy =
@@ -218,7 +270,7 @@ export function callerOf(client: SqlClient) {
         throw new HawserError("invalid_argument", `${text}; ${remedy}`);
       }
       try {
-        return { rows: rowsOf(await client.query(text, values)) };
+        return { rows: await queryText(client, text, values, results) };
       } catch (error) {
         const { code, message } = postgresErrorOf(error);
         if (!missingObjectStates.has(String(code))) throw error;

@@ -18,9 +18,18 @@ export {
   withHeader,
 } from "./content.js";
 export { checkServable, checkTopic } from "./destination.js";
-export { type CancelOutcome, cancel, enqueue, enqueueBatch, enqueueFrom, enqueueReply } from "./enqueue.js";
-export { type Job, type JobState, job, type WaitOptions, waitFor } from "./job.js";
-export type { EnqueueOptions, ScheduleOptions, UniqueKey } from "./options.js";
+export {
+  type CancelledJob,
+  type CancelOutcome,
+  cancel,
+  cancelFlow,
+  enqueue,
+  enqueueBatch,
+  enqueueFrom,
+  enqueueReply,
+} from "./enqueue.js";
+export type { EnqueueOptions, ScheduleOptions, UniqueKey } from "./enqueue-options.js";
+export { type AwaitedJob, type Job, type JobState, job, type WaitOptions, waitFor } from "./job.js";
 export { schedule, unschedule } from "./schedule.js";
 export {
   keepResults,

@@ -1,10 +1,11 @@
 /** Sessions that hear of the ends of messages whose results are kept, one for each database that is waited for. */
 import type { Pool } from "pg";
 import { queueConstants } from "../../generated/ts/settings/queue.js";
-import { PostgresSession, sourceOf } from "../postgres/index.js";
-import { silentLogger } from "../runtime/index.js";
+import { HawserError } from "../errors/index.js";
+import { isServerError, PostgresSession, sourceOf } from "../postgres/index.js";
+import { inTime, maxTimerMs, silentLogger } from "../runtime/index.js";
 import { checkedUrl, type SqlClient } from "../sql-clients/index.js";
-import { statementLimits, statementTimeoutMs } from "../store/index.js";
+import { statementLimits, storeFailure } from "../store/index.js";
 
 /** Asks for the state of a message. */
 type Ask<Job> = (client: SqlClient, id: bigint) => Promise<Job>;
@@ -13,12 +14,18 @@ type Ask<Job> = (client: SqlClient, id: bigint) => Promise<Job>;
 const watches = new Map<string | Pool, JobWatch>();
 /** Interval of looks without a notification: Postgres may have lost some, or leave them out when its queue is nearly full. */
 const lookMs = 2_000;
+/** Time for the answer to the last look, after the limit of the wait. */
+const lastLookMs = 2_000;
+/** Time without an answer after which the connection counts as lost, and is replaced. */
+const answerMs = 10_000;
+const action = "ask what has become of a message";
 const endedStates: ReadonlySet<string> = new Set(["done", "dead", "cancelled", "unknown"]);
 
 /**
  * Resolves with the state of a message when it has ended, is unknown, or the time is over.
  *
  * @param ask asks for the state
+ * @throws HawserError (as a rejection) `store_failed` if Postgres does not answer; errors of Postgres
  */
 export async function waitForEnd<Job extends { readonly state: string }>(
   from: string | Pool,
@@ -30,7 +37,15 @@ export async function waitForEnd<Job extends { readonly state: string }>(
   watches.set(from, watch);
   watch.waits += 1;
   try {
-    return await watch.wait(id, timeoutMs, ask);
+    // A connection may have fallen silent: the limit does not wait for it.
+    const late = (): HawserError =>
+      new HawserError(
+        "store_failed",
+        `could not ${action}: Postgres has not answered within timeoutMs (${timeoutMs} ms) and ${lastLookMs} ms more`,
+        { retryable: true },
+      );
+    const limitMs = Math.min(timeoutMs + lastLookMs, maxTimerMs);
+    return await inTime(limitMs, late, (over) => watch.wait(id, timeoutMs, ask, over));
   } finally {
     watch.waits -= 1;
     if (watch.waits === 0) {
@@ -56,7 +71,7 @@ class JobWatch {
       address: sourceOf(typeof from === "string" ? { databaseUrl: checkedUrl("the URL", from) } : { pool: from }),
       logger: silentLogger,
       applicationName: "hawser: jobs",
-      queryTimeoutMs: 2 * statementTimeoutMs,
+      queryTimeoutMs: answerMs,
       ...statementLimits,
       channels: [queueConstants.resultsChannel],
       onUp: lookForAll,
@@ -68,7 +83,13 @@ class JobWatch {
     });
   }
 
-  async wait<Job extends { readonly state: string }>(id: bigint, timeoutMs: number, ask: Ask<Job>): Promise<Job> {
+  /** @param over aborted when nobody waits any more */
+  async wait<Job extends { readonly state: string }>(
+    id: bigint,
+    timeoutMs: number,
+    ask: Ask<Job>,
+    over: AbortSignal,
+  ): Promise<Job> {
     const until = performance.now() + timeoutMs;
     const client = { query: (text: string, values: unknown[]) => this.#session.query<object>(text, values) };
     let isTold = false;
@@ -88,7 +109,7 @@ class JobWatch {
           if (isAtEnd || endedStates.has(found.state)) return found;
         } catch (error) {
           // Postgres may be back before the end.
-          if (isFirst || isAtEnd) throw error;
+          if (isFirst || isAtEnd || over.aborted) throw isServerError(error) ? error : storeFailure(action, error);
         }
         if (isTold) continue;
         await new Promise<void>((resolve) => {

@@ -10,11 +10,13 @@ import { callerOf } from "./enqueue.js";
  * State of a message.
  * - `waiting`: for a listener, or to be tried again.
  * - `later`: it is not due yet.
+ * - `held`: others have to be handled before it, those of {@link Job.waitsFor}.
  * - `running`: a listener has it, and handles it or is about to.
- * - `done`, `dead` (it is a dead letter), `cancelled`: it has ended, and its result is kept: by `keepMs`, or by its topic.
+ * - `dead`: it is a dead letter, or was one that is discarded, and its result is kept. Retried, it waits again.
+ * - `done`, `cancelled`: it has ended, and its result is kept: by `keepMs`, or by its topic.
  * - `unknown`: it has ended and nothing is kept of it, is not committed, or belongs to a role that the client's is no member of.
  */
-export type JobState = "waiting" | "later" | "running" | "done" | "dead" | "cancelled" | "unknown";
+export type JobState = "waiting" | "later" | "held" | "running" | "done" | "dead" | "cancelled" | "unknown";
 
 /** State of a message, with its result after the end. A field is undefined if the message has no such thing, or it is not known. */
 export interface Job {
@@ -24,6 +26,11 @@ export interface Job {
   readonly listener: string | undefined;
   /** Number of attempts that have ended. */
   readonly attempts: number;
+  /**
+   * Number of times that its handler was cut off, because its process stopped. These are no attempts. Known while the message waits, runs or
+   * is a dead letter; undefined before, and when it is done or cancelled.
+   */
+  readonly givenBack: number | undefined;
   /** When the message was enqueued. One that was due later: when it was due. */
   readonly enqueuedAt: Date | undefined;
   /** When the message is due, or tried again. */
@@ -35,10 +42,28 @@ export interface Job {
   readonly progress: unknown;
   /** Value that the handler returned, if it is done. */
   readonly result: unknown;
-  /** Why the message is a dead letter. */
+  /** Why the message is a dead letter; or, with the code `not_waiting`, because of which message it was cancelled. */
   readonly error: { readonly code: string; readonly message: string } | undefined;
   /** Until when this is kept. */
   readonly expiresAt: Date | undefined;
+  /** Database role that has enqueued it. */
+  readonly enqueuedBy: string | undefined;
+  /**
+   * Up to 100 of the messages that a `held` one waits for, those that release nothing first. A running peer writes what became of them: until
+   * then, for a moment, one that has ended is still `waiting`.
+   */
+  readonly waitsFor: readonly AwaitedJob[] | undefined;
+}
+
+/** Message that another one waits for. */
+export interface AwaitedJob {
+  readonly id: bigint;
+  /**
+   * - `waiting`: it has not ended.
+   * - `dead`: it is a dead letter. If that is retried and handled, the other message is released.
+   * - `gone`: it was cancelled, or its dead letter was discarded or has expired. It releases nothing: cancel the other one.
+   */
+  readonly state: "waiting" | "dead" | "gone";
 }
 
 /** Options of {@link waitFor}. */
@@ -50,7 +75,7 @@ export interface WaitOptions {
 /**
  * Tells what has become of a message for a topic. Needs the role that enqueued it, and the role `hawser_peer` or a grant.
  *
- * @param id id that {@link enqueue} returned, or its digits: `String(id)` is how it travels in JSON. With a priority it is negative
+ * @param id id that {@link enqueue} returned, or its digits: `String(id)` is how it travels in JSON
  * @throws HawserError (as a rejection) `invalid_argument`, `schema_missing`; errors of Postgres
  */
 export async function job(client: SqlClient, id: bigint | string): Promise<Job> {
@@ -61,6 +86,7 @@ export async function job(client: SqlClient, id: bigint | string): Promise<Job> 
     topic: row.topic ?? undefined,
     listener: row.listener ?? undefined,
     attempts: row.attempts ?? 0,
+    givenBack: row.givenBack ?? undefined,
     enqueuedAt: row.enqueuedAt ?? undefined,
     dueAt: row.dueAt ?? undefined,
     endedAt: row.endedAt ?? undefined,
@@ -69,6 +95,8 @@ export async function job(client: SqlClient, id: bigint | string): Promise<Job> 
     result: parsed(row.result),
     error: errorCode === null ? undefined : { code: errorCode, message: errorMessage ?? "" },
     expiresAt: row.expiresAt ?? undefined,
+    enqueuedBy: row.role ?? undefined,
+    waitsFor: awaited(row.waitsFor),
   };
 }
 
@@ -79,7 +107,8 @@ export async function job(client: SqlClient, id: bigint | string): Promise<Job> 
  * @param from connection URI, or a pool, of which a client is kept during the wait
  * @param id id that {@link enqueue} returned, or its digits
  * @returns what has become of the message; after `timeoutMs` what it is then, and at once if it is `unknown`
- * @throws HawserError (as a rejection) `invalid_argument`, `schema_missing`; errors of Postgres, also if it is away at the end
+ * @throws HawserError (as a rejection) `invalid_argument`, `schema_missing`; `store_failed` if Postgres is away at the first or the last
+ * look, or has not answered 2 seconds after `timeoutMs`; errors of Postgres
  */
 export async function waitFor(
   from: string | Pool,
@@ -91,6 +120,13 @@ export async function waitFor(
   // Sockets are loaded by who uses them.
   const { waitForEnd } = await import("./job-watch.js");
   return await waitForEnd(from, checkedId("id", id), timeoutMs, job);
+}
+
+/** @param given JSON, parsed unless the client parses none */
+function awaited(given: unknown): Job["waitsFor"] {
+  if (given === null) return undefined;
+  const list: { id: string; state: AwaitedJob["state"] }[] = typeof given === "string" ? JSON.parse(given) : given;
+  return list.map(({ id, state }) => ({ id: BigInt(id), state }));
 }
 
 function parsed(json: string | null): unknown {

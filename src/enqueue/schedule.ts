@@ -7,7 +7,7 @@ import { HawserError, refuse } from "../errors/index.js";
 import type { SqlClient } from "../sql-clients/index.js";
 import { address } from "./destination.js";
 import { callerOf } from "./enqueue.js";
-import { checkKnownOptions, type ScheduleOptions } from "./options.js";
+import { checkKnownOptions, type ScheduleOptions } from "./enqueue-options.js";
 import type { Destination, NatsSubject } from "./topic-types.js";
 
 const ownHeaders: readonly string[] = [scheduleConstants.nameHeader, scheduleConstants.timeHeader];

@@ -6,7 +6,7 @@ import type { TopicLimits } from "../operate/index.js";
 import type { SqlClient } from "../sql-clients/index.js";
 import { checkServable } from "./destination.js";
 import { callerOf } from "./enqueue.js";
-import { checkKnownOptions, type EnqueueOptions } from "./options.js";
+import { checkKnownOptions, type EnqueueOptions } from "./enqueue-options.js";
 
 export type { TopicLimits };
 

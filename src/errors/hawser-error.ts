@@ -141,6 +141,8 @@ export class RetryAfter extends HawserError {
 function recognizeAcrossCopies(errorClass: typeof HawserError | typeof Reject | typeof RetryAfter, name: string): void {
   const brand = Symbol.for(`hawser.${name}`);
   setName(errorClass.prototype, name);
+  // A bundler renames a class that its own static block mentions, and Node prints an uncaught error by that name.
+  Object.defineProperty(errorClass, "name", { value: name, configurable: true });
   Object.defineProperty(errorClass.prototype, brand, { value: true });
   Object.defineProperty(errorClass, Symbol.hasInstance, {
     value(this: unknown, value: unknown): boolean {

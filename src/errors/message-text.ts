@@ -43,7 +43,11 @@ export function withoutPasswords(text: string): string {
       // masked.
       .replace(/^.*@/gm, (line) => line.replace(/\b(postgres(?:ql)?:\/\/)[^@\s:]*:.*@$/i, "$1***@"))
       .replace(/([a-z0-9+.-]:\/\/)[^\s/@:]*:[^\s/@]*@/gi, "$1***@")
-      .replace(/\b((?:ssl)?password=)[^&\s"']+/gi, "$1***")
+      // Also with the quotes, spaces and backslashes of libpq's keywords.
+      .replace(
+        /\b((?:ssl)?password\s{0,8}=\s{0,8})(?:'(?:[^'\\]|\\[\s\S])*'?|(?:[^&\s"'\\]|\\[\s\S])(?:[^&\s"\\]|\\[\s\S])*)/gi,
+        "$1***",
+      )
   );
 }
 

@@ -18,9 +18,18 @@ export function unknownOption(options: object, of: string, known: readonly strin
   const unknown = Object.keys(options).find((name) => !known.includes(name));
   if (unknown === undefined) return undefined;
   const inLowerCase = known.map((name) => name.toLowerCase());
-  const close = suggestOption(unknown, inLowerCase, longestGuessed);
+  const close =
+    suggestOption(unknown, inLowerCase, longestGuessed) ?? inLowerCase.find((name) => shortens(unknown, name));
   const guess = close === undefined ? "the" : `did you mean ${known[inLowerCase.indexOf(close)]}? The`;
   return `${JSON.stringify(unknown)} is not an option of ${of}; ${guess} options are ${known.join(", ")}`;
+}
+
+/** True if a name of two characters at least is a longer one without some of its characters, as `tz` of `timezone`. */
+function shortens(short: string, name: string): boolean {
+  if (short.length < 2 || short[0] !== name[0]) return false;
+  let at = 0;
+  for (const character of name) if (character === short[at]) at += 1;
+  return at === short.length;
 }
 
 /** @throws HawserError `invalid_argument` for the first unknown option, as {@link unknownOption} */

@@ -226,12 +226,12 @@ interface NoEntry {
 // Rows that an operator has inserted have no owner, and are left alone.
 const othersSql = `SELECT g.host, g.port, g.sslmode, g.root_certificate AS "rootCertificate", g.owner, g.nats_server AS "natsServer",
       g.can_lead AS "canLead", g.seen_at::text AS "seenAt", g.seen_at < now() - $2 * interval '1 ms' AS "isStale"
-    FROM hawser_data.gateways AS g WHERE g.owner NOT IN ('', $1)`;
+    FROM hawser_bridge_data.gateways AS g WHERE g.owner NOT IN ('', $1)`;
 
 const sql = {
   // The address and start time of an existing row are kept.
   upsert: `WITH own AS (
-      INSERT INTO hawser_data.gateways (owner, host, port, sslmode, root_certificate, started_at, seen_at, nats_server, nats_server_id, can_lead)
+      INSERT INTO hawser_bridge_data.gateways (owner, host, port, sslmode, root_certificate, started_at, seen_at, nats_server, nats_server_id, can_lead)
       VALUES ($1, $3, $4, $5, $6, coalesce($7::timestamptz, now()), now(), $8, $9, $10)
       ON CONFLICT (host, port, owner) DO UPDATE
         SET seen_at = excluded.seen_at, nats_server = excluded.nats_server, nats_server_id = excluded.nats_server_id,
@@ -240,10 +240,10 @@ const sql = {
     )
     SELECT * FROM own LEFT JOIN (${othersSql}) AS others ON true`,
   removeEarlierOwners:
-    "DELETE FROM hawser_data.gateways AS g WHERE g.host = $1 AND g.port = $2 AND g.owner NOT IN ('', $3)",
-  removeGone: `DELETE FROM hawser_data.gateways AS g
+    "DELETE FROM hawser_bridge_data.gateways AS g WHERE g.host = $1 AND g.port = $2 AND g.owner NOT IN ('', $3)",
+  removeGone: `DELETE FROM hawser_bridge_data.gateways AS g
     WHERE g.host = $1 AND g.port = $2 AND g.owner = $3 AND g.seen_at = $4`,
-  removeOwn: "DELETE FROM hawser_data.gateways AS g WHERE g.owner = $1",
+  removeOwn: "DELETE FROM hawser_bridge_data.gateways AS g WHERE g.owner = $1",
 } as const;
 
 /** NATS servers of all processes of the database, one entry per process. */

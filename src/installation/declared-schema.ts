@@ -1,11 +1,11 @@
 /**
- * Objects that the generated SQL declares in the schemas `hawser` and `hawser_data`, and their state in the Postgres catalogs.
+ * Objects that the generated SQL declares in the schemas of Hawser, and their state in the Postgres catalogs.
  *
  * The declarations are parsed from the SQL itself rather than from another generated list, so that a version compares
  * exactly what it creates. A test checks that every object of a new database is found in the SQL.
  */
 import { createHash } from "node:crypto";
-import { generatedSchemaSql, ownSchemaNames, tableSchema } from "../migrations/index.js";
+import { generatedSchemaSql, ownSchemaNames, tableSchemaNames } from "../migrations/index.js";
 import type { RunQuery } from "./object.js";
 
 /** Column of a table or a view. */
@@ -69,7 +69,7 @@ export interface FoundSchema {
 export function declaredSchema(sql: string = generatedSchemaSql): DeclaredSchema {
   // Statements in function bodies are not part of the script.
   const text = sql.replaceAll(/\bAS \$(\w+)\$.*?\$\1\$/gs, "");
-  const tables = [...text.matchAll(/^CREATE TABLE (hawser_data\.\w+) \(\n(.*?)\n\)[^;]*;$/gms)].map(
+  const tables = [...text.matchAll(/^CREATE TABLE (hawser\w*_data\.\w+) \(\n(.*?)\n\)[^;]*;$/gms)].map(
     ([statement, name, lines]) => ({ statement, name: name!, lines: lines!.split(",\n").map((line) => line.trim()) }),
   );
   const columnsOf = new Map(
@@ -83,7 +83,7 @@ export function declaredSchema(sql: string = generatedSchemaSql): DeclaredSchema
         columns: columnsOf.get(name)!,
         statement,
       })),
-      ...[...text.matchAll(/^CREATE TABLE (hawser_data\.\w+) PARTITION OF (hawser_data\.\w+) .+;$/gm)].map(
+      ...[...text.matchAll(/^CREATE TABLE (hawser\w*_data\.\w+) PARTITION OF (hawser\w*_data\.\w+) .+;$/gm)].map(
         ([statement, name, of]) => ({ kind: "table" as const, name: name!, columns: columnsOf.get(of!)!, statement }),
       ),
       ...[
@@ -105,7 +105,7 @@ export function declaredSchema(sql: string = generatedSchemaSql): DeclaredSchema
           return name === undefined ? [] : [{ kind: "constraint" as const, name, table, statement }];
         }),
       ),
-      ...[...text.matchAll(/^CREATE (INDEX|TRIGGER) (\w+) [^;]*?ON (hawser_data\.\w+)[^;]*;$/gm)].map(
+      ...[...text.matchAll(/^CREATE (INDEX|TRIGGER) (\w+) [^;]*?ON (hawser\w*_data\.\w+)[^;]*;$/gm)].map(
         ([statement, kind, name, table]) => ({
           kind: kind === "INDEX" ? ("index" as const) : ("trigger" as const),
           name: name!,
@@ -185,7 +185,7 @@ const partsSql = `
       UNION ALL
       SELECT 'trigger', t.tgname, t.tgenabled IN ('O', 'A') FROM pg_trigger AS t WHERE t.tgrelid = c.oid AND NOT t.tgisinternal
     ) AS p
-   WHERE n.nspname = '${tableSchema}' AND NOT c.relispartition`;
+   WHERE n.nspname IN ${tableSchemaNames} AND NOT c.relispartition`;
 
 const functionsSql = `
   SELECT format('hawser.%s(%s)', p.proname, oidvectortypes(p.proargtypes)) AS signature,

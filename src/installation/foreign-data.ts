@@ -17,6 +17,7 @@ import {
   normalizePrivilegesSql,
   ownerDeclaration,
   pinnedPath,
+  pinnedSettings,
   type RunQuery,
 } from "./object.js";
 import type { Fault, ForeignDataState, State } from "./state.js";
@@ -86,7 +87,7 @@ const ownServers = `
 const eventTriggerFunctionSql = `CREATE OR REPLACE FUNCTION ${eventTriggerFunction}
 RETURNS event_trigger
 LANGUAGE plpgsql
-SET search_path = pg_catalog, pg_temp
+${pinnedSettings}
 AS $function$
 DECLARE
   servers text[];

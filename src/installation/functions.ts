@@ -89,7 +89,7 @@ export const foundFunctionsSql = `
              SELECT 'EXECUTE on function hawser.gateway_call' FROM pg_proc AS g JOIN pg_namespace AS h ON h.oid = g.pronamespace
               WHERE h.nspname = 'hawser' AND g.proname = 'gateway_call' AND NOT has_function_privilege(o.oid, g.oid, 'EXECUTE')
              UNION ALL
-             SELECT 'SELECT on table hawser_data.' || c.relname FROM pg_class AS c JOIN pg_namespace AS h ON h.oid = c.relnamespace
+             SELECT 'SELECT on table ' || h.nspname || '.' || c.relname FROM pg_class AS c JOIN pg_namespace AS h ON h.oid = c.relnamespace
               WHERE h.nspname || '.' || c.relname IN (${literals([tables.natsServer, tables.gateway, tables.gatewaySecret])})
                 AND NOT has_table_privilege(o.oid, c.oid, 'SELECT')
            ) AS lacking

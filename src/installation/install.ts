@@ -5,6 +5,7 @@
 import type pg from "pg";
 import { HawserError } from "../errors/index.js";
 import {
+  adoptRoles,
   applyMissing,
   dependentObjects,
   explainRefusal,
@@ -112,7 +113,7 @@ export interface InstallOptions {
   readonly nats?: Partial<NatsInstallation> | false | undefined;
   /**
    * Receives a message about the session it waits for, if that takes longer than 5 s: another installation, or the
-   * holder of a lock; and about each sequence that was raised.
+   * holder of a lock; about each sequence that was raised; and about rows of a restored dump, whose roles have other ids.
    */
   readonly onWait?: ((line: string) => void) | undefined;
 }
@@ -147,6 +148,7 @@ export async function install(options: InstallOptions): Promise<InstallReport> {
     const state = before ?? (await wholeIfNew(preparation, () => make(preparation, list, wanted, onWait)));
     // Behind the check of the tables: it reads them.
     if (!dryRun) for (const line of await raiseSequences(client)) onWait(`${line}; it was raised`);
+    if (!dryRun) for (const line of await adoptRoles(client)) onWait(line);
     const faults = faultsOf(state, list).filter(({ repairable }) => !(dryRun && repairable));
     const { excess, paths } = state.privileges;
     const risks = faults.filter(({ kind }) => kind === "risk");

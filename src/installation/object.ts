@@ -61,6 +61,9 @@ export const textArray = (values: readonly string[]): string => `ARRAY[${literal
  */
 export const pinnedPath = "SET LOCAL search_path = pg_catalog, pg_temp;\nSET LOCAL row_security = off;";
 
+/** Settings of functions that an installation makes beside those of the spec, which `codegen/sql/function-settings.ts` explains. */
+export const pinnedSettings = "SET search_path = pg_catalog, pg_temp\nSET jit = off";
+
 /** Last part of remedies that make a repair possible. */
 export const againText = "then run `hawser init` again";
 

@@ -4,7 +4,7 @@
  */
 import { tables as natsTables } from "../../generated/ts/rows/nats.js";
 import { tables as peerTables } from "../../generated/ts/rows/peer.js";
-import { type Grant, grants, grantsSql, ownSchemaNames, ownSchemas, tableSchema } from "../migrations/index.js";
+import { type Grant, grants, grantsSql, ownSchemaNames, ownSchemas } from "../migrations/index.js";
 import { runSchema } from "./binding-sql.js";
 import { bindingsGrants, subscriptionsSchema, subscriptionsView } from "./bindings.js";
 import { dblinkSchema } from "./dblink.js";
@@ -61,6 +61,9 @@ const secretTables: readonly string[] = [
   peerTables.meshSecret,
   natsTables.gateway,
 ];
+
+/** Name of a table with its schema. */
+const tableName = /^hawser\w*_data\./;
 
 /** Roles of the executor. If they can read too much, `hawser serve` runs no subscribed function. */
 const executors = /^hawser_executor(_[0-9a-f]{12})?$/;
@@ -222,7 +225,7 @@ function excessFault(group: readonly (readonly Held[])[]): ExcessFault {
   }${cascade}`;
   const isRead =
     kind === "TABLE" &&
-    objects[0]!.startsWith(`${tableSchema}.`) &&
+    tableName.test(objects[0]!) &&
     !optionOnly &&
     (role === null || executors.test(role)) &&
     privileges.some((privilege) => privilege.startsWith("SELECT"));

@@ -1,5 +1,5 @@
 /**
- * Roles of Hawser, which all databases of a server share, the schemas `hawser` and `hawser_data` and their objects, and the privileges of
+ * Roles of Hawser, which all databases of a server share, its schemas and their objects, and the privileges of
  * the current role on them.
  */
 import { plural } from "../errors/index.js";
@@ -169,10 +169,10 @@ const meanings: Readonly<Record<string, string>> = {
   hawser_peer: "no login can be given just the rights of a peer; peers run as the owner of the schema",
 };
 
-/** Schemas `hawser` and `hawser_data`, created by the migrations of the store. */
+/** Schemas of functions and tables, created by the migrations of the store. */
 export const hawserSchema: InstalledObject = {
   name: "schema",
-  what: "the schemas hawser and hawser_data",
+  what: `the schemas ${ownSchemas.join(", ")}`,
   ofNats: false,
   faults: ({ roles: { role, database, makesSchema } }) =>
     makesSchema
@@ -220,12 +220,12 @@ function foreignOwners(state: RolesState): Fault[] {
   const join = `as a superuser: GRANT ${owner} TO ${identifier(role)}; ${againText}`;
   const meaning = (name: string) => `only "${name}" and superusers can migrate them`;
   if (state.owner === null) {
-    const what = `the objects of the schemas hawser and hawser_data will belong to "${role}" and not to hawser_owner`;
+    const what = `the objects of Hawser's schemas will belong to "${role}" and not to hawser_owner`;
     return [{ kind: "missing", what, meaning: meaning(role), remedy: join, repairable: joins }];
   }
   return state.otherOwners.map(({ owner: name, objects }) => ({
     kind: "missing",
-    what: `${plural(objects, "object")} of the schemas hawser and hawser_data belong${objects === 1 ? "s" : ""} to "${name}" and not to hawser_owner`,
+    what: `${plural(objects, "object")} of Hawser's schemas belong${objects === 1 ? "s" : ""} to "${name}" and not to hawser_owner`,
     meaning: meaning(name),
     remedy:
       name === role && !isMember

@@ -1,5 +1,5 @@
 /**
- * Compares the objects of the schemas `hawser` and `hawser_data` with those of this version. An object may have been dropped, renamed or
+ * Compares the objects of Hawser's schemas with those of this version. An object may have been dropped, renamed or
  * replaced manually, or lost in a partial restore. Functions, views and triggers are created again; objects that
  * contain or protect data are only reported.
  */
@@ -46,7 +46,9 @@ export async function isOfThisVersion(client: pg.Client): Promise<boolean> {
 }
 
 const readableSql = `
-  SELECT has_schema_privilege(n.oid, 'USAGE') AND has_table_privilege(c.oid, 'SELECT') AS readable
+  SELECT has_schema_privilege(n.oid, 'USAGE') AND has_table_privilege(c.oid, 'SELECT') OR coalesce((
+           SELECT has_schema_privilege(p.pronamespace, 'USAGE') AND has_function_privilege(p.oid, 'EXECUTE')
+             FROM pg_proc AS p WHERE p.pronamespace = to_regnamespace('hawser') AND p.proname = 'applied_migrations'), false) AS readable
     FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace WHERE n.nspname = '${tableSchema}' AND c.relname = 'migrations'`;
 
 /** Differences of the schema from this version; empty for a schema of another version. */
@@ -103,7 +105,7 @@ function viewDifference(
   return [{ ...of, how: "has other columns", repair: `DROP VIEW ${object};\n${statement}` }];
 }
 
-const backup = "restore the schema hawser_data from a backup";
+const backup = "restore the schemas of the tables from a backup";
 
 function tableDifferences(
   { name: table, columns, statement }: Declared<Relation>,
@@ -111,8 +113,9 @@ function tableDifferences(
   undeclared: readonly Relation[],
 ): Difference[] {
   if (found?.kind !== "table") {
+    const [schema, name] = table.split(".");
     const renamed = undeclared.find((other) => JSON.stringify(other.columns) === JSON.stringify(columns));
-    const rename = `ALTER TABLE ${renamed?.name ?? `${tableSchema}.…`} RENAME TO ${table.slice(tableSchema.length + 1)}`;
+    const rename = `ALTER TABLE ${renamed?.name ?? `${schema}.…`} RENAME TO ${name}`;
     const how = found === undefined ? "is missing" : "is a view";
     return [{ object: table, what: `the table ${table}`, how, isLost: true, remedy: renamedOr(rename) }];
   }
@@ -154,7 +157,8 @@ function partDifference({ kind, table, name, statement }: Declared<Part>, found:
         {
           ...of,
           how,
-          remedy: found === undefined ? concurrently(statement) : `REINDEX INDEX CONCURRENTLY ${tableSchema}.${name}`,
+          remedy:
+            found === undefined ? concurrently(statement) : `REINDEX INDEX CONCURRENTLY ${table.split(".")[0]}.${name}`,
         },
       ];
     case "constraint": {

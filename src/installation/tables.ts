@@ -1,4 +1,4 @@
-/** State of the tables of the schema `hawser_data`, which others can change without touching a column. */
+/** State of Hawser's tables, which others can change without touching a column. */
 import type pg from "pg";
 import {
   describeDifferences,
@@ -23,7 +23,7 @@ export async function inspectTables(client: pg.Client): Promise<readonly StateDi
  */
 export const tables: InstalledObject = {
   name: "tables",
-  what: "state of the tables of the schema hawser_data",
+  what: "state of the tables",
   ofNats: false,
   // A dry run does not know what the new tables will be like.
   create: ({ tables: differences, roles: { owner } }) =>

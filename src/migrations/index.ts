@@ -26,15 +26,17 @@ export { explainRefusal, explainServeRefusal, noSchema } from "./missing-privile
 export { Preparation } from "./preparation.js";
 export {
   type CatalogReader,
+  dropSchemasSql,
   inspectSchema,
   newSchemaSql,
   ownSchemaNames,
   ownSchemas,
   schemaInspectionSql,
   tableSchema,
+  tableSchemaNames,
   trustedRoles,
 } from "./schema.js";
-export { behindSequences, raiseSequences } from "./sequences.js";
+export { adoptRoles, behindSequences, raiseSequences } from "./sequences.js";
 export {
   describeDifferences,
   type StateDifference,

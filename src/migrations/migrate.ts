@@ -19,8 +19,8 @@ import {
 } from "./migrations.js";
 import { explainRefusal, type HawserRole, noSchema } from "./missing-privileges.js";
 import { Preparation } from "./preparation.js";
-import { type CatalogReader, inspectSchema, newSchemaSql, tableSchema } from "./schema.js";
-import { behindSequences, raiseSequences } from "./sequences.js";
+import { type CatalogReader, dropSchemasSql, inspectSchema, newSchemaSql, tableSchemaNames } from "./schema.js";
+import { adoptRoles, behindSequences, raiseSequences } from "./sequences.js";
 import { refuseHarmfulState, stateDifferences, stateRepairsSql } from "./table-state.js";
 
 /** Options of {@link migrate}. */
@@ -56,12 +56,14 @@ const row = columnsOf<MigrationRow>()("id", "name", "checksum", "oldest_program"
 
 const sql = {
   applied: `SELECT ${row.sql()} FROM ${tables.migration} ORDER BY id`,
+  // For those who may not name the table.
+  appliedFor: `SELECT ${row.sql()} FROM hawser.applied_migrations() ORDER BY id`,
   index: `
-    SELECT i.indisvalid AND i.indisready AS valid
+    SELECT i.indisvalid AND i.indisready AS valid, n.nspname AS schema
       FROM pg_catalog.pg_index AS i
       JOIN pg_catalog.pg_class AS c ON c.oid = i.indexrelid
       JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
-     WHERE n.nspname = '${tableSchema}' AND c.relname = $1`,
+     WHERE n.nspname IN ${tableSchemaNames} AND c.relname = $1`,
 } as const;
 
 /**
@@ -113,6 +115,7 @@ export async function migrate(
     const report = { applied: applied.map(({ id }) => id), leftOut };
     for (const line of report.leftOut) logger.warn({}, `migration: ${line}`);
     for (const line of await raiseSequences(client)) logger.warn({}, `${line}; it was raised`);
+    for (const line of await adoptRoles(client)) logger.warn({}, line);
     if (report.applied.length > 0) logger.info({ applied: report.applied }, "migrated the schema hawser");
     return report;
   } catch (cause) {
@@ -233,10 +236,10 @@ export async function missingSteps(
   program: ProgramSchema = programSchema,
 ): Promise<MissingSteps> {
   const { steps } = program;
-  const { missing: makesSchemas, migrated, hidden } = await inspectSchema(reader);
+  const { missing: makesSchemas, migrated, readable, hidden } = await inspectSchema(reader);
   if (hidden) await refuseHarmfulState(reader, "session");
   if (!migrated) return { steps, isNew: true, makesSchemas, lastStep: 0, functionsStep: 0, isComplete: false };
-  const rows = (await reader.query(sql.applied)).rows as readonly (typeof row.row)[];
+  const rows = (await reader.query(readable ? sql.applied : sql.appliedFor)).rows as readonly (typeof row.row)[];
   const known = new Map(steps.map((step) => [step.id, step]));
   for (const applied of rows) {
     const step = known.get(applied.id);
@@ -262,8 +265,7 @@ export async function missingSteps(
   return { ...of, isComplete: missing.length === 0 && last?.functions === functionsChecksum(program) };
 }
 
-const dropRemedy =
-  "If nothing in it is needed, drop the schemas (DROP SCHEMA hawser, hawser_data CASCADE) and run `hawser init`; for `hawser dev`, name a new directory";
+const dropRemedy = `If nothing in it is needed, drop the schemas (${dropSchemasSql}) and run \`hawser init\`; for \`hawser dev\`, name a new directory`;
 
 /** Part of the changes that a database needs. */
 export interface PlannedPart extends MigrationPart {
@@ -343,9 +345,9 @@ export function inUse(error: pg.DatabaseError): HawserError {
  */
 async function runOutside(client: pg.Client, { sql: statement, index }: MigrationPart): Promise<void> {
   if (index !== undefined) {
-    const { rows } = await client.query<{ valid: boolean }>(sql.index, [index]);
+    const { rows } = await client.query<{ valid: boolean; schema: string }>(sql.index, [index]);
     if (rows[0]?.valid === true) return;
-    if (rows[0]?.valid === false) await client.query(`DROP INDEX CONCURRENTLY ${tableSchema}.${index}`);
+    if (rows[0]?.valid === false) await client.query(`DROP INDEX CONCURRENTLY ${rows[0].schema}.${index}`);
   }
   await client.query(statement);
 }

@@ -60,7 +60,7 @@ const outsideTransaction =
 
 /** Matches only at the start of a line, to skip function bodies. */
 const lockingStatement =
-  /^(?:(?:ALTER|DROP|LOCK|TRUNCATE) TABLE (?:IF EXISTS |ONLY )*|(?:CREATE (?:UNIQUE )?INDEX|(?:CREATE|DROP) TRIGGER)[^;]*? ON )(hawser_data\.\w+(?:,\s*hawser_data\.\w+)*)/gm;
+  /^(?:(?:ALTER|DROP|LOCK|TRUNCATE) TABLE (?:IF EXISTS |ONLY )*|(?:CREATE (?:UNIQUE )?INDEX|(?:CREATE|DROP) TRIGGER)[^;]*? ON )(hawser\w*_data\.\w+(?:,\s*hawser\w*_data\.\w+)*)/gm;
 
 /**
  * Parts of a step, in order. All parts but the last may run again after a failure.
@@ -84,7 +84,7 @@ export function partsOf({ sql }: Migration, isNew = false): MigrationPart[] {
 /** Tables that a script locks against readers or writers, without their schema. */
 export function lockedTables(sql: string): string[] {
   const names = [...sql.matchAll(lockingStatement)].flatMap(([, list]) => list!.split(/,\s*/));
-  return [...new Set(names.map((name) => name.slice("hawser_data.".length)))];
+  return [...new Set(names.map((name) => name.slice(name.indexOf(".") + 1)))];
 }
 
 /** Whole schema of the spec, without grants. */

@@ -1,6 +1,5 @@
 /** Explains permission errors: the missing role, and the command that grants it. */
 import pg from "pg";
-import { tables } from "../../generated/ts/rows/peer.js";
 import { HawserError } from "../errors/index.js";
 import { lacksPrivilege, type PostgresSession } from "../postgres/index.js";
 import { storeFailure } from "../store/index.js";
@@ -32,7 +31,7 @@ interface Situation {
 }
 
 const appliedSql = `
-  SELECT count(*)::int AS applied, (array_agg(m.functions ORDER BY m.id DESC))[1] AS functions FROM ${tables.migration} AS m`;
+  SELECT count(*)::int AS applied, (array_agg(m.functions ORDER BY m.id DESC))[1] AS functions FROM hawser.applied_migrations() AS m`;
 
 /**
  * Explains an error of a schema inspection or a migration. For a missing privilege, the message names the role that

@@ -13,7 +13,7 @@ import { HawserError } from "../errors/index.js";
 import { type ClientSource, openSession, sqlstateOf } from "../postgres/index.js";
 import { Backoff, Deadline, delay } from "../runtime/index.js";
 import { turnLimitMs, turnNoticeMs } from "./installation-lock.js";
-import { tableSchema } from "./schema.js";
+import { tableSchemaNames } from "./schema.js";
 
 /** Maximum time beyond the limit until the blocking session is known. */
 const yieldLateMs = 60_000;
@@ -65,8 +65,8 @@ const lockOrder: readonly string[] = ["outbox_turns", "peers", ...peerFence];
 const retryable = new Set(["55P03", "40P01"]);
 
 const tablesSql = `
-  SELECT c.relname AS name FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
-   WHERE n.nspname = '${tableSchema}' AND c.relkind IN ('r', 'p') AND c.relname = ANY ($1)`;
+  SELECT n.nspname AS schema, c.relname AS name FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+   WHERE n.nspname IN ${tableSchemaNames} AND c.relkind IN ('r', 'p') AND c.relname = ANY ($1)`;
 
 /** Statements around a part of the work: to begin, commit and roll back. */
 type Frame = readonly [begin: string, commit: string, rollback: string];
@@ -162,17 +162,16 @@ export class Preparation {
 
   async #lock(tables: readonly string[], mode: string, deadline: Deadline): Promise<void> {
     for (const table of tables) {
-      await this.client.query(
-        `SET LOCAL lock_timeout = ${deadline.remainingMs}; LOCK TABLE ${tableSchema}.${table} IN ${mode} MODE`,
-      );
+      await this.client.query(`SET LOCAL lock_timeout = ${deadline.remainingMs}; LOCK TABLE ${table} IN ${mode} MODE`);
     }
   }
 
+  /** Names with their schemas of those of the tables that exist, in the order in which they are locked. */
   async #inLockOrder(tables: readonly string[]): Promise<string[]> {
-    const { rows } = await this.client.query<{ name: string }>(tablesSql, [[...tables, ...peerFence]]);
-    const present = new Set(rows.map(({ name }) => name));
+    const { rows } = await this.client.query<{ schema: string; name: string }>(tablesSql, [[...tables, ...peerFence]]);
+    const present = new Map(rows.map(({ schema, name }) => [name, `${schema}.${name}`]));
     if (!tables.some((name) => present.has(name))) return [];
-    return [...new Set([...lockOrder, ...tables])].filter((name) => present.has(name));
+    return [...new Set([...lockOrder, ...tables])].flatMap((name) => present.get(name) ?? []);
   }
 
   async #retry(action: string, work: (deadline: Deadline) => Promise<void>): Promise<void> {

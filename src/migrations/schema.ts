@@ -1,17 +1,28 @@
 /**
- * Ownership check and creation of the schemas `hawser` and `hawser_data`. A role that created one beforehand could have
- * put code into it, which would then run with the rights of the installing role.
+ * Ownership check and creation of the schemas of Hawser. A role that created one beforehand could have put code into it,
+ * which would then run with the rights of the installing role.
  */
 import { HawserError } from "../errors/index.js";
 
-/** Schema of the tables. Functions and views are in the schema `hawser`. */
+/** Schema of the tables that no role may name, among them that of the migrations. Functions and views are in the schema `hawser`. */
 export const tableSchema = "hawser_data";
 
+/** Schemas of the tables: the other ones are each for one role, which may name the tables there. */
+const tableSchemas = [tableSchema, "hawser_peer_data", "hawser_bridge_data"] as const;
+
 /** Schemas that the migrations create, the functions' first. */
-export const ownSchemas = ["hawser", tableSchema] as const;
+export const ownSchemas = ["hawser", ...tableSchemas] as const;
+
+const sqlList = (names: readonly string[]): string => `(${names.map((name) => `'${name}'`).join(", ")})`;
 
 /** SQL list of {@link ownSchemas}, for `IN`. */
-export const ownSchemaNames = `('hawser', '${tableSchema}')`;
+export const ownSchemaNames = sqlList(ownSchemas);
+
+/** SQL list of the schemas of the tables, for `IN`. */
+export const tableSchemaNames = sqlList(tableSchemas);
+
+/** Statement that drops the schemas. */
+export const dropSchemasSql = `DROP SCHEMA ${ownSchemas.join(", ")} CASCADE`;
 
 /**
  * List of oids for `IN`: superusers, the current role, and members of hawser_owner. Their code can do nothing that
@@ -42,6 +53,7 @@ export const schemaInspectionSql = `
       FROM pg_catalog.pg_namespace AS n WHERE n.nspname IN ${ownSchemaNames}
   )
   SELECT ARRAY(SELECT s.name::text FROM schemas AS s ORDER BY 1) AS schemas, m.oid IS NOT NULL AS migrated, current_user AS role,
+         coalesce(pg_catalog.has_schema_privilege(m.relnamespace, 'USAGE') AND pg_catalog.has_table_privilege(m.oid, 'SELECT'), false) AS readable,
          coalesce(m.relrowsecurity AND pg_catalog.row_security_active(m.oid), false) AS hidden,
          (
            SELECT pg_catalog.array_agg(a.attname::text) FROM pg_catalog.pg_attribute AS a
@@ -50,11 +62,11 @@ export const schemaInspectionSql = `
          (
            SELECT pg_catalog.format('%s.%I', s.name, c.relname)
              FROM pg_catalog.pg_class AS c JOIN schemas AS s ON s.oid = c.relnamespace WHERE c.relkind NOT IN ('i', 'I')
-            ORDER BY s.name <> '${tableSchema}', c.relkind NOT IN ('r', 'p'), c.relname LIMIT 1
+            ORDER BY s.name = 'hawser', s.name, c.relkind NOT IN ('r', 'p'), c.relname LIMIT 1
          ) AS relation,
          EXISTS (
            SELECT FROM pg_catalog.pg_class AS c JOIN schemas AS s ON s.oid = c.relnamespace
-            WHERE s.name <> '${tableSchema}' AND c.relkind IN ('r', 'p')
+            WHERE s.name = 'hawser' AND c.relkind IN ('r', 'p')
          ) AS "isOld",
          (
            SELECT pg_catalog.min(pg_catalog.format('%s.%I', s.name, p.proname))
@@ -127,6 +139,8 @@ interface SchemaInspection {
   readonly isOld: boolean;
   /** Any function in the schemas, with its schema; null if there is none. */
   readonly function: string | null;
+  /** True if the role may read the migrations table itself, as its owner does. */
+  readonly readable: boolean;
   /** True if row security hides rows of the migrations table from the current role. */
   readonly hidden: boolean;
   readonly role: string;
@@ -145,7 +159,7 @@ export interface CatalogReader {
 }
 
 /** Existence of the schemas and of the migrations table. Without that table, the schemas are empty. */
-export interface SchemaPresence extends Pick<SchemaInspection, "migrated" | "hidden"> {
+export interface SchemaPresence extends Pick<SchemaInspection, "migrated" | "readable" | "hidden"> {
   /** Those of {@link ownSchemas} that do not exist. */
   readonly missing: readonly string[];
 }
@@ -159,7 +173,7 @@ export interface SchemaPresence extends Pick<SchemaInspection, "migrated" | "hid
 export async function inspectSchema(reader: CatalogReader): Promise<SchemaPresence> {
   const { rows } = await reader.query(schemaInspectionSql);
   const inspection = rows[0] as SchemaInspection;
-  const { schemas, migrated, hidden, columns, what, owner, role, odd, remedy } = inspection;
+  const { schemas, migrated, readable, hidden, columns, what, owner, role, odd, remedy } = inspection;
   if (what === null) {
     const missing = ownSchemas.filter((name) => !schemas.includes(name));
     if (!migrated) refuseContents(inspection);
@@ -172,14 +186,19 @@ export async function inspectSchema(reader: CatalogReader): Promise<SchemaPresen
     } else if (missing.length > 0) {
       throw new HawserError(
         "schema_missing",
-        "the schema hawser, which has the functions, was dropped, and hawser_data, which has the tables, was not. Nothing was done",
+        missing.join() === "hawser"
+          ? "the schema hawser, which has the functions, was dropped, and hawser_data, which has tables, was not. Nothing was done"
+          : `the database has the schemas ${schemas.join(", ")}, and not ${missing.join(", ")}. Nothing was done`,
         {
           remedy:
-            "As the owner of hawser_data: CREATE SCHEMA hawser; then run `hawser init`. If nothing in it is needed: DROP SCHEMA hawser_data CASCADE",
+            (missing.join() === "hawser"
+              ? "As the owner of hawser_data: CREATE SCHEMA hawser; then run `hawser init`. If nothing in the schemas is needed: "
+              : "Restore what is missing from a backup. If nothing in the schemas is needed: ") +
+            `DROP SCHEMA ${schemas.join(", ")} CASCADE`,
         },
       );
     }
-    return { missing, migrated, hidden };
+    return { missing, migrated, readable, hidden };
   }
   const reason = odd
     ? `${what} of "${owner}" is not the plain table that Hawser creates, and reading or writing it could run code of "${owner}" ` +

@@ -20,6 +20,15 @@ export async function raiseSequences(reader: CatalogReader): Promise<string[]> {
   return described(reader, "NOT pg_catalog.pg_is_in_recovery()");
 }
 
+/** Writes the oids of roles in the tables anew, if the database was restored from a dump, where they are others. @returns what it did */
+export async function adoptRoles(reader: CatalogReader): Promise<string[]> {
+  const { rows } = await reader.query("SELECT adopted FROM hawser.adopt_roles()");
+  const adopted = Number((rows as readonly { adopted: unknown }[])[0]!.adopted);
+  return adopted === 0
+    ? []
+    : [`${adopted} rows have come by a dump or from another cluster: they belong to the present roles of their names`];
+}
+
 async function described(reader: CatalogReader, raises: string): Promise<string[]> {
   const text = `SELECT sequence_name, last_value, highest FROM hawser.behind_sequences(${raises})`;
   const rows = (await reader.query(text)).rows as readonly BehindRow[];

@@ -9,11 +9,11 @@ import { HawserError } from "../errors/index.js";
 import { generatedSchemaSql } from "./migrations.js";
 import { type CatalogReader, ownSchemaNames, tableSchema } from "./schema.js";
 
-/** Difference of an object of the schemas `hawser` and `hawser_data` from the state in which Hawser creates it. */
+/** Difference of an object of Hawser's schemas from the state in which Hawser creates it. */
 export interface StateDifference {
   /** Schema-qualified name of the table, view, sequence or function. */
   readonly object: string;
-  /** For example, `the table hawser_data.peers`. */
+  /** For example, `the table hawser_peer_data.peers`. */
   readonly what: string;
   /** For example, `has row security`. */
   readonly how: string;
@@ -38,11 +38,11 @@ interface DeclaredTables {
 function declaredTables(): DeclaredTables {
   // Statements in function bodies are not part of the script.
   const text = generatedSchemaSql.replaceAll(/\bAS \$(\w+)\$.*?\$\1\$/gs, "");
-  const relations = text.matchAll(/^CREATE (?:TABLE|OR REPLACE VIEW) (hawser(?:_data)?\.\w+) /gm);
+  const relations = text.matchAll(/^CREATE (?:TABLE|OR REPLACE VIEW) (hawser(?:\w*_data)?\.\w+) /gm);
   const triggers = text.matchAll(
-    /^CREATE TRIGGER (\w+) [^;]*?ON hawser_data\.(\w+)[^;]*?EXECUTE FUNCTION hawser\.(\w+)/gm,
+    /^CREATE TRIGGER (\w+) [^;]*?ON hawser\w*_data\.(\w+)[^;]*?EXECUTE FUNCTION hawser\.(\w+)/gm,
   );
-  const partitions = text.matchAll(/^CREATE TABLE hawser_data\.(\w+) PARTITION OF hawser_data\.(\w+) (.+);$/gm);
+  const partitions = text.matchAll(/^CREATE TABLE hawser\w*_data\.(\w+) PARTITION OF hawser\w*_data\.(\w+) (.+);$/gm);
   return {
     relations: [...relations].map(([, name]) => name!),
     triggers: [...triggers].map(([, name, table, fn]) => [name!, table!, fn!]),
@@ -183,7 +183,7 @@ export function sameDifferences(differences: readonly StateDifference[]): StateD
 /** Number of objects that a sentence names. */
 const mostNamed = 3;
 
-/** For example, `the table hawser_data.peers has row security`. */
+/** For example, `the table hawser_peer_data.peers has row security`. */
 export function describeDifferences(same: readonly StateDifference[]): string {
   const named = same.slice(0, mostNamed).map(({ what }) => what);
   const more = same.length - named.length;

@@ -58,7 +58,8 @@ export function openDatabase(
     readonly limits?: SessionLimits;
   },
 ): Database {
-  return new Database(DatabaseAddress.of(databaseUrl), { ...options, clock: systemClock, pooled: false });
+  // It may lead through a transaction pooler: its sessions have the prepared statements of other commands, and would keep settings.
+  return new Database(DatabaseAddress.of(databaseUrl), { ...options, clock: systemClock, pooled: true });
 }
 
 async function outOfDate(database: Database, isAbsent: boolean): Promise<HawserError> {

@@ -1,5 +1,5 @@
 /** Dead letters grouped by cause: what they have in common, apart from the numbers in their error messages. */
-import { tables } from "../../generated/ts/rows/peer.js";
+import { views } from "../../generated/ts/rows/peer.js";
 import { lacksPrivilege } from "../postgres/index.js";
 import type { Database } from "../store/index.js";
 
@@ -40,7 +40,7 @@ export interface DeadLetterCause {
 
 /** Result of {@link deadLetterCauses}. */
 export interface DeadLetterCauses {
-  /** Most frequent cause first. */
+  /** The cause that occurred first most recently comes first: what is new says what has changed. */
   readonly causes: readonly DeadLetterCause[];
   /** Number of examined dead letters. */
   readonly examined: number;
@@ -53,7 +53,7 @@ export const deadLetterCausesSql = `
   WITH newest AS MATERIALIZED (
     SELECT d.id, d.origin, CASE WHEN d.origin = 'subscription' THEN d.source END AS function, d.topic, d.error_code,
            ${causeSql} AS cause, d.created_at, d.retry_requested
-      FROM ${tables.deadLetter} AS d
+      FROM ${views.deadLetter} AS d
      WHERE $1::bigint IS NULL OR d.id < $1
      ORDER BY d.id DESC LIMIT $2
   )
@@ -63,14 +63,14 @@ export const deadLetterCausesSql = `
          (SELECT min(a.id)::text FROM newest AS a) AS "lowestId"
     FROM newest AS n
    GROUP BY n.origin, n.function, n.topic, n.error_code, n.cause
-   ORDER BY count(*) DESC, max(n.id) DESC
+   ORDER BY min(n.id) DESC
    LIMIT $3`;
 
 /** Statement of {@link deadLetterCauses} for a login that may not read dead letters. */
 const countsSql = `
   SELECT d.origin, d.function, d.topic, d.error_code AS "errorCode", '' AS cause, d.messages::integer AS count,
          d.retry_requested::integer AS "retryRequested", d.oldest_at AS "oldestAt", d.newest_at AS "newestAt"
-    FROM hawser.dead_letter_counts($1) AS d LIMIT $2`;
+    FROM hawser.dead_letter_counts($1) AS d ORDER BY d.oldest_at DESC, d.messages DESC LIMIT $2`;
 
 /**
  * Groups the newest dead letters by cause. It reads at most `examine` rows by the primary key, so that its time does not

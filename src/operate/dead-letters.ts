@@ -5,10 +5,11 @@
  * and owner and its own row in `channels`; no sender dials it. See docs/decisions/retries.md.
  */
 
-import { storeFunctions, tables } from "../../generated/ts/rows/peer.js";
+import { storeFunctions, tables, views } from "../../generated/ts/rows/peer.js";
 import { columnChecks } from "../../generated/ts/rules/peer/catalog.js";
 import { protocolConstants, storeConstants } from "../../generated/ts/settings/peer.js";
 import { HawserError, refuse } from "../errors/index.js";
+import { queryCanceled, sqlstateOf } from "../postgres/index.js";
 import { announce, type Database, type HeaderPair, insertBytes } from "../store/index.js";
 import { causeSql, type DeadLetterOrigin, messageStart } from "./dead-letter-causes.js";
 
@@ -27,15 +28,13 @@ export interface DeadLetterFilter {
   readonly errorCode?: string | undefined;
   /** Error message as {@link causeSql} shortens it. */
   readonly cause?: string | undefined;
-  /** Only dead letters with a greater id. */
-  readonly afterId?: number | undefined;
   /** Only dead letters with this id or a lower one. */
   readonly throughId?: number | undefined;
   /** Only dead letters created before this time. */
   readonly before?: Date | undefined;
   /** Only dead letters created at or after this time. */
   readonly after?: Date | undefined;
-  /** Maximum number, oldest first. Default: no limit. */
+  /** Maximum number: the newest of a list, the oldest of a retry or discard. Default: no limit. */
   readonly limit?: number | undefined;
 }
 
@@ -65,7 +64,6 @@ function conditionsOf(
   // Cheaper than the expression, so Postgres checks it first.
   add((parameter) => `starts_with(d.error_message, ${parameter})`, filter.cause && messageStart(filter.cause));
   add((parameter) => `${causeSql} = ${parameter}`, filter.cause);
-  add((parameter) => `d.id > ${parameter}::bigint`, filter.afterId?.toString());
   add((parameter) => `d.id <= ${parameter}::bigint`, filter.throughId?.toString());
   add((parameter) => `d.created_at < ${parameter}::timestamptz`, filter.before?.toISOString());
   add((parameter) => `d.created_at >= ${parameter}::timestamptz`, filter.after?.toISOString());
@@ -79,8 +77,8 @@ export function deadLetterIdOf(text: string): number {
   throw new HawserError("invalid_argument", `"${text}" is not the id of a dead letter: ids are integers from 1`);
 }
 
-function check({ ids, origin, afterId, throughId, before, after, limit }: DeadLetterFilter): void {
-  for (const id of [...(ids ?? []), ...[afterId, throughId].flatMap((id) => id ?? [])]) {
+function check({ ids, origin, throughId, before, after, limit }: DeadLetterFilter): void {
+  for (const id of [...(ids ?? []), ...(throughId === undefined ? [] : [throughId])]) {
     if (!Number.isSafeInteger(id) || id < 1 || columnChecks.dead_letters.id(BigInt(id)) !== undefined) {
       throw new HawserError("invalid_argument", `the dead letter ${id}: an id is a positive integer`);
     }
@@ -114,6 +112,10 @@ export interface DeadLetterEntry {
    * and if any listener of the topic or member of the group would receive it.
    */
   readonly listener: string | null;
+  /** Peer or worker that had it when it was given up; null if none had it, and for other origins than `peer` and `queue`. */
+  readonly worker: string | null;
+  /** Id of the message in the queue, as `hawser.enqueue` returned it, which it keeps if it is retried; null for other origins. */
+  readonly jobId: string | null;
   /** Topic or subject. */
   readonly topic: string;
   readonly payloadBytes: number;
@@ -121,6 +123,8 @@ export interface DeadLetterEntry {
   readonly errorMessage: string;
   /** Number of handler starts since it was last retried. */
   readonly attempts: number;
+  /** Number of times that a stop cut its handler off, which are no attempts; 0 for other origins than `queue`. */
+  readonly givenBack: number;
   /** Time at which it became a dead letter. */
   readonly createdAt: Date;
   /** True if it was retried before and failed again. Only for origin `peer`. */
@@ -185,7 +189,7 @@ interface DeadLetterRefusal {
   readonly message: string;
 }
 
-const from = `FROM ${tables.deadLetter} AS d
+const from = `FROM ${views.deadLetter} AS d
   LEFT JOIN ${tables.channel} AS m ON m.channel_id = d.channel_id AND d.origin = 'peer'
   LEFT JOIN ${tables.channel} AS b ON b.channel_id = m.retry_of`;
 /** SQL expression of the source: for a retry channel, the channel on which the message was first sent. */
@@ -196,15 +200,15 @@ const enqueuedBy = `CASE WHEN d.origin = 'queue' THEN (
       FROM jsonb_array_elements(d.headers) AS h (pair) WHERE h.pair ->> 0 = '${protocolConstants.messageOriginHeader}' LIMIT 1
   ) END`;
 const entry = `d.id::float8 AS id, d.origin, d.role, ${source} AS source, ${enqueuedBy} AS "enqueuedBy",
-  CASE d.origin WHEN 'queue' THEN substring(d.source FROM '^@(.*)') ELSE coalesce(m.owner, m.listener_name) END AS listener, d.topic, octet_length(d.payload) AS "payloadBytes", d.error_code AS "errorCode",
-  d.error_message AS "errorMessage", d.attempts, d.created_at AS "createdAt", m.retry_of IS NOT NULL AS retried,
+  CASE d.origin WHEN 'queue' THEN substring(d.source FROM '^@(.*)') ELSE coalesce(m.owner, m.listener_name) END AS listener, d.worker, d.job_id::text AS "jobId", d.topic, octet_length(d.payload) AS "payloadBytes", d.error_code AS "errorCode",
+  d.error_message AS "errorMessage", d.attempts, d.given_back AS "givenBack", d.created_at AS "createdAt", m.retry_of IS NOT NULL AS retried,
   d.retry_requested AS "retryRequested"`;
 
 const sql = {
   get: `SELECT ${entry}, d.payload, coalesce(d.headers, '[]') AS headers, d.stack, coalesce(d.failures, '[]') AS failures ${from} WHERE d.id = $1`,
-  newest: `SELECT max(id) AS id FROM ${tables.deadLetter}`,
+  newest: `SELECT max(id) AS id FROM ${views.deadLetter}`,
   part: `SELECT max(p.id) AS id
-           FROM (SELECT d.id FROM ${tables.deadLetter} AS d WHERE d.id > $1 AND d.id <= $2 ORDER BY d.id LIMIT $3) AS p`,
+           FROM (SELECT d.id FROM ${views.deadLetter} AS d WHERE d.id > $1 AND d.id <= $2 ORDER BY d.id LIMIT $3) AS p`,
 } as const;
 
 function notOwned(id: number): DeadLetterRefusal {
@@ -248,15 +252,15 @@ export function deadLetters(database: Database) {
    * `examinedDeadLetters`, because there is no index for most criteria: a batch is empty if none of them match.
    */
   async function* batches(selection: DeadLetterSelection): AsyncGenerator<number[]> {
-    const { limit = Infinity, ids, afterId = 0 } = selection;
+    const { limit = Infinity, ids } = selection;
     check(selection);
-    // The part that a statement examines has both limits of ids.
-    const { where, values } = conditionsOf({ ...selection, afterId: undefined, throughId: undefined }, source);
+    // The part that a statement examines has this limit of ids.
+    const { where, values } = conditionsOf({ ...selection, throughId: undefined }, source);
     const search = <Row extends object>(text: string, values: readonly unknown[]) =>
       database.query<Row>("search the dead letters", { text, values });
     const [newest] = await search<{ id: bigint | null }>(sql.newest, []);
     const last = Math.min(Number(newest?.id ?? 0n), selection.throughId ?? Infinity);
-    let after = afterId;
+    let after = 0;
     // Ids are found by the primary key.
     let examined = ids === undefined ? after : last;
     let left = limit;
@@ -341,18 +345,23 @@ export function deadLetters(database: Database) {
   }
 
   return {
-    /** Lists the dead letters that match the filter, oldest first. */
+    /** Lists the dead letters that match the filter, newest first. */
     async list(filter: DeadLetterFilter = {}): Promise<DeadLetterEntry[]> {
       const { where, values } = conditionsOf(filter, source);
       const limit = filter.limit === undefined ? "" : `LIMIT ${filter.limit}`;
-      const text = `SELECT ${entry} ${from} WHERE ${where} ORDER BY d.id ${limit}`;
+      const text = `SELECT ${entry} ${from} WHERE ${where} ORDER BY d.id DESC ${limit}`;
       return database.query<DeadLetterEntry>("list the dead letters", { text, values });
     },
-    /** Counts the dead letters that match the filter, up to `atMost`. */
-    async count(filter: DeadLetterFilter, atMost: number): Promise<number> {
+    /** Counts the dead letters that match the filter, up to `atMost`; undefined if the statement is cancelled because it takes too long. */
+    async count(filter: DeadLetterFilter, atMost: number): Promise<number | undefined> {
       const { where, values } = conditionsOf(filter, source);
       const text = `SELECT count(*)::integer AS count FROM (SELECT ${from} WHERE ${where} LIMIT ${atMost}) AS matching`;
-      return (await database.query<{ count: number }>("count the dead letters", { text, values }))[0]!.count;
+      try {
+        return (await database.query<{ count: number }>("count the dead letters", { text, values }))[0]!.count;
+      } catch (error) {
+        if (sqlstateOf(error) === queryCanceled) return undefined;
+        throw error;
+      }
     },
     /** Returns the greatest id; undefined if there is no dead letter. */
     async newestId(): Promise<number | undefined> {

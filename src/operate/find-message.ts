@@ -1,16 +1,17 @@
 /** Search for a message by its id: the steps of its way that the database knows. */
 import { tables as natsTables } from "../../generated/ts/rows/nats.js";
 import { type OutboxFindResult, outboxFunctions, views } from "../../generated/ts/rows/outbox.js";
-import { tables } from "../../generated/ts/rows/peer.js";
+import { views as peerViews, tables } from "../../generated/ts/rows/peer.js";
 import { type QueueFindResult, queueFunctions } from "../../generated/ts/rows/queue.js";
 import { columnChecks } from "../../generated/ts/rules/outbox/outbox.js";
-import { outboxConstants, traceConstants } from "../../generated/ts/settings/outbox.js";
+import { traceConstants } from "../../generated/ts/settings/outbox.js";
 import { protocolConstants } from "../../generated/ts/settings/peer.js";
 import { cursorJoin, type Database } from "../store/index.js";
+import type { HeldBy } from "./outbox-overview.js";
 
 /** Ids by which each step but the first one is searched. */
 export interface MessageIds {
-  /** Number of the message in the outbox; undefined if the id that was asked for is no number. */
+  /** Number of the message in the outbox or the queue; undefined if the id that was asked for is no number. */
   readonly number: bigint | undefined;
   /** Id that was asked for, and the message ids of what has that number. */
   readonly ids: readonly string[];
@@ -46,9 +47,11 @@ export type FoundMessage =
       readonly dueAt: Date;
       /** As in {@link ScheduledMessage}. */
       readonly heldFor: number;
+      readonly waitsFor: readonly HeldBy[] | null;
     }
   | OutboxMessage
   | QueuedMessageFound
+  | EndedMessage
   /** Stored for its listener, or handled already and not yet deleted. */
   | (InChannel & { readonly place: "stored"; readonly handled: boolean })
   /** Waits to be tried again, or behind such a message of its key. */
@@ -68,9 +71,38 @@ export type FoundMessage =
       /** Channel on which it was sent first, if it was retried and has failed again; null if not. */
       readonly firstChannel: string | null;
       readonly retryRequested: boolean;
+      /** Role that enqueued it, that subscribed, or of the listener. */
+      readonly role: string;
+      /** As in {@link DeadLetterEntry}. */
+      readonly worker: string | null;
       readonly messageId: string | null;
       readonly traceparent: string | null;
     };
+
+/** Message that has ended, and of which is kept what became of it. */
+export interface EndedMessage {
+  readonly place: "ended";
+  /** Number that its enqueue returned. */
+  readonly id: string;
+  readonly state: "done" | "dead" | "cancelled";
+  readonly topic: string;
+  /** Role that enqueued it. */
+  readonly role: string;
+  /** Listener that had it last; null: none. */
+  readonly listener: string | null;
+  readonly attempts: number;
+  readonly enqueuedAt: Date | null;
+  readonly at: Date;
+  /** Duration of the attempt that was done, in ms; null: none was. */
+  readonly durationMs: number | null;
+  /** What the handler returned, as JSON; null: nothing. */
+  readonly result: string | null;
+  /** What its handler said last of its progress, as JSON; null: nothing. */
+  readonly progress: string | null;
+  readonly errorCode: string | null;
+  readonly errorMessage: string | null;
+  readonly expiresAt: Date;
+}
 
 /** Steps of the search, in the order of a message's way. Each needs other privileges, and takes another time. */
 export const findSteps = [
@@ -78,6 +110,7 @@ export const findSteps = [
   "scheduled",
   "outbox",
   "queue",
+  "ended",
   "channel",
   "stored",
   "parked",
@@ -124,14 +157,14 @@ const handled = (row: string, number: string): string =>
      SELECT FROM ${tables.mark} AS n
       WHERE n.channel_id = m.channel_id AND n.epoch = ${row}.epoch AND n.number = ${number}))`;
 
-const scheduled = `SELECT 'scheduled' AS place, l.id::text AS id, l.destination, l.enqueued_at AS at, l.deliver_at AS "dueAt", l.held_for AS "heldFor"
+const scheduled = `SELECT 'scheduled' AS place, l.id::text AS id, l.destination, l.enqueued_at AS at, l.deliver_at AS "dueAt", l.held_for AS "heldFor", l.waits_for AS "waitsFor"
   FROM ${views.outboxScheduled} AS l`;
 
-const dead = `SELECT 'dead' AS place, d.id::text AS id, d.origin, d.topic, d.error_code AS "errorCode", d.attempts, d.created_at AS at,
+const dead = `SELECT 'dead' AS place, d.id::text AS id, d.origin, d.topic, d.error_code AS "errorCode", d.attempts, d.created_at AS at, d.role, d.worker,
     b.channel_name AS "firstChannel", d.retry_requested AS "retryRequested",
     coalesce(d.message_id, ${headerSql("d.headers", protocolConstants.messageIdHeader)}) AS "messageId",
     ${headerSql("d.headers", traceConstants.parentHeader)} AS traceparent
-  FROM ${tables.deadLetter} AS d
+  FROM ${peerViews.deadLetter} AS d
   LEFT JOIN ${tables.channel} AS m ON m.channel_id = d.channel_id AND d.origin = 'peer'
   LEFT JOIN ${tables.channel} AS b ON b.channel_id = m.retry_of`;
 
@@ -191,20 +224,15 @@ const sql = {
            ORDER BY s.id LIMIT ${foundPlaces}`,
   dead: `${dead} WHERE d.message_id = ANY ($1) ORDER BY d.id LIMIT ${foundPlaces}`,
   deadOfPeer: `${dead} WHERE d.origin = 'peer' AND d.source = $1 AND d.epoch = $2 AND d.number = $3 ORDER BY d.id LIMIT ${foundPlaces}`,
-  deadOfQueue: `${dead} WHERE d.origin = 'queue' AND d.number = $1 ORDER BY d.id LIMIT ${foundPlaces}`,
+  deadOfQueue: `${dead} WHERE d.origin = 'queue' AND d.job_id = $1 ORDER BY d.id LIMIT ${foundPlaces}`,
   deadByHeader: `${dead} WHERE d.headers @> ANY ($1::jsonb[]) AND ${hasPair("d.headers", "$3")}
              AND (d.message_id = ANY ($2)) IS NOT TRUE ORDER BY d.id LIMIT ${foundPlaces}`,
 } as const;
 
-/**
- * Number of an enqueued message, as `hawser.enqueue` returns it, or the last part of the id that its handler sees; undefined
- * for another id.
- */
+/** Number of an enqueued message, as `hawser.enqueue` returns it; undefined for another id. */
 function numberOf(id: string): bigint | undefined {
-  const [, channelName, , within] = placePattern.exec(id) ?? [];
-  const text = channelName === outboxConstants.peerSender ? within! : id;
-  const number = /^-?[1-9]\d{0,18}$/.test(text) ? BigInt(text) : maximum;
-  return number < maximum && number > -maximum ? number : undefined;
+  const number = /^[1-9]\d{0,18}$/.test(id) ? BigInt(id) : maximum;
+  return number < maximum ? number : undefined;
 }
 
 /** Places in which {@link findByNumber} searches. */
@@ -237,6 +265,29 @@ async function inQueue(database: Database, by: EnqueuedId): Promise<QueuedMessag
   const caller = database.caller("search for a message in the queue");
   const found = await queueFunctions(caller).queueFind({ ...by, limit: foundPlaces });
   return found.map((message) => ({ ...message, place: "queued" }));
+}
+
+/** Its dead letter is found by another step, too. */
+async function ended(database: Database, number: bigint): Promise<EndedMessage[]> {
+  const caller = database.caller("search for the result of a message");
+  const { state, topic, role, endedAt, expiresAt, ...found } = await queueFunctions(caller).job({ id: number });
+  if (topic === null || role === null || endedAt === null || expiresAt === null) return [];
+  return [
+    {
+      place: "ended",
+      id: String(number),
+      state: state as EndedMessage["state"],
+      ...{ topic, role, at: endedAt, expiresAt },
+      listener: found.listener,
+      attempts: found.attempts ?? 0,
+      enqueuedAt: found.enqueuedAt,
+      durationMs: found.durationMs === null ? null : Number(found.durationMs),
+      result: found.result,
+      progress: found.progress,
+      errorCode: found.errorCode,
+      errorMessage: found.errorMessage,
+    },
+  ];
 }
 
 async function inOutbox(database: Database, by: EnqueuedId): Promise<OutboxMessage[]> {
@@ -277,8 +328,10 @@ export async function findMessage(
       for (const messageId of ids)
         if (columnChecks.outbox_later.message_id(messageId) === undefined)
           found.push(...(await (step === "outbox" ? inOutbox : inQueue)(database, { number: null, messageId })));
-      return found.filter((message) => (("firstId" in message && message.firstId) || message.id) !== number);
+      return found.filter((message) => message.id !== number);
     }
+    case "ended":
+      return number === undefined ? [] : ended(database, number);
     case "channel": {
       if (!isPlace) return [];
       // The cursor passes what is parked.

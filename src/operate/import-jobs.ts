@@ -1,15 +1,31 @@
 /** Import: moves the jobs that wait in the tables of another job queue, in the same database, to the queue of peers. */
 import pg from "pg";
+import { errorTable } from "../../generated/ts/errors/errors.js";
 import { checkHelloSourceTopic } from "../../generated/ts/rules/peer/frames.js";
 import { HawserError } from "../errors/index.js";
-import { DatabaseAddress, openSession } from "../postgres/index.js";
+import { DatabaseAddress, isServerError, openSession } from "../postgres/index.js";
 import { lockTimeoutMs, storeFailure } from "../store/index.js";
 import { withCommandDatabase } from "./command-database.js";
+import { checkOwners } from "./trusted-tables.js";
 
 /** Job queues whose jobs can be moved. */
 export const importSources = ["pg-boss", "graphile-worker"] as const;
 
 export type ImportSource = (typeof importSources)[number];
+
+/** Number of jobs that are moved by one statement. */
+const batchJobs = 500;
+/** Number of jobs of a queue that cannot be moved which are named, with the reason. */
+const namedJobs = 10;
+/** Number of characters of such a reason, and of the id. */
+const shownCharacters = 300;
+
+/** Job that stays, since no message can be made of it. */
+interface RefusedJob {
+  /** Id of the message that it would be; left out for all jobs of the queue. */
+  readonly id?: string;
+  readonly reason: string;
+}
 
 /** Jobs of one queue of the other library: a queue of pg-boss, or a task of graphile-worker. */
 export interface ImportedQueue {
@@ -26,6 +42,12 @@ export interface ImportedQueue {
   readonly failed: number;
   /** Number of jobs that stay because others wait for them, or they for others that run or have failed. */
   readonly held: number;
+  /** Number of schedules, which stay. */
+  readonly schedules: number;
+  /** Number of {@link waiting} jobs that stay because no message can be made of them: known once they were to be moved. */
+  refused: number;
+  /** The first of them. */
+  readonly refusals: RefusedJob[];
 }
 
 /** Options of {@link importJobs}. */
@@ -38,6 +60,8 @@ export interface ImportOptions {
   readonly topics?: ReadonlyMap<string, string> | undefined;
   /** False: only counts the jobs. */
   readonly move: boolean;
+  /** Owner of the tables, if it is another role than the login, and may run its functions with the login's rights. */
+  readonly owner?: string | undefined;
 }
 
 /** Tables of a library. The expressions are of a row `j`. */
@@ -49,6 +73,10 @@ interface Tables {
   readonly column: string;
   /** Joined table with its condition. */
   readonly join?: readonly [table: string, condition: string];
+  /** Other tables that are read. */
+  readonly others: readonly string[];
+  /** Table with a row `s` for each schedule, and the expression of its queue. */
+  readonly schedules: readonly [table: string, queue: string];
   readonly queue: string;
   /** `waits`, `running`, `failed` or `held`; NULL for jobs that are over. */
   readonly state: (schema: string) => string;
@@ -72,6 +100,8 @@ const tablesOf: Readonly<Record<ImportSource, Tables>> = {
     table: "job",
     since: "10",
     column: "policy",
+    others: [],
+    schedules: ["schedule", "s.name"],
     queue: "j.name",
     // Older releases have no flows, and no columns for them.
     state: (schema) => `
@@ -101,6 +131,8 @@ const tablesOf: Readonly<Record<ImportSource, Tables>> = {
     since: "0.16",
     column: "task_id",
     join: ["_private_tasks", "t.id = j.task_id"],
+    others: ["_private_job_queues"],
+    schedules: ["_private_known_crontabs", "s.identifier"],
     queue: "t.identifier",
     state: (schema) => `
       CASE WHEN j.locked_at IS NOT NULL THEN 'running'
@@ -124,12 +156,13 @@ const tablesOf: Readonly<Record<ImportSource, Tables>> = {
 /**
  * Moves the jobs that wait, in one transaction: they are deleted there, and enqueued here by the role of the connection.
  * A job keeps its payload, due time, priority (from -32768 to 32767) and its key: as ordering key, in place of the priority, where
- * jobs with a key run one at a time, and as unique key where one of them waits. Its id becomes the id of the message. The tables are locked meanwhile: programs of
- * the other library that fetch, complete or add jobs wait.
+ * jobs with a key run one at a time, and as unique key where one of them waits. Its id becomes the id of the message. A job
+ * of which no message can be made stays, and so do those of a queue whose name cannot be that of a topic. The tables are
+ * locked meanwhile: programs of the other library that fetch, complete or add jobs wait.
  *
  * @returns counts by queue, by name
- * @throws HawserError, with nothing moved: `invalid_argument` if the tables are not there or too old, or if the name of
- * a queue cannot be that of a topic; `store_failed`, also if a payload is larger than a message can be; as
+ * @throws HawserError, with nothing moved: `invalid_argument` if the tables are not there or too old; `not_permitted` if
+ * they are another role's than the login and {@link ImportOptions.owner}, or have its triggers; `store_failed`; as
  * {@link withCommandDatabase}
  */
 export async function importJobs(
@@ -160,52 +193,137 @@ async function run(client: pg.Client, source: ImportSource, options: ImportOptio
   const tables = tablesOf[source];
   const name = options.schema ?? tables.schema;
   const schema = pg.escapeIdentifier(name);
-  await checkTables(client, source, name);
   const table = `${schema}.${tables.table}`;
-  if (options.move) await client.query(`LOCK TABLE ${table} IN SHARE ROW EXCLUSIVE MODE`);
-  const state = tables.state(schema);
+  await checkTables(client, source, name);
+  const hasSchedules = await isReadable(client, `${schema}.${tables.schedules[0]}`);
+  const others = [
+    ...tables.others,
+    ...(tables.join?.slice(0, 1) ?? []),
+    ...(hasSchedules ? [tables.schedules[0]] : []),
+  ];
+  const relations = [table, ...others.map((each) => `${schema}.${each}`)];
+  // Before the locks: no role is to wait for those on relations of another one. Behind them: nothing changes any more.
+  await checkOwners(client, relations, options.owner);
+  await client.query(`LOCK TABLE ${table} IN ${options.move ? "SHARE ROW EXCLUSIVE" : "ACCESS SHARE"} MODE`);
+  for (const other of relations.slice(1)) await client.query(`LOCK TABLE ${other} IN ACCESS SHARE MODE`);
+  await checkOwners(client, relations, options.owner);
+
   const joined = tables.join === undefined ? [] : [`${schema}.${tables.join[0]} AS t`];
-  const chosen = `${tables.join?.[1] ?? "true"} AND ($1::text[] IS NULL OR ${tables.queue} = ANY ($1))`;
-  const { rows } = await client.query<Omit<ImportedQueue, "topic">>(
+  const from = [`${table} AS j`, ...joined].join(", ");
+  const condition = tables.join?.[1] ?? "true";
+  const chosen = `${condition} AND ($1::text[] IS NULL OR ${tables.queue} = ANY ($1))`;
+  const state = tables.state(schema);
+  const [scheduled, queueOfSchedule] = tables.schedules;
+  const { rows } = await client.query<Omit<ImportedQueue, "topic" | "refused" | "refusals">>(
     `SELECT c.queue, count(*) FILTER (WHERE c.state = 'waits')::integer AS waiting,
             count(*) FILTER (WHERE c.state = 'waits' AND c.due > now())::integer AS later,
             count(*) FILTER (WHERE c.state = 'running')::integer AS running,
             count(*) FILTER (WHERE c.state = 'failed')::integer AS failed,
-            count(*) FILTER (WHERE c.state = 'held')::integer AS held
-       FROM (SELECT ${tables.queue} AS queue, ${tables.due} AS due, ${state} AS state
-               FROM ${[`${table} AS j`, ...joined].join(", ")} WHERE ${chosen}) AS c
+            count(*) FILTER (WHERE c.state = 'held')::integer AS held,
+            count(*) FILTER (WHERE c.state = 'schedule')::integer AS schedules
+       FROM (SELECT ${tables.queue} AS queue, ${tables.due} AS due, ${state} AS state FROM ${from} WHERE ${chosen}
+             ${
+               hasSchedules
+                 ? `UNION ALL SELECT ${queueOfSchedule}, NULL, 'schedule' FROM ${schema}.${scheduled} AS s
+                     WHERE $1::text[] IS NULL OR ${queueOfSchedule} = ANY ($1)`
+                 : ""
+             }) AS c
       WHERE c.state IS NOT NULL GROUP BY c.queue ORDER BY c.queue`,
     [options.queues],
   );
-  const counted = rows.map((row) => ({ ...row, topic: options.topics?.get(row.queue) ?? row.queue }));
-  for (const { queue, topic, waiting } of counted) if (waiting > 0) checkTopic(queue, topic);
-  if (!options.move) return counted;
-  const headers = `'{"content-type": "application/json"}'::jsonb`;
-  const using = joined.length === 0 ? "" : `USING ${joined.join(", ")}`;
-  await client.query(
-    `WITH gone AS (
-       DELETE FROM ${table} AS j ${using} WHERE ${chosen} AND ${state} = 'waits'
-       RETURNING ${tables.queue} AS queue, ${tables.payload}::text AS payload, ${tables.key(schema)} AS key, ${tables.due} AS due,
-                 ${tables.uniqueKey} AS unique_key, greatest(-32768, least(32767, ${tables.priority})) AS priority,
-                 ${tables.messageId} AS message_id, ${tables.order.map((expression, at) => `${expression} AS order${at}`).join(", ")}
-     ), jobs AS (
-       SELECT g.*, coalesce($2::jsonb ->> g.queue, g.queue) AS topic, CASE WHEN g.due > now() THEN g.due END AS deliver_at,
-              -- Of several, all are kept.
-              g.key IS NULL AND g.unique_key IS NOT NULL
-                AND row_number() OVER (PARTITION BY g.queue, g.unique_key ORDER BY order0, order1, order2) = 1 AS is_unique
-         FROM gone AS g
-     )
-     SELECT count(CASE WHEN j.is_unique THEN hawser.enqueue_unique(
-              j.topic, j.payload, j.unique_key, replaces => $3::boolean, headers => ${headers}, message_id => j.message_id,
-              deliver_at => j.deliver_at, priority => j.priority
-            ) ELSE hawser.enqueue(
-              j.topic, j.payload, headers => ${headers}, key => j.key, message_id => j.message_id, deliver_at => j.deliver_at,
-              priority => CASE WHEN j.key IS NULL THEN j.priority END
-            ) END)
-       FROM (SELECT * FROM jobs ORDER BY order0, order1, order2) AS j`,
-    [options.queues, JSON.stringify(Object.fromEntries(options.topics ?? [])), tables.replaces],
+  const counted = rows.map(
+    (row): ImportedQueue => ({ ...row, topic: options.topics?.get(row.queue) ?? row.queue, refused: 0, refusals: [] }),
   );
-  return counted;
+  const byQueue = new Map(counted.map((each) => [each.queue, each]));
+  for (const each of counted) refuseTopic(each);
+  if (!options.move) return counted;
+
+  const movable = counted.filter(({ waiting, refused }) => waiting > refused).map(({ queue }) => queue);
+  const [order0, order1, order2] = tables.order;
+  const orderedBy = `ORDER BY ${order0}, ${order1}, ${order2}`;
+  // Of several jobs with a unique key, all are kept.
+  await client.query(
+    `DECLARE waiting NO SCROLL CURSOR FOR
+     SELECT j.tableoid::integer AS part, j.ctid::text AS place, ${tables.queue} AS queue, ${tables.messageId} AS id,
+            ${tables.key(schema)} IS NULL AND ${tables.uniqueKey} IS NOT NULL
+              AND row_number() OVER (PARTITION BY ${tables.queue}, ${tables.uniqueKey} ${orderedBy}) = 1 AS "isUnique"
+       FROM ${from} WHERE ${chosen} AND ${state} = 'waits' ${orderedBy}`,
+    [movable],
+  );
+  const headers = `'{"content-type": "application/json"}'::jsonb`;
+  const moving = `WITH chosen AS (
+      SELECT c.* FROM unnest($1::oid[], $2::tid[], $3::boolean[]) WITH ORDINALITY AS c (part, place, is_unique, nth)
+    ), gone AS (
+      DELETE FROM ${table} AS j USING ${["chosen AS c", ...joined].join(", ")}
+       WHERE j.ctid = c.place AND j.tableoid = c.part AND ${condition} AND ${tables.queue} = ANY ($4)
+      RETURNING c.nth, c.is_unique, ${tables.queue} AS queue, ${tables.payload}::text AS payload, ${tables.key(schema)} AS key,
+                ${tables.due} AS due, ${tables.uniqueKey} AS unique_key, ${tables.messageId} AS message_id,
+                greatest(-32768, least(32767, ${tables.priority})) AS priority
+    ), jobs AS (
+      SELECT g.*, coalesce($5::jsonb ->> g.queue, g.queue) AS topic, CASE WHEN g.due > now() THEN g.due END AS deliver_at
+        FROM gone AS g ORDER BY g.nth
+    )
+    SELECT count(CASE WHEN j.is_unique THEN hawser.enqueue_unique(
+             j.topic, j.payload, j.unique_key, replaces => $6::boolean, headers => ${headers}, message_id => j.message_id,
+             deliver_at => j.deliver_at, priority => j.priority
+           ) ELSE hawser.enqueue(
+             j.topic, j.payload, headers => ${headers}, key => j.key, message_id => j.message_id, deliver_at => j.deliver_at,
+             priority => CASE WHEN j.key IS NULL THEN j.priority END
+           ) END)
+      FROM jobs AS j`;
+  const topics = JSON.stringify(Object.fromEntries(options.topics ?? []));
+  const move = async (jobs: readonly WaitingJob[]): Promise<void> => {
+    await client.query("SAVEPOINT batch");
+    try {
+      await client.query(moving, [
+        jobs.map(({ part }) => part),
+        jobs.map(({ place }) => place),
+        jobs.map(({ isUnique }) => isUnique),
+        [...new Set(jobs.map(({ queue }) => queue))],
+        topics,
+        tables.replaces,
+      ]);
+      await client.query("RELEASE batch");
+      return;
+    } catch (error) {
+      if (!isOfJob(error)) throw error;
+      await client.query("ROLLBACK TO batch; RELEASE batch");
+      if (jobs.length === 1) return refuse(byQueue.get(jobs[0]!.queue)!, jobs[0]!.id, error.message);
+    }
+    const middle = jobs.length >> 1;
+    await move(jobs.slice(0, middle));
+    await move(jobs.slice(middle));
+  };
+  for (;;) {
+    const { rows: jobs } = await client.query<WaitingJob>(`FETCH ${batchJobs} FROM waiting`);
+    if (jobs.length === 0) return counted;
+    await move(jobs);
+  }
+}
+
+/** Job that is to be moved, and where its row is. */
+interface WaitingJob {
+  readonly part: number;
+  readonly place: string;
+  readonly queue: string;
+  readonly id: string;
+  readonly isUnique: boolean;
+}
+
+/** Classes of SQLSTATEs of a value that no message can have: of data, and of a size. */
+const classesOfJobs = ["22", "54"];
+
+/** True if a statement failed because of one of its jobs. */
+function isOfJob(error: unknown): error is pg.DatabaseError {
+  if (!isServerError(error)) return false;
+  const { code = "" } = error;
+  return classesOfJobs.includes(code.slice(0, 2)) || code === errorTable.payload_too_large.sqlstate;
+}
+
+function refuse(queue: ImportedQueue, id: string, reason: string): void {
+  queue.refused += 1;
+  if (queue.refusals.length >= namedJobs) return;
+  queue.refusals.push({ id: id.slice(0, shownCharacters), reason: reason.slice(0, shownCharacters) });
 }
 
 /** @throws HawserError `invalid_argument` if the tables are not there, or older than this module knows */
@@ -220,12 +338,19 @@ async function checkTables(client: pg.Client, source: ImportSource, schema: stri
   );
 }
 
-/** @throws HawserError `invalid_argument` if the topic cannot be one */
-function checkTopic(queue: string, topic: string): void {
-  const violation = checkHelloSourceTopic(topic);
-  if (violation === undefined) return;
-  throw new HawserError(
-    "invalid_argument",
-    `the jobs of "${queue}" cannot go to the topic "${topic}": it ${violation.rule}; name another one with --topic`,
+/** True if a table is there and may be read. */
+async function isReadable(client: pg.Client, table: string): Promise<boolean> {
+  const { rows } = await client.query(
+    "SELECT FROM pg_class AS c WHERE c.oid = to_regclass($1) AND has_table_privilege(c.oid, 'SELECT')",
+    [table],
   );
+  return rows.length > 0;
+}
+
+/** Refuses all jobs of a queue if its topic cannot be one. */
+function refuseTopic(queue: ImportedQueue): void {
+  const violation = checkHelloSourceTopic(queue.topic);
+  if (violation === undefined || queue.waiting === 0) return;
+  queue.refused = queue.waiting;
+  queue.refusals.push({ reason: `the topic "${queue.topic}" ${violation.rule}; name another one with --to` });
 }

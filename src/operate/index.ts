@@ -14,6 +14,7 @@ export {
   type WholeDeadLetter,
 } from "./dead-letters.js";
 export {
+  type EndedMessage,
   type FindStep,
   type FoundMessage,
   findByNumber,
@@ -26,14 +27,16 @@ export {
 } from "./find-message.js";
 export { forgetPeer } from "./forget-peer.js";
 export { natsFunctionsSchema } from "./functions-schema.js";
-export { type ImportSource, importJobs, importSources } from "./import-jobs.js";
+export { type ImportedQueue, type ImportSource, importJobs, importSources } from "./import-jobs.js";
 export type { Listing } from "./listing.js";
 export {
   type BacklogState,
   backlogSql,
+  type ListenerOverview,
   listPeers,
   listPending,
   listTopics,
+  needsHelp,
   otherTopicsOf,
   type PeerOverview,
   type PendingOverview,
@@ -44,6 +47,10 @@ export { type DefinedNatsServer, defineNatsServer, restoreNatsServer } from "./n
 export {
   type Cancelled,
   cancelMessages,
+  type EnqueuedKind,
+  type EnqueuedOverview,
+  type HeldBy,
+  jobsOverview,
   listScheduled,
   type OutboxOverview,
   outboxOverview,

@@ -6,10 +6,40 @@ import { type Database, isWaitingSql, ownerSql } from "../store/index.js";
 import { type Listing, listed } from "./listing.js";
 import type { TopicLimits } from "./topic-settings.js";
 
-/** Listener of a topic. */
+/** Topic that has a message, a listener or a setting, or is known by one that is due later. */
 export interface TopicOverview {
   readonly topic: string;
-  /** Name of the listener; empty for a topic with settings that has no listener. */
+  /**
+   * `paused`; or that of its waiting messages which needs most help, see {@link PendingOverview.state}; without such messages
+   * `running` if a listener runs, `stopped` if there are only others, and `unserved` if there are none.
+   */
+  readonly state: BacklogState | null;
+  /** Number of waiting messages, without those that are due later. */
+  readonly waiting: number;
+  /** True if there are more messages than were counted. */
+  readonly hasMore: boolean;
+  /** Time at which the oldest of them was stored, or enqueued; null if there is none. */
+  readonly oldest: Date | null;
+  /** Number of its listeners, with workers of the queue. */
+  readonly listenerCount: number;
+  /** Worker that took its messages last, if some wait that nobody can take; null if none is known. */
+  readonly servedBy: string | null;
+  /** Time until which it did. */
+  readonly servedUntil: Date | null;
+  /** Its listeners, at most `namedListeners`: those that run first, then by name. */
+  readonly listeners: readonly ListenerOverview[];
+  /** Time since which the topic is paused in all processes; null if it is not. */
+  readonly pausedAt: Date | null;
+  /** Database role that has paused the topic; null if it is not paused. */
+  readonly pausedBy: string | null;
+  /** Limits of the topic in all processes; null if it has none. */
+  readonly limits: TopicLimits | null;
+  /** Time for which the results of the topic are kept, in ms; null if the topic keeps none. Messages can have times of their own. */
+  readonly keepMs: number | null;
+}
+
+/** Listener of a topic. */
+export interface ListenerOverview {
   readonly name: string;
   /** Published address, host:port; empty for a worker of the queue that is in no directory. */
   readonly address: string;
@@ -21,14 +51,6 @@ export interface TopicOverview {
   readonly group: string | null;
   /** True if a process owns the name, or is a worker of the queue with this name. */
   readonly running: boolean;
-  /** Time since which the topic is paused in all processes; null if it is not. */
-  readonly pausedAt: Date | null;
-  /** Database role that has paused the topic; null if it is not paused. */
-  readonly pausedBy: string | null;
-  /** Limits of the topic in all processes; null if it has none. */
-  readonly limits: TopicLimits | null;
-  /** Time for which the results of the topic are kept, in ms; null if the topic keeps none. Messages can have times of their own. */
-  readonly keepMs: number | null;
 }
 
 /** Row of `hawser.peer_status`, with numbers in place of bigints. */
@@ -61,15 +83,20 @@ export interface PendingOverview {
   readonly oldest: Date;
   /**
    * `running` if a process runs that can take the messages; `stopped` if the listener, or each known one of the topic, is
-   * away; `unserved` if the listener never ran, or no listener of the topic is known, as with a mistyped name; `retrying`
-   * if the messages were enqueued, have failed, and wait until they are tried again; `paused` if the topic is. Null on a
-   * standby, which does not know.
+   * away; `unserved` if the listener never ran, or no listener of the topic is or was known, as with a mistyped name; `retrying`
+   * if the messages were enqueued, have failed, and wait until they are tried again; `paused` if the topic is; `held` if
+   * others have to be handled before them; `blocked` if one of these is a dead letter, or gone, and nothing goes on by
+   * itself. Null on a standby, which does not know.
    */
   readonly state: BacklogState | null;
+  /** Worker that took messages of the topic last, if nobody can take enqueued ones now; null if none is known. */
+  readonly servedBy: string | null;
+  /** Time until which it did. */
+  readonly servedUntil: Date | null;
 }
 
 /** Whether somebody can take messages that wait: see {@link PendingOverview.state}. */
-export type BacklogState = "running" | "stopped" | "unserved" | "retrying" | "paused";
+export type BacklogState = "running" | "stopped" | "unserved" | "retrying" | "limited" | "paused" | "held" | "blocked";
 
 /** Filter of {@link listPending}. */
 export interface PendingFilter extends Listing {
@@ -81,25 +108,48 @@ export interface PendingFilter extends Listing {
   readonly maxRows?: number | undefined;
 }
 
-/** SQL query: the rows of {@link PendingOverview}. @param maxRows parameter with the number of rows that are counted */
-export const backlogSql = (maxRows: string): string => `
+/**
+ * SQL query: the rows of {@link PendingOverview}.
+ *
+ * @param maxRows parameter with the number of rows that are counted
+ * @param topic parameter with the only topic; NULL for all
+ */
+export const backlogSql = (maxRows: string, topic = "NULL"): string => `
   SELECT b.sender, b.source_topic AS "from", b.listener, b.group_name AS "group", b.topic, b.messages::float8 AS count,
-         NOT b.is_complete AS "hasMore", b.bytes::float8 AS bytes, b.oldest_at AS oldest, b.state
-    FROM hawser.backlog(${maxRows}::integer) AS b`;
+         NOT b.is_complete AS "hasMore", b.bytes::float8 AS bytes, b.oldest_at AS oldest, b.state,
+         b.served_by AS "servedBy", b.served_until AS "servedUntil"
+    FROM hawser.backlog(${maxRows}::integer, ${topic}::text) AS b`;
 
 const sql = {
   topics: `
-    SELECT t.topic, t.listener AS name, t.address, t.durable, t.subscribed, t.group_name AS "group", t.running,
+    SELECT topic,
+           CASE WHEN t.paused_at IS NOT NULL THEN 'paused'
+                WHEN b.messages IS NOT NULL THEN b.state
+                WHEN t.running THEN 'running'
+                WHEN t.listeners > 0 THEN 'stopped'
+                ELSE 'unserved'
+           END AS state,
+           coalesce(b.messages, 0)::float8 AS waiting, coalesce(b.has_more, false) AS "hasMore", b.oldest_at AS oldest,
+           coalesce(t.listeners, 0)::float8 AS "listenerCount", coalesce(t.named, '[]') AS listeners,
+           b.served_by AS "servedBy", b.served_until AS "servedUntil",
            t.paused_at AS "pausedAt", t.paused_by AS "pausedBy", t.limits, t.keep_ms AS "keepMs"
-      FROM hawser.topic_status() AS t`,
+      FROM hawser.topic_status() AS t
+      FULL JOIN (
+        SELECT w.topic, sum(w.messages) AS messages, bool_or(NOT w.is_complete) AS has_more, min(w.oldest_at) AS oldest_at,
+               (array_agg(w.served_by ORDER BY w.served_until DESC NULLS LAST))[1] AS served_by, max(w.served_until) AS served_until,
+               (array_agg(w.state ORDER BY array_position($1::text[], w.state)))[1] AS state
+          FROM hawser.backlog($2::integer) AS w
+         GROUP BY w.topic
+      ) AS b USING (topic)`,
   peers: `
     SELECT p.name, p.running, p.epoch::float8 AS epoch, p.started_at AS "startedAt", p.clean, p.version,
            p.certificate_ends_at AS "certificateEndsAt", p.topics, p.waiting::float8 AS waiting,
            p.oldest_waiting_at AS "oldestWaitingAt", p.parked::float8 AS parked, p.sends_on::float8 AS "sendsOn",
-           p.listens_on::float8 AS "listensOn"
+           p.listens_on::float8 AS "listensOn",
+           p.is_complete AS "isComplete"
       FROM hawser.peer_status() AS p`,
   pending: `
-    SELECT * FROM (${backlogSql("$1")}) AS b
+    SELECT * FROM (${backlogSql("$1", "$3")}) AS b
      WHERE ($2::text IS NULL OR b.listener COLLATE "C" = $2) AND ($3::text IS NULL OR b.topic COLLATE "C" = $3)`,
   otherTopics: `
     SELECT topic COLLATE "C" AS topic
@@ -131,11 +181,32 @@ export async function otherTopicsOf(database: Database, name: string, topics: re
   return rows.map(({ topic }) => topic);
 }
 
-/** Lists the directory: listeners that are away first, then by topic and name. */
+/** States of waiting messages, by how much a topic that has some of them needs help. */
+const statesByUrgency: readonly BacklogState[] = [
+  "paused",
+  "blocked",
+  "unserved",
+  "stopped",
+  "limited",
+  "running",
+  "retrying",
+  "held",
+];
+
+/** True if nobody takes messages that wait in this state, and nothing changes that by itself. */
+export function needsHelp(state: BacklogState | null): boolean {
+  return state === "blocked" || state === "unserved" || state === "stopped";
+}
+
+/** Lists the topics, each once: those with messages that nobody takes first, then by name. */
 export async function listTopics(database: Database, listing: Listing = {}): Promise<TopicOverview[]> {
-  const names = ["l.topic", "l.name", 'l."group"', "l.address"];
-  const order = 'l.running, l.topic COLLATE "C", l.name COLLATE "C", l.address COLLATE "C"';
-  return listed(database, "list the topics", { rows: sql.topics, names, order }, listing);
+  const names = [
+    "l.topic",
+    "(SELECT string_agg(concat_ws(' ', e.each ->> 'name', e.each ->> 'group', e.each ->> 'address'), ' ') FROM jsonb_array_elements(l.listeners) AS e (each))",
+  ];
+  const order = `(l.waiting > 0 AND l.state IN (${statesByUrgency.filter(needsHelp).map((each) => `'${each}'`)})) IS NOT TRUE, l.topic COLLATE "C"`;
+  const values = [statesByUrgency, outboxConstants.countedMessages];
+  return listed(database, "list the topics", { rows: sql.topics, values, names, order }, listing);
 }
 
 /**

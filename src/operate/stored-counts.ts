@@ -1,7 +1,6 @@
 /** Counts for metrics of messages that are only in the database. */
 
-import { tables } from "../../generated/ts/rows/peer.js";
-import { outboxConstants } from "../../generated/ts/settings/outbox.js";
+import { tables, views } from "../../generated/ts/rows/peer.js";
 import { queueConstants } from "../../generated/ts/settings/queue.js";
 import type { SessionQuery } from "../postgres/index.js";
 import { batched, cursorJoin, type Database, isWaitingSql, ownerSql } from "../store/index.js";
@@ -18,6 +17,8 @@ const maxStoredRead = 50_000;
 
 /** Number of topics and groups of the backlog, those that have waited longest, that are counted one by one. */
 const maxBacklogs = 50;
+/** Number of rows of the queue, and of what is stored, that are counted for the backlog. */
+const countedBacklog = 1_000_000;
 /** Name under which the other topics and groups of the backlog are summed up. */
 const otherBacklogs = "other";
 
@@ -44,7 +45,7 @@ const countSql = `
   SELECT 'dead', o.origin, NULL, count(d.origin)::integer, NULL
     FROM (VALUES ('peer'), ('subscription'), ('outbox'), ('queue')) AS o (origin)
     LEFT JOIN LATERAL (
-      SELECT l.origin FROM ${tables.deadLetter} AS l WHERE l.origin = o.origin AND l.created_at > now() - $2 * interval '1 ms' LIMIT $1
+      SELECT l.origin FROM ${views.deadLetter} AS l WHERE l.origin = o.origin AND l.created_at > now() - $2 * interval '1 ms' LIMIT $1
     ) AS d ON true
    GROUP BY o.origin`;
 
@@ -56,6 +57,8 @@ export interface Backlog {
   readonly group: string;
   readonly state: BacklogState;
   readonly messages: number;
+  /** True if there are more than `messages`. */
+  readonly hasMore: boolean;
   /** Time at which the oldest message was stored, on the clock of `performance.now()`. */
   readonly oldestAt: number;
 }
@@ -63,18 +66,18 @@ export interface Backlog {
 // Names come from users: of very many, those that have waited longest stay apart.
 const countBacklogSql = `
   WITH backlogs AS (
-    SELECT b.topic, coalesce(b."group", '') AS "group", coalesce(b.state, 'running') AS state, sum(b.count) AS messages, min(b.oldest) AS oldest
+    SELECT b.topic, coalesce(b."group", '') AS "group", coalesce(b.state, 'running') AS state, sum(b.count) AS messages, bool_or(b."hasMore") AS "hasMore", min(b.oldest) AS oldest
       FROM (${backlogSql("$1")}) AS b GROUP BY 1, 2, 3
   ), named AS (
     SELECT b.*, row_number() OVER (ORDER BY b.oldest, b.topic COLLATE "C", b."group" COLLATE "C", b.state) <= $2 AS has_name FROM backlogs AS b
   )
   SELECT CASE WHEN n.has_name THEN n.topic ELSE $3 END AS topic, CASE WHEN n.has_name THEN n."group" ELSE '' END AS "group", n.state,
-         sum(n.messages)::float8 AS messages, extract(epoch FROM clock_timestamp() - min(n.oldest))::float8 AS "ageSeconds"
+         sum(n.messages)::float8 AS messages, bool_or(n."hasMore") AS "hasMore", extract(epoch FROM clock_timestamp() - min(n.oldest))::float8 AS "ageSeconds"
     FROM named AS n GROUP BY 1, 2, 3`;
 
 /** Counts what waits for listeners in the whole database, by topic and group. @throws the error of `query` */
 export async function countBacklog(query: SessionQuery): Promise<Backlog[]> {
-  const values = [outboxConstants.countedMessages, maxBacklogs, otherBacklogs];
+  const values = [countedBacklog, maxBacklogs, otherBacklogs];
   const rows = await query<Omit<Backlog, "oldestAt"> & { readonly ageSeconds: number }>(countBacklogSql, values);
   const countedAt = performance.now();
   return rows.map(({ ageSeconds, ...backlog }) => ({ ...backlog, oldestAt: countedAt - ageSeconds * 1_000 }));
@@ -155,7 +158,7 @@ const countForPeersSql = `
   UNION ALL
   SELECT 'dead of peer', ${ownerSql}, l.topic, count(*)::integer, NULL
     FROM (
-      SELECT d.channel_id, d.topic FROM ${tables.deadLetter} AS d
+      SELECT d.channel_id, d.topic FROM ${views.deadLetter} AS d
        WHERE d.origin = 'peer' AND d.created_at > now() - $2 * interval '1 ms' ORDER BY d.created_at DESC LIMIT $1
     ) AS l
     JOIN ${tables.channel} AS m USING (channel_id)
@@ -165,7 +168,7 @@ const countForPeersSql = `
   -- Of the queue each peer that may have had them.
   SELECT 'dead of peer', n.name, l.topic, count(*)::integer, NULL
     FROM (
-      SELECT ltrim(d.source, '${queueConstants.priorityMark}') AS source, d.topic FROM ${tables.deadLetter} AS d
+      SELECT ltrim(d.source, '${queueConstants.priorityMark}') AS source, d.topic FROM ${views.deadLetter} AS d
        WHERE d.origin = 'queue' AND d.created_at > now() - $2 * interval '1 ms' ORDER BY d.created_at DESC LIMIT $1
     ) AS l
     JOIN unnest($3::text[]) AS n (name) ON l.source = '@' || n.name OR (

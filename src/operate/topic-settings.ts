@@ -11,12 +11,12 @@ export interface TopicLimits {
   readonly rate?: string | undefined;
   /**
    * Number of messages that may start at once after a pause in the starts: in any time no more start than this and what the
-   * rate allows in that time. 1 to 1,000,000. Default: what the rate allows in 100 ms, at least 1.
+   * rate allows in that time. 1 to 1,000,000. Default: one more than the rate allows in a second; 1 for one in 50 seconds or slower.
    */
   readonly burst?: number | undefined;
   /** Number of messages that may be handled at a time. 1 to 10,000. */
   readonly running?: number | undefined;
-  /** Number of messages with one key that may be handled at a time. 1 to 10,000. */
+  /** Number of messages of one role with one key that may be handled at a time. 1 to 10,000. */
   readonly runningPerKey?: number | undefined;
   /** Header with the key for `runningPerKey`. Messages without it have no such limit. Default: the key of the message. */
   readonly keyHeader?: string | undefined;

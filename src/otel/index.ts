@@ -10,7 +10,7 @@ import { type MetricSource, metricSources, setMetricExporter } from "../monitor/
 import type { AnyPeer } from "../peer/index.js";
 import { setTracer, version } from "../runtime/index.js";
 import { schemaUrl } from "./conventions.js";
-import { MetricExport } from "./metrics.js";
+import { MetricExport } from "./metric-export.js";
 import { OperationTracer } from "./tracer.js";
 
 /** Options of {@link instrument}. */

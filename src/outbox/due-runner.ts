@@ -11,10 +11,8 @@ import { functionClient, type SessionQuery } from "../postgres/index.js";
 import { delay, type Logger, RareLog } from "../runtime/index.js";
 import { retryMs, runDueSchedules } from "./schedules.js";
 
-/** Interval between polls that look at all due times. The others begin where the last one ended. */
+/** Interval between polls that rely on nothing that an earlier one has found. */
 const wholeMs = 60_000;
-/** Before each message's due time. */
-const always = new Date(0);
 
 export class DueRunner {
   readonly #query: SessionQuery;
@@ -24,8 +22,6 @@ export class DueRunner {
   #pause = new AbortController();
   #isChanged = false;
   #work: Promise<void> = Promise.resolve();
-  /** No message is due before, as far as is known. */
-  #from = always;
   #wholeAt = Number.NEGATIVE_INFINITY;
 
   /** @param query sends statements that wait for no lock of a user */
@@ -56,7 +52,6 @@ export class DueRunner {
   /** Polls at once: something may be due that was not known. */
   changed(): void {
     this.#isChanged = true;
-    this.#from = always;
     this.#pause.abort();
   }
 
@@ -64,23 +59,29 @@ export class DueRunner {
     const client = functionClient(this.#query);
     const { bringDue } = outboxFunctions(client);
     const scheduler = schedulerFunctions(client);
+    /** Due times that the last poll has left, and the snapshot that shows them. */
+    let known: { readonly from: string; readonly seen: string } | undefined;
     while (!signal.aborted) {
       this.#isChanged = false;
       this.#pause = new AbortController();
       let inMs: number = scheduleConstants.pollMs;
       try {
         if (performance.now() >= this.#wholeAt) {
-          this.#from = always;
+          known = undefined;
           this.#wholeAt = performance.now() + wholeMs;
         }
-        const { dueFrom, dueInMs, scheduleInMs } = await bringDue({ kind: "peer", from: this.#from });
-        if (!this.#isChanged && dueFrom !== null) this.#from = dueFrom;
+        const found = await bringDue({ from: known?.from ?? null, seen: known?.seen ?? null });
+        const { dueFrom, seen, dueInMs, scheduleInMs, problem } = found;
+        known = { from: JSON.stringify(dueFrom), seen };
+        if (problem !== null) this.#rareLog.warn("could not enqueue some due messages", problem);
         if (dueInMs !== null) inMs = Math.min(inMs, Math.max(0, Number(dueInMs)));
         if (signal.aborted) break;
         if (scheduleInMs !== null && scheduleInMs > 0n) inMs = Math.min(inMs, Number(scheduleInMs));
         else if (scheduleInMs !== null) inMs = Math.min(inMs, await runDueSchedules(scheduler, () => signal.aborted));
       } catch (error) {
         this.#rareLog.warn("could not enqueue due messages; retrying", errorMessageOf(error));
+        // The next answer may come from another server.
+        known = undefined;
         inMs = retryMs;
       }
       if (!this.#isChanged) await delay(inMs, this.#pause.signal);

@@ -7,7 +7,7 @@ import { limits } from "../../generated/ts/rules/peer/catalog.js";
 import { shortened } from "../errors/index.js";
 import { functionClient, isServerError, type SessionQuery } from "../postgres/index.js";
 import type { DoubtfulMessage } from "./doubt.js";
-import type { DueFound } from "./poll-pace.js";
+import { type DueFound, earliest } from "./poll-pace.js";
 import type { OutboxMessage, OutboxPosition, TurnOutcome, TurnStep } from "./relay.js";
 
 /** Enqueued message for NATS. */
@@ -120,7 +120,7 @@ export class OutboxTable {
       maxMessages: read?.maxMessages ?? 1,
       maxBytes: BigInt(read?.maxBytes ?? 0),
       maxPayload: maxPayload === undefined ? null : BigInt(maxPayload),
-      dueFrom: dateOf(step.dueFrom),
+      dueFrom: step.dueFrom === undefined ? null : JSON.stringify([...step.dueFrom]),
       laterFrom: poll?.laterFrom ?? null,
     };
     const rows = await this.#undefinedIfRaced(() => this.#functions.outboxTurnNats(args));
@@ -168,15 +168,12 @@ function asSaved(_name: string, value: unknown): unknown {
   return typeof value === "bigint" ? String(value) : value;
 }
 
-function dateOf(time: number | undefined): Date | null {
-  return time === undefined ? null : new Date(time);
-}
-
-/** Due times of a turn. A Date truncates to milliseconds, so it is never later than the exact time. */
+/** Due times of a turn. */
 function dueOf({ brought, dueFrom, dueInMs }: Pick<Row, "brought" | "dueFrom" | "dueInMs">): DueFound {
   return {
     moved: brought ?? 0,
-    next: dueFrom === null ? undefined : { from: dueFrom.getTime(), inMs: Number(dueInMs) },
+    next:
+      dueFrom === null ? undefined : { from: earliest(dueFrom as [role: string, ms: number][]), inMs: Number(dueInMs) },
   };
 }
 

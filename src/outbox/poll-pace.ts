@@ -45,15 +45,18 @@ export interface PaceSettings extends Readonly<typeof paceDefaults> {
   readonly canBeNotified: boolean;
 }
 
+/** Lower bounds of the due times of scheduled messages, by role, in ms of the Postgres clock. Other roles have none. */
+export type DueTimes = ReadonlyMap<string, number>;
+
 /** Scheduled messages, as of a turn. */
 export interface DueFound {
   /** Number of due messages moved to the outbox. */
   readonly moved: number;
   /**
-   * Earliest due time of the scheduled messages that the poll has found and, if due messages were moved, of those that
-   * remain. `from` is a time of the Postgres clock, `inMs` the delay until then.
+   * Due times of the scheduled messages that the poll has found and, if due messages were moved, of those that remain.
+   * `inMs` is the delay until the earliest one.
    */
-  readonly next: { readonly from: number; readonly inMs: number } | undefined;
+  readonly next: { readonly from: DueTimes; readonly inMs: number } | undefined;
 }
 
 export class PollPace {
@@ -71,11 +74,8 @@ export class PollPace {
   #isAsleep: boolean | undefined;
   /** Lowest id of transactions that certainly notify; undefined if not known yet. */
   #notifiesFrom: bigint | undefined;
-  /**
-   * Due time of the next known scheduled message: `from` by the Postgres clock, `at` by the local clock; undefined if
-   * none is known.
-   */
-  #due: { readonly from: number; readonly at: number } | undefined;
+  /** Due times of the known scheduled messages; `at` is the earliest one by the local clock. Undefined if none is known. */
+  #due: { readonly from: DueTimes; readonly at: number } | undefined;
 
   /** @param isAsleep state announced by the previous relay; undefined if unknown */
   constructor(settings: PaceSettings, isAsleep: boolean | undefined) {
@@ -146,8 +146,8 @@ export class PollPace {
     this.#pauseMs = Math.max(pollMs, Math.min(mostMs, now - this.#quietAt));
   }
 
-  /** Due time (Postgres clock) from which the next turn must move messages; undefined if none is due. */
-  dueFrom(now: number): number | undefined {
+  /** Due times from which the next turn must move messages; undefined if none is due. */
+  dueFrom(now: number): DueTimes | undefined {
     return this.dueAt <= now ? this.#due?.from : undefined;
   }
 
@@ -156,14 +156,22 @@ export class PollPace {
    *
    * @param asked result of {@link dueFrom} for this turn
    */
-  endDue(now: number, asked: number | undefined, { moved, next }: DueFound): void {
+  endDue(now: number, asked: DueTimes | undefined, { moved, next }: DueFound): void {
     if (moved > 0) this.#wasNotified = true;
     // The turn has moved all known due messages, and reports the remaining ones.
     const known = asked === undefined ? this.#due : undefined;
     if (next === undefined) this.#due = known;
     else {
       const at = now + Math.min(next.inMs, this.#settings.dueCheckMs);
-      this.#due = { from: Math.min(known?.from ?? next.from, next.from), at: Math.min(known?.at ?? at, at) };
+      const times = known === undefined ? next.from : earliest([...known.from, ...next.from]);
+      this.#due = { from: times, at: Math.min(known?.at ?? at, at) };
     }
   }
+}
+
+/** Returns the earliest time of each role. */
+export function earliest(times: Iterable<readonly [role: string, ms: number]>): DueTimes {
+  const all = new Map<string, number>();
+  for (const [role, ms] of times) all.set(role, Math.min(all.get(role) ?? ms, ms));
+  return all;
 }

@@ -35,14 +35,14 @@
  * has had one of its `tries`, and its role pauses for half that time. Otherwise there was an outage.
  * - A message is never dead-lettered while the previous relay may still be publishing it.
  * - A replayed message is skipped while its original is unfinished, because the original will be published.
- * - Messages due later are in a table of their own. Each poll reports the earliest due time among those that the
- * previous poll did not see, so that none is missed, in any order of commits. A turn then moves the due messages to the
- * outbox.
+ * - Messages due later are in a table of their own. Each poll reports the earliest due time of each role among those
+ * that the previous poll did not see, so that none is missed, in any order of commits. A turn then moves the due
+ * messages to the outbox, some of each role.
  */
 import type { ServeSettings } from "../../generated/ts/settings/nats.js";
 import { backoffMs, Fifo } from "../runtime/index.js";
 import type { Doubt } from "./doubt.js";
-import { type DueFound, type PaceSettings, PollPace, paceDefaults } from "./poll-pace.js";
+import { type DueFound, type DueTimes, type PaceSettings, PollPace, paceDefaults } from "./poll-pace.js";
 import type { OutboxMessage, OutboxPosition, PublishRefusal } from "./position.js";
 import { PublishWindow, windowDefaults } from "./publish-window.js";
 import {
@@ -79,11 +79,8 @@ export interface TurnStep<M> {
   readonly mustSave: boolean;
   readonly dead: readonly DeadOutboxMessage<M>[];
   readonly read: OutboxRead | undefined;
-  /**
-   * Lower bound (Postgres clock) of the due times of the scheduled messages that the turn moves to the outbox before the
-   * read; undefined to move none.
-   */
-  readonly dueFrom: number | undefined;
+  /** Due times of the scheduled messages that the turn moves to the outbox before the read; undefined to move none. */
+  readonly dueFrom: DueTimes | undefined;
   /** True if enqueueing transactions must notify from now on, written before the read; undefined if unchanged. */
   readonly asleep: boolean | undefined;
 }

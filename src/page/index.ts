@@ -6,6 +6,6 @@
  */
 
 export { shownCharacters } from "./html/text.js";
-export type { PageOptions } from "./options.js";
 export { type Page, page, statementMs } from "./page.js";
-export { type PageServer, type PageServerOptions, servePage } from "./server.js";
+export type { PageOptions } from "./page-options.js";
+export { type PageServer, type PageServerOptions, servePage } from "./page-server.js";

@@ -8,9 +8,9 @@ import { secureHeaders } from "hono/secure-headers";
 import {
   type Abilities,
   examinedDeadLetters,
-  type Job,
-  type JobAction,
-  Jobs,
+  type MassAction,
+  type MassActionKind,
+  MassActions,
   outboxTable,
   peersTable,
   pendingTable,
@@ -39,13 +39,20 @@ import {
   pauseTopic,
   resumeTopic,
 } from "../operate/index.js";
-import { queryCanceled, sqlstateOf } from "../postgres/index.js";
 import { type Clock, silentLogger, systemClock } from "../runtime/index.js";
 import { urlsOrEnvironment } from "../sql-clients/index.js";
 import { statementLimits } from "../store/index.js";
 import { Descriptors } from "../typed/index.js";
 import { FormTokens, isCrossSite, isEmbedded } from "./forms.js";
-import { causesSection, confirmDiscard, deadList, type FormContext, jobList, oneJob, oneLetter } from "./html/dead.js";
+import {
+  causesSection,
+  confirmChange,
+  deadList,
+  type FormContext,
+  massActionList,
+  oneLetter,
+  oneMassAction,
+} from "./html/dead.js";
 import { filterFields, filterOf, hiddenValues } from "./html/filter.js";
 import { icon, layout, style } from "./html/layout.js";
 import { messagePage, type SearchedStep } from "./html/message.js";
@@ -53,7 +60,7 @@ import { leaderSection, verdictSection } from "./html/status.js";
 import { type ListPlace, listFilter, listingOf, listPlace, overviewSection } from "./html/table.js";
 import { type Html, short } from "./html/text.js";
 import { cancelledByForm, cancelledText, confirmCancel, topicActions } from "./html/topics.js";
-import { checkPageOptions, type PageOptions } from "./options.js";
+import { checkPageOptions, type PageOptions } from "./page-options.js";
 import { maxUnsentBytes, UnsentAnswers } from "./unsent-answers.js";
 
 /** The largest form that is read. */
@@ -107,7 +114,7 @@ export function createPage(options: PageOptions, clock: Clock): Page {
   const changing = openDatabase(databaseUrl, { poolSize: changeConnections, logger });
   const readings = sections(database);
   const letters = deadLetters(database);
-  const jobs = new Jobs(deadLetters(changing), clock);
+  const massActions = new MassActions(deadLetters(changing), clock);
   const verdicts = new Verdicts({ databaseUrl, secretsDirectories: options.secretsDirectories ?? [] }, clock, logger);
   const tokens = new FormTokens(options.secret);
   const unsent = new UnsentAnswers(clock);
@@ -230,13 +237,13 @@ export function createPage(options: PageOptions, clock: Clock): Page {
 
   app.get("/dead", async (c) => {
     const given = filterFields(c.req.query());
-    const after = c.req.query("after");
+    const through = c.req.query("through");
     const filter = filterOf(given);
     const listed = reading(async () => {
       const [list, count, throughId] = await Promise.all([
         letters.list({
           ...filter,
-          afterId: after === undefined ? undefined : deadLetterIdOf(after),
+          throughId: through === undefined ? undefined : deadLetterIdOf(through),
           limit: shownRows + 1,
         }),
         countOf(filter),
@@ -295,8 +302,8 @@ export function createPage(options: PageOptions, clock: Clock): Page {
   onList("/topics", "Topics", async (place, listing, now) => {
     const [topics, abilities] = await Promise.all([readings.topics(listing), readings.abilities()]);
     const may = valueIn(abilities);
-    return html`${overviewSection("topics", topicsTable, topics, now, place)}
-${may === undefined ? "" : topicActions(valueIn(topics) ?? [], may, formContext())}`;
+    const actions = may && topicActions(may, formContext());
+    return overviewSection("topics", topicsTable, topics, now, place, actions);
   });
   onList("/peers", "Peers", async (place, listing, now) =>
     overviewSection("peers", peersTable, await readings.peers(listing), now, place),
@@ -341,22 +348,24 @@ ${overviewSection("scheduled", scheduledTable, scheduled, now, place)}`;
     return answer(c, "Find a message", messagePage(shown, [...first, ...steps]));
   });
 
-  /** Job of a path. @throws HawserError `invalid_argument` */
-  const jobOf = (id: string): Job => {
-    const job = jobs.get(id);
-    if (job !== undefined) return job;
+  /** Mass action of a path. @throws HawserError `invalid_argument` */
+  const massActionOf = (id: string): MassAction => {
+    const massAction = massActions.get(id);
+    if (massAction !== undefined) return massAction;
     throw new HawserError(
       "invalid_argument",
       `this process has no retry or discard ${id}: it ended with the process, or is one of another`,
     );
   };
-  app.get("/jobs", (c) => answer(c, "Retries and discards", jobList(jobs.all, formContext()), { refreshes: true }));
-  app.get("/jobs/:id", async (c) => {
-    const job = jobOf(c.req.param("id"));
-    const refreshes = job.state === "waiting" || job.state === "running";
-    const title = `${job.action === "retry" ? "Retry" : "Discard"} ${job.id}`;
+  app.get("/actions", (c) =>
+    answer(c, "Retries and discards", massActionList(massActions.all, formContext()), { refreshes: true }),
+  );
+  app.get("/actions/:id", async (c) => {
+    const massAction = massActionOf(c.req.param("id"));
+    const refreshes = massAction.state === "waiting" || massAction.state === "running";
+    const title = `${massAction.kind === "retry" ? "Retry" : "Discard"} ${massAction.id}`;
     const abilities = await readings.abilities();
-    return answer(c, title, oneJob(job, formContext()), { refreshes, abilities });
+    return answer(c, title, oneMassAction(massAction, formContext()), { refreshes, abilities });
   });
 
   type Form = Readonly<Record<string, string>>;
@@ -375,14 +384,8 @@ ${overviewSection("scheduled", scheduledTable, scheduled, now, place)}`;
     });
   };
   /** Number of dead letters that match, up to `examinedDeadLetters` + 1; undefined if counting takes too long. */
-  async function countOf(filter: DeadLetterSelection): Promise<number | undefined> {
-    try {
-      return await letters.count(filter, examinedDeadLetters + 1);
-    } catch (error) {
-      if (sqlstateOf(error) === queryCanceled) return undefined;
-      throw error;
-    }
-  }
+  const countOf = (filter: DeadLetterSelection): Promise<number | undefined> =>
+    letters.count(filter, examinedDeadLetters + 1);
 
   for (const action of ["retry", "discard"] as const) {
     onForm(`/dead/${action}`, async (c, form) => {
@@ -395,7 +398,7 @@ ${overviewSection("scheduled", scheduledTable, scheduled, now, place)}`;
       return changed(c, action, form);
     });
   }
-  async function changed(c: Context, action: JobAction, form: Form): Promise<Response> {
+  async function changed(c: Context, kind: MassActionKind, form: Form): Promise<Response> {
     const { id, through, confirm } = form;
     const fields = filterFields(form);
     const selection: DeadLetterSelection =
@@ -403,13 +406,15 @@ ${overviewSection("scheduled", scheduledTable, scheduled, now, place)}`;
         ? { ...filterOf(fields), throughId: deadLetterIdOf(through ?? "") }
         : { ids: [deadLetterIdOf(id)] };
     const expected = await countOf(selection);
-    if (action === "discard" && confirm !== "yes") {
+    // A retry of the one that the page shows is what its button says.
+    if (confirm !== "yes" && (kind === "discard" || id === undefined)) {
       const repeated = id === undefined ? { ...fields, through } : { id };
-      return answer(c, "Discard?", confirmDiscard(expected, repeated, formContext()));
+      const title = kind === "discard" ? "Discard?" : "Retry?";
+      return answer(c, title, confirmChange(kind, expected, repeated, formContext()));
     }
-    const job = jobs.start(action, selection, expected);
-    logger.info({ action, selection, job: job.id }, "an operator changes dead letters");
-    return c.redirect(`${prefix}/jobs/${job.id}`, 303);
+    const massAction = massActions.start(kind, selection, expected);
+    logger.info({ action: kind, selection, massAction: massAction.id }, "an operator changes dead letters");
+    return c.redirect(`${prefix}/actions/${massAction.id}`, 303);
   }
   /** Answers a form that changes a topic. */
   const onTopic = (
@@ -445,7 +450,8 @@ ${overviewSection("scheduled", scheduledTable, scheduled, now, place)}`;
     const counts: Record<string, number> = {};
     let seen = 0;
     let hasMore = false;
-    for await (const page of cancelMessages(changing, { ids: [], destination: topic, key: key || undefined, before })) {
+    const selection = { kind: "peer", destination: topic, key: key || undefined, before } as const;
+    for await (const page of cancelMessages(changing, selection)) {
       for (const { outcome } of page) counts[outcome] = (counts[outcome] ?? 0) + 1;
       seen += page.length;
       hasMore = seen >= cancelledByForm;
@@ -455,16 +461,16 @@ ${overviewSection("scheduled", scheduledTable, scheduled, now, place)}`;
     const body = html`${cancelledText(topic, counts, hasMore)}\n<p><a href="${prefix}/topics">Topics</a></p>`;
     return answer(c, "Cancelled", body);
   });
-  onForm("/jobs/:id/stop", async (c) => {
-    const job = jobOf(c.req.param("id") ?? "");
-    jobs.stop(job.id);
-    return c.redirect(`${prefix}/jobs/${job.id}`, 303);
+  onForm("/actions/:id/stop", async (c) => {
+    const massAction = massActionOf(c.req.param("id") ?? "");
+    massActions.stop(massAction.id);
+    return c.redirect(`${prefix}/actions/${massAction.id}`, 303);
   });
 
   let closed: Promise<void> | undefined;
   const close = (): Promise<void> => {
     closed ??= (async () => {
-      await jobs.close();
+      await massActions.close();
       await verdicts.close();
       await Promise.all([database.close(), changing.close()]);
     })();

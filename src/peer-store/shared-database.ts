@@ -5,7 +5,7 @@ import type { HawserError } from "../errors/index.js";
 import { raiseSequences } from "../migrations/index.js";
 import { DueRunner } from "../outbox/index.js";
 import { PostgresSession, type SessionQuery, serverIdentity, sourceOf } from "../postgres/index.js";
-import { type Clock, type Logger, shared } from "../runtime/index.js";
+import { type Clock, delay, type Logger, shared } from "../runtime/index.js";
 import {
   type CatalogChange,
   catalogChannel,
@@ -14,6 +14,7 @@ import {
   Leases,
   parseCatalogChange,
   Queue,
+  queueApplicationName,
   secretsChannel,
   storeFailure,
 } from "../store/index.js";
@@ -40,8 +41,58 @@ export interface PoolUser {
   readonly name: string;
   /** Pool of the user. */
   readonly pool: pg.Pool | undefined;
-  /** True if the pool grows with its `concurrency`. */
+  /** True if the pool grows with the calls of its transactional handlers. */
   readonly growsPool: boolean;
+}
+
+/** Number of transactional calls that a user may run at a time. */
+export interface HandlingCalls {
+  readonly all: number;
+  /** As far as handlers have a `concurrency` of their own. */
+  readonly asked: number;
+}
+
+/** Growth of pools. An object, because tests ask more often. */
+export const poolGrowth = {
+  /** Time between two questions of a pool for more connections. */
+  everyMs: 500,
+  /** The same after it got none. */
+  againMs: 5_000,
+};
+
+/**
+ * SQL query: connections that the server, the login and the database have left (superusers have some more), and how many of
+ * them a pool may take. A quarter stays for other programs and for processes that start, of those of the server at least 10.
+ * A pool takes a quarter of the rest, and at most half of its share among the processes that take from the queue: they may
+ * all ask at once, and Postgres does not show a connection that is being opened. A login without rights sees no type of a
+ * session of another role.
+ */
+const connectionsLeftSql = `
+  SELECT greatest(0, least(l.of_server, l.of_role, l.of_database))::integer AS left,
+         greatest(0, least(
+           (l.of_server - greatest(10, a.most / 4)) / greatest(4, 2 * l.processes),
+           (l.of_role - (r.rolconnlimit + 3) / 4) / greatest(4, 2 * l.processes_of_role),
+           (l.of_database - (d.datconnlimit + 3) / 4) / greatest(4, 2 * l.processes_of_database)
+         ))::integer AS share
+    FROM (SELECT current_setting('max_connections')::integer AS most) AS a, pg_catalog.pg_roles AS r, pg_catalog.pg_database AS d, LATERAL (
+           SELECT a.most - current_setting('superuser_reserved_connections')::integer - coalesce(current_setting('reserved_connections', true)::integer, 0)
+                    - count(*) AS of_server,
+                  CASE WHEN r.rolconnlimit >= 0 THEN r.rolconnlimit - count(*) FILTER (WHERE s.is_of_role) END AS of_role,
+                  CASE WHEN d.datconnlimit >= 0 THEN d.datconnlimit - count(*) FILTER (WHERE s.is_of_database) END AS of_database,
+                  count(*) FILTER (WHERE s.takes) AS processes,
+                  count(*) FILTER (WHERE s.takes AND s.is_of_role) AS processes_of_role,
+                  count(*) FILTER (WHERE s.takes AND s.is_of_database) AS processes_of_database
+             FROM (
+                    SELECT usename = session_user AS is_of_role, datname = current_database() AS is_of_database, application_name = '${queueApplicationName}' AS takes
+                      FROM pg_catalog.pg_stat_activity WHERE coalesce(backend_type, 'client backend') = 'client backend' AND usesysid IS NOT NULL
+                  ) AS s
+         ) AS l
+   WHERE r.rolname = session_user AND d.datname = current_database()`;
+
+/** Row of {@link connectionsLeftSql}. */
+interface ConnectionsLeft {
+  readonly left: number;
+  readonly share: number;
 }
 
 /** Callbacks of a user of a shared database. */
@@ -61,9 +112,19 @@ export class SharedDatabase {
   readonly #due: DueRunner;
   readonly listeners = new Set<SharedDatabaseListener>();
   /** Number of transactional calls that each user has at a time. */
-  readonly #handlingCalls = new Map<SharedDatabaseListener, number>();
-  /** Largest number of them for which a warning was given. */
+  readonly #handlingCalls = new Map<SharedDatabaseListener, HandlingCalls>();
+  readonly #logger: Logger;
+  /** Largest number of them for which a warning was given, or a line in the log. */
   #callsWarnedOf = 0;
+  /** Largest number of them for which the log says that Postgres has no connections to spare. */
+  #callsToldOf = 0;
+  /** Greatest `poolSize` of the users. */
+  #leastSize: number;
+  /** Number of connections up to which the pool grows; 0 if it does not. */
+  #growsTo = 0;
+  #isGrowing = false;
+  readonly #closed = new AbortController();
+  readonly #clock: Clock;
   /** Reason why the last check of the pool failed. */
   #writeProblem: HawserError | undefined;
 
@@ -71,10 +132,15 @@ export class SharedDatabase {
     location: DatabaseLocation,
     options: { readonly clock: Clock; readonly logger: Logger; readonly poolSize: number },
   ) {
+    this.#logger = options.logger;
+    this.#clock = options.clock;
     // Shared, so that the pool follows the session to the host that it has found.
     const source = sourceOf(location);
     const pooled = location.sessionUrl !== undefined;
     this.pool = new Database(source, { ...options, pooled });
+    this.pool.onShort = () => void this.#grow();
+    this.pool.onClosed = (connections) => this.#shrink(connections);
+    this.#leastSize = options.poolSize;
     this.session = new PostgresSession({
       ...options,
       address: pooled ? sourceOf(sessionLocation(location)) : source,
@@ -157,6 +223,7 @@ export class SharedDatabase {
   });
 
   async close(): Promise<void> {
+    this.#closed.abort();
     await Promise.all([this.pool.close(), this.session.close(), this.queue.close()]);
   }
 
@@ -170,22 +237,81 @@ export class SharedDatabase {
     }
   }
 
-  /** Gives each of so many transactional calls of a user a connection, or warns once that some of them will wait. */
-  fitPool({ name, pool, growsPool }: PoolUser, listener: SharedDatabaseListener, calls: number): void {
+  /** Lets the pool grow with so many transactional calls of a user, or tells once that some of them will wait. */
+  fitPool({ name, pool, growsPool }: PoolUser, listener: SharedDatabaseListener, calls: HandlingCalls): void {
     this.#handlingCalls.set(listener, calls);
-    const all = [...this.#handlingCalls.values()].reduce((sum, each) => sum + each, 0);
-    const wanted = Math.min(all + 1, storeConstants.grownPoolSize);
-    if (growsPool) this.pool.poolSize = Math.max(this.pool.poolSize, wanted);
-    const { poolSize } = this.pool;
+    const sum = (kind: keyof HandlingCalls) =>
+      [...this.#handlingCalls.values()].reduce((count, each) => count + each[kind], 0);
+    const [all, asked] = [sum("all"), sum("asked")];
+    const { max } = peerSettingsRanges.poolSize;
+    const grows = growsPool || this.#growsTo > 0;
+    if (grows) {
+      this.#growsTo = Math.min(all + 1, max);
+      void this.#grow();
+    }
+    const poolSize = grows ? max : this.pool.poolSize;
     if (all < poolSize || all <= this.#callsWarnedOf) return;
     this.#callsWarnedOf = all;
-    const raise = pool === undefined ? "" : `give the pool a max of ${all + 3}, `;
-    const remedy = `${raise}set poolSize to ${all + 1}, or lower the concurrency`;
+    if (asked < poolSize) {
+      this.#logger.warn(
+        { calls: all, poolSize },
+        `transactional handlers of "${name}" may run ${all} at a time, and poolSize is ${grows ? "at most " : ""}${poolSize}: ` +
+          `${poolSize - 1} run, and others wait`,
+      );
+      return;
+    }
+    const raise = pool === undefined ? "" : `give the pool a max of ${asked + 3}, `;
+    const remedy = `${raise}set poolSize to ${asked + 1}, or lower the concurrency`;
     process.emitWarning(
-      `the concurrency of transactional handlers in this process allows ${all} calls at a time, and poolSize ${poolSize} of ` +
-        `"${name}" only ${poolSize - 1}: ${all < peerSettingsRanges.poolSize.max ? remedy : "lower the concurrency"}`,
+      `the concurrency of transactional handlers in this process allows ${asked} calls at a time, and poolSize ${poolSize} of ` +
+        `"${name}" only ${poolSize - 1}: ${asked < max ? remedy : "lower the concurrency"}`,
       { code: "HAWSER_POOL_TOO_SMALL", type: "HawserWarning" },
     );
+  }
+
+  /** Takes more connections into the pool as long as transactional handlers wait for one, it may have more, and Postgres has some to spare. Does not reject. */
+  async #grow(): Promise<void> {
+    if (this.#isGrowing) return;
+    this.#isGrowing = true;
+    // Processes that start at once see each other by then.
+    let pauseMs = poolGrowth.everyMs;
+    while (this.pool.poolSize < this.#growsTo && this.pool.waiting > 0 && !this.#closed.signal.aborted) {
+      if (!(await delay(pauseMs, this.#closed.signal, this.#clock))) break;
+      // While the session is down nothing is known.
+      const [found] = await this.session.query<ConnectionsLeft>(connectionsLeftSql).catch(() => []);
+      // Others see as little of those that this pool has not opened yet.
+      const share = Math.max(0, (found?.share ?? 0) - this.pool.unopened);
+      const { poolSize, waiting } = this.pool;
+      if (share > 0) await this.pool.grow(Math.min(share, waiting, this.#growsTo - poolSize));
+      else if (found !== undefined) this.#sayItCannotGrow(found.left);
+      pauseMs = share > 0 ? poolGrowth.everyMs : poolGrowth.againMs;
+    }
+    this.#isGrowing = false;
+  }
+
+  /** Gives up the right to connections that are closed: others may take them, so that the pool asks before it opens some again. */
+  #shrink(connections: number): void {
+    const { poolSize } = this.pool;
+    if (this.#growsTo > 0 && connections < poolSize && this.pool.waiting === 0)
+      this.pool.poolSize = Math.max(this.#leastSize, connections);
+  }
+
+  #sayItCannotGrow(left: number): void {
+    const { poolSize } = this.pool;
+    const calls = [...this.#handlingCalls.values()].reduce((count, { all }) => count + all, 0);
+    if (calls <= this.#callsToldOf) return;
+    this.#callsToldOf = calls;
+    this.#logger.warn(
+      { calls, poolSize, left },
+      `transactional handlers may run ${calls} at a time, and the pool has ${poolSize} connections, as Postgres has only ${left} left, ` +
+        `which stay for other programs: ${poolSize - 1} run, and others wait`,
+    );
+  }
+
+  /** Has at least so many connections. */
+  hasAtLeast(poolSize: number): void {
+    this.#leastSize = Math.max(this.#leastSize, poolSize);
+    this.pool.poolSize = Math.max(this.pool.poolSize, poolSize);
   }
 
   /** Ends the use of the pool by a user. */
@@ -245,7 +371,7 @@ export async function acquireDatabase(
     leave();
     throw error;
   }
-  database.pool.poolSize = Math.max(database.pool.poolSize, options.poolSize);
+  database.hasAtLeast(options.poolSize);
   return {
     database,
     release: async () => {

@@ -24,7 +24,13 @@ import {
   type TakeNameOptions,
   transactional,
 } from "../store/index.js";
-import { acquireDatabase, type DatabaseLocation, type PoolUser, sessionLocation } from "./shared-database.js";
+import {
+  acquireDatabase,
+  type DatabaseLocation,
+  type HandlingCalls,
+  type PoolUser,
+  sessionLocation,
+} from "./shared-database.js";
 
 /** Events of a store. Listeners are called one after another, in the order in which they were added. */
 interface StoreEvents {
@@ -117,8 +123,8 @@ export async function openStore(options: StoreOptions = {}) {
     ...reassign(pool),
     /** Notifies a listener that messages were stored for it. Does not throw. */
     announce: (listenerName: string, channelId: number): Promise<void> => announce(pool, [[listenerName, channelId]]),
-    /** Gives each of so many transactional calls at a time a connection, or warns once that some of them will wait. */
-    fitPool: (user: PoolUser, calls: number): void => database.fitPool(user, databaseListener, calls),
+    /** Lets the pool grow with so many transactional calls at a time, or warns once that some of them will wait. */
+    fitPool: (user: PoolUser, calls: HandlingCalls): void => database.fitPool(user, databaseListener, calls),
     /** The queue of enqueued messages. */
     queue,
     /** Dead letters of the database. */

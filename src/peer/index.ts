@@ -5,8 +5,11 @@
 
 export {
   type AnyTopics,
+  type AwaitedJob,
+  type CancelledJob,
   type CancelOutcome,
   cancel,
+  cancelFlow,
   type EnqueueOptions,
   enqueue,
   enqueueBatch,
@@ -44,7 +47,7 @@ export type {
   TransactionalBatch,
   TransactionalMessage,
 } from "./core/message.js";
-export type { BatchOptions, HandleOptions, PeerOptions } from "./core/options.js";
+export type { BatchOptions, HandleOptions, PeerOptions } from "./core/peer-options.js";
 export type { PeerStatus } from "./core/status.js";
 export { monitor } from "./monitor.js";
 export { type AnyPeer, Peer } from "./peer.js";

@@ -1,9 +1,9 @@
 /** Handler of HTTP requests for the metrics and the health of peers. */
 import { HawserError } from "../errors/index.js";
 import { type HealthCheck, monitorPage } from "../monitor/index.js";
-import { readPeerMetrics } from "./metrics.js";
 import { type MonitoredPeer, monitoredPeers } from "./monitored-peer.js";
 import type { AnyPeer, Peer } from "./peer.js";
+import { readPeerMetrics } from "./peer-metrics.js";
 
 /**
  * Returns a handler for three pages: `/metrics` for Prometheus, with the label `peer` on every metric, and `/healthz`

@@ -69,10 +69,10 @@ import {
   type PeerOptions,
   type RespondOptions,
   type StopOptions,
-} from "./core/options.js";
+} from "./core/peer-options.js";
 import { type PeerStatus, StatusReporter } from "./core/status.js";
-import { metricSourceOf } from "./metrics.js";
 import { type MonitoredPeer, monitoredPeers, StoredOfPeer } from "./monitored-peer.js";
+import { metricSourceOf } from "./peer-metrics.js";
 import { batchHandling, plainHandler, TopicHandlers } from "./receiving/topic-handlers.js";
 import type { RunningPeer } from "./running-peer.js";
 import { abortable, abortedBefore, type CheckedMessage, checkSignal, type Sent } from "./sending/outgoing.js";
@@ -107,7 +107,7 @@ export class Peer<Topics extends TopicMap<Topics> = AnyTopics>
 {
   readonly #options: CheckedOptions;
   readonly #logger: NonNullable<PeerOptions["logger"]>;
-  readonly #status = new StatusReporter(this);
+  readonly #status: StatusReporter;
   readonly #counters = new PeerCounters();
   readonly #handlers: TopicHandlers;
   readonly #serving: Serving;
@@ -126,9 +126,10 @@ export class Peer<Topics extends TopicMap<Topics> = AnyTopics>
   constructor(options: PeerOptions) {
     super();
     this.#options = checkOptions(options);
+    this.#logger = options.logger ?? silentLogger;
+    this.#status = new StatusReporter(this, this.#logger, this.#options.name);
     this.#handlers = new TopicHandlers(this.#options, this.#options.handling, this.#reply);
     this.#serving = new Serving(this.#options.name, this.#handlers, this.#run);
-    this.#logger = options.logger ?? silentLogger;
     const monitored: MonitoredPeer = {
       name: this.name,
       logger: this.#logger,
@@ -636,6 +637,7 @@ export class Peer<Topics extends TopicMap<Topics> = AnyTopics>
   #onEnded(running: RunningPeer): void {
     if (this.#run.running !== running) return;
     this.#run.running = undefined;
+    this.#status.flush();
     for (const end of this.#streams.values()) end();
     this.#streams.clear();
     this.#run.state = "stopped";
@@ -655,6 +657,7 @@ export class Peer<Topics extends TopicMap<Topics> = AnyTopics>
       throw new HawserError(
         "no_listener",
         "no peer sent or enqueued the message, so a reply has no recipient; send to a topic instead",
+        { retryable: false },
       );
     }
     const { name, topic } = to;

@@ -19,19 +19,21 @@ import { parseAddress } from "../wire/index.js";
 import { type PeerContext, type PeerLimits, SecretCache } from "./core/context.js";
 import type { PeerCounters } from "./core/counters.js";
 import { defaultTakeoverMs, type Membership } from "./core/handling-settings.js";
-import type { CheckedOptions } from "./core/options.js";
+import type { CheckedOptions } from "./core/peer-options.js";
 import type { StatusReporter } from "./core/status.js";
-import { DeadLetterRetention } from "./membership/dead-letter-retention.js";
+import { DeadLetterExpiry } from "./dead-letter-expiry.js";
 import { GiveBack } from "./membership/give-back.js";
 import { OrphanWatch } from "./membership/orphan-watch.js";
 import { Inbox } from "./receiving/inbox.js";
 import type { TopicHandlers } from "./receiving/topic-handlers.js";
 import { Sending } from "./sending/sending.js";
 
-/** Part of a stop's deadline, at most a tenth, that is reserved for leaving the directory and releasing the name. */
+/** Part of a stop's deadline, at most a tenth, that is reserved for cutting handlers off, and for releasing the name. */
 const leaveMs = 1_000;
 /** Minimum of that reserved time, even if the deadline is shorter. */
 const leaveLeastMs = 500;
+/** Parts of that time for handlers that end because their signals are aborted, and for giving back what does not. */
+const [heedPart, cutOffPart] = [0.25, 0.7];
 
 export interface RunOptions {
   readonly options: CheckedOptions;
@@ -101,7 +103,7 @@ export class RunningPeer {
     this.sending = new Sending(context);
     this.#inbox = new Inbox(context, handlers, (channelId, topicId) => giveBack.passOn(channelId, topicId));
     const giveBack = new GiveBack(context, this.#inbox);
-    this.#backgroundTasks = [new DeadLetterRetention(context), giveBack, ...this.#takeovers(context)];
+    this.#backgroundTasks = [new DeadLetterExpiry(context), giveBack, ...this.#takeovers(context)];
     this.#unlisten = [
       secrets.follow(logger),
       options.tls?.subscribe({
@@ -172,7 +174,7 @@ export class RunningPeer {
       lease = await store.takeName(options.name, { waitMs: options.settings.nameWaitMs, signal });
       signal.throwIfAborted();
       started = new RunningPeer(run, store, lease, secrets);
-      store.fitPool(options, run.handlers.transactionsAtOnce);
+      store.fitPool(options, run.handlers.transactionsAtOnce(options.settings.concurrency));
       started.boundAddress = await started.#inbox.start(options.listen);
       await started.#register();
       for (const topic of run.handlers.topics) started.#watch(topic);
@@ -220,13 +222,15 @@ export class RunningPeer {
 
   /** Updates the inbox after a handler was set, replaced or removed. */
   handlersChanged(): void {
-    this.store.fitPool(this.#run.options, this.#run.handlers.transactionsAtOnce);
+    const { options, handlers } = this.#run;
+    this.store.fitPool(options, handlers.transactionsAtOnce(options.settings.concurrency));
     this.#inbox.handlersChanged();
   }
 
   /** Registers a topic in the directory, or updates its durability. */
   async subscribe(topic: string): Promise<void> {
     const { handlers } = this.#run;
+    await this.#inbox.readPause(topic);
     await this.store.addSubscription(this.lease, this.#served(topic), this.#registration(handlers.isDurable(topic)));
     this.#watch(topic);
   }
@@ -260,19 +264,25 @@ export class RunningPeer {
     const { logger } = this.#run;
     for (const task of this.#backgroundTasks) task.stop();
     const dueEnded = this.#stopDue?.() ?? Promise.resolve();
-    const inTime = await endsWithin(deadlineMs - Math.min(leaveMs, deadlineMs / 10), this.#finishWork());
+    const reason = new HawserError("aborted", `the peer "${this.#run.options.name}" stops`);
+    const work = this.#finishWork(reason);
+    const inTime = await endsWithin(deadlineMs - Math.min(leaveMs, deadlineMs / 10), work);
     if (!inTime && !this.#lost) {
       logger.warn(
         { deadlineMs },
         "the stop has reached its time limit; unconfirmed sends are rejected, and unfinished messages are delivered again",
       );
     }
-    if (!inTime)
+    if (!inTime) {
       this.#inbox.abortHandlers(new HawserError("aborted", `the peer "${this.#run.options.name}" has stopped`));
+      // A handler that heeds its signal may end now, or say when it wants its message again.
+      const leftMs = until - performance.now();
+      if (!(await endsWithin(leftMs * heedPart, work))) await endsWithin(leftMs * cutOffPart, this.#inbox.cutOff());
+    }
     await this.#inbox.close();
     const written = this.sending.close();
     // If Postgres hangs, the name becomes free when the connection has ended.
-    const releasing = written.then(() => this.#releaseName(inTime));
+    const releasing = written.then(() => this.#releaseName());
     const isReleased = await endsWithin(until - performance.now(), releasing);
     if (!isReleased)
       logger.warn({}, "could not release the name in time; it becomes free when the database connection has ended");
@@ -283,12 +293,12 @@ export class RunningPeer {
   }
 
   /** Handlers end first, so that the messages which they still send are stored with the others. */
-  async #finishWork(): Promise<void> {
-    await this.#inbox.stop();
+  async #finishWork(reason: HawserError): Promise<void> {
+    await this.#inbox.stop(reason);
     await this.sending.stop();
   }
 
-  async #releaseName(clean: boolean): Promise<void> {
+  async #releaseName(): Promise<void> {
     if (!this.#lost) {
       try {
         await this.store.unregister(this.lease, { keepDurable: true });
@@ -296,7 +306,7 @@ export class RunningPeer {
         this.#run.logger.warn({ err: error }, "could not leave the directory; senders will notice by failed dials");
       }
     }
-    await this.lease.release({ clean: clean && !this.#lost });
+    await this.lease.release({ clean: !this.#lost });
   }
 
   /** Removes all event listeners and timers. */

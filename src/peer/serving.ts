@@ -112,9 +112,10 @@ export class Serving {
     this.#checkMembership(topic, settings);
     const handlers = this.#handlers;
     const [wasServed, wasDurable] = [handlers.serves(topic), handlers.isDurable(topic)];
+    const { running, state } = this.#run;
+    if (!wasServed && state === "running") handlers.awaitPause(topic);
     set();
     this.startReminder.expectStart();
-    const { running, state } = this.#run;
     running?.handlersChanged();
     this.unsubscribed.delete(topic);
     if (state !== "running" || (wasServed && wasDurable === handlers.isDurable(topic))) return;

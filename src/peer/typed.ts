@@ -24,7 +24,7 @@ import {
 } from "../typed/index.js";
 import type { HandlingSettings } from "./core/handling-settings.js";
 import type { MessageView, SendOptions } from "./core/message.js";
-import { checkKnownOptions } from "./core/options.js";
+import { checkKnownOptions } from "./core/peer-options.js";
 import type { TopicHandler } from "./receiving/topic-handlers.js";
 
 /** Per-schema values that are computed once, not for each message. */

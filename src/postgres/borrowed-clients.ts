@@ -20,6 +20,7 @@ const ownLoginSql = [
 export class BorrowedClients implements ClientPool {
   readonly localSettingsSql: string;
   readonly isShort = false;
+  readonly unopened = 0;
   readonly #source: UserPool;
   readonly #options: ClientPoolOptions;
   readonly #permits: Semaphore;
@@ -41,6 +42,10 @@ export class BorrowedClients implements ClientPool {
 
   set max(clients: number) {
     this.#permits.limit = clients;
+  }
+
+  async grow(clients: number): Promise<void> {
+    this.max += clients;
   }
 
   /** None, because RESET ALL would undo settings of the user. Settings that a handler makes stay, too. */

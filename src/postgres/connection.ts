@@ -1,9 +1,10 @@
 /** Connection of a {@link PostgresSession}, from its opening to its end. */
 import type pg from "pg";
 import type { Clock, Logger } from "../runtime/index.js";
-import { type ClientSource, typeParsers } from "./database-address.js";
+import type { ClientSource } from "./database-address.js";
 import { isServerError, withFilterRemedy } from "./failure.js";
 import { type OpenSession, openSession, type SessionOptions } from "./open-session.js";
+import { ownTypes } from "./own-types.js";
 import { poolerWords, refuseTransactionPooler } from "./transaction-pooler.js";
 import { CommitWatch } from "./unconfirmed-commit.js";
 
@@ -135,7 +136,7 @@ export class Connection {
     const sentAt = clock.now();
     const cancel = clock.setTimeout(() => this.cut(), answerTimeoutMs);
     try {
-      const { rows } = await this.#client!.query<Row>({ ...prepared, values: values as unknown[], types: typeParsers });
+      const { rows } = await this.#client!.query<Row>({ ...prepared, values: values as unknown[], types: ownTypes });
       this.#events.onAnswer(sentAt);
       this.#commits!.check();
       return rows;

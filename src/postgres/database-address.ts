@@ -15,6 +15,7 @@ import { HawserError } from "../errors/index.js";
 import { addressAttempts, readSmallFileSync, tlsFileMaxBytes } from "../runtime/index.js";
 import {
   attributesOf,
+  connectionUriOf,
   type SessionAttributes,
   splitOnce,
   type TlsParameter,
@@ -23,19 +24,12 @@ import {
   urlsOf,
   validateTlsMode,
 } from "../sql-clients/index.js";
+import { ownTypes } from "./own-types.js";
 
 /** Idle time before keepalive probes of the lease session and between them, on both sides. */
 export const sessionKeepaliveMs = 2_000;
 /** Maximum time until a connection to Postgres is established or becomes free. */
 export const databaseConnectTimeoutMs = 10_000;
-
-const { builtins } = pg.types;
-
-/** Parsers for the generated row types: bigint columns as bigint, all others as in node-postgres. */
-export const typeParsers: pg.CustomTypesConfig = {
-  getTypeParser: ((oid: number, format?: "text" | "binary") =>
-    oid === builtins.INT8 ? BigInt : pg.types.getTypeParser(oid, format as "text")) as typeof pg.types.getTypeParser,
-};
 
 /** Address of a database, and the login for it. */
 export class DatabaseAddress {
@@ -50,7 +44,7 @@ export class DatabaseAddress {
   }
 
   /**
-   * Parses a connection URI.
+   * Parses a connection URI, or a string of keywords such as `host=db.internal dbname=app`.
    *
    * @param databaseUrl such as `postgres://user:password@host:5432/database?sslmode=verify-full` or
    * `postgres://a:5432,b:5432/database?target_session_attrs=primary`; the PG* variables provide missing parts
@@ -58,7 +52,7 @@ export class DatabaseAddress {
    * contains the URI, which may contain a password
    */
   static of(databaseUrl: string | undefined, env = process.env): DatabaseAddress {
-    const [address, query] = splitOnce(databaseUrl ?? "", "?");
+    const [address, query] = splitOnce(connectionUriOf(databaseUrl ?? ""), "?");
     const parameters = new URLSearchParams(query);
     const ssl = tlsOf(parameters, env);
     const attributes = attributesOf(parameters, env);
@@ -68,7 +62,8 @@ export class DatabaseAddress {
       keepAlive: true,
       keepAliveInitialDelayMillis: sessionKeepaliveMs,
       ...connectLimit(databaseConnectTimeoutMs),
-      types: typeParsers,
+      client_encoding: "UTF8",
+      types: ownTypes,
       ...ssl,
     };
     const hosts = urls.map((connectionString) => ({

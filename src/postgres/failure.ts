@@ -62,11 +62,11 @@ function filteredName(error: unknown): string | undefined {
   return /["“”„«»‹›‘’‚「『'`]\s*([^"“”„«»‹›‘’‚」』'`]+?)\s*["“”„«»‹›‘’‚」』'`]/.exec(answer.message)?.[1] ?? "";
 }
 
-/** Names of Hawser's tables without the schema. */
-const ownTables = new Set(
+/** Schemas of Hawser's tables, by their names. */
+const ownTables = new Map(
   [peerTables, outboxTables, queueTables, natsTables]
     .flatMap((each) => Object.values(each))
-    .map((name) => name.split(".")[1]!),
+    .map((name) => name.split(".").reverse() as [table: string, schema: string]),
 );
 
 /**
@@ -75,12 +75,15 @@ const ownTables = new Set(
  */
 export function filteredTable(error: unknown): string | undefined {
   const name = filteredName(error);
-  return name !== undefined && ownTables.has(name.replace(/_\d+$/, "")) ? name : undefined;
+  return name !== undefined && schemaOf(name) !== undefined ? name : undefined;
 }
 
-/** Statement after which a table of the schema hawser_data shows all its rows again. */
+/** Schema of a table or of a part of one; undefined if it is not Hawser's. */
+const schemaOf = (table: string): string | undefined => ownTables.get(table.replace(/_\d+$/, ""));
+
+/** Statement after which a table of Hawser shows all its rows again. */
 export function unfilteredSql(table: string): string {
-  return `ALTER TABLE hawser_data.${table} DISABLE ROW LEVEL SECURITY`;
+  return `ALTER TABLE ${schemaOf(table)}.${table} DISABLE ROW LEVEL SECURITY`;
 }
 
 /** Settings with which the server ends a session, by the SQLSTATE of its last error. */
@@ -95,6 +98,8 @@ const endingSettings: Readonly<Record<string, string>> = {
  * server ends with the remedy.
  */
 export function messageWithRemedy(error: Error): string {
+  if (error.message === plpgsqlRefused)
+    return `${error.message}; each session of Hawser needs it: GRANT USAGE ON LANGUAGE plpgsql TO the role`;
   if (!isFiltered(error)) return `${error.message}${settingRemedy((error as pg.DatabaseError).code ?? "")}`;
   const table = filteredTable(error);
   const [remedy, reason] =
@@ -106,6 +111,9 @@ export function messageWithRemedy(error: Error): string {
       : [unfilteredSql(table), "Hawser needs all rows"];
   return error.message.endsWith(remedy) ? error.message : `${error.message}; ${reason}: ${remedy}`;
 }
+
+/** Right that a login of Postgres has unless it was revoked. */
+const plpgsqlRefused = "permission denied for language plpgsql";
 
 function settingRemedy(code: string): string {
   if (code === readOnly) return `; if this server is no standby, ${readOnlyRemedy}`;

@@ -1,7 +1,7 @@
 /** Sessions with Postgres: addresses, pools of users, opening, ownership, and the identity of the server. */
 export { BorrowedClients } from "./borrowed-clients.js";
 export { functionClient, type SessionQuery } from "./connection.js";
-export { type ClientSource, DatabaseAddress, sourceOf, typeParsers } from "./database-address.js";
+export { type ClientSource, DatabaseAddress, sourceOf } from "./database-address.js";
 export {
   filteredTable,
   isFiltered,
@@ -34,6 +34,7 @@ export {
   SessionPool,
   sessionSettingsSql,
 } from "./open-session.js";
+export { ownTypes, queryOwn } from "./own-types.js";
 export { type Life, type OwnedState, Owner, type Ownership, type OwnershipState } from "./ownership.js";
 export {
   type Columns,
@@ -45,6 +46,7 @@ export {
   removePrepared,
   runPrepared,
 } from "./prepared-run.js";
+export { relationOidSql } from "./relation-oid.js";
 export { serverIdentity } from "./server-identity.js";
 export { PostgresSession } from "./session.js";
 export { isTransactionPooled, poolerWords, refuseTransactionPooler } from "./transaction-pooler.js";

@@ -15,6 +15,7 @@
  * - `row_security = off`: a statement of Hawser that row security would filter fails instead, because rows that are
  * hidden must not count as rows that are missing. A user's code keeps the login's own setting. In Hawser's functions,
  * which a user's session may call, the setting is part of the function.
+ * - `jit = off`, as in Hawser's functions; a user's code keeps the login's own setting.
  * - Output and literal formats, for which a database or a role may have other settings ({@link formats}).
  */
 import type { Socket } from "node:net";
@@ -22,7 +23,7 @@ import pg from "pg";
 import { traceConstants } from "../../generated/ts/settings/outbox.js";
 import { storeConstants } from "../../generated/ts/settings/peer.js";
 import { HawserError } from "../errors/index.js";
-import type { BackoffOptions } from "../runtime/index.js";
+import { type BackoffOptions, inTime } from "../runtime/index.js";
 import { type SessionAttributes, UserPool } from "../sql-clients/index.js";
 import {
   type ClientSource,
@@ -31,9 +32,9 @@ import {
   databaseConnectTimeoutMs,
   hostOf,
   sessionKeepaliveMs,
-  typeParsers,
 } from "./database-address.js";
 import { isReadOnly, isServerError, isTransient, readOnlyRemedy } from "./failure.js";
+import { programTypes, queryOwn, useOwnTypes, withoutProgramDefaults } from "./own-types.js";
 import type { PreparedStatement } from "./prepared-run.js";
 
 const { sessionIdleInTransactionMs } = storeConstants;
@@ -96,6 +97,8 @@ const ownSettings: readonly Setting[] = [
   ["standard_conforming_strings", "on"],
   // Statements of Hawser fail where row security would filter their rows.
   ["row_security", "off"],
+  // No statement is worth its compilation, which a server with LLVM does for a high estimate of its cost.
+  ["jit", "off"],
   // A COMMIT that no standby has confirmed is only a warning.
   ["client_min_messages", "notice"],
   // Otherwise each error ends the session.
@@ -287,13 +290,15 @@ async function openAt(
   options: SessionOptions,
 ): Promise<OpenSession> {
   const { applicationName, connectTimeoutMs, queryTimeoutMs, runsFunctions, needsWrites, onClient } = options;
-  const client = new pg.Client({
-    ...config,
-    ...(applicationName === undefined ? {} : { application_name: applicationName }),
-    ...(connectTimeoutMs === undefined ? {} : connectLimit(connectTimeoutMs)),
-    ...(queryTimeoutMs === undefined ? {} : { query_timeout: queryTimeoutMs }),
-    ...(runsFunctions === true ? { options: functionOptions } : {}),
-  });
+  const client = withoutProgramDefaults(
+    new pg.Client({
+      ...config,
+      ...(applicationName === undefined ? {} : { application_name: applicationName }),
+      ...(connectTimeoutMs === undefined ? {} : connectLimit(connectTimeoutMs)),
+      ...(runsFunctions === true ? { options: functionOptions } : {}),
+    }),
+    queryTimeoutMs,
+  );
   // Ignored here: a running query is rejected, and the owner of the session has its own listener.
   client.on("error", () => undefined);
   onClient?.(client);
@@ -334,8 +339,8 @@ async function openFromPool(source: UserPool, options: SessionOptions): Promise<
   try {
     // Some streams of connectors are not sockets.
     (client.connection.stream as Partial<Socket>).setKeepAlive?.(true, sessionKeepaliveMs);
-    for (const oid of Object.values(pg.types.builtins))
-      client.setTypeParser(oid, typeParsers.getTypeParser(oid, "text"));
+    withoutProgramDefaults(client, options.queryTimeoutMs);
+    useOwnTypes(client);
     const settingsSql = `${sessionSettingsSql(options, options.readOnly)}; SET application_name = ${pg.escapeLiteral(applicationName)}`;
     const facts = await prepareSession(client, settingsSql, connectTimeoutMs, discardState);
     refuseUnwanted(facts, needsWrites === true ? "read-write" : "any", client);
@@ -384,7 +389,8 @@ async function prepareSession(
   try {
     await before?.(client);
     // The driver returns one result per statement.
-    const results = (await client.query(`${settingsSql}; ${factsSql}`)) as unknown as pg.QueryResult[];
+    const text = `${settingsSql}; ${factsSql}`;
+    const results = (await queryOwn(client, { text })) as unknown as pg.QueryResult[];
     const kept = results.flatMap(({ rows }) => rows).filter((row) => `kept_${clientCheck[0]}` in row);
     return { ...(results.at(-1)!.rows[0] as Omit<ServerFacts, "kept">), kept };
   } finally {
@@ -464,6 +470,12 @@ export function mayServeLater(error: unknown): boolean {
   return unreachable.has(code ?? "") || /timeout|terminated|did not answer|connection error|ended/i.test(error.message);
 }
 
+const ignored = (): void => undefined;
+/** SQLSTATE of a server, a login or a database that has no connection left. */
+const tooManyConnections = "53300";
+/** Time until a pool that Postgres has given no more sessions asks for some again. */
+const growAgainMs = 10_000;
+
 /** Options of a {@link ClientPool}. */
 export interface ClientPoolOptions extends SessionLimits {
   readonly max: number;
@@ -471,6 +483,10 @@ export interface ClientPoolOptions extends SessionLimits {
   readonly check: (client: pg.ClientBase) => Promise<void>;
   /** Called when an idle client was lost. The pool has removed it. */
   readonly onIdleError: (error: Error) => void;
+  /** Called when Postgres gives no more sessions than the pool has. It has no more for a while. */
+  readonly onFull: (sessions: number) => void;
+  /** Called when a session of Hawser's own was closed, as it was idle or lost, with the number of the others. */
+  readonly onClosed: (sessions: number) => void;
 }
 
 /** Pool of clients for statements and transactions: Hawser's own, or clients borrowed from a user's pool. */
@@ -479,11 +495,15 @@ export interface ClientPool {
   max: number;
   /** True if callers wait for a client and none is free. */
   readonly isShort: boolean;
+  /** Number of sessions that it may still open, and of those that it is opening, none of which Postgres shows. Those of a user's pool do not count. */
+  readonly unopened: number;
   /**
    * Statements that set Hawser's settings for a transaction. Each transaction must begin with them; undefined if the
    * clients keep their settings.
    */
   readonly localSettingsSql: string | undefined;
+  /** Raises the maximum, and opens so many clients as far as it has clients of its own. Does not reject. */
+  grow(clients: number): Promise<void>;
   /** Statements that clean a client after statements of a user. One that keeps its settings has the login's own after them. */
   cleaningOf(client: pg.ClientBase): readonly PreparedStatement[];
   /** @param fits preference between the last two used free clients */
@@ -502,6 +522,12 @@ export class SessionPool implements ClientPool {
   /** False after a server or a pooler has refused start-up parameters. */
   #givesParameters: boolean;
   readonly #cleaning = new WeakMap<pg.ClientBase, readonly PreparedStatement[]>();
+  readonly #onFull: (sessions: number) => void;
+  /** Number of sessions that it may have when Postgres gives them. */
+  #wanted: number;
+  #growAgain: NodeJS.Timeout | undefined;
+  /** Sessions that are ready. The pool also removes one that was lost before it was. */
+  readonly #open = new Set<pg.ClientBase>();
 
   /**
    * @param options.keepsSettings false behind a transaction pooler, where session settings are lost and each
@@ -509,6 +535,8 @@ export class SessionPool implements ClientPool {
    */
   constructor(address: DatabaseAddress, options: ClientPoolOptions & { readonly keepsSettings: boolean }) {
     this.#address = address;
+    this.#onFull = options.onFull;
+    this.#wanted = options.max;
     this.#givesParameters = options.keepsSettings;
     const givesParameters = () => this.#givesParameters;
     class HostClient extends pg.Client {
@@ -516,7 +544,8 @@ export class SessionPool implements ClientPool {
       declare readonly connectionParameters: { options?: string };
 
       constructor() {
-        super(address.hosts[address.next]);
+        super({ ...address.hosts[address.next], types: programTypes });
+        withoutProgramDefaults(this);
         const { connectionParameters: given } = this;
         // Behind those of the address or of PGOPTIONS.
         if (givesParameters()) given.options = `${given.options ?? ""} ${poolParameters}`;
@@ -543,6 +572,11 @@ export class SessionPool implements ClientPool {
       },
     });
     this.#pool.on("error", options.onIdleError);
+    this.#pool.on("connect", (client) => void this.#open.add(client));
+    this.#pool.on("remove", (client) => {
+      this.#open.delete(client);
+      options.onClosed(this.#pool.totalCount);
+    });
   }
 
   get max(): number {
@@ -550,11 +584,22 @@ export class SessionPool implements ClientPool {
   }
 
   set max(sessions: number) {
+    this.#wanted = sessions;
     this.#pool.options.max = sessions;
+  }
+
+  async grow(sessions: number): Promise<void> {
+    this.max += Math.max(0, sessions);
+    const opened = Array.from({ length: Math.max(0, sessions) }, async () => (await this.connect()).release());
+    await Promise.allSettled(opened);
   }
 
   get isShort(): boolean {
     return this.#pool.waitingCount > this.#pool.idleCount;
+  }
+
+  get unopened(): number {
+    return this.max - this.#open.size;
   }
 
   /**
@@ -564,7 +609,21 @@ export class SessionPool implements ClientPool {
    * @throws as {@link openSession}
    */
   async connect(fits: (client: pg.ClientBase) => boolean = () => true): Promise<pg.PoolClient> {
-    const take = () => firstSuitableHost(this.#address, () => this.#pool.connect());
+    const open = () => firstSuitableHost(this.#address, () => this.#pool.connect());
+    const take = () =>
+      open().catch((error) => {
+        if (!this.#isFull(error)) throw error;
+        const freed = open();
+        // All may be in use by handlers that wait for this one.
+        return inTime(
+          databaseConnectTimeoutMs,
+          () => error,
+          (over) => {
+            over.addEventListener("abort", () => void freed.then((client) => client.release(), ignored));
+            return freed;
+          },
+        );
+      });
     const connect = () => {
       const gaveParameters = this.#givesParameters;
       return take().catch((error) => {
@@ -576,6 +635,21 @@ export class SessionPool implements ClientPool {
     const client = await connect();
     if (fits(client) || this.#pool.idleCount === 0) return client;
     return await connect().finally(() => client.release());
+  }
+
+  /** Has as many sessions as Postgres gives, if it gives no more: who wants one waits for them. @returns false if that is not the error */
+  #isFull(error: unknown): boolean {
+    const { totalCount } = this.#pool;
+    if (!isServerError(error) || error.code !== tooManyConnections || totalCount === 0) return false;
+    if (this.#growAgain === undefined) {
+      this.#onFull(totalCount);
+      this.#growAgain = setTimeout(() => {
+        this.#growAgain = undefined;
+        this.#pool.options.max = this.#wanted;
+      }, growAgainMs).unref();
+    }
+    this.#pool.options.max = totalCount;
+    return true;
   }
 
   cleaningOf(client: pg.ClientBase): readonly PreparedStatement[] {

@@ -132,6 +132,11 @@ export class PostgresSession {
     }
   }
 
+  /** Opens the first connection of a kept session in the background, as it opens later ones: until it is open, or the session closed. */
+  openLater(): void {
+    this.#reconnect(0);
+  }
+
   /**
    * Runs one statement. Can be passed as a function without binding.
    *

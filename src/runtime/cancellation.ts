@@ -1,7 +1,9 @@
-/** Cancellation with a lazily created `AbortSignal`: most handlers never use theirs. */
+/** Cancellation with lazily created `AbortSignal`s: most handlers never use theirs. */
 export class Cancellation {
   #controller: AbortController | undefined = undefined;
   #reason: unknown = undefined;
+  #stop: AbortController | undefined = undefined;
+  #stopReason: unknown = undefined;
 
   /** True if a caller has read {@link signal}, and it is not aborted. */
   get isAwaited(): boolean {
@@ -19,5 +21,20 @@ export class Cancellation {
   abort(reason: unknown): void {
     this.#reason ??= reason;
     this.#controller?.abort(reason);
+  }
+
+  /** Signal that is aborted when a stop begins, which will abort {@link signal} at its deadline. */
+  get stopping(): AbortSignal {
+    if (this.#stop === undefined) {
+      this.#stop = new AbortController();
+      if (this.#stopReason !== undefined) this.#stop.abort(this.#stopReason);
+    }
+    return this.#stop.signal;
+  }
+
+  /** Aborts {@link stopping}. */
+  stop(reason: unknown): void {
+    this.#stopReason ??= reason;
+    this.#stop?.abort(reason);
   }
 }

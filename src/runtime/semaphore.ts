@@ -52,6 +52,11 @@ export class Semaphore {
     return this.#acquired;
   }
 
+  /** Number of callers that wait. */
+  get waiting(): number {
+    return [...this.#parties.values()].reduce((count, { waiting }) => count + waiting.size, 0);
+  }
+
   /** Number of permits of a party. */
   acquiredBy(party: unknown): number {
     return this.#parties.get(party)?.acquired ?? 0;

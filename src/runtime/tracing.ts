@@ -9,7 +9,7 @@ import type { TraceContext } from "./trace-context.js";
 /** Operation on one message, or on a batch of messages. Callers write one literal: spreads cost more than the span itself. */
 export interface Operation {
   /**
-   * - `enqueue`: a message is written to the outbox;
+   * - `enqueue`: a message is written to the queue or the outbox, in a transaction of the user;
    * - `send`: a message goes to a peer or to NATS;
    * - `store`: messages are written to Postgres, because their listener has not confirmed them;
    * - `process`: a handler or a SQL function runs;

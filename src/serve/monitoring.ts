@@ -16,8 +16,8 @@ import {
   type ServeCounters,
   ServeMetrics,
 } from "./monitor/index.js";
+import type { StoredCounts } from "./periodic-counts.js";
 import type { ServerWatch } from "./server-watch.js";
-import type { StoredCounts } from "./stored-counts.js";
 
 /** Time without progress of the position, while messages wait, after which the check `outbox` of /readyz fails. */
 const stuckMs = 30_000;

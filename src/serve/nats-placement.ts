@@ -1,7 +1,7 @@
 /**
  * Placement: spreads the processes of a database over the named NATS servers.
  *
- * Each process writes the server that it is connected to into its row of `hawser_data.gateways`, and reads the rows of the
+ * Each process writes the server that it is connected to into its row of `hawser_bridge_data.gateways`, and reads the rows of the
  * others periodically. If its server has more processes than another one, one process moves, and connects before it
  * drops the old connection: the process whose owner sorts first moves after one check, the next after two, and so on,
  * so that they do not all move at once. The leader of the subscriptions never moves, because a move briefly delivers

@@ -18,9 +18,9 @@ import { TlsCredentials, type TlsMaterial } from "../tls/index.js";
 import { formatAddress } from "../wire/index.js";
 import { type MonitoredParts, Monitoring } from "./monitoring.js";
 import { NatsPlacement } from "./nats-placement.js";
+import { StoredCounts } from "./periodic-counts.js";
 import { type CheckedServeOptions, checkServeOptions, type ServeOptions, strangersAmong } from "./serve-options.js";
 import { ServerWatch } from "./server-watch.js";
-import { StoredCounts } from "./stored-counts.js";
 
 const { secretsDirectory: defaultSecretsDirectory } = gatewayConstants;
 /** Interval at which `hawser serve` logs that a step of its start waits for Postgres. */

@@ -45,15 +45,15 @@ const optionsSql = `SELECT s.options, f.mapping, CASE WHEN EXISTS (
     ) AS has_functions,
     (SELECT array_agg((p.server_name, p.options)::text) FROM hawser.nats_foreign_servers() AS p) IS DISTINCT FROM
       CASE WHEN s.seen_server_name IS NOT NULL THEN ARRAY[(s.seen_server_name, s.seen_options)::text] END AS has_changed
-    FROM hawser_data.nats_server AS s
+    FROM hawser_bridge_data.nats_server AS s
     LEFT JOIN hawser.nats_foreign_servers() AS f ON f.server_name = s.server_name`;
 
 const sql = {
-  identity: `SELECT current_database() AS database, s.user_name AS "user", s.password FROM hawser_data.gateway_secret AS s`,
+  identity: `SELECT current_database() AS database, s.user_name AS "user", s.password FROM hawser_bridge_data.gateway_secret AS s`,
   follow: "SELECT hawser.follow_nats_server()",
   options: optionsSql,
   // Fails where no writes are taken.
-  writesAndOptions: `WITH writes AS (UPDATE hawser_data.gateways SET seen_at = seen_at WHERE false) ${optionsSql}`,
+  writesAndOptions: `WITH writes AS (UPDATE hawser_bridge_data.gateways SET seen_at = seen_at WHERE false) ${optionsSql}`,
 } as const;
 
 interface OptionsRow {

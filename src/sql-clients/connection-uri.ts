@@ -4,23 +4,23 @@
  */
 import { parse } from "pg-connection-string";
 import { HawserError } from "../errors/index.js";
-
-export const tlsParameters = ["sslmode", "sslrootcert", "sslcert", "sslkey", "sslnegotiation"] as const;
-export type TlsParameter = (typeof tlsParameters)[number];
-
-const tlsModes = ["disable", "no-verify", "allow", "prefer", "require", "verify-ca", "verify-full"];
-
-/** Required kind of server for a session, in libpq's terms. */
-const sessionAttributes = ["any", "read-write", "read-only", "primary", "standby", "prefer-standby"] as const;
-export type SessionAttributes = (typeof sessionAttributes)[number];
+import {
+  isPort,
+  portRule,
+  type SessionAttributes,
+  sessionAttributes,
+  tlsModes,
+  tlsParameters,
+} from "./connection-parameters.js";
+import { connectionUriOf } from "./keyword-string.js";
 
 /**
- * Validates a connection URI. Files named in it are not read.
+ * Validates a connection URI, or a string of keywords. Files named in it are not read.
  *
  * @throws HawserError `invalid_argument` for one that cannot be read; the message never contains the URI
  */
 export function checkConnectionUri(databaseUrl: string, env = process.env): void {
-  const [address, query] = splitOnce(databaseUrl, "?");
+  const [address, query] = splitOnce(connectionUriOf(databaseUrl), "?");
   const parameters = new URLSearchParams(query);
   validateTlsMode(parameters.get("sslmode") ?? undefined);
   for (const name of tlsParameters) parameters.delete(name);
@@ -37,6 +37,8 @@ export function urlsOf(
   const [, login = "", authority = "", path = ""] = /^[a-z]+:\/\/([^/?#]*@)?([^/?#]*)(.*)$/is.exec(address ?? "") ?? [];
   const named = parameters.get("host") ?? (authority === "" ? env["PGHOST"] : authority);
   if (named?.includes(",") !== true) {
+    const port = parameters.get("port") ?? "";
+    if (port !== "" && !isPort(port)) throw new HawserError("invalid_argument", portMessage(port));
     return [address === undefined ? undefined : checkedUrl(address, parameters)];
   }
   const inAuthority = parameters.get("host") === null && authority !== "";
@@ -58,10 +60,10 @@ export function urlsOf(
         `databaseUrl has an empty host at position ${place + 1} of its list; write it as host:port,host:port`,
       );
     }
-    if (chosenPort !== "" && !(/^\d+$/.test(chosenPort) && Number(chosenPort) > 0 && Number(chosenPort) < 65_536)) {
+    if (chosenPort !== "" && !isPort(chosenPort)) {
       throw new HawserError(
         "invalid_argument",
-        `databaseUrl has the port "${chosenPort}" of the host at position ${place + 1}; a port is a number from 1 to 65535`,
+        `databaseUrl has the port "${chosenPort}" of the host at position ${place + 1}; ${portRule}`,
       );
     }
     own.set("host", host.replace(/^\[(.*)\]$/, "$1"));
@@ -86,7 +88,7 @@ function checkedUrl(address: string, parameters: URLSearchParams): string {
   if (!/^(postgres|postgresql|socket):/.test(address)) {
     throw new HawserError(
       "invalid_argument",
-      "databaseUrl is not a connection URI; it must begin with postgres:// or postgresql://",
+      "databaseUrl is not a connection URI; it must begin with postgres:// or postgresql://, or have keywords such as host=db.internal dbname=app",
     );
   }
   const url = parameters.size === 0 ? address : `${address}?${parameters}`;
@@ -111,7 +113,11 @@ function wrongPort(address: string): string | undefined {
   const [, port, rest = ""] = /^[a-z]+:\/\/[^/?#@]*@(?:\[[^\]]*\]|[^:/?#]*):([^/?#]*)(.*)$/is.exec(address) ?? [];
   if (port === undefined || rest.includes("@")) return undefined;
   if (/^\d+$/.test(port) && Number(port) < 65_536) return undefined;
-  return `databaseUrl has the port "${port}"; a port is a number from 1 to 65535`;
+  return portMessage(port);
+}
+
+function portMessage(port: string): string {
+  return `databaseUrl has the port "${port}"; ${portRule}`;
 }
 
 export function validateTlsMode(mode: string | undefined): void {

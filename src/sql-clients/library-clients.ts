@@ -97,7 +97,7 @@ function piecesOf(text: string): (string | number)[] {
  * Converts dates and arrays of bytes to text: Prisma drops the time zone of a date, Drizzle on Postgres.js rejects
  * dates, and Postgres.js sends an array of bytes as bytes. Other values are unchanged.
  */
-function asText(value: unknown): unknown {
+export function asText(value: unknown): unknown {
   if (value instanceof Date) return value.toISOString();
   if (!Array.isArray(value) || !value.some((element) => element instanceof Uint8Array)) return value;
   const elements = value.map((bytes: Uint8Array | null) =>

@@ -11,6 +11,12 @@ import { type Clock, delay } from "../runtime/index.js";
 /** SQLSTATEs of a refused value: data exceptions and violated constraints. */
 const refusedValue = /^2[23]/;
 
+/**
+ * Maximum number of keys of one statement. What several writes change in one transaction, as a counter's row, takes longer with each
+ * of them.
+ */
+const mostKeys = 500;
+
 /** Minimum interval between statements. */
 export interface Pause {
   readonly clock: Clock;
@@ -29,7 +35,7 @@ export function batched<Key, Answer>(
   lookUpAll: (keys: readonly Key[]) => Promise<readonly Answer[]>,
   pause?: Pause,
 ): (key: Key) => Promise<Answer> {
-  let waiting: { key: Key; resolve: (answer: Answer) => void; reject: (error: unknown) => void }[] = [];
+  const waiting: { key: Key; resolve: (answer: Answer) => void; reject: (error: unknown) => void }[] = [];
   let isBusy = false;
   let startedAt = Number.NEGATIVE_INFINITY;
   const sendBatch = async (): Promise<void> => {
@@ -37,8 +43,7 @@ export function batched<Key, Answer>(
       await delay(Math.max(0, startedAt + pause.ms - pause.clock.now()), undefined, pause.clock);
       startedAt = pause.clock.now();
     }
-    const batch = waiting;
-    waiting = [];
+    const batch = waiting.splice(0, mostKeys);
     try {
       const answers = await lookUpAll(batch.map(({ key }) => key));
       for (const [index, { resolve }] of batch.entries()) resolve(answers[index] as Answer);

@@ -16,6 +16,7 @@ import {
   loginSettingsSql,
   outcomeOf,
   type PreparedStatement,
+  queryOwn,
   removePrepared,
   runPrepared,
   type SessionLimits,
@@ -23,10 +24,9 @@ import {
   serverIdentity,
   sessionSettingsSql,
   spoilsConnection,
-  typeParsers,
   withFilterRemedy,
 } from "../postgres/index.js";
-import type { Clock, Logger } from "../runtime/index.js";
+import { type Clock, type Logger, Semaphore } from "../runtime/index.js";
 import { UserPool } from "../sql-clients/index.js";
 import { withIntegerArrays } from "./columns.js";
 import { PinnedSession } from "./pinned-session.js";
@@ -79,6 +79,8 @@ export class Database {
   /** Sessions whose last transaction was the user's, so that they have the search_path and the limits of the login. */
   readonly #userSessions = new WeakSet<pg.ClientBase>();
   readonly #pinned: PinnedSession;
+  /** Permits of transactional handlers of all peers of the process. */
+  readonly #handlers = new Semaphore(1);
   /**
    * True after a statement of unknown outcome. It may be committed without the confirmation of a synchronous standby, and
    * its repetition may find nothing left to write, so that its commit does not wait for the standby either.
@@ -105,6 +107,9 @@ export class Database {
       max: options.poolSize,
       check: (client: pg.ClientBase) => (options.pooled ? Promise.resolve() : this.#checkServer(client)),
       onIdleError: (err: Error) => options.logger.debug({ err }, "a pooled connection to Postgres was lost"),
+      onFull: (sessions: number) =>
+        options.logger.warn({ sessions }, `Postgres gives no more connections: its pool makes do with ${sessions}`),
+      onClosed: (sessions: number) => this.onClosed(sessions),
     };
     this.#pool =
       source instanceof UserPool
@@ -131,13 +136,61 @@ export class Database {
    */
   server: string | undefined;
 
-  /** Maximum number of connections. Grows when another user of the pool needs more. */
+  /** Maximum number of connections. Grows when another user of the pool, or handlers that wait, need more. */
   get poolSize(): number {
     return this.#pool.max;
   }
 
   set poolSize(connections: number) {
     this.#pool.max = connections;
+    this.#fitHandlers();
+  }
+
+  /** Opens so many more connections, and then gives them to handlers. Does not reject. */
+  async grow(connections: number): Promise<void> {
+    await this.#pool.grow(connections);
+    this.#fitHandlers();
+  }
+
+  /** Number of its connections that Postgres does not show yet. */
+  get unopened(): number {
+    return this.#pool.unopened;
+  }
+
+  /** Number of transactional handlers that wait for a connection. */
+  get waiting(): number {
+    return this.#handlers.waiting;
+  }
+
+  /** Called when a transactional handler waits for a connection. */
+  onShort = (): void => undefined;
+
+  /** Called when it has closed a connection of its own that was idle or lost, with the number of the others. */
+  onClosed = (_connections: number): void => undefined;
+
+  /**
+   * Runs the work of a transactional handler when there is a connection for it. Handlers leave at least one to other
+   * statements.
+   *
+   * @param party several ones take turns
+   */
+  async handling<T>(party: unknown, work: () => Promise<T>): Promise<T> {
+    // Postgres may have given fewer than it may have.
+    this.#fitHandlers();
+    if (!this.#handlers.tryAcquire(1, party)) {
+      const acquired = this.#handlers.acquire(1, undefined, party);
+      this.onShort();
+      await acquired;
+    }
+    try {
+      return await work();
+    } finally {
+      this.#handlers.release(1, party);
+    }
+  }
+
+  #fitHandlers(): void {
+    this.#handlers.limit = Math.max(1, this.poolSize - 1);
   }
 
   async #checkServer(client: pg.ClientBase): Promise<void> {
@@ -164,7 +217,7 @@ export class Database {
   }
 
   async #run<Row extends object>(client: pg.ClientBase, statement: Statement): Promise<Row[]> {
-    const run = async () => (await client.query(this.#prepared(statement))).rows as Row[];
+    const run = async () => (await queryOwn<Row>(client, this.#prepared(statement))).rows;
     // A single statement would run with the settings of the other users of the client, or of a transaction pooler.
     return this.#isLocal ? inTransaction(client, this.#beginSql, run) : run();
   }
@@ -257,7 +310,7 @@ export class Database {
 
   #prepared({ name, text, values }: Statement): pg.QueryConfig {
     const prepared = name !== undefined && !this.#isLocal ? { name } : {};
-    return { text, values: values as unknown[], types: typeParsers, ...prepared };
+    return { text, values: values as unknown[], ...prepared };
   }
 
   /** Restores our own settings in a session that the user had last. */

@@ -9,7 +9,7 @@ import {
   storeFunctions,
   tables,
 } from "../../generated/ts/rows/peer.js";
-import { tables as queueTables } from "../../generated/ts/rows/queue.js";
+import { queueFunctions } from "../../generated/ts/rows/queue.js";
 import { HawserError } from "../errors/index.js";
 import { batched } from "./batched.js";
 import { columnsOf, overwrite } from "./columns.js";
@@ -125,8 +125,7 @@ export function directory(database: Database) {
     },
     /** Those of the topics that are paused in all processes. */
     async pausedTopics(topics: readonly string[]): Promise<string[]> {
-      const text = `SELECT s.topic FROM ${queueTables.topicSetting} AS s WHERE s.topic = ANY ($1::text[]) AND s.paused_at IS NOT NULL`;
-      const rows = await database.query<{ topic: string }>("read which topics are paused", { text, values: [topics] });
+      const rows = await queueFunctions(database.caller("read which topics are paused")).pausedTopics({ topics });
       return rows.map(({ topic }) => topic);
     },
     /**

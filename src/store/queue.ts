@@ -14,12 +14,11 @@ import {
   type ClientSource,
   isServerError,
   PostgresSession,
-  postgresBackoff,
   serverIdentity,
   sqlstateOf,
   untranslatable,
 } from "../postgres/index.js";
-import { Backoff, type Clock, delay, type Logger } from "../runtime/index.js";
+import type { Clock, Logger } from "../runtime/index.js";
 import { escaped, failureJson, textOf } from "./cursor-commits.js";
 import { statementLimits } from "./database.js";
 import { checkedHeaders } from "./row-faults.js";
@@ -34,13 +33,16 @@ const answerMs = statementLimits.statementTimeoutMs! + statementLimits.lockTimeo
 /** Number of results that one statement can write: each has up to 64 KiB, and as text within JSON twice as much. */
 export const keptAtOnce = 400;
 
-/** Place and id of a row. */
+/** Row of the queue. */
 export interface QueueRow {
   readonly topic: string;
   /** Who may have it: empty for any listener of the topic, `@name` for one, `#group` for the members of a group. */
   readonly recipient: string;
   /** Role that enqueued it. */
   readonly role: string;
+  /** Its place in line: rows of one topic, recipient and role are taken in the order of their ranks. */
+  readonly rank: bigint;
+  /** The id that its enqueue returned. */
   readonly id: bigint;
   /** Result that is kept of it; undefined if none is. */
   readonly kept?: Pick<KeptResult, "json" | "durationMs"> | undefined;
@@ -54,8 +56,10 @@ export interface TakenRow extends QueueRow {
   /** Reason why the message must become a dead letter: its row breaks a rule. */
   readonly fault: string | undefined;
   readonly failedAttempts: number;
-  /** True if it may have ended its process. */
+  /** True if it may have ended a process. */
   readonly isSuspect: boolean;
+  /** True if its handler is known to have run when a process ended. */
+  readonly wasRunning: boolean;
   /** True if it begins with {@link Queue.beginUnique}. */
   readonly isUnique: boolean;
   /** True if its result is kept. */
@@ -64,7 +68,10 @@ export interface TakenRow extends QueueRow {
   readonly enqueuedMs: number;
 }
 
-/** Ids up to which a worker has looked, by topic, recipient and role. */
+/** Rank up to which a worker has looked in a place. */
+export type LookedRow = Pick<QueueRow, "topic" | "recipient" | "role" | "rank">;
+
+/** Ranks up to which a worker has looked, by topic, recipient and role. */
 export type Looked = Readonly<Record<string, Readonly<Record<string, Readonly<Record<string, string>>>>>>;
 
 /** Process that takes messages. */
@@ -74,17 +81,20 @@ interface WorkerOptions {
   readonly topics: readonly string[];
   readonly leaseMs: number;
   readonly concurrency: number;
-  /** Its own worker before, whose rows are free with that. */
+  /** Its own worker before, which has ended or is on another server; its rows are free with that. */
   readonly replaces: bigint | undefined;
 }
+
+/** Application name of the sessions that take from the queue. */
+export const queueApplicationName = "hawser: queue";
 
 interface QueueEvents {
   /** A topic has messages. */
   enqueued: [topic: string];
   /** The settings of a topic have changed. */
   settings: [topic: string];
-  /** The message with this id may be cancelled. Any login can say so. */
-  cancelled: [id: string];
+  /** The message with this rank may be cancelled. Any login can say so. */
+  cancelled: [rank: string];
   session: [state: "up" | "down"];
 }
 
@@ -92,8 +102,7 @@ export class Queue {
   readonly #session: PostgresSession;
   readonly #functions: ReturnType<typeof queueFunctions>;
   readonly #events = new EventEmitter<QueueEvents>().setMaxListeners(0);
-  #opening: Promise<unknown> | undefined;
-  #isClosed = false;
+  #isOpened = false;
   /** Server of the connection. */
   server: string | undefined;
 
@@ -102,7 +111,7 @@ export class Queue {
       address,
       clock,
       logger,
-      applicationName: "hawser: queue",
+      applicationName: queueApplicationName,
       heartbeatMs: leaseBeatMs,
       queryTimeoutMs: answerMs,
       ...statementLimits,
@@ -130,24 +139,13 @@ export class Queue {
 
   /** Opens the session, when it is first needed, and until it is open. */
   open(): void {
-    this.#opening ??= this.#open();
-  }
-
-  async #open(): Promise<unknown> {
-    const backoff = new Backoff(postgresBackoff);
-    while (!this.#isClosed) {
-      try {
-        return await this.#session.open();
-      } catch {
-        await delay(backoff.failed());
-      }
-    }
-    return undefined;
+    if (this.#isOpened) return;
+    this.#isOpened = true;
+    this.#session.openLater();
   }
 
   async close(): Promise<void> {
-    this.#isClosed = true;
-    if (this.#opening !== undefined) await this.#session.close();
+    if (this.#isOpened) await this.#session.close();
   }
 
   /** Adds an event listener. Returns a function that removes it. */
@@ -174,6 +172,24 @@ export class Queue {
     return worker;
   }
 
+  /**
+   * Goes on with a worker whose session has ended, under another id, with some of the rows that it has: all others are free.
+   *
+   * @param as the new id; the same again if the call was not answered
+   * @returns ranks of those rows that it still has; undefined if the worker has ended
+   */
+  async resumeWorker(worker: bigint, as: bigint, rows: readonly QueueRow[]): Promise<ReadonlySet<bigint> | undefined> {
+    try {
+      const { ranks } = await this.#run("go on with a worker of the queue", () =>
+        this.#functions.resumeWorker({ worker, as, ...columnsOf(rows) }),
+      );
+      return new Set(ranks);
+    } catch (error) {
+      if (error instanceof HawserError && error.code === "lease_lost") return undefined;
+      throw error;
+    }
+  }
+
   /** Says of which topics a worker takes messages from now on, and for which listeners that are away. */
   async serveTopics(worker: bigint, topics: readonly string[], standsInFor: readonly string[]): Promise<void> {
     await this.#run("change the topics of a worker", () =>
@@ -185,12 +201,18 @@ export class Queue {
    * Takes messages of some topics. Of a topic with limits it takes some only if no other one is named.
    *
    * @param after where to begin; what is missing, at the first message
-   * @returns the rows, how far each place was looked at, and of topics with limits the time in ms after which more may start
+   * @returns the rows, how far each place was looked at, of topics with limits the time in ms after which more may start, and whether there is
+   * more that `maxBytes` has left
    */
   async take(
     worker: bigint,
     { topics, most, maxBytes, after }: { topics: readonly string[]; most: number; maxBytes: number; after: Looked },
-  ): Promise<{ readonly rows: TakenRow[]; readonly looked: QueueRow[]; readonly limited: Map<string, number> }> {
+  ): Promise<{
+    readonly rows: TakenRow[];
+    readonly looked: LookedRow[];
+    readonly limited: Map<string, number>;
+    readonly hasMore: boolean;
+  }> {
     const found = await this.#run("take messages of the queue", () =>
       this.#functions.take({
         ...{ worker, most, topics: [...topics] },
@@ -201,6 +223,7 @@ export class Queue {
     return {
       rows: found.flatMap((row) => takenRow(row) ?? []),
       looked: found.filter(({ payload, waitMs }) => payload === null && waitMs === null),
+      hasMore: found[0]?.hasMore === true,
       limited: new Map(found.flatMap(({ topic, waitMs }) => (waitMs === null ? [] : [[topic, waitMs]]))),
     };
   }
@@ -210,7 +233,9 @@ export class Queue {
    *
    * @param looks true to look for messages, too
    * @returns `isFirst`: true for one of all workers; `hasMessages`: true if there are some that it may take;
-   * `pausedTopics` and `limitedTopics`: those of its topics that are paused, and that have limits
+   * `pausedTopics`, `limitedTopics` and `keptTopics`: those of its topics that are paused, have limits, and whose results are kept;
+   * `cancelled`: ranks of messages that it has and that are to be cancelled;
+   * `dueInMs`: time until the next message is due that was put off, null if there is none
    */
   async extend(
     worker: bigint,
@@ -220,6 +245,9 @@ export class Queue {
     readonly hasMessages: boolean;
     readonly pausedTopics: readonly string[];
     readonly limitedTopics: readonly string[];
+    readonly keptTopics: readonly string[];
+    readonly cancelled: readonly bigint[];
+    readonly dueInMs: bigint | null;
   }> {
     return await this.#run("extend the lease of a worker", () => this.#functions.extend({ worker, looks }));
   }
@@ -256,10 +284,10 @@ export class Queue {
 
   /** Puts a message off. @param failure failed attempt; undefined if none counts */
   async retry(worker: bigint, row: QueueRow, delayMs: number, failure: FailedAttempt | undefined): Promise<void> {
-    const { topic, recipient, role, id } = row;
-    await this.#withText(`put off message ${id} of the queue`, (text) =>
+    const { topic, recipient, role, rank, id } = row;
+    await this.#withText(`put off the message ${id}`, (text) =>
       this.#functions.retry({
-        ...{ worker, topic, recipient, role, id },
+        ...{ worker, topic, recipient, role, rank },
         delayMs: BigInt(Math.ceil(delayMs)),
         failure: failure === undefined ? null : failureText(failure, text),
         countsAttempt: failure !== undefined,
@@ -274,10 +302,10 @@ export class Queue {
     { errorCode, errorMessage, stack }: { errorCode: string; errorMessage: string; stack?: string | undefined },
     failure: FailedAttempt | undefined,
   ): Promise<void> {
-    const { topic, recipient, role, id } = row;
-    await this.#withText(`make message ${id} of the queue a dead letter`, (text) =>
+    const { topic, recipient, role, rank, id } = row;
+    await this.#withText(`make the message ${id} a dead letter`, (text) =>
       this.#functions.giveUp({
-        ...{ worker, topic, recipient, role, id, errorCode },
+        ...{ worker, topic, recipient, role, rank, errorCode },
         errorMessage: text(textOf(errorMessage, limits.DeadLetter.errorMessage.maxBytes)),
         failure: failure === undefined ? null : failureText(failure, text),
         stack: stack === undefined ? null : text(textOf(stack, limits.DeadLetter.stack.maxBytes)),
@@ -285,9 +313,18 @@ export class Queue {
     );
   }
 
-  /** Gives back messages that were not begun. */
-  async giveBack(worker: bigint, rows: readonly QueueRow[]): Promise<void> {
-    await this.#run("give back messages of the queue", () => this.#functions.giveBack({ worker, ...columnsOf(rows) }));
+  /** Gives back messages. @param begun true if their handlers had begun, which is counted */
+  async giveBack(worker: bigint, rows: readonly QueueRow[], begun = false): Promise<void> {
+    await this.#run("give back messages of the queue", () =>
+      this.#functions.giveBack({ worker, ...columnsOf(rows), begun }),
+    );
+  }
+
+  /** Tells that the handler of a message begins. @returns false if the worker does not have the message */
+  async begin(worker: bigint, row: QueueRow): Promise<boolean> {
+    const given = { worker, ...columnsOf([row]) };
+    const { ranks } = await this.#run(`begin the message ${row.id}`, () => this.#functions.begin(given));
+    return ranks.length > 0;
   }
 
   /**
@@ -295,27 +332,26 @@ export class Queue {
    *
    * @returns what its payload and headers were replaced with, if they were; if it does not begin, in how many ms it is due again
    */
-  async beginUnique(worker: bigint, { topic, recipient, role, id }: QueueRow) {
+  async beginUnique(worker: bigint, { topic, recipient, role, rank }: QueueRow) {
     const { begins, dueInMs, payload, headers } = await this.#run("begin a message of the queue", () =>
-      this.#functions.beginUnique({ worker, topic, recipient, role, id }),
+      this.#functions.beginUnique({ worker, topic, recipient, role, rank }),
     );
     const replacement = payload === null ? undefined : { payload, ...checkedHeaders(headers) };
     return { begins, dueInMs: dueInMs === null ? undefined : Number(dueInMs), replacement };
   }
 
   /** Writes the progress of a message. @param json at most 1,024 bytes in ASCII */
-  async setProgress(worker: bigint, { topic, recipient, role, id }: QueueRow, json: string): Promise<void> {
-    await this.#run(`write the progress of message ${id} of the queue`, () =>
-      this.#functions.setProgress({ worker, topic, recipient, role, id, progress: json }),
+  async setProgress(worker: bigint, { topic, recipient, role, rank, id }: QueueRow, json: string): Promise<void> {
+    await this.#run(`write the progress of the message ${id}`, () =>
+      this.#functions.setProgress({ worker, topic, recipient, role, rank, progress: json }),
     );
   }
 
-  /** Deletes messages that are to be cancelled. @returns the ids of those rows that are not in the queue any more */
-  async endCancelled(rows: readonly QueueRow[]): Promise<bigint[]> {
-    const { ids } = await this.#run("look for cancelled messages of the queue", () =>
-      this.#functions.endCancelled(columnsOf(rows)),
+  /** Ends messages of a worker that are to be cancelled, and that are not begun or whose handlers have ended. */
+  async endCancelled(worker: bigint, ranks: readonly bigint[]): Promise<void> {
+    await this.#run("end cancelled messages of the queue", () =>
+      this.#functions.endCancelled({ worker, ranks: [...ranks] }),
     );
-    return ids;
   }
 
   /** Ends a worker: what it has is free. */
@@ -387,7 +423,7 @@ function columnsOf(rows: readonly QueueRow[]) {
     topics: rows.map(({ topic }) => topic),
     recipients: rows.map(({ recipient }) => recipient),
     roles: rows.map(({ role }) => role),
-    ids: rows.map(({ id }) => id),
+    ranks: rows.map(({ rank }) => rank),
   };
 }
 
@@ -399,21 +435,23 @@ export function resultsText(rows: readonly QueueRow[]): string {
 
 /** @returns undefined for a row that only says how far was looked */
 function takenRow(row: TakeResult): TakenRow | undefined {
-  const { topic, recipient, role, id, key, payload, headers, attempts, isSuspect, isUnique, isKept, enqueuedAt } = row;
-  if (payload === null) return undefined;
+  const { topic, recipient, role, rank, id, key, payload, headers, attempts, isUnique, isKept, enqueuedAt } = row;
+  if (payload === null || id === null) return undefined;
   const { headers: pairs, fault } = checkedHeaders(headers);
   // Without spreads, as for each message of the queue: they would make its object anew several times.
   return {
     topic,
     recipient,
     role,
+    rank,
     id,
     payload,
     headers: pairs,
     fault,
     key: key ?? undefined,
     failedAttempts: attempts ?? 0,
-    isSuspect: isSuspect === true,
+    isSuspect: row.isSuspect === true,
+    wasRunning: row.wasRunning === true,
     isUnique: isUnique === true,
     isKept: isKept === true,
     enqueuedMs: enqueuedAt?.getTime() ?? 0,

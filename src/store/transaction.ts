@@ -97,13 +97,17 @@ export async function inShortTransaction(
     }
     return run(...given);
   };
-  const end = await rollBackOnError(client, async () => {
-    if (!isPrepared) {
-      toBegin = [];
-      await client.query(begin.map(textOf).join("; "));
-    }
-    return work(query);
-  });
+  const end = await rollBackOnError(
+    client,
+    async () => {
+      if (!isPrepared) {
+        toBegin = [];
+        await client.query(begin.map(textOf).join("; "));
+      }
+      return work(query);
+    },
+    () => toBegin.length === 0,
+  );
   const last = [...toBegin, ...end, commit, ...after];
   // The driver returns one result per statement.
   const commands = isPrepared
@@ -118,11 +122,21 @@ function textOf({ text, values = [] }: PreparedStatement): string {
   return text.replace(/\$(\d+)/g, (_, nth: string) => pg.escapeLiteral(String(parameter(values[Number(nth) - 1]))));
 }
 
-/** Rolls back if `work` fails. @throws NotCommitted with the error of `work` as its cause */
-async function rollBackOnError<T>(client: pg.ClientBase, work: () => Promise<T>): Promise<T> {
+/**
+ * Rolls back if `work` fails.
+ *
+ * @param hasBegun false while the transaction has no statement: a rollback would be a warning in the log of the server
+ * @throws NotCommitted with the error of `work` as its cause
+ */
+async function rollBackOnError<T>(
+  client: pg.ClientBase,
+  work: () => Promise<T>,
+  hasBegun: () => boolean = () => true,
+): Promise<T> {
   try {
     return await work();
   } catch (error) {
+    if (!hasBegun()) throw new NotCommitted(error, true);
     const rolledBack = await client.query("ROLLBACK").then(
       () => true,
       () => false,

@@ -3,24 +3,27 @@
  * happen exactly once. Two transactions of the same message conflict at the mark; other transactions do not block each
  * other.
  */
+import type { EventEmitter } from "node:events";
 import pg from "pg";
 import { tables } from "../../generated/ts/rows/peer.js";
+import { tables as queueTables } from "../../generated/ts/rows/queue.js";
 import { traceConstants } from "../../generated/ts/settings/outbox.js";
 import { storeConstants } from "../../generated/ts/settings/peer.js";
 import { errorTable, HawserError } from "../errors/index.js";
-import { isServerError, type PreparedStatement, parameter } from "../postgres/index.js";
-import { Semaphore, type TraceContext } from "../runtime/index.js";
+import { isServerError, ownTypes, type PreparedStatement, parameter } from "../postgres/index.js";
+import type { TraceContext } from "../runtime/index.js";
 import type { Position } from "./channels.js";
 import { type Database, statementLimits } from "./database.js";
+import { NestedTransactions } from "./nested-transactions.js";
 import { keptAtOnce, type QueueRow, resultsText } from "./queue.js";
 import { isStoreFailure } from "./store-failure.js";
-import type { Transaction, UserQuery, WriterName } from "./transaction.js";
+import { beginStatement, type Transaction, type UserQuery, type WriterName } from "./transaction.js";
 
 /**
  * Outcome of a transactional handler. `rolledBack`: the handler has asked for it. `duplicate`: another transaction has
- * completed the message.
+ * completed the message. `committedByHandler`: the handler has committed by itself, and then the message was completed.
  */
-type TransactionalOutcome = "committed" | "rolledBack" | "duplicate" | "notOwned" | "fenced";
+type TransactionalOutcome = "committed" | "committedByHandler" | "rolledBack" | "duplicate" | "notOwned" | "fenced";
 
 /** Handler of messages. If it resolves with `rollBack`, its effects are rolled back without a failure. */
 type TransactionalHandler = (transaction: Transaction) => Promise<unknown>;
@@ -49,17 +52,20 @@ interface HandledChannelMessage extends Position {
  */
 const handling = { text: `SET LOCAL ${storeConstants.handlingSetting} = 'on'` };
 /**
- * Resets the limits, because a short limit set by the handler would also apply to the statements that follow, in every
- * attempt; and the message level, because a COMMIT that no standby has confirmed is only a warning. A SELECT would have to be
- * planned, which takes longer than three of these.
+ * Settings of the statements behind the handler: the role of the session, because a handler may have worked as another one,
+ * for row security, which may not complete messages; the limits, because a short one of the handler would apply in every
+ * attempt; and the message level, because a COMMIT that no standby has confirmed is only a warning. A SELECT would have to
+ * be planned, which takes longer than all of these.
  */
-const ownLimits: readonly PreparedStatement[] = [
+const ownSettings: readonly PreparedStatement[] = [
+  "SET LOCAL SESSION AUTHORIZATION DEFAULT",
+  "SET LOCAL role TO DEFAULT",
   `SET LOCAL statement_timeout = ${statementLimits.statementTimeoutMs}`,
   `SET LOCAL lock_timeout = ${statementLimits.lockTimeoutMs}`,
   "SET LOCAL client_min_messages = notice",
 ].map((text) => ({ text }));
 // Commits durably, because the answer to a request confirms the effects.
-const endSql = `${ownLimits.map(({ text }) => text).join("; ")}; SELECT hawser.commit_durably(), pg_catalog.current_setting('${storeConstants.handlingSetting}', true) AS handling`;
+const endSql = `${ownSettings.map(({ text }) => text).join("; ")}; SELECT hawser.commit_durably(), pg_catalog.current_setting('${storeConstants.handlingSetting}', true) AS handling`;
 
 /** Makes the trace of the messages the one of the transaction. */
 function tracing(trace: TraceContext | undefined): readonly PreparedStatement[] {
@@ -107,7 +113,7 @@ function isOfChannel(message: HandledMessage): message is HandledChannelMessage 
 
 /** Statements that delete rows of the queue, in a fixed order; none for no rows. */
 function doneWith(rows: readonly HandledRow[]): readonly PreparedStatement[] {
-  const ordered = rows.toSorted((one, other) => (one.id < other.id ? -1 : 1));
+  const ordered = rows.toSorted((one, other) => (one.rank < other.rank ? -1 : 1));
   const atOnce = rows.some(({ kept }) => kept !== undefined) ? keptAtOnce : rows.length;
   const statements: PreparedStatement[] = [];
   for (let at = 0; at < ordered.length; at += atOnce) statements.push(doneTogether(ordered.slice(at, at + atOnce)));
@@ -117,13 +123,13 @@ function doneWith(rows: readonly HandledRow[]): readonly PreparedStatement[] {
 function doneTogether(rows: readonly HandledRow[]): PreparedStatement {
   const isKept = rows.some(({ kept }) => kept !== undefined);
   if (rows.length === 1 && !isKept) {
-    const { topic, recipient, role, id } = rows[0]!;
-    return { text: "SELECT hawser.done($1, $2, $3, $4, true)", values: [topic, recipient, role, String(id)] };
+    const { topic, recipient, role, rank } = rows[0]!;
+    return { text: "SELECT hawser.done($1, $2, $3, $4, true)", values: [topic, recipient, role, String(rank)] };
   }
   const text = pg.escapeLiteral;
   const array = (name: "topic" | "recipient" | "role"): string => `ARRAY[${rows.map((each) => text(each[name]))}]`;
-  const ids = `'{${rows.map(({ id }) => id)}}'`;
-  const given = `${array("topic")}, ${array("recipient")}, ${array("role")}, ${ids}, true`;
+  const ranks = `'{${rows.map(({ rank }) => rank)}}'`;
+  const given = `${array("topic")}, ${array("recipient")}, ${array("role")}, ${ranks}, true`;
   if (isKept) return { text: `SELECT hawser.done_kept(${given}, ${text(resultsText(rows))})` };
   return { text: `SELECT hawser.done_batch(${given})` };
 }
@@ -166,7 +172,7 @@ const refusals = {
 type CompletionRefusal = keyof typeof refusals;
 
 /** Tables that the errors name with which the SQL functions refuse that messages are done. */
-const completionTables: ReadonlySet<string | undefined> = new Set(["marks", "queue"]);
+const completionTables: ReadonlySet<string> = new Set([tables.mark, queueTables.queuedMessage]);
 
 /** Ends a transaction without a failure: its effects are rolled back. */
 class RolledBack extends Error {
@@ -179,7 +185,7 @@ class RolledBack extends Error {
 function refusalOf(error: unknown): (typeof refusals)[CompletionRefusal] | undefined {
   if (error instanceof RolledBack) return refusals[error.refusal];
   if (isServerError(error) && error.code === errorTable.message_gone.sqlstate) return "duplicate";
-  if (!isServerError(error) || error.schema !== "hawser_data" || !completionTables.has(error.table)) return undefined;
+  if (!isServerError(error) || !completionTables.has(`${error.schema}.${error.table}`)) return undefined;
   const { constraint = "" } = error;
   return Object.hasOwn(refusals, constraint) ? refusals[constraint as CompletionRefusal] : undefined;
 }
@@ -192,21 +198,14 @@ export interface HandlerOrigin {
   readonly party?: string | undefined;
 }
 
-/** Limits of concurrent transactional handlers, one per pool. */
-const handlerLimits = new WeakMap<Database, Semaphore>();
-
 /** Transactional handlers of a database. */
 export function transactional(database: Database) {
-  // The semaphore belongs to the pool rather than to one peer, because all peers of the process share it.
-  const semaphore = handlerLimits.get(database) ?? new Semaphore(1);
-  handlerLimits.set(database, semaphore);
-
   const inHandlerTransaction = async (
     action: string,
     check: string | undefined,
     { trace, party }: HandlerOrigin,
     handler: TransactionalHandler,
-    end: (query: UserQuery) => Promise<readonly PreparedStatement[]>,
+    end: (query: UserQuery, hasCommitted: boolean) => Promise<readonly PreparedStatement[]>,
   ): Promise<void> => {
     if (database.poolSize < 2) {
       throw new HawserError("invalid_argument", "transactional handlers need a poolSize of at least 2");
@@ -221,10 +220,11 @@ export function transactional(database: Database) {
       // transaction.
       let isUsable = true;
       let end: unknown;
+      const nested = new NestedTransactions(query);
       const own: Readonly<Record<PropertyKey, unknown>> = {
         query: (...given: unknown[]): unknown =>
           isUsable
-            ? query(...given)
+            ? nested.query(given)
             : Promise.reject(new Error("the handler has returned, so its transaction has ended")),
         // Query builders such as Kysely release their client after each query; this one is released after the commit.
         release: () => undefined,
@@ -243,23 +243,26 @@ export function transactional(database: Database) {
       }
       if (end === "rollBack") throw new RolledBack("rolled_back");
     };
-    semaphore.limit = database.poolSize - 1;
-    await semaphore.acquire(1, undefined, party);
-    try {
-      await database.userTransaction(action, [...tracing(trace), handling], async (client, query, unlimited) => {
+    const run = () =>
+      database.userTransaction(action, [...tracing(trace), handling], async (client, query, unlimited) => {
         if (check !== undefined) {
-          const checked = (await query(checkSql(check))) as pg.QueryResult<BeginRow>[];
+          const checked = (await query({ text: checkSql(check), types: ownTypes })) as pg.QueryResult<BeginRow>[];
           const { refusal } = checked.at(-1)!.rows[0]!;
           if (refusal !== null) throw new RolledBack(refusal);
         }
-        await handle(client, query, unlimited);
-        return await end(query);
+        const commits = new HandlerCommits(client);
+        try {
+          await handle(client, query, unlimited);
+        } finally {
+          commits.end();
+        }
+        return await end(query, commits.seen);
       });
+    try {
+      await database.handling(party, run);
     } catch (error) {
       if ("error" in thrown) throw thrown.error;
       throw error;
-    } finally {
-      semaphore.release(1, party);
     }
   };
 
@@ -280,7 +283,7 @@ export function transactional(database: Database) {
      * Runs the handler of some messages in a transaction (READ COMMITTED, with the timeouts of the database's role)
      * that ends with the completion marks of the messages; without messages, it writes none. The handler must neither
      * commit nor roll back. If another transaction completes one of the messages first, or the name or a channel is
-     * lost, the effects are rolled back. Messages with `mayBeDone` are checked before the handler is called.
+     * lost, the effects are rolled back. A BEGIN of the handler is a savepoint: see {@link NestedTransactions}. Messages with `mayBeDone` are checked before the handler is called.
      *
      * Handlers leave at least one connection of the pool to other statements. Further handlers wait for a connection.
      *
@@ -298,13 +301,14 @@ export function transactional(database: Database) {
       if (message === undefined) return await this.runInTransaction(handler, origin);
       const beside = others.length === 0 ? "" : ` and ${others.length} more`;
       const which = isRow(message)
-        ? `message ${message.id} of the queue`
+        ? `the message ${message.id} of the queue`
         : `message ${message.number} of channel ${message.channelId}`;
       const action = `handle ${which}${beside} in a transaction`;
       const rows = messages.filter(isRow);
       const ofChannels = messages.filter(isOfChannel);
       const parts = partsOf(lease, ofChannels);
       let hasThrown = false;
+      let isCommittedBefore = false;
       try {
         const watched = async (transaction: Transaction): Promise<unknown> => {
           try {
@@ -319,12 +323,15 @@ export function transactional(database: Database) {
           ofChannels.some(({ mayBeDone }) => mayBeDone === true) ? `coalesce(${parts.map(refusalSql)})` : undefined,
           origin,
           watched,
-          async () => {
+          async (_, hasCommitted) => {
             if (rows.some(({ server }) => server !== database.server)) throw new RolledBack("not_owned");
-            return [...ownLimits, ...doneWith(rows), ...parts.map(completionOf)];
+            isCommittedBefore = hasCommitted;
+            // Another attempt would repeat what is committed.
+            const again = hasCommitted ? [{ text: "ROLLBACK" }, beginStatement, handling] : [];
+            return [...again, ...ownSettings, ...doneWith(rows), ...parts.map(completionOf)];
           },
         );
-        return "committed";
+        return isCommittedBefore ? "committedByHandler" : "committed";
       } catch (error) {
         const refusal = isStoreFailure(error) ? refusalOf(error.cause) : undefined;
         if (refusal === undefined) {
@@ -359,6 +366,25 @@ export function transactional(database: Database) {
   };
 }
 
+/** Watches for a COMMIT in a handler that {@link NestedTransactions} has not seen, such as one of a cursor. */
+class HandlerCommits {
+  seen = false;
+  readonly #connection: EventEmitter;
+
+  constructor(client: pg.ClientBase) {
+    this.#connection = (client as unknown as { readonly connection: EventEmitter }).connection;
+    this.#connection.on("commandComplete", this.#onAnswer);
+  }
+
+  end(): void {
+    this.#connection.off("commandComplete", this.#onAnswer);
+  }
+
+  readonly #onAnswer = ({ text }: { readonly text: string }): void => {
+    this.seen ||= text === "COMMIT";
+  };
+}
+
 interface BeginRow {
   readonly refusal: CompletionRefusal | null;
 }
@@ -369,7 +395,7 @@ interface BeginRow {
  * @throws HawserError `handler_failed` if the transaction is not the original one any more
  */
 async function endHandler(query: UserQuery): Promise<void> {
-  const results = (await query(endSql)) as pg.QueryResult<{ handling: string | null }>[];
+  const results = (await query({ text: endSql, types: ownTypes })) as pg.QueryResult<{ handling: string | null }>[];
   if (results.at(-1)!.rows[0]!.handling !== "on") throw endedByHandler();
 }
 

@@ -39,7 +39,9 @@ async function reach(): Promise<Caller> {
   const files = filesOf(owner);
   const caller = new Caller(await connectOrStart(files, owner), () => endOfLog(files));
   const timer = setTimeout(() => {
-    process.stderr.write(`hawser/testing: waiting for Postgres and nats-server; see their log: ${files.log}\n`);
+    process.stderr.write(
+      `hawser/testing: waiting for Postgres and nats-server. Their log, until the tests have ended: ${files.log}\n`,
+    );
   }, informAfterMs);
   try {
     await caller.call("ready");

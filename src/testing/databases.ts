@@ -49,7 +49,7 @@ export class Databases {
     this.#hasNats = (nats?.functions ?? 0) > 0;
     for (const { what, meaning } of missingPrivileges) log(`Left out: ${what}; ${meaning}`);
     if (this.#hasNats) {
-      const { rows } = await on(this.#urlOf(name), "SELECT user_name FROM hawser_data.executor_login");
+      const { rows } = await on(this.#urlOf(name), "SELECT user_name FROM hawser_bridge_data.executor_login");
       this.#made.set(name, rows[0].user_name);
     }
     await this.#close(name);
@@ -109,7 +109,7 @@ export class Databases {
     const url = this.#urlOf(name);
     if (this.#hasNats) {
       // A role belongs to the whole server: a test must not change the login that runs another test's functions.
-      await on(url, "UPDATE hawser_data.executor_login SET user_name = $1", [executor]);
+      await on(url, "UPDATE hawser_bridge_data.executor_login SET user_name = $1", [executor]);
       await on(url, makeExecutor);
     }
     return { name, url, drop: () => this.#drop(name) };
@@ -158,7 +158,7 @@ const makeExecutor = `DO $$
 DECLARE
   login record;
 BEGIN
-  SELECT user_name, password INTO STRICT login FROM hawser_data.executor_login;
+  SELECT user_name, password INTO STRICT login FROM hawser_bridge_data.executor_login;
   EXECUTE format('CREATE ROLE %I LOGIN PASSWORD %L IN ROLE hawser_executor', login.user_name, login.password);
   EXECUTE format('GRANT %I TO hawser_bridge', login.user_name);
 END

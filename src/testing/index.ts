@@ -1,6 +1,7 @@
 /**
- * Entry `hawser/testing`: real servers for users' tests, and faults on demand.
+ * Entry `hawser/testing`: real servers for users' tests, faults on demand, and messages for unit tests.
  */
+export { type TestMessageOptions, testMessage } from "../peer/testing.js";
 export { eventually } from "./eventually.js";
 export { twice } from "./faults.js";
 export { setup } from "./global-setup.js";

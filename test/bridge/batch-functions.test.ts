@@ -121,7 +121,7 @@ describe("a function of arrays", () => {
     const subject = `${world.prefix}.token`;
     await world.client.query("SELECT nats_subscribe($1, 'boast')", [subject]);
     const [row] = await world.rows<{ wrapper: string; token: Buffer }>(
-      "SELECT wrapper, token FROM hawser_data.nats_handlers WHERE subject = $1",
+      "SELECT wrapper, token FROM hawser_bridge_data.nats_handlers WHERE subject = $1",
       [subject],
     );
     const call = (token: Buffer, lengths: string) =>

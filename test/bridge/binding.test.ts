@@ -36,7 +36,7 @@ beforeAll(async () => {
 afterAll(async () => world?.[Symbol.asyncDispose]());
 beforeEach(async () => {
   for (const { subject, fn } of await world.rows<{ subject: string; fn: string }>(
-    "SELECT subject, format('%I.%I(%s)', function_schema, function_name, argument_types) AS fn FROM hawser_data.nats_handlers WHERE kind = 'subscription'",
+    "SELECT subject, format('%I.%I(%s)', function_schema, function_name, argument_types) AS fn FROM hawser_bridge_data.nats_handlers WHERE kind = 'subscription'",
   )) {
     await client.query("SELECT nats_unsubscribe($1, $2::regprocedure)", [subject, fn]);
   }
@@ -254,7 +254,7 @@ describe("litmus_pgnats_register_responder", () => {
     expect(await world.subscriptions()).toEqual([]);
     await client.query("SELECT litmus_pgnats_unregister_responder('rpc')");
     expect(await world.bound("rpc")).toEqual([]);
-    expect(await world.rows("SELECT FROM hawser_data.nats_handlers WHERE kind = 'responder'")).toEqual([]);
+    expect(await world.rows("SELECT FROM hawser_bridge_data.nats_handlers WHERE kind = 'responder'")).toEqual([]);
   });
 
   it.each(["$JS.API.CONSUMER.MSG.NEXT.S.>", "$SYS.REQ.>", "$KV.bucket.key", "$O.store.>"])(

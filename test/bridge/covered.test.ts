@@ -88,7 +88,7 @@ describe("subscriptions of one role that overlap", () => {
 });
 
 it("a role has no more subscriptions than the option allows, and is told how to have more", async () => {
-  const { options } = (await world.rows<{ options: object }>("SELECT options FROM hawser_data.nats_server"))[0]!;
+  const { options } = (await world.rows<{ options: object }>("SELECT options FROM hawser_bridge_data.nats_server"))[0]!;
   const set = (more: object) =>
     world.rows("SELECT hawser.set_nats_server($1)", [JSON.stringify({ ...options, ...more })]);
   const user = await world.user();

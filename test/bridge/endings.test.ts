@@ -79,7 +79,7 @@ slowDescribe.concurrent("`hawser serve` that is told to stop", () => {
     const { database } = gateway;
     const holder = await gateway.connect();
     await holder.query("BEGIN");
-    await holder.query("LOCK TABLE hawser_data.executor_login IN ACCESS EXCLUSIVE MODE");
+    await holder.query("LOCK TABLE hawser_bridge_data.executor_login IN ACCESS EXCLUSIVE MODE");
     const waiting = `SELECT count(*)::int FROM pg_stat_activity WHERE datname = current_database()
       AND application_name = 'hawser serve: bridge' AND wait_event_type = 'Lock'`;
     const isWaiting = async () => (await gateway.value<number>(waiting)) > 0;
@@ -176,7 +176,7 @@ slowDescribe.concurrent("a process that takes over without room for all that the
 
     const blocker = await world.connect();
     // Nor can the leader save what it has not run.
-    await blocker.query("BEGIN; LOCK TABLE got IN SHARE MODE; LOCK TABLE hawser_data.saved_messages");
+    await blocker.query("BEGIN; LOCK TABLE got IN SHARE MODE; LOCK TABLE hawser_bridge_data.saved_messages");
     const receivedBefore = await received();
     for (let n = 1; n <= messages; n++) {
       world.nats.publish(subject, `${n} ${filler}`);
@@ -192,7 +192,7 @@ slowDescribe.concurrent("a process that takes over without room for all that the
     await eventually("the other one leads", async () => (await metric(other, /^hawser_bridge_leading\{/)) === 1);
     // Its last statement, which still waits for the lock, ends with the process.
     await blocker.query(
-      "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND query LIKE 'INSERT INTO hawser_data.saved_messages%'",
+      "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND query LIKE 'INSERT INTO hawser_bridge_data.saved_messages%'",
     );
     await blocker.query("ROLLBACK");
     await blocker.end();

@@ -19,7 +19,7 @@ it("a login that reaches another server, as after a failover, is refused until i
   });
   await world.serve.stop();
   const [login] = await world.rows<{ user_name: string; password: string }>(
-    "SELECT user_name, password FROM hawser_data.executor_login",
+    "SELECT user_name, password FROM hawser_bridge_data.executor_login",
   );
   await using away = await ownPostgres();
   await onServer(

@@ -19,7 +19,7 @@ const sql = `
 
 beforeAll(async () => {
   world = await bridgeWorld({ subscriberSessions: 1, sql });
-  executor = pg.escapeIdentifier(await world.value<string>("SELECT user_name FROM hawser_data.executor_login"));
+  executor = pg.escapeIdentifier(await world.value<string>("SELECT user_name FROM hawser_bridge_data.executor_login"));
   await world.subscribe(`${world.prefix}.x`, "capture(bytea)");
 });
 afterAll(async () => {
@@ -78,22 +78,22 @@ describe("the executor's login", () => {
   });
 
   it("that may read a table of Hawser's is refused", async () => {
-    const table = "hawser_data.nats_server";
+    const table = "hawser_bridge_data.nats_server";
     await isHeldUpBy(`GRANT SELECT ON ${table} TO ${executor}`, table, `REVOKE SELECT ON ${table} FROM ${executor}`);
   });
 
   it("that may not log in, or is missing, is waited for", async () => {
     await isHeldUpBy(`ALTER ROLE ${executor} NOLOGIN`, "not permitted to log in", `ALTER ROLE ${executor} LOGIN`);
     await isHeldUpBy(
-      "UPDATE hawser_data.executor_login SET user_name = user_name || '_missing'",
+      "UPDATE hawser_bridge_data.executor_login SET user_name = user_name || '_missing'",
       "_missing",
-      "UPDATE hawser_data.executor_login SET user_name = left(user_name, -8)",
+      "UPDATE hawser_bridge_data.executor_login SET user_name = left(user_name, -8)",
     );
   });
 
   it("that reaches another database, also one with Hawser in it, is refused, and reported once with both names", async () => {
     await using other = await testDatabase();
-    const [login] = await rowsOf(other.url, "SELECT user_name, password FROM hawser_data.executor_login");
+    const [login] = await rowsOf(other.url, "SELECT user_name, password FROM hawser_bridge_data.executor_login");
     const url = new URL(other.url);
     url.username = String(login!["user_name"]);
     url.password = String(login!["password"]);

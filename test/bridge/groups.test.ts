@@ -140,7 +140,7 @@ describe("a function that raises a serialization failure now and then", () => {
         IF here <> pg_current_xact_id()::xid::text THEN INSERT INTO later VALUES (0); END IF;
       END $$`);
     const login =
-      "SELECT a.rolpassword FROM pg_authid AS a JOIN hawser_data.executor_login AS e ON e.user_name = a.rolname";
+      "SELECT a.rolpassword FROM pg_authid AS a JOIN hawser_bridge_data.executor_login AS e ON e.user_name = a.rolname";
     const before = await world.rows(login);
     const subject = `${world.prefix}.puts_off`;
     await user.client.query("SELECT nats_subscribe($1, 'puts_off')", [subject]);

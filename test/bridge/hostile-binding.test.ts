@@ -89,11 +89,11 @@ describe("a role that may subscribe", () => {
   });
 
   it("reads no token and no secret, neither by itself nor as the executor", async () => {
-    const own = await replaced("PERFORM FROM hawser_data.nats_handlers;");
+    const own = await replaced("PERFORM FROM hawser_bridge_data.nats_handlers;");
     await expect(deliver(executor, own, message)).rejects.toMatchObject({ code: denied });
     const readable = await world.rows(
       `SELECT c.relname, r.rolname FROM pg_class AS c, pg_roles AS r
-        WHERE c.relnamespace = 'hawser_data'::regnamespace AND c.relkind IN ('r', 'p', 'v') AND r.rolname IN ($1, $2)
+        WHERE c.relnamespace IN ('hawser_data'::regnamespace, 'hawser_peer_data'::regnamespace, 'hawser_bridge_data'::regnamespace) AND c.relkind IN ('r', 'p', 'v') AND r.rolname IN ($1, $2)
           AND has_table_privilege(r.oid, c.oid, 'SELECT')`,
       [attacker.role, world.executor],
     );
@@ -242,9 +242,9 @@ describe("a role that may subscribe", () => {
         .code,
     ).toBe("22023");
     for (const sql of [
-      "DELETE FROM hawser_data.nats_handlers",
-      "UPDATE hawser_data.nats_handlers SET subject = '>'",
-      "INSERT INTO hawser_data.nats_handlers (kind) VALUES ('subscription')",
+      "DELETE FROM hawser_bridge_data.nats_handlers",
+      "UPDATE hawser_bridge_data.nats_handlers SET subject = '>'",
+      "INSERT INTO hawser_bridge_data.nats_handlers (kind) VALUES ('subscription')",
     ]) {
       expect((await errorOf(attackerSession, sql)).code).toBe(denied);
     }
@@ -341,7 +341,7 @@ describe("a role that may subscribe", () => {
   it("enters no wrapper of its own under names that its function does not have", async () => {
     await attackerSession.query("SELECT nats_subscribe('named', 'capture')");
     const [own] = (await world.bound("named")) as [Bound];
-    await world.client.query("DELETE FROM hawser_data.nats_handlers WHERE wrapper = $1", [own.wrapper]);
+    await world.client.query("DELETE FROM hawser_bridge_data.nats_handlers WHERE wrapper = $1", [own.wrapper]);
     const enter = "SELECT hawser.add_handler('subscription', 'named', $2, $3, $4, $1, sha256('x'))";
     for (const names of [
       ["public", "x".repeat(1_000_000), "bytea"],
@@ -369,7 +369,9 @@ describe("a role that may subscribe", () => {
       await victimSession.query("RESET lock_timeout");
     }
     await world.client.query("SELECT hawser.prune_handlers()");
-    expect(await world.rows("SELECT FROM hawser_data.nats_handlers WHERE subject IN ('renamed', 'ended')")).toEqual([]);
+    expect(
+      await world.rows("SELECT FROM hawser_bridge_data.nats_handlers WHERE subject IN ('renamed', 'ended')"),
+    ).toEqual([]);
   });
 
   it("makes no header of what it sets as the id of the message that is handled", async () => {
@@ -412,7 +414,7 @@ describe("a role that may subscribe", () => {
       await victimSession.query("SELECT nats_unsubscribe('other', 'capture')");
       await world.client.query("SET lock_timeout = '60s'");
       await world.client.query("SELECT hawser.prune_handlers()");
-      await world.client.query("SELECT FROM hawser_data.nats_handlers");
+      await world.client.query("SELECT FROM hawser_bridge_data.nats_handlers");
     } finally {
       await attackerSession.query("ROLLBACK");
       await victimSession.query("RESET lock_timeout");

@@ -110,7 +110,7 @@ describe("a function cannot become another role", () => {
   });
 
   it("by what it defers to COMMIT, if a trigger defers once more", async () => {
-    const executor = await world.value<string>("SELECT user_name FROM hawser_data.executor_login");
+    const executor = await world.value<string>("SELECT user_name FROM hawser_bridge_data.executor_login");
     await mallory.client.query(`
       GRANT USAGE ON SCHEMA ${mallory.role} TO PUBLIC;
       CREATE TABLE later (n int);
@@ -129,8 +129,8 @@ describe("a function cannot become another role", () => {
           INSERT INTO public.tried (what, outcome) VALUES ('late', 'done');
         END IF;
         FOREACH statement IN ARRAY ARRAY[
-          'SELECT count(*) FROM hawser_data.executor_login', 'SELECT count(*) FROM hawser_data.gateway_secret',
-          'SELECT count(*) FROM hawser_data.nats_server', 'SELECT token FROM hawser_data.nats_handlers',
+          'SELECT count(*) FROM hawser_bridge_data.executor_login', 'SELECT count(*) FROM hawser_bridge_data.gateway_secret',
+          'SELECT count(*) FROM hawser_bridge_data.nats_server', 'SELECT token FROM hawser_bridge_data.nats_handlers',
           'SELECT count(*) FROM hawser_data.dead_letters', 'UPDATE hawser_data.fences SET epoch = 0', 'SELECT count(*) FROM public.seen',
           'SET ROLE postgres', 'SET ROLE ${alice.role}', 'SET ROLE ${mallory.role}', 'SET SESSION AUTHORIZATION postgres', 'COMMIT',
           format('ALTER ROLE %I PASSWORD %L', current_user, 'mine'), 'SET TRANSACTION READ WRITE', 'CREATE TEMP TABLE mine ()'
@@ -167,12 +167,12 @@ describe("a function cannot read", () => {
   it("any table of Hawser that its role may not, nor secrets of Postgres", async () => {
     const tables = await world.rows<{ name: string; readable: boolean }>(
       `SELECT format('%I.%I', c.relnamespace::regnamespace::text, c.relname) AS name, has_table_privilege($1, c.oid, 'SELECT') AS readable
-         FROM pg_class AS c WHERE c.relnamespace IN ('hawser'::regnamespace, 'hawser_data'::regnamespace) AND c.relkind IN ('r', 'v', 'p')
+         FROM pg_class AS c WHERE c.relnamespace IN ('hawser'::regnamespace, 'hawser_data'::regnamespace, 'hawser_peer_data'::regnamespace, 'hawser_bridge_data'::regnamespace) AND c.relkind IN ('r', 'v', 'p')
         AND c.relname NOT IN ('outbox_status', 'schedule_status', 'stream_status')`,
       [mallory.role],
     );
     const secrets = ["gateway_secret", "executor_login", "nats_server", "nats_handlers"].map(
-      (name) => `hawser_data.${name}`,
+      (name) => `hawser_bridge_data.${name}`,
     );
     expect(tables.map(({ name }) => name)).toEqual(expect.arrayContaining(secrets));
     expect(tables.filter(({ readable }) => readable).map(({ name }) => name)).toEqual([]);

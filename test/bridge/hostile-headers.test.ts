@@ -228,9 +228,9 @@ it("runs saved messages whose rows have malformed headers, or makes dead letters
   };
   await world.client.query(
     `WITH saved AS (
-       INSERT INTO hawser_data.saved_messages (handler_id, subject, payload, headers, message_id)
+       INSERT INTO hawser_bridge_data.saved_messages (handler_id, subject, payload, headers, message_id)
        SELECT h.id, h.subject, convert_to(s.word, 'UTF8'), s.headers, 'saved ' || s.n
-         FROM hawser_data.nats_handlers AS h, unnest($2::text[], $3::text[]) WITH ORDINALITY AS s (word, headers, n)
+         FROM hawser_bridge_data.nats_handlers AS h, unnest($2::text[], $3::text[]) WITH ORDINALITY AS s (word, headers, n)
         WHERE h.subject = $1 ORDER BY h.id, s.n
      ) SELECT pg_notify('hawser_nats_handlers', '{}')`,
     [subject, Object.keys(saved), Object.values(saved)],
@@ -255,6 +255,6 @@ it("runs saved messages whose rows have malformed headers, or makes dead letters
       .slice(1, -1)
       .map((payload) => ({ payload, error_code: "NA006", error_message })),
   );
-  await world.counts(0, "SELECT count(*) FROM hawser_data.saved_messages");
+  await world.counts(0, "SELECT count(*) FROM hawser_bridge_data.saved_messages");
   expect(world.log.messages("error")).toEqual([]);
 });

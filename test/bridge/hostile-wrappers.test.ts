@@ -44,7 +44,7 @@ interface Wrapper {
 async function wrapperOf(subject: string): Promise<Wrapper> {
   const [row] = await world.rows<{ wrapper: string; signature: string; name: string }>(
     `SELECT h.wrapper, p.oid::regprocedure::text AS signature, format('hawser_run.%I', h.wrapper) AS name
-       FROM hawser_data.nats_handlers AS h JOIN pg_proc AS p ON p.proname = h.wrapper WHERE h.subject = $1`,
+       FROM hawser_bridge_data.nats_handlers AS h JOIN pg_proc AS p ON p.proname = h.wrapper WHERE h.subject = $1`,
     [subject],
   );
   return { subject, plain: row!.wrapper, type: `hawser_run.token_${row!.wrapper.slice(-16)}`, ...row! };
@@ -182,7 +182,9 @@ describe("hawser.add_handler by hand", () => {
     await alice.client.query("SELECT litmus_pgnats_register_responder($1, 'answer')", [subject]);
     await mallory.client.query(`ALTER FUNCTION ${signature.replace(name, "hawser_run.hidden")} RENAME TO "${plain}"`);
     await world.value("SELECT litmus_pgnats_reload_conf()");
-    expect(await world.rows("SELECT FROM hawser_data.nats_handlers WHERE subject = $1", [subject])).toHaveLength(1);
+    expect(await world.rows("SELECT FROM hawser_bridge_data.nats_handlers WHERE subject = $1", [subject])).toHaveLength(
+      1,
+    );
     expect((await world.nats.request(subject, "x", { timeout: 20_000 })).string()).toBe(alice.role);
   });
 });

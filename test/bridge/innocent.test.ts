@@ -28,7 +28,7 @@ const times = (world: BridgeWorld, n: string) => world.count(`SELECT count(*) FR
 
 /** Makes the URL at which the executor's login reaches its database by another route. */
 const executorBy = (route: string) => async (database: TestDatabase) => {
-  const [login] = await rowsOf(database.url, "SELECT user_name, password FROM hawser_data.executor_login");
+  const [login] = await rowsOf(database.url, "SELECT user_name, password FROM hawser_bridge_data.executor_login");
   const url = new URL(database.url);
   url.host = new URL(route).host;
   url.username = String(login!["user_name"]);

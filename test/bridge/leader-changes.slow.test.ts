@@ -85,9 +85,9 @@ describe.concurrent("a leader", () => {
       listen: "127.0.0.1:0",
       monitor: "127.0.0.1:0",
     });
-    const canLead = "SELECT count(*) FROM hawser_data.gateways WHERE can_lead";
+    const canLead = "SELECT count(*) FROM hawser_bridge_data.gateways WHERE can_lead";
     await world.counts(2, canLead);
-    const refused = await world.value<string>("SELECT quote_ident(user_name) FROM hawser_data.executor_login");
+    const refused = await world.value<string>("SELECT quote_ident(user_name) FROM hawser_bridge_data.executor_login");
     await world.client.query(`ALTER ROLE ${refused} NOLOGIN`);
     await world.client.query("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = $1", [refused]);
     world.nats.publish(subject, "1");

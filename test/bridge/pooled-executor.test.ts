@@ -31,7 +31,7 @@ afterAll(async () => {
 });
 
 it("have Hawser's settings in each transaction, and the formats of the database", async () => {
-  const [row] = await rowsOf(database.url, "SELECT user_name, password FROM hawser_data.executor_login");
+  const [row] = await rowsOf(database.url, "SELECT user_name, password FROM hawser_bridge_data.executor_login");
   const direct = Object.assign(new URL(database.url), { username: row!["user_name"], password: row!["password"] });
   await using pooler = await startPooler(direct.href, "session");
   const login = new ExecutorLogin({ databaseUrl: database.url, executorUrl: pooler.url, session });

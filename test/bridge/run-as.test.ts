@@ -38,7 +38,7 @@ describe.concurrent("a subscribed function runs as", () => {
     const subject = `${world.prefix}.user`;
     await user.client.query("SELECT nats_subscribe($1, 'look')", [subject]);
     await world.live(subject);
-    const executor = await world.value("SELECT user_name FROM hawser_data.executor_login");
+    const executor = await world.value("SELECT user_name FROM hawser_bridge_data.executor_login");
     expect(await seen(subject)).toMatchObject({ who: user.role, session: executor });
   });
 

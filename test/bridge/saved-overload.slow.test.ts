@@ -36,7 +36,8 @@ describe("an overload", () => {
       await world.nats.flush();
       await eventually("they are there", async () => (await receivedBy(world.serve)) >= n);
     }
-    const saved = "SELECT sum(octet_length(payload) + octet_length(subject) + 256) FROM hawser_data.saved_messages";
+    const saved =
+      "SELECT sum(octet_length(payload) + octet_length(subject) + 256) FROM hawser_bridge_data.saved_messages";
     let bytes = 0;
     // What has come last is written a moment later.
     await eventually("the table is nearly full", async () => (bytes = await world.count(saved)) > 150_000);

@@ -69,7 +69,7 @@ describe("a process that ends alone while its function waits for a lock", () => 
       await locked.end();
       return undefined;
     });
-    expect(await world.count("SELECT count(*) FROM hawser_data.saved_messages")).toBe(500);
+    expect(await world.count("SELECT count(*) FROM hawser_bridge_data.saved_messages")).toBe(500);
     await using next = await start(world);
     await eventually("what waits in the table counts for the lag", async () => (await lagOf(next)) >= 1);
     await locked.query("ROLLBACK");
@@ -79,7 +79,7 @@ describe("a process that ends alone while its function waits for a lock", () => 
     await eventually("the last one has run", async () => (await numbers(world)).includes(600));
     expect(next.gatewayUrl).not.toBe("");
     expect(await numbers(world)).toEqual(upTo(600));
-    await world.counts(0, "SELECT count(*) FROM hawser_data.saved_messages");
+    await world.counts(0, "SELECT count(*) FROM hawser_bridge_data.saved_messages");
   });
 
   slowIt("logs what is lost by subject if Postgres is unavailable", async () => {
@@ -92,7 +92,7 @@ describe("a process that ends alone while its function waits for a lock", () => 
     await locked.query("SELECT 1");
     const other = new pg.Client(world.database.url);
     await other.connect();
-    await other.query("BEGIN; LOCK TABLE hawser_data.saved_messages");
+    await other.query("BEGIN; LOCK TABLE hawser_bridge_data.saved_messages");
     await world.serve.stop();
     const [line] = world.log.lines.filter(({ level }) => level === "error");
     expect(line?.message).toContain("could neither be run nor saved before the deadline");
@@ -111,12 +111,12 @@ it("a saved message that fails becomes a dead letter and leaves the table; only 
   await world.subscribe(subject, "refuse(bytea)");
   await world.serve.stop();
   const [handler] = await world.rows<{ id: string; token: Buffer }>(
-    "SELECT id, token FROM hawser_data.nats_handlers WHERE subject = $1",
+    "SELECT id, token FROM hawser_bridge_data.nats_handlers WHERE subject = $1",
     [subject],
   );
   const save = (payload: string) =>
     world.value<string>(
-      `INSERT INTO hawser_data.saved_messages (handler_id, subject, payload, message_id)
+      `INSERT INTO hawser_bridge_data.saved_messages (handler_id, subject, payload, message_id)
        VALUES ($1, $2, convert_to($3, 'UTF8'), $3) RETURNING id`,
       [handler!.id, subject, payload],
     );
@@ -124,7 +124,7 @@ it("a saved message that fails becomes a dead letter and leaves the table; only 
     await world.value("SELECT state FROM hawser.mark_handled($1, $3, NULL, $2, NULL, NULL, NULL, NULL, NULL, NULL)", [
       ...[handler!.id, [id], token],
     ]);
-    return await world.count("SELECT count(*) FROM hawser_data.saved_messages");
+    return await world.count("SELECT count(*) FROM hawser_bridge_data.saved_messages");
   };
   const id = await save("good");
   expect(await left(id, Buffer.from("wrong"))).toBe(1);
@@ -132,7 +132,7 @@ it("a saved message that fails becomes a dead letter and leaves the table; only 
   for (const payload of ["one", "bad", "two"]) await save(payload);
   await using next = await start(world);
   expect(next.gatewayUrl).not.toBe("");
-  await world.counts(0, "SELECT count(*) FROM hawser_data.saved_messages");
+  await world.counts(0, "SELECT count(*) FROM hawser_bridge_data.saved_messages");
   expect(await world.rows("SELECT convert_from(payload, 'UTF8') AS payload FROM hawser_data.dead_letters")).toEqual([
     { payload: "bad" },
   ]);
@@ -144,9 +144,9 @@ it("a process reads of the saved messages no more at once than a small part of i
   await world.subscribe(subject, "take(bytea)");
   await world.serve.stop();
   await world.rows(
-    `INSERT INTO hawser_data.saved_messages (handler_id, subject, payload, message_id)
+    `INSERT INTO hawser_bridge_data.saved_messages (handler_id, subject, payload, message_id)
      SELECT h.id, h.subject, convert_to(rpad(n::text, 5000), 'UTF8'), n::text
-       FROM hawser_data.nats_handlers AS h, generate_series(1, 100) AS n WHERE h.subject = $1`,
+       FROM hawser_bridge_data.nats_handlers AS h, generate_series(1, 100) AS n WHERE h.subject = $1`,
     [subject],
   );
   const locked = await lock(world);

@@ -66,7 +66,7 @@ it("tokens of wrappers are not in the log, whatever Postgres logs of statements 
     await client.query("INSERT INTO mended VALUES (now())");
     await client.query("SELECT hawser.retry_dead_letters(ARRAY(SELECT id FROM hawser_data.dead_letters))");
     await eventually("all is handled", async () => (await dead()) === 0);
-    const { rows } = await client.query<{ token: Buffer }>("SELECT token FROM hawser_data.nats_handlers");
+    const { rows } = await client.query<{ token: Buffer }>("SELECT token FROM hawser_bridge_data.nats_handlers");
     expect(rows).toHaveLength(3);
     const log = readFileSync(join(dirname(postgres.dataDirectory), "postgres.log"), "utf8");
     // Parameters are in it, also those of what has failed.

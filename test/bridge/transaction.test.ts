@@ -157,7 +157,7 @@ describe("a transaction", () => {
   ])("tells the end of its session from an error of its function where Postgres speaks %s", async (_what, words) => {
     await using proxy = await translatingProxy(database.url, words);
     const [login] = await session.query<{ user: string; password: string }>(
-      `SELECT user_name AS "user", password FROM hawser_data.executor_login`,
+      `SELECT user_name AS "user", password FROM hawser_bridge_data.executor_login`,
     );
     const url = new URL(proxy.url);
     url.username = login!.user;

@@ -236,7 +236,7 @@ describe("a subscribed function", () => {
     expect(told).toEqual(["{}"]);
     expect((await world.subscriptions()).filter((line) => line.startsWith("w.doomed"))).toEqual([]);
     const [{ rows }, pruned] = [
-      await client.query("SELECT subject FROM hawser_data.nats_handlers WHERE subject = 'w.doomed.*'"),
+      await client.query("SELECT subject FROM hawser_bridge_data.nats_handlers WHERE subject = 'w.doomed.*'"),
       await client.query("SELECT pruned FROM hawser.prune_handlers()"),
     ];
     expect(rows).toHaveLength(1);
@@ -267,7 +267,7 @@ describe("a subscribed function", () => {
     expect(
       await world.rows(
         `SELECT attrelid::regclass, attname FROM pg_attribute AS a JOIN pg_class AS c ON c.oid = a.attrelid JOIN pg_type AS t ON t.oid = a.atttypid
-          WHERE c.relnamespace IN (SELECT oid FROM pg_namespace WHERE nspname IN ('hawser', 'hawser_data', 'hawser_run', 'pgnats'))
+          WHERE c.relnamespace IN (SELECT oid FROM pg_namespace WHERE nspname IN ('hawser', 'hawser_data', 'hawser_peer_data', 'hawser_bridge_data', 'hawser_run', 'pgnats'))
             AND c.relkind IN ('r', 'm', 'i') AND attnum > 0 AND (t.typname ~ '^_?reg' AND t.typname <> '_regtype' OR t.typname IN ('oid', 'oidvector'))`,
       ),
     ).toEqual([]);

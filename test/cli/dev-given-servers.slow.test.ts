@@ -75,7 +75,7 @@ describe("hawser dev", () => {
   describe("in a database that somebody else runs", () => {
     const production = '{"host":"nats.prod.internal","token":"t0ken-of-mine"}';
     const defined = async (url: string) =>
-      (await rowsOf(url, "SELECT options FROM hawser_data.nats_server"))[0]!["options"];
+      (await rowsOf(url, "SELECT options FROM hawser_bridge_data.nats_server"))[0]!["options"];
     const stop = async (program: Program) => {
       program.child.kill("SIGTERM");
       const end = await program.ended;
@@ -121,7 +121,7 @@ describe("hawser dev", () => {
       await program.firstLine;
       expect(await defined(database.url)).toMatchObject({ host: new URL(testNatsUrl()).hostname });
       await stop(program);
-      expect(await rowsOf(database.url, "SELECT options, server_name FROM hawser_data.nats_server")).toEqual([
+      expect(await rowsOf(database.url, "SELECT options, server_name FROM hawser_bridge_data.nats_server")).toEqual([
         { options: { host: "nats.prod.internal" }, server_name: "ours" },
       ]);
     });

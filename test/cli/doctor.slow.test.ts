@@ -93,8 +93,8 @@ describe("hawser doctor", () => {
   it("changes nothing", async () => {
     // Place and writer of each row, but for tables that what runs beside it writes to.
     const look = `SELECT relname, query_to_xml(
-        format('SELECT ctid::text AS place, xmin::text AS writer FROM hawser_data.%I ORDER BY ctid', relname), true, true, ''
-      )::text AS rows FROM pg_class WHERE relnamespace = 'hawser_data'::regnamespace AND relkind IN ('r', 'p')
+        format('SELECT ctid::text AS place, xmin::text AS writer FROM %s ORDER BY ctid', oid::regclass), true, true, ''
+      )::text AS rows FROM pg_class WHERE relnamespace IN ('hawser_data'::regnamespace, 'hawser_peer_data'::regnamespace, 'hawser_bridge_data'::regnamespace) AND relkind IN ('r', 'p')
         AND relname NOT IN ('gateways', 'owners', 'fences', 'outbox_turns') ORDER BY relname`;
     const before = await rowsOf(system.superuserUrl, look);
     await hawser(["doctor"], { databaseUrl: system.superuserUrl });

@@ -1,4 +1,4 @@
-/** `hawser enqueue`, `hawser job` and `hawser schedules add`: messages in a transaction of their own. */
+/** `hawser enqueue` and `hawser schedules add`: messages in a transaction of their own. */
 import pg from "pg";
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
 import { login } from "../installation/support/logins.js";
@@ -55,7 +55,7 @@ describe("hawser enqueue", () => {
       id: string;
     };
     await run("enqueue", "orders", "x", "--delay", "2h", "--priority", "7");
-    expect(await rows("SELECT id, headers -> 0 ->> 0 AS header FROM hawser_data.queue ORDER BY id")).toEqual([
+    expect(await rows("SELECT id, headers -> 0 ->> 0 AS header FROM hawser_data.queue ORDER BY rank")).toEqual([
       { id: high, header: null },
       { id: low, header: "message-expires" },
     ]);
@@ -63,8 +63,8 @@ describe("hawser enqueue", () => {
       "SELECT priority, round(extract(epoch FROM deliver_at - now()) / 3600)::int AS hours FROM hawser_data.outbox_later",
     );
     expect(later).toEqual({ priority: 7, hours: 2 });
-    expect((await run("outbox", "list")).stdout).toMatch(/PRIORITY.*\n.* 7 /);
-    expect(await run("outbox", "cancel", "--", high, low)).toMatchObject({ status: 0 });
+    expect((await run("jobs")).stdout).toMatch(/PRIORITY.*\n.* 7 /);
+    expect(await run("jobs", "cancel", "--", high, low)).toMatchObject({ status: 0 });
     expect(await rows("SELECT FROM hawser_data.queue")).toEqual([]);
   });
 
@@ -73,12 +73,12 @@ describe("hawser enqueue", () => {
       (jsonLines((await run("enqueue", "orders", ...args, "--json")).stdout)[0] as { id: string }).id;
     const ids = [await idOf("x", "--priority", "1"), await idOf("y", "--delay", "1h")];
     const behind = await idOf("z", `--after=${ids[0]}`, `--after=${ids[1]}`, "--after-dead", "cancel");
-    expect((await run("outbox", "list")).stdout).toMatch(/HELD FOR.*\n.* 2 /);
-    expect(jsonLines((await run("outbox", "list", "--json")).stdout)).toMatchObject([
-      { id: behind, kind: "peer", heldFor: 2 },
-      { id: ids[1], kind: "peer", heldFor: 0 },
+    expect((await run("jobs", "list")).stdout).toMatch(new RegExp(`HELD FOR.*\\n.* ${ids[0]}, ${ids[1]} `));
+    expect(jsonLines((await run("jobs", "list", "--json")).stdout)).toMatchObject([
+      { id: behind, state: "held", heldFor: 2, waitsFor: ids.map((id) => ({ id, state: "waiting" })) },
+      { id: ids[1], state: "later", heldFor: 0 },
     ]);
-    await run("outbox", "cancel", "--", ids[0]!);
+    await run("jobs", "cancel", "--", ids[0]!);
     expect((await run("enqueue", "orders", "z", "--after", "17")).stderr).toContain("the message 17 does not wait");
     expect((await run("enqueue", "orders", "z", "--after", "1x")).status).toBe(64);
     expect((await run("enqueue", "orders", "z", "--after-dead", "hold")).status).toBe(64);
@@ -99,7 +99,7 @@ describe("hawser enqueue", () => {
     await onServer(
       database.url,
       `GRANT USAGE ON SCHEMA hawser TO ${caller.role};
-       GRANT EXECUTE ON FUNCTION hawser.enqueue(text, bytea, jsonb, text, text, timestamptz, boolean, integer) TO ${caller.role}`,
+       GRANT EXECUTE ON FUNCTION hawser.enqueue(text, bytea, jsonb, text, text, timestamptz, boolean, integer, integer) TO ${caller.role}`,
     );
     expect(await hawser(["enqueue", "orders", "x"], { databaseUrl: caller.url })).toMatchObject({ status: 0 });
     expect(await rows("SELECT role FROM hawser_data.queue")).toEqual([{ role: caller.role }]);
@@ -119,27 +119,6 @@ describe("hawser enqueue", () => {
     const { status, stderr } = await run("enqueue", "orders", "x", ...args);
     expect(stderr).toContain(part);
     expect(status).toBe(64);
-  });
-});
-
-describe("hawser job", () => {
-  it("tells what has become of a message, if something of it is kept", async () => {
-    await client.query(
-      `INSERT INTO hawser_data.results (segment, id, role, topic, state, attempts, enqueued_at, ended_at, result, expires_at)
-       VALUES (0, 17, 'shop', 'pdfs', 'done', 1, now(), '2030-01-31T12:00:00Z', '{"pages": 12}', 'infinity')`,
-    );
-    expect((await run("job", "17")).stdout).toMatch(
-      /^state: done\ntopic: pdfs\nattempts: 1\n(.*\n)+result: {"pages":12}\n/,
-    );
-    expect(jsonLines((await run("job", "17", "--json")).stdout)).toMatchObject([
-      { id: "17", state: "done", endedAt: "2030-01-31T12:00:00.000Z", result: { pages: 12 } },
-    ]);
-    expect(await run("job", "18")).toMatchObject({
-      stdout: "state: unknown\nattempts: 0\n",
-      stderr:
-        "No such message of this login waits, and no result of it was kept (--keep of `hawser enqueue`, `hawser topics keep`).\n",
-    });
-    expect(await run("job", "x")).toMatchObject({ status: 64 });
   });
 });
 

@@ -1,5 +1,5 @@
 /**
- * `hawser import`: moves what waits in databases that pg-boss and graphile-worker have made.
+ * `hawser jobs import`: moves what waits in databases that pg-boss and graphile-worker have made.
  */
 import pg from "pg";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
@@ -18,7 +18,7 @@ beforeEach(() => {
 });
 afterEach(() => pool.end());
 
-const imports = (...args: string[]) => hawser(["import", ...args], { databaseUrl: world.url });
+const imports = (...args: string[]) => hawser(["jobs", "import", ...args], { databaseUrl: world.url });
 
 /** Counts of each queue, in the words of the JSON. */
 async function counted(...args: string[]): Promise<unknown[]> {
@@ -107,18 +107,40 @@ describe("pg-boss", () => {
     const first = await boss.send("ordered", { n: 6 }, { singletonKey: "b" });
     const second = await boss.send("ordered", { n: 7 }, { singletonKey: "b", priority: 5 });
 
-    const mail = { queue: "mail", topic: "mails", waiting: 4, later: 1, running: 1, failed: 1, held: 2 };
-    const ordered = { queue: "ordered", topic: "ordered", waiting: 2, later: 0, running: 1, failed: 0, held: 1 };
-    expect(await counted("pg-boss", "--topic", "mail=mails")).toEqual([mail, ordered]);
+    const mail = {
+      queue: "mail",
+      topic: "mails",
+      waiting: 4,
+      later: 1,
+      running: 1,
+      failed: 1,
+      held: 2,
+      schedules: 0,
+      refused: 0,
+      refusals: [],
+    };
+    const ordered = {
+      queue: "ordered",
+      topic: "ordered",
+      waiting: 2,
+      later: 0,
+      running: 1,
+      failed: 0,
+      held: 1,
+      schedules: 0,
+      refused: 0,
+      refusals: [],
+    };
+    expect(await counted("pg-boss", "--to", "mail=mails")).toEqual([mail, ordered]);
     expect(await imports("pg-boss")).toMatchObject({
       status: 0,
-      stdout: expect.stringMatching(/^QUEUE +TOPIC +WAITING.*\nmail +mail +4 +1 +1 +1 +2\n/),
+      stdout: expect.stringMatching(/^QUEUE +TOPIC +WAITING.*\nmail +mail +4 +1 +1 +1 +2 +0\n/),
       stderr: "Nothing was changed; --move moves the jobs that wait.\n",
     });
     expect(await queued()).toEqual([]);
     expect(await left()).toHaveLength(14);
 
-    expect(await counted("pg-boss", "--topic", "mail=mails", "--move")).toEqual([mail, ordered]);
+    expect(await counted("pg-boss", "--to", "mail=mails", "--move")).toEqual([mail, ordered]);
     expect(await queued()).toEqual([
       { topic: "mails", data: { n: 2 }, key: null, id: urgent },
       { topic: "mails", data: { n: 1 }, key: null, id: plain },
@@ -200,10 +222,11 @@ describe("pg-boss", () => {
     );
     await pool.query("CREATE TRIGGER slow BEFORE DELETE ON pgboss.job FOR EACH ROW EXECUTE FUNCTION slow()");
     const moving = async () =>
-      (await pool.query("SELECT FROM pg_stat_activity WHERE state = 'active' AND query LIKE 'WITH gone%'")).rows.length;
+      (await pool.query("SELECT FROM pg_stat_activity WHERE state = 'active' AND query LIKE 'WITH chosen%'")).rows
+        .length;
     for (let time = 0; time < 3; time++) {
       const killed = [1, 2, 3].map(() =>
-        startHawser(["import", "pg-boss", "--move"], { databaseUrl: world.url, input: "" }),
+        startHawser(["jobs", "import", "pg-boss", "--move"], { databaseUrl: world.url, input: "" }),
       );
       await eventually("one of them moves", async () => (await moving()) > 0);
       for (const { child } of killed) child.kill("SIGKILL");
@@ -259,13 +282,14 @@ describe("graphile-worker", () => {
     const first = await utils.addJob("user:mail", [5], { queueName: "b", priority: -1 });
 
     expect(await imports("graphile-worker")).toMatchObject({
-      status: 64,
-      stderr: expect.stringMatching(/"user:mail" cannot go to the topic "user:mail".*--topic/s),
+      status: 1,
+      stderr: expect.stringMatching(/all jobs of "user:mail" cannot be moved: the topic "user:mail" .*--to/),
     });
-    const topics = ["--topic", "user:mail=mail"];
+    const topics = ["--to", "user:mail=mail"];
+    const nothing = { schedules: 0, refused: 0, refusals: [] };
     const counts = [
-      { queue: "slow", topic: "slow", waiting: 0, later: 0, running: 1, failed: 0, held: 0 },
-      { queue: "user:mail", topic: "mail", waiting: 5, later: 1, running: 0, failed: 1, held: 1 },
+      { queue: "slow", topic: "slow", waiting: 0, later: 0, running: 1, failed: 0, held: 0, ...nothing },
+      { queue: "user:mail", topic: "mail", waiting: 5, later: 1, running: 0, failed: 1, held: 1, ...nothing },
     ];
     expect(await counted("graphile-worker", ...topics)).toEqual(counts);
     expect(await queued()).toEqual([]);
@@ -289,10 +313,11 @@ describe("graphile-worker", () => {
 
 it("says what is missing", async () => {
   for (const [args, status, why] of [
+    [[], 64, "name one other job queue: pg-boss or graphile-worker"],
     [["bullmq"], 64, "It can pg-boss, graphile-worker"],
     [["pg-boss"], 64, "no table pgboss.job of pg-boss 10 or newer; name its schema with --schema"],
     [["graphile-worker", "--schema", "gw"], 64, "no table gw._private_jobs of graphile-worker 0.16 or newer"],
-    [["pg-boss", "--topic", "mail"], 64, "--topic mail: must be QUEUE=TOPIC"],
+    [["pg-boss", "--to", "mail"], 64, "--to mail: must be QUEUE=TOPIC"],
   ] as const)
     expect(await imports(...args)).toMatchObject({ status, stderr: expect.stringContaining(why) });
 });

@@ -73,15 +73,15 @@ describe("hawser init", () => {
     await using prepared = await testDatabase();
     await onServer(
       prepared.url,
-      "REVOKE ALL ON hawser_data.mesh_secret, hawser_data.peers FROM hawser_peer",
-      "ALTER TABLE hawser_data.peers OWNER TO postgres",
+      "REVOKE ALL ON hawser_peer_data.mesh_secret, hawser_peer_data.peers FROM hawser_peer",
+      "ALTER TABLE hawser_peer_data.peers OWNER TO postgres",
       "REVOKE USAGE ON SCHEMA public FROM PUBLIC",
     );
     const init = async (...flags: string[]) =>
       jsonLines((await hawser(["init", ...flags, "--json"], { databaseUrl: prepared.url })).stdout)[0];
     expect(await init("--dry-run")).toMatchObject({ missingPrivileges: [], superuserStatements: [] });
     expect(await init()).toMatchObject({ missingPrivileges: [] });
-    const may = "SELECT has_table_privilege('hawser_peer', 'hawser_data.mesh_secret', 'SELECT') AS may";
+    const may = "SELECT has_table_privilege('hawser_peer', 'hawser_peer_data.mesh_secret', 'SELECT') AS may";
     expect(await rowsOf(prepared.url, may)).toEqual([{ may: true }]);
   });
 
@@ -106,13 +106,20 @@ describe("hawser init", () => {
       `Removed from ${database.name}, as postgres: ${publicFunctionCount} functions, the foreign data wrapper litmus_pgnats_fdw`,
     );
     expect(out.stdout).toContain("the schema hawser_run, the schema pgnats.");
-    expect(out.stdout).toContain("To remove them too: DROP SCHEMA hawser, hawser_data CASCADE");
+    expect(out.stdout).toContain(
+      "To remove them too: DROP SCHEMA hawser, hawser_data, hawser_peer_data, hawser_bridge_data CASCADE",
+    );
     expect(out.stdout).toMatch(/^The login hawser_executor_[0-9a-f]{12} stays: roles are shared/m);
     const again = await hawser(["uninstall", "--json"], { databaseUrl: database.url });
     expect(jsonLines(again.stdout)).toEqual([
       {
         ...{ database: database.name, role: "postgres", functions: 0, wrappers: [], eventTriggers: [], dblink: false },
-        ...{ schemas: [], login: null, missingPrivileges: [], rest: "DROP SCHEMA hawser, hawser_data CASCADE" },
+        ...{
+          schemas: [],
+          login: null,
+          missingPrivileges: [],
+          rest: "DROP SCHEMA hawser, hawser_data, hawser_peer_data, hawser_bridge_data CASCADE",
+        },
       },
     ]);
     expect(await rowsOf(database.url, schemaExists)).toEqual([{ exists: true }]);
@@ -172,7 +179,7 @@ describe("hawser init", () => {
             `The role ${role} lacks these privileges\\. Each has its remedy; all remedies together are below:\\n• dblink is not installed, and "${role}" may not install it`,
         ),
       );
-      expect(stdout).toMatch(new RegExp(`\\n• \\d+ objects of the schemas hawser and hawser_data belong to "${role}"`));
+      expect(stdout).toMatch(new RegExp(`\\n• \\d+ objects of Hawser's schemas belong to "${role}"`));
       expect(stdout).toContain(`All remedies together, for a superuser to run in this database:\n`);
       expect(stdout).toContain(`\n    GRANT hawser_owner TO "${role}";\n`);
       expect(stdout).toContain("\n    CREATE EXTENSION dblink SCHEMA hawser_dblink;\n");

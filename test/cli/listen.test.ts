@@ -151,7 +151,7 @@ describe("hawser listen", () => {
   it("ends on a signal with status 0 and leaves the directory", async () => {
     const { world, topic, defaultName, databaseUrl } = own();
     const listening = await startListening([topic], { databaseUrl });
-    const entries = () => world.query("SELECT listener_name FROM hawser_data.listeners WHERE topic = $1", [topic]);
+    const entries = () => world.query("SELECT listener_name FROM hawser_peer_data.listeners WHERE topic = $1", [topic]);
     expect(await entries()).toEqual([{ listener_name: defaultName }]);
     listening.child.kill("SIGTERM");
     expect(await listening.ended).toMatchObject({ status: 0, stdout: "" });

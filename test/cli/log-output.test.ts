@@ -57,6 +57,16 @@ it("has an error with its code, its causes, and their stacks", async () => {
   expect(line).not.toHaveProperty("err.cause");
 });
 
+it("has no control character of a terminal, and none that turns the direction of a text", async () => {
+  const file = join(temporaryDirectory(), "serve.log");
+  const log = new LogOutput("info", file);
+  log.logger.info({ topic: "a\u009b31m\u202eb\u2028" }, "handles \u009d");
+  await log.close();
+  const text = readFileSync(file, "utf8");
+  expect(text).toContain(String.raw`"topic":"a\u009b31m\u202eb\u2028","msg":"handles \u009d"`);
+  expect(JSON.parse(text)).toMatchObject({ topic: "a\u009b31m\u202eb\u2028", msg: "handles \u009d" });
+});
+
 it("has details that are no JSON as text", async () => {
   const circle: Record<string, unknown> = {};
   circle["self"] = circle;

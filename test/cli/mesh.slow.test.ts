@@ -31,7 +31,7 @@ describe("the commands that look at the mesh", () => {
   afterEach(async () => {
     for (const peer of peers.splice(0)) await peer.stop();
     await world.query(
-      "TRUNCATE hawser_data.peers, hawser_data.listeners, hawser_data.stored_messages, hawser_data.channels, hawser_data.queue CASCADE",
+      "TRUNCATE hawser_peer_data.peers, hawser_peer_data.listeners, hawser_peer_data.stored_messages, hawser_peer_data.channels, hawser_data.queue CASCADE",
     );
   });
 
@@ -49,29 +49,30 @@ describe("the commands that look at the mesh", () => {
     const audit = await started("audit-1", { defaults: { durable: true } });
     await audit.stop();
     await world.query(
-      "INSERT INTO hawser_data.listeners (topic, addr, listener_name) VALUES ('orders', '10.0.0.1:1', 'by-hand')",
+      "INSERT INTO hawser_peer_data.listeners (topic, addr, listener_name) VALUES ('orders', '10.0.0.1:1', 'by-hand')",
     );
     const address = orders.localAddress;
+    const orders1 = { name: "orders-1", address, durable: false, running: true };
     expect(await json("topics")).toMatchObject([
       {
-        topic: "audit",
-        name: "audit-1",
-        address: audit.localAddress,
-        durable: true,
-        subscribed: false,
-        running: false,
+        ...{ topic: "audit", state: "stopped", waiting: 0, listenerCount: 1 },
+        listeners: [{ name: "audit-1", address: audit.localAddress, durable: true, subscribed: false, running: false }],
       },
-      { topic: "orders", name: "by-hand", address: "10.0.0.1:1", durable: false, subscribed: false, running: false },
-      { topic: "news", name: "orders-1", address, durable: false, subscribed: true, running: true },
-      { topic: "orders", name: "orders-1", address, durable: false, subscribed: false, running: true },
+      { topic: "news", state: "running", listeners: [{ ...orders1, subscribed: true }] },
+      {
+        ...{ topic: "orders", state: "running", listenerCount: 2 },
+        listeners: [
+          { ...orders1, subscribed: false },
+          { name: "by-hand", address: "10.0.0.1:1", running: false },
+        ],
+      },
     ]);
     const { stdout } = await text("topics");
     expect(stdout.split("\n").map((line) => line.split(/ {2,}/))).toEqual([
-      ["TOPIC", "LISTENER", "ADDRESS", "STATE", "PAUSED SINCE", "BY", "LIMITS", "RESULTS KEPT"],
-      ["audit", "audit-1", audit.localAddress, "away", "durable"],
-      ["orders", "by-hand", "10.0.0.1:1", "away"],
-      ["news", "orders-1", address, "running", "subscribed"],
-      ["orders", "orders-1", address, "running"],
+      ["TOPIC", "STATE", "WAITING", "OLDEST", "LISTENERS", "PAUSED SINCE", "BY", "LIMITS", "RESULTS KEPT"],
+      ["audit", "stopped", "0", `audit-1 (${audit.localAddress}, away, durable)`],
+      ["news", "running", "0", `orders-1 (${address}, running, subscribed)`],
+      ["orders", "running", "0", `orders-1 (${address}, running), by-hand (10.0.0.1:1, away)`],
       [""],
     ]);
   });
@@ -84,7 +85,7 @@ describe("the commands that look at the mesh", () => {
     await shop.send("orders", "1");
     await shop.send("orders", "2");
     await world.query(
-      "INSERT INTO hawser_data.listeners (topic, addr, listener_name) VALUES ('far', '10.0.0.1:1', 'by-hand')",
+      "INSERT INTO hawser_peer_data.listeners (topic, addr, listener_name) VALUES ('far', '10.0.0.1:1', 'by-hand')",
     );
     const [listener, byHand, sender] = await json("peers");
     expect(byHand).toEqual({
@@ -101,6 +102,7 @@ describe("the commands that look at the mesh", () => {
       parked: 0,
       sendsOn: 0,
       listensOn: 0,
+      isComplete: true,
     });
     expect(listener).toMatchObject({
       name: "orders-1",
@@ -121,7 +123,7 @@ describe("the commands that look at the mesh", () => {
       sendsOn: 1,
     });
     const [row] = await world.query<{ epoch: number; started_at: Date }>(
-      "SELECT epoch, started_at FROM hawser_data.peers WHERE name = 'shop-1'",
+      "SELECT epoch, started_at FROM hawser_peer_data.peers WHERE name = 'shop-1'",
     );
     expect(sender).toMatchObject({ epoch: row!.epoch, startedAt: row!.started_at.toISOString() });
     const { stdout } = await text("peers");
@@ -130,7 +132,7 @@ describe("the commands that look at the mesh", () => {
     expect(stdout).toMatch(/^shop-1 +running /m);
 
     await world.query(
-      "UPDATE hawser_data.peers SET certificate_ends_at = '2030-01-31T12:00:00Z' WHERE name = 'shop-1'",
+      "UPDATE hawser_peer_data.peers SET certificate_ends_at = '2030-01-31T12:00:00Z' WHERE name = 'shop-1'",
     );
     expect((await json("peers"))[2]).toMatchObject({ certificateEndsAt: "2030-01-31T12:00:00.000Z" });
     const { stdout: withEnd } = await text("peers");
@@ -141,7 +143,7 @@ describe("the commands that look at the mesh", () => {
 
   it("peers tells a crash from an end in good order, and a holder from one in another database", async () => {
     await world.query(
-      "INSERT INTO hawser_data.peers (name, epoch, clean) VALUES ('crashed', 1, false), ('elsewhere', 1, false)",
+      "INSERT INTO hawser_peer_data.peers (name, epoch, clean) VALUES ('crashed', 1, false), ('elsewhere', 1, false)",
     );
     await using other = await peerWorld({ keepsConnections: true });
     await other.started("elsewhere");
@@ -162,22 +164,31 @@ describe("the commands that look at the mesh", () => {
     await orders.stop();
     // Stored together, in one row.
     await Promise.all([shop.send("orders", "12345"), shop.send("orders", "67")]);
-    expect(await world.query("SELECT messages FROM hawser_data.stored_messages")).toEqual([{ messages: 2 }]);
+    expect(await world.query("SELECT messages FROM hawser_peer_data.stored_messages")).toEqual([{ messages: 2 }]);
     await shop.send("news", "news");
     await till.send("orders", "x");
     const rows = await json("pending");
-    const known = { listener: "orders-1", group: null, state: "stopped", hasMore: false };
+    const known = {
+      listener: "orders-1",
+      group: null,
+      state: "stopped",
+      hasMore: false,
+      servedBy: null,
+      servedUntil: null,
+    };
     expect(rows.map(({ oldest: _, ...row }) => row)).toEqual([
       { ...known, topic: "orders", sender: "shop-1", from: "shop", count: 2, bytes: 7 },
       { ...known, topic: "news", sender: "shop-1", from: "shop", count: 1, bytes: 4 },
       { ...known, topic: "orders", sender: "till-1", from: "till", count: 1, bytes: 1 },
     ]);
-    const [oldest] = await world.query<{ at: Date }>("SELECT min(stored_at) AS at FROM hawser_data.stored_messages");
+    const [oldest] = await world.query<{ at: Date }>(
+      "SELECT min(stored_at) AS at FROM hawser_peer_data.stored_messages",
+    );
     expect(rows[0]!["oldest"]).toBe(oldest!.at.toISOString());
     expect(await json("pending", "--topic", "news")).toHaveLength(1);
     expect(await json("pending", "--name", "orders-1")).toHaveLength(3);
     expect(await json("pending", "--name", "shop-1")).toEqual([]);
-    expect((await text("pending")).stdout).toMatch(/^orders +2 +\d{4}-\S+ +7 +orders-1 +stopped +shop-1 +shop$/m);
+    expect((await text("pending")).stdout).toMatch(/^orders +stopped +2 +\d{4}-\S+ +7 +orders-1 +shop-1 +shop$/m);
     await orders.record();
     await eventually("nothing waits", async () => (await json("pending")).length === 0);
   });
@@ -207,7 +218,7 @@ describe("the commands that look at the mesh", () => {
     await started("shop-1");
     await world.query("SELECT hawser.enqueue('nobody-yet', 'x')");
     expect(await json("pending")).toMatchObject([{ listener: null, topic: "nobody-yet", count: 1 }]);
-    expect((await text("pending")).stdout).toMatch(/^nobody-yet +1 +\d{4}-\S+ +1 +none is known +unserved +enqueued$/m);
+    expect((await text("pending")).stdout).toMatch(/^nobody-yet +unserved +1 +\d{4}-\S+ +1 +none is known +enqueued$/m);
     expect((await json("peers")).map(({ name }) => name)).toEqual(["shop-1"]);
   });
 
@@ -218,12 +229,14 @@ describe("the commands that look at the mesh", () => {
     await world.query("SELECT hawser.enqueue('billing', 'x'::text, to_all => true)");
     await started("shop-1");
     expect(await json("pending")).toMatchObject([{ listener: null, group: "red", topic: "billing", count: 1 }]);
-    expect((await text("pending")).stdout).toMatch(/^billing +1 +\d{4}-\S+ +1 +a member of red +stopped +enqueued$/m);
+    expect((await text("pending")).stdout).toMatch(/^billing +stopped +1 +\d{4}-\S+ +1 +a member of red +enqueued/m);
     expect(await json("topics")).toMatchObject([
-      { name: "billing-1", group: "red" },
-      { name: "shop-1", group: null },
+      { topic: "billing", state: "stopped", waiting: 1, listeners: [{ name: "billing-1", group: "red" }] },
+      { topic: "shop", listeners: [{ name: "shop-1", group: null }] },
     ]);
-    expect((await text("topics")).stdout).toMatch(/^billing +billing-1 +\S+ +away +durable, in the group red$/m);
+    expect((await text("topics")).stdout).toMatch(
+      /^billing +stopped +1 +\S+ +billing-1 \(\S+, away, durable, in the group red\), last served by billing-1 until \S+$/m,
+    );
     // Who serves the topic as a member has them.
     const { stdout } = await text("listen", "billing", "--group", "red", "--count", "1", "--quiet");
     expect(stdout).toContain("x");
@@ -231,7 +244,7 @@ describe("the commands that look at the mesh", () => {
 
   it("secret rotates without ever showing a secret", async () => {
     const secretsShown = async (output: string): Promise<boolean> => {
-      const rows = await world.query<{ secret: Buffer }>("SELECT secret FROM hawser_data.mesh_secret");
+      const rows = await world.query<{ secret: Buffer }>("SELECT secret FROM hawser_peer_data.mesh_secret");
       return rows.some(
         ({ secret }) => output.includes(secret.toString("hex")) || output.includes(secret.toString("base64")),
       );
@@ -255,7 +268,7 @@ describe("the commands that look at the mesh", () => {
 
   it("print nothing that a terminal obeys, whatever names others have chosen", async () => {
     const name = "a\u202eb\u200ec\u2028d";
-    await world.query("INSERT INTO hawser_data.peers (name, epoch, version) VALUES ($1, 1, $2)", [
+    await world.query("INSERT INTO hawser_peer_data.peers (name, epoch, version) VALUES ($1, 1, $2)", [
       name,
       "\u001b[2J\u009b31m",
     ]);

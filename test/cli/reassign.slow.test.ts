@@ -26,7 +26,7 @@ describe("hawser peers reassign", () => {
   const reassign = (...args: string[]) => hawser(["peers", "reassign", ...args], { databaseUrl: w.url });
   const ownerOf = async (listener: string) => {
     const select =
-      "SELECT coalesce(owner, listener_name) AS owner FROM hawser_data.channels WHERE listener_name = $1 AND sender_name = $2";
+      "SELECT coalesce(owner, listener_name) AS owner FROM hawser_peer_data.channels WHERE listener_name = $1 AND sender_name = $2";
     return (await w.query<{ owner: string }>(select, [listener, sender.name]))[0]?.owner;
   };
   /** The listener leaves, and two messages are stored for it. */

@@ -35,11 +35,20 @@ describe("hawser", () => {
     expect(stderr).toMatch(/^hawser: could not write the output: ENOSPC.* \[output_failed\]\nstatus 70\n$/);
   });
 
+  it("takes no directory for an empty input", async () => {
+    const command = [...nodeCommand("src/cli/main.ts"), "enqueue", "orders"];
+    expect(await startCommand("sh", ["-c", '"$@" </', "sh", ...command]).ended).toMatchObject({
+      status: 64,
+      stdout: "",
+      stderr: "hawser: standard input is a directory; give a file or a pipe with the message [invalid_argument]\n",
+    });
+  });
+
   it("ends in good order when the reader of a long list leaves", async () => {
     await using database = await testDatabase({ nats: false });
     await onServer(
       database.url,
-      "INSERT INTO hawser_data.peers (name, epoch) SELECT 'peer-' || n, 1 FROM generate_series(1, 5000) AS n",
+      "INSERT INTO hawser_peer_data.peers (name, epoch) SELECT 'peer-' || n, 1 FROM generate_series(1, 5000) AS n",
     );
     const all = await hawser(["peers", "--json"], { databaseUrl: database.url });
     expect(jsonLines(all.stdout)).toHaveLength(5000);

@@ -47,6 +47,8 @@ describe("hawser", () => {
 
   it.each([
     [["sned"], 'There is no command "sned". Did you mean `hawser send`? The commands are dev, '],
+    [["status"], 'There is no command "status". `hawser doctor` may be what you want. The commands are dev, '],
+    [["job"], 'There is no command "job". Did you mean `hawser jobs`?'],
     [["xyz"], 'There is no command "xyz". The commands are dev, '],
     [["toString"], 'There is no command "toString".'],
     [["--json", "dev"], "There is no flag --json before the command."],
@@ -125,4 +127,19 @@ describe("hawser", () => {
       expect(stderr).not.toMatch(/e im|u:/);
     },
   );
+
+  it.each([
+    ["topics"],
+    ["topics", "list"],
+    ["dead", "list"],
+    ["outbox", "cancel"],
+    ["jobs", "list"],
+    ["jobs", "show"],
+    ["jobs", "cancel"],
+    ["jobs", "import"],
+  ])("does not say the password of keywords that are given in the place of something else: %j", async (...args) => {
+    const { stderr } = await hawser([...args, "host=db.internal password='ge heim' user=u"]);
+    expect(stderr).toContain("host=db.internal password=*** user=u");
+    expect(stderr).not.toContain("heim");
+  });
 });

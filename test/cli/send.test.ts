@@ -2,7 +2,7 @@ import { hostname } from "node:os";
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
 import { type PeerWorld, peerWorld } from "../peer/support/world.js";
 import { slowIt } from "../support/slow-it.js";
-import { type HawserOptions, hawser, hawserProcess, jsonLines, startHawser } from "./support/hawser.js";
+import { type HawserOptions, hawser, hawserProcess, jsonLines } from "./support/hawser.js";
 
 const firstName = `send-${hostname()}-1`;
 
@@ -51,19 +51,24 @@ describe("hawser send", () => {
     expect(received.all[3]).toMatchObject({ text: "now", delivery: "at-most-once" });
   });
 
-  it("sends an argument, standard input, or base64 of either", async () => {
+  it("sends text or base64, and reads no standard input", async () => {
     const { received } = await world.started(listener);
-    const cases: [args: string[], input: string, expected: string][] = [
-      [[], "two\nlines\n", "two\nlines\n"],
-      [["-"], "text", "text"],
-      [["--base64"], "dHdvCg==\n", "two\n"],
-      [["dHdv", "--base64"], "", "two"],
-      [["--", "-5"], "", "-5"],
-    ];
-    for (const [args, input, expected] of cases) {
-      expect(await send([topic, ...args], { input }), args.join(" ")).toMatchObject({ status: 0, stderr: "" });
+    for (const [args, expected] of [
+      [["dHdv", "--base64"], "two"],
+      [["--", "-5"], "-5"],
+    ] as const) {
+      expect(await send([topic, ...args]), args.join(" ")).toMatchObject({ status: 0, stderr: "" });
       expect(received.all.at(-1)!.text, args.join(" ")).toBe(expected);
     }
+    for (const [args, message] of [
+      [[], "`hawser send` needs PAYLOAD"],
+      [["-"], "`hawser send` reads no standard input"],
+    ] as const)
+      expect(await send([topic, ...args], { input: "text" })).toMatchObject({
+        status: 64,
+        stderr: expect.stringContaining(message),
+      });
+    expect(received.all).toHaveLength(2);
   });
 
   it("stores for a listener that another call has met, in order, and leaves one name behind", async () => {
@@ -73,10 +78,10 @@ describe("hawser send", () => {
     const left = async () =>
       await Promise.all(
         [
-          "SELECT name, clean FROM hawser_data.peers WHERE name LIKE 'send-%' ORDER BY name",
-          "SELECT channel_id FROM hawser_data.channels",
-          "SELECT FROM hawser_data.routes",
-          "SELECT FROM hawser_data.listeners WHERE listener_name LIKE 'send-%'",
+          "SELECT name, clean FROM hawser_peer_data.peers WHERE name LIKE 'send-%' ORDER BY name",
+          "SELECT channel_id FROM hawser_peer_data.channels",
+          "SELECT FROM hawser_peer_data.routes",
+          "SELECT FROM hawser_peer_data.listeners WHERE listener_name LIKE 'send-%'",
         ].map((select) => world.query(select)),
       );
     const before = await left();
@@ -101,7 +106,6 @@ describe("hawser send", () => {
       [["text", "--from", topic], "[self_topic]"],
       [["a b", "--base64"], "the message is not base64"],
       [["text", "--header", "trace"], '--header "trace" is not of the form'],
-      [["text", "--lines"], "--lines reads standard input"],
       [["text", "--tls-ca", "ca.pem"], "--tls-ca needs both --tls-cert and --tls-key"],
     ] as const) {
       expect((await send([topic, ...args])).stderr).toContain(message);
@@ -124,41 +128,5 @@ describe("hawser send", () => {
       error: { code: "invalid_argument", message: expect.stringContaining("3") },
     });
     expect(jsonLines(partly.stdout).filter(({ outcome }) => outcome === "delivered")).toHaveLength(2);
-  });
-});
-
-describe("hawser send --lines", () => {
-  it("sends each line as it is, in order, without those that are empty", async () => {
-    const orders = await world.started(listener);
-    const input = Buffer.concat([Buffer.from("one\r\n\n"), Buffer.from([0xff, 0x00, 0x0a]), Buffer.from("last")]);
-    const { status, stdout } = await send([topic, "--lines", "--json"], { input });
-    expect(status).toBe(0);
-    // Stored where the machine is too busy for an acknowledgement in time.
-    const outcome = expect.stringMatching(/^(delivered|stored)$/);
-    expect(jsonLines(stdout)).toMatchObject([1, 3, 4].map((line) => ({ line, outcome })));
-    expect(orders.texts).toEqual(["one\r", "\ufffd\u0000", "last"]);
-  });
-
-  it("ends at the first line that fails, names it, and confirms what was before", async () => {
-    const orders = await world.started(listener);
-    const input = "b25l\ndHdv\nno base64!\nZm91cg==\n";
-    const { status, stdout, stderr } = await send([topic, "--lines", "--base64"], { input });
-    expect(status).toBe(64);
-    expect(stderr).toContain("line 3 is not base64");
-    expect(stdout).toBe("2 messages: 2 delivered\n");
-    expect(orders.texts).toEqual(["one", "two"]);
-  });
-
-  it("told to stop, confirms what it has read, and says that it was not all", async () => {
-    const orders = await world.started(listener);
-    const sending = startHawser(["send", topic, "--lines", "--json"], { databaseUrl: world.url });
-    sending.child.stdin!.write("one\ntwo\nhalf a li");
-    await orders.received.length(2);
-    sending.child.kill("SIGINT");
-    const { status, stdout, stderr } = await sending.ended;
-    expect(status).toBe(75);
-    expect(jsonLines(stdout)).toHaveLength(2);
-    expect(stderr).toContain("stopped by a signal while reading. 2 messages");
-    expect(orders.texts).toEqual(["one", "two"]);
   });
 });

@@ -76,7 +76,7 @@ describe("hawser serve", () => {
     // The end in order is given two seconds, which a busy machine may need for less.
     if (!logged.some(({ msg }) => msg === "has stopped")) return;
     await eventually("its address is gone", async () => {
-      return (await rowsOf(database.url, "SELECT FROM hawser_data.gateways")).length === 0;
+      return (await rowsOf(database.url, "SELECT FROM hawser_bridge_data.gateways")).length === 0;
     });
   });
 });

@@ -3,6 +3,7 @@
  */
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { type TestDatabase, testDatabase } from "../support/database.js";
+import { rowsOf } from "../support/on-server.js";
 import { type Pooler, startPooler } from "../support/pooler.js";
 import { slowIt } from "../support/slow-it.js";
 import { hawser, jsonLines, startListening } from "./support/hawser.js";
@@ -24,6 +25,21 @@ const commands = [
 ];
 
 describe("behind a transaction pooler", () => {
+  it("other commands work again and again, and leave no settings to the pooler's other clients", async () => {
+    const commands = [
+      ["topics", "limit", "t", "--rate", "10/s"],
+      ["topics"],
+      ["topics", "pause", "t"],
+      ["pending"],
+      ["dead", "list"],
+    ];
+    for (const args of commands)
+      for (const _ of [1, 2]) expect(await hawser(args, { databaseUrl: pooler.url })).toMatchObject({ status: 0 });
+    const sql =
+      "SELECT current_setting('search_path') AS path, (SELECT count(*)::int FROM pg_prepared_statements) AS prepared";
+    expect(await rowsOf(pooler.url, sql)).toEqual([{ path: '"$user", public', prepared: 0 }]);
+  });
+
   it.each(commands)("`hawser %s` is refused, with --session-url as the remedy", async (...args) => {
     const { status, stdout, stderr } = await hawser(args, { databaseUrl: pooler.url });
     expect({ status, stdout }).toEqual({ status: 78, stdout: "" });

@@ -9,6 +9,7 @@ const read = <T>(value: T) => ({ state: "read", value }) as const;
 
 const told = { version: "1.2.3", certificateEndsAt: null };
 const peer = {
+  isComplete: true,
   ...{ ...told, epoch: 1, startedAt: before(600), clean: false, parked: 0, sendsOn: 1, listensOn: 1 },
   oldestWaitingAt: null,
 };
@@ -28,11 +29,11 @@ const snapshot: Snapshot = {
   ]),
   outbox: read([
     {
-      ...{ ...outbox, kind: "nats", relay: null, isAwake: false, waiting: 100_000 },
+      ...{ ...outbox, kind: "nats", relay: null, isAwake: false, waiting: 100_000, hasMore: true },
       ...{ oldestWaitingAt: before(7_200), oldestWaitingFor: "orders.created" },
     },
     {
-      ...{ ...outbox, kind: "peer", relay: null, isAwake: false, positionSavedAt: null, waiting: 0 },
+      ...{ ...outbox, kind: "peer", relay: null, isAwake: false, positionSavedAt: null, waiting: 0, hasMore: false },
       ...{ oldestWaitingAt: null, oldestWaitingFor: null },
     },
   ]),
@@ -40,6 +41,7 @@ const snapshot: Snapshot = {
     {
       ...{ sender: null, from: null, listener: "orders-1", group: null, topic: "orders" },
       ...{ count: 3, hasMore: false, bytes: 42, oldest: before(300), state: "stopped" },
+      ...{ servedBy: null, servedUntil: null },
     },
   ]),
   streams: read([
@@ -97,11 +99,11 @@ describe("the lines of hawser top", () => {
       nats        100000+  2 h ago  orders.created  1 s ago         none       0
       peer              0                                                      0
 
-      BACKLOG (1)  MESSAGES  OLDEST     BYTES  LISTENER  STATE    SENDER
-      orders              3  5 min ago     42  orders-1  stopped  enqueued
+      BACKLOG (1)  STATE    MESSAGES  OLDEST     BYTES  LISTENER  SENDER
+      orders       stopped         3  5 min ago     42  orders-1  enqueued
 
-      STREAMS (1)  STREAM                BEHIND  STATE              DONE TO  MISSING  WRITTEN
-      audit        AUDIT   18446744073709551615  runs   9223372036854775807        0  2 s ago
+      STREAMS (1)  STATE  STREAM                BEHIND              DONE TO  MISSING  WRITTEN
+      audit        runs   AUDIT   18446744073709551615  9223372036854775807        0  2 s ago
 
       SCHEDULES  none
 
@@ -121,10 +123,10 @@ describe("the lines of hawser top", () => {
       … 3 more
       OUTBOX (2)  WAITING  OLDEST   FOR       POSITION SAVED  REL…
       … 2 more
-      BACKLOG (1)  MESSAGES  OLDEST    BYTES  LISTENER  STATE    …
-      orders              3  5 min a…     42  orders-1  stopped  …
-      STREAMS (1)  STREAM                BEHIND  STATE           …
-      audit        AUDIT   18446744073709551615  runs   922337203…
+      BACKLOG (1)  STATE    MESSAGES  OLDEST    BYTES  LISTENER  …
+      orders       stopped         3  5 min a…     42  orders-1  …
+      STREAMS (1)  STATE  STREAM                BEHIND           …
+      audit        runs   AUDIT   18446744073709551615  922337203…
       SCHEDULES  none
       DEAD LETTERS (1000)  COUNT  NEWEST    CODE          CAUSE
       orders                1000  60 s ago  handler_fai…  no price"

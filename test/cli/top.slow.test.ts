@@ -87,7 +87,10 @@ describe.runIf(hasScript)("hawser top in a terminal", () => {
     await eventually("it has a verdict", () => picture().some((line) => /^VERDICT {2}.*checks/.test(line)));
     expect(picture()[0]).toContain(" every 500ms; space pauses, n and p turn pages, q quits ");
     expect(kept(picture(), "PEERS  none")).toBe(true);
-    await onServer(database.url, "INSERT INTO hawser_data.peers (name, epoch, clean) VALUES ('crashed', 1, false)");
+    await onServer(
+      database.url,
+      "INSERT INTO hawser_peer_data.peers (name, epoch, clean) VALUES ('crashed', 1, false)",
+    );
     await eventually("it shows the peer", () => kept(picture(), "crashed "));
 
     resize(40, 6);
@@ -123,7 +126,7 @@ describe.runIf(hasScript)("hawser top in a terminal", () => {
   it("says that Postgres is away, shows the last numbers, and goes on when it is back", async () => {
     await using own = await testDatabase();
     const name = new URL(own.url).pathname.slice(1);
-    await onServer(own.url, "INSERT INTO hawser_data.peers (name, epoch, clean) VALUES ('before', 1, false)");
+    await onServer(own.url, "INSERT INTO hawser_peer_data.peers (name, epoch, clean) VALUES ('before', 1, false)");
     const terminal = top("--interval", "500ms", "--database-url", `"${own.url}"`);
     const { picture } = terminal;
     await eventually("it shows the peer", () => kept(picture(), "before "));
@@ -135,7 +138,7 @@ describe.runIf(hasScript)("hawser top in a terminal", () => {
     await eventually("it says so", () => /^Trying again; the numbers are from /.test(picture()[1] ?? ""));
     expect(kept(picture(), "before ")).toBe(true);
     await onServer(database.url, `ALTER DATABASE ${name} ALLOW_CONNECTIONS true`);
-    await onServer(own.url, "INSERT INTO hawser_data.peers (name, epoch, clean) VALUES ('later', 1, false)");
+    await onServer(own.url, "INSERT INTO hawser_peer_data.peers (name, epoch, clean) VALUES ('later', 1, false)");
     await eventually("it shows the new peer", () => kept(picture(), "later "));
     expect(kept(picture(), "Trying again")).toBe(false);
     terminal.script.child.stdin!.write("q");

@@ -15,7 +15,7 @@ beforeAll(async () => {
     `INSERT INTO hawser_data.dead_letters (origin, source, topic, payload, error_code, error_message, attempts)
      SELECT 'peer', 's:t:l', E'ord\\x1b[2Jers', 'the-payload', 'handler_failed', 'order ' || n || E' \\u202Ehas no price', 1
        FROM generate_series(1, 3) AS n`,
-    "INSERT INTO hawser_data.peers (name, epoch, clean) VALUES ('crashed', 1, false)",
+    "INSERT INTO hawser_peer_data.peers (name, epoch, clean) VALUES ('crashed', 1, false)",
     "UPDATE hawser_data.owners SET epoch = 9007199254740993, owner = 'serve-1' WHERE what = 'serve'",
     "SELECT hawser.enqueue('orders', 'x')",
     // Too young for a finding, as long as the tests last.
@@ -34,7 +34,7 @@ describe("hawser top", () => {
     expect(stdout).toContain("LEADER  serve-1, epoch 9007199254740993: ");
     expect(stdout).toMatch(/^crashed +ended uncleanly +\d+ (s|min) ago +0 +0$/m);
     expect(stdout).toMatch(/^peer +1 +in \d+ h +orders +0$/m);
-    expect(stdout).toMatch(/^orders +1 +in \d+ h +1 +none is known +unserved +enqueued$/m);
+    expect(stdout).toMatch(/^orders +unserved +1 +in \d+ h +1 +none is known +enqueued$/m);
     expect(stdout).toMatch(/^ord\\u001b\[2Jers +3 +\d+ (s|min) ago +handler_failed +order # \\u202ehas no price$/m);
     expect(stdout).not.toMatch(/[^\P{Cc}\n]|\u202e/u);
     expect(stdout).not.toContain("the-payload");
@@ -104,7 +104,7 @@ describe("hawser top", () => {
     expect(away.stderr).toContain("Start Postgres at this address");
     expect(away.stderr).not.toContain("secret");
     await using empty = await testDatabase();
-    await onServer(empty.url, "DROP SCHEMA hawser, hawser_data CASCADE");
+    await onServer(empty.url, "DROP SCHEMA hawser, hawser_data, hawser_peer_data, hawser_bridge_data CASCADE");
     const { status, stderr } = await hawser(["top", "--json"], { databaseUrl: empty.url });
     expect(status).toBe(78);
     expect(stderr).toContain("[schema_missing]");

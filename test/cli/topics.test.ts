@@ -12,7 +12,11 @@ afterAll(() => database?.drop());
 const topics = (...args: string[]) => hawser(["topics", ...args], { databaseUrl: database.url });
 
 it("hawser topics pauses and resumes a topic, and says since when and by whom it is paused", async () => {
-  expect(await topics()).toMatchObject({ status: 0, stdout: "", stderr: "The directory has no listeners.\n" });
+  expect(await topics()).toMatchObject({
+    status: 0,
+    stdout: "",
+    stderr: "No topic has a message, a listener or a setting.\n",
+  });
   expect(await topics("pause", "mails")).toMatchObject({
     status: 0,
     stdout: 'Paused the topic "mails": messages that are being handled end, and no other one begins.\n',
@@ -21,8 +25,13 @@ it("hawser topics pauses and resumes a topic, and says since when and by whom it
   expect((await topics("pause", "mails")).stdout).toMatch(since);
   const paused = { topic: "mails", pausedAt: expect.stringMatching(/^\d{4}-/), pausedBy: "postgres" };
   expect(JSON.parse((await topics("pause", "mails", "--json")).stdout)).toEqual({ ...paused, outcome: "unchanged" });
-  expect(JSON.parse((await topics("--json")).stdout)).toMatchObject({ ...paused, name: "", running: false });
-  expect((await topics("list")).stdout).toMatch(/^TOPIC .*PAUSED SINCE +BY.*\nmails .* none +\d{4}-\S+Z +postgres/);
+  expect(JSON.parse((await topics("--json")).stdout)).toMatchObject({
+    ...paused,
+    state: "paused",
+    listeners: [],
+    waiting: 0,
+  });
+  expect((await topics("list")).stdout).toMatch(/^TOPIC .*PAUSED SINCE +BY.*\nmails +paused +0 +\d{4}-\S+Z +postgres/);
   expect((await topics("resume", "mails")).stdout).toBe('Resumed the topic "mails".\n');
   expect((await topics("resume", "mails")).stdout).toBe('The topic "mails" is not paused.\n');
   expect((await topics("--json")).stdout).toBe("");
@@ -56,7 +65,7 @@ it("hawser topics sets and ends the limits of a topic, and shows them", async ()
 
 it("hawser topics has the results of a topic kept, and shows for how long", async () => {
   expect((await topics("keep", "mails", "1h")).stdout).toBe(
-    'Results of the topic "mails" are kept, for `hawser job`.\n',
+    'Results of the topic "mails" are kept, for `hawser jobs show`.\n',
   );
   expect(JSON.parse((await topics("--json")).stdout)).toMatchObject({
     topic: "mails",

@@ -62,6 +62,10 @@ const groups: Readonly<Record<string, Mistakes>> = {
       'message Foo: table "foo" has no primary_key': "",
       'message Foo: unknown role "public"; use one of hawser_owner, hawser_peer, hawser_nats, hawser_bridge, hawser_executor, hawser_viewer':
         'primary_key: "id" grant: {role: "public" privileges: "SELECT"}',
+      'message Foo: table "foo" is granted to hawser_peer and hawser_bridge; grant it to one of hawser_peer, hawser_bridge, and let others read it by shown_to or a function':
+        'primary_key: "id" grant: {role: "hawser_peer" privileges: "SELECT"} grant: {role: "hawser_bridge" privileges: "SELECT"}',
+      'message Foo: table "foo" is granted to hawser_nats; grant it to one of hawser_peer, hawser_bridge, and let others read it by shown_to or a function':
+        'primary_key: "id" grant: {role: "hawser_nats" privileges: "SELECT"}',
       "message Foo: notify: the payload can reach 9092 bytes, and NOTIFY takes less than 8000; name fewer columns":
         'primary_key: "id" notify: {channel: "foo" columns: ["id", "long"]}',
     },
@@ -87,7 +91,7 @@ const groups: Readonly<Record<string, Mistakes>> = {
     said: {
       'rpc FooService.Foo: body_file "../foo.sql" is not a .sql file below the root of the project':
         'body_file: "../foo.sql"',
-      'rpc FooService.Foo: settings "a = b; DROP TABLE c" is not of the form "name = value", or is the search_path':
+      'rpc FooService.Foo: settings "a = b; DROP TABLE c" is not of the form "name = value", or is one of all functions':
         'body_file: "a.sql" settings: "a = b; DROP TABLE c"',
     },
   },
@@ -220,13 +224,16 @@ const sqlFiles: Readonly<Record<string, string>> = {
   "rpc FooService.Foo: body_file SQL is not a PL/pgSQL block: DECLARE … BEGIN … END": "BEGIN NULL; END; DROP TABLE x",
   "rpc FooService.Foo: body_file SQL names the setting FooSettings.limit_ms, which is not a fixed setting":
     "BEGIN PERFORM @FooConstants.foo_ms@ + @FooSettings.limit_ms@; END",
-  "rpc FooService.Foo: body_file SQL contains @foo(bar)@; known are @message_id(row)@, @headers_of(row)@, @with_failure(row)@, @is_marked(row)@, @marks_of(row)@, @later_marks_of(row)@, @keep_ms_of(row)@, @later_keep_ms(row)@, @kept_of(row)@, @kept_later(row)@, @route(row)@":
+  "rpc FooService.Foo: body_file SQL names hawser_peer_data.bar, and the table is hawser_data.bar":
+    "BEGIN PERFORM FROM hawser_peer_data.bar; END",
+  "rpc FooService.Foo: body_file SQL contains @foo(bar)@; known are @message_id(row)@, @headers_of(row)@, @memory_bytes(row)@, @taken_bytes(row)@, @with_failure(row)@, @is_own(row)@, @is_marked(row)@, @marks_of(row)@, @later_marks_of(row)@, @keep_ms_of(row)@, @later_keep_ms(row)@, @kept_of(row)@, @due_ms(row)@, @kept_later(row)@, @with_attempts(row)@, @is_blocking(row)@, @waits_for(row)@, @route(row)@":
     "BEGIN PERFORM @foo(bar)@; END",
 };
 
 const ofSqlFile = (file: string): string =>
   `${rpc(`(sql_function) = {name: "foo" body_file: "${file}"}`, "", "int32 id = 1;")}
    message FooConstants { option (settings) = {title: "Foo" fixed: true}; uint32 foo_ms = 1 [(setting) = {default: "7"}]; }
+   message Bar { option (table) = {name: "bar" primary_key: "id"}; int32 id = 1; }
    message FooSettings { option (settings) = {title: "Foo"};
      uint32 limit_ms = 1 [(setting) = {default: "7"}, (rules) = {min: 0 max: 9}]; }`;
 

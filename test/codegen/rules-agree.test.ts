@@ -2,12 +2,14 @@
  * A rule is written once and enforced twice: in TypeScript and as a CHECK. Both read the same table of values here, and
  * random ones, and must agree on each. (Rules that no table of the project has: shop.test.ts.)
  */
+
 import fc from "fast-check";
 import pg from "pg";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { columnChecks } from "../../generated/ts/rules/peer/catalog.js";
 import { peerSchemaSql } from "../../generated/ts/sql/peer-schema.js";
 import { type TestDatabase, testDatabase } from "../support/database.js";
+import { tableNamed } from "../support/tables.js";
 import { goodRows, type RuleCase, ruleCases } from "./rule-cases.js";
 
 let database: TestDatabase;
@@ -66,7 +68,7 @@ describe("random text", () => {
   it("means the same on both sides in every text column", async () => {
     const { rows: columns } = await client.query(
       `SELECT table_name AS table, column_name AS column FROM information_schema.columns
-       WHERE table_schema = 'hawser_data' AND data_type = 'text' ORDER BY 1, 2`,
+       WHERE table_schema IN ('hawser_data', 'hawser_peer_data', 'hawser_bridge_data') AND data_type = 'text' ORDER BY 1, 2`,
     );
     expect(columns.length).toBeGreaterThan(20);
     for (const column of columns) {
@@ -97,8 +99,8 @@ async function insertError({ table, column }: ColumnName, value: unknown): Promi
   const values = Object.values(row).map((one) => (typeof one === "bigint" ? String(one) : one));
   await client.query("BEGIN");
   try {
-    await client.query(`DELETE FROM hawser_data.${table}`);
-    await client.query(`INSERT INTO hawser_data.${table} (${names.join(", ")}) VALUES (${places.join(", ")})`, values);
+    await client.query(`DELETE FROM ${tableNamed(table)}`);
+    await client.query(`INSERT INTO ${tableNamed(table)} (${names.join(", ")}) VALUES (${places.join(", ")})`, values);
     return undefined;
   } catch (error) {
     return (error as pg.DatabaseError).code ?? String(error);
@@ -113,7 +115,7 @@ async function checkedBySql({ table, column }: ColumnName, values: readonly stri
     `SELECT pg_get_expr(conbin, conrelid) AS condition FROM pg_constraint
      WHERE conrelid = $1::regclass AND contype = 'c' AND conkey = ARRAY[
        (SELECT attnum FROM pg_attribute WHERE attrelid = conrelid AND attname = $2)]`,
-    [`hawser_data.${table}`, column],
+    [tableNamed(table), column],
   );
   const conditions = checks.map(({ condition }) => `(${condition})`).join(" AND ") || "true";
   const { rows } = await client.query(

@@ -125,13 +125,13 @@ describe("the generated SQL", () => {
     const places = Object.keys(row).map((_, position) => `$${position + 1}`);
     const values = Object.values(row).map((value) => (typeof value === "bigint" ? String(value) : value));
     await client.query(
-      `INSERT INTO hawser_data.orders (${Object.keys(row).join(", ")}) VALUES (${places.join(", ")})`,
+      `INSERT INTO hawser_bridge_data.orders (${Object.keys(row).join(", ")}) VALUES (${places.join(", ")})`,
       values,
     );
   }
 
   it("has a comment as it is", async () => {
-    const { rows } = await client.query("SELECT obj_description('hawser_data.orders'::regclass) AS comment");
+    const { rows } = await client.query("SELECT obj_description('hawser_bridge_data.orders'::regclass) AS comment");
     const comment = `The orders, "open" and closed. It's a test of \`quotes\` and \${braces}, too: */ done.`;
     expect(rows).toEqual([{ comment }]);
   });
@@ -150,13 +150,15 @@ describe("the generated SQL", () => {
   });
 
   it("leaves room in the pages of a table with a fillfactor", async () => {
-    const { rows } = await client.query("SELECT reloptions FROM pg_class WHERE oid = 'hawser_data.orders'::regclass");
+    const { rows } = await client.query(
+      "SELECT reloptions FROM pg_class WHERE oid = 'hawser_bridge_data.orders'::regclass",
+    );
     expect(rows).toEqual([{ reloptions: ["fillfactor=70"] }]);
   });
 
   it("takes the values of a good row", async () => {
     await insert(order);
-    const { rows } = await client.query("SELECT number, state, paid, items, digest FROM hawser_data.orders");
+    const { rows } = await client.query("SELECT number, state, paid, items, digest FROM hawser_bridge_data.orders");
     expect(rows).toEqual([{ ...order, paid: "0" }]);
   });
 
@@ -168,10 +170,10 @@ describe("the generated SQL", () => {
       );
     await client.query("SET ROLE hawser_bridge");
     const codes = [
-      await codeOf("SELECT state FROM hawser_data.orders"),
-      await codeOf("UPDATE hawser_data.orders SET state = 'open'"),
-      await codeOf("SELECT paid FROM hawser_data.orders"),
-      await codeOf("UPDATE hawser_data.orders SET paid = 1"),
+      await codeOf("SELECT state FROM hawser_bridge_data.orders"),
+      await codeOf("UPDATE hawser_bridge_data.orders SET state = 'open'"),
+      await codeOf("SELECT paid FROM hawser_bridge_data.orders"),
+      await codeOf("UPDATE hawser_bridge_data.orders SET paid = 1"),
     ];
     await client.query("RESET ROLE");
     expect(codes).toEqual(["none", "none", "42501", "42501"]);

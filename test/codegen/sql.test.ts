@@ -31,6 +31,9 @@ describe("the generator", () => {
   it("lets in no row whose notification Postgres refuses", async () => {
     // As long as the rules permit, of characters that JSON escapes.
     const values = ['"'.repeat(255), "\u0001".repeat(512), "\\".repeat(255)];
-    await client.query("INSERT INTO hawser_data.listeners (topic, addr, listener_name) VALUES ($1, $2, $3)", values);
+    await client.query(
+      "INSERT INTO hawser_peer_data.listeners (topic, addr, listener_name) VALUES ($1, $2, $3)",
+      values,
+    );
   });
 });

@@ -19,8 +19,8 @@ describe("a schema that is newer than the program", () => {
     await expect(refused).rejects.toThrow(
       `the database has migration ${next} (a later step), and this version knows only ${migrations.length}; upgrade the program`,
     );
-    expect(await world.query("SELECT name FROM hawser_data.peers")).toEqual([]);
-    expect(await world.query("SELECT addr FROM hawser_data.listeners")).toEqual([]);
+    expect(await world.query("SELECT name FROM hawser_peer_data.peers")).toEqual([]);
+    expect(await world.query("SELECT addr FROM hawser_peer_data.listeners")).toEqual([]);
     expect((await peer.finish()).status).toBe(0);
   });
 

@@ -76,7 +76,7 @@ beforeAll(async () => {
   );
   later.write(
     "schema/migrations/2-note.next.sql",
-    "-- Oldest program: 1.\nALTER TABLE hawser_data.peers ADD COLUMN note text;\n",
+    "-- Oldest program: 1.\nALTER TABLE hawser_peer_data.peers ADD COLUMN note text;\n",
   );
   await later.generate();
 });
@@ -90,7 +90,7 @@ describe("a frozen step", () => {
 
   it("has tables and no functions, in less than 1,500 lines", () => {
     const text = released.read(path);
-    expect(text).toContain("CREATE TABLE hawser_data.stored_messages (");
+    expect(text).toContain("CREATE TABLE hawser_peer_data.stored_messages (");
     expect(text).not.toMatch(/^ *(CREATE (OR REPLACE )?(FUNCTION|VIEW|TRIGGER)|GRANT .* TO hawser_)/m);
     expect(text.split("\n").length).toBeLessThan(1_500);
   });
@@ -114,7 +114,7 @@ it("the later version drops what the released one had, and nothing else", async 
 
 describe("the number of the oldest program", () => {
   const path = "schema/migrations/2-note.next.sql";
-  const column = "ALTER TABLE hawser_data.peers ADD COLUMN note text;\n";
+  const column = "ALTER TABLE hawser_peer_data.peers ADD COLUMN note text;\n";
 
   it.each([
     ["-- Oldest program: 3.\n", "may say the number of a step from 1 to 2"],
@@ -295,7 +295,7 @@ it("an upgrade under load fails no call, and the program before it goes back to 
     await expect(late.call("run")).rejects.toThrow(
       "the database has migration 2 (note), and this version knows only 1; upgrade the program",
     );
-    expect(await rowsOf(url, "SELECT name FROM hawser_data.peers WHERE name = 'late-1'")).toEqual([]);
+    expect(await rowsOf(url, "SELECT name FROM hawser_peer_data.peers WHERE name = 'late-1'")).toEqual([]);
     expect((await back.finish()).status).toBe(0);
     expect((await shop.finish()).status).toBe(0);
   } finally {

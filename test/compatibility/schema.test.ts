@@ -49,8 +49,8 @@ describe("a schema that is newer than the program", () => {
         `the database has migration ${next} (a later step), and this version knows only ${migrations.length}; upgrade the program`,
       ),
     });
-    expect(await world.query("SELECT name FROM hawser_data.peers WHERE name = 'late-1'")).toEqual([]);
-    expect(await world.query("SELECT listener_name FROM hawser_data.listeners")).toEqual([
+    expect(await world.query("SELECT name FROM hawser_peer_data.peers WHERE name = 'late-1'")).toEqual([]);
+    expect(await world.query("SELECT listener_name FROM hawser_peer_data.listeners")).toEqual([
       { listener_name: "orders-1" },
     ]);
   });
@@ -63,7 +63,7 @@ describe("columns that a program does not know", () => {
     for (const addition of additions) await world.query(addition);
     await exchange(world, "2");
     const [added] = await world.query<{ added: number }>(
-      `SELECT count(*) FILTER (WHERE added_later <> 7) AS added FROM hawser_data.routes`,
+      `SELECT count(*) FILTER (WHERE added_later <> 7) AS added FROM hawser_peer_data.routes`,
     );
     expect(added).toEqual({ added: 0 });
     expect(await world.query("SELECT error_code FROM hawser_data.dead_letters")).toHaveLength(2);
@@ -76,7 +76,7 @@ describe("columns that a program does not know", () => {
     await orders.stop();
     await orders.record();
     await world.query(
-      "INSERT INTO hawser_data.listeners (topic, addr, listener_name) VALUES ('rush', $1, 'orders-1')",
+      "INSERT INTO hawser_peer_data.listeners (topic, addr, listener_name) VALUES ('rush', $1, 'orders-1')",
       [orders.localAddress],
     );
     const shop = await world.started("shop-1");

@@ -139,18 +139,18 @@ describe("a peer written from the pages alone", () => {
     expect(await before.sender.send(before.topicId, "one")).toBe("delivered");
     await before.sender.close();
     await first.stop();
-    await world.query("UPDATE hawser_data.channels SET owner = 'orders-2' WHERE listener_name = 'orders-1'");
+    await world.query("UPDATE hawser_peer_data.channels SET owner = 'orders-2' WHERE listener_name = 'orders-1'");
     const second = await world.started("orders-2", { topic: "orders" });
     // The first in the directory, where nobody is any more.
     await world.query(
-      "INSERT INTO hawser_data.listeners (topic, addr, listener_name) VALUES ('orders', '0:1', 'orders-1')",
+      "INSERT INTO hawser_peer_data.listeners (topic, addr, listener_name) VALUES ('orders', '0:1', 'orders-1')",
     );
     const after = await guest.channelTo("orders");
     expect(after.refused).toBeUndefined();
     expect(await after.sender.send(after.topicId, "two")).toBe("delivered");
     expect(second.texts).toEqual(["two"]);
     const channels = await world.query(
-      "SELECT channel_name, number FROM hawser_data.channels JOIN hawser_data.cursors USING (channel_id)",
+      "SELECT channel_name, number FROM hawser_peer_data.channels JOIN hawser_peer_data.cursors USING (channel_id)",
     );
     expect(channels).toEqual([{ channel_name: "guest-1:guest:orders-1", number: 2 }]);
   });
@@ -165,7 +165,7 @@ describe("a peer written from the pages alone", () => {
       expect(await sender.send(topicId, text)).toBe("delivered");
     }
     expect(orders.texts).toEqual(["one", "two", "three"]);
-    const [cursor] = await world.query<{ number: number }>("SELECT number FROM hawser_data.cursors");
+    const [cursor] = await world.query<{ number: number }>("SELECT number FROM hawser_peer_data.cursors");
     expect(cursor).toEqual({ number: 1 });
   });
 

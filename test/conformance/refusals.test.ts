@@ -18,7 +18,7 @@ describe("a running peer", () => {
   beforeAll(async () => {
     world = await peerWorld({ keepsConnections: true });
     peer = await world.started("orders-1", { maxMessageBytes });
-    const [row] = await world.query<{ secret: Buffer }>("SELECT secret FROM hawser_data.mesh_secret");
+    const [row] = await world.query<{ secret: Buffer }>("SELECT secret FROM hawser_peer_data.mesh_secret");
     secret = row!.secret;
     const [channel] = await world.query<{ id: number }>(
       "SELECT channel_id AS id FROM hawser.open_channel('guest-1', 'guest', 'orders-1')",

@@ -23,11 +23,13 @@ const ofWorkers = [
   ...[
     "open-worker",
     "extend-worker",
+    "resume-worker",
     "take",
     "done",
     "retry",
     "give-up",
     "give-back",
+    "begin",
     "end-cancelled",
     "begin-unique",
     "done-kept",
@@ -67,23 +69,27 @@ describe("docs/store-protocol.md", () => {
     const rows = async (name: string, ...values: unknown[]) => (await session.query(statement(name), values)).rows;
     try {
       await enqueue(operator, "t", ["a", "b", "c", "d", "e", "f"]);
-      const [{ worker }] = await rows("open-worker", "w", ["t"], null, 60_000, 1, null);
-      expect(await rows("extend-worker", worker)).toEqual([{ gone_workers: [] }]);
+      const [{ worker: first }] = await rows("open-worker", "w", ["t"], null, 60_000, 1, null);
+      const worker = 2 ** 53 - 1;
+      expect(await rows("resume-worker", first, worker, [], [], [], [])).toEqual([{ ranks: [] }]);
+      expect(await rows("extend-worker", worker)).toMatchObject([{ gone_workers: [], cancelled: [] }]);
       const found = await rows("take", worker, 100, 1_000_000, "{}", []);
       const taken = found.filter(({ payload }) => payload !== null);
       expect(found.length - taken.length).toBe(1);
-      const [a, b, c, d, e, f] = taken.map(({ topic, recipient, role: of, id }) => [topic, recipient, of, id]);
+      const [a, b, c, d, e, f] = taken.map(({ topic, recipient, role: of, rank }) => [topic, recipient, of, rank]);
       expect(taken.map(({ payload }) => payload.toString())).toEqual(["a", "b", "c", "d", "e", "f"]);
       expect(await rows("done", ...a!)).toEqual([{ ended: true }]);
       await expect(rows("done", ...a!)).rejects.toMatchObject({ code: "NA009" });
       expect(await rows("done-kept", ...f!.map((part) => [part]), false, '[[1, 5, "{}"]]')).toEqual([{ ended: true }]);
-      expect(await rows("retry", worker, ...b!, 60_000, null)).toEqual([{ ids: [b![3]] }]);
+      expect(await rows("retry", worker, ...b!, 60_000, null)).toEqual([{ ranks: [b![3]] }]);
       expect(await rows("give-up", worker, ...c!, "failed", "no", null, null)).toMatchObject([{}]);
-      expect(await rows("give-back", worker, ...d!.map((part) => [part]))).toEqual([{ ids: [d![3]] }]);
+      expect(await rows("begin", worker, ...d!.map((part) => [part]))).toEqual([{ ranks: [d![3]] }]);
+      expect(await rows("give-back", worker, ...d!.map((part) => [part]), false)).toEqual([{ ranks: [d![3]] }]);
       expect(await rows("begin-unique", worker, ...e!)).toMatchObject([{ begins: true, payload: null }]);
       expect(await rows("set-progress", worker, ...e!, "1")).toEqual([{ written: false }]);
       await operator.query("SELECT hawser.cancel($1)", [e![3]]);
-      expect(await rows("end-cancelled", ...e!.map((part) => [part]))).toEqual([{ ids: [e![3]] }]);
+      expect(await rows("extend-worker", worker)).toMatchObject([{ cancelled: [e![3]] }]);
+      expect(await rows("end-cancelled", worker, [e![3]])).toEqual([{ ranks: [e![3]] }]);
       expect(await rows("wait-for", ["t"])).toMatchObject([{ waits: true }]);
       expect(await rows("stop-waiting", ["t"])).toEqual([{ waited: true }]);
       expect(await rows("close-worker", worker)).toEqual([{ closed: true }]);

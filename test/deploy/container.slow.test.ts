@@ -158,6 +158,6 @@ describe.runIf(mayMakeNamespaces)("the image", () => {
     expect(end.stderr).toContain('"exporting by OpenTelemetry"');
     expect(end.stderr).toContain('"has stopped"');
     expect(end.stderr).not.toMatch(/EROFS|EACCES/);
-    expect(await rowsOf(database.url, "SELECT FROM hawser_data.gateways")).toEqual([]);
+    expect(await rowsOf(database.url, "SELECT FROM hawser_bridge_data.gateways")).toEqual([]);
   });
 });

@@ -88,7 +88,7 @@ describe("the functions", () => {
     await system.run(
       "SELECT nats_subscribe('a'',0);DROP/**/SCHEMA/**/public;--', 'public.take'::regproc)",
       `DO $$ DECLARE wrapper regprocedure := (
-         SELECT p.oid::regprocedure FROM hawser_data.nats_handlers AS h
+         SELECT p.oid::regprocedure FROM hawser_bridge_data.nats_handlers AS h
            JOIN pg_proc AS p ON p.proname = h.wrapper AND p.pronamespace = 'hawser_run'::regnamespace
           WHERE h.subject LIKE '%DROP%');
        BEGIN EXECUTE format('ALTER FUNCTION %s SECURITY INVOKER', wrapper); END $$`,
@@ -101,7 +101,7 @@ describe("the functions", () => {
   });
 
   it("one whose wrapper the executor may not call", async () => {
-    const [row] = await rowsOf(system.superuserUrl, "SELECT wrapper FROM hawser_data.nats_handlers");
+    const [row] = await rowsOf(system.superuserUrl, "SELECT wrapper FROM hawser_bridge_data.nats_handlers");
     const wrapper = pg.escapeIdentifier(row!["wrapper"] as string);
     await expectFault(system, {
       seed: [`REVOKE EXECUTE ON FUNCTION hawser_run.${wrapper} FROM hawser_executor`],
@@ -126,7 +126,7 @@ describe("the login that runs them", () => {
   });
 
   it("has another password", async () => {
-    const [own] = await rowsOf(system.superuserUrl, "SELECT password FROM hawser_data.executor_login");
+    const [own] = await rowsOf(system.superuserUrl, "SELECT password FROM hawser_bridge_data.executor_login");
     await expectFault(system, {
       seed: [`ALTER ROLE ${system.executor} PASSWORD 'another'`],
       finding: {
@@ -160,7 +160,7 @@ describe("the login that runs them", () => {
 
   it("leads to another database, by --executor-url, also to one with Hawser in it", async () => {
     await using other = await startSystem(postgres, { serve: false });
-    const [own] = await rowsOf(other.superuserUrl, "SELECT user_name, password FROM hawser_data.executor_login");
+    const [own] = await rowsOf(other.superuserUrl, "SELECT user_name, password FROM hawser_bridge_data.executor_login");
     const executorUrl = new URL(other.url);
     executorUrl.username = own!["user_name"] as string;
     executorUrl.password = own!["password"] as string;
@@ -188,8 +188,8 @@ it.each([
   await leader.connect();
   if (what.includes("saved")) {
     await leader.query(
-      `INSERT INTO hawser_data.saved_messages (handler_id, subject, payload, message_id, saved_at)
-       SELECT id, 'a', 'x', 'm', now() - interval '75 s' FROM hawser_data.nats_handlers`,
+      `INSERT INTO hawser_bridge_data.saved_messages (handler_id, subject, payload, message_id, saved_at)
+       SELECT id, 'a', 'x', 'm', now() - interval '75 s' FROM hawser_bridge_data.nats_handlers`,
     );
   }
   const locker = new pg.Client({ connectionString: unserved.superuserUrl });

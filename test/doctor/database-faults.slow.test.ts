@@ -242,13 +242,13 @@ const faults: readonly Fault[] = [
   },
   {
     fault: "a table that was renamed",
-    seed: ["ALTER TABLE hawser_data.marks RENAME TO done_marks"],
+    seed: ["ALTER TABLE hawser_peer_data.marks RENAME TO done_marks"],
     finding: {
       ...{ check: "schema-objects", severity: "error", code: "schema_missing" },
-      what: containing("the table hawser_data.marks is missing"),
-      remedy: containing("ALTER TABLE hawser_data.done_marks RENAME TO marks;"),
+      what: containing("the table hawser_peer_data.marks is missing"),
+      remedy: containing("ALTER TABLE hawser_peer_data.done_marks RENAME TO marks;"),
     },
-    undo: ["ALTER TABLE hawser_data.done_marks RENAME TO marks"],
+    undo: ["ALTER TABLE hawser_peer_data.done_marks RENAME TO marks"],
   },
   {
     fault: "an index that was dropped",
@@ -279,23 +279,23 @@ const faults: readonly Fault[] = [
   },
   {
     fault: "a grant that is missing, which the bridge needs",
-    seed: ["REVOKE SELECT ON hawser_data.nats_server FROM hawser_bridge"],
-    finding: { remedy: containing("GRANT SELECT ON TABLE hawser_data.nats_server TO hawser_bridge") },
+    seed: ["REVOKE SELECT ON hawser_bridge_data.nats_server FROM hawser_bridge"],
+    finding: { remedy: containing("GRANT SELECT ON TABLE hawser_bridge_data.nats_server TO hawser_bridge") },
   },
   {
     fault: "a grant that Hawser has not given",
-    seed: ["GRANT SELECT ON hawser_data.gateway_secret TO pg_monitor"],
+    seed: ["GRANT SELECT ON hawser_bridge_data.gateway_secret TO pg_monitor"],
     finding: {
       ...{ check: "excess-privileges", severity: "warning" },
-      remedy: expect.stringMatching(/^REVOKE SELECT ON TABLE hawser_data\.gateway_secret FROM "?pg_monitor"?$/),
+      remedy: expect.stringMatching(/^REVOKE SELECT ON TABLE hawser_bridge_data\.gateway_secret FROM "?pg_monitor"?$/),
     },
   },
   {
     fault: "a grant to PUBLIC, which subscribed functions could use",
-    seed: ["GRANT SELECT ON hawser_data.gateway_secret TO PUBLIC"],
+    seed: ["GRANT SELECT ON hawser_bridge_data.gateway_secret TO PUBLIC"],
     finding: {
       ...{ check: "excess-privileges", severity: "error", code: "executor_login" },
-      remedy: "REVOKE SELECT ON TABLE hawser_data.gateway_secret FROM PUBLIC",
+      remedy: "REVOKE SELECT ON TABLE hawser_bridge_data.gateway_secret FROM PUBLIC",
     },
   },
   {
@@ -374,10 +374,10 @@ const faults: readonly Fault[] = [
   {
     fault: "messages that wait for long for a peer",
     seed: [
-      `INSERT INTO hawser_data.channels (channel_name, channel_id) VALUES ('a:b:orders-1', 7)`,
-      `INSERT INTO hawser_data.topics (topic, id) VALUES ('orders', 3)`,
-      `INSERT INTO hawser_data.peers (name, epoch) VALUES ('orders-1', 1)`,
-      `INSERT INTO hawser_data.stored_messages (channel_id, epoch, number, topic_id, payload, stored_at)
+      `INSERT INTO hawser_peer_data.channels (channel_name, channel_id) VALUES ('a:b:orders-1', 7)`,
+      `INSERT INTO hawser_peer_data.topics (topic, id) VALUES ('orders', 3)`,
+      `INSERT INTO hawser_peer_data.peers (name, epoch) VALUES ('orders-1', 1)`,
+      `INSERT INTO hawser_peer_data.stored_messages (channel_id, epoch, number, topic_id, payload, stored_at)
        VALUES (7, 1, 1, 3, '', now() - interval '5 h'), (7, 1, 2, 3, '', now())`,
     ],
     finding: {
@@ -385,7 +385,10 @@ const faults: readonly Fault[] = [
       what: '2 messages wait for "orders-1", the oldest for 5 h, and it does not run',
       remedy: containing("hawser peers reassign orders-1"),
     },
-    undo: ["DELETE FROM hawser_data.stored_messages", "DELETE FROM hawser_data.peers WHERE name = 'orders-1'"],
+    undo: [
+      "DELETE FROM hawser_peer_data.stored_messages",
+      "DELETE FROM hawser_peer_data.peers WHERE name = 'orders-1'",
+    ],
   },
 ];
 

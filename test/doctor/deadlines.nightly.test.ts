@@ -43,7 +43,7 @@ describe.concurrent("side by side,", () => {
     const holder = new pg.Client(system.superuserUrl);
     await holder.connect();
     try {
-      await holder.query("BEGIN; LOCK TABLE hawser_data.stored_messages IN ACCESS EXCLUSIVE MODE");
+      await holder.query("BEGIN; LOCK TABLE hawser_peer_data.stored_messages IN ACCESS EXCLUSIVE MODE");
       const report = await system.examine();
       expect(found(report)).toEqual([{ check: "stored-messages", severity: "error", code: "store_failed" }]);
       expect(report.findings[0]!.what).toContain("statement timeout");
@@ -55,7 +55,7 @@ describe.concurrent("side by side,", () => {
   it("a gateway that takes connections and does not answer", async () => {
     await using system = await startSystem(postgres, { serve: false });
     await using hanging = await silentServer();
-    await system.run(`INSERT INTO hawser_data.gateways (host, port) VALUES ('127.0.0.1', ${hanging.port})`);
+    await system.run(`INSERT INTO hawser_bridge_data.gateways (host, port) VALUES ('127.0.0.1', ${hanging.port})`);
     const finding = onlyFinding(await system.examine());
     expect(finding).toMatchObject({ check: "gateway", code: "gateway_unavailable" });
   });

@@ -18,17 +18,17 @@ beforeAll(async () => {
   viewer = await login(database.url, "IN ROLE hawser_viewer");
   await onServer(
     database.url,
-    `INSERT INTO hawser_data.topics (topic, id) VALUES ('orders', 1)`,
-    `INSERT INTO hawser_data.channels (channel_name, channel_id) VALUES ('a:b:orders-1', 1)`,
-    `INSERT INTO hawser_data.peers (name, epoch) VALUES ('orders-1', 1)`,
-    `INSERT INTO hawser_data.stored_messages (channel_id, epoch, number, topic_id, payload, stored_at)
+    `INSERT INTO hawser_peer_data.topics (topic, id) VALUES ('orders', 1)`,
+    `INSERT INTO hawser_peer_data.channels (channel_name, channel_id) VALUES ('a:b:orders-1', 1)`,
+    `INSERT INTO hawser_peer_data.peers (name, epoch) VALUES ('orders-1', 1)`,
+    `INSERT INTO hawser_peer_data.stored_messages (channel_id, epoch, number, topic_id, payload, stored_at)
      VALUES (1, 1, 1, 1, '', now() - interval '5 h'), (1, 1, 2, 1, '', now())`,
     // A worker that is silent has a message; another one is to be tried again.
     `INSERT INTO hawser_data.workers (id, name, topics, lease_ms, concurrency, beat_at)
      VALUES (1, 'silent', '{bills}', 15000, 1, now() - interval '2 min'), (2, 'other', '{refunds}', 15000, 1, now())`,
-    `INSERT INTO hawser_data.queue (topic, id, payload, worker, due_at, enqueued_at)
-     VALUES ('mistyped', 1, '', NULL, NULL, now() - interval '2 min'), ('new', 2, '', NULL, NULL, now()),
-            ('bills', 3, '', 1, NULL, now() - interval '3 min'), ('refunds', 4, '', NULL, now() + interval '1 h', now() - interval '1 h')`,
+    `INSERT INTO hawser_data.queue (topic, rank, id, payload, worker, due_at, enqueued_at)
+     VALUES ('mistyped', 1, 1, '', NULL, NULL, now() - interval '2 min'), ('new', 2, 2, '', NULL, NULL, now()),
+            ('bills', 3, 3, '', 1, NULL, now() - interval '3 min'), ('refunds', 4, 4, '', NULL, now() + interval '1 h', now() - interval '1 h')`,
     // Nobody hands over what is due.
     `INSERT INTO hawser_data.outbox_later (id, kind, deliver_at, destination, payload, message_id, to_stream)
      VALUES (5, 'peer', now() - interval '4 min', 'orders', '', 'm', false)`,
@@ -62,24 +62,55 @@ describe("hawser doctor", () => {
         "dead-letters",
         expect.stringMatching(/^1000 messages of peers were dead-lettered, .* most with handler_failed$/),
       ],
-      ["error", "stored-messages", '2 messages wait for "orders-1", the oldest for 5 h, and it does not run'],
-      ["error", "stored-messages", '1 message waits for "silent", the oldest for 3 min, and it does not run'],
+      // The last to wait first.
       [
         "error",
         "stored-messages",
         '1 message waits for the topic "mistyped", the oldest for 2 min, and no listener of it is known',
       ],
+      ["error", "stored-messages", '1 message waits for "silent", the oldest for 3 min, and it does not run'],
+      ["error", "stored-messages", '2 messages wait for "orders-1", the oldest for 5 h, and it does not run'],
       ["error", "outbox", "a message for peers was due 4 min ago, and no process moves it to the queue"],
       ["warning", "dead-letters", expect.stringContaining("1 message of the outbox was dead-lettered")],
     ]);
     expect(checks.filter(({ outcome }) => outcome === "not_checked")).toEqual([]);
   });
 
+  it("has one finding for many backlogs of one kind, with the last ones, behind what is alone of its kind", async () => {
+    await using own = await testDatabase();
+    await onServer(
+      own.url,
+      `INSERT INTO hawser_data.queue (topic, rank, id, payload, enqueued_at)
+       SELECT 'old' || n, n, n, 'x', now() - interval '3 h' - n * interval '1 min' FROM generate_series(1, 298) AS n;
+       INSERT INTO hawser_data.queue (topic, rank, id, payload, enqueued_at) VALUES ('mistypd', 300, 300, 'x', now() - interval '2 min');
+       INSERT INTO hawser_peer_data.listeners (topic, addr, listener_name) VALUES ('mails', '127.0.0.1:1', 'mails-1');
+       INSERT INTO hawser_data.queue (topic, rank, id, payload, enqueued_at) VALUES ('mails', 301, 301, 'x', now() - interval '5 h')`,
+    );
+    const { findings } = await examined(own.url);
+    expect(findings.filter(({ check }) => check === "stored-messages").map(({ what }) => what)).toEqual([
+      '1 message waits for the topic "mails", the oldest for 5 h, and no listener of it runs',
+      '299 messages wait for 299 topics, and no listener of them is known. The last to wait are "mistypd" (2 min), "old1" (3 h), "old2" (3 h), the first one waits for 7 h',
+    ]);
+  });
+
+  it("says who served a topic last that nobody serves now", async () => {
+    await using own = await testDatabase();
+    await onServer(
+      own.url,
+      `INSERT INTO hawser_data.queue (topic, rank, id, payload, enqueued_at) VALUES ('mails', 1, 1, 'x', now() - interval '2 min');
+       INSERT INTO hawser_data.served_topics (role, topic, name, served_until) VALUES ('app', 'mails', 'mails-1', '2030-01-31T10:32:00Z')`,
+    );
+    const { findings } = await examined(own.url);
+    expect(findings.filter(({ check }) => check === "stored-messages").map(({ what }) => what)).toEqual([
+      '1 message waits for the topic "mails", the oldest for 2 min, and no listener of it runs: it was last served by "mails-1" until 2030-01-31T10:32:00.000Z',
+    ]);
+  });
+
   it("names a topic in a command so that a shell takes it for one word", async () => {
     await using own = await testDatabase();
     await onServer(
       own.url,
-      "INSERT INTO hawser_data.queue (topic, id, payload, enqueued_at) VALUES ('x''; $(reboot)', 1, '', now() - interval '2 min')",
+      "INSERT INTO hawser_data.queue (topic, rank, id, payload, enqueued_at) VALUES ('x''; $(reboot)', 1, 1, '', now() - interval '2 min')",
     );
     const { findings } = await examined(own.url);
     expect(findings[0]!.remedy).toContain(`hawser pending --topic='x'\\''; $(reboot)'`);

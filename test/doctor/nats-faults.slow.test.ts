@@ -36,12 +36,12 @@ describe("the gateway", () => {
     await system.serve!.stop();
     // Where Postgres is slow, it takes the address away some time later.
     await eventually("its address is gone", async () => {
-      return (await rowsOf(system.superuserUrl, "SELECT FROM hawser_data.gateways")).length === 0;
+      return (await rowsOf(system.superuserUrl, "SELECT FROM hawser_bridge_data.gateways")).length === 0;
     });
     const report = await system.examine();
     const finding = onlyFinding(report);
     expect(finding).toMatchObject({ check: "gateway", severity: "error", code: "gateway_unavailable" });
-    expect(finding.what).toContain("none is registered in hawser_data.gateways");
+    expect(finding.what).toContain("none is registered in hawser_bridge_data.gateways");
     expect(finding.remedy).toContain("hawser serve");
     expect(report.checks.find(({ check }) => check === "leader")).toMatchObject({
       outcome: "not_checked",
@@ -53,7 +53,7 @@ describe("the gateway", () => {
     await using system = await startSystem(postgres, { serve: false });
     // Nobody listens on port 1.
     await system.run(
-      "INSERT INTO hawser_data.gateways (host, port, owner, seen_at) VALUES ('127.0.0.1', 1, 'gone', now() - interval '3 h')",
+      "INSERT INTO hawser_bridge_data.gateways (host, port, owner, seen_at) VALUES ('127.0.0.1', 1, 'gone', now() - interval '3 h')",
     );
     for (const login of ["in hawser_nats", "in hawser_bridge alone"]) {
       if (login !== "in hawser_nats") await system.run(`REVOKE hawser_nats FROM ${system.login}`);
@@ -69,10 +69,10 @@ describe("the gateway", () => {
     await holder.connect();
     try {
       await holder.query(
-        "INSERT INTO hawser_data.gateways (host, port, owner, seen_at) VALUES ('gateway.invalid', 1, 'gone', now() - interval '3 h')",
+        "INSERT INTO hawser_bridge_data.gateways (host, port, owner, seen_at) VALUES ('gateway.invalid', 1, 'gone', now() - interval '3 h')",
       );
       // The running one would forget it when it looks the next time.
-      await holder.query("BEGIN; SELECT FROM hawser_data.gateways WHERE owner = 'gone' FOR UPDATE");
+      await holder.query("BEGIN; SELECT FROM hawser_bridge_data.gateways WHERE owner = 'gone' FOR UPDATE");
       expect(found(await system.examine())).toEqual([{ check: "gateway", severity: "warning" }]);
     } finally {
       await holder.end();
@@ -90,7 +90,7 @@ describe("the NATS server", () => {
 
   it("whose options are not right", async () => {
     await using system = await startSystem(postgres);
-    await system.run(`UPDATE hawser_data.nats_server SET options = '{"username": "u"}'`);
+    await system.run(`UPDATE hawser_bridge_data.nats_server SET options = '{"username": "u"}'`);
     const finding = onlyFinding(await system.examine());
     expect(finding).toMatchObject({ check: "nats-server", code: "nats_not_configured" });
     expect(finding.what).toContain("a user name needs password");
@@ -99,7 +99,7 @@ describe("the NATS server", () => {
   it("whose file of credentials cannot be used, with the reason once", async () => {
     await using system = await startSystem(postgres);
     await system.run(
-      `UPDATE hawser_data.nats_server SET options = '{"host": "127.0.0.1", "creds_path": "/nowhere/x.creds"}'`,
+      `UPDATE hawser_bridge_data.nats_server SET options = '{"host": "127.0.0.1", "creds_path": "/nowhere/x.creds"}'`,
     );
     const finding = onlyFinding(await system.examine());
     expect(finding).toMatchObject({ check: "nats", code: "secret_file" });

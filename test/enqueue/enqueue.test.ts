@@ -353,6 +353,10 @@ describe("enqueueBatch", () => {
   it("refuses one that breaks a rule before it writes any, and what is no list", async () => {
     const { texts, client } = counting();
     await failure("invalid_argument", enqueueBatch(client, placed, [{ orderId: "o-1" }, { orderId: "" }]));
+    const second = await failure("invalid_argument", enqueueBatch(client, "b", ["x", 17 as never]));
+    expect(second.message).toMatch(/^payloads\[1\]: payload a value of type number/);
+    const abbreviated = await failure("invalid_argument", enqueueBatch(client, "b", ["x", "y"], { prio: 1 } as never));
+    expect(abbreviated.message).toMatch(/^"prio" is not an option of a batch to enqueue; did you mean priority\?/);
     const noList = await failure("invalid_argument", enqueueBatch(client, "b", "x" as never));
     expect(noList.message).toBe("payloads of type string: must be an array with one payload for each message");
     const id = await failure("invalid_argument", enqueueBatch(client, "b", ["x"], { messageId: "1" } as never));
@@ -465,7 +469,9 @@ it("a database without an outbox is told with what makes one, and other errors a
   }
   await expect(enqueue(world, "b", "x", { deliverAt: new Date("2999-01-01") })).rejects.toMatchObject({
     code: "22023",
-    message: expect.stringMatching(/^the argument deliver_at is 2999-01-01 .*, and must be within 3660 days$/),
+    message: expect.stringMatching(
+      /^hawser\.enqueue: the argument deliver_at is 2999-01-01 .*, and must be within 3660 days, and not before 1970$/,
+    ),
   });
   const headers = { "message-origin": "a-1:a:me" };
   await expect(enqueue(world, "b", "x", { headers })).rejects.toThrow(
@@ -611,7 +617,7 @@ it("a batch with a time to live is one statement, however long it takes to make"
   const client: SqlClient = {
     query: async (text) => {
       texts.push(text);
-      return [{ ids: ["1"] }];
+      return [{ ids: '["1"]' }];
     },
   };
   await enqueueBatch(

@@ -1,7 +1,7 @@
 /** `after`: a message is handled once those that come first have been. */
 import pg from "pg";
 import { expect, it, onTestFinished } from "vitest";
-import { cancel, enqueue, enqueueBatch } from "../../src/peer/index.js";
+import { cancel, cancelFlow, enqueue, enqueueBatch, job, waitFor } from "../../src/peer/index.js";
 import { failure } from "../peer/support/errors.js";
 import { gate } from "../peer/support/gate.js";
 import { sharedPeerWorld } from "../peer/support/shared-world.js";
@@ -89,4 +89,34 @@ it("is refused where it means nothing", async () => {
     /^"after" is not an option of a batch .*: enqueue one message after them, whose handler/,
   );
   await expect(enqueue(world, "b", "x", { after: [17n] })).rejects.toMatchObject({ code: "NA010" });
+});
+
+it("tells what a held message waits for, and cancels a flow as a whole", async () => {
+  const client = await connected();
+  await client.query("BEGIN");
+  const [a, b] = [await enqueue(client, "b", "a"), await enqueue(client, "b", "b", { delayMs: 3_600_000 })];
+  const sum = await enqueue(client, "b", "sum", { after: [a, b] });
+  await client.query("COMMIT");
+  const waitsFor = [a, b].map((id) => ({ id, state: "waiting" }));
+  expect(await job(client, sum)).toMatchObject({ state: "held", dueAt: undefined, waitsFor });
+  expect(await job(client, a)).toMatchObject({ state: "waiting", waitsFor: undefined });
+  expect(await cancelFlow(client, String(b))).toEqual([a, b, sum].map((id) => ({ id, outcome: "cancelled" })));
+  expect(await cancelFlow(client, b)).toEqual([]);
+  await expect(cancelFlow(client, "x")).rejects.toMatchObject({ code: "invalid_argument" });
+});
+
+it("goes on when the expired first one of a flow is retried, which keeps its id and its result", async () => {
+  const client = await connected();
+  await client.query("BEGIN");
+  const child = await enqueue(client, "b", "child", { ttlMs: 1, keepMs: 60_000 });
+  const parent = await enqueue(client, "b", "parent", { after: [child], keepMs: 60_000 });
+  await client.query("COMMIT");
+  const b = await world.started("b-1", {}, (message) => message.text().toUpperCase());
+  const [letter] = await world.deadLetters(1);
+  await eventually("it is blocked", async () => (await job(client, parent)).waitsFor?.[0]?.state === "dead");
+  expect(await job(client, child)).toMatchObject({ state: "dead", error: { code: "expired" } });
+  await client.query("SELECT FROM hawser.retry_dead_letters($1)", [[letter!["id"]]]);
+  expect(await waitFor(world.url, parent)).toMatchObject({ state: "done", result: "PARENT" });
+  expect(await job(client, child)).toMatchObject({ state: "done", result: "CHILD", error: undefined });
+  expect(b.texts).toEqual(["child", "parent"]);
 });

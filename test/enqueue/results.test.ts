@@ -5,7 +5,10 @@ import { cancel, enqueue, enqueueBatch, job, keepResults, Reject, schedule, wait
 import { failure } from "../peer/support/errors.js";
 import { gate } from "../peer/support/gate.js";
 import { sharedPeerWorld } from "../peer/support/shared-world.js";
+import { startProxy } from "../store/support/proxy.js";
 import { eventually } from "../support/eventually.js";
+import { slowIt } from "../support/slow-it.js";
+import { noTimersAbove } from "../support/timers.js";
 
 const world = sharedPeerWorld();
 const keepMs = 60_000;
@@ -33,6 +36,20 @@ it.each([true, false])("is what the handler has returned (transactional: %s)", a
   });
   expect(await waitFor(world.url, String(id), { timeoutMs: 0 })).toMatchObject({ state: "done" });
   expect(b.texts).toEqual(["x"]);
+});
+
+it("uses no attempts for a progress or a reply that is always refused: the job is a dead letter at once", async () => {
+  const b = await world.started("b-1", {}, async (message) => {
+    if (message.text() === "progress") message.progress("x".repeat(1_024));
+    else await message.reply("to nobody");
+  });
+  const ids = [await enqueue(world, "b", "progress", { keepMs }), await enqueue(world, "b", "reply", { keepMs })];
+  const jobs = await Promise.all(ids.map((id) => waitFor(world.url, id)));
+  expect(jobs).toMatchObject([
+    { state: "dead", attempts: 1, error: { code: "invalid_argument", message: expect.stringContaining("1026 bytes") } },
+    { state: "dead", attempts: 1, error: { code: "no_listener", message: expect.stringContaining("no recipient") } },
+  ]);
+  expect(b.texts.length).toBe(2);
 });
 
 it("is kept by message: others cost no row, and are unknown when they have ended", async () => {
@@ -150,3 +167,31 @@ it.each([job, waitFor, cancel] as const)(
     }
   },
 );
+
+it("is waited for no longer than the time limit says, whatever the connection does", async () => {
+  const id = await enqueue(world, "b", "x", { keepMs });
+  await using proxy = await startProxy(world.url);
+  const waiting = failure("store_failed", waitFor(proxy.url, id, { timeoutMs: 1_000 }));
+  // Not the time limits of connections and statements.
+  noTimersAbove(5_000);
+  const isAnswered =
+    "SELECT FROM pg_stat_activity WHERE application_name = 'hawser: jobs' AND state = 'idle' AND query LIKE '%hawser.job%'";
+  await eventually("it has looked", async () => (await world.query(isAnswered)).length > 0);
+  proxy.freeze();
+  const error = await waiting;
+  expect(error.message).toContain("has not answered within timeoutMs (1000 ms) and 2000 ms more");
+  expect(error.retryable).toBe(true);
+});
+
+slowIt("is found over another connection when the one of the wait has fallen silent", async () => {
+  const id = await enqueue(world, "b", "x", { keepMs });
+  await using proxy = await startProxy(world.url);
+  const waiting = waitFor(proxy.url, id, { timeoutMs: 120_000 });
+  const isAnswered =
+    "SELECT FROM pg_stat_activity WHERE application_name = 'hawser: jobs' AND state = 'idle' AND query LIKE '%hawser.job%'";
+  await eventually("it has looked", async () => (await world.query(isAnswered)).length > 0);
+  proxy.freezePresent();
+  const b = await world.started("b-1");
+  await b.received.length(1);
+  expect(await waiting).toMatchObject({ state: "done" });
+});

@@ -11,10 +11,14 @@ it.each([
     "postgres://db/app?user=ann&password=secret&sslpassword=secret2",
     "postgres://db/app?user=ann&password=***&sslpassword=***",
   ],
+  ["host=db password=it's\\ secret user=ann", "host=db password=*** user=ann"],
+  ["password = 'it\\'s secret' user=ann", "password = *** user=ann"],
+  ["host=db password='secret and no end", "host=db password=***"],
+  ['{"conninfo":"password=secret"}', '{"conninfo":"password=***"}'],
   ["mail to ann@example.com: see http://example.com/a:b@c", "mail to ann@example.com: see http://example.com/a:b@c"],
 ])("%j becomes %j", (text, expected) => expect(withoutPasswords(text)).toBe(expected));
 
-it.each(["postgres://:", "a.", "a://", "password=", "postgres://a@"])(
+it.each(["postgres://:", "a.", "a://", "password=", "password='", "password   ", "postgres://a@"])(
   "a million characters of %j are dealt with while the test runs",
   (part) => expect(withoutPasswords(part.repeat(1_000_000 / part.length))).toContain(part.slice(0, 5)),
 );

@@ -69,13 +69,13 @@ describe("npm run example --", { timeout: 300_000, concurrent: true }, () => {
     expect(first["server-1"]).toEqual(timed);
     expect(received(first)).toEqual(Array(3).fill("received 100"));
     const row =
-      "INSERT INTO hawser_data.listeners (topic, addr, listener_name) VALUES ('clients', '127.0.0.1:1', 'gone-1')";
+      "INSERT INTO hawser_peer_data.listeners (topic, addr, listener_name) VALUES ('clients', '127.0.0.1:1', 'gone-1')";
     await rowsOf(database.url, row);
     // What the option names goes before the variable.
     const lines = await perform("one-to-many", never.url, "--database-url", database.url);
     expect(received(lines)).toEqual(Array(3).fill("received 100"));
-    expect(await rowsOf(database.url, "SELECT 1 FROM hawser_data.listeners")).toEqual([]);
-    expect(await rowsOf(never.url, "SELECT 1 FROM hawser_data.peers")).toEqual([]);
+    expect(await rowsOf(database.url, "SELECT 1 FROM hawser_peer_data.listeners")).toEqual([]);
+    expect(await rowsOf(never.url, "SELECT 1 FROM hawser_peer_data.peers")).toEqual([]);
   });
 
   it("needs no database of anybody's: without one it starts its own", async () => {

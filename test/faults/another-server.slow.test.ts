@@ -44,19 +44,19 @@ it("a failover to a server that has only the names is survived by peers: names a
   for (const [name, epoch] of names) {
     await onServer(
       there.href,
-      `INSERT INTO hawser_data.peers (name, epoch) VALUES ('${name}', ${epoch})`,
+      `INSERT INTO hawser_peer_data.peers (name, epoch) VALUES ('${name}', ${epoch})`,
       `INSERT INTO hawser_data.owners (what, epoch) VALUES ('peer:${name}', ${epoch})`,
     );
   }
-  const [secret] = await rowsOf(first.url, "SELECT encode(secret, 'hex') AS hex FROM hawser_data.mesh_secret");
-  await onServer(there.href, `UPDATE hawser_data.mesh_secret SET secret = decode('${secret?.["hex"]}', 'hex')`);
+  const [secret] = await rowsOf(first.url, "SELECT encode(secret, 'hex') AS hex FROM hawser_peer_data.mesh_secret");
+  await onServer(there.href, `UPDATE hawser_peer_data.mesh_secret SET secret = decode('${secret?.["hex"]}', 'hex')`);
 
   const during = Array.from({ length: 20 }, (_, n) => a.send("b", `${n + 21}`));
   proxy.leadTo(there.href);
   proxy.cut();
   for (const { outcome } of await Promise.all(during)) expect(outcome).toMatch(/delivered|stored/);
   await eventually("the peers are in the directory of the other server", async () => {
-    const [row] = await rowsOf(there.href, "SELECT count(*)::text FROM hawser_data.listeners");
+    const [row] = await rowsOf(there.href, "SELECT count(*)::text FROM hawser_peer_data.listeners");
     return row?.["count"] === "2";
   });
   for (let number = 41; number <= 60; number++) await a.send("b", `${number}`);
@@ -69,6 +69,6 @@ it("a failover to a server that has only the names is survived by peers: names a
 
 /** The epoch of each name. */
 async function epochs(databaseUrl: string): Promise<Map<string, bigint>> {
-  const rows = await rowsOf(databaseUrl, "SELECT name, epoch::text FROM hawser_data.peers");
+  const rows = await rowsOf(databaseUrl, "SELECT name, epoch::text FROM hawser_peer_data.peers");
   return new Map(rows.map((row) => [String(row["name"]), BigInt(String(row["epoch"]))]));
 }

@@ -148,7 +148,7 @@ function furtherFaultsOf(campaign: Campaign, random: Random): Record<string, Fau
     await crew.end(name, signal);
     const until = Date.now() + takeoverWaitMs;
     const taken = async (): Promise<number> => {
-      const sql = `SELECT FROM hawser_data.channels WHERE listener_name = '${name}' AND owner IS NOT NULL`;
+      const sql = `SELECT FROM hawser_peer_data.channels WHERE listener_name = '${name}' AND owner IS NOT NULL`;
       return (await rowsOf(servers.primary.url, sql)).length;
     };
     const before = await taken();

@@ -180,7 +180,7 @@ it("Postgres that crashes keeps that a dead letter is retried", { timeout: patie
   expect(outcomes).toMatchObject([{ id, outcome: "retried" }]);
   expect(await ids()).toEqual([]);
   const ofSender = `last_retry = 1 AND sender_name = '${sender.name}'`;
-  expect(await rows(`SELECT channel_name FROM hawser_data.channels WHERE ${ofSender}`)).toHaveLength(1);
+  expect(await rows(`SELECT channel_name FROM hawser_peer_data.channels WHERE ${ofSender}`)).toHaveLength(1);
 });
 
 it("Postgres that crashes keeps that channels were handed over", { timeout: patienceMs }, async () => {

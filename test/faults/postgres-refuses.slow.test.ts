@@ -38,9 +38,9 @@ const refused: readonly Refusal[] = [
     "a trigger raises",
     [
       `CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'refused'; END $$`,
-      "CREATE TRIGGER refuse BEFORE INSERT ON hawser_data.stored_messages FOR EACH ROW EXECUTE FUNCTION refuse()",
+      "CREATE TRIGGER refuse BEFORE INSERT ON hawser_peer_data.stored_messages FOR EACH ROW EXECUTE FUNCTION refuse()",
     ],
-    ["DROP TRIGGER refuse ON hawser_data.stored_messages"],
+    ["DROP TRIGGER refuse ON hawser_peer_data.stored_messages"],
   ),
 ];
 
@@ -123,7 +123,7 @@ it.each([
 /** 16 MB of rows wait: the table cannot stay as it is. */
 async function fillTable(mesh: Mesh, url: string): Promise<void> {
   await Promise.all(mesh.senders.map((sender) => mesh.current(sender).call("hurry", 4_500)));
-  const sql = "SELECT pg_total_relation_size('hawser_data.stored_messages')::float8 AS bytes";
+  const sql = "SELECT pg_total_relation_size('hawser_peer_data.stored_messages')::float8 AS bytes";
   await eventually("they are stored", async () => {
     const [row] = await rowsOf(url, sql);
     return (row?.["bytes"] as number) > 16.5 * 1024 * 1024;

@@ -3,15 +3,12 @@
  * handled in transactions. Until it is off again each message arrives all the same, or an error names the table and the
  * remedy; in the end each has had its effect once.
  */
+
 import { inspect } from "node:util";
 import { jetstreamManager } from "@nats-io/jetstream";
 import { connect } from "@nats-io/transport-node";
 import pg from "pg";
 import { expect, it } from "vitest";
-import { tables as natsTables } from "../../generated/ts/rows/nats.js";
-import { tables as outboxTables } from "../../generated/ts/rows/outbox.js";
-import { tables as peerTables } from "../../generated/ts/rows/peer.js";
-import { tables as queueTables } from "../../generated/ts/rows/queue.js";
 import { HawserError } from "../../src/errors/index.js";
 import { silentLogger } from "../../src/runtime/index.js";
 import { serve } from "../../src/serve/index.js";
@@ -21,6 +18,7 @@ import { schemaOwner } from "../store/support/schema-owner.js";
 import { eventually } from "../support/eventually.js";
 import { startNatsServer } from "../support/nats-server.js";
 import { onServer, rowsOf } from "../support/on-server.js";
+import { allTables, tableNamed } from "../support/tables.js";
 import { patienceMs } from "./support/kills.js";
 import { sqlDatabase } from "./support/sql-database.js";
 
@@ -28,11 +26,10 @@ import { sqlDatabase } from "./support/sql-database.js";
 async function tablesOf(databaseUrl: string): Promise<string[]> {
   const found = await rowsOf(
     databaseUrl,
-    "SELECT relname FROM pg_class WHERE relnamespace IN ('hawser'::regnamespace, 'hawser_data'::regnamespace) AND relkind IN ('r', 'p') ORDER BY oid",
+    "SELECT relname FROM pg_class WHERE relnamespace IN ('hawser'::regnamespace, 'hawser_data'::regnamespace, 'hawser_peer_data'::regnamespace, 'hawser_bridge_data'::regnamespace) AND relkind IN ('r', 'p') ORDER BY oid",
   );
   const names = found.map(({ relname }) => `${relname}`);
-  const ofSpec = [peerTables, outboxTables, queueTables, natsTables].flatMap((each) => Object.values(each));
-  expect(names).toEqual(expect.arrayContaining(ofSpec.map((name) => name.slice("hawser_data.".length))));
+  expect(names).toEqual(expect.arrayContaining(allTables.map((name) => name.split(".")[1])));
   return names;
 }
 
@@ -60,7 +57,7 @@ it("row security on any table of Hawser stops messages with an error that names 
     lines.push(message);
     // A start refuses forced row security, and does not read the table of migrations unless it is a plain one.
     for (const [, table] of message.matchAll(
-      /(?:ALTER TABLE hawser_data\.(?=\w+ DISABLE ROW LEVEL SECURITY)|the table hawser_data\.(?=\w+: it has row security)|the relation hawser_data\.(?=.*without row security))(\w+)/g,
+      /(?:ALTER TABLE hawser\w*_data\.(?=\w+ DISABLE ROW LEVEL SECURITY)|the table hawser\w*_data\.(?=\w+: it has row security)|the relation hawser\w*_data\.(?=.*without row security))(\w+)/g,
     ))
       named.add(table!);
   };
@@ -115,8 +112,8 @@ it("row security on any table of Hawser stops messages with an error that names 
       lines.length = 0;
       // Starts again while row security is on.
       await one.stop();
-      await world.query(`ALTER TABLE hawser_data.${table} ENABLE ROW LEVEL SECURITY`);
-      if (mode === "FORCE") await world.query(`ALTER TABLE hawser_data.${table} FORCE ROW LEVEL SECURITY`);
+      await world.query(`ALTER TABLE ${tableNamed(table)} ENABLE ROW LEVEL SECURITY`);
+      if (mode === "FORCE") await world.query(`ALTER TABLE ${tableNamed(table)} FORCE ROW LEVEL SECURITY`);
       const sends: Promise<unknown>[] = [];
       for (let nth = 0; nth < messagesEach; nth += 1) {
         const [text, topic] = [`${++lastText}`, nth % 4 < 2 ? "one" : "group"];
@@ -150,7 +147,7 @@ it("row security on any table of Hawser stops messages with an error that names 
         throw new Error(`${error.message} ${lines.slice(-20).join("\n")}`);
       });
       const wasNamed = named.has(table);
-      await world.query(`ALTER TABLE hawser_data.${table} DISABLE ROW LEVEL SECURITY, NO FORCE ROW LEVEL SECURITY`);
+      await world.query(`ALTER TABLE ${tableNamed(table)} DISABLE ROW LEVEL SECURITY, NO FORCE ROW LEVEL SECURITY`);
       await starting;
       if (startFailed) await one.start();
       await Promise.all(sends);
@@ -219,8 +216,8 @@ it("row security on any table stops the relay for NATS and what reads a stream i
         const what = `${mode} on ${table}`;
         lines.length = 0;
         let isNamed = false;
-        await onServer(database.url, `ALTER TABLE hawser_data.${table} ENABLE ROW LEVEL SECURITY`);
-        if (mode === "FORCE") await onServer(database.url, `ALTER TABLE hawser_data.${table} FORCE ROW LEVEL SECURITY`);
+        await onServer(database.url, `ALTER TABLE ${tableNamed(table)} ENABLE ROW LEVEL SECURITY`);
+        if (mode === "FORCE") await onServer(database.url, `ALTER TABLE ${tableNamed(table)} FORCE ROW LEVEL SECURITY`);
         for (let nth = 0; nth < messagesEach; nth += 1) {
           const text = `${++lastText}`;
           await session.query("SELECT hawser.enqueue('in.one', $1, stream => true)", [text]).then(
@@ -231,7 +228,7 @@ it("row security on any table stops the relay for NATS and what reads a stream i
             },
           );
         }
-        const remedy = `ALTER TABLE hawser_data.${table} DISABLE ROW LEVEL SECURITY`;
+        const remedy = `ALTER TABLE ${tableNamed(table)} DISABLE ROW LEVEL SECURITY`;
         const told = () => lines.some((line) => line.includes(remedy));
         await eventually(
           `all land, or the log names the table: ${what}`,
@@ -242,7 +239,7 @@ it("row security on any table stops the relay for NATS and what reads a stream i
         console.log(`${what}: ${told() || isNamed ? "refused" : "not needed"}`);
         await onServer(
           database.url,
-          `ALTER TABLE hawser_data.${table} DISABLE ROW LEVEL SECURITY, NO FORCE ROW LEVEL SECURITY`,
+          `ALTER TABLE ${tableNamed(table)} DISABLE ROW LEVEL SECURITY, NO FORCE ROW LEVEL SECURITY`,
         );
         await eventually(`all have landed: ${what}`, async () => (await missing()) === 0).catch((error) => {
           throw new Error(`${error.message} ${lines.slice(-20).join("\n")}`);

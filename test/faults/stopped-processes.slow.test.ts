@@ -140,7 +140,7 @@ it.concurrent("a sender that stands still while another process takes its name e
   await mesh.launch(a);
   const epoch = a.epochs.get(1) as number;
   expect(a.epochs.get(2)).toBeGreaterThan(epoch);
-  const rowsOfOld = `SELECT max(number)::float8 AS last, count(*)::float8 AS count FROM hawser_data.stored_messages WHERE epoch = ${epoch}`;
+  const rowsOfOld = `SELECT max(number)::float8 AS last, count(*)::float8 AS count FROM hawser_peer_data.stored_messages WHERE epoch = ${epoch}`;
   const before = await rowsOf(url, rowsOfOld);
   const resumed = microseconds();
   old.kill("SIGCONT");

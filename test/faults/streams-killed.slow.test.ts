@@ -58,7 +58,7 @@ interface Seen {
 
 // Messages done beyond the position may form tens of thousands of ranges: the query never searches them row by row.
 const seenSql = `
-  WITH s AS MATERIALIZED (SELECT * FROM hawser_data.stream_subscriptions),
+  WITH s AS MATERIALIZED (SELECT * FROM hawser_bridge_data.stream_subscriptions),
        beyond AS MATERIALIZED (
          SELECT s.name, n AS id
            FROM s CROSS JOIN unnest(s.done) AS r (one) CROSS JOIN generate_series(lower(r.one), upper(r.one) - 1) AS n)
@@ -119,7 +119,7 @@ async function whileLanding(url: string, body: (landing: Landing) => Promise<voi
     const publishing = publish();
     publishing.catch(() => undefined);
     const reach: Landing["reach"] = async (where, position) => {
-      const isThereSql = `SELECT bool_and(position >= ${position}) AS "isThere" FROM hawser_data.stream_subscriptions`;
+      const isThereSql = `SELECT bool_and(position >= ${position}) AS "isThere" FROM hawser_bridge_data.stream_subscriptions`;
       const isThere = async () => {
         const [row] = await rowsOf(where, isThereSql).catch(() => []);
         return row?.["isThere"] === true;

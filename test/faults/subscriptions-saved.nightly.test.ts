@@ -33,11 +33,11 @@ async function savesPart(slow: SlowFunction, serve: ServeProcess): Promise<pg.Cl
     CREATE TABLE save_gate (open bool);
     CREATE FUNCTION wait_behind_first() RETURNS trigger LANGUAGE plpgsql AS $$
     BEGIN
-      IF EXISTS (SELECT FROM hawser_data.saved_messages) THEN PERFORM FROM public.save_gate; END IF;
+      IF EXISTS (SELECT FROM hawser_bridge_data.saved_messages) THEN PERFORM FROM public.save_gate; END IF;
       RETURN NULL;
     END $$;
     GRANT SELECT ON save_gate TO PUBLIC;
-    CREATE TRIGGER wait_behind_first BEFORE INSERT ON hawser_data.saved_messages EXECUTE FUNCTION wait_behind_first()`);
+    CREATE TRIGGER wait_behind_first BEFORE INSERT ON hawser_bridge_data.saved_messages EXECUTE FUNCTION wait_behind_first()`);
   const gate = await slow.connect();
   await gate.query("BEGIN; LOCK TABLE save_gate");
   serve.signal("SIGTERM");

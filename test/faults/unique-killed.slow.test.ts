@@ -31,7 +31,7 @@ const notesSql = [
   "CREATE TRIGGER note AFTER DELETE ON hawser_data.unique_keys FOR EACH ROW EXECUTE FUNCTION note_begun()",
   `CREATE FUNCTION note_done() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$
    BEGIN
-     INSERT INTO public.done (consumer, id) VALUES ('numbers', coalesce(old.first_id, old.id));
+     INSERT INTO public.done (consumer, id) VALUES ('numbers', old.id);
      RETURN NULL;
    END $$`,
   "CREATE TRIGGER note AFTER DELETE ON hawser_data.queue FOR EACH ROW EXECUTE FUNCTION note_done()",
@@ -39,7 +39,7 @@ const notesSql = [
 /** Keys of which two messages are there that have not begun. */
 const twiceSql = `
   SELECT m.unique_key FROM (
-    SELECT q.unique_key, coalesce(q.first_id, q.id) AS number FROM hawser_data.queue AS q
+    SELECT q.unique_key, q.id AS number FROM hawser_data.queue AS q
     UNION ALL SELECT l.unique_key, l.id FROM hawser_data.outbox_later AS l
   ) AS m WHERE m.number NOT IN (SELECT b.number FROM begun AS b) GROUP BY 1 HAVING count(*) > 1`;
 /** Of rows of the queue that are gone: those whose transaction is a handler's. */

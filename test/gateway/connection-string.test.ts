@@ -13,7 +13,7 @@ afterAll(() => gateway?.[Symbol.asyncDispose]());
 const conninfo = () => gateway.value<string>("SELECT hawser.gateway_conninfo()");
 
 it("begins with what nobody can foretell: dblink takes its first 63 bytes for the name of a foreign server", async () => {
-  const password = await gateway.value<string>("SELECT password FROM hawser_data.gateway_secret");
+  const password = await gateway.value<string>("SELECT password FROM hawser_bridge_data.gateway_secret");
   expect(password.length).toBeGreaterThanOrEqual(32);
   expect((await conninfo()).slice(0, 63)).toMatch(new RegExp(`^password='${password.slice(0, 32)}`));
 });

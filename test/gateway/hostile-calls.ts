@@ -11,7 +11,7 @@ const unknownMethods = "constructor toString valueOf hasOwnProperty prototype Po
 const statements = [
   "SELECT 1",
   "SELECT pg_sleep(100)",
-  "DROP TABLE hawser_data.nats_server; --",
+  "DROP TABLE hawser_bridge_data.nats_server; --",
   "Publish'; SELECT 1; --",
   "BEGIN",
   "COPY x FROM PROGRAM 'id'",

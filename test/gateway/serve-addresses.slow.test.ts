@@ -11,7 +11,7 @@ describe("a gateway that was killed", () => {
   it("is passed over by its sessions and new ones, is the same when it starts again there, and is forgotten by the next one", async () => {
     await using gateway = await testGateway();
     const { url } = gateway.database;
-    const sql = "SELECT host, port FROM hawser_data.gateways ORDER BY started_at DESC";
+    const sql = "SELECT host, port FROM hawser_bridge_data.gateways ORDER BY started_at DESC";
     const addresses = async () => (await rowsOf(url, sql)).map(({ host, port }) => `${host}:${port}`);
     const call = () => onServer(url, "SELECT nats_publish_text('addresses.a', 'x')");
     const killed = await ServeProcess.start(url, ["--tune", `natsWaitMs=${patience.tuning.natsWaitMs}ms`]);

@@ -26,7 +26,7 @@ afterAll(() => gateway?.[Symbol.asyncDispose]());
 
 /** Rows in the database, newest first. */
 async function rows(): Promise<{ host: string; port: number; owner: string }[]> {
-  const sql = "SELECT host, port, owner FROM hawser_data.gateways ORDER BY started_at DESC";
+  const sql = "SELECT host, port, owner FROM hawser_bridge_data.gateways ORDER BY started_at DESC";
   return (await gateway.client.query(sql)).rows;
 }
 
@@ -57,11 +57,11 @@ async function call(): Promise<void> {
 
 const enter = (host: string, more: { owner?: string; sslmode?: string; agedMs?: number; startedAt?: string } = {}) =>
   gateway.client.query(
-    `INSERT INTO hawser_data.gateways (host, port, owner, sslmode, started_at, seen_at)
+    `INSERT INTO hawser_bridge_data.gateways (host, port, owner, sslmode, started_at, seen_at)
      VALUES ($1, 1, $2, $3, now() + $4::interval, now() - $5 * interval '1 ms')`,
     [host, more.owner ?? "another", more.sslmode ?? "disable", more.startedAt ?? "1 day", more.agedMs ?? 0],
   );
-const takeOut = () => gateway.client.query("DELETE FROM hawser_data.gateways WHERE host LIKE '%.invalid'");
+const takeOut = () => gateway.client.query("DELETE FROM hawser_bridge_data.gateways WHERE host LIKE '%.invalid'");
 
 describe("the address of a gateway", () => {
   it("is in the database while it runs, with its real port", async () => {
@@ -107,7 +107,7 @@ describe("the address of a gateway", () => {
   it("is that of the new one, if it is the one that a gateway listens at", async () => {
     const before = await another();
     await before.stop();
-    const insert = "INSERT INTO hawser_data.gateways (host, port, owner) VALUES ('127.0.0.1', $1, 'dead')";
+    const insert = "INSERT INTO hawser_bridge_data.gateways (host, port, owner) VALUES ('127.0.0.1', $1, 'dead')";
     await gateway.client.query(insert, [portOf(before)]);
     await using next = await another({ listen: before.address });
     expect((await rows()).filter(({ port }) => port === portOf(next)).map(({ owner }) => owner)).not.toContain("dead");
@@ -120,7 +120,7 @@ describe("a look of a gateway, every few seconds", () => {
     await enter("hung.invalid", { agedMs: gatewayStaleMs + 1000 });
     // Younger, and tried after the others.
     expect(await conninfo()).toContain("host='127.0.0.1,hung.invalid'");
-    await gateway.client.query("DELETE FROM hawser_data.gateways WHERE owner <> 'another'");
+    await gateway.client.query("DELETE FROM hawser_bridge_data.gateways WHERE owner <> 'another'");
     // Nobody listens on port 1, and nobody is given it by chance.
     await enter("127.0.0.1");
     await gateway.client.query("COMMIT");
@@ -183,7 +183,7 @@ describe("two gateways", () => {
       await call();
       // In a transaction of its own session: a gateway whose row is gone enters itself again.
       await other.query("BEGIN");
-      await other.query("DELETE FROM hawser_data.gateways WHERE port <> $1", [portOf(full)]);
+      await other.query("DELETE FROM hawser_bridge_data.gateways WHERE port <> $1", [portOf(full)]);
       await expect(other.query(publish)).rejects.toMatchObject({
         code: "08001",
         detail: expect.stringContaining("--tune maxSessions"),

@@ -21,7 +21,8 @@ it("enters itself after the promotion, and hears of changes at once", async () =
   await onServer(servers.primary.url, set(testNatsUrl()));
   await servers.caughtUp();
   await using serve = await startServer({ databaseUrl: servers.standby.url, listen: "127.0.0.1:0" });
-  const entered = () => rowsOf(servers.standby.url, "SELECT host || ':' || port AS address FROM hawser_data.gateways");
+  const entered = () =>
+    rowsOf(servers.standby.url, "SELECT host || ':' || port AS address FROM hawser_bridge_data.gateways");
   expect(await entered()).toEqual([]);
   await servers.primary.kill("SIGKILL");
   await servers.promote();

@@ -57,7 +57,7 @@ describe.each(["SIGINT", "SIGQUIT", "SIGKILL"] as const)("a restart of Postgres 
       );
       return sessions.length === 1;
     });
-    expect(await rowsOf(postgres.url, "SELECT host, port FROM hawser_data.gateways")).toEqual([
+    expect(await rowsOf(postgres.url, "SELECT host, port FROM hawser_bridge_data.gateways")).toEqual([
       { host: "127.0.0.1", port: Number(serve.address.split(":")[1]) },
     ]);
   });
@@ -67,7 +67,7 @@ it("follows the definition after a restart as before", async () => {
   await using other = await startNatsServer();
   await postgres.kill("SIGINT");
   await postgres.start();
-  const [row] = await rowsOf(postgres.url, "SELECT changed_at FROM hawser_data.nats_server");
+  const [row] = await rowsOf(postgres.url, "SELECT changed_at FROM hawser_bridge_data.nats_server");
   expect(row).toBeDefined();
   await onServer(postgres.url, `SELECT hawser.set_nats_server('{"port":"${other.port}"}')`);
   await eventually("the functions reach the other server", async () => {
@@ -81,10 +81,10 @@ it("stops while Postgres is unavailable", async () => {
   await serve.stop();
   await postgres.start();
   // Nobody could take its address away; the next one does.
-  const stale = await rowsOf(postgres.url, "SELECT port FROM hawser_data.gateways");
+  const stale = await rowsOf(postgres.url, "SELECT port FROM hawser_bridge_data.gateways");
   expect(stale).toHaveLength(1);
   serve = await startServer({ databaseUrl: postgres.url, listen: "127.0.0.1:0", ...patience });
-  expect(await rowsOf(postgres.url, "SELECT host, port FROM hawser_data.gateways")).toEqual([
+  expect(await rowsOf(postgres.url, "SELECT host, port FROM hawser_bridge_data.gateways")).toEqual([
     { host: "127.0.0.1", port: Number(serve.address.split(":")[1]) },
   ]);
 });

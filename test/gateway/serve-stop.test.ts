@@ -142,7 +142,7 @@ describe("a stop", () => {
     });
     const watcher = await gateway.connect();
     await eventually("its address is gone", async () => {
-      return (await watcher.query("SELECT FROM hawser_data.gateways")).rowCount === 0;
+      return (await watcher.query("SELECT FROM hawser_bridge_data.gateways")).rowCount === 0;
     });
     await expect(watcher.query("SELECT nats_flush()")).rejects.toMatchObject({ code: "08001" });
     expect([isStopped, serve.sessionCount]).toEqual([false, 1]);

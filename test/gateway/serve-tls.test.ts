@@ -64,7 +64,7 @@ const portOf = (address: string): number => Number(address.split(":").at(-1));
 const sslmode = async () =>
   (
     await gateway.client.query(
-      "SELECT sslmode, root_certificate FROM hawser_data.gateways ORDER BY started_at DESC LIMIT 1",
+      "SELECT sslmode, root_certificate FROM hawser_bridge_data.gateways ORDER BY started_at DESC LIMIT 1",
     )
   ).rows[0];
 
@@ -73,7 +73,7 @@ it("is demanded if the gateway has a certificate, and not checked unless it is a
     expect(await sslmode()).toEqual({ sslmode: "require", root_certificate: null });
     await call();
     // Without it the gateway does not talk.
-    await gateway.client.query("UPDATE hawser_data.gateways SET sslmode = 'disable'");
+    await gateway.client.query("UPDATE hawser_bridge_data.gateways SET sslmode = 'disable'");
     await expect(call()).rejects.toMatchObject({ code: "08001" });
   });
 });
@@ -117,7 +117,7 @@ it("keeps out who stands between and ends it with a certificate of his own", asy
     await call();
     await using relay = await TlsRelay.start(portOf(serve.address), stranger.issue(["127.0.0.1"]));
     // As if it stood on the way to the youngest gateway.
-    const entry = "INSERT INTO hawser_data.gateways VALUES ('127.0.0.1', $1, 'require', NULL, now() + '1 day')";
+    const entry = "INSERT INTO hawser_bridge_data.gateways VALUES ('127.0.0.1', $1, 'require', NULL, now() + '1 day')";
     await gateway.client.query(entry, [relay.port]);
     await expect(call("top secret")).rejects.toMatchObject({
       code: "08001",
@@ -125,7 +125,7 @@ it("keeps out who stands between and ends it with a certificate of his own", asy
     });
     expect(relay.seen).toContain("SCRAM-SHA-256-PLUS");
     expect(relay.seen).not.toContain("top secret");
-    await gateway.client.query("DELETE FROM hawser_data.gateways");
+    await gateway.client.query("DELETE FROM hawser_bridge_data.gateways");
   });
 });
 

@@ -46,7 +46,7 @@ describe("a login without privileges that holds every advisory lock", () => {
     await eventually("the cursor is committed", async () => {
       const [row] = await rowsOf(
         w.url,
-        `SELECT max(number)::int AS cursor FROM hawser_data.cursors JOIN hawser_data.channels USING (channel_id)
+        `SELECT max(number)::int AS cursor FROM hawser_peer_data.cursors JOIN hawser_peer_data.channels USING (channel_id)
           WHERE channel_name = 'shop-1:shop:billing-1'`,
       );
       return row?.["cursor"] === 1;
@@ -108,9 +108,10 @@ describe("a login without privileges that holds every advisory lock", () => {
     await sender.release({ clean: true });
     await w.store.clearStoredMessages({ name: "sender", sourceTopic: "source" });
     await w.store.clearAddressesOfTopic({ name: "sender", sourceTopic: "source" });
-    const { rows: left } = await w.operator.query("SELECT FROM hawser_data.stored_messages WHERE channel_id = $1", [
-      key,
-    ]);
+    const { rows: left } = await w.operator.query(
+      "SELECT FROM hawser_peer_data.stored_messages WHERE channel_id = $1",
+      [key],
+    );
     expect(left).toEqual([]);
   });
 
@@ -123,7 +124,7 @@ describe("a login without privileges that holds every advisory lock", () => {
       "SELECT nats_subscribe('locked.subject', 'locked_take')",
       "SELECT litmus_pgnats_register_responder('locked.answer', 'locked_answer')",
     );
-    const bound = await rowsOf(w.url, "SELECT kind FROM hawser_data.nats_handlers ORDER BY kind");
+    const bound = await rowsOf(w.url, "SELECT kind FROM hawser_bridge_data.nats_handlers ORDER BY kind");
     expect(bound).toEqual([{ kind: "responder" }, { kind: "subscription" }]);
   });
 
@@ -160,7 +161,7 @@ describe("a row lock", () => {
     });
     await w.operator.query("COMMIT");
     await same;
-    const subjects = await rowsOf(w.url, "SELECT subject FROM hawser_data.nats_handlers ORDER BY subject");
+    const subjects = await rowsOf(w.url, "SELECT subject FROM hawser_bridge_data.nats_handlers ORDER BY subject");
     expect(subjects.map(({ subject }) => subject)).toEqual(["another.subject", "one.subject"]);
     expect(await rowsOf(w.url, "SELECT what FROM hawser_data.fences ORDER BY what")).toEqual(before);
   });
@@ -212,7 +213,7 @@ describe("a row lock", () => {
     );
     expect(rows).toEqual([]);
     const { rows: peers } = await w.operator.query(
-      "SELECT p.privilege FROM unnest('{INSERT,UPDATE,DELETE}'::text[]) AS p (privilege) WHERE has_table_privilege('hawser_peer', 'hawser_data.peers', p.privilege)",
+      "SELECT p.privilege FROM unnest('{INSERT,UPDATE,DELETE}'::text[]) AS p (privilege) WHERE has_table_privilege('hawser_peer', 'hawser_peer_data.peers', p.privilege)",
     );
     expect(peers).toEqual([]);
   });

@@ -85,17 +85,17 @@ describe("default privileges of the installing role", () => {
     await using reader = await login(database.url);
     await onServer(database.url, ...giveAll(reader.role));
     await install({ databaseUrl: database.url });
-    await onServer(database.url, "INSERT INTO hawser_data.gateways (host, port) VALUES ('127.0.0.1', 1)");
+    await onServer(database.url, "INSERT INTO hawser_bridge_data.gateways (host, port) VALUES ('127.0.0.1', 1)");
     expect(await codeOf(reader.url, "SELECT public.nats_flush()")).toBe("42501");
     await onServer(database.url, `GRANT hawser_nats TO ${reader.role}`);
     // Now it gets as far as to the gateway, which is not there; and no further.
     expect(await codeOf(reader.url, "SELECT public.nats_flush()")).toBe("08001");
     for (const statement of [
-      "SELECT password FROM hawser_data.gateway_secret",
-      "SELECT options FROM hawser_data.nats_server",
-      "SELECT secret FROM hawser_data.mesh_secret",
-      "DELETE FROM hawser_data.gateways",
-      "SELECT nextval('hawser_data.stored_messages_id_seq')",
+      "SELECT password FROM hawser_bridge_data.gateway_secret",
+      "SELECT options FROM hawser_bridge_data.nats_server",
+      "SELECT secret FROM hawser_peer_data.mesh_secret",
+      "DELETE FROM hawser_bridge_data.gateways",
+      "SELECT nextval('hawser_peer_data.stored_messages_id_seq')",
       `SELECT hawser.set_nats_server('{"host": "evil"}')`,
       "SELECT hawser.gateway_conninfo()",
       "SELECT hawser.gateway_call('')",
@@ -112,9 +112,10 @@ describe("default privileges of the installing role", () => {
     await onServer(
       database.url,
       "CREATE SCHEMA hawser",
-      "CREATE SCHEMA hawser_data",
+      ...["hawser_data", "hawser_peer_data", "hawser_bridge_data"].map((name) => `CREATE SCHEMA ${name}`),
       ...["TABLES", "SEQUENCES", "FUNCTIONS"].map(
-        (kind) => `ALTER DEFAULT PRIVILEGES IN SCHEMA hawser, hawser_data GRANT ALL ON ${kind} TO ${reader.role}`,
+        (kind) =>
+          `ALTER DEFAULT PRIVILEGES IN SCHEMA hawser, hawser_data, hawser_peer_data, hawser_bridge_data GRANT ALL ON ${kind} TO ${reader.role}`,
       ),
     );
     expect(await install({ databaseUrl: database.url })).toMatchObject({ missingPrivileges: [], warnings: [] });
@@ -165,7 +166,7 @@ describe("default privileges of the installing role", () => {
     await onServer(
       database.url,
       `GRANT EXECUTE ON FUNCTION nats_get_text(text, text, text) TO ${operator.role}`,
-      "INSERT INTO hawser_data.gateways (host, port) VALUES ('127.0.0.1', 1)",
+      "INSERT INTO hawser_bridge_data.gateways (host, port) VALUES ('127.0.0.1', 1)",
       ...giveAll(reader.role),
       "DROP FUNCTION nats_flush()",
     );
@@ -185,21 +186,21 @@ describe("a privilege that was granted by hand", () => {
     await using reader = await login(database.url);
     const before = await catalogOf(database.url);
     const odd = `odd "role" ${reader.role.slice(-6)}`;
-    const enqueue = "hawser.enqueue(text, jsonb, jsonb, text, text, timestamptz, boolean, integer)";
+    const enqueue = "hawser.enqueue(text, jsonb, jsonb, text, text, timestamptz, boolean, integer, integer)";
     // What members of hawser_peer execute gives more than a caller needs: this one reads the messages of all roles.
     const take = "hawser.take(bigint, integer, bigint, jsonb, text[])";
     await onServer(database.url, `CREATE ROLE ${pg.escapeIdentifier(odd)}`);
     try {
       await onServer(
         database.url,
-        `GRANT SELECT ON ALL TABLES IN SCHEMA hawser, hawser_data TO ${reader.role}`,
+        `GRANT SELECT ON ALL TABLES IN SCHEMA hawser, hawser_data, hawser_peer_data, hawser_bridge_data TO ${reader.role}`,
         `GRANT EXECUTE ON FUNCTION hawser.set_nats_server(jsonb), hawser.gateway_conninfo(), ${take} TO ${pg.escapeIdentifier(odd)}`,
-        `GRANT UPDATE (host), UPDATE (port) ON hawser_data.gateways TO ${pg.escapeIdentifier(odd)}`,
+        `GRANT UPDATE (host), UPDATE (port) ON hawser_bridge_data.gateways TO ${pg.escapeIdentifier(odd)}`,
         `GRANT USAGE, CREATE ON SCHEMA hawser_dblink TO ${reader.role}`,
         "GRANT CREATE ON SCHEMA hawser_fdw TO hawser_nats",
         "GRANT USAGE ON SEQUENCE hawser_data.dead_letters_id_seq TO hawser_nats",
-        "GRANT DELETE ON hawser_data.peers TO hawser_peer",
-        "GRANT SELECT ON hawser_data.peers TO hawser_peer WITH GRANT OPTION",
+        "GRANT DELETE ON hawser_peer_data.peers TO hawser_peer",
+        "GRANT SELECT ON hawser_peer_data.peers TO hawser_peer WITH GRANT OPTION",
         // Single functions that callers use are how an operator gives a role less than hawser_nats or hawser_peer.
         `GRANT EXECUTE ON FUNCTION nats_flush(), ${enqueue} TO ${reader.role}`,
         `GRANT USAGE ON SCHEMA hawser TO ${reader.role}`,
@@ -207,20 +208,20 @@ describe("a privilege that was granted by hand", () => {
       );
       const [tables] = await rowsOf(
         database.url,
-        "SELECT count(*)::integer - 1 AS others FROM pg_class WHERE relnamespace IN ('hawser'::regnamespace, 'hawser_data'::regnamespace) AND relkind IN ('r', 'p', 'v')",
+        "SELECT count(*)::integer - 1 AS others FROM pg_class WHERE relnamespace IN ('hawser'::regnamespace, 'hawser_data'::regnamespace, 'hawser_peer_data'::regnamespace, 'hawser_bridge_data'::regnamespace) AND relkind IN ('r', 'p', 'v')",
       );
       const changed = await catalogOf(database.url);
       const { warnings } = await install({ databaseUrl: database.url });
       expect(warnings.map((line) => line.slice(0, line.indexOf(" ON ")))).toEqual(
         [
-          `"${reader.role}" has SELECT on table hawser_data.gateway_secret and ${tables!["others"]} more, which Hawser did not grant: REVOKE SELECT`,
-          `"${odd}" has UPDATE (host), UPDATE (port) on table hawser_data.gateways, which Hawser did not grant: REVOKE UPDATE (host), UPDATE (port)`,
+          `"${reader.role}" has SELECT on table hawser_bridge_data.gateway_secret and ${tables!["others"]} more, which Hawser did not grant: REVOKE SELECT`,
+          `"${odd}" has UPDATE (host), UPDATE (port) on table hawser_bridge_data.gateways, which Hawser did not grant: REVOKE UPDATE (host), UPDATE (port)`,
           `"${reader.role}" has CREATE, USAGE on schema hawser_dblink, which Hawser did not grant: REVOKE CREATE, USAGE`,
           "hawser_nats has CREATE on schema hawser_fdw, which Hawser did not grant: REVOKE CREATE",
-          "hawser_viewer has EXECUTE on function hawser.enqueue(text,jsonb,jsonb,text,text,timestamp with time zone,boolean,integer), which Hawser did not grant: REVOKE EXECUTE",
+          "hawser_viewer has EXECUTE on function hawser.enqueue(text,jsonb,jsonb,text,text,timestamp with time zone,boolean,integer,integer), which Hawser did not grant: REVOKE EXECUTE",
           `"${odd}" has EXECUTE on function hawser.gateway_conninfo() and 2 more, which Hawser did not grant: REVOKE EXECUTE`,
-          "hawser_peer has DELETE on table hawser_data.peers, which Hawser did not grant: REVOKE DELETE",
-          "hawser_peer may grant SELECT on table hawser_data.peers to others, which Hawser did not grant: REVOKE GRANT OPTION FOR SELECT",
+          "hawser_peer has DELETE on table hawser_peer_data.peers, which Hawser did not grant: REVOKE DELETE",
+          "hawser_peer may grant SELECT on table hawser_peer_data.peers to others, which Hawser did not grant: REVOKE GRANT OPTION FOR SELECT",
           "hawser_nats has USAGE on sequence hawser_data.dead_letters_id_seq, which Hawser did not grant: REVOKE USAGE",
         ].map((line) => line.replace(/^(hawser_\w+)/, '"$1"')),
       );
@@ -251,19 +252,19 @@ describe("a privilege that was granted by hand", () => {
     await using second = await login(database.url);
     await onServer(
       database.url,
-      `GRANT USAGE ON SCHEMA hawser_data TO ${first.role}, ${second.role}`,
-      `GRANT SELECT ON hawser_data.gateway_secret TO ${first.role} WITH GRANT OPTION`,
+      `GRANT USAGE ON SCHEMA hawser_bridge_data TO ${first.role}, ${second.role}`,
+      `GRANT SELECT ON hawser_bridge_data.gateway_secret TO ${first.role} WITH GRANT OPTION`,
     );
-    await onServer(first.url, `GRANT SELECT ON hawser_data.gateway_secret TO ${second.role}`);
+    await onServer(first.url, `GRANT SELECT ON hawser_bridge_data.gateway_secret TO ${second.role}`);
     const { warnings } = await install({ databaseUrl: database.url });
     const granted = warnings.find((line) => line.startsWith(`"${second.role}"`))!;
     expect(remedyOf(granted)).toBe(
-      `SET ROLE "${first.role}"; REVOKE SELECT ON TABLE hawser_data.gateway_secret FROM "${second.role}"; RESET ROLE`,
+      `SET ROLE "${first.role}"; REVOKE SELECT ON TABLE hawser_bridge_data.gateway_secret FROM "${second.role}"; RESET ROLE`,
     );
     await onServer(database.url, remedyOf(granted));
     const rest = (await install({ databaseUrl: database.url })).warnings;
     expect(rest).toEqual(warnings.filter((line) => line !== granted));
-    await onServer(first.url, `GRANT SELECT ON hawser_data.gateway_secret TO ${second.role}`);
+    await onServer(first.url, `GRANT SELECT ON hawser_bridge_data.gateway_secret TO ${second.role}`);
     await onServer(database.url, ...rest.map(remedyOf));
     expect((await install({ databaseUrl: database.url })).warnings).toEqual([]);
   });

@@ -170,7 +170,7 @@ describe("CREATE EXTENSION litmus_pgnats", () => {
     expect(await contentOf(prepared)).toEqual(await contentOf(database));
     expect(await rowsOf(prepared.url, members)).toEqual([]);
     expect(await rowsOf(prepared.url, grantedInside)).toEqual([]);
-    expect(await rowsOf(prepared.url, "SELECT options FROM hawser_data.nats_server")).toEqual([
+    expect(await rowsOf(prepared.url, "SELECT options FROM hawser_bridge_data.nats_server")).toEqual([
       { options: { port: 4333 } },
     ]);
   });
@@ -203,7 +203,7 @@ describe("CREATE EXTENSION litmus_pgnats", () => {
     expect(await contentOf(database)).toEqual(before);
     expect(await noticesOf(database.url, create)).toEqual(nothingMade);
     expect(await contentOf(database)).toEqual(before);
-    expect(await rowsOf(database.url, "SELECT options FROM hawser_data.nats_server")).toEqual([
+    expect(await rowsOf(database.url, "SELECT options FROM hawser_bridge_data.nats_server")).toEqual([
       { options: { host: "kept" } },
     ]);
   });
@@ -211,7 +211,12 @@ describe("CREATE EXTENSION litmus_pgnats", () => {
   it("makes everything anew over what is left where the schema was dropped", async () => {
     await onServer(database.url, create);
     const before = await contentOf(database);
-    await onServer(database.url, "DROP EXTENSION litmus_pgnats", "DROP SCHEMA hawser, hawser_data CASCADE", create);
+    await onServer(
+      database.url,
+      "DROP EXTENSION litmus_pgnats",
+      "DROP SCHEMA hawser, hawser_data, hawser_peer_data, hawser_bridge_data CASCADE",
+      create,
+    );
     expect(await contentOf(database)).toEqual(before);
     expect(await rowsOf(database.url, members)).toEqual([]);
   });

@@ -9,7 +9,7 @@ import { expectVerifier } from "./support/verifier.js";
 
 it("the login that calls functions for NATS is given its password as a verifier, so that no statement holds it, also one longer than a block of the hash", async () => {
   await using database = await testDatabase();
-  await onServer(database.url, `UPDATE hawser_data.executor_login SET password = '${"x".repeat(200)}'`);
+  await onServer(database.url, `UPDATE hawser_bridge_data.executor_login SET password = '${"x".repeat(200)}'`);
   await install({ databaseUrl: database.url });
   await expectVerifier(database.url);
 });

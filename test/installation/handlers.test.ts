@@ -33,7 +33,7 @@ describe("the login that calls functions for NATS", () => {
     expect(done).toMatchObject({ missingPrivileges: [] });
     const [row] = await rowsOf(
       database.url,
-      `SELECT user_name, password, has_database_privilege(user_name, current_database(), 'CONNECT') AS connects FROM hawser_data.executor_login`,
+      `SELECT user_name, password, has_database_privilege(user_name, current_database(), 'CONNECT') AS connects FROM hawser_bridge_data.executor_login`,
     );
     expect(row).toMatchObject({ user_name: name, connects: true });
     for (const report of [dry, done]) expect(JSON.stringify(report)).not.toContain(row!["password"]);
@@ -130,11 +130,11 @@ describe("a grant by hand of the view of subscriptions, a schema or a table", ()
       database.url,
       `GRANT USAGE, CREATE ON SCHEMA hawser_run TO ${reader.role}`,
       `GRANT SELECT ON pgnats.subscriptions TO ${reader.role}`,
-      `GRANT SELECT ON hawser_data.nats_handlers, hawser_data.executor_login TO ${reader.role}`,
+      `GRANT SELECT ON hawser_bridge_data.nats_handlers, hawser_bridge_data.executor_login TO ${reader.role}`,
     );
     const { warnings } = await install({ databaseUrl: database.url, dryRun: true });
     expect(warnings[0]).toContain(
-      "REVOKE SELECT ON TABLE hawser_data.executor_login, hawser_data.nats_handlers, pgnats.subscriptions FROM",
+      "REVOKE SELECT ON TABLE hawser_bridge_data.executor_login, hawser_bridge_data.nats_handlers, pgnats.subscriptions FROM",
     );
     expect(warnings.join("\n")).toContain("ON SCHEMA hawser_run FROM");
   });

@@ -332,7 +332,7 @@ describe("installing NATS from SQL", () => {
     await deadGateway(database.url);
     const error = await refusal(database.url, call);
     expect(error).toMatchObject({ code: "08001", hint, detail: expect.stringContaining("127.0.0.1") });
-    const [{ password }] = (await rowsOf(database.url, "SELECT password FROM hawser_data.gateway_secret")) as [
+    const [{ password }] = (await rowsOf(database.url, "SELECT password FROM hawser_bridge_data.gateway_secret")) as [
       { password: string },
     ];
     expect(JSON.stringify([error, error!.message, error!.where])).not.toContain(password);

@@ -50,7 +50,7 @@ describe("a role that is no superuser", () => {
     await expectToReachDblink(limited.superuserUrl);
     // The other way to say which server is used.
     await rowsOf(limited.installerUrl, `SELECT hawser.set_nats_server('{"host": "nats.internal"}')`);
-    expect(await rowsOf(limited.installerUrl, "SELECT options FROM hawser_data.nats_server")).toEqual([
+    expect(await rowsOf(limited.installerUrl, "SELECT options FROM hawser_bridge_data.nats_server")).toEqual([
       { options: { host: "nats.internal" } },
     ]);
     // And again.

@@ -79,9 +79,7 @@ describe("installing on a server of one's own", () => {
     const withRoles = await install(peersAlone);
     expect(withRoles.missingPrivileges).toMatchObject([
       {
-        what: expect.stringMatching(
-          /^\d+ objects of the schemas hawser and hawser_data belong to "app" and not to hawser_owner$/,
-        ),
+        what: expect.stringMatching(/^\d+ objects of Hawser's schemas belong to "app" and not to hawser_owner$/),
       },
     ]);
     expect(withRoles.missingPrivileges[0]!.remedy).toContain('GRANT hawser_owner TO "app"');

@@ -108,7 +108,7 @@ describe("a schema of Hawser's that somebody has made beforehand", () => {
     for (const object of [
       "SCHEMA hawser",
       "SCHEMA hawser_data",
-      "TABLE hawser_data.stored_messages",
+      "TABLE hawser_peer_data.stored_messages",
       "ROUTINE hawser.release_name(text, boolean)",
     ]) {
       const alter = `ALTER ${object} OWNER TO`;
@@ -176,7 +176,7 @@ describe("who owns the schema hawser", () => {
 
   it("cannot keep others from their DDL, whatever becomes of the schema", async () => {
     await install({ databaseUrl: database.url });
-    await onServer(database.url, "DROP SCHEMA hawser, hawser_data CASCADE");
+    await onServer(database.url, "DROP SCHEMA hawser, hawser_data, hawser_peer_data, hawser_bridge_data CASCADE");
     await onServer(mallory.url, "CREATE SCHEMA o", "DROP SCHEMA o");
     await onServer(database.url, "CREATE SERVER n FOREIGN DATA WRAPPER pgnats_fdw", "DROP SERVER n");
   });

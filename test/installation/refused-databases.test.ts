@@ -29,7 +29,7 @@ it("a database between two releases is refused, with the migration that has chan
   await expectRefusals(database.url, all, {
     code: "store_failed",
     message: expect.stringMatching(/migration 1 \(initial schema\) was changed.*Nothing was done/),
-    remedy: expect.stringContaining("DROP SCHEMA hawser, hawser_data CASCADE"),
+    remedy: expect.stringContaining("DROP SCHEMA hawser, hawser_data, hawser_peer_data, hawser_bridge_data CASCADE"),
   });
 });
 
@@ -86,9 +86,9 @@ describe("an empty database", () => {
       "there is hawser.migrations, but there is no hawser_data.migrations, which records",
     ],
     [
-      "CREATE TABLE hawser_data.peers (id integer)",
+      "CREATE TABLE hawser_peer_data.peers (id integer)",
       "schema_missing",
-      "hawser_data.peers, but there is no hawser_data.migrations",
+      "hawser_peer_data.peers, but there is no hawser_data.migrations",
     ],
     ["CREATE VIEW hawser.outbox_status AS SELECT 1 AS one", "schema_missing", "hawser.outbox_status, but there is no"],
     ["CREATE TYPE hawser.other AS (one integer)", "schema_missing", "hawser.other, but there is no"],
@@ -149,7 +149,7 @@ describe("an installation that is cut off", () => {
       id: next,
       name: "later",
       oldestProgram: 1,
-      sql: "ALTER TABLE hawser_data.peers ADD COLUMN note text;",
+      sql: "ALTER TABLE hawser_peer_data.peers ADD COLUMN note text;",
     };
     const program = { ...programSchema, steps: [...migrations, step] };
     const broken = { ...program, functions: `${programSchema.functions}\nSELECT 1 / 0;` };

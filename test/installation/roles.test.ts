@@ -141,11 +141,11 @@ describe("the roles of a database", () => {
         "CREATE SCHEMA mine",
         "ALTER FUNCTION hawser.id_of_topic(text) SECURITY DEFINER",
         "DROP FUNCTION hawser.id_of_topic(text)",
-        "ALTER TABLE hawser_data.peers ADD COLUMN mine integer",
-        "ALTER TABLE hawser_data.listeners DISABLE TRIGGER ALL",
-        "CREATE TRIGGER mine AFTER INSERT ON hawser_data.peers EXECUTE FUNCTION hawser.listeners_notify()",
-        "DROP SCHEMA hawser, hawser_data CASCADE",
-        "UPDATE hawser_data.mesh_secret SET secret = decode(repeat('00', 32), 'hex')",
+        "ALTER TABLE hawser_peer_data.peers ADD COLUMN mine integer",
+        "ALTER TABLE hawser_peer_data.listeners DISABLE TRIGGER ALL",
+        "CREATE TRIGGER mine AFTER INSERT ON hawser_peer_data.peers EXECUTE FUNCTION hawser.listeners_notify()",
+        "DROP SCHEMA hawser, hawser_data, hawser_peer_data, hawser_bridge_data CASCADE",
+        "UPDATE hawser_peer_data.mesh_secret SET secret = decode(repeat('00', 32), 'hex')",
         "UPDATE hawser_data.dead_letters SET payload = ''",
         `GRANT hawser_peer TO ${strangerLogin}`,
         "SET ROLE hawser_owner",
@@ -156,9 +156,11 @@ describe("the roles of a database", () => {
 
     it("cannot grant its privileges to others", async () => {
       // Postgres only warns.
-      await onServer(as(peerLogin, world.url), `GRANT SELECT ON hawser_data.mesh_secret TO ${strangerLogin}`);
+      await onServer(as(peerLogin, world.url), `GRANT SELECT ON hawser_peer_data.mesh_secret TO ${strangerLogin}`);
       expect(
-        await world.query(`SELECT has_table_privilege('${strangerLogin}', 'hawser_data.mesh_secret', 'SELECT') AS may`),
+        await world.query(
+          `SELECT has_table_privilege('${strangerLogin}', 'hawser_peer_data.mesh_secret', 'SELECT') AS may`,
+        ),
       ).toEqual([{ may: false }]);
     });
 
@@ -177,10 +179,10 @@ describe("the roles of a database", () => {
       const have = await world.query<{ object: string; privilege: string }>(
         `SELECT o.object, a.privilege_type AS privilege
            FROM (
-             SELECT 'SCHEMA ' || nspname AS object, nspacl AS acl FROM pg_namespace WHERE nspname IN ('hawser', 'hawser_data')
+             SELECT 'SCHEMA ' || nspname AS object, nspacl AS acl FROM pg_namespace WHERE nspname IN ('hawser', 'hawser_data', 'hawser_peer_data', 'hawser_bridge_data')
              UNION ALL
              SELECT CASE relkind WHEN 'S' THEN 'SEQUENCE ' ELSE 'TABLE ' END || oid::regclass, relacl FROM pg_class
-              WHERE relnamespace IN ('hawser'::regnamespace, 'hawser_data'::regnamespace) AND relkind NOT IN ('i', 'I', 't')
+              WHERE relnamespace IN ('hawser'::regnamespace, 'hawser_data'::regnamespace, 'hawser_peer_data'::regnamespace, 'hawser_bridge_data'::regnamespace) AND relkind NOT IN ('i', 'I', 't')
              UNION ALL
              SELECT 'FUNCTION ' || oid::regprocedure, proacl FROM pg_proc WHERE pronamespace = 'hawser'::regnamespace
            ) AS o CROSS JOIN LATERAL aclexplode(o.acl) AS a
@@ -195,7 +197,7 @@ describe("the roles of a database", () => {
       expect(wanted.length).toBeGreaterThan(30);
       const columns = await world.query(
         `SELECT attrelid::regclass, attname FROM pg_attribute AS a JOIN pg_class AS c ON c.oid = a.attrelid
-          WHERE c.relnamespace IN ('hawser'::regnamespace, 'hawser_data'::regnamespace) AND attacl IS NOT NULL`,
+          WHERE c.relnamespace IN ('hawser'::regnamespace, 'hawser_data'::regnamespace, 'hawser_peer_data'::regnamespace, 'hawser_bridge_data'::regnamespace) AND attacl IS NOT NULL`,
       );
       expect(columns).toEqual([]);
     });
@@ -206,9 +208,9 @@ describe("the roles of a database", () => {
       const databaseUrl = as(strangerLogin, world.url);
       const tables = await world.query<{ name: string }>(
         `SELECT oid::regclass::text AS name FROM pg_class
-          WHERE relnamespace IN ('hawser'::regnamespace, 'hawser_data'::regnamespace) AND relkind IN ('r', 'p', 'v', 'S')`,
+          WHERE relnamespace IN ('hawser'::regnamespace, 'hawser_data'::regnamespace, 'hawser_peer_data'::regnamespace, 'hawser_bridge_data'::regnamespace) AND relkind IN ('r', 'p', 'v', 'S')`,
       );
-      expect(tables.map(({ name }) => name)).toContain("hawser_data.mesh_secret");
+      expect(tables.map(({ name }) => name)).toContain("hawser_peer_data.mesh_secret");
       const functions = await world.query<{ call: string }>(
         `SELECT format('SELECT hawser.%I(%s)', proname, (
                   SELECT string_agg(format('NULL::%s', t::regtype), ', ') FROM unnest(proargtypes) AS t
@@ -238,10 +240,10 @@ describe("the roles of a database", () => {
     const open = await world.query(
       `SELECT o.object, a.privilege_type
          FROM (
-           SELECT 'schema' AS object, coalesce(nspacl, acldefault('n', nspowner)) AS acl FROM pg_namespace WHERE nspname IN ('hawser', 'hawser_data')
+           SELECT 'schema' AS object, coalesce(nspacl, acldefault('n', nspowner)) AS acl FROM pg_namespace WHERE nspname IN ('hawser', 'hawser_data', 'hawser_peer_data', 'hawser_bridge_data')
            UNION ALL
            SELECT oid::regclass::text, coalesce(relacl, acldefault((CASE relkind WHEN 'S' THEN 's' ELSE 'r' END)::"char", relowner))
-             FROM pg_class WHERE relnamespace IN ('hawser'::regnamespace, 'hawser_data'::regnamespace) AND relkind NOT IN ('i', 'I', 't')
+             FROM pg_class WHERE relnamespace IN ('hawser'::regnamespace, 'hawser_data'::regnamespace, 'hawser_peer_data'::regnamespace, 'hawser_bridge_data'::regnamespace) AND relkind NOT IN ('i', 'I', 't')
            UNION ALL
            SELECT oid::regprocedure::text, coalesce(proacl, acldefault('f', proowner))
              FROM pg_proc WHERE pronamespace = 'hawser'::regnamespace
@@ -267,7 +269,7 @@ describe("the roles of a database", () => {
     }
     const relations = await world.query(
       `SELECT oid::regclass FROM pg_class
-        WHERE relnamespace IN ('hawser'::regnamespace, 'hawser_data'::regnamespace) AND pg_get_userbyid(relowner) <> 'hawser_owner'`,
+        WHERE relnamespace IN ('hawser'::regnamespace, 'hawser_data'::regnamespace, 'hawser_peer_data'::regnamespace, 'hawser_bridge_data'::regnamespace) AND pg_get_userbyid(relowner) <> 'hawser_owner'`,
     );
     expect(relations).toEqual([]);
   });
@@ -295,7 +297,11 @@ describe("a database without the schema", () => {
         .catch((thrown) => thrown);
       expect(error instanceof HawserError && error.code).toBe("schema_missing");
       expect(error.message).toContain("`hawser init`");
-      expect(await world.query("SELECT FROM pg_namespace WHERE nspname IN ('hawser', 'hawser_data')")).toEqual([]);
+      expect(
+        await world.query(
+          "SELECT FROM pg_namespace WHERE nspname IN ('hawser', 'hawser_data', 'hawser_peer_data', 'hawser_bridge_data')",
+        ),
+      ).toEqual([]);
     } finally {
       await onServer(world.url, `DROP ROLE ${login}`);
     }

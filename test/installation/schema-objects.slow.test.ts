@@ -57,7 +57,7 @@ describe("a schema that hawser init has made", () => {
        WHERE p.pronamespace = 'hawser'::regnamespace
       UNION ALL
       SELECT c.oid::regclass::text, pg_get_userbyid(c.relowner), c.relacl::text FROM pg_class AS c
-       WHERE c.relnamespace IN ('hawser'::regnamespace, 'hawser_data'::regnamespace) AND c.relkind = 'v' ORDER BY 1`;
+       WHERE c.relnamespace IN ('hawser'::regnamespace, 'hawser_data'::regnamespace, 'hawser_peer_data'::regnamespace, 'hawser_bridge_data'::regnamespace) AND c.relkind = 'v' ORDER BY 1`;
     const acls = await rowsOf(url, aclSql);
     await onServer(
       url,
@@ -68,8 +68,8 @@ describe("a schema that hawser init has made", () => {
       "ALTER FUNCTION hawser.release_name(text, boolean) SECURITY INVOKER",
       "ALTER FUNCTION hawser.own_name RESET search_path",
       "DROP VIEW hawser.outbox_status",
-      "DROP TRIGGER listeners_notify ON hawser_data.listeners",
-      "ALTER TABLE hawser_data.mesh_secret DISABLE TRIGGER mesh_secret_notify",
+      "DROP TRIGGER listeners_notify ON hawser_peer_data.listeners",
+      "ALTER TABLE hawser_peer_data.mesh_secret DISABLE TRIGGER mesh_secret_notify",
     );
     expect(await init()).toMatchObject({ warnings: [], missingPrivileges: [] });
     await expectWhole(url);
@@ -100,9 +100,9 @@ describe("a schema that hawser init has made", () => {
     await onServer(
       url,
       "DROP INDEX hawser_data.dead_letters_created_at",
-      "ALTER TABLE hawser_data.peers DROP CONSTRAINT peers_epoch_range",
-      "ALTER TABLE hawser_data.topics DROP CONSTRAINT topics_id_key",
-      "ALTER TABLE hawser_data.listeners ALTER COLUMN epoch DROP NOT NULL",
+      "ALTER TABLE hawser_peer_data.peers DROP CONSTRAINT peers_epoch_range",
+      "ALTER TABLE hawser_peer_data.topics DROP CONSTRAINT topics_id_key",
+      "ALTER TABLE hawser_peer_data.listeners ALTER COLUMN epoch DROP NOT NULL",
     );
     const remedies = (await init()).warnings.map(
       (line) => /^the (?:index|constraint|column) \S+ of \S+ (?:is missing|may be NULL): (.+)$/.exec(line)?.[1],
@@ -132,24 +132,24 @@ describe("hawser init", () => {
       what: "tables and columns",
       lost: [
         {
-          statement: "ALTER TABLE hawser_data.peers RENAME TO peers_old",
-          says: "the table hawser_data.peers is missing",
-          remedy: "ALTER TABLE hawser_data.peers_old RENAME TO peers;",
+          statement: "ALTER TABLE hawser_peer_data.peers RENAME TO peers_old",
+          says: "the table hawser_peer_data.peers is missing",
+          remedy: "ALTER TABLE hawser_peer_data.peers_old RENAME TO peers;",
         },
         {
-          statement: "DROP TABLE hawser_data.saved_messages CASCADE",
-          says: "the table hawser_data.saved_messages is missing",
-          remedy: "RENAME TO saved_messages; else restore the schema hawser_data from a backup",
+          statement: "DROP TABLE hawser_bridge_data.saved_messages CASCADE",
+          says: "the table hawser_bridge_data.saved_messages is missing",
+          remedy: "RENAME TO saved_messages; else restore the schemas of the tables from a backup",
         },
         {
-          statement: "ALTER TABLE hawser_data.cursors RENAME COLUMN attempts TO tries",
-          says: "the column attempts of hawser_data.cursors is missing",
+          statement: "ALTER TABLE hawser_peer_data.cursors RENAME COLUMN attempts TO tries",
+          says: "the column attempts of hawser_peer_data.cursors is missing",
           remedy: "RENAME COLUMN … TO attempts;",
         },
         {
-          statement: "ALTER TABLE hawser_data.topics ALTER COLUMN id TYPE bigint",
-          says: "the column id of hawser_data.topics has the type bigint and not integer",
-          remedy: "ALTER TABLE hawser_data.topics ALTER COLUMN id TYPE integer",
+          statement: "ALTER TABLE hawser_peer_data.topics ALTER COLUMN id TYPE bigint",
+          says: "the column id of hawser_peer_data.topics has the type bigint and not integer",
+          remedy: "ALTER TABLE hawser_peer_data.topics ALTER COLUMN id TYPE integer",
         },
         {
           statement: "ALTER TABLE hawser_data.dead_letters ALTER COLUMN retry_requested DROP DEFAULT",

@@ -14,11 +14,11 @@ const denied = "42501";
 
 /** Statements that neither login may run. */
 const forbidden = [
-  "SELECT FROM hawser_data.gateway_secret",
-  "SELECT FROM hawser_data.nats_server",
-  "SELECT FROM hawser_data.gateways",
-  "INSERT INTO hawser_data.gateways (host, port) VALUES ('evil', 1)",
-  "UPDATE hawser_data.nats_server SET options = '{}'",
+  "SELECT FROM hawser_bridge_data.gateway_secret",
+  "SELECT FROM hawser_bridge_data.nats_server",
+  "SELECT FROM hawser_bridge_data.gateways",
+  "INSERT INTO hawser_bridge_data.gateways (host, port) VALUES ('evil', 1)",
+  "UPDATE hawser_bridge_data.nats_server SET options = '{}'",
   "SELECT hawser.gateway_conninfo()",
   "SELECT hawser.gateway_call('Publish {}')",
   "SELECT hawser.gateway_lost('', 1)",
@@ -193,7 +193,7 @@ describe("in a database with NATS from SQL", () => {
       );
       expect(error).toBeUndefined();
       await rowsOf(database.url, "SELECT hawser.follow_nats_server()");
-      expect(await rowsOf(database.url, "SELECT server_name, options FROM hawser_data.nats_server")).toEqual([
+      expect(await rowsOf(database.url, "SELECT server_name, options FROM hawser_bridge_data.nats_server")).toEqual([
         { server_name: "theirs", options: { host: "nats.internal" } },
       ]);
       await rowsOf(caller.url, "DROP SERVER theirs");

@@ -54,7 +54,7 @@ async function tells(...statements: string[]): Promise<boolean> {
 /** Definition in effect, after `hawser serve` has followed. */
 async function server(): Promise<unknown> {
   await run("SELECT hawser.follow_nats_server()");
-  return (await client.query("SELECT server_name AS name, options FROM hawser_data.nats_server")).rows[0];
+  return (await client.query("SELECT server_name AS name, options FROM hawser_bridge_data.nats_server")).rows[0];
 }
 
 const none = { name: null, options: null };
@@ -165,11 +165,15 @@ describe("an object that is not ours", () => {
       ...statements,
     );
     // Half of ours.
-    await onServer(own.url, "ALTER TABLE hawser_data.nats_server DROP COLUMN seen_options", ...statements);
-    await onServer(own.url, "DROP TABLE hawser_data.nats_server", ...statements);
+    await onServer(own.url, "ALTER TABLE hawser_bridge_data.nats_server DROP COLUMN seen_options", ...statements);
+    await onServer(own.url, "DROP TABLE hawser_bridge_data.nats_server", ...statements);
     await onServer(own.url, "DROP FUNCTION hawser.follow_nats_server()", ...statements);
     await onServer(own.url, "DROP FUNCTION hawser.nats_foreign_servers()", ...statements);
-    await onServer(own.url, "DROP SCHEMA hawser, hawser_data CASCADE", ...statements);
+    await onServer(
+      own.url,
+      "DROP SCHEMA hawser, hawser_data, hawser_peer_data, hawser_bridge_data CASCADE",
+      ...statements,
+    );
     expect(await rowsOf(own.url, "SELECT FROM pg_event_trigger")).toHaveLength(2);
   });
 });

@@ -40,7 +40,7 @@ describe("removing NATS from SQL", () => {
       schemas: ["hawser_run", "pgnats"],
       login: expect.stringMatching(/^hawser_executor_[0-9a-f]{12}$/),
       missingPrivileges: [],
-      rest: "DROP SCHEMA hawser, hawser_data CASCADE",
+      rest: "DROP SCHEMA hawser, hawser_data, hawser_peer_data, hawser_bridge_data CASCADE",
     });
     await using peersAlone = await testDatabase({ migrated: false });
     await install({ databaseUrl: peersAlone.url, nats: false });
@@ -54,7 +54,7 @@ describe("removing NATS from SQL", () => {
   it("finds the functions in whatever schema they are, and also after the schema hawser is gone", async () => {
     await onServer(database.url, "CREATE SCHEMA bus");
     await install({ databaseUrl: database.url, nats: { schema: "bus" } });
-    await onServer(database.url, "DROP SCHEMA hawser, hawser_data CASCADE");
+    await onServer(database.url, "DROP SCHEMA hawser, hawser_data, hawser_peer_data, hawser_bridge_data CASCADE");
     expect(await uninstall({ databaseUrl: database.url })).toMatchObject({
       functions: publicFunctionCount,
       dblink: true,

@@ -47,7 +47,7 @@ describe("migrate", () => {
     expect(reports.flatMap(({ applied }) => applied)).toEqual(migrations.map(({ id }) => id));
     const rows = await rowsOf(url, "SELECT id, name, checksum FROM hawser_data.migrations ORDER BY id");
     expect(rows).toEqual(migrations.map((step) => ({ id: step.id, name: step.name, checksum: checksumOf(step) })));
-    const secretsSql = "SELECT encode(secret, 'hex') AS secret FROM hawser_data.mesh_secret";
+    const secretsSql = "SELECT encode(secret, 'hex') AS secret FROM hawser_peer_data.mesh_secret";
     const secrets = await rowsOf(url, secretsSql);
     expect(secrets).toEqual([{ secret: expect.stringMatching(/^[0-9a-f]{64}$/) }]);
     expect(await rowsOf(await database(), secretsSql)).not.toEqual(secrets);
@@ -97,22 +97,22 @@ describe("migrate", () => {
       id: next.id,
       name: "add columns",
       oldestProgram: next.id,
-      sql: "ALTER TABLE hawser_data.cursors ADD COLUMN a integer; ALTER TABLE hawser_data.stored_messages ADD COLUMN b integer;",
+      sql: "ALTER TABLE hawser_peer_data.cursors ADD COLUMN a integer; ALTER TABLE hawser_peer_data.stored_messages ADD COLUMN b integer;",
     };
     const peer = new pg.Client(url);
     await peer.connect();
     onTestFinished(() => peer.end());
     // Postgres ends the one that looks for a deadlock first: the step, as the peer does not look.
-    await peer.query("SET deadlock_timeout = '1h'; BEGIN; SELECT FROM hawser_data.stored_messages");
+    await peer.query("SET deadlock_timeout = '1h'; BEGIN; SELECT FROM hawser_peer_data.stored_messages");
     const migrating = migrate({ databaseUrl: url }, withSteps([...migrations, altering]));
     await eventually("the step waits for the peer", async () => {
       const waiting = await rowsOf(
         url,
-        "SELECT FROM pg_locks WHERE NOT granted AND relation = 'hawser_data.stored_messages'::regclass",
+        "SELECT FROM pg_locks WHERE NOT granted AND relation = 'hawser_peer_data.stored_messages'::regclass",
       );
       return waiting.length > 0;
     });
-    await peer.query("SELECT FROM hawser_data.cursors; COMMIT");
+    await peer.query("SELECT FROM hawser_peer_data.cursors; COMMIT");
     expect((await migrating).applied).toEqual([next.id]);
   });
 
@@ -138,12 +138,12 @@ describe("migrate", () => {
 
   it("is detected if it results in another schema", async () => {
     const changes = [
-      "ALTER TABLE hawser_data.listeners DROP CONSTRAINT listeners_epoch_range",
+      "ALTER TABLE hawser_peer_data.listeners DROP CONSTRAINT listeners_epoch_range",
       "DROP INDEX hawser_data.dead_letters_created_at",
-      "ALTER TABLE hawser_data.id_counter ALTER last_id DROP NOT NULL",
-      "ALTER TABLE hawser_data.peers ALTER clean SET DEFAULT false",
-      "COMMENT ON COLUMN hawser_data.id_counter.last_id IS 'Another comment.'",
-      "DROP TRIGGER listeners_notify ON hawser_data.listeners",
+      "ALTER TABLE hawser_peer_data.id_counter ALTER last_id DROP NOT NULL",
+      "ALTER TABLE hawser_peer_data.peers ALTER clean SET DEFAULT false",
+      "COMMENT ON COLUMN hawser_peer_data.id_counter.last_id IS 'Another comment.'",
+      "DROP TRIGGER listeners_notify ON hawser_peer_data.listeners",
       "CREATE OR REPLACE FUNCTION hawser.id_of_topic(p_topic text, OUT id integer) LANGUAGE sql AS 'SELECT 1'",
     ];
     const sql = migrations.map((step) => step.sql).join("\n");
@@ -153,14 +153,14 @@ describe("migrate", () => {
       dropped: [],
     });
     expect(lines.map((line) => line.split(":", 1)[0]).filter((object) => !object?.includes("_not_null"))).toEqual([
-      "column hawser_data.id_counter.last_id",
-      "column hawser_data.peers.clean",
-      "comment on column last_id of table hawser_data.id_counter",
-      "constraint listeners_epoch_range on hawser_data.listeners",
+      "column hawser_peer_data.id_counter.last_id",
+      "column hawser_peer_data.peers.clean",
+      "comment on column last_id of table hawser_peer_data.id_counter",
+      "constraint listeners_epoch_range on hawser_peer_data.listeners",
       "function id_of_topic(p_topic text, OUT id integer)",
       "index hawser_data.dead_letters_created_at",
       "relation hawser_data.dead_letters_created_at",
-      "trigger listeners_notify on hawser_data.listeners",
+      "trigger listeners_notify on hawser_peer_data.listeners",
     ]);
   });
 });

@@ -109,8 +109,8 @@ async function hasMade(url: string): Promise<unknown> {
   const [row] = await rowsOf(
     url,
     `SELECT (SELECT c.convalidated FROM pg_constraint AS c WHERE c.conname = 'stored_messages_made') AS check,
-            (SELECT i.indisvalid FROM pg_index AS i WHERE i.indexrelid = to_regclass('hawser_data.stored_messages_made_idx')) AS index,
-            (SELECT count(*)::integer FROM pg_attribute AS a WHERE a.attname = 'made' AND a.attrelid::regclass::text ~ '^hawser_data[.]') AS columns,
+            (SELECT i.indisvalid FROM pg_index AS i WHERE i.indexrelid = to_regclass('hawser_peer_data.stored_messages_made_idx')) AS index,
+            (SELECT count(*)::integer FROM pg_attribute AS a WHERE a.attname = 'made' AND a.attrelid::regclass::text ~ '^hawser_\\w*data[.]') AS columns,
             (SELECT count(*)::integer FROM hawser_data.migrations AS m WHERE m.id = ${madeStep.id}) AS recorded`,
   );
   return row;
@@ -130,7 +130,7 @@ describe("a step of the schema", () => {
     await using w = await world();
     const { store } = await storingPeer(w);
     const reader = await connected(w.url);
-    await reader.query("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT FROM hawser_data.stored_messages");
+    await reader.query("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT FROM hawser_peer_data.stored_messages");
     const { rows } = await reader.query("SELECT pg_backend_pid() AS pid, current_user AS role");
     const { preparation, told } = await installer(w.url, { lockMs: 40, pauseMs: 40, noticeMs: 0 });
     const migrating = applyMissing(preparation, programWithMade);
@@ -150,7 +150,7 @@ describe("a step of the schema", () => {
   it("names the blocking session when it gives up, with nothing changed", async () => {
     await using w = await world();
     const reader = await connected(w.url);
-    await reader.query("BEGIN; SELECT FROM hawser_data.stored_messages");
+    await reader.query("BEGIN; SELECT FROM hawser_peer_data.stored_messages");
     const [{ pid }] = (await reader.query("SELECT pg_backend_pid() AS pid")).rows;
     const { preparation } = await installer(w.url, { lockMs: 40, pauseMs: 10, noticeMs: 0, limitMs: 0 });
     await expect(applyMissing(preparation, programWithMade)).rejects.toMatchObject({
@@ -174,10 +174,10 @@ describe("a step of the schema", () => {
     const migrating = applyMissing(preparation, programWithMade);
     await waits(w.url, "LOCK TABLE hawser_data.owners IN ACCESS EXCLUSIVE");
     await peer.query(
-      "INSERT INTO hawser_data.stored_messages (channel_id, epoch, number, payload) VALUES ($1, $2, 1, 'a')",
+      "INSERT INTO hawser_peer_data.stored_messages (channel_id, epoch, number, payload) VALUES ($1, $2, 1, 'a')",
       [channel, lease.epoch],
     );
-    await peer.query("UPDATE hawser_data.peers SET clean = false");
+    await peer.query("UPDATE hawser_peer_data.peers SET clean = false");
     await peer.query("COMMIT");
     expect(await migrating).toEqual([madeStep]);
     expect(await hasMade(w.url)).toEqual(allMade);
@@ -187,10 +187,10 @@ describe("a step of the schema", () => {
     await using w = await world();
     const { store } = await storingPeer(w);
     const vacuum = await connected(w.url);
-    await vacuum.query("BEGIN; LOCK TABLE hawser_data.stored_messages IN SHARE UPDATE EXCLUSIVE MODE");
+    await vacuum.query("BEGIN; LOCK TABLE hawser_peer_data.stored_messages IN SHARE UPDATE EXCLUSIVE MODE");
     const { preparation } = await installer(w.url, { lockMs: 1 });
     const migrating = applyMissing(preparation, programWithMade);
-    await waits(w.url, "LOCK TABLE hawser_data.stored_messages IN SHARE UPDATE EXCLUSIVE");
+    await waits(w.url, "LOCK TABLE hawser_peer_data.stored_messages IN SHARE UPDATE EXCLUSIVE");
     expect(await store()).toBe("stored");
     await vacuum.query("COMMIT");
     expect(await migrating).toEqual([madeStep]);
@@ -226,7 +226,7 @@ describe("a step of the schema", () => {
     const { client, preparation } = await installer(database.url, {});
     const query = client.query.bind(client);
     const tablesSql =
-      "SELECT c.oid, c.relname FROM pg_class AS c WHERE c.relnamespace IN ('hawser'::regnamespace, 'hawser_data'::regnamespace) AND c.relkind IN ('r', 'p')";
+      "SELECT c.oid, c.relname FROM pg_class AS c WHERE c.relnamespace IN ('hawser'::regnamespace, 'hawser_data'::regnamespace, 'hawser_peer_data'::regnamespace, 'hawser_bridge_data'::regnamespace) AND c.relkind IN ('r', 'p')";
     const lockedSql = `SELECT l.relation AS oid FROM pg_locks AS l WHERE l.pid = pg_backend_pid()
       AND l.mode IN ('ShareLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock')`;
     for (const [n, step] of [...migrations, madeStep].entries()) {

@@ -15,9 +15,9 @@ let database: TestDatabase;
 const highest: Readonly<Record<string, number>> = {
   "hawser_data.dead_letters_id_seq": 17,
   "hawser_data.flow_ends_nth_seq": 3,
-  "hawser_data.nats_handlers_id_seq": 4,
-  "hawser_data.outbox_id_seq": 5,
-  "hawser_data.saved_messages_id_seq": 9,
+  "hawser_bridge_data.nats_handlers_id_seq": 4,
+  "hawser_data.outbox_id_seq": 6,
+  "hawser_bridge_data.saved_messages_id_seq": 9,
   "hawser_data.schedules_revision_seq": 1,
 };
 
@@ -28,12 +28,13 @@ beforeEach(async () => {
     database.url,
     `INSERT INTO hawser_data.dead_letters (id, origin, source, topic, payload, error_code, error_message, attempts)
      VALUES (17, 'outbox', 'core', 'a', '', 'nats_refused', 'no', 1)`,
-    `INSERT INTO hawser_data.nats_handlers (id, kind, subject, function_schema, function_name, argument_types, wrapper, token)
+    `INSERT INTO hawser_bridge_data.nats_handlers (id, kind, subject, function_schema, function_name, argument_types, wrapper, token)
      VALUES (4, 'subscription', 'a', 'public', 'f', 'bytea', 'w', sha256('t'))`,
-    "INSERT INTO hawser_data.saved_messages (id, handler_id, subject, payload, message_id) VALUES (9, 4, 'a', '', 'm')",
-    "INSERT INTO hawser_data.flow_ends (nth, id, is_done) VALUES (3, 1, true)",
+    "INSERT INTO hawser_bridge_data.saved_messages (id, handler_id, subject, payload, message_id) VALUES (9, 4, 'a', '', 'm')",
+    "INSERT INTO hawser_data.flow_ends (nth, id, is_done, role) VALUES (3, 1, true, 'a')",
     "SELECT hawser.enqueue('a', 'x'), hawser.enqueue('a', 'y'), hawser.enqueue('a', 'z', deliver_at => now() + interval '1 year')",
-    "INSERT INTO hawser_data.queue (topic, role, id, payload) VALUES ('a', 'z', 5, ''), ('c', 'y', 4, '')",
+    // Due later, it got its rank behind its id.
+    "INSERT INTO hawser_data.queue (topic, role, rank, id, payload) VALUES ('a', 'z', 5, 5, ''), ('c', 'y', 6, 4, '')",
     "SELECT hawser.schedule('yearly', '0 0 1 1 *', 'a', 'x')",
     ...Object.keys(highest).map((name) => `ALTER SEQUENCE ${name} RESTART`),
   );
@@ -63,7 +64,27 @@ describe("sequences that are behind their tables", () => {
     await start();
     expect(await behind()).toEqual([]);
     expect(await findings()).toEqual([]);
-    expect(await rowsOf(database.url, "SELECT hawser.enqueue('a', 'w') > 5 AS is_new")).toEqual([{ is_new: true }]);
+    expect(await rowsOf(database.url, "SELECT hawser.enqueue('a', 'w') > 6 AS is_new")).toEqual([{ is_new: true }]);
+  });
+
+  it.each([
+    [
+      "a dead letter",
+      `INSERT INTO hawser_data.dead_letters (origin, source, topic, payload, error_code, error_message, attempts, job_id)
+       VALUES ('queue', '', 'a', '', 'handler_failed', 'no', 1, 70)`,
+    ],
+    [
+      "a result",
+      `INSERT INTO hawser_data.results (segment, id, role, topic, state, attempts, enqueued_at, ended_at, expires_at)
+       VALUES (3, 70, 'z', 'a', 'done', 1, now(), now(), 'infinity')`,
+    ],
+  ])("are behind the id of a job that has ended, of which there is %s", async (_, sql) => {
+    await onServer(database.url, sql);
+    const found = await rowsOf(
+      database.url,
+      "SELECT sequence_name, highest::integer FROM hawser.behind_sequences(false)",
+    );
+    expect(found).toContainEqual({ sequence_name: "hawser_data.outbox_id_seq", highest: 70 });
   });
 
   it("are raised by the start of a peer, whose dead letter then has a number of its own", async () => {
@@ -96,7 +117,7 @@ describe("sequences that are behind their tables", () => {
     await onServer(
       database.url,
       "SELECT FROM hawser.behind_sequences(true)",
-      "UPDATE hawser_data.saved_messages SET id = 9223372036854775807",
+      "UPDATE hawser_bridge_data.saved_messages SET id = 9223372036854775807",
     );
     expect(await behind()).toEqual([]);
   });

@@ -94,13 +94,16 @@ it("init names the event trigger that undoes its repair", async () => {
   await onServer(
     database.url,
     ...enabling("'ALTER TABLE'"),
-    "ALTER TABLE hawser_data.peers ENABLE ROW LEVEL SECURITY",
-    "ALTER TABLE hawser_data.topics ENABLE ROW LEVEL SECURITY",
+    "ALTER TABLE hawser_peer_data.peers ENABLE ROW LEVEL SECURITY",
+    "ALTER TABLE hawser_peer_data.topics ENABLE ROW LEVEL SECURITY",
   );
   const init = () => install({ databaseUrl: database.url, nats: false });
   const words = /the event trigger secure \(public\.secure\(\)\).*ALTER EVENT TRIGGER secure DISABLE/;
   expect((await init()).missingPrivileges).toMatchObject([
-    { what: expect.stringMatching(words), remedy: expect.stringContaining("ALTER TABLE hawser_data.peers DISABLE") },
+    {
+      what: expect.stringMatching(words),
+      remedy: expect.stringContaining("ALTER TABLE hawser_peer_data.peers DISABLE"),
+    },
   ]);
   expect(await findingsOf(database.url)).toMatchObject([{ what: expect.stringMatching(words) }]);
   await onServer(database.url, "ALTER EVENT TRIGGER secure DISABLE");
@@ -130,7 +133,7 @@ it("an init of what has row security everywhere, forced on a login that owns it,
   await install({ databaseUrl: owner.url, nats: false });
   const tables = await rowsOf(
     database.url,
-    "SELECT oid::regclass::text AS name FROM pg_class WHERE relnamespace IN ('hawser'::regnamespace, 'hawser_data'::regnamespace) AND relkind IN ('r', 'p')",
+    "SELECT oid::regclass::text AS name FROM pg_class WHERE relnamespace IN ('hawser'::regnamespace, 'hawser_data'::regnamespace, 'hawser_peer_data'::regnamespace, 'hawser_bridge_data'::regnamespace) AND relkind IN ('r', 'p')",
   );
   const enable = tables.map(({ name }) => `ALTER TABLE ${name} ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY`);
   await onServer(database.url, ...enable);

@@ -31,9 +31,9 @@ interface Case {
 /** Each on an object of its own, or of its own kind: all of them can be made in one database. */
 const cases: readonly Case[] = [
   {
-    change: "ALTER TABLE hawser_data.stored_messages ENABLE ROW LEVEL SECURITY",
-    what: "the table hawser_data.stored_messages: it has row security",
-    statement: "ALTER TABLE hawser_data.stored_messages DISABLE ROW LEVEL SECURITY",
+    change: "ALTER TABLE hawser_peer_data.stored_messages ENABLE ROW LEVEL SECURITY",
+    what: "the table hawser_peer_data.stored_messages: it has row security",
+    statement: "ALTER TABLE hawser_peer_data.stored_messages DISABLE ROW LEVEL SECURITY",
     severity: "error",
     repaired: true,
   },
@@ -45,55 +45,55 @@ const cases: readonly Case[] = [
     repaired: true,
   },
   {
-    change: "ALTER TABLE hawser_data.topics FORCE ROW LEVEL SECURITY",
-    what: "the table hawser_data.topics: it would force row security on its owner",
-    statement: "ALTER TABLE hawser_data.topics NO FORCE ROW LEVEL SECURITY",
+    change: "ALTER TABLE hawser_peer_data.topics FORCE ROW LEVEL SECURITY",
+    what: "the table hawser_peer_data.topics: it would force row security on its owner",
+    statement: "ALTER TABLE hawser_peer_data.topics NO FORCE ROW LEVEL SECURITY",
     severity: "warning",
     repaired: true,
   },
   {
-    change: "CREATE POLICY mine ON hawser_data.topics USING (true)",
-    what: "the policy mine of hawser_data.topics: it is not Hawser's",
-    statement: "DROP POLICY mine ON hawser_data.topics",
+    change: "CREATE POLICY mine ON hawser_peer_data.topics USING (true)",
+    what: "the policy mine of hawser_peer_data.topics: it is not Hawser's",
+    statement: "DROP POLICY mine ON hawser_peer_data.topics",
     severity: "warning",
   },
   {
-    change: "CREATE RULE mine AS ON DELETE TO hawser_data.parked_messages DO ALSO NOTHING",
-    what: "the rule mine of hawser_data.parked_messages: it is not Hawser's, and rewrites its statements",
-    statement: "DROP RULE mine ON hawser_data.parked_messages",
+    change: "CREATE RULE mine AS ON DELETE TO hawser_peer_data.parked_messages DO ALSO NOTHING",
+    what: "the rule mine of hawser_peer_data.parked_messages: it is not Hawser's, and rewrites its statements",
+    statement: "DROP RULE mine ON hawser_peer_data.parked_messages",
     severity: "error",
   },
   {
     change:
-      "CREATE TRIGGER mine BEFORE INSERT ON hawser_data.stored_messages FOR EACH ROW EXECUTE FUNCTION public.nothing()",
-    what: "the trigger mine of hawser_data.stored_messages: it is not Hawser's, and can change or drop each row",
-    statement: "DROP TRIGGER mine ON hawser_data.stored_messages",
+      "CREATE TRIGGER mine BEFORE INSERT ON hawser_peer_data.stored_messages FOR EACH ROW EXECUTE FUNCTION public.nothing()",
+    what: "the trigger mine of hawser_peer_data.stored_messages: it is not Hawser's, and can change or drop each row",
+    statement: "DROP TRIGGER mine ON hawser_peer_data.stored_messages",
     severity: "error",
   },
   {
-    change: "CREATE TRIGGER mine AFTER INSERT ON hawser_data.marks FOR EACH ROW EXECUTE FUNCTION public.nothing()",
-    what: "the trigger mine of hawser_data.marks: it is not Hawser's, and runs in its transactions",
-    statement: "DROP TRIGGER mine ON hawser_data.marks",
+    change: "CREATE TRIGGER mine AFTER INSERT ON hawser_peer_data.marks FOR EACH ROW EXECUTE FUNCTION public.nothing()",
+    what: "the trigger mine of hawser_peer_data.marks: it is not Hawser's, and runs in its transactions",
+    statement: "DROP TRIGGER mine ON hawser_peer_data.marks",
     severity: "warning",
   },
   {
-    change: "ALTER TABLE hawser_data.saved_messages SET UNLOGGED",
-    what: "the table hawser_data.saved_messages: it is UNLOGGED, and empty after a crash of Postgres",
-    statement: "ALTER TABLE hawser_data.saved_messages SET LOGGED",
+    change: "ALTER TABLE hawser_bridge_data.saved_messages SET UNLOGGED",
+    what: "the table hawser_bridge_data.saved_messages: it is UNLOGGED, and empty after a crash of Postgres",
+    statement: "ALTER TABLE hawser_bridge_data.saved_messages SET LOGGED",
     severity: "error",
     repaired: true,
   },
   {
-    change: "ALTER SEQUENCE hawser_data.nats_handlers_id_seq SET UNLOGGED",
-    what: "the sequence hawser_data.nats_handlers_id_seq: it is UNLOGGED, and empty after a crash of Postgres",
-    statement: "ALTER SEQUENCE hawser_data.nats_handlers_id_seq SET LOGGED",
+    change: "ALTER SEQUENCE hawser_bridge_data.nats_handlers_id_seq SET UNLOGGED",
+    what: "the sequence hawser_bridge_data.nats_handlers_id_seq: it is UNLOGGED, and empty after a crash of Postgres",
+    statement: "ALTER SEQUENCE hawser_bridge_data.nats_handlers_id_seq SET LOGGED",
     severity: "error",
     repaired: true,
   },
   {
-    change: "CREATE TABLE public.child () INHERITS (hawser_data.stored_messages)",
-    what: "the table hawser_data.stored_messages: it has the child public.child, whose rows are not Hawser's",
-    statement: "ALTER TABLE public.child NO INHERIT hawser_data.stored_messages",
+    change: "CREATE TABLE public.child () INHERITS (hawser_peer_data.stored_messages)",
+    what: "the table hawser_peer_data.stored_messages: it has the child public.child, whose rows are not Hawser's",
+    statement: "ALTER TABLE public.child NO INHERIT hawser_peer_data.stored_messages",
     severity: "error",
   },
   {
@@ -103,35 +103,35 @@ const cases: readonly Case[] = [
     severity: "error",
   },
   {
-    change: "ALTER TABLE hawser_data.peers ALTER COLUMN name TYPE text COLLATE public.ci",
-    what: "the column name of hawser_data.peers: it has the collation public.ci, with which different names and keys are equal",
-    statement: 'ALTER TABLE hawser_data.peers ALTER COLUMN name TYPE text COLLATE pg_catalog."default"',
+    change: "ALTER TABLE hawser_peer_data.peers ALTER COLUMN name TYPE text COLLATE public.ci",
+    what: "the column name of hawser_peer_data.peers: it has the collation public.ci, with which different names and keys are equal",
+    statement: 'ALTER TABLE hawser_peer_data.peers ALTER COLUMN name TYPE text COLLATE pg_catalog."default"',
     severity: "error",
   },
   {
-    change: 'ALTER TABLE hawser_data.peers ALTER COLUMN token TYPE text COLLATE "C"',
-    what: 'the column token of hawser_data.peers: it has the collation "C"',
-    statement: 'ALTER TABLE hawser_data.peers ALTER COLUMN token TYPE text COLLATE pg_catalog."default"',
+    change: 'ALTER TABLE hawser_peer_data.peers ALTER COLUMN token TYPE text COLLATE "C"',
+    what: 'the column token of hawser_peer_data.peers: it has the collation "C"',
+    statement: 'ALTER TABLE hawser_peer_data.peers ALTER COLUMN token TYPE text COLLATE pg_catalog."default"',
     severity: "warning",
   },
   {
-    change: "ALTER TABLE hawser_data.peers REPLICA IDENTITY NOTHING",
-    what: "the table hawser_data.peers: it has no replica identity, so that a publication makes its updates fail",
-    statement: "ALTER TABLE hawser_data.peers REPLICA IDENTITY DEFAULT",
+    change: "ALTER TABLE hawser_peer_data.peers REPLICA IDENTITY NOTHING",
+    what: "the table hawser_peer_data.peers: it has no replica identity, so that a publication makes its updates fail",
+    statement: "ALTER TABLE hawser_peer_data.peers REPLICA IDENTITY DEFAULT",
     severity: "warning",
   },
   {
     // One who is not trusted is refused: see planted.slow.test.ts.
-    change: "ALTER TABLE hawser_data.peers OWNER TO CURRENT_USER",
-    what: "the table hawser_data.peers: it belongs to ",
-    statement: "ALTER TABLE hawser_data.peers OWNER TO hawser_owner",
+    change: "ALTER TABLE hawser_peer_data.peers OWNER TO CURRENT_USER",
+    what: "the table hawser_peer_data.peers: it belongs to ",
+    statement: "ALTER TABLE hawser_peer_data.peers OWNER TO hawser_owner",
     severity: "warning",
     repaired: true,
   },
   {
-    change: "ALTER TABLE hawser_data.peers ADD CONSTRAINT mine CHECK (name <> 'a')",
-    what: "the constraint mine of hawser_data.peers: it is not Hawser's",
-    statement: 'ALTER TABLE hawser_data.peers DROP CONSTRAINT "mine"',
+    change: "ALTER TABLE hawser_peer_data.peers ADD CONSTRAINT mine CHECK (name <> 'a')",
+    what: "the constraint mine of hawser_peer_data.peers: it is not Hawser's",
+    statement: 'ALTER TABLE hawser_peer_data.peers DROP CONSTRAINT "mine"',
     severity: "warning",
   },
 ];
@@ -223,10 +223,10 @@ it("what does not run in ordinary sessions, and a replica identity for readers o
   await onServer(
     database.url,
     nothing,
-    "CREATE TRIGGER mine BEFORE INSERT ON hawser_data.peers FOR EACH ROW EXECUTE FUNCTION public.nothing()",
-    "ALTER TABLE hawser_data.peers ENABLE REPLICA TRIGGER mine, REPLICA IDENTITY FULL",
-    "CREATE RULE mine AS ON INSERT TO hawser_data.id_counter DO INSTEAD NOTHING",
-    "ALTER TABLE hawser_data.id_counter ENABLE REPLICA RULE mine",
+    "CREATE TRIGGER mine BEFORE INSERT ON hawser_peer_data.peers FOR EACH ROW EXECUTE FUNCTION public.nothing()",
+    "ALTER TABLE hawser_peer_data.peers ENABLE REPLICA TRIGGER mine, REPLICA IDENTITY FULL",
+    "CREATE RULE mine AS ON INSERT TO hawser_peer_data.id_counter DO INSTEAD NOTHING",
+    "ALTER TABLE hawser_peer_data.id_counter ENABLE REPLICA RULE mine",
     "CREATE UNLOGGED SEQUENCE hawser.mine",
   );
   expect(await findingsOf(database.url)).toEqual([]);
@@ -238,12 +238,14 @@ it("a peer and hawser serve do not start with what can lose messages, and start 
   const { url: databaseUrl } = database;
   const peer = new Peer({ name: "app", databaseUrl });
   const starts = [() => peer.start(), () => serve({ databaseUrl, listen: "127.0.0.1:0" })];
-  await onServer(databaseUrl, "ALTER TABLE hawser_data.stored_messages SET UNLOGGED");
+  await onServer(databaseUrl, "ALTER TABLE hawser_peer_data.stored_messages SET UNLOGGED");
   for (const start of starts) {
     await expect(start()).rejects.toMatchObject({
       code: "schema_missing",
-      message: expect.stringMatching(/messages could get lost: the table hawser_data\.stored_messages: it is UNLOGGED/),
-      remedy: expect.stringContaining("ALTER TABLE hawser_data.stored_messages SET LOGGED"),
+      message: expect.stringMatching(
+        /messages could get lost: the table hawser_peer_data\.stored_messages: it is UNLOGGED/,
+      ),
+      remedy: expect.stringContaining("ALTER TABLE hawser_peer_data.stored_messages SET LOGGED"),
     });
   }
   await install({ databaseUrl });

@@ -202,7 +202,10 @@ describe("the validator", () => {
       "CREATE OR REPLACE FUNCTION hawser.nats_server_options_check(options jsonb, part text DEFAULT 'whole') RETURNS void LANGUAGE plpgsql AS $$ BEGIN RAISE 'evil'; END $$";
     expect(await database.errorOf(evil, createServer({ host: "nats" }))).toBeUndefined();
     expect(
-      await database.errorOf("DROP SCHEMA hawser, hawser_data CASCADE", createServer({ host: "a b" })),
+      await database.errorOf(
+        "DROP SCHEMA hawser, hawser_data, hawser_peer_data, hawser_bridge_data CASCADE",
+        createServer({ host: "a b" }),
+      ),
     ).toMatchObject({
       code: "HV024",
     });

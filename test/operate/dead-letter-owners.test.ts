@@ -128,7 +128,7 @@ describe("a dead letter", () => {
     expect(await theirs.deadLetters.retry({ ids: [first] })).toEqual([notTheirs]);
     expect(await theirs.deadLetters.discard({ ids: [first] })).toEqual([notTheirs]);
     expect(await theirs.deadLetters.expire()).toBe(0);
-    expect((await w.store.deadLetters.list()).map(({ id }) => id)).toEqual(ids);
+    expect((await w.store.deadLetters.list()).map(({ id }) => id)).toEqual([...ids].reverse());
 
     await using own = await openStore({ databaseUrl: one.url });
     expect(await own.deadLetters.retry({ ids: [first] })).toMatchObject([{ id: first, outcome: "retried" }]);

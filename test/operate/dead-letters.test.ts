@@ -53,12 +53,15 @@ describe("dead letters", () => {
     const number = before + letters.length;
     const result = await w.store.commitCursors(lease, [{ channelId: key, epoch, number, deadLetters: dead }]);
     expect(result).toEqual({ committed: [key], notOwned: [] });
-    return (await w.store.deadLetters.list()).map(({ id }) => id).filter((id) => !known.has(id));
+    const ids = (await w.store.deadLetters.list()).map(({ id }) => id);
+    return ids.filter((id) => !known.has(id)).reverse();
   }
 
   /** Reads the stored messages of the channel's retry channel. */
   async function retryChannel(key = channel) {
-    const { rows } = await w.operator.query("SELECT channel_id FROM hawser_data.channels WHERE retry_of = $1", [key]);
+    const { rows } = await w.operator.query("SELECT channel_id FROM hawser_peer_data.channels WHERE retry_of = $1", [
+      key,
+    ]);
     const channelId: number | undefined = rows[0]?.channel_id;
     if (channelId === undefined) return undefined;
     const { rows: stored } = await w.store.drain(channelId, start);
@@ -68,8 +71,8 @@ describe("dead letters", () => {
     };
   }
 
-  it("are listed without their payload, the oldest first", async () => {
-    const [id] = await die([{ payload: Buffer.alloc(100), headers: [["a", "1"]], attempts: 3 }, {}]);
+  it("are listed without their payload, the newest first", async () => {
+    const [, id] = await die([{}, { payload: Buffer.alloc(100), headers: [["a", "1"]], attempts: 3 }]);
     const list = await w.store.deadLetters.list();
     expect(list).toHaveLength(2);
     expect(list[0]).toEqual({
@@ -79,11 +82,14 @@ describe("dead letters", () => {
       source: channelName,
       enqueuedBy: null,
       listener: "listener",
+      worker: "listener",
+      jobId: null,
       topic: "topic",
       payloadBytes: 100,
       errorCode: "handler_failed",
       errorMessage: "no",
       attempts: 3,
+      givenBack: 0,
       createdAt: expect.any(Date),
       retried: false,
       retryRequested: false,
@@ -104,12 +110,12 @@ describe("dead letters", () => {
     const ids = async (filter: Parameters<typeof w.store.deadLetters.list>[0]) =>
       (await w.store.deadLetters.list(filter)).map(({ id }) => id);
     expect(await ids({ ids: [two as number, 999_999] })).toEqual([two]);
-    expect(await ids({ origin: "peer" })).toEqual([one, two, three]);
-    expect(await ids({ source: channelName, topic: "topic" })).toEqual([one, three]);
+    expect(await ids({ origin: "peer" })).toEqual([three, two, one]);
+    expect(await ids({ source: channelName, topic: "topic" })).toEqual([three, one]);
     expect(await ids({ errorCode: "unsubscribed" })).toEqual([three]);
     expect(await ids({ before: new Date("2021-01-01") })).toEqual([three]);
-    expect(await ids({ after: new Date("2021-01-01"), origin: "peer" })).toEqual([one, two]);
-    expect(await ids({ origin: "peer", limit: 2 })).toEqual([one, two]);
+    expect(await ids({ after: new Date("2021-01-01"), origin: "peer" })).toEqual([two, one]);
+    expect(await ids({ origin: "peer", limit: 2 })).toEqual([three, two]);
     expect(await ids({ source: "public.f" })).toHaveLength(1);
     expect(await ids({ ids: [] })).toEqual([]);
   });
@@ -152,7 +158,7 @@ describe("dead letters", () => {
     const { channelId = 0 } = (await retryChannel()) ?? {};
     await w.store.commitCursors(listener, [{ channelId, epoch: fixed, number: 1 }]);
     // Even where somebody deleted what the listener may have taken already.
-    await w.operator.query("DELETE FROM hawser_data.stored_messages WHERE channel_id = $1", [channelId]);
+    await w.operator.query("DELETE FROM hawser_peer_data.stored_messages WHERE channel_id = $1", [channelId]);
     await w.store.deadLetters.retry({ ids: await die([{}]) });
     expect((await retryChannel())?.stored.map(({ number }) => number)).toEqual([3]);
   });
@@ -292,7 +298,7 @@ describe("dead letters", () => {
       { id: ids[3], outcome: "retried", listener: "listener" },
       { id: 999_999, outcome: "missing" },
     ]);
-    expect((await w.store.deadLetters.list()).map(({ id }) => id)).toEqual(ids.slice(0, 3));
+    expect((await w.store.deadLetters.list()).map(({ id }) => id)).toEqual(ids.slice(0, 3).reverse());
   });
 
   it("stay if their topic is made while they are retried", async () => {
@@ -327,7 +333,7 @@ describe("dead letters", () => {
       { id: two, outcome: "discarded" },
       { id: 999_999, outcome: "missing" },
     ]);
-    expect((await w.store.deadLetters.list()).map(({ id }) => id)).toEqual([one, three]);
+    expect((await w.store.deadLetters.list()).map(({ id }) => id)).toEqual([three, one]);
     expect(await w.store.deadLetters.discard({ all: true, limit: 1 })).toEqual([{ id: one, outcome: "discarded" }]);
     expect((await w.store.deadLetters.list()).map(({ id }) => id)).toEqual([three]);
   });
@@ -339,7 +345,7 @@ describe("dead letters", () => {
          FROM generate_series(1, 2 * $1 + 1) AS n ORDER BY n`,
       [examinedDeadLetters],
     );
-    const all = await w.store.deadLetters.list({ cause: "rare" });
+    const all = (await w.store.deadLetters.list({ cause: "rare" })).reverse();
     expect(all).toHaveLength(3);
     const found: number[] = [];
     const [, second] = all;
@@ -348,7 +354,7 @@ describe("dead letters", () => {
     }
     expect(found).toEqual(all.slice(0, 2).map(({ id }) => id));
     await expect(w.store.deadLetters.discard({ cause: "rare" })).resolves.toMatchObject([{ outcome: "discarded" }]);
-    await expect(w.store.deadLetters.discard({ afterId: -1 })).rejects.toThrow("an id is a positive integer");
+    await expect(w.store.deadLetters.discard({ throughId: -1 })).rejects.toThrow("an id is a positive integer");
   });
 
   it("are not all selected by an empty selection", async () => {

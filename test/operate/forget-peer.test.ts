@@ -17,12 +17,12 @@ const forget = (name: string, url = w.url) => withCommandDatabase(url, (database
 /** Every row that has the name in it, by table. */
 async function rowsWith(name: string): Promise<Record<string, number>> {
   const { rows } = await w.operator.query(
-    `SELECT 'peers' AS of, count(*) FROM hawser_data.peers WHERE name = $1
+    `SELECT 'peers' AS of, count(*) FROM hawser_peer_data.peers WHERE name = $1
      UNION ALL SELECT 'owners', count(*) FROM hawser_data.owners WHERE what = 'peer:' || $1
      UNION ALL SELECT 'fences', count(*) FROM hawser_data.fences WHERE what = 'peer:' || $1
-     UNION ALL SELECT 'listeners', count(*) FROM hawser_data.listeners WHERE listener_name = $1
-     UNION ALL SELECT 'routes', count(*) FROM hawser_data.routes WHERE listener_name = $1 OR sender_key LIKE $1 || ':%'
-     UNION ALL SELECT 'channels', count(*) FROM hawser_data.channels WHERE $1 IN (sender_name, listener_name, owner)`,
+     UNION ALL SELECT 'listeners', count(*) FROM hawser_peer_data.listeners WHERE listener_name = $1
+     UNION ALL SELECT 'routes', count(*) FROM hawser_peer_data.routes WHERE listener_name = $1 OR sender_key LIKE $1 || ':%'
+     UNION ALL SELECT 'channels', count(*) FROM hawser_peer_data.channels WHERE $1 IN (sender_name, listener_name, owner)`,
     [name],
   );
   return Object.fromEntries(rows.filter(({ count }) => count > 0).map(({ of, count }) => [of, Number(count)]));
@@ -83,7 +83,7 @@ describe("a listener that does not return", () => {
     await stopped(shop);
     expect(await forget("pod")).toEqual({ name: "pod", channels: 1, kept: [] });
     expect(await rowsWith("pod")).toEqual({});
-    const { rows } = await w.operator.query("SELECT FROM hawser_data.cursors");
+    const { rows } = await w.operator.query("SELECT FROM hawser_peer_data.cursors");
     expect(rows).toEqual([]);
     expect((await w.take("pod")).epoch).toBeGreaterThan(epoch);
     await expect(forget("pod-2")).rejects.toMatchObject({ code: "invalid_argument" });
@@ -147,7 +147,7 @@ it("deletes a sender while its listener runs, which commits nothing more for it"
   expect(await rowsWith("pod")).toEqual({});
   const late = { ...position, number: 2 };
   expect(await w.store.commitCursors(orders, [late])).toEqual({ committed: [], notOwned: [channel] });
-  expect((await w.operator.query("SELECT FROM hawser_data.cursors")).rows).toEqual([]);
+  expect((await w.operator.query("SELECT FROM hawser_peer_data.cursors")).rows).toEqual([]);
 });
 
 it("does not wait for a handler of an unconfirmed message, which has no effects", async () => {

@@ -18,7 +18,9 @@ describe("rotating the mesh secret", () => {
   });
   afterAll(() => w[Symbol.asyncDispose]());
   beforeEach(() =>
-    w.operator.query("DELETE FROM hawser_data.mesh_secret WHERE id < (SELECT max(id) FROM hawser_data.mesh_secret)"),
+    w.operator.query(
+      "DELETE FROM hawser_peer_data.mesh_secret WHERE id < (SELECT max(id) FROM hawser_peer_data.mesh_secret)",
+    ),
   );
 
   it("adds a new secret, newest first, and keeps the previous one", async () => {

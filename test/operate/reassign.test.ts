@@ -74,7 +74,7 @@ describe("channels that are handed over", () => {
 
     it("return to the listener that they were made for, and continue at the cursor", async () => {
       const { heir, back } = await returned(["topic"]);
-      await w.operator.query("UPDATE hawser_data.stored_messages SET topic_id = $1", [
+      await w.operator.query("UPDATE hawser_peer_data.stored_messages SET topic_id = $1", [
         await w.store.idOfTopic("topic"),
       ]);
       expect(await w.store.channelsToGiveBack(to)).toEqual([channel]);
@@ -94,12 +94,11 @@ describe("channels that are handed over", () => {
 
     it("return together with the retries of their dead letters", async () => {
       const { heir } = await returned(["topic"]);
-      await w.operator.query("INSERT INTO hawser_data.channels (channel_name, channel_id, owner) VALUES ($1, $2, $3)", [
-        `sender:source:__#retry#${channel}`,
-        channel + 1_000_000,
-        to,
-      ]);
-      await w.operator.query("UPDATE hawser_data.stored_messages SET topic_id = $1", [
+      await w.operator.query(
+        "INSERT INTO hawser_peer_data.channels (channel_name, channel_id, owner) VALUES ($1, $2, $3)",
+        [`sender:source:__#retry#${channel}`, channel + 1_000_000, to],
+      );
+      await w.operator.query("UPDATE hawser_peer_data.stored_messages SET topic_id = $1", [
         await w.store.idOfTopic("topic"),
       ]);
       expect(await w.store.channelsToGiveBack(to)).toEqual([channel, channel + 1_000_000]);
@@ -108,7 +107,7 @@ describe("channels that are handed over", () => {
     });
 
     it("stay while their listener does not serve a topic of the stored messages", async () => {
-      await w.operator.query("UPDATE hawser_data.stored_messages SET topic_id = $1", [
+      await w.operator.query("UPDATE hawser_peer_data.stored_messages SET topic_id = $1", [
         await w.store.idOfTopic("another"),
       ]);
       await returned(["topic"]);
@@ -121,10 +120,10 @@ describe("channels that are handed over", () => {
       expect(await giveBack(heir, [channel])).toEqual([]);
       await w.store.registerListener(back, registration(["topic"]));
       // Its rows in the directory are those of a start before.
-      await w.operator.query("UPDATE hawser_data.peers SET epoch = epoch + 1 WHERE name = $1", [from]);
+      await w.operator.query("UPDATE hawser_peer_data.peers SET epoch = epoch + 1 WHERE name = $1", [from]);
       expect(await giveBack(heir, [channel])).toEqual([]);
-      await w.operator.query("UPDATE hawser_data.peers SET epoch = epoch - 1 WHERE name = $1", [from]);
-      await w.operator.query("UPDATE hawser_data.stored_messages SET topic_id = $1", [
+      await w.operator.query("UPDATE hawser_peer_data.peers SET epoch = epoch - 1 WHERE name = $1", [from]);
+      await w.operator.query("UPDATE hawser_peer_data.stored_messages SET topic_id = $1", [
         await w.store.idOfTopic("topic"),
       ]);
       expect(await w.store.channelsToGiveBack(to)).toEqual([channel]);
@@ -149,11 +148,11 @@ describe("channels that are handed over", () => {
     };
     const meet = () =>
       w.operator.query(
-        `INSERT INTO hawser_data.routes (sender_key, listener_topic, listener_name, addr, max_message_bytes)
+        `INSERT INTO hawser_peer_data.routes (sender_key, listener_topic, listener_name, addr, max_message_bytes)
          VALUES ('sender:source', 'topic', $1, '10.0.0.1:1', 1)`,
         [from],
       );
-    beforeEach(() => w.operator.query("DELETE FROM hawser_data.listeners"));
+    beforeEach(() => w.operator.query("DELETE FROM hawser_peer_data.listeners"));
 
     it("go to a running listener of the topic, preferably the one that they were made for", async () => {
       await free();
@@ -215,11 +214,11 @@ describe("channels that are handed over", () => {
 
   it("return unchanged", async () => {
     await free();
-    const before = await w.operator.query("SELECT * FROM hawser_data.channels WHERE channel_id = $1", [channel]);
+    const before = await w.operator.query("SELECT * FROM hawser_peer_data.channels WHERE channel_id = $1", [channel]);
     await w.store.reassign({ from, to });
     await w.store.reassign({ from: to, to: from, channelIds: [channel] });
     expect(await ownerOf(channel)).toBe(from);
-    const after = await w.operator.query("SELECT * FROM hawser_data.channels WHERE channel_id = $1", [channel]);
+    const after = await w.operator.query("SELECT * FROM hawser_peer_data.channels WHERE channel_id = $1", [channel]);
     expect(after.rows).toEqual(before.rows);
   });
 
@@ -358,7 +357,7 @@ describe("channels that are handed over", () => {
     const listed = async () => (await listenersOf(w.store, `topic ${names}`)).map(({ name }) => name);
     await register(true);
     await w.operator.query(
-      "INSERT INTO hawser_data.listeners (topic, addr, listener_name) VALUES ($1, '127.0.0.2:1', $2)",
+      "INSERT INTO hawser_peer_data.listeners (topic, addr, listener_name) VALUES ($1, '127.0.0.2:1', $2)",
       [`topic ${names}`, from],
     );
     await free();
@@ -402,7 +401,7 @@ describe("channels that are handed over", () => {
   it("cannot go from a reserved name, which is no listener that could be away", async () => {
     const reserved = "__#reserved";
     const { rows } = await w.operator.query(
-      "INSERT INTO hawser_data.channels (channel_name, channel_id) VALUES ($1, 2147480000) RETURNING channel_id AS key",
+      "INSERT INTO hawser_peer_data.channels (channel_name, channel_id) VALUES ($1, 2147480000) RETURNING channel_id AS key",
       [`sender:source:${reserved}`],
     );
     try {
@@ -415,7 +414,7 @@ describe("channels that are handed over", () => {
       expect(await w.store.absentListeners()).not.toContainEqual(expect.objectContaining({ name: reserved }));
       expect(await ownerOf(rows[0].key)).toBe(reserved);
     } finally {
-      await w.operator.query("DELETE FROM hawser_data.channels WHERE channel_id = $1", [rows[0].key]);
+      await w.operator.query("DELETE FROM hawser_peer_data.channels WHERE channel_id = $1", [rows[0].key]);
     }
   });
 

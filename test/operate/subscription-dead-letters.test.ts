@@ -88,9 +88,13 @@ it("are discarded like others, also while they wait to be handled again", async 
 
 it("can be retried by a peer that is in the role that subscribed, and by no other, and neither reads a token", async () => {
   const subscriber = await world.user();
-  const [id] = await world.rows<{ id: string }>("SELECT id FROM hawser_data.nats_handlers WHERE subject = 'orders.*'");
+  const [id] = await world.rows<{ id: string }>(
+    "SELECT id FROM hawser_bridge_data.nats_handlers WHERE subject = 'orders.*'",
+  );
   const letter = await dead(id!.id);
-  await world.client.query("UPDATE hawser_data.dead_letters SET role = $1", [subscriber.role]);
+  await world.client.query("UPDATE hawser_data.dead_letters SET role = $1, role_id = to_regrole($1)::oid::bigint", [
+    subscriber.role,
+  ]);
   await using stranger = await login(world.database.url, "IN ROLE hawser_peer");
   const refused = await hawser(["dead", "retry", `${letter}`], { databaseUrl: stranger.url });
   expect(refused.status).toBe(77);
@@ -102,6 +106,8 @@ it("can be retried by a peer that is in the role that subscribed, and by no othe
   expect(status).toBe(0);
   expect(await requested()).toEqual([letter]);
   const session = await world.connect(peer.url);
-  await expect(session.query("SELECT token FROM hawser_data.nats_handlers")).rejects.toMatchObject({ code: "42501" });
+  await expect(session.query("SELECT token FROM hawser_bridge_data.nats_handlers")).rejects.toMatchObject({
+    code: "42501",
+  });
   await session.end();
 });

@@ -28,6 +28,9 @@ import {
   fromKnex,
   fromKysely,
   fromPrisma,
+  job,
+  pauseTopic,
+  resumeTopic,
   type SqlClient,
 } from "../../src/peer/index.js";
 import { postgresErrorOf, rowsOf } from "../../src/sql-clients/index.js";
@@ -236,6 +239,8 @@ describe.each(Object.keys(libraries))("%s", (name) => {
     ]);
   });
 
+  it("reads the state of a message and of a topic", () => readsState(library));
+
   it("passes values of all types as node-postgres does", async () => {
     const each = "SELECT ($1::TYPE)::text AS value";
     await using connection = await connected(database.url);
@@ -317,6 +322,64 @@ describe.each(Object.keys(libraries))("%s", (name) => {
     const before = await enqueued();
     await enqueue(library.client, { subject }, "at once");
     expect((await enqueued()).slice(before.length)).toEqual(["at once"]);
+  });
+});
+
+/** Expects values of the documented types in what is read by a client of a library. */
+async function readsState(library: Library): Promise<void> {
+  const deliverAt = new Date(Date.now() + 3_600_000);
+  await library.transact(async ({ client }) => {
+    const id = await enqueue(client, "warehouse", { a: 1 }, { deliverAt, priority: 30_000, keepMs: 1_000 });
+    const found = await job(client, id);
+    expect(found).toMatchObject({ state: "later", topic: "warehouse", attempts: 0, dueAt: deliverAt });
+    expect(found.enqueuedAt).toBeInstanceOf(Date);
+    expect(await pauseTopic(client, "warehouse")).toMatchObject({ pausedAt: expect.any(Date), changed: true });
+    expect(await resumeTopic(client, "warehouse")).toBe(true);
+    expect(await cancel(client, id)).toBe("cancelled");
+  });
+}
+
+describe("libraries that rename columns or parse values", () => {
+  let database: TestDatabase;
+  beforeAll(async () => {
+    database = await testDatabase();
+  });
+  afterAll(() => database.drop());
+
+  const camel = (name: string) => name.replace(/_([a-z0-9])/g, (_, letter: string) => letter.toUpperCase());
+  const camelRow = (row: object) =>
+    Object.fromEntries(Object.entries(row).map(([name, value]) => [camel(name), value]));
+
+  it("Postgres.js with its transform, on Drizzle", async () => {
+    const db = drizzleOnPostgresJs(
+      postgres(database.url, { transform: postgres.camel, types: { bigint: postgres.BigInt } }),
+    );
+    await readsState(onDrizzle(db, () => db.$client.end()));
+    await db.$client.end();
+  });
+
+  it("Knex with postProcessResponse", async () => {
+    const db = knex({
+      client: "pg",
+      connection: database.url,
+      postProcessResponse: (result) => ({ ...result, rows: result.rows?.map(camelRow) }),
+    });
+    const transact: Transact = (work) =>
+      db.transaction((trx) => work({ client: fromKnex(trx), insert: undefined as never, nested: undefined as never }));
+    await readsState({ transact, client: fromKnex(db), end: () => db.destroy() });
+    await db.destroy();
+  });
+
+  it("node-postgres with parsers of texts, and results in binary", async () => {
+    const types = { getTypeParser: () => (value: unknown) => String(value) } as unknown as pg.CustomTypesConfig;
+    const client = new pg.Client({ connectionString: database.url, types, ...{ binary: true } });
+    await client.connect();
+    await readsState({
+      transact: (work) => work({ client } as unknown as Transaction),
+      client,
+      end: () => client.end(),
+    });
+    await client.end();
   });
 });
 

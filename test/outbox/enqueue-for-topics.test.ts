@@ -108,7 +108,7 @@ describe("enqueue for a topic", () => {
 
 /** Brings what is due into the queue. @returns the number of messages */
 async function bring(on: pg.Client): Promise<number> {
-  return (await on.query("SELECT brought FROM hawser.bring_due('peer', '-infinity')")).rows[0].brought;
+  return (await on.query("SELECT brought FROM hawser.bring_due(NULL, NULL)")).rows[0].brought;
 }
 
 describe("what is due later", () => {
@@ -130,7 +130,7 @@ describe("what is due later", () => {
     expect((await client.query("SELECT FROM hawser_data.queue WHERE topic = 'later'")).rowCount).toBe(1);
   });
 
-  it("comes when no transaction that enqueues with its key is open: no smaller id of a key comes behind a greater one", async () => {
+  it("comes when no transaction that enqueues with its key is open: no lower rank of a key comes behind a higher one", async () => {
     for (const key of ["k", "other"])
       await client.query("SELECT hawser.enqueue('keyed', 'due', key => $1, deliver_at => now() + interval '1 hour')", [
         key,
@@ -142,7 +142,7 @@ describe("what is due later", () => {
     await client.query("COMMIT");
     expect(await bring(other)).toBe(1);
     const { rows } = await client.query(
-      "SELECT convert_from(payload, 'UTF8') AS text FROM hawser_data.queue WHERE topic = 'keyed' AND key = 'k' ORDER BY id",
+      "SELECT convert_from(payload, 'UTF8') AS text FROM hawser_data.queue WHERE topic = 'keyed' AND key = 'k' ORDER BY rank",
     );
     expect(rows).toEqual([{ text: "open" }, { text: "due" }]);
   });

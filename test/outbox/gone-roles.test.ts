@@ -52,7 +52,8 @@ async function runAll(): Promise<string[]> {
   await admin.query(
     "UPDATE hawser_data.schedules SET since = date_trunc('second', clock_timestamp()) - interval '1 s', next_at = '-infinity'",
   );
-  for (const kind of ["nats", "peer"]) await admin.query("SELECT hawser.bring_due($1, '-infinity')", [kind]);
+  await admin.query("SELECT hawser.bring_later('nats', l.due_from) FROM hawser.least_due('nats', NULL) AS l");
+  await admin.query("SELECT hawser.bring_due(NULL, NULL)");
   const functions = schedulerFunctions({ query: async ({ text, values }) => admin.query(text, values as unknown[]) });
   await runDueSchedules(
     functions,

@@ -4,7 +4,7 @@
  */
 
 import { describe, expect, it } from "vitest";
-import { type PaceSettings, PollPace, paceDefaults } from "../../src/outbox/poll-pace.js";
+import { type DueTimes, type PaceSettings, PollPace, paceDefaults } from "../../src/outbox/poll-pace.js";
 import { Random } from "../simulator/random.js";
 import { atDepth } from "../support/depth.js";
 
@@ -208,30 +208,39 @@ describe("the poll pace of a relay", () => {
     expect(pace.startPoll(now)).toBe(true);
   });
 
+  const at = (ms: number, role = "app"): DueTimes => new Map([[role, ms]]);
+
+  it("keeps the earliest due time of each role", () => {
+    const pace = new PollPace({ ...settings, pollMs: 3, dueCheckMs: 10 }, false);
+    pace.endDue(0, undefined, { moved: 0, next: { from: at(5), inMs: 2 } });
+    pace.endDue(0, undefined, { moved: 0, next: { from: new Map([...at(7), ...at(4, "other")]), inMs: 1 } });
+    expect(pace.dueFrom(2)).toEqual(new Map([...at(5), ...at(4, "other")]));
+  });
+
   it("polls when a scheduled message is due, and again right after due messages were moved", () => {
     const pace = new PollPace({ ...settings, pollMs: 3, dueCheckMs: 10 }, false);
     pace.startPoll(0);
     pace.endPoll(0, 0, "7:7:");
-    pace.endDue(0, undefined, { moved: 0, next: { from: 5, inMs: 2 } });
+    pace.endDue(0, undefined, { moved: 0, next: { from: at(5), inMs: 2 } });
     expect(pace.at).toBe(2);
     expect(pace.dueFrom(1)).toBeUndefined();
     pace.endDue(1, undefined, { moved: 0, next: undefined });
-    expect(pace.dueFrom(2)).toBe(5);
-    pace.endDue(2, 5, { moved: 3, next: undefined });
+    expect(pace.dueFrom(2)).toEqual(at(5));
+    pace.endDue(2, at(5), { moved: 3, next: undefined });
     expect(pace.at).toBe(Number.NEGATIVE_INFINITY);
     expect(pace.dueFrom(100)).toBeUndefined();
   });
 
   it("checks for due messages at intervals, because the clock of Postgres may be changed", () => {
     const pace = new PollPace({ ...settings, pollMs: 3, dueCheckMs: 10 }, false);
-    pace.endDue(0, undefined, { moved: 0, next: { from: 5_000, inMs: 5_000 } });
+    pace.endDue(0, undefined, { moved: 0, next: { from: at(5_000), inMs: 5_000 } });
     expect(pace.dueAt).toBe(10);
   });
 
   it("checks for due messages again if the result of a turn is unknown", () => {
     const pace = new PollPace(settings, false);
-    pace.endDue(0, undefined, { moved: 0, next: { from: 5, inMs: 2 } });
-    expect(pace.dueFrom(3)).toBe(5);
-    expect(pace.dueFrom(4)).toBe(5);
+    pace.endDue(0, undefined, { moved: 0, next: { from: at(5), inMs: 2 } });
+    expect(pace.dueFrom(3)).toEqual(at(5));
+    expect(pace.dueFrom(4)).toEqual(at(5));
   });
 });

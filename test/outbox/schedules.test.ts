@@ -208,7 +208,7 @@ describe("hawser.schedule", () => {
     expect(await row("p")).toMatchObject({ since: before.since, next_at: before.next_at, priority: -3 });
     await away(1);
     await run();
-    const { rows } = await client.query("SELECT recipient, -(id >> 46) AS priority FROM hawser_data.queue");
+    const { rows } = await client.query("SELECT recipient, -(rank >> 46) AS priority FROM hawser_data.queue");
     expect(rows[0]).toEqual({ recipient: "!", priority: "-3" });
     await expect(schedule(", priority => 1, key => 'k'")).rejects.toThrow("messages with a key have none");
   });
@@ -581,5 +581,38 @@ describe("a member of hawser_peer that runs schedules", () => {
       [logins[0]!.role, Date.parse(at(10))],
       [logins[0]!.role, Date.parse(at(20))],
     ]);
+  });
+});
+
+describe("a schedule whose message cannot be enqueued", () => {
+  it("keeps no other one from it, and says why", async () => {
+    await client.query("ALTER TABLE hawser_data.queue ADD CONSTRAINT is_good CHECK (payload <> 'bad')");
+    try {
+      for (const [on, name, payload] of [
+        [mal, "bad", "bad"],
+        [mal, "own", "good"],
+        [ann, "other", "good"],
+      ] as const)
+        await on.query("SELECT hawser.schedule($1, '* * * * * *', 't', $2)", [name, payload]);
+      await away(2);
+      await run();
+      const { rows } = await client.query(
+        `SELECT s.name, coalesce(s.problem, '') AS problem, s.next_at < now() + interval '1 min' AS is_soon,
+                EXISTS (SELECT FROM hawser_data.queue AS q WHERE q.role = s.role AND q.headers::text LIKE '%"' || s.name || '"%') AS has_run
+           FROM hawser_data.schedules AS s ORDER BY 1`,
+      );
+      expect(rows).toEqual([
+        {
+          name: "bad",
+          problem: expect.stringMatching(/cannot be enqueued: .*is_good/),
+          is_soon: false,
+          has_run: false,
+        },
+        { name: "other", problem: "", is_soon: true, has_run: true },
+        { name: "own", problem: "", is_soon: true, has_run: true },
+      ]);
+    } finally {
+      await client.query("ALTER TABLE hawser_data.queue DROP CONSTRAINT is_good");
+    }
   });
 });

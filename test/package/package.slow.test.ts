@@ -140,7 +140,7 @@ it("the package holds what it should, and nothing else", () => {
 
 /** Pages and folders for maintainers, and pictures, which only the repository has. */
 const forMaintainers =
-  /^(CONTRIBUTING\.md|deploy\/chart\/alerts\.test\.yaml|docs\/(benchmarks|decisions|images|releasing)\b.*|examples\/(README\.md|[a-z-]+\.ts|orders\b.*))$/;
+  /^(CONTRIBUTING\.md|generated\/docs\/catalog\.md|deploy\/chart\/alerts\.test\.yaml|docs\/(benchmarks|decisions|images|releasing)\b.*|examples\/(README\.md|[a-z-]+\.ts|orders\b.*))$/;
 
 it("the package holds what its pages for users link to, from the README on", () => {
   const pages = packed.filter((path) => path.endsWith(".md"));
@@ -231,6 +231,19 @@ it("the package is loaded by require() of CommonJS, which TypeScript accepts", a
   );
   await run(process.execPath, [tsc, "-p", "common"], project);
   expect((await run(process.execPath, ["common/main.cjs"], project)).trim()).toBe("function");
+});
+
+it("the package's errors are printed by the names of their classes", async () => {
+  const script = `
+    import { HawserError, Reject } from "hawser";
+    console.log(HawserError.name, Reject.name);
+    throw new HawserError("busy", "the queue is full");
+  `;
+  const { stdout, stderr } = await startCommand(process.execPath, ["--input-type=module", "-e", script], {
+    cwd: project,
+  }).ended;
+  expect(stdout.trim()).toBe("HawserError Reject");
+  expect(stderr).toMatch(/^HawserError: the queue is full$/m);
 });
 
 it("the package refuses what the types forbid", async () => {

@@ -4,13 +4,13 @@ import { create, toBinary } from "@bufbuild/protobuf";
 import { FileDescriptorSetSchema, file_google_protobuf_wrappers, UInt64ValueSchema } from "@bufbuild/protobuf/wkt";
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
 import { shownRows } from "../../src/console/index.js";
-import { undoMs } from "../../src/console/jobs.js";
+import { undoMs } from "../../src/console/mass-actions.js";
 import { decodedPayloadBytes } from "../../src/page/html/payload.js";
 import { type PeerWorld, peerWorld } from "../peer/support/world.js";
 import { eventually } from "../support/eventually.js";
 import { ManualClock } from "../support/manual-clock.js";
 import { temporaryDirectory } from "../support/temporary.js";
-import { formOf, origin, pageClient } from "./support/page-world.js";
+import { formOf, origin, type PageClient, pageClient } from "./support/page-world.js";
 
 describe("dead letters on the page", () => {
   let w: PeerWorld;
@@ -45,6 +45,12 @@ describe("dead letters on the page", () => {
       `INSERT INTO hawser_data.dead_letters (origin, source, topic, payload, error_code, error_message, attempts) ${values}`,
     );
 
+  /** Submits the form of a page that asks. */
+  function confirmed(client: PageClient, text: string, button: string): Promise<Response> {
+    const { action, fields } = formOf(text, button);
+    return client.handler(new Request(`${origin}${action}`, { method: "POST", body: new URLSearchParams(fields) }));
+  }
+
   it("are grouped by cause, whatever numbers the messages have", async () => {
     await using client = pageClient({ databaseUrl: w.url });
     await insert(
@@ -58,7 +64,7 @@ describe("dead letters on the page", () => {
     expect(text).toMatch(/order # is unknown<\/bdi>.*<td class="number">7<\/td>/s);
     const link = /<a href="([^"]*)"><bdi>order # is unknown/.exec(text)![1]!.replaceAll("&amp;", "&");
     const list = await client.get(link);
-    expect(list.text).toContain("7 dead letters match, the oldest first.");
+    expect(list.text).toContain("7 dead letters match, the newest first.");
     expect(list.text).not.toContain("no address");
   });
 
@@ -81,19 +87,44 @@ describe("dead letters on the page", () => {
     expect(await (await client.handler(request)).text()).toContain("1 dead letter will be deleted");
   });
 
-  it("are retried in their order, all that a filter shows, and go", async () => {
+  it("are listed page by page, the newest first", async () => {
+    await using client = pageClient({ databaseUrl: w.url });
+    await insert(
+      `SELECT 'peer', 's:t:l', 'orders', 'x', 'handler_failed', 'm', 1 FROM generate_series(1, ${2 * shownRows + 1}) AS n`,
+    );
+    const shown: number[] = [];
+    let path: string | undefined = "/dead?topic=orders";
+    for (let pages = 1; path !== undefined; pages += 1) {
+      expect(pages).toBeLessThanOrEqual(3);
+      const { text } = await client.get(path);
+      shown.push(...[...text.matchAll(/<a href="\/dead\/(\d+)">/g)].map(([, id]) => Number(id)));
+      path = /<a href="([^"]*)">Next/.exec(text)?.[1]?.replaceAll("&amp;", "&");
+    }
+    const ids = await w.query<{ id: number }>("SELECT id FROM hawser_data.dead_letters ORDER BY id DESC");
+    expect(shown).toEqual(ids.map(({ id }) => id));
+  });
+
+  it("are retried after a confirmation in their order, all that a filter shows, and go", async () => {
     await using client = pageClient({ databaseUrl: w.url });
     const texts = Array.from({ length: 20 }, (_, index) => `m${index}`);
     await die(...texts);
     fails = false;
-    const { status, headers } = await client.submit("/dead?topic=b", "Retry all 20");
+    const asked = await client.submit("/dead?topic=b", "Retry all 20");
+    expect(asked).toMatchObject({
+      status: 200,
+      text: expect.stringContaining("20 dead letters will be handled again"),
+    });
+    expect(handled).toEqual([]);
+    // One that has come since was not shown, and stays.
+    await insert("VALUES ('peer', 's:t:l', 'b', 'x', 'handler_failed', 'later', 1)");
+    const { status, headers } = await confirmed(client, asked.text, "Retry all 20");
     expect(status).toBe(303);
     const job = headers.get("location")!;
     await eventually("the job is done", async () => (await client.get(job)).text.includes('<strong class="">done'));
     expect((await client.get(job)).text).toContain("<dt>retried</dt><dd>20</dd>");
     await eventually("all are handled", () => handled.length === texts.length);
     expect(handled).toEqual(texts);
-    expect((await client.get("/dead")).text).toContain("There are no dead letters, or none that match.");
+    expect((await client.get("/dead")).text).toContain("1 dead letter matches");
   });
 
   it("are discarded after a confirmation, and not if that is undone in time", async () => {
@@ -103,12 +134,8 @@ describe("dead letters on the page", () => {
     const asked = await client.submit("/dead?topic=orders", "Discard all 5");
     expect(asked).toMatchObject({ status: 200, text: expect.stringContaining("5 dead letters will be deleted") });
     const confirm = async () => {
-      const { action, fields } = formOf(
-        (await client.submit("/dead?topic=orders", "Discard all 5")).text,
-        "Discard all 5",
-      );
-      const request = new Request(`${origin}${action}`, { method: "POST", body: new URLSearchParams(fields) });
-      return (await client.handler(request)).headers.get("location")!;
+      const { text } = await client.submit("/dead?topic=orders", "Discard all 5");
+      return (await confirmed(client, text, "Discard all 5")).headers.get("location")!;
     };
     const undone = await confirm();
     await client.submit(undone, "Undo");
@@ -126,10 +153,21 @@ describe("dead letters on the page", () => {
   it("say why they were refused, and stay", async () => {
     await using client = pageClient({ databaseUrl: w.url });
     await insert("VALUES ('subscription', 'public.f', 's', 'x', 'P0001', 'm', 1)");
-    const job = (await client.submit("/dead", "Retry it")).headers.get("location")!;
+    const { text } = await client.submit("/dead", "Retry it");
+    const job = (await confirmed(client, text, "Retry it")).headers.get("location")!;
     await eventually("the job is done", async () => (await client.get(job)).text.includes(">done<"));
     expect((await client.get(job)).text).toContain("belongs to a function that is no longer subscribed");
     expect(await w.query("SELECT FROM hawser_data.dead_letters")).toHaveLength(1);
+  });
+
+  it("say how often a stop has cut their handler off", async () => {
+    await using client = pageClient({ databaseUrl: w.url });
+    await insert("VALUES ('queue', '', 'orders', 'x', 'handler_failed', 'm', 1)");
+    const [{ id } = { id: 0 }] = await w.query<{ id: number }>(
+      "UPDATE hawser_data.dead_letters SET given_back = 2 RETURNING id",
+    );
+    for (const path of ["/dead", `/dead/${id}`])
+      expect((await client.get(path)).text).toContain("1, and cut off 2 times by a stop");
   });
 
   it("show their payload on request, and link to their trace", async () => {

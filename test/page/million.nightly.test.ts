@@ -26,7 +26,7 @@ afterAll(() => database.drop());
 it("the page opens with a look at the newest dead letters, and lists the first ones", async () => {
   await using client = pageClient({ databaseUrl: database.url });
   // Connects, and starts the examination, which reads the table in the background.
-  await client.get("/jobs");
+  await client.get("/actions");
   const { text } = await client.get("/");
   const list = await client.get("/dead?origin=peer&topic=orders-3");
   expect(text).toContain(`The newest ${examinedDeadLetters} dead letters are examined`);
@@ -62,8 +62,8 @@ it("the page finds a message among 1,000,000 that wait by its number, and by its
     `INSERT INTO hawser_data.outbox (segment, destination, payload, headers, message_id, to_stream)
      SELECT 0, 'orders.' || n % 7, convert_to(repeat('x', 200), 'UTF8'), '{"a": "b"}', CASE WHEN n % 2 = 0 THEN 'order-' || n END, true
        FROM generate_series(1, ${count}) AS n`,
-    "INSERT INTO hawser_data.channels (channel_name, channel_id) VALUES ('s:t:l', 1)",
-    `INSERT INTO hawser_data.stored_messages (channel_id, epoch, number, payload, headers)
+    "INSERT INTO hawser_peer_data.channels (channel_name, channel_id) VALUES ('s:t:l', 1)",
+    `INSERT INTO hawser_peer_data.stored_messages (channel_id, epoch, number, payload, headers)
      SELECT 1, 1, n, convert_to(repeat('x', 200), 'UTF8'), jsonb_build_array(jsonb_build_array('message-id', 'sent-' || n))
        FROM generate_series(1, ${count}) AS n`,
   );

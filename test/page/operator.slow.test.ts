@@ -37,9 +37,9 @@ async function holdRetries(): Promise<() => Promise<void>> {
 }
 
 /** Id of the oldest dead order. */
-const firstOrder = () =>
+const newestOrder = () =>
   shop.world.client
-    .query<{ id: string }>("SELECT min(id) AS id FROM hawser_data.dead_letters WHERE origin = 'subscription'")
+    .query<{ id: string }>("SELECT max(id) AS id FROM hawser_data.dead_letters WHERE origin = 'subscription'")
     .then(({ rows }) => rows[0]!.id);
 
 /** Names that are other ones in each run, and what they would be elsewhere. */
@@ -71,7 +71,7 @@ it.each([
     expect(background).toBe(scheme === "dark" ? "rgb(20, 24, 28)" : "rgb(255, 255, 255)");
     await tab.click(cause);
     await shoot("list");
-    await tab.click(await firstOrder());
+    await tab.click(await newestOrder());
     await tab.click("Show the payload");
     await tab.value("scrollTo(0, 0)");
     await shoot("letter");
@@ -91,22 +91,24 @@ it("an operator finds the cause, and retries 1,000 dead letters, by the keyboard
   await tab.open("/?paused=1");
   expect(await tab.text()).toContain("1007 dead letters.");
   await tab.pressOn(cause);
-  expect(await tab.text()).toContain("1000 dead letters match, the oldest first.");
+  expect(await tab.text()).toContain("1000 dead letters match, the newest first.");
   const list = tab.path;
 
   // One of them.
-  await tab.pressOn(await firstOrder());
-  expect(await tab.text()).toContain(`${cause}: "1,50"`);
+  await tab.pressOn(await newestOrder());
+  expect(await tab.text()).toContain(`${cause}: "10,50"`);
   expect(await tab.text()).not.toContain('"price"');
   await tab.pressOn("Show the payload");
-  expect(await tab.text()).toContain('{"number":1,"item":"anchor","price":"1,50"}');
+  expect(await tab.text()).toContain('{"number":1000,"item":"anchor","price":"10,50"}');
 
   // The repair.
   await shop.repair();
   await tab.open(list);
   const release = await holdRetries();
-  await tab.pressOn("Retry all 1000, in order");
-  expect(tab.path).toMatch(/^\/jobs\//);
+  await tab.pressOn("Retry all 1000, in order…");
+  expect(await tab.text()).toContain("1000 dead letters will be handled again");
+  await tab.pressOn("Retry all 1000");
+  expect(tab.path).toMatch(/^\/actions\//);
   expect(await tab.text()).toContain("State: running");
   expect(await tab.text()).toContain("0 of 1000 dead letters");
   expect(await tab.value("document.querySelector('progress').max")).toBe(failedOrders);

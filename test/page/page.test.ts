@@ -12,7 +12,7 @@ import pg from "pg";
 import { afterAll, beforeAll, describe, expect, it, onTestFinished } from "vitest";
 import { type PageOptions, page } from "../../src/page/index.js";
 import { openRequests } from "../../src/page/page.js";
-import { servePage } from "../../src/page/server.js";
+import { servePage } from "../../src/page/page-server.js";
 import { openStore } from "../../src/peer-store/store.js";
 import { silentLogger } from "../../src/runtime/index.js";
 import { login } from "../installation/support/logins.js";
@@ -51,7 +51,7 @@ const places = [
   "/schedules",
   "/message",
   "/message?id=a/1/2",
-  "/jobs",
+  "/actions",
 ];
 
 describe("the page of the operator", () => {
@@ -91,6 +91,8 @@ describe("the page of the operator", () => {
     const paused = await client.get("/peers?paused=1");
     expect(paused.headers.get("refresh")).toBeNull();
     expect(paused.text).toContain("Reload every 5 seconds");
+    // "Pause" is what is done to a topic.
+    expect((await client.get("/topics")).text).toContain(">Stop reloading</a>");
     expect((await client.get("/dead")).headers.get("refresh")).toBeNull();
   });
 
@@ -184,7 +186,7 @@ describe("the page of the operator", () => {
       VALUES ('peer', 's:t:l', 'orders', 'x', 'c', 'm', 1,`;
     await onServer(own.url, `${insert} 'infinity')`, `${insert} '-infinity')`, `${insert} '290000-01-01')`);
     await using client = pageClient({ databaseUrl: own.url });
-    expect((await client.get("/dead")).text).toMatch(/<td>never<.*<td>always<.*<td>a time out of range</s);
+    expect((await client.get("/dead")).text).toMatch(/<td>a time out of range<.*<td>always<.*<td>never</s);
   });
 
   it("shows version and certificate of peers, and marks those of running ones that end soon or have ended", async () => {
@@ -227,12 +229,12 @@ describe("the page of the operator", () => {
     await using own = await testDatabase();
     await onServer(
       own.url,
-      "INSERT INTO hawser_data.topics (topic, id) SELECT 'topic-' || n, n FROM generate_series(1, 150) AS n",
-      "INSERT INTO hawser_data.channels (channel_name, channel_id) SELECT 'a:b:listener-' || n, n FROM generate_series(1, 149) AS n",
+      "INSERT INTO hawser_peer_data.topics (topic, id) SELECT 'topic-' || n, n FROM generate_series(1, 150) AS n",
+      "INSERT INTO hawser_peer_data.channels (channel_name, channel_id) SELECT 'a:b:listener-' || n, n FROM generate_series(1, 149) AS n",
       // The greater the number, the older.
-      `INSERT INTO hawser_data.stored_messages (channel_id, epoch, number, topic_id, payload, stored_at)
+      `INSERT INTO hawser_peer_data.stored_messages (channel_id, epoch, number, topic_id, payload, stored_at)
        SELECT n, 1, 1, n, 'x', now() - n * interval '1 min' FROM generate_series(1, 149) AS n`,
-      "INSERT INTO hawser_data.queue (topic, id, payload, enqueued_at) VALUES ('topic-150', 1, 'x', now() - interval '150 min')",
+      "INSERT INTO hawser_data.queue (topic, rank, id, payload, enqueued_at) VALUES ('topic-150', 1, 1, 'x', now() - interval '150 min')",
     );
     await using client = pageClient({ databaseUrl: own.url });
     const shown = async (path: string) => {
@@ -243,7 +245,8 @@ describe("the page of the operator", () => {
     };
     const first = await shown("/backlog");
     expect(first.topics).toEqual(Array.from({ length: 100 }, (_, nth) => 150 - nth));
-    expect(first.text).toContain('none is known</bdi></td><td><strong class="error"><bdi>unserved</bdi></strong>');
+    expect(first.text).toContain('<strong class="error"><bdi>unserved</bdi></strong>');
+    expect(first.text).toContain("<bdi>none is known</bdi>");
     expect(first.text).toContain('Rows 1 to 100. <a href="/backlog?from=100">Next 100</a>');
     const second = await shown("/backlog?from=100");
     expect(second).toMatchObject({ topics: Array.from({ length: 50 }, (_, nth) => 50 - nth), next: false });
@@ -255,6 +258,57 @@ describe("the page of the operator", () => {
     expect((await client.get("/peers?from=100&filter=listener-")).text).toContain("Rows 101 to 149.");
     expect((await client.get("/backlog?from=-1")).status).toBe(400);
     expect((await client.get("/backlog?from=1e9")).status).toBe(400);
+  });
+
+  it("lists each topic that has a message, a worker, a listener or a setting once, with its buttons", async () => {
+    await using own = await testDatabase();
+    await onServer(
+      own.url,
+      "SELECT hawser.enqueue('alone', 'x'), hawser.enqueue('served', 'x'), hawser.enqueue('later', 'x', deliver_at => now() + interval '1 h')",
+      "SELECT hawser.pause_topic('set'), hawser.limit_topic('served', running => 2)",
+      `INSERT INTO hawser_data.workers (name, topics, lease_ms, concurrency)
+       SELECT name, '{served,idle}', 15000, 1 FROM unnest('{one,two,two,three,four}'::text[]) AS name`,
+      "INSERT INTO hawser_peer_data.listeners (topic, addr, listener_name) VALUES ('served', '10.0.0.1:1', 'away')",
+      `SELECT hawser.enqueue('stopped', 'x');
+       INSERT INTO hawser_data.served_topics (role, topic, name, served_until) VALUES ('app', 'stopped', 'old-1', '2030-01-31T10:32:00Z')`,
+    );
+    await using client = pageClient({ databaseUrl: own.url });
+    const { text } = await client.get("/topics");
+    const rows = [...text.matchAll(/<tr><td>.*?<\/tr>/g)].map(([row]) =>
+      row
+        .replaceAll(/<time.*?<\/time> <span[^>]*>.*?<\/span>/g, "then")
+        .replaceAll(/<input[^>]*>/g, "")
+        .split(/<\/td>|<\/form>/)
+        .map((cell) => cell.replaceAll(/<[^>]+>/g, "").trim())
+        .filter((cell) => cell !== ""),
+    );
+    expect(rows).toEqual([
+      ["alone", "unserved", "1", "then", "Pause", "Cancel messages…"],
+      [
+        ...["stopped", "stopped", "1", "then", "last served by old-1 until 2030-01-31T10:32Z"],
+        ...["Pause", "Cancel messages…"],
+      ],
+      ["idle", "running", "0", "four, one, three, 1 more", "Pause", "Cancel messages…"],
+      ["later", "unserved", "0", "Pause", "Cancel messages…"],
+      ["served", "running", "1", "then", "four, one, three, 2 more", "2 running", "Pause", "Cancel messages…"],
+      ["set", "paused", "0", "then", "postgres", "Resume", "Cancel messages…"],
+    ]);
+    expect((await client.get("/topics?filter=10.0.0.1")).text.match(/<tr><td>/g)).toHaveLength(1);
+  });
+
+  it("shows causes that are new before those that are frequent, also to a login that sees counts alone", async () => {
+    await using own = await testDatabase();
+    await onServer(
+      own.url,
+      `INSERT INTO hawser_data.dead_letters (origin, source, topic, payload, error_code, error_message, attempts, created_at)
+       SELECT 'queue', '', 'orders', 'x', code, code, 1, now() - hours * interval '1 h'
+         FROM (VALUES ('old', 3), ('old', 3), ('new', 1), ('old', 0)) AS v (code, hours)`,
+    );
+    await using viewer = await viewerOf(own.url);
+    for (const url of [own.url, viewer.url]) {
+      await using client = pageClient({ databaseUrl: url });
+      expect((await client.get("/")).text).toMatch(/<bdi>new<\/bdi>.*<bdi>old<\/bdi>/s);
+    }
   });
 
   it("answers only for its host names, if it has some", async () => {
@@ -272,8 +326,9 @@ describe("the page of the operator", () => {
       expect(text, path).not.toMatch(/<form[^>]*method="post"|href="[^"]*payload/);
     }
     expect((await client.get("/dead/1/payload")).status).toBe(403);
-    expect((await client.get("/dead")).text).toContain(
-      "This login may not read it: <bdi>permission denied for schema hawser_data",
+    // The list and its count are read side by side: the first refusal is shown.
+    expect((await client.get("/dead")).text).toMatch(
+      /This login may not read it: <bdi>permission denied for (?:schema hawser_peer_data|view dead_letters)/,
     );
     for (const path of ["/", "/backlog", "/topics", "/peers", "/outbox", "/streams", "/schedules"])
       expect((await client.get(path)).text, path).not.toContain("may not read it");
@@ -398,12 +453,11 @@ describe("the way of a message", () => {
     await enqueue(", to_all => true");
     const { rows } = await session.query("SELECT hawser.enqueue('orders', 'x', priority => 32767) AS id");
     const high = rows[0].id;
-    for (const id of [high, `__#outbox/5/${high}`]) {
-      const { queue } = await sections(id);
-      expect(queue).toMatch(/^Message -\d+ for the topic orders with the priority 32767, enqueued /);
-    }
+    expect((await sections(high))["queue"]).toMatch(
+      /^Message \d+ for the topic orders with the priority 32767, enqueued /,
+    );
     await session.query("SELECT hawser.cancel($1)", [high]);
-    for (const id of ["1", "order-17", "__#outbox/5/1"]) {
+    for (const id of ["1", "order-17"]) {
       const { queue, outbox, stored } = await sections(id);
       expect(queue).toMatch(/^Message 1 for the topic orders, for all listeners, enqueued +by postgres. Waits. /);
       expect(queue).toContain(`Trace: <a rel="noreferrer" href="https://traces.example/${trace}">`);
@@ -425,14 +479,39 @@ describe("the way of a message", () => {
     expect((await sections("1"))["nothing"]).toBe("Nothing is known of it. That is so of a message");
   });
 
+  it("has ended, and what became of it is shown while that is kept, to members of its role", async () => {
+    const { session, sections, url } = await world();
+    await session.query(
+      `INSERT INTO hawser_data.results (segment, id, role, topic, listener, state, attempts, enqueued_at, ended_at, duration_ms, result, error_code, error_message, expires_at)
+       VALUES (0, 17, 'shop', 'pdfs', 'pdfs-1', 'done', 1, now(), now(), 42, '{"pages": "<b>"}', NULL, NULL, 'infinity'),
+              (0, 18, 'shop', 'pdfs', 'pdfs-1', 'dead', 5, now(), now(), NULL, NULL, 'handler_failed', 'no ink', 'infinity'),
+              (0, 19, 'shop', 'pdfs', NULL, 'cancelled', 0, now(), now(), NULL, NULL, NULL, NULL, now())`,
+    );
+    expect(await sections("17")).toMatchObject({
+      ended:
+        "Message 17 for the topic pdfs, enqueued by shop. Handled by pdfs-1 after 1 attempt , in 42 ms. Result: {&quot;pages&quot;: &quot;&lt;b&gt;&quot;}. Kept until never.",
+      queue: nothing,
+    });
+    expect((await sections("18"))["ended"]).toContain(
+      "Given up by pdfs-1 after 5 attempts . Error: handler_failed: no ink.",
+    );
+    expect((await sections("19"))["ended"]).toBe(nothing);
+    await using peer = await login(url, "IN ROLE hawser_peer");
+    expect((await sections("17", peer.url))["ended"]).toBe(nothing);
+    await using viewer = await viewerOf(url);
+    expect((await sections("17", viewer.url))["ended"]).toBe(
+      "This login may not read it: permission denied for function job",
+    );
+  });
+
   it("is stored for a peer, or parked, and is known by its place", async () => {
     const { session, sections } = await world();
-    await session.query("INSERT INTO hawser_data.topics (topic, id) VALUES ('orders', 1)");
+    await session.query("INSERT INTO hawser_peer_data.topics (topic, id) VALUES ('orders', 1)");
     await session.query(
-      "INSERT INTO hawser_data.channels (channel_name, channel_id) VALUES ('shop:shop:one', 1), ('shop:shop:two', 2)",
+      "INSERT INTO hawser_peer_data.channels (channel_name, channel_id) VALUES ('shop:shop:one', 1), ('shop:shop:two', 2)",
     );
     await session.query(
-      `INSERT INTO hawser_data.stored_messages (channel_id, payload, epoch, number, topic_id, headers)
+      `INSERT INTO hawser_peer_data.stored_messages (channel_id, payload, epoch, number, topic_id, headers)
        SELECT n, 'x', 7, 1, 1, '[["message-id","order-17"]]' FROM generate_series(1, 2) AS n`,
     );
     const { stored: both } = await sections("order-17");
@@ -443,12 +522,12 @@ describe("the way of a message", () => {
     expect(stored).toContain('waits. Its message id: <a href="/message?id=order-17">order-17');
     expect(stored).not.toContain(":two/");
     await session.query(
-      "INSERT INTO hawser_data.marks SELECT channel_id, epoch, number FROM hawser_data.stored_messages",
+      "INSERT INTO hawser_peer_data.marks SELECT channel_id, epoch, number FROM hawser_peer_data.stored_messages",
     );
     expect((await sections(place))["stored"]).toContain("; handled.");
     await session.query(
-      `INSERT INTO hawser_data.parked_messages (channel_id, epoch, number, topic_id, compression, headers, payload, attempts, due_at, uncompressed_bytes)
-       SELECT channel_id, epoch, number, topic_id, 0, convert_to('[["message-id","order-17"]]', 'UTF8'), payload, 3, now(), 1 FROM hawser_data.stored_messages`,
+      `INSERT INTO hawser_peer_data.parked_messages (channel_id, epoch, number, topic_id, compression, headers, payload, attempts, due_at, uncompressed_bytes)
+       SELECT channel_id, epoch, number, topic_id, 0, convert_to('[["message-id","order-17"]]', 'UTF8'), payload, 3, now(), 1 FROM hawser_peer_data.stored_messages`,
     );
     for (const id of [place, "order-17"])
       expect((await sections(id))["stored"]).toMatch(
@@ -458,9 +537,9 @@ describe("the way of a message", () => {
 
   it("is one message of a batch", async () => {
     const { session, sections } = await world();
-    await session.query("INSERT INTO hawser_data.channels (channel_name, channel_id) VALUES ('shop:shop:one', 1)");
+    await session.query("INSERT INTO hawser_peer_data.channels (channel_name, channel_id) VALUES ('shop:shop:one', 1)");
     await session.query(
-      `INSERT INTO hawser_data.stored_messages (channel_id, payload, epoch, number, headers, messages, lengths)
+      `INSERT INTO hawser_peer_data.stored_messages (channel_id, payload, epoch, number, headers, messages, lengths)
        VALUES (1, 'abc', 7, 12, '[[["message-id","a"]],null,[["message-id","c"]]]', 3, '{1,1,1}')`,
     );
     expect((await sections("c"))["stored"]).toContain("shop:shop:one/7/12 on");
@@ -474,9 +553,9 @@ describe("the way of a message", () => {
     const turned = JSON.stringify([["order-17", "message-id"]]);
     await session.query("SELECT hawser.enqueue('orders', 'x', headers => '{\"order-17\": \"message-id\"}')");
     await session.query("SELECT hawser.enqueue('orders', 'x', message_id => 'other')");
-    await session.query("INSERT INTO hawser_data.channels (channel_name, channel_id) VALUES ('s:t:l', 1)");
+    await session.query("INSERT INTO hawser_peer_data.channels (channel_name, channel_id) VALUES ('s:t:l', 1)");
     await session.query(
-      `INSERT INTO hawser_data.stored_messages (channel_id, payload, epoch, number, headers, messages, lengths)
+      `INSERT INTO hawser_peer_data.stored_messages (channel_id, payload, epoch, number, headers, messages, lengths)
        VALUES (1, 'x', 1, 1, $1, 1, '{}'), (1, 'x', 1, 2, '[["message-id","other"]]', 1, '{}'),
               (1, 'xx', 1, 4, jsonb_build_array($1::jsonb, '[["message-id","other"]]'::jsonb), 2, '{1,1}')`,
       [turned],
@@ -506,13 +585,13 @@ describe("the way of a message", () => {
     const { queue } = await sections("order-17");
     expect(queue).toContain("Message 10 ");
     expect(queue).toMatch(/At most 10 are shown by one id: there may be more.$/);
-    await session.query("INSERT INTO hawser_data.channels (channel_name, channel_id) VALUES ('s:t:l', 1)");
+    await session.query("INSERT INTO hawser_peer_data.channels (channel_name, channel_id) VALUES ('s:t:l', 1)");
     await session.query(
-      `INSERT INTO hawser_data.stored_messages (channel_id, payload, epoch, number, headers)
+      `INSERT INTO hawser_peer_data.stored_messages (channel_id, payload, epoch, number, headers)
        SELECT 1, 'x', 1, n, '[["message-id","order-17"]]' FROM generate_series(1, 11) AS n`,
     );
     await session.query(
-      `INSERT INTO hawser_data.parked_messages (channel_id, epoch, number, topic_id, compression, payload, attempts, due_at, uncompressed_bytes)
+      `INSERT INTO hawser_peer_data.parked_messages (channel_id, epoch, number, topic_id, compression, payload, attempts, due_at, uncompressed_bytes)
        SELECT 1, 1, n, 1, 0, 'x', 1, now(), 1 FROM generate_series(1, 10) AS n`,
     );
     expect((await sections("order-17"))["stored"]).toMatch(/^s:t:l\/1\/11 on [^/]*$/);
@@ -521,11 +600,11 @@ describe("the way of a message", () => {
   it("is saved for a subscription, which knows it by the id of its stream", async () => {
     const { session, sections } = await world();
     await session.query(
-      `INSERT INTO hawser_data.nats_handlers (id, kind, subject, function_schema, function_name, argument_types, wrapper, token)
+      `INSERT INTO hawser_bridge_data.nats_handlers (id, kind, subject, function_schema, function_name, argument_types, wrapper, token)
        VALUES (9007199254740993, 'stream', 'orders', 'public', 'take', 'bytea', 'w', sha256('t'))`,
     );
     await session.query(
-      `INSERT INTO hawser_data.saved_messages (handler_id, subject, payload, headers, message_id)
+      `INSERT INTO hawser_bridge_data.saved_messages (handler_id, subject, payload, headers, message_id)
        VALUES (9007199254740993, 'orders.new', 'x', '{"Nats-Msg-Id":["order-17"]}', 'orders-1')`,
     );
     for (const id of ["order-17", "orders-1"])
@@ -551,7 +630,7 @@ describe("the way of a message", () => {
     const { session, sections } = await world();
     await session.query("SELECT hawser.enqueue_after('orders', 'x', after => ARRAY[hawser.enqueue('orders', 'y')])");
     expect((await sections("2"))["scheduled"]).toMatch(
-      /^Message 2 for orders, enqueued *, is held until 1 message before it has been handled. Then /,
+      /^Message 2 for orders, enqueued *, is held until 1 message before it has been handled \(1\)\. Then /,
     );
   });
 
@@ -565,7 +644,7 @@ describe("the way of a message", () => {
         BEGIN RAISE EXCEPTION 'canceled' USING ERRCODE = 'query_canceled'; END
       $$;
       CREATE OR REPLACE VIEW hawser.outbox_scheduled AS
-        SELECT id, kind, deliver_at, destination, key, public.too_much(id) AS message_id, octet_length(payload) AS payload_bytes, enqueued_at, priority, 0 AS held_for
+        SELECT id, kind, deliver_at, destination, key, public.too_much(id) AS message_id, octet_length(payload) AS payload_bytes, enqueued_at, priority, 0 AS held_for, NULL::jsonb AS waits_for
           FROM hawser_data.outbox_later`);
     expect((await sections("1"))["scheduled"]).toMatch(/^Message 1 for orders, .* because there is too much to read/);
   });
@@ -573,7 +652,7 @@ describe("the way of a message", () => {
   it("ends as a dead letter, also by the place that it had before it was retried", async () => {
     const { session, sections } = await world();
     await session.query(
-      "INSERT INTO hawser_data.channels (channel_name, channel_id) VALUES ('s:t:l', 1), ('s:t:__#retry#1', 2)",
+      "INSERT INTO hawser_peer_data.channels (channel_name, channel_id) VALUES ('s:t:l', 1), ('s:t:__#retry#1', 2)",
     );
     await session.query(
       `INSERT INTO hawser_data.dead_letters (origin, source, topic, payload, headers, error_code, error_message, attempts, channel_id, epoch, number)
@@ -588,19 +667,18 @@ describe("the way of a message", () => {
     );
     expect((await sections("order-17"))["dead"]).toContain("Dead letter 2 (subscription) on orders.new");
     await session.query(
-      `INSERT INTO hawser_data.dead_letters (origin, source, topic, payload, error_code, error_message, attempts, epoch, number)
-       VALUES ('queue', '', 'orders', 'x', 'handler_failed', 'm', 1, 5, 17)`,
+      `INSERT INTO hawser_data.dead_letters (origin, source, topic, payload, error_code, error_message, attempts, epoch, number, job_id)
+       VALUES ('queue', '', 'orders', 'x', 'handler_failed', 'm', 1, 5, 18, 17)`,
     );
-    for (const id of ["17", "__#outbox/5/17"])
-      expect((await sections(id))["dead"]).toContain("Dead letter 3 (queue) on orders: handler_failed");
+    expect((await sections("17"))["dead"]).toContain("Dead letter 3 (queue) on orders: handler_failed");
   });
 
   it("is shown as far as the login may read it", async () => {
     const { url, session, sections } = await world();
     await session.query("SELECT hawser.enqueue('orders.new', 'x', stream => true, message_id => 'order-17')");
-    await session.query("INSERT INTO hawser_data.channels (channel_name, channel_id) VALUES ('s:t:l', 1)");
+    await session.query("INSERT INTO hawser_peer_data.channels (channel_name, channel_id) VALUES ('s:t:l', 1)");
     await session.query(
-      "INSERT INTO hawser_data.stored_messages (channel_id, payload, headers) VALUES (1, 'x', '[[\"message-id\",\"order-17\"]]')",
+      "INSERT INTO hawser_peer_data.stored_messages (channel_id, payload, headers) VALUES (1, 'x', '[[\"message-id\",\"order-17\"]]')",
     );
     await using stranger = await login(url);
     const denied = await sections("order-17", stranger.url);
@@ -612,7 +690,7 @@ describe("the way of a message", () => {
     // The message of another role.
     expect(partly["outbox"]).toBe(nothing);
     expect(partly["stored"]).toContain("s:t:l/0/0");
-    expect(partly["saved"]).toBe("This login may not read it: permission denied for table saved_messages");
+    expect(partly["saved"]).toBe("This login may not read it: permission denied for schema hawser_bridge_data");
     await onServer(peer.url, "SELECT hawser.enqueue('orders', 'x', message_id => 'mine')");
     expect((await sections("mine", peer.url))["queue"]).toContain(`by ${peer.role}. Waits.`);
     expect(await sections("1' OR true --/1/1", peer.url)).toMatchObject({ outbox: nothing, stored: nothing });

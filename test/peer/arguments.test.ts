@@ -173,7 +173,7 @@ describe("the constructor refuses", () => {
     ["colour", /^"colour" is not an option of a Peer; the options are name, topic, listen, .*concurrency/],
     ["toString", /^"toString" is not an option/],
     ["x".repeat(500), /the options are name/],
-    ["transactional", /; transactional is an option of handle, or of the Peer under defaults$/],
+    ["transactional", /; transactional is an option of handle, and not under defaults$/],
     ["group", /; group is an option of handle, or of the Peer under defaults$/],
     ["ackTimeoutMs", /; ackTimeoutMs is an option of the Peer under tuning$/],
   ];

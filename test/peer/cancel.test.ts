@@ -1,7 +1,9 @@
 /** Cancelled messages: what waits or was read ahead does not begin, and what runs is told, rolled back and not tried again. */
-import { expect, it } from "vitest";
+import pg from "pg";
+import { describe, expect, it } from "vitest";
 import { cancel, enqueue, enqueueBatch, monitor } from "../../src/peer/index.js";
 import { parsePrometheus } from "../monitor/prometheus-text.js";
+import { TestWorker } from "../queue/support/test-worker.js";
 import { eventually } from "../support/eventually.js";
 import { gate } from "./support/gate.js";
 import { sharedPeerWorld } from "./support/shared-world.js";
@@ -50,8 +52,9 @@ it("aborts the signal of a handler that runs, with the reason, and neither repor
 it("rolls back a handler that takes no notice, and does not count one without a transaction as failed", async () => {
   await world.query("CREATE TABLE effects (what text)");
   const held = gate();
+  const signals: AbortSignal[] = [];
   const handler: Handler = async (message) => {
-    await world.query("INSERT INTO effects VALUES ('outside of the transaction')");
+    signals.push(message.signal);
     await held.opened;
     if (message.topic === "b") await message.client.query("INSERT INTO effects VALUES ('within')");
   };
@@ -60,14 +63,102 @@ it("rolls back a handler that takes no notice, and does not count one without a 
   const ids = [await enqueue(world, "b", "x"), await enqueue(world, "c", "x")];
   await Promise.all([b.received.length(1), c.received.length(1)]);
   for (const id of ids) expect(await cancel(world, id)).toBe("cancelling");
-  await nothingIsLeft();
+  await eventually("both are told", () => signals.every(({ aborted }) => aborted));
   held.open();
+  await nothingIsLeft();
   for (const peer of [b, c]) await eventually("it counts", async () => (await handledOf(peer))["cancelled"] === 1);
-  expect(await world.query("SELECT what FROM effects WHERE what = 'within'")).toEqual([]);
+  expect(await world.query("SELECT what FROM effects")).toEqual([]);
   // The worker goes on.
   await enqueue(world, "c", "next");
   await c.received.length(2);
   expect(await world.query("SELECT FROM hawser_data.workers")).toHaveLength(2);
+});
+
+describe("a handler that takes no notice, without a transaction, keeps until its end", () => {
+  const held = new Map<string, ReturnType<typeof gate>>();
+  let running: Map<string, AbortSignal>;
+  const handler: Handler = async (message) => {
+    const text = message.text();
+    running.set(text, message.signal);
+    await held.get(text)?.opened;
+    running.delete(text);
+  };
+  /** Two processes, so that another one would begin what is free. */
+  const workers = async (): Promise<[TestPeer, TestPeer]> => {
+    running = new Map();
+    held.clear();
+    const one = (name: string) => world.started(name, { concurrency: 1 }, handler);
+    return [await one("b-1"), await one("b-2")];
+  };
+  const isCancelled = async (id: bigint, text: string): Promise<void> => {
+    await eventually("it runs", () => running.has(text));
+    expect(await cancel(world, id)).toBe("cancelling");
+    await eventually("it is told", () => running.get(text)!.aborted);
+    expect(await world.query("SELECT FROM hawser_data.queue WHERE id = $1 AND worker IS NOT NULL", [id])).toHaveLength(
+      1,
+    );
+  };
+  it("its key", async () => {
+    const peers = await workers();
+    held.set("first", gate());
+    const id = await enqueue(world, "b", "first", { key: "k" });
+    await isCancelled(id, "first");
+    await enqueue(world, "b", "second", { key: "k" });
+    const client = new pg.Client({ connectionString: world.url });
+    await client.connect();
+    const other = await TestWorker.open(client, { topics: ["b"] });
+    expect(await other.take()).toEqual([]);
+    await other.close();
+    await client.end();
+    expect(peers.flatMap(({ texts }) => texts)).not.toContain("second");
+    held.get("first")!.open();
+    await eventually("the next one is handled", () => peers.some(({ texts }) => texts.includes("second")));
+    await nothingIsLeft();
+  });
+
+  it("its unique key", async () => {
+    const peers = await workers();
+    held.set("first", gate());
+    const options = { uniqueKey: { key: "u", while: "running" } } as const;
+    const id = await enqueue(world, "b", "first", options);
+    await isCancelled(id, "first");
+    expect(await enqueue(world, "b", "second", options)).toBe(id);
+    held.get("first")!.open();
+    await nothingIsLeft();
+    expect(await enqueue(world, "b", "third", options)).not.toBe(id);
+    await eventually("another one is handled", () => peers.some(({ texts }) => texts.includes("third")));
+    await nothingIsLeft();
+    expect(await world.query("SELECT FROM hawser_data.unique_keys")).toEqual([]);
+  });
+
+  it("its place under the limits of its topic", async () => {
+    await world.query("SELECT hawser.limit_topic('b', running => 1)");
+    const peers = await workers();
+    held.set("first", gate());
+    const id = await enqueue(world, "b", "first");
+    await isCancelled(id, "first");
+    await enqueue(world, "b", "second");
+    expect(peers.flatMap(({ texts }) => texts)).toEqual(["first"]);
+    held.get("first")!.open();
+    await eventually("the next one is handled", () => peers.some(({ texts }) => texts.includes("second")));
+    await nothingIsLeft();
+  });
+});
+
+it("is told with the next beat if no notification told of it", async () => {
+  // As with max_prepared_transactions, and while the session of the queue is lost.
+  const told: unknown[] = [];
+  const b = await world.started("b-1", { defaults: { takeoverMs: 1_000 } }, ({ signal }) =>
+    untilAborted(signal).catch((reason) => told.push(reason)),
+  );
+  const id = await enqueue(world, "b", "x");
+  await b.received.length(1);
+  await world.query(
+    "INSERT INTO hawser_data.cancellations (topic, recipient, role, rank) SELECT topic, recipient, role, rank FROM hawser_data.queue WHERE id = $1",
+    [id],
+  );
+  await nothingIsLeft();
+  expect(told).toHaveLength(1);
 });
 
 it("what was read ahead does not begin, and what is behind it with its key does", async () => {

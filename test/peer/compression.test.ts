@@ -46,7 +46,7 @@ it("stores as gzip what is above the threshold, and hands it over as it was", as
   const payloads = [Buffer.alloc(threshold, "a"), Buffer.alloc(threshold + 1, "b"), randomBytes(threshold * 2)];
   for (const payload of payloads) expect((await a.send("b", payload)).outcome).toBe("stored");
   const rows = await world.query<{ codec: number; payload: Buffer }>(
-    "SELECT codec, payload FROM hawser_data.stored_messages ORDER BY epoch, number",
+    "SELECT codec, payload FROM hawser_peer_data.stored_messages ORDER BY epoch, number",
   );
   expect(rows.map(({ codec }) => codec)).toEqual([0, 1, 0]);
   expect(gunzipSync(rows[1]?.payload as Buffer).equals(payloads[1] as Buffer)).toBe(true);

@@ -2,9 +2,13 @@
  * `concurrency` of a handler: how many of its calls run at a time, for all senders together.
  */
 
-import { beforeEach, describe, expect, it } from "vitest";
+import pg from "pg";
+import { beforeEach, describe, expect, it, onTestFinished } from "vitest";
 import { polls } from "../../src/peer/core/polls.js";
-import { enqueue, type Message } from "../../src/peer/index.js";
+import { enqueue, enqueueBatch, type Message, Peer } from "../../src/peer/index.js";
+import { acquireDatabase, poolGrowth } from "../../src/peer-store/shared-database.js";
+import { silentLogger, systemClock } from "../../src/runtime/index.js";
+import { login } from "../installation/support/logins.js";
 import { eventually } from "../support/eventually.js";
 import { noTimersAbove } from "../support/timers.js";
 import { failure } from "./support/errors.js";
@@ -298,7 +302,30 @@ describe("concurrency of handleBatch", () => {
   });
 });
 
+/** Lines of a log from "warn" on. */
+function linesOf() {
+  const lines: string[] = [];
+  const line = (_: unknown, text: string): void => void lines.push(text);
+  return { lines, logger: { debug: nothing, info: nothing, warn: line, error: line } };
+}
+
+/** Pools ask for connections at such intervals, and again when they got none, until the test has ended. */
+function askEvery(ms: number): void {
+  const before = { ...poolGrowth };
+  Object.assign(poolGrowth, { everyMs: ms, againMs: ms });
+  onTestFinished(() => void Object.assign(poolGrowth, before));
+}
+
+/** A client that is connected. */
+async function connected(url: string): Promise<AsyncDisposable> {
+  const client = new pg.Client({ connectionString: url });
+  await client.connect();
+  return { [Symbol.asyncDispose]: () => client.end() };
+}
+
 describe("the pool of transactional handlers", () => {
+  beforeEach(() => askEvery(20));
+
   it("grows with the concurrency of all in the process, unless poolSize is given", async () => {
     await using own = await peerWorld({ nats: false });
     const held = gate();
@@ -321,8 +348,6 @@ describe("the pool of transactional handlers", () => {
     [4, 3, undefined],
     [4, 4, 'allows 4 calls at a time, and poolSize 4 of "b-1" only 3: set poolSize to 5, or'],
     [undefined, 10, undefined],
-    [undefined, 100, "only 10: lower the concurrency"],
-    [undefined, 11, 'allows 11 calls at a time, and poolSize 11 of "b-1" only 10: set poolSize to 12, or'],
   ])("of poolSize %s warns of a concurrency of %i: %s", async (poolSize, concurrency, text) => {
     await using own = await peerWorld({ nats: false });
     const warnings: Error[] = [];
@@ -335,6 +360,153 @@ describe("the pool of transactional handlers", () => {
     process.off("warning", hear);
     const ours = warnings.filter((warning) => "code" in warning && warning.code === "HAWSER_POOL_TOO_SMALL");
     expect(ours.map(({ message }) => message)).toEqual(text === undefined ? [] : [expect.stringContaining(text)]);
+  });
+
+  it.each([
+    ["the peer's", { concurrency: 16 }, {}, 16],
+    ["that of the defaults", { concurrency: 16, defaults: { concurrency: 5 } }, {}, 5],
+    ["its own", { concurrency: 16 }, { concurrency: 6 }, 6],
+    ["the peer's, if its own is higher", { concurrency: 4 }, { concurrency: 16 }, 4],
+  ])("has a connection for as many calls of a handler as %s concurrency says", async (_, ofPeer, ofHandler, most) => {
+    await using own = await peerWorld({ nats: false });
+    const held = gate();
+    const { count, handler } = counted(() => held.opened);
+    await enqueueBatch(own, "b", numbers(20));
+    const peer = own.peer("b-1", ofPeer);
+    await peer.handle("b", { transactional: true, ...ofHandler }, handler);
+    await peer.start();
+    await eventually("as many run", () => count.running >= most);
+    held.open();
+    await count.ended.length(20);
+    expect(count.most).toBe(most);
+  });
+
+  it("grows until as many calls run as the peer's concurrency says, by default, too", async () => {
+    await using own = await peerWorld({ nats: false });
+    const held = gate();
+    const { count, handler } = counted(() => held.opened);
+    await enqueueBatch(own, "b", numbers(80));
+    const peer = own.peer("b-1");
+    await peer.handle("b", { transactional: true }, handler);
+    await peer.start();
+    await eventually("64 run", () => count.running === 64);
+    held.open();
+    await count.ended.length(80);
+    expect(count.most).toBe(64);
+
+    // Others may take what it has closed.
+    const shared = await acquireDatabase(
+      { databaseUrl: own.url },
+      { clock: systemClock, logger: silentLogger, poolSize: 4 },
+    );
+    expect(shared.database.pool.poolSize).toBe(65);
+    await own.query(
+      "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'hawser'",
+    );
+    await eventually("it gives up its connections", () => shared.database.pool.poolSize < 10);
+    await shared.release();
+  });
+
+  it("does not grow if poolSize is given, while another one of the process does", async () => {
+    await using own = await peerWorld({ nats: false });
+    const held = gate();
+    const [set, growing] = [counted(() => held.opened), counted(() => held.opened)];
+    for (const [topic, { handler }, options] of [
+      ["set", set, { poolSize: 4, databaseUrl: `${own.url}?application_name=set` }],
+      ["growing", growing, {}],
+    ] as const) {
+      await enqueueBatch(own, topic, numbers(20));
+      const peer = own.peer(`${topic}-1`, options);
+      await peer.handle(topic, { transactional: true }, handler);
+      await peer.start();
+    }
+    await eventually("those that may run do", () => growing.count.running === 20 && set.count.running === 3);
+    held.open();
+    await set.count.ended.length(20);
+    expect(set.count.most).toBe(3);
+  });
+
+  it("makes do with the connections that Postgres has left, says so once, and grows when there are more", async () => {
+    await using own = await peerWorld({ nats: false });
+    const [{ name }] = (await own.query("SELECT current_database() AS name")) as [{ name: string }];
+    await own.query(`ALTER DATABASE "${name}" CONNECTION LIMIT 30`);
+    await using ours = await login(own.url, "IN ROLE hawser_peer");
+    await using another = await login(own.url);
+    const others = Array.from({ length: 20 }, () => new pg.Client({ connectionString: another.url }));
+    await Promise.all(others.map((client) => client.connect()));
+    const log = linesOf();
+    const held = gate();
+    const { count, handler } = counted(() => held.opened);
+    await enqueueBatch(own, "b", numbers(20));
+    await using peer = new Peer({ name: "b-1", databaseUrl: ours.url, logger: log.logger });
+    await peer.handle("b", { transactional: true }, handler);
+    await peer.start();
+    const said =
+      /^transactional handlers may run 64 at a time, and the pool has 4 connections, as Postgres has only \d left, which stay for other programs: 3 run, and others wait$/;
+    await eventually("it says so", () => log.lines.some((line) => said.test(line)));
+    const questions = new Set<string>();
+    await eventually("it has asked again", async () => {
+      const sql = `SELECT query_start::text AS at FROM pg_stat_activity WHERE usename = '${ours.role}' AND query ~ 'rolconnlimit'`;
+      for (const { at } of await own.query<{ at: string }>(sql)) questions.add(at);
+      return questions.size > 2;
+    });
+    expect(count.running).toBe(3);
+    await Promise.all(others.map((client) => client.end()));
+    await eventually("more run", () => count.running > 6);
+    held.open();
+    await count.ended.length(20);
+    expect(log.lines.filter((line) => /others wait|gives no more/.test(line))).toHaveLength(1);
+  });
+
+  it("leaves some connections to others, however many pools grow at once", async () => {
+    await using own = await peerWorld({ nats: false });
+    await using ours = await login(own.url, "CONNECTION LIMIT 80 IN ROLE hawser_peer");
+    const held = gate();
+    const logs = numbers(4).map(linesOf);
+    const peers: Peer[] = [];
+    const counts = numbers(4).map(() => counted(() => held.opened));
+    for (const [nth, { handler }] of counts.entries()) {
+      // The pools of a process have different addresses.
+      const databaseUrl = `${ours.url}?application_name=pool-${nth}`;
+      const peer = own.peer(`b-${nth}`, { databaseUrl, logger: logs[nth]!.logger });
+      peers.push(peer);
+      await peer.handle(`b-${nth}`, { transactional: true }, handler);
+      await peer.start();
+    }
+    for (const nth of counts.keys()) await enqueueBatch(own, `b-${nth}`, numbers(70));
+    const countSql = `SELECT count(*)::integer AS count FROM pg_stat_activity WHERE usename = '${ours.role}'`;
+    await eventually("all are full", async () => {
+      const [{ count }] = (await own.query(countSql)) as [{ count: number }];
+      expect(count).toBeLessThanOrEqual(60);
+      return logs.every(({ lines }) => lines.some((line) => /others wait/.test(line)));
+    });
+    expect(counts.reduce((sum, { count }) => sum + count.running, 0)).toBeGreaterThan(4 * 3);
+    await using _other = await connected(ours.url);
+    held.open();
+    await Promise.all(counts.map(({ count }) => count.ended.length(70)));
+    expect(logs.flatMap(({ lines }) => lines.filter((line) => /gives no more/.test(line)))).toEqual([]);
+    await Promise.all(peers.map((peer) => peer.stop()));
+  });
+
+  it("is shared by halves by two topics of a process, one of which has a backlog", async () => {
+    await using own = await peerWorld({ nats: false });
+    const ended = new Log<string>();
+    const peer = own.peer("b-1");
+    const isReady = gate();
+    for (const topic of ["busy", "other"])
+      await peer.handle(topic, { transactional: true }, async (message) => {
+        await isReady.opened;
+        await message.client.query("SELECT pg_catalog.pg_sleep(0.002)");
+        ended.push(message.topic);
+      });
+    await enqueueBatch(own, "busy", numbers(1_000));
+    await enqueueBatch(own, "other", numbers(300));
+    await peer.start();
+    isReady.open();
+    await ended.until("one topic is done", (all) => all.filter((topic) => topic === "other").length === 300);
+    // As long as both have more waiting than can run.
+    const first = ended.all.slice(0, 400);
+    expect(first.filter((topic) => topic === "other").length / first.length).toBeGreaterThan(0.45);
   });
 });
 

@@ -2,7 +2,7 @@ import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { databaseSettingsDefaults, storeConstants } from "../../generated/ts/settings/peer.js";
 import { deadLetterFailureBytes, deadLetterFailures } from "../../src/channel/handling.js";
 import { setDeadLetterRetention, withCommandDatabase } from "../../src/operate/index.js";
-import { DeadLetterRetention, deadLetterExpiryMs } from "../../src/peer/membership/dead-letter-retention.js";
+import { DeadLetterExpiry, deadLetterExpiryMs } from "../../src/peer/dead-letter-expiry.js";
 import { openStore, type Store } from "../../src/peer-store/store.js";
 import { silentLogger } from "../../src/runtime/index.js";
 import { world } from "../store/support/world.js";
@@ -118,7 +118,7 @@ describe("a dead letter that is retried", () => {
     await using other = await openStore({ databaseUrl: `${w.url}?application_name=refused` });
     await expect(other.takeName("__#retry#1", { waitMs: 0 })).rejects.toMatchObject({ code: "store_failed" });
     const insert =
-      "INSERT INTO hawser_data.listeners (topic, addr, listener_name) VALUES ('b', '127.0.0.1:1', '__#retry#1')";
+      "INSERT INTO hawser_peer_data.listeners (topic, addr, listener_name) VALUES ('b', '127.0.0.1:1', '__#retry#1')";
     await expect(w.query(insert)).rejects.toMatchObject({ code: "23514" });
   });
 });
@@ -144,8 +144,8 @@ describe("the retention of dead letters", () => {
     const clock = new ManualClock();
     const count = async () => (await w.operator.query("SELECT FROM hawser_data.dead_letters")).rowCount;
     const context = { store: w.store, logger: silentLogger };
-    const retention = new DeadLetterRetention(context, clock);
-    retention.start();
+    const expiry = new DeadLetterExpiry(context, clock);
+    expiry.start();
     await eventually("it waits for the next hour", () => clock.timers === 1);
     await w.operator.query(insertSql, [31, 2 * storeConstants.deadLetterRows + 1]);
     clock.advance(deadLetterExpiryMs - 1);
@@ -162,7 +162,7 @@ describe("the retention of dead letters", () => {
     clock.advance(deadLetterExpiryMs);
     await eventually("it is gone", async () => (await count()) === 0);
     await eventually("it waits for the next hour", () => clock.timers === 1);
-    retention.stop();
+    expiry.stop();
     expect(clock.timers).toBe(0);
   });
 });

@@ -101,7 +101,7 @@ describe("the directory", () => {
       let changing = true;
       const changes = (async () => {
         while (changing)
-          await world.query("UPDATE hawser_data.listeners SET registered_at = now() WHERE topic = $1", [topic]);
+          await world.query("UPDATE hawser_peer_data.listeners SET registered_at = now() WHERE topic = $1", [topic]);
       })();
       await a.send(topic, "1");
       await b.stop();

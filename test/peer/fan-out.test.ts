@@ -1,8 +1,9 @@
 /**
  * Fan-out: what is enqueued for all listeners of a topic comes once to each of them, and once to each group.
  */
-import { expect, it } from "vitest";
+import { expect, it, onTestFinished } from "vitest";
 import { enqueueBatch, type PeerOptions } from "../../src/peer/index.js";
+import { startProxy } from "../store/support/proxy.js";
 import { eventually } from "../support/eventually.js";
 import { slowIt } from "../support/slow-it.js";
 import { sharedPeerWorld } from "./support/shared-world.js";
@@ -90,29 +91,59 @@ it("a message that finds nobody waits for the first listener", async () => {
   expect(elsewhere.texts).toEqual([]);
 });
 
-it.each([
+/** A peer whose handlers never end, and what ends it as a crash does: what it has stays with it until its time has passed. */
+async function crashing(name: string, options: Partial<PeerOptions>) {
+  const proxy = await startProxy(world.url);
+  onTestFinished(() => proxy[Symbol.asyncDispose]());
+  const peer = world.peer(name, { ...options, databaseUrl: proxy.url, tuning: { ackTimeoutMs: 1_000 } });
+  await peer.record(() => new Promise(() => undefined));
+  const crash = async (): Promise<void> => {
+    await peer.stop({ timeoutMs: 500 });
+    proxy.cut();
+  };
+  return { peer, cutOff: () => proxy.freeze(), crash };
+}
+
+const others = [
   ["a member of another group", "blue"],
   ["a listener outside of groups", undefined],
-])("%s has none of the copies that a member of a group has left", async (_, group) => {
-  const takeover = (of: string | undefined): Partial<PeerOptions> => ({
-    concurrency: 1,
-    defaults: { takeoverMs: 1_000, group: of },
-  });
-  // It never ends with what it has, and is gone.
-  const gone = world.peer("b-red-1", { ...takeover("red"), tuning: { ackTimeoutMs: 1_000 } });
-  await gone.record(() => new Promise(() => undefined));
+] as const;
+const takeover = (of: string | undefined): Partial<PeerOptions> => ({
+  concurrency: 1,
+  defaults: { takeoverMs: 1_000, group: of },
+});
+
+it.each(others)("%s has none of the copies that a member of a group has left in a crash", async (_, group) => {
+  const gone = await crashing("b-red-1", takeover("red"));
   await toAll(["1", "2"]);
-  await gone.received.length(1);
+  await gone.peer.received.length(1);
   const [other] = await started(["b-other-1"], takeover(group));
-  await gone.stop({ timeoutMs: 500 });
+  gone.cutOff();
   await toAll(["3"]);
   await other!.received.length(1);
+  await gone.crash();
   // The other one could have taken them for as long, and has none by the time that a member of the group has.
   const [red] = await started(["b-red-2"], takeover("red"));
   await eventually("its own group has it", () => textsOf([red!]).length === 3);
   // The group counts as running until the time of its member has passed, which did not end in good order.
   expect(textsOf([red!])).toEqual(["1", "2", "3"]);
   expect(other!.texts).toEqual(["3"]);
+});
+
+it.each(others)("%s has none of the copies that a member of a group has given back as it stopped", async (_, group) => {
+  const stopped = world.peer("b-red-1", takeover("red"));
+  await stopped.record(() => new Promise(() => undefined));
+  await toAll(["1", "2"]);
+  await stopped.received.length(1);
+  const [other] = await started(["b-other-1"], takeover(group));
+  await stopped.stop({ timeoutMs: 500 });
+  // The group has no member any more, and so no copy.
+  await toAll(["3"]);
+  await other!.received.length(1);
+  const [red] = await started(["b-red-2"], takeover("red"));
+  await toAll(["4"]);
+  await haveEachOnce([[red!]], ["1", "2", "4"]);
+  expect(other!.texts).toEqual(["3", "4"]);
 });
 
 it("a copy of a group that is retried as a dead letter stays in the group", async () => {
@@ -140,17 +171,12 @@ slowIt(
   async () => {
     const single = await world.started("b-1", { defaults: { durable: true, takeoverMs: 1_000 } });
     const away = await world.started("b-2", { defaults: { durable: true } });
-    const options: Partial<PeerOptions> = {
-      concurrency: 1,
-      defaults: { group: "red" },
-      tuning: { ackTimeoutMs: 1_000 },
-    };
-    const gone = world.peer("b-0", options);
-    await gone.record(() => new Promise(() => undefined));
+    const gone = await crashing("b-0", takeover("red"));
     await toAll(["1", "2", "3"]);
-    await gone.received.length(1);
+    await gone.peer.received.length(1);
     for (const { received } of [single, away]) await received.length(3);
-    await gone.stop({ timeoutMs: 500 });
+    gone.cutOff();
+    await gone.crash();
     await away.stop();
     await toAll(["4"]);
     // The listener that is away was the last one to leave, and its name is the last one: all others were looked at before.

@@ -17,7 +17,7 @@ const numbers = (from: number, to: number): string[] => Array.from({ length: to 
 
 async function ownerOf(listener: string): Promise<string> {
   const [row] = await world.query<{ owner: string }>(
-    "SELECT coalesce(owner, listener_name) AS owner FROM hawser_data.channels WHERE listener_name = $1",
+    "SELECT coalesce(owner, listener_name) AS owner FROM hawser_peer_data.channels WHERE listener_name = $1",
     [listener],
   );
   return row?.owner ?? "nobody";
@@ -50,7 +50,7 @@ it("a member takes over what is stored for one that is gone, in order, and gives
     await Promise.all([a.send("b", "more"), a.send("b", "more")]);
     return gone.texts.length > before;
   });
-  expect(await world.query("SELECT FROM hawser_data.peers WHERE group_name = 'default'")).toHaveLength(2);
+  expect(await world.query("SELECT FROM hawser_peer_data.peers WHERE group_name = 'default'")).toHaveLength(2);
 });
 
 it("a channel goes back when the handler that runs has ended and is committed, and nothing is handled twice", async () => {

@@ -135,7 +135,7 @@ describe("a group", () => {
     const results = Promise.allSettled(sent);
     await world.query("SELECT FROM hawser.end_ownership('a-1', true)");
     // What tells the peer of it.
-    await world.query("UPDATE hawser_data.listeners SET registered_at = now() WHERE listener_name = 'a-1'");
+    await world.query("UPDATE hawser_peer_data.listeners SET registered_at = now() WHERE listener_name = 'a-1'");
     const reasons = (await results).map((result) => result.status === "rejected" && result.reason);
     expect(reasons.map(({ code, outcome }) => `${code} ${outcome}`)).toEqual([
       ...Array(2).fill("name_lost unknown"),

@@ -37,7 +37,7 @@ const insertAll = "INSERT INTO ledger (what) SELECT unnest($1::text[])";
 const numbered = (count: number) => Array.from({ length: count }, (_, number) => ({ payload: String(number) }));
 
 describe("handleBatch", () => {
-  it("hands over what waits together, in one transaction with one mark each, whatever the concurrency", async () => {
+  it("hands over up to maxMessages of what waits, each batch in one transaction, whatever the concurrency", async () => {
     const batches: number[] = [];
     const b = world.peer("b-1", { concurrency: 1 });
     await b.handleBatch("readings", { transactional: true, maxMessages: 20 }, async (messages, { client }) => {

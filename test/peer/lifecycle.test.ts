@@ -4,7 +4,7 @@
 import { readFileSync } from "node:fs";
 import { createServer } from "node:net";
 import { describe, expect, it } from "vitest";
-import { Peer } from "../../src/peer/index.js";
+import { enqueueBatch, Peer } from "../../src/peer/index.js";
 import { version } from "../../src/runtime/index.js";
 import {
   type ConnectionFault,
@@ -24,7 +24,7 @@ const world = sharedPeerWorld();
 const nothing = (): void => undefined;
 
 async function registered(): Promise<{ topic: string; addr: string }[]> {
-  return await world.query("SELECT topic, addr FROM hawser_data.listeners ORDER BY topic");
+  return await world.query("SELECT topic, addr FROM hawser_peer_data.listeners ORDER BY topic");
 }
 
 describe("start", () => {
@@ -38,7 +38,9 @@ describe("start", () => {
     const b = await world.started("b-1");
     await b.send("a", "x");
     expect(a.texts).toEqual(["x"]);
-    const [peers] = await world.query<{ count: number }>("SELECT count(*) FROM hawser_data.peers WHERE name = 'a-1'");
+    const [peers] = await world.query<{ count: number }>(
+      "SELECT count(*) FROM hawser_peer_data.peers WHERE name = 'a-1'",
+    );
     expect(peers).toEqual({ count: 1 });
   });
 
@@ -89,9 +91,9 @@ describe("stop", () => {
 
   it("gives the name back in good order", async () => {
     const a = await world.started("a-1");
-    expect(await world.query("SELECT clean FROM hawser_data.peers")).toEqual([{ clean: false }]);
+    expect(await world.query("SELECT clean FROM hawser_peer_data.peers")).toEqual([{ clean: false }]);
     await a.stop();
-    expect(await world.query("SELECT clean FROM hawser_data.peers")).toEqual([{ clean: true }]);
+    expect(await world.query("SELECT clean FROM hawser_peer_data.peers")).toEqual([{ clean: true }]);
     // At once, for another peer of the name.
     const twin = world.peer("a-1", { nameWaitMs: 0 });
     await twin.startWith(nothing);
@@ -118,7 +120,7 @@ describe("stop", () => {
       expect(await registered()).toHaveLength(1);
     }
     expect(await registered()).toEqual([]);
-    expect(await world.query("SELECT clean FROM hawser_data.peers")).toEqual([{ clean: true }]);
+    expect(await world.query("SELECT clean FROM hawser_peer_data.peers")).toEqual([{ clean: true }]);
   });
 });
 
@@ -239,6 +241,8 @@ describe("a start that fails", () => {
         await a.start();
       });
       expect(await registered()).toEqual([{ topic: "a", addr: a.localAddress }]);
+      await enqueueBatch(world, "a", ["job"]);
+      await eventually("it handles jobs", async () => (await world.storedMessages()) === 0);
       await a.stop();
       if (hasCome) times = nth;
     }

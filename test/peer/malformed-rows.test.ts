@@ -30,7 +30,7 @@ async function away(
   await a.stop();
   await b.stop();
   const [row] = await world.query<{ channel_id: number; id: number }>(
-    `SELECT m.channel_id, t.id FROM hawser_data.channels AS m, hawser_data.topics AS t
+    `SELECT m.channel_id, t.id FROM hawser_peer_data.channels AS m, hawser_peer_data.topics AS t
       WHERE m.channel_name = 'a-1:a:b-1' AND t.topic = 'b'`,
   );
   return [b, row!.channel_id, row!.id];
@@ -40,7 +40,7 @@ async function away(
 async function store(channel: number, topic: number, number: number, row: object): Promise<void> {
   const columns = { channel_id: channel, topic_id: topic, epoch: 9_000_000_000_000, number, ...row };
   await world.query(
-    `INSERT INTO hawser_data.stored_messages (${Object.keys(columns).join()})
+    `INSERT INTO hawser_peer_data.stored_messages (${Object.keys(columns).join()})
      VALUES (${Object.keys(columns).map((_, at) => `$${at + 1}`)})`,
     Object.values(columns),
   );
@@ -87,7 +87,7 @@ describe.each([{ transactional: false }, { transactional: true }])(
 it("a peer that finds malformed parked messages starts, and makes dead letters of these alone", async () => {
   const [b, channel, topic] = await away({});
   await world.query(
-    `INSERT INTO hawser_data.parked_messages
+    `INSERT INTO hawser_peer_data.parked_messages
        (channel_id, epoch, number, topic_id, compression, headers, payload, attempts, due_at, uncompressed_bytes)
      SELECT $1, 1, n, $2, CASE n WHEN 3 THEN 9 ELSE 0 END, h, convert_to('parked ' || n, 'UTF8'), 1, now(), 8
        FROM unnest($3::bytea[]) WITH ORDINALITY AS p (h, n)`,
@@ -103,7 +103,7 @@ it("a peer that finds malformed parked messages starts, and makes dead letters o
   ]);
   await eventually(
     "none is parked",
-    async () => (await world.query("SELECT FROM hawser_data.parked_messages")).length === 0,
+    async () => (await world.query("SELECT FROM hawser_peer_data.parked_messages")).length === 0,
   );
   expect(b.texts).toEqual(["before", "parked 4"]);
 });

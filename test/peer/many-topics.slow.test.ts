@@ -55,7 +55,7 @@ describe("a peer with thousands of topics", () => {
     }
     const tookMs = await starting;
     const [row] = await world.query<{ count: number }>(
-      "SELECT count(*) FROM hawser_data.listeners WHERE listener_name = 'many-1'",
+      "SELECT count(*) FROM hawser_peer_data.listeners WHERE listener_name = 'many-1'",
     );
     expect(row?.count).toBe(5_001);
     // Also those of the others: one for each topic were many more.
@@ -75,7 +75,7 @@ describe("a peer with thousands of topics", () => {
     const tookMs = await timed(() => many.stop());
     console.log(`stopped in ${tookMs.toFixed(0)} ms with ${query.mock.calls.length} statements`);
     expect(query.mock.calls.length).toBeLessThan(500);
-    expect(await world.query("SELECT FROM hawser_data.listeners")).toEqual([]);
+    expect(await world.query("SELECT FROM hawser_peer_data.listeners")).toEqual([]);
   });
 
   it("asks for them all in one statement while nothing happens", async () => {

@@ -13,7 +13,7 @@ const world = sharedPeerWorld();
 const text = ({ payload }: { readonly payload: Uint8Array }): string => Buffer.from(payload).toString();
 
 async function cursor(): Promise<number> {
-  const [row] = await world.query<{ number: number }>("SELECT max(number) AS number FROM hawser_data.cursors");
+  const [row] = await world.query<{ number: number }>("SELECT max(number) AS number FROM hawser_peer_data.cursors");
   return row?.number ?? 0;
 }
 

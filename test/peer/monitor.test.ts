@@ -6,7 +6,7 @@ import { describe, expect, it } from "vitest";
 import { peerMetrics } from "../../generated/ts/metrics/metrics.js";
 import type { Backlog, PeerStoredCounters } from "../../src/operate/index.js";
 import { maxSentTopics, PeerCounters } from "../../src/peer/core/counters.js";
-import { monitor, Peer, Reject } from "../../src/peer/index.js";
+import { enqueue, monitor, Peer, Reject, RetryAfter } from "../../src/peer/index.js";
 import { monitorPages } from "../../src/peer/monitor.js";
 import { type CountedOfPeer, type MonitoredPeer, StoredOfPeer, storedCountMs } from "../../src/peer/monitored-peer.js";
 import { silentLogger, version } from "../../src/runtime/index.js";
@@ -49,6 +49,11 @@ describe("/metrics", () => {
       if (message.text() === "never") throw new Reject("no");
     });
     await b.handle("sync", () => undefined);
+    const deferred = new Set<string>();
+    await b.handle("later", (message) => {
+      if (deferred.size === deferred.add(message.text()).size) return;
+      throw new RetryAfter(0);
+    });
     await b.respond("prices", (request) => {
       if (request.text() === "bad") throw new Error("no");
       return "1";
@@ -57,6 +62,11 @@ describe("/metrics", () => {
     for (const text of ["x", "twice", "never"]) expect((await a.send("b", text)).outcome).toBe("delivered");
     await world.deadLetters(1);
     for (let count = 0; count < 5; count++) await a.send("sync", "x");
+    await a.send("later", "sent");
+    await enqueue(world, "later", "enqueued");
+    await eventually("both were handled at the second call", async () => {
+      return shown(await scrape(b), "hawser_peer_messages_handled_total")["b-1 later done"] === 2;
+    });
     await a.request("prices", "good");
     await failure("handler_failed", a.request("prices", "bad"));
     await failure("no_listener", a.send("nobody", "x"));
@@ -67,15 +77,18 @@ describe("/metrics", () => {
     expect(shown(found, "hawser_peer_sends_total")).toEqual({
       "a-1 b delivered": 3,
       "a-1 sync delivered": 5,
+      "a-1 later delivered": 1,
       "a-1 other failed": 1,
     });
-    expect(shown(found, "hawser_peer_messages_received_total")).toEqual({ "b-1 b": 3, "b-1 sync": 5 });
-    expect(shown(found, "hawser_peer_attempts_total")).toEqual({ "b-1 b": 4, "b-1 sync": 5 });
+    expect(shown(found, "hawser_peer_messages_received_total")).toEqual({ "b-1 b": 3, "b-1 sync": 5, "b-1 later": 3 });
+    expect(shown(found, "hawser_peer_attempts_total")).toEqual({ "b-1 b": 4, "b-1 sync": 5, "b-1 later": 4 });
     expect(shown(found, "hawser_peer_messages_handled_total")).toEqual({
       "b-1 b done": 2,
       "b-1 b retried": 1,
       "b-1 b dead_letter": 1,
       "b-1 sync done": 5,
+      "b-1 later done": 2,
+      "b-1 later deferred": 2,
     });
     const durations = "hawser_peer_handler_duration_seconds";
     expect(shown(found, durations, `${durations}_count`)).toEqual({ "b-1 b": 4 });
@@ -179,7 +192,14 @@ describe("/metrics", () => {
       deadTopics: [{ topic: "x", messages: 9, oldestAt: undefined }],
     };
     const backlog: Backlog[] = [
-      { topic: "x", group: "reds", state: "retrying", messages: 10, oldestAt: performance.now() - 60_000 },
+      {
+        topic: "x",
+        group: "reds",
+        state: "retrying",
+        hasMore: true,
+        messages: 10,
+        oldestAt: performance.now() - 60_000,
+      },
     ];
     const a = await world.started("a-1");
     const peer: MonitoredPeer = {
@@ -207,6 +227,7 @@ describe("/metrics", () => {
     };
     const all = parsePrometheus(await (await monitorPages([peer, other])("GET", "/metrics")).text());
     expect(shown(all, "hawser_peer_database_backlog_messages")).toEqual({ "a-1 x reds retrying": 10 });
+    expect(shown(all, "hawser_peer_database_backlog_has_more")).toEqual({ "a-1 x reds retrying": 1 });
     expect(shown(all, "hawser_peer_database_backlog_age_seconds")["a-1 x reds retrying"]).toBeGreaterThanOrEqual(60);
     const found = parsePrometheus(await (await monitorPages([peer])("GET", "/metrics")).text());
     expect(shown(found, "hawser_peer_backlog_messages")).toEqual({ "a-1 b": 5, "a-1 other": 13 });

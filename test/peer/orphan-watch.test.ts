@@ -167,7 +167,9 @@ describe("the watch for orphans", () => {
     await look(6);
     expect(await owners()).toEqual([lost]);
     // It asks again after a while: somebody may have taken that message away.
-    await w.operator.query("DELETE FROM hawser_data.stored_messages WHERE channel_id = $1 AND number = 2", [keys[0]]);
+    await w.operator.query("DELETE FROM hawser_peer_data.stored_messages WHERE channel_id = $1 AND number = 2", [
+      keys[0],
+    ]);
     await look(1);
     expect(await owners()).toEqual([lost]);
     await look(polls.everyMs / lookMs);
@@ -180,7 +182,7 @@ describe("the watch for orphans", () => {
     const { lost, heir, watch, look, owners } = await scene(["served"], { isWatched });
     await look(6);
     expect(await owners()).toEqual([lost]);
-    await w.operator.query("UPDATE hawser_data.peers SET group_name = 'default' WHERE name = $1", [lost]);
+    await w.operator.query("UPDATE hawser_peer_data.peers SET group_name = 'default' WHERE name = $1", [lost]);
     await look(6);
     expect(await owners()).toEqual([heir]);
     watch.stop();
@@ -204,7 +206,7 @@ describe("the watch for orphans", () => {
   it("leaves alone a channel whose stored rows are handled already", async () => {
     const { lost, keys, watch, look, owners } = await scene(["served"]);
     await w.operator.query(
-      "INSERT INTO hawser_data.cursors (channel_id, epoch, number) SELECT $1, epoch, 1 FROM hawser_data.peers WHERE name = $2",
+      "INSERT INTO hawser_peer_data.cursors (channel_id, epoch, number) SELECT $1, epoch, 1 FROM hawser_peer_data.peers WHERE name = $2",
       [keys[0], `sender-${round}`],
     );
     await look(8);

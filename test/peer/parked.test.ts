@@ -20,7 +20,7 @@ const long = {
 
 const parked = async (): Promise<(readonly [text: string, attempts: number])[]> => {
   const rows = await world.query<{ payload: Buffer; attempts: number }>(
-    "SELECT payload, attempts FROM hawser_data.parked_messages ORDER BY channel_id, epoch, number",
+    "SELECT payload, attempts FROM hawser_peer_data.parked_messages ORDER BY channel_id, epoch, number",
   );
   return rows.map(({ payload, attempts }) => [payload.toString(), attempts]);
 };
@@ -30,8 +30,8 @@ const areParked = (...wanted: (readonly [text: string, attempts: number])[]): Pr
     async () => JSON.stringify(await parked()) === JSON.stringify(wanted),
   );
 const cursor = async (): Promise<number | undefined> =>
-  (await world.query<{ number: number }>("SELECT number FROM hawser_data.cursors"))[0]?.number;
-const makeDue = () => world.query("UPDATE hawser_data.parked_messages SET due_at = now()");
+  (await world.query<{ number: number }>("SELECT number FROM hawser_peer_data.cursors"))[0]?.number;
+const makeDue = () => world.query("UPDATE hawser_peer_data.parked_messages SET due_at = now()");
 const started = (peer: TestPeer): string[] => peer.received.all.map(({ text, attempt }) => `${text} ${attempt}`);
 
 describe.each([{ transactional: false }, { transactional: true }])(
@@ -150,8 +150,8 @@ describe.each([{ transactional: false }, { transactional: true }])(
       await a.send("b", "x 1", { key: "x" });
       await areParked(["x 1", 1]);
       await b.stop();
-      await world.query("UPDATE hawser_data.peers SET clean = false WHERE name = 'b-1'");
-      await world.query("UPDATE hawser_data.parked_messages SET due_at = now(), attempts = 2");
+      await world.query("UPDATE hawser_peer_data.peers SET clean = false WHERE name = 'b-1'");
+      await world.query("UPDATE hawser_peer_data.parked_messages SET due_at = now(), attempts = 2");
       const again = await world.started("b-1", options, handler);
       expect(await world.deadLetters(1)).toMatchObject([{ error_code: "handler_crashed" }]);
       await areParked();

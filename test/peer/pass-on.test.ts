@@ -17,7 +17,7 @@ afterEach(() => store.close());
 
 async function ownersOf(listener: string): Promise<string[]> {
   const rows = await world.query<{ owner: string }>(
-    "SELECT coalesce(owner, listener_name) AS owner FROM hawser_data.channels WHERE listener_name = $1",
+    "SELECT coalesce(owner, listener_name) AS owner FROM hawser_peer_data.channels WHERE listener_name = $1",
     [listener],
   );
   return rows.map(({ owner }) => owner);

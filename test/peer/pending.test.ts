@@ -77,12 +77,12 @@ it("what a sender has stored is not cleared by a peer that does not run while an
   await b.stop();
   await a.send("b", "2");
   const twin = world.peer("a-1");
-  const before = await world.query("SELECT epoch FROM hawser_data.peers WHERE name = 'a-1'");
+  const before = await world.query("SELECT epoch FROM hawser_peer_data.peers WHERE name = 'a-1'");
   for (const clear of [() => twin.clearStored(), () => twin.clearAddresses()]) {
     const error = await failure("name_in_use", clear());
     expect(error.message).toBe('"a-1" is running; stop it first');
   }
-  expect(await world.query("SELECT epoch FROM hawser_data.peers WHERE name = 'a-1'")).toEqual(before);
+  expect(await world.query("SELECT epoch FROM hawser_peer_data.peers WHERE name = 'a-1'")).toEqual(before);
   expect((await a.pending()).count).toBe(1);
   expect(await a.listenersOf("a")).toHaveLength(1);
   await b.record();

@@ -5,6 +5,7 @@
 import pg from "pg";
 import { afterEach, expect, it } from "vitest";
 import { enqueueBatch } from "../../src/peer/index.js";
+import { TestWorker } from "../queue/support/test-worker.js";
 import { type Proxy as DatabaseProxy, startProxy } from "../store/support/proxy.js";
 import { eventually } from "../support/eventually.js";
 import { noTimersAbove } from "../support/timers.js";
@@ -96,6 +97,46 @@ it("nobody handles what is behind a message of its key that waits to be tried ag
   expect(handled.slice(3).filter((text) => text !== "wakes")).toEqual(["first", "second", "third"]);
 });
 
+it("what waits to be tried again holds up what its role has enqueued with its key, and nothing of other roles", async () => {
+  const options: TestPeerOptions = { concurrency: 1, defaults: { retry: { delayMs: 3_600_000, attempts: 2 } } };
+  const other = `other ${process.pid}`;
+  await world.query(`CREATE ROLE "${other}" IN ROLE hawser_peer`);
+  try {
+    await enqueue(["fails", "behind it"], "k");
+    await world.query(`SET ROLE "${other}"`);
+    await enqueue(["1", "2"], "k");
+    await world.query("RESET ROLE");
+    const b = await world.started("b-1", options, ({ payload }) => {
+      if (textOf({ payload }) === "fails") throw new Error("later");
+    });
+    await b.received.length(3);
+    expect(b.texts.filter((text) => text !== "fails")).toEqual(["1", "2"]);
+    await eventually("the rest waits", async () => (await world.storedMessages()) === 2);
+    expect(await world.query("SELECT FROM hawser_data.queue WHERE worker IS NOT NULL")).toEqual([]);
+  } finally {
+    await world.query(`RESET ROLE; DROP ROLE "${other}"`);
+  }
+});
+
+it("what a take brings that was under way at a give-back is given back, too, so that its key stays in order", async () => {
+  const proxy = await proxied();
+  const held = gate();
+  const b = await slowly("b-1", { databaseUrl: proxy.url }, () => held.opened);
+  const leased = "SELECT FROM hawser_data.queue WHERE worker IS NOT NULL";
+  await enqueue(["0", "1"], "k");
+  await b.received.length(1);
+  await eventually("it has both", async () => (await world.query(leased)).length === 2);
+  const taking = proxy.holdAt("hawser.take");
+  await enqueue(["2", "3"], "k");
+  const release = await taking;
+  b.pause("b");
+  b.resume("b");
+  release();
+  held.open();
+  await nothingIsLeft();
+  expect(b.texts).toEqual(["0", "1", "2", "3"]);
+});
+
 it("each key is in order, with one peer at a time, and messages without a key are for whoever is free", async () => {
   const running = new Map<string, string>();
   const seen: string[] = [];
@@ -178,7 +219,7 @@ it("a peer that starts again under its name has at once what it did not end, and
   const again = await world.started("b-1", { defaults: { takeoverMs: 600_000 } });
   await again.received.length(4);
   const attempts = again.received.all.map(({ text, attempt }) => `${text} ${attempt}`);
-  expect(attempts.sort()).toEqual(["1 2", "2 2", "3 1", "4 1"]);
+  expect(attempts.sort()).toEqual(["1 1", "2 1", "3 1", "4 1"]);
   held.open();
 });
 
@@ -360,33 +401,41 @@ it("a message that is committed behind one with a greater number comes with the 
 });
 
 it.each(["cut", "ended by Postgres"])(
-  "handlers that run when the session of the queue is %s go on, are not started again, and what they did counts",
+  "handlers that run when the session of the queue is %s go on, are started nowhere again, and what they did counts",
   async (how) => {
+    await world.query("SELECT hawser.limit_topic('b', running => 4)");
     const proxy = await proxied();
     const held = gate();
     const b = await world.started("b-1", { concurrency: 4, databaseUrl: proxy.url }, () => held.opened);
     await enqueue(numbers(1, 6), "k");
     await enqueue(numbers(7, 9));
     await b.received.length(4);
-    const workers = () => world.query<{ id: number }>("SELECT id FROM hawser_data.workers");
+    const workers = () => world.query<{ id: number }>("SELECT id FROM hawser_data.workers WHERE name = 'b-1'");
     const before = await workers();
+    const heir = await world.started("b-2", { concurrency: 10 }, () => held.opened);
     const sessions = "FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'hawser: queue'";
     if (how === "cut") proxy.cut();
     else await world.query(`SELECT pg_terminate_backend(pid, 10000) ${sessions}`);
-    await eventually("it has begun a new worker", async () => {
+    await eventually("it goes on under another id", async () => {
       const now = await workers();
       return now.length === 1 && now[0]!.id !== before[0]!.id;
     });
-    await eventually("the new worker has what runs", async () => {
-      const [{ count }] = (await world.query(
-        "SELECT count(*)::int FROM hawser_data.queue AS q JOIN hawser_data.workers AS w ON w.id = q.worker",
-      )) as [{ count: number }];
-      return count >= 4;
-    });
+    // Whoever looks now finds what is free.
+    const client = new pg.Client({ connectionString: world.url });
+    await client.connect();
+    const other = await TestWorker.open(client, { topics: ["b"] });
+    expect((await other.take()).map(textOf)).toEqual([]);
+    await other.close();
+    await client.end();
+    const [{ count }] = (await world.query(
+      "SELECT count(*)::int FROM hawser_data.queue AS q JOIN hawser_data.workers AS w ON w.id = q.worker WHERE w.name = 'b-1'",
+    )) as [{ count: number }];
+    expect(count).toBe(4);
+    expect(heir.texts).toEqual([]);
     held.open();
     await nothingIsLeft();
-    expect(b.texts.sort(numerically)).toEqual(numbers(1, 9));
-    expect(b.received.all.every(({ attempt }) => attempt === 1)).toBe(true);
+    expect([...b.texts, ...heir.texts].sort(numerically)).toEqual(numbers(1, 9));
+    expect([...b.received.all, ...heir.received.all].every(({ attempt }) => attempt === 1)).toBe(true);
   },
 );
 
@@ -477,6 +526,21 @@ it("what is free behind many messages of a key that another peer has comes witho
   expect(hot.toSorted(numerically)).toEqual(numbers(1, 500));
 });
 
+it("a key with many messages holds up no other one, nor messages without a key", async () => {
+  const held = gate();
+  await enqueue(numbers(1, 1_200), "hot");
+  await enqueue(["cold"], "cold");
+  await enqueue(["free"]);
+  const b = await world.started("b-1", { concurrency: 4 }, (message) =>
+    textOf(message) === "1" ? held.opened : undefined,
+  );
+  await b.received.length(3);
+  expect(b.texts.toSorted()).toEqual(["1", "cold", "free"]);
+  await world.query("DELETE FROM hawser_data.queue WHERE key = 'hot' AND worker IS NULL");
+  held.open();
+  await nothingIsLeft();
+});
+
 it("messages in front of one that is due again come without a poll", async () => {
   noTimersAbove(1_000);
   await enqueue(numbers(1, 50));
@@ -484,4 +548,123 @@ it("messages in front of one that is due again come without a poll", async () =>
   const b = await slowly("b-1");
   await b.received.length(50);
   expect(b.texts.toSorted(numerically)).toEqual(numbers(1, 50));
+});
+
+it("messages that may have ended their process start one after another for the last time, each once, and leave no place too many", async () => {
+  await enqueue(numbers(1, 6));
+  const open = "SELECT worker FROM hawser.open_worker('elsewhere', '{b}', NULL, 1000, 10, NULL)";
+  const [opened] = await world.query<{ worker: string }>(open);
+  await world.query("SELECT FROM hawser.take($1, 10, 1000000, NULL, '{}')", [opened!.worker]);
+  await world.query("UPDATE hawser_data.workers SET gone_at = now(); UPDATE hawser_data.queue SET attempts = 3");
+  let [running, most] = [0, 0];
+  const options: TestPeerOptions = { concurrency: 4, defaults: { retry: { attempts: 5, delayMs: 1 } } };
+  const b = await world.started("b-1", options, async () => {
+    running += 1;
+    most = Math.max(most, running);
+    await new Promise((resolve) => setImmediate(resolve));
+    running -= 1;
+  });
+  await nothingIsLeft();
+  expect(b.received.all.map(({ text, attempt }) => `${text} ${attempt}`).toSorted()).toEqual(
+    numbers(1, 6).map((text) => `${text} 5`),
+  );
+  expect(most).toBe(1);
+  await enqueue(numbers(7, 60));
+  await nothingIsLeft();
+  expect(most).toBe(4);
+  expect(b.statuses.all).toEqual([]);
+});
+
+/** Lives of a worker that takes all there is, tells that it begins the messages with these texts, and ends uncleanly. */
+async function diesWith(texts: readonly string[], lives: number): Promise<void> {
+  const open = "SELECT worker FROM hawser.open_worker('elsewhere', '{b}', NULL, 1000, 10, NULL)";
+  for (let life = 0; life < lives; life++) {
+    const [opened] = await world.query<{ worker: string }>(open);
+    await world.query(
+      `SELECT hawser.begin($1, array_agg(topic), array_agg(recipient), array_agg(role), array_agg(rank))
+         FROM hawser.take($1, 100, 1000000, NULL, '{}') WHERE convert_from(payload, 'UTF8') = ANY ($2)
+       HAVING count(*) > 0`,
+      [opened!.worker, texts],
+    );
+    await world.query("UPDATE hawser_data.workers SET gone_at = now()");
+  }
+}
+
+it("a message that ends its process each time is dead after its attempts, and what was only taken with it is not", async () => {
+  await enqueue([...numbers(1, 20), "bad"]);
+  await diesWith(["bad"], 5);
+  const b = await world.started("b-1", { defaults: { retry: { attempts: 5, delayMs: 1 } } });
+  expect(await world.deadLetters(1)).toMatchObject([{ error_code: "handler_crashed", attempts: 5 }]);
+  await nothingIsLeft();
+  expect(b.texts.toSorted(numerically)).toEqual(numbers(1, 20));
+});
+
+it("a message that has one attempt, and was never begun, begins whatever ended those that had taken it", async () => {
+  await enqueue(numbers(1, 5));
+  await diesWith([], 3);
+  const b = await world.started("b-1", { defaults: { retry: { attempts: 1 } } });
+  await nothingIsLeft();
+  expect(b.received.all.map(({ text, attempt }) => `${text} ${attempt}`).toSorted()).toEqual(
+    numbers(1, 5).map((text) => `${text} 1`),
+  );
+  expect(await world.deadLetters(0)).toEqual([]);
+});
+
+it("while a message runs alone, what its process had read ahead is for others", async () => {
+  await enqueue(["suspect"]);
+  await diesWith(["suspect"], 4);
+  await enqueue(numbers(1, 20));
+  const held = gate();
+  const options: TestPeerOptions = { defaults: { takeoverMs: 600_000, retry: { attempts: 5, delayMs: 1 } } };
+  const one = await world.started("b-1", options, () => held.opened);
+  await one.received.length(1);
+  const other = await world.started("b-2", options);
+  await other.received.length(20);
+  held.open();
+  await nothingIsLeft();
+  expect(one.texts).toEqual(["suspect"]);
+});
+
+it("a start that is told is one of the worker that has the message", async () => {
+  const held = gate();
+  const b = await world.started("b-1", { concurrency: 4, defaults: { retry: { attempts: 1 } } }, () => held.opened);
+  await enqueue(numbers(1, 3));
+  await b.received.length(3);
+  const told = "SELECT count(*)::int AS told FROM hawser_data.queue WHERE begun_by = worker";
+  expect(await world.query(told)).toEqual([{ told: 3 }]);
+  held.open();
+  await nothingIsLeft();
+});
+
+it("handlers that return at once are called from one turn, not from the end of each other", async () => {
+  await enqueue(numbers(1, 500));
+  const depths: number[] = [];
+  const limit = Error.stackTraceLimit;
+  Error.stackTraceLimit = Number.POSITIVE_INFINITY;
+  try {
+    await world.started("b-1", { concurrency: 2 }, () => {
+      depths.push(new Error("here").stack!.split("\n").length);
+    });
+    await nothingIsLeft();
+  } finally {
+    Error.stackTraceLimit = limit;
+  }
+  expect(Math.max(...depths)).toBeLessThan(Math.min(...depths) + 20);
+});
+
+it("a peer begins what another worker has put off when it is due, also if that one has ended", async () => {
+  const client = new pg.Client({ connectionString: world.url });
+  await client.connect();
+  await enqueue(["again"]);
+  const gone = await TestWorker.open(client, { topics: ["b"] });
+  const [taken] = await gone.take();
+  const peer = await world.started("b-1");
+  await gone.retry(taken!, 700);
+  await gone.close();
+  // Its other beats come later.
+  noTimersAbove(900);
+  await client.query("NOTIFY hawser_topic_settings, 'b'");
+  await peer.received.length(1);
+  expect(peer.texts).toEqual(["again"]);
+  await client.end();
 });

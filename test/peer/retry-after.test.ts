@@ -1,7 +1,9 @@
 /** `RetryAfter`: a handler says when it wants a message again. */
+
 import { describe, expect, it } from "vitest";
 import { enqueue, HawserError, type PeerOptions, RetryAfter } from "../../src/peer/index.js";
 import { eventually } from "../support/eventually.js";
+import { tableNamed } from "../support/tables.js";
 import { sharedPeerWorld } from "./support/shared-world.js";
 import type { Handler, TestPeer } from "./support/world.js";
 
@@ -16,7 +18,7 @@ const nothingIsLeft = () => eventually("nothing is left", async () => (await wor
 const due = async (table: string): Promise<{ attempts: number; inMs: number }[]> =>
   await world.query(
     `SELECT attempts, (extract(epoch FROM due_at - clock_timestamp()) * 1000)::float8 AS "inMs"
-       FROM hawser_data.${table} WHERE due_at IS NOT NULL ORDER BY due_at`,
+       FROM ${tableNamed(table)} WHERE due_at IS NOT NULL ORDER BY due_at`,
   );
 
 /** Throws these one after another, and then nothing. */

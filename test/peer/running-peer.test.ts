@@ -1,6 +1,6 @@
 import { expect, it } from "vitest";
 import { PeerCounters } from "../../src/peer/core/counters.js";
-import { type CheckedOptions, checkOptions } from "../../src/peer/core/options.js";
+import { type CheckedOptions, checkOptions } from "../../src/peer/core/peer-options.js";
 import { StatusReporter } from "../../src/peer/core/status.js";
 import { TopicHandlers } from "../../src/peer/receiving/topic-handlers.js";
 import { RunningPeer, type RunOptions } from "../../src/peer/running-peer.js";

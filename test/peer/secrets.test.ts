@@ -56,12 +56,13 @@ describe("the mesh secret", () => {
     const listener = await world.started("lr-1");
     const sender = world.peer("sr-1");
     const [old] = await world.query<{ secret: Buffer }>(
-      "SELECT secret FROM hawser_data.mesh_secret ORDER BY id DESC LIMIT 1",
+      "SELECT secret FROM hawser_peer_data.mesh_secret ORDER BY id DESC LIMIT 1",
     );
     await step((secrets) => secrets.rotateSecret());
     await step((secrets) => secrets.retireSecret());
-    const knownToListener = (await world.query<{ secret: Buffer }>("SELECT secret FROM hawser_data.mesh_secret"))[0]
-      ?.secret;
+    const knownToListener = (
+      await world.query<{ secret: Buffer }>("SELECT secret FROM hawser_peer_data.mesh_secret")
+    )[0]?.secret;
     expect(knownToListener?.equals(old?.secret as Buffer)).toBe(false);
     await sender.start();
     expect(await sender.send("lr", "proved with the new one")).toMatchObject({ outcome: "delivered" });
@@ -97,7 +98,7 @@ describe("the mesh secret", () => {
   });
 
   it("that a listener does not know yet is followed by the one before", async () => {
-    const [old] = await world.query<{ secret: Buffer }>("SELECT secret FROM hawser_data.mesh_secret");
+    const [old] = await world.query<{ secret: Buffer }>("SELECT secret FROM hawser_peer_data.mesh_secret");
     // A listener that hears of nothing, for as long as it lives.
     const listenerName = "deaf-1";
     await using listener = await TestListener.start({ listenerName, secrets: () => [old?.secret as Buffer] });

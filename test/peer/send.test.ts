@@ -9,6 +9,7 @@ import { Outgoing } from "../../src/peer/sending/outgoing.js";
 import { Delivery } from "../../src/wire/index.js";
 import { eventually } from "../support/eventually.js";
 import { rowsOf } from "../support/on-server.js";
+import { tableNamed } from "../support/tables.js";
 import { noTimersAbove } from "../support/timers.js";
 import { failure } from "./support/errors.js";
 import { sharedPeerWorld } from "./support/shared-world.js";
@@ -27,7 +28,7 @@ it("send resolves `delivered` when the handler is done and its cursor is committ
   expect(b.received.all).toEqual([
     { topic: "b", senderTopic: "a", sender: "a-1", text: "hello", headers: [], attempt: 1, delivery: "at-least-once" },
   ]);
-  const cursors = await world.query("SELECT number FROM hawser_data.cursors");
+  const cursors = await world.query("SELECT number FROM hawser_peer_data.cursors");
   expect(cursors).toEqual([{ number: 1 }]);
 });
 
@@ -71,7 +72,7 @@ async function whileLocked<T>(
   send: () => Promise<T>,
 ): Promise<{ readonly sent: Promise<T>; readonly isSettled: () => boolean; readonly letGo: () => Promise<void> }> {
   await world.query("BEGIN");
-  await world.query(`LOCK TABLE hawser_data.${table} IN SHARE MODE`);
+  await world.query(`LOCK TABLE ${tableNamed(table)} IN SHARE MODE`);
   let settled = false;
   const sent = send().finally(() => {
     settled = true;
@@ -111,7 +112,7 @@ it("send resolves `sent` for at-most-once over a connection, without a number", 
   expect(await a.send("b", "x", { delivery: "at-most-once" })).toEqual({ outcome: "sent", peer: "b-1" });
   await b.received.length(1);
   expect(b.received.all[0]).toMatchObject({ text: "x", delivery: "at-most-once" });
-  expect(await world.query("SELECT number FROM hawser_data.cursors WHERE number > 0")).toEqual([]);
+  expect(await world.query("SELECT number FROM hawser_peer_data.cursors WHERE number > 0")).toEqual([]);
 });
 
 it("send keeps the order of both deliveries on a live channel", async () => {

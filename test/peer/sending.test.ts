@@ -2,7 +2,7 @@ import { beforeEach, describe, expect, it } from "vitest";
 import { type PeerContext, SecretCache } from "../../src/peer/core/context.js";
 import { PeerCounters } from "../../src/peer/core/counters.js";
 import type { AnyReceipt } from "../../src/peer/core/message.js";
-import { checkOptions } from "../../src/peer/core/options.js";
+import { checkOptions } from "../../src/peer/core/peer-options.js";
 import { polls } from "../../src/peer/core/polls.js";
 import { StatusReporter } from "../../src/peer/core/status.js";
 import { limitsOf } from "../../src/peer/running-peer.js";
@@ -70,7 +70,7 @@ describe("the sending side of a peer", () => {
         await world.list(`books${n}`, `books${n}-1`);
         expect(await send(`books${n}`)).toEqual({ outcome: "stored", peer: `books${n}-1` });
       }
-      await world.query("DELETE FROM hawser_data.listeners");
+      await world.query("DELETE FROM hawser_peer_data.listeners");
       await sending.refresh();
       expect(sending.links.size).toBe(20);
       expect(await send("books7")).toEqual({ outcome: "stored", peer: "books7-1" });
@@ -83,12 +83,12 @@ describe("the sending side of a peer", () => {
     it("and opens one again for the next message to whom it has met", async () => {
       await world.list("books", "books-1");
       await send("books");
-      await world.query("DELETE FROM hawser_data.listeners");
+      await world.query("DELETE FROM hawser_peer_data.listeners");
       await sending.refresh();
       await sending.refresh();
       expect(sending.links.size).toBe(0);
       expect(await send("books")).toEqual({ outcome: "stored", peer: "books-1" });
-      expect(await world.query("SELECT number FROM hawser_data.stored_messages ORDER BY 1")).toEqual([
+      expect(await world.query("SELECT number FROM hawser_peer_data.stored_messages ORDER BY 1")).toEqual([
         { number: 1 },
         { number: 2 },
       ]);
@@ -99,7 +99,7 @@ describe("the sending side of a peer", () => {
       await world.list("toys", "toys-1");
       await send("books");
       await send("toys");
-      await world.query("DELETE FROM hawser_data.listeners WHERE topic = 'toys'");
+      await world.query("DELETE FROM hawser_peer_data.listeners WHERE topic = 'toys'");
       await sending.refresh();
       sending.links.setMayStore(false);
       const waits = send("toys");
@@ -125,12 +125,12 @@ describe("the sending side of a peer", () => {
     );
     sending.links.restartNumbering(epoch + 1);
     const [{ id }] = (await world.query<{ id: number }>(
-      "UPDATE hawser_data.topics SET id = id + 1000 WHERE topic = 'books' RETURNING id",
+      "UPDATE hawser_peer_data.topics SET id = id + 1000 WHERE topic = 'books' RETURNING id",
     )) as [{ id: number }];
     await sending.rekey();
     sending.links.setMayStore(true);
     expect(await waits).toEqual({ outcome: "stored", peer: "books-1" });
-    const rows = await world.query<{ topic_id: number }>("SELECT topic_id FROM hawser_data.stored_messages");
+    const rows = await world.query<{ topic_id: number }>("SELECT topic_id FROM hawser_peer_data.stored_messages");
     expect(rows).toEqual([{ topic_id: id }]);
   });
 
@@ -138,16 +138,16 @@ describe("the sending side of a peer", () => {
     await world.list("books", "books-1");
     const reading = sending.topics.refresh("books");
     await sending.close();
-    await world.query("DELETE FROM hawser_data.routes");
+    await world.query("DELETE FROM hawser_peer_data.routes");
     await reading;
-    expect(await world.query("SELECT listener_name FROM hawser_data.routes")).toEqual([]);
+    expect(await world.query("SELECT listener_name FROM hawser_peer_data.routes")).toEqual([]);
   });
 
   describe("a sender that can reach no listener and has used none before", () => {
     async function backlog(listener: string, rows: number): Promise<void> {
       const { channelId } = await store.openChannel({ name: "other-1", sourceTopic: "other" }, listener);
       await world.query(
-        `INSERT INTO hawser_data.stored_messages (channel_id, payload, epoch, number)
+        `INSERT INTO hawser_peer_data.stored_messages (channel_id, payload, epoch, number)
          SELECT $1, 'x', 1, n FROM generate_series(1, $2::integer) AS n`,
         [channelId, rows],
       );
@@ -175,8 +175,8 @@ describe("the sending side of a peer", () => {
       await backlog("books-1", 1);
       await backlog("books-2", 3);
       await world.query(
-        `INSERT INTO hawser_data.cursors (channel_id, epoch, number)
-         SELECT channel_id, 1, 3 FROM hawser_data.channels WHERE listener_name = 'books-2'`,
+        `INSERT INTO hawser_peer_data.cursors (channel_id, epoch, number)
+         SELECT channel_id, 1, 3 FROM hawser_peer_data.channels WHERE listener_name = 'books-2'`,
       );
       await findAllDown("books", ["books-1", "books-2"]);
       expect(await send("books")).toEqual({ outcome: "stored", peer: "books-2" });

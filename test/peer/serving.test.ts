@@ -13,7 +13,9 @@ const world = sharedPeerWorld();
 const nothing = (): void => undefined;
 
 const served = () =>
-  world.query<{ topic: string; durable: boolean }>("SELECT topic, durable FROM hawser_data.listeners ORDER BY topic");
+  world.query<{ topic: string; durable: boolean }>(
+    "SELECT topic, durable FROM hawser_peer_data.listeners ORDER BY topic",
+  );
 
 describe("a peer serves", () => {
   it("nothing without a handler, and its own topic only if it handles that", async () => {
@@ -76,7 +78,7 @@ describe("a peer serves", () => {
     await failure("invalid_argument", b.handle("two", { group: false }, nothing));
     await failure("invalid_argument", b.respond("two", { takeoverMs: 5_000 }, nothing));
     await b.start();
-    expect(await world.query("SELECT group_name FROM hawser_data.peers")).toEqual([{ group_name: "packing" }]);
+    expect(await world.query("SELECT group_name FROM hawser_peer_data.peers")).toEqual([{ group_name: "packing" }]);
     const later = await failure("invalid_argument", b.handle("two", { group: true }, nothing));
     expect(later.message).toContain("or handle the topic before start");
     await b.handle("two", { group: "packing" }, nothing);
@@ -157,6 +159,6 @@ describe("a peer", () => {
     expect(await program.firstLine).toBe("running");
     program.child.kill(signal);
     expect(await program.ended).toMatchObject({ status: 0, stdout: "running\nclosed\n", stderr: "" });
-    expect(await world.query("SELECT clean FROM hawser_data.peers")).toEqual([{ clean: true }]);
+    expect(await world.query("SELECT clean FROM hawser_peer_data.peers")).toEqual([{ clean: true }]);
   });
 });

@@ -59,10 +59,11 @@ describe("a topic with its schema", () => {
       () => a.send(orders, wrong),
       () => a.sendAll(orders, wrong),
       () => enqueue(client, orders, wrong),
-      () => enqueueBatch(client, orders, [{ id: 1, lines: [] }, wrong]),
       () => schedule(client, "nightly", { cron: "0 3 * * *", to: orders, payload: wrong }),
     ])
       expect((await failure("invalid_argument", act)).message).toBe(text);
+    const batch = () => enqueueBatch(client, orders, [{ id: 1, lines: [] }, wrong]);
+    expect((await failure("invalid_argument", batch)).message).toBe(`payloads[1]: ${text}`);
     expect(await world.query("SELECT FROM hawser_data.queue")).toEqual([]);
   });
 

@@ -1,10 +1,12 @@
 /**
  * Status events: what no call can throw.
  */
+
 import { connect } from "node:net";
 import { describe, expect, it, vi } from "vitest";
-import type { PeerStatus } from "../../src/peer/index.js";
+import { enqueue, type PeerStatus } from "../../src/peer/index.js";
 import { eventually } from "../support/eventually.js";
+import { tableNamed } from "../support/tables.js";
 import { failure } from "./support/errors.js";
 import { Log } from "./support/log.js";
 import { sharedPeerWorld } from "./support/shared-world.js";
@@ -16,9 +18,9 @@ const kinds = (peer: TestPeer): string[] => peer.statuses.all.map(({ kind }) => 
 
 /** Lets every write of a table fail until it is mended. */
 async function breakTable(table: string): Promise<() => Promise<void>> {
-  await world.query(`ALTER TABLE hawser_data.${table} ADD CONSTRAINT broken CHECK (false) NOT VALID`);
+  await world.query(`ALTER TABLE ${tableNamed(table)} ADD CONSTRAINT broken CHECK (false) NOT VALID`);
   return async () => {
-    await world.query(`ALTER TABLE hawser_data.${table} DROP CONSTRAINT broken`);
+    await world.query(`ALTER TABLE ${tableNamed(table)} DROP CONSTRAINT broken`);
   };
 }
 
@@ -89,6 +91,36 @@ describe("a sender hears", () => {
   });
 });
 
+it("a logger hears of failed attempts, dead letters, and what cannot be stored, and how often", async () => {
+  const lines: { readonly level: string; readonly details: Record<string, unknown>; readonly message: string }[] = [];
+  const write = (level: string) => (details: Record<string, unknown>, message: string) =>
+    void lines.push({ level, details, message });
+  const logger = { debug: () => undefined, info: write("info"), warn: write("warn"), error: write("error") };
+  const error = new Error("no ledger");
+  const [, gone] = await world.left("1");
+  await world.list("b", gone.name);
+  const d = await world.started("d-1", { logger, defaults: { retry: { attempts: 3, delayMs: 1 } } }, () => {
+    throw error;
+  });
+  const lineOf = (message: string, from = 0) => lines.slice(from).find((line) => line.message === message);
+  await enqueue(world, "d", "x");
+  await d.saw("dead_letter");
+  const failed = lineOf("an attempt to handle a message failed");
+  expect(failed).toMatchObject({ level: "warn", details: { client: "d-1", topic: "d", attempt: 1, err: error } });
+  const dead = lineOf("a message became a dead letter, or was dropped");
+  expect(dead).toMatchObject({ level: "warn", details: { topic: "d", stored: true, words: "d: Error: no ledger" } });
+
+  const mend = await breakTable("stored_messages");
+  const sent = d.send("b", "2");
+  await d.saw("sender_store_error");
+  expect(lineOf("messages could not be stored")).toMatchObject({ level: "warn", details: { topic: "b", peer: "b-1" } });
+  await mend();
+  await sent;
+  const before = lines.length;
+  await d.stop();
+  expect(lineOf("an attempt to handle a message failed", before)).toMatchObject({ details: { times: 2 } });
+});
+
 describe("a listener hears", () => {
   it("that a cursor cannot be committed; nothing is acknowledged until it is, and nothing is handled twice", async () => {
     const a = await world.started("a-1", { tuning: { ackTimeoutMs: 100 } });
@@ -110,10 +142,10 @@ describe("a listener hears", () => {
   it("that stored messages cannot be read, and takes them when they can", async () => {
     const [a, b] = await world.left("1");
     await a.send("b", "2");
-    await world.query("ALTER TABLE hawser_data.stored_messages RENAME COLUMN payload TO hidden");
+    await world.query("ALTER TABLE hawser_peer_data.stored_messages RENAME COLUMN payload TO hidden");
     await b.record();
     await b.saw("listener_store_error");
-    await world.query("ALTER TABLE hawser_data.stored_messages RENAME COLUMN hidden TO payload");
+    await world.query("ALTER TABLE hawser_peer_data.stored_messages RENAME COLUMN hidden TO payload");
     await b.received.length(2);
     expect(b.texts).toEqual(["1", "2"]);
   });
@@ -133,11 +165,11 @@ describe("a listener hears", () => {
   it("of a gap where somebody deleted stored messages, and goes on behind it", async () => {
     const [a, b] = await world.left("1");
     for (const text of ["2", "3", "4", "5"]) await a.send("b", text);
-    await world.query("DELETE FROM hawser_data.stored_messages WHERE number IN (3, 4)");
+    await world.query("DELETE FROM hawser_peer_data.stored_messages WHERE number IN (3, 4)");
     await b.record();
     await b.received.length(3);
     expect(b.texts).toEqual(["1", "2", "5"]);
-    const [epoch] = await world.query<{ epoch: number }>("SELECT epoch FROM hawser_data.peers WHERE name = 'a-1'");
+    const [epoch] = await world.query<{ epoch: number }>("SELECT epoch FROM hawser_peer_data.peers WHERE name = 'a-1'");
     expect(await b.saw("gap")).toMatchObject({ peer: "a-1", first: 3, last: 4, epoch: epoch?.epoch });
     // And live.
     await eventually("live again", async () => (await a.send("b", "ping")).outcome === "delivered");

@@ -2,13 +2,15 @@
  * Stopping: everything pending settles, what is unconfirmed is stored, and nothing is done twice.
  */
 import { expect, it } from "vitest";
-import type { Receipt } from "../../src/peer/index.js";
+import { enqueue, job, type Receipt, RetryAfter } from "../../src/peer/index.js";
+import { openStore } from "../../src/peer-store/store.js";
 import { startProxy } from "../store/support/proxy.js";
 import { eventually } from "../support/eventually.js";
 import { noTimersAbove } from "../support/timers.js";
 import { failure } from "./support/errors.js";
 import { gate } from "./support/gate.js";
 import { sharedPeerWorld } from "./support/shared-world.js";
+import type { TestPeerOptions } from "./support/world.js";
 
 const world = sharedPeerWorld();
 
@@ -101,7 +103,8 @@ it("gives up a handler that outlasts the deadline; its message comes again", asy
   await b.received.length(1);
   await b.stop({ timeoutMs: 100 });
   expect((await sent).outcome).toBe("stored");
-  expect(await world.query("SELECT clean FROM hawser_data.peers WHERE name = 'b-1'")).toEqual([{ clean: false }]);
+  // The message has not ended the process.
+  expect(await world.query("SELECT clean FROM hawser_peer_data.peers WHERE name = 'b-1'")).toEqual([{ clean: true }]);
   // The old handler ends late, into nothing.
   held.open();
   await b.record();
@@ -169,4 +172,94 @@ it("says goodbye, so that senders know at once and dial again at the next start"
     return receipts.at(-1)?.outcome === "delivered";
   });
   expect(receipts[0]?.outcome).toBe("stored");
+});
+
+const aborted = (signal: AbortSignal): Promise<unknown> =>
+  new Promise((resolve) => signal.addEventListener("abort", () => resolve(signal.reason), { once: true }));
+
+it.each([{ transactional: false }, { transactional: true }])(
+  "gives back what has not ended at the deadline, as no attempt and at once, after its transaction is rolled back: %o",
+  async ({ transactional }) => {
+    await world.query("CREATE TABLE effects (what text)");
+    const held = gate();
+    const lasting: TestPeerOptions = { transactional, concurrency: 4, defaults: { takeoverMs: 3_600_000 } };
+    const ends: string[] = [];
+    const b = await world.started("b-1", lasting, async (message) => {
+      if (transactional) await message.client.query("INSERT INTO effects VALUES ($1)", [message.text()]);
+      message.stopping.addEventListener("abort", () => ends.push(`told of ${message.signal.aborted}`));
+      message.signal.addEventListener("abort", () => ends.push("cut off"));
+      await held.opened;
+    });
+    await world.query("SELECT hawser.enqueue('b', 'long')");
+    await b.received.length(1);
+    const other = await world.started("b-2", lasting, async (message) => {
+      if (transactional) await message.client.query("INSERT INTO effects VALUES ($1)", [message.text()]);
+    });
+    // It is taken over only in an hour.
+    const stopped = b.stop({ timeoutMs: 0 });
+    await other.received.length(1);
+    await stopped;
+    held.open();
+    await eventually("nothing is left", async () => (await world.storedMessages()) === 0);
+    expect(other.received.all).toMatchObject([{ text: "long", attempt: 1 }]);
+    expect(ends).toEqual(["told of false", "cut off"]);
+    expect(await world.query("SELECT what FROM effects")).toEqual(transactional ? [{ what: "long" }] : []);
+    expect(await world.query("SELECT name, clean FROM hawser_peer_data.peers ORDER BY name")).toMatchObject([
+      { name: "b-1", clean: true },
+      { name: "b-2" },
+    ]);
+    expect(b.statuses.all.filter(({ kind }) => kind === "attempt_failed" || kind === "listener_store_error")).toEqual(
+      [],
+    );
+    expect(await world.query("SELECT name FROM hawser_data.workers")).toEqual([{ name: "b-2" }]);
+  },
+);
+
+it("begins a job that six stops have cut off for the first time, and counts them", async () => {
+  const id = await enqueue(world, "b", "long");
+  for (let deploy = 0; deploy < 6; deploy++) {
+    const b = await world.started("b-1", { defaults: { retry: { attempts: 2 } } }, () => new Promise(() => undefined));
+    await b.received.length(1);
+    expect(b.received.all).toMatchObject([{ attempt: 1 }]);
+    await b.stop({ timeoutMs: 0 });
+  }
+  expect(await world.query("SELECT attempts, given_back, is_suspect FROM hawser_data.queue")).toEqual([
+    { attempts: 0, given_back: 6, is_suspect: false },
+  ]);
+  expect(await job(world, id)).toMatchObject({ state: "waiting", attempts: 0, givenBack: 6 });
+});
+
+it.each([{}, { keepMs: 60_000 }])("says of a dead letter how often stops have cut it off: %o", async (options) => {
+  const id = await enqueue(world, "b", "long", options);
+  for (let deploy = 0; deploy < 2; deploy++) {
+    const b = await world.started("b-1", {}, () => new Promise(() => undefined));
+    await b.received.length(1);
+    await b.stop({ timeoutMs: 0 });
+  }
+  await world.started("b-1", { defaults: { retry: { attempts: 1 } } }, () => {
+    throw new Error("no");
+  });
+  await eventually("it is dead", async () => (await job(world, id)).state === "dead");
+  expect(await job(world, id)).toMatchObject({ attempts: 1, givenBack: 2 });
+  await using store = await openStore({ databaseUrl: world.url });
+  expect(await store.deadLetters.list()).toMatchObject([{ attempts: 1, givenBack: 2 }]);
+});
+
+it("puts a job off whose handler wants it later when it is cut off, and gives back one that fails with its signal", async () => {
+  await world.query("SELECT hawser.enqueue_batch('b', '{later,fails,told}'::text[])");
+  const b = await world.started("b-1", { concurrency: 4, defaults: { retry: { attempts: 1 } } }, async (message) => {
+    const text = message.text();
+    const reason = await aborted(text === "told" ? message.stopping : message.signal);
+    throw text === "fails" ? reason : new RetryAfter(3_600_000);
+  });
+  await b.received.length(3);
+  await b.stop({ timeoutMs: 1_000 });
+  const rows =
+    "SELECT convert_from(payload, 'UTF8') AS text, attempts, due_at > now() AS is_later, given_back FROM hawser_data.queue ORDER BY 1";
+  expect(await world.query(rows)).toEqual([
+    { text: "fails", attempts: 0, is_later: null, given_back: 1 },
+    { text: "later", attempts: 0, is_later: true, given_back: 0 },
+    { text: "told", attempts: 0, is_later: true, given_back: 0 },
+  ]);
+  expect(await world.deadLetters(0)).toEqual([]);
 });

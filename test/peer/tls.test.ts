@@ -169,7 +169,7 @@ describe("peers over TLS", () => {
       };
       const said = () =>
         world.query<{ version: string; end: Date }>(
-          "SELECT version, certificate_ends_at AS end FROM hawser_data.peers WHERE name = 'ca-1'",
+          "SELECT version, certificate_ends_at AS end FROM hawser_peer_data.peers WHERE name = 'ca-1'",
         );
       const first = renew(1);
       const peer = await world.started("ca-1", tls({ cert: path("tls.crt"), key: path("tls.key") }));
@@ -184,7 +184,7 @@ describe("peers over TLS", () => {
         END
       $$;
       GRANT ALL ON SEQUENCE public.tries TO PUBLIC;
-      CREATE TRIGGER refuse_first BEFORE UPDATE ON hawser_data.peers FOR EACH ROW WHEN (NEW.name = 'ca-1') EXECUTE FUNCTION public.refuse_first()`);
+      CREATE TRIGGER refuse_first BEFORE UPDATE ON hawser_peer_data.peers FOR EACH ROW WHEN (NEW.name = 'ca-1') EXECUTE FUNCTION public.refuse_first()`);
       const second = renew(2);
       await eventually("the write is refused", async () => {
         const [tries] = await world.query<{ is_called: boolean }>("SELECT is_called FROM public.tries");
@@ -209,9 +209,9 @@ describe("peers over TLS", () => {
     const odd = `-----BEGIN CERTIFICATE-----\n${bytes.toString("base64").replaceAll(/.{64}(?=.)/g, "$&\n")}\n-----END CERTIFICATE-----\n`;
     expect(new X509Certificate(odd).validTo).toBe("Bad time value");
     const peer = await world.started("odd-1", tls({ cert: odd, key }));
-    expect(await world.query("SELECT certificate_ends_at AS end FROM hawser_data.peers WHERE name = 'odd-1'")).toEqual([
-      { end: null },
-    ]);
+    expect(
+      await world.query("SELECT certificate_ends_at AS end FROM hawser_peer_data.peers WHERE name = 'odd-1'"),
+    ).toEqual([{ end: null }]);
     await peer.stop();
   });
 

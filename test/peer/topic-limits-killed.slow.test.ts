@@ -11,10 +11,10 @@ const perTenant = 120;
 
 /** Each start with its time, and how many messages processes had with the commit that gave them the message. */
 const counting = `
-  CREATE TABLE given (id bigint, at timestamptz);
+  CREATE TABLE given (rank bigint, at timestamptz);
   CREATE FUNCTION note_start() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$
   BEGIN
-    INSERT INTO public.given VALUES (NEW.id, NEW.started_at);
+    INSERT INTO public.given VALUES (NEW.rank, NEW.started_at);
     RETURN NULL;
   END $$;
   CREATE TRIGGER note_start AFTER INSERT OR UPDATE ON hawser_data.topic_starts FOR EACH ROW EXECUTE FUNCTION note_start();

@@ -17,6 +17,11 @@ async function listeners(topic: string, count: number): Promise<TestPeer[]> {
   return peers.sort((one, other) => (one.address < other.address ? -1 : 1));
 }
 
+/** Resolves when the peer is connected to all of them: until then those that are take the turns of the others. */
+async function connected(peer: TestPeer, others: readonly TestPeer[]): Promise<void> {
+  await Promise.all(others.map(({ name }) => peer.saw("peer_connected", (status) => status.peer === name)));
+}
+
 describe("round robin", () => {
   it("gives each listener its turn, beginning with the first address, whether sends are awaited or not", async () => {
     const three = await listeners("many", 3);
@@ -31,12 +36,13 @@ describe("round robin", () => {
   });
 
   it("has one counter for each topic", async () => {
-    const [first, second] = await listeners("one", 2);
+    const two = (await listeners("one", 2)) as [TestPeer, TestPeer];
     const [other] = await listeners("other", 2);
     const a = await world.started("a-1");
-    expect((await a.send("one", "x")).peer).toBe(first?.name);
+    expect((await a.send("one", "x")).peer).toBe(two[0].name);
     expect((await a.send("other", "x")).peer).toBe(other?.name);
-    expect((await a.send("one", "x")).peer).toBe(second?.name);
+    await connected(a, two);
+    expect((await a.send("one", "x")).peer).toBe(two[1].name);
   });
 
   it("leaves out a listener that has left, and takes it in again when it is back", async () => {
@@ -68,7 +74,9 @@ describe("round robin", () => {
   it("stores for the one used last when none can be reached", async () => {
     const two = (await listeners("many", 2)) as [TestPeer, TestPeer];
     const a = await world.started("a-1");
-    for (const text of ["1", "2"]) await a.send("many", text);
+    await a.send("many", "1");
+    await connected(a, two);
+    await a.send("many", "2");
     await Promise.all(two.map((peer) => peer.stop()));
     await eventually(
       "both are known to be gone",
@@ -100,7 +108,9 @@ describe("round robin", () => {
   it("leaves what is stored for one that is away to it, when another of the topic has come back", async () => {
     const two = (await listeners("many", 2)) as [TestPeer, TestPeer];
     const a = await world.started("a-1");
-    for (const text of ["1", "2"]) await a.send("many", text);
+    await a.send("many", "1");
+    await connected(a, two);
+    await a.send("many", "2");
     await Promise.all(two.map((peer) => peer.stop()));
     await eventually(
       "both are known to be gone",
@@ -287,7 +297,7 @@ describe("unsubscribe", () => {
     await b.recordTopic("news");
     // The sender has read the directory, and waits for its routes.
     await world.query("BEGIN");
-    await world.query("LOCK TABLE hawser_data.routes IN ACCESS EXCLUSIVE MODE");
+    await world.query("LOCK TABLE hawser_peer_data.routes IN ACCESS EXCLUSIVE MODE");
     const sent = Promise.allSettled([a.send("news", "1")]);
     const waiting =
       "SELECT query FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
@@ -297,7 +307,7 @@ describe("unsubscribe", () => {
     await eventually("the listener waits, too", async () => (await rowsOf(world.url, leaving)).length === 1);
     await world.query("COMMIT");
     await Promise.all([sent, unsubscribing]);
-    expect(await world.query("SELECT * FROM hawser_data.routes WHERE listener_topic = 'news'")).toEqual([]);
+    expect(await world.query("SELECT * FROM hawser_peer_data.routes WHERE listener_topic = 'news'")).toEqual([]);
     await eventually("the sender knows", async () => !((await a.listenersOf("news", { refresh: true })).length > 0));
     await failure("no_listener", a.send("news", "2"));
   });

@@ -26,7 +26,7 @@ async function ledger(): Promise<string[]> {
 }
 
 async function cursor(): Promise<number | undefined> {
-  return (await world.query<{ number: number }>("SELECT number FROM hawser_data.cursors"))[0]?.number;
+  return (await world.query<{ number: number }>("SELECT number FROM hawser_peer_data.cursors"))[0]?.number;
 }
 
 /** Writes the message's text. */
@@ -48,7 +48,7 @@ describe("a transactional handler", () => {
   it("deletes what is enqueued with what it wrote, and marks nothing", async () => {
     await world.started("b-1", transactional, async (message) => {
       await write(message);
-      await message.client.query("INSERT INTO ledger (what) SELECT 'marked' FROM hawser_data.marks");
+      await message.client.query("INSERT INTO ledger (what) SELECT 'marked' FROM hawser_peer_data.marks");
     });
     for (const payload of ["x", "y", "z"]) await enqueue(world, "b", payload, { key: "k" });
     await eventually("nothing is left", async () => (await world.storedMessages()) === 0);
@@ -148,7 +148,7 @@ describe("a transactional handler", () => {
     expect(await ledger()).toEqual(["x"]);
     expect(attempts).toEqual(begun);
     expect(await world.deadLetters(0)).toEqual([]);
-    expect(await world.query("SELECT attempts FROM hawser_data.cursors")).toEqual([{ attempts: 0 }]);
+    expect(await world.query("SELECT attempts FROM hawser_peer_data.cursors")).toEqual([{ attempts: 0 }]);
   });
 
   it.each([
@@ -179,7 +179,7 @@ describe("a transactional handler", () => {
       await Promise.all([a.send("b", "x"), a.send("b", "y")]);
       const [letter] = await world.deadLetters(1);
       expect(letter).toMatchObject({ error_code: "handler_crashed", attempts: 3 });
-      expect(letter?.["error_message"]).toMatch(/^the Postgres session ended while its handler was running, 3 times: /);
+      expect(letter?.["error_message"]).toMatch(/^the Postgres session ended while its handler was running: /);
       expect(letter?.["error_message"]).toContain(why);
       expect(attempts).toEqual([1, 2, 3]);
       await eventually("the next one is done", async () => (await ledger()).length > 0);
@@ -299,7 +299,8 @@ describe("transactional handlers of one channel", () => {
 });
 
 async function marks(): Promise<number> {
-  return (await world.query<{ count: number }>("SELECT count(*)::integer AS count FROM hawser_data.marks"))[0]!.count;
+  return (await world.query<{ count: number }>("SELECT count(*)::integer AS count FROM hawser_peer_data.marks"))[0]!
+    .count;
 }
 
 it("handlers of several topics take turns at the connections of their process, however busy one of them is", async () => {
@@ -379,26 +380,123 @@ describe("a transactional handler that goes wrong", () => {
     expect(letter?.["error_message"]).toMatch(message);
   });
 
-  it("has failed, by its own COMMIT or ROLLBACK, and the error says what to do", async () => {
-    const commits = ["COMMIT", "COMMIT; BEGIN", "COMMIT AND CHAIN"];
-    const statements = [...commits, "ROLLBACK", "ROLLBACK; BEGIN", "ROLLBACK AND CHAIN"];
+  it("has failed, by its own COMMIT or ROLLBACK, before that has any effect, and the error says what to do", async () => {
+    const statements = [
+      "COMMIT",
+      "COMMIT; BEGIN",
+      "COMMIT AND CHAIN",
+      "ROLLBACK",
+      "ROLLBACK; BEGIN",
+      "ROLLBACK AND CHAIN",
+    ];
     const a = await world.started("a-1");
     const b = await world.started("b-1", transactional, async (message) => {
-      const statement = message.text();
       await write(message);
-      await message.client.query(statement);
-      if (statement.includes("BEGIN")) await message.client.query("INSERT INTO public.ledger (what) VALUES ('behind')");
+      await message.client.query(message.text());
     });
     await Promise.all(statements.map((statement) => a.send("b", statement)));
     const letters = await world.deadLetters(statements.length);
     expect(letters.map(({ payload }) => String(payload))).toEqual(statements);
     for (const letter of letters) {
       expect(letter).toMatchObject({ error_code: "handler_failed", attempts: 2 });
-      expect(letter["error_message"]).toMatch(/ended its transaction with COMMIT or ROLLBACK.*SAVEPOINT/);
+      expect(letter["error_message"]).toMatch(/Hawser commits the transaction of a handler.*SAVEPOINT/);
     }
-    // What two attempts have committed themselves stays.
-    expect(await ledger()).toEqual(commits.flatMap((statement) => [statement, statement]));
+    expect(await ledger()).toEqual([]);
     expect(b.statuses.all.filter(({ kind }) => kind === "listener_store_error")).toEqual([]);
+  });
+
+  it("is done, and not tried again, if it has committed in a way that is only seen afterwards", async () => {
+    const b = await world.started("b-1", transactional, async (message) => {
+      await write(message);
+      // Not through the client.
+      await new Promise<void>((resolve, reject) =>
+        (pg.Client.prototype.query as (text: string, called: (error: Error | null) => void) => void).call(
+          message.client,
+          "COMMIT; BEGIN",
+          (error) => (error ? reject(error) : resolve()),
+        ),
+      );
+      await write(message);
+    });
+    await enqueue(world, "b", "x");
+    expect(await b.saw("attempt_failed")).toMatchObject({
+      code: "handler_failed",
+      message: expect.stringContaining("has committed"),
+    });
+    await eventually("it is done", async () => (await world.storedMessages()) === 0);
+    expect([b.received.all.length, await ledger(), await world.deadLetters(0)]).toEqual([1, ["x"], []]);
+  });
+
+  it.each(["Drizzle", "Kysely", "Knex"])(
+    "may use the transaction() of %s, which is a part of its own",
+    async (library) => {
+      const insert = (what: string) => `INSERT INTO ledger (what) VALUES ('${what}')`;
+      /** Runs a transaction that commits, and one that fails. */
+      const both = async (
+        transaction: (work: (run: (text: string) => PromiseLike<unknown>) => Promise<void>) => Promise<unknown>,
+      ) => {
+        await transaction(async (run) => void (await run(insert("kept"))));
+        const failing = transaction(async (run) => {
+          await run(insert("rolled back"));
+          await run("SELECT 1 / 0");
+        });
+        await expect(failing).rejects.toThrow();
+      };
+      const b = await world.started("b-1", transactional, async (message) => {
+        const { client } = message;
+        if (library === "Drizzle") {
+          const { drizzle } = await import("drizzle-orm/node-postgres");
+          const { sql } = await import("drizzle-orm");
+          await both((work) => drizzle(client).transaction((tx) => work((text) => tx.execute(sql.raw(text)))));
+        } else if (library === "Kysely") {
+          const { Kysely, PostgresDialect, sql } = await import("kysely");
+          const pool = { connect: async () => client, end: async () => undefined };
+          const db = new Kysely({ dialect: new PostgresDialect({ pool }) });
+          await both((work) => db.transaction().execute((trx) => work((text) => sql.raw(text).execute(trx))));
+        } else {
+          const { default: knex } = await import("knex");
+          const db = knex({ client: "pg" });
+          await both((work) => db.transaction((trx) => work((text) => trx.raw(text)), { connection: client } as never));
+          await db.destroy();
+        }
+        await write(message);
+        if (message.attempt === 1) throw new Error("once more");
+      });
+      await enqueue(world, "b", "x");
+      await eventually("it is done", async () => (await world.storedMessages()) === 0);
+      expect([b.received.all.length, (await ledger()).toSorted()]).toEqual([2, ["kept", "x"]]);
+    },
+  );
+
+  it.each([
+    "SET LOCAL ROLE tenant",
+    "SET ROLE tenant",
+    "SET LOCAL SESSION AUTHORIZATION tenant",
+    "SELECT set_config('role', 'tenant', true)",
+    "SET LOCAL search_path TO nowhere",
+    "SET LOCAL row_security = off",
+    "SET LOCAL session_replication_role = replica",
+    "SET CONSTRAINTS ALL DEFERRED",
+    "SET LOCAL default_transaction_read_only = on",
+  ])("is done with %s, which the next one does not have", async (statement) => {
+    const tenant = `tenant_${process.pid}`;
+    await world.query(
+      `CREATE ROLE ${tenant}; GRANT INSERT ON ledger TO ${tenant}; GRANT USAGE ON ledger_id_seq TO ${tenant}`,
+    );
+    const states: unknown[] = [];
+    const stateSql =
+      "SELECT current_user, session_user, current_setting('search_path') AS path, current_setting('row_security') AS rows";
+    await world.started("b-1", transactional, async (message) => {
+      states.push((await message.client.query(stateSql)).rows[0]);
+      await message.client.query(statement.replace("tenant", tenant));
+      await message.client.query("INSERT INTO public.ledger (what) VALUES ($1)", [message.text()]);
+    });
+    for (const text of ["one", "two"]) await enqueue(world, "b", text, { key: "k" });
+    await eventually("both are done", async () => (await world.storedMessages()) === 0);
+    expect(await ledger()).toEqual(["one", "two"]);
+    expect(states[1]).toEqual(states[0]);
+    expect(await world.deadLetters(0)).toEqual([]);
+    await world.query(`DROP OWNED BY ${tenant}; DROP ROLE ${tenant}`);
   });
 
   it("has failed, by its own COMMIT, for an at-most-once message, too", async () => {
@@ -428,6 +526,28 @@ describe("a transactional handler that goes wrong", () => {
     const letters = attempts === 1 ? 0 : 1;
     expect(await world.deadLetters(letters)).toHaveLength(letters);
   });
+
+  it.each(["40001", "40P01"])(
+    "is repeated within its attempt after conflicts with others, up to ten: %s",
+    async (code) => {
+      const fail = `DO $$ BEGIN RAISE EXCEPTION 'conflict' USING ERRCODE = '${code}'; END $$`;
+      const options = { ...transactional, defaults: { retry: { attempts: 1 } } };
+      const b = await world.started("b-1", options, async (message) => {
+        await write(message);
+        if (message.text() === "always" || b.received.all.length <= 3) await message.client.query(fail);
+      });
+      await enqueue(world, "b", "at first");
+      await eventually("it is done", async () => (await world.storedMessages()) === 0);
+      expect(b.received.all.map(({ attempt }) => attempt)).toEqual([1, 1, 1, 1]);
+      expect(await ledger()).toEqual(["at first"]);
+      await enqueue(world, "b", "always");
+      expect((await world.deadLetters(1))[0]).toMatchObject({
+        attempts: 1,
+        error_message: expect.stringContaining("conflict"),
+      });
+      expect(b.received.all.length).toBe(4 + 11);
+    },
+  );
 
   it("may take back a part with SAVEPOINT", async () => {
     const a = await world.started("a-1");

@@ -20,8 +20,26 @@ describe("the address of a database", () => {
     ["postgres://u@/d?host=a,b&port=1,2", ["u@a:1/d", "u@b:2/d"]],
     ["postgres://u@/d?host=a,b&port=7", ["u@a:7/d", "u@b:7/d"]],
     ["postgres://u@/d?host=/run/one,/run/two", ["u@/run/one:5432/d", "u@/run/two:5432/d"]],
+    ["host=a dbname=d user=u password=p", ["u@a:5432/d"]],
+    [" host = a  port=7 dbname=d user='it\\'s'", ["it's@a:7/d"]],
+    ["host=a,b port=1,2 dbname='my \\'d\\\\' user=u\\ v sslmode=disable", ["u v@a:1/my 'd\\", "u v@b:2/my 'd\\"]],
+    ["host=/run/one,/run/two\tdbname=d\nuser=u password=''", ["u@/run/one:5432/d", "u@/run/two:5432/d"]],
+    ["hostaddr=10.0.0.1 dbname=d user=ü@/?", ["ü@/?@10.0.0.1:5432/d"]],
   ])("%s has the hosts %j", (url, places) => {
     expect(placesOf(url)).toEqual(places);
+  });
+
+  it("has the password and the parameters of its keywords", () => {
+    const text = "host=a dbname=d user=u password='a b\\'\\\\+%@/' application_name=app target_session_attrs=standby";
+    const { hosts, sessionAttributes } = DatabaseAddress.of(text, {});
+    const { password, connectionParameters } = new pg.Client(hosts[0]) as pg.Client & {
+      connectionParameters: { application_name: string };
+    };
+    expect([password, connectionParameters.application_name, sessionAttributes]).toEqual([
+      "a b'\\+%@/",
+      "app",
+      "standby",
+    ]);
   });
 
   it("takes several hosts from the environment, too", () => {
@@ -58,6 +76,22 @@ describe("the address of a database", () => {
     ["postgres://u@a:secret/b@c/d", /cannot be read; check the port, and percent-encode/],
     ["postgres://u:secret@a:65536,b/d", /port "65536" of the host at position 1; a port is a number from 1 to 65535/],
     ["postgres://u:secret@/d?host=a,b&port=1,x", /port "x" of the host at position 2/],
+    ["host=a password='secret", /cannot be read behind the keyword host/],
+    ["host=a password=it's secret", /cannot be read behind the keyword password/],
+    ["=secret", /cannot be read at its beginning; it is a URL such as/],
+    ["host=a password=secret service=app", /the keyword service, which is not supported; write its settings/],
+    ["host=a hostaddr=10.0.0.1 password=secret", /the keywords host and hostaddr; give one of them/],
+    ["host=a port=secret", /a value of the keyword port that is not valid; a port is a number from 1 to 65535/],
+    ["host=a,b port=1,70000 password=secret", /a value of the keyword port that is not valid/],
+    ["host=a password=my sslmode=secret", /the keyword sslmode that is not valid; use one of disable, no-verify/],
+    ["password=my target_session_attrs=secret", /the keyword target_session_attrs that is not valid; use one of any/],
+    [
+      "host=a password=my secret=x user=u",
+      /has an unknown keyword behind the keyword password; .* A value with spaces/,
+    ],
+    ["host=a password=my secret=x it's", /has an unknown keyword behind the keyword password/],
+    ["secret=x host=a", /has an unknown keyword at its beginning/],
+    ["host=a Password=secret", /has an unknown keyword behind the keyword host/],
   ])("%s is refused", (url, message) => {
     const read = () => DatabaseAddress.of(url, {});
     expect(read).toThrow(expect.objectContaining({ code: "invalid_argument" }));

@@ -52,6 +52,8 @@ describe("a session with Postgres", () => {
       keepsSettings: true,
       check: () => Promise.resolve(),
       onIdleError: () => undefined,
+      onFull: () => undefined,
+      onClosed: () => undefined,
     });
     const pooled = await pool.connect();
     expect(await settingOf(pooled, name)).toBe(value);
@@ -101,6 +103,7 @@ describe("a session with Postgres", () => {
       ["client_encoding", "LATIN1", "UTF8"],
       ["exit_on_error", "on", "off"],
       ["row_security", "on", "off"],
+      ["jit", "on", "off"],
       ["default_transaction_isolation", "serializable", "read committed"],
       ["statement_timeout", "1h", "0"],
       ["lock_timeout", "1h", "0"],
@@ -126,6 +129,8 @@ describe("a session with Postgres", () => {
       keepsSettings: true,
       check: () => Promise.resolve(),
       onIdleError: () => undefined,
+      onFull: () => undefined,
+      onClosed: () => undefined,
     });
     const pooled = await pool.connect();
     expect(await read(pooled)).toEqual(expected);
@@ -148,6 +153,8 @@ describe("a session with Postgres", () => {
       keepsSettings: true,
       check: () => Promise.resolve(),
       onIdleError: () => undefined,
+      onFull: () => undefined,
+      onClosed: () => undefined,
     });
     const clients = await Promise.all([pool.connect(), pool.connect()]);
     for (const client of clients) {
@@ -175,6 +182,8 @@ describe("a session with Postgres", () => {
       keepsSettings: true,
       check: () => Promise.resolve(),
       onIdleError: () => undefined,
+      onFull: () => undefined,
+      onClosed: () => undefined,
     });
     const client = await pool.connect();
     expect(await settingOf(client, "search_path")).toBe("pg_catalog, pg_temp");
@@ -213,6 +222,8 @@ describe("a session with Postgres", () => {
       keepsSettings: true,
       check: () => Promise.resolve(),
       onIdleError: () => undefined,
+      onFull: () => undefined,
+      onClosed: () => undefined,
     });
     const clients = await Promise.all([pool.connect(), pool.connect()]);
     for (const client of clients) expect(await settingOf(client, "search_path")).toBe("pg_catalog, pg_temp");
@@ -226,6 +237,8 @@ describe("a session with Postgres", () => {
       keepsSettings: true,
       check: () => Promise.resolve(),
       onIdleError: () => undefined,
+      onFull: () => undefined,
+      onClosed: () => undefined,
     });
     for (const client of await Promise.all([pool.connect(), pool.connect()])) client.release();
     let fitting: Promise<pg.PoolClient> | undefined;
@@ -244,6 +257,33 @@ describe("a session with Postgres", () => {
     const client = await fitting!;
     expect(client).toBe(other);
     client.release();
+    await pool.end();
+  });
+
+  it("of a pool counts as not opened if it is lost before it is ready", async () => {
+    let isLost = true;
+    let closed: (sessions: number) => void = () => undefined;
+    const isClosed = new Promise((resolve) => {
+      closed = resolve;
+    });
+    const pool = new SessionPool(DatabaseAddress.of(database.url), {
+      max: 2,
+      keepsSettings: true,
+      check: async (client) => {
+        if (!isLost) return;
+        (client as unknown as { readonly connection: { readonly stream: net.Socket } }).connection.stream.destroy();
+        await client.query("SELECT");
+      },
+      onIdleError: () => undefined,
+      onFull: () => undefined,
+      onClosed: (sessions) => closed(sessions),
+    });
+    await expect(pool.connect()).rejects.toThrow("Connection terminated");
+    await isClosed;
+    expect(pool.unopened).toBe(2);
+    isLost = false;
+    (await pool.connect()).release();
+    expect(pool.unopened).toBe(1);
     await pool.end();
   });
 

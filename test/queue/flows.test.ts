@@ -37,7 +37,7 @@ const cancel = async (id: string, on = client): Promise<string> =>
 /** Draws the consequences, as processes do that bring in what is due, until there are none. */
 const bring = async (on = client): Promise<void> => {
   for (let dueInMs: string | null = "0"; dueInMs === "0"; )
-    dueInMs = (await on.query("SELECT due_in_ms FROM hawser.bring_due('peer', '-infinity')")).rows[0].due_in_ms;
+    dueInMs = (await on.query("SELECT due_in_ms FROM hawser.bring_due(NULL, NULL)")).rows[0].due_in_ms;
 };
 const textOf = ({ payload }: Taken): string => payload.toString();
 const take = async (worker: TestWorker): Promise<Taken[]> => {
@@ -190,7 +190,7 @@ describe("a message that comes after others", () => {
     expect(await left()).toEqual(nothing);
   });
 
-  it("is held by a dead letter until that is handled, also under its new number, or is cancelled itself", async () => {
+  it("is held by a dead letter until that is handled, which keeps its id, or is cancelled itself", async () => {
     const worker = await TestWorker.open(work);
     const first = await put("first", ", deliver_at => now() + interval '1 ms'");
     await bring();
@@ -204,9 +204,7 @@ describe("a message that comes after others", () => {
       expect(await left()).toEqual({ held: 2, edges: 2, ends: 0 });
       await client.query("SELECT FROM hawser.retry_dead_letters($1)", [[dead]]);
     }
-    // The message has another number, under which more can come after it.
-    const { rows } = await client.query("SELECT id FROM hawser_data.queue");
-    await behind([rows[0].id], "third");
+    await behind([first], "third");
     expect(await cancel(held)).toBe("cancelled");
     const [message] = (await take(worker)) as [Taken];
     await worker.done(message);
@@ -237,11 +235,11 @@ describe("a message that comes after others", () => {
       if (end === "cancelled while it is held") expect(await cancel(first)).toBe("cancelled");
       if (end === "cancelled while it runs") {
         expect(await cancel(first)).toBe("cancelling");
-        await worker.extend();
+        await worker.endCancelled();
       }
       if (end === "cancelled by topic") {
         await worker.giveBack(...taken);
-        await client.query("SELECT FROM hawser.cancel_messages('t', NULL, NULL, 0, 10)");
+        await client.query("SELECT FROM hawser.cancel_messages('peer', 't', NULL, NULL, 0, 10)");
         await bring();
         expect(await left()).toEqual(nothing);
         continue;
@@ -249,12 +247,146 @@ describe("a message that comes after others", () => {
       await worker.done(taken.find((each) => textOf(each) === "root")!);
       expect(await take(worker), end).toEqual([]);
       expect(await left(), end).toEqual({ held: 1, edges: 1, ends: 0 });
-      const { rows } = await client.query("SELECT id, held_for FROM hawser.outbox_scheduled");
+      const { rows } = await client.query("SELECT id, held_for FROM hawser.outbox_scheduled WHERE kind = 'held'");
       expect(rows).toEqual([{ id: expect.any(String), held_for: 1 }]);
       expect(await cancel(rows[0].id)).toBe("cancelled");
       await bring();
       expect(await left()).toEqual(nothing);
     }
+  });
+
+  const jobOf = async (id: string) =>
+    (await client.query("SELECT * FROM hawser.job($1)", [id])).rows[0] as Record<string, unknown>;
+  const backlog = async () =>
+    (
+      await client.query(
+        "SELECT topic, state, messages::int, is_complete FROM hawser.backlog(1000) WHERE state IN ('held', 'blocked') ORDER BY state",
+      )
+    ).rows;
+
+  it("is held as a state of its own, for messages that it names, and blocked by those that release nothing", async () => {
+    const worker = await TestWorker.open(work);
+    const parts = [await put("a"), await put("b"), await put("c")] as [string, string, string];
+    const sum = await behind(parts, "sum");
+    const later = await behind([parts[0]], "later", ", deliver_at => now() + interval '1 hour'");
+    const states = (...given: string[]) => given.map((state, nth) => ({ id: parts[nth], state }));
+    expect(await jobOf(sum)).toMatchObject({
+      ...{ state: "held", topic: "t", due_at: null, error_code: null },
+      waits_for: states("waiting", "waiting", "waiting"),
+    });
+    expect(await jobOf(later)).toMatchObject({ state: "held", due_at: expect.any(Date) });
+    expect(await backlog()).toEqual([{ topic: "t", state: "held", messages: 2, is_complete: true }]);
+    const [, b, c] = (await worker.take()) as [Taken, Taken, Taken];
+    // The end of this one has no consequence yet when the state is asked for.
+    await worker.done(c);
+    expect((await jobOf(sum))["waits_for"]).toHaveLength(3);
+    const dead = await worker.giveUp(b);
+    await bring();
+    expect((await jobOf(sum))["waits_for"]).toEqual([
+      { id: parts[1], state: "dead" },
+      { id: parts[0], state: "waiting" },
+    ]);
+    expect(await backlog()).toEqual([
+      { topic: "t", state: "blocked", messages: 1, is_complete: true },
+      { topic: "t", state: "held", messages: 1, is_complete: true },
+    ]);
+    const { rows } = await client.query(
+      "SELECT kind, held_for, waits_for -> 0 AS first FROM hawser.outbox_scheduled WHERE id = $1",
+      [sum],
+    );
+    expect(rows).toEqual([{ kind: "held", held_for: 2, first: { id: parts[1], state: "dead" } }]);
+    // Retried, it is waited for again, also if it dies again.
+    await client.query("SELECT FROM hawser.retry_dead_letters($1)", [[dead]]);
+    expect((await jobOf(sum))["waits_for"]).toEqual(states("waiting", "waiting"));
+    expect(await backlog()).toMatchObject([{ state: "held", messages: 2 }]);
+    const again = (await worker.take({ looksBehind: true })).find((each) => textOf(each) === "b")!;
+    const deadAgain = await worker.giveUp(again);
+    await bring();
+    expect(await backlog()).toMatchObject([{ state: "blocked" }, { state: "held" }]);
+    await client.query("SELECT FROM hawser.discard_dead_letters($1)", [[deadAgain]]);
+    expect((await jobOf(sum))["waits_for"]).toMatchObject([{ id: parts[1], state: "gone" }, {}]);
+    await cancel(sum);
+    await cancel(later);
+    await bring();
+    expect(await backlog()).toEqual([]);
+    expect(await left()).toEqual(nothing);
+  });
+
+  it("is blocked by one that was cancelled, and says why it is cancelled itself", async () => {
+    const first = await put("first");
+    const held = await behind([first], "held");
+    const id = await behind([first], "cancelled", ", cancels => true");
+    await client.query("SELECT hawser.keep_result($1, 60000)", [id]);
+    await cancel(first);
+    await bring();
+    expect(await jobOf(held)).toMatchObject({ state: "held", waits_for: [{ id: first, state: "gone" }] });
+    expect(await backlog()).toMatchObject([{ state: "blocked", messages: 1 }]);
+    expect(await jobOf(id)).toMatchObject({
+      ...{ state: "cancelled", error_code: "not_waiting" },
+      error_message: `The message ${first}, which it comes after, has become a dead letter or was cancelled.`,
+    });
+  });
+
+  const cancelFlow = async (id: string, on = client) =>
+    (await on.query("SELECT id, state FROM hawser.cancel_flow($1)", [id])).rows.map(({ id, state }) => [id, state]);
+
+  it("is cancelled with all of its flow, from any of its messages, also one that has ended", async () => {
+    const worker = await TestWorker.open(work);
+    for (const from of ["first", "middle", "last", "ended", "dead"] as const) {
+      const first = await put("first");
+      const running = await put("running");
+      const later = await put("later", ", deliver_at => now() + interval '1 hour', priority => 3");
+      const [ended, dead] = [await put("ended"), await put("dead")];
+      const middle = await behind([first, running, later, ended, dead], "middle");
+      const last = await behind([middle], "last", ", cancels => true");
+      const beside = await behind([first], "beside");
+      const [free] = [await put("free"), await behind([await put("others")], "other")];
+      const taken = await worker.take({ looksBehind: true });
+      const of = (text: string) => taken.find((each) => textOf(each) === text)!;
+      await worker.giveBack(...taken.filter((each) => ["first", "free", "others"].includes(textOf(each))));
+      await worker.done(of("ended"));
+      await worker.giveUp(of("dead"));
+      // Before the consequences are drawn, or after.
+      if (from !== "ended") await bring();
+      const ids = { first, middle, last, ended, dead };
+      const cancelled = [first, later, middle, last, beside].map((id) => [id, "cancelled"]);
+      const order = (a: string[], b: string[]) => Number(BigInt(a[0]!) - BigInt(b[0]!));
+      expect(await cancelFlow(ids[from]), from).toEqual([...cancelled, [running, "cancelling"]].toSorted(order));
+      await worker.endCancelled();
+      await bring();
+      const { rows } = await client.query(
+        "SELECT convert_from(payload, 'UTF8') AS text FROM hawser_data.queue ORDER BY id",
+      );
+      expect(rows.map(({ text }) => text)).toEqual(["free", "others"]);
+      expect(await left()).toEqual({ held: 1, edges: 1, ends: 0 });
+      expect((await jobOf(free))["state"]).toBe("waiting");
+      await client.query("SELECT FROM hawser.cancel_messages('peer', 't', NULL, NULL, $1, 1000)", [-(2n ** 62n)]);
+      await bring();
+      expect(await left()).toEqual(nothing);
+    }
+    expect(await cancelFlow("4711")).toEqual([]);
+  });
+
+  it("is cancelled with its flow by members of its role alone, and not with a flow beyond the limit", async () => {
+    await using ann = await login(w.url, "IN ROLE hawser_peer");
+    await using mal = await login(w.url, "IN ROLE hawser_peer");
+    await other.query(`SET SESSION AUTHORIZATION ${ann.role}`);
+    const first = await put("first", "", other);
+    const second = await behind([first], "second", "", other);
+    await other.query(`RESET SESSION AUTHORIZATION; SET SESSION AUTHORIZATION ${mal.role}`);
+    for (const id of [first, second]) expect(await cancelFlow(id, other)).toEqual([]);
+    await other.query("RESET SESSION AUTHORIZATION");
+    await client.query("INSERT INTO hawser_data.flow_edges SELECT $1, -n, false FROM generate_series(1, 10000) AS n", [
+      second,
+    ]);
+    await other.query(`SET SESSION AUTHORIZATION ${mal.role}`);
+    for (const id of [first, second]) expect(await cancelFlow(id, other)).toEqual([]);
+    await other.query("RESET SESSION AUTHORIZATION");
+    await expect(cancelFlow(first)).rejects.toMatchObject({
+      ...{ code: "22023", message: `the flow of the message ${first} has more than 10000 messages` },
+    });
+    await client.query("DELETE FROM hawser_data.flow_edges WHERE after_id < -1");
+    expect((await cancelFlow(first)).length).toBe(2);
   });
 
   it("cannot name a message of another role, which is as if it were not there", async () => {
@@ -268,7 +400,7 @@ describe("a message that comes after others", () => {
     for (const id of [...ids, "0"]) await expect(behind([id], "x", "", other)).rejects.toMatchObject(refused);
     for (const table of ["flow_edges", "flow_ends"])
       await expect(other.query(`SELECT FROM hawser_data.${table}`)).rejects.toMatchObject({ code: "42501" });
-    for (const sql of ["hawser.end_flows()", "hawser.end_marked('[]', true)"])
+    for (const sql of ["hawser.end_flows('r')", "hawser.end_marked('[]', true)"])
       await expect(other.query(`SELECT ${sql}`)).rejects.toMatchObject({ code: "42501" });
     await other.query("RESET SESSION AUTHORIZATION");
     // Nor by a superuser, whose own they are not.
@@ -286,9 +418,9 @@ describe("a message that comes after others", () => {
       const both = await worker.take();
       const done = "SELECT hawser.done($1, $2, $3, $4, false)";
       for (const [nth, each] of [client, other].entries()) {
-        const { topic, recipient, role, id } = both[nth]!;
+        const { topic, recipient, role, rank } = both[nth]!;
         await each.query("BEGIN ISOLATION LEVEL SERIALIZABLE");
-        await each.query(done, [topic, recipient, role, id]);
+        await each.query(done, [topic, recipient, role, rank]);
       }
       for (const each of order) {
         await bring(work);
@@ -311,9 +443,9 @@ describe("a message that comes after others", () => {
     await worker.doneBatch(...(await worker.take()));
     await client.query("BEGIN");
     await behind([first], "x");
-    await work.query("SELECT due_in_ms FROM hawser.bring_due('peer', '-infinity')");
-    const { rows } = await work.query("SELECT due_in_ms::int FROM hawser.bring_due('peer', '-infinity')");
-    expect(rows).toEqual([{ due_in_ms: 50 }]);
+    await work.query("SELECT due_in_ms FROM hawser.bring_due(NULL, NULL)");
+    const { rows } = await work.query("SELECT due_in_ms::int FROM hawser.bring_due(NULL, NULL)");
+    expect(rows).toEqual([{ due_in_ms: 500 }]);
     expect((await worker.take()).map(textOf)).toEqual(["after b"]);
     await client.query("COMMIT");
     expect((await take(worker)).map(textOf)).toEqual(["after a"]);
@@ -323,7 +455,7 @@ describe("a message that comes after others", () => {
   it("may come after 10,000", async () => {
     const { rows } = await client.query("SELECT hawser.enqueue_batch('t', array_fill('x'::text, ARRAY[10000])) AS ids");
     await behind(rows[0].ids, "sum");
-    const doneSql = `SELECT hawser.done_batch(array_agg(topic), array_agg(recipient), array_agg(role), array_agg(id), false)
+    const doneSql = `SELECT hawser.done_batch(array_agg(topic), array_agg(recipient), array_agg(role), array_agg(rank), false)
       FROM (SELECT * FROM hawser_data.queue ORDER BY id LIMIT $1) AS q`;
     await client.query(doneSql, [9_999]);
     await bring();
@@ -392,7 +524,7 @@ describe("a message that comes after others", () => {
     const handle = async (each: pg.Client): Promise<void> => {
       const worker = await TestWorker.open(each);
       while (writers > 0 || (await open())) {
-        await each.query("SELECT FROM hawser.bring_due('peer', '-infinity')");
+        await each.query("SELECT FROM hawser.bring_due(NULL, NULL)");
         for (const message of await worker.take({ looksBehind: true, most: 1 })) {
           const fate = random.next();
           if (fate < 0.1) await worker.retry(message, 1);

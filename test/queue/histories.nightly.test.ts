@@ -24,19 +24,14 @@ const mutants: readonly Mutant[] = [
   },
   { name: "takes what another worker has", fn: "take", changes: [[isFree, "true"]] },
   {
-    name: "lets two workers look at a key at once",
-    fn: "take",
-    changes: [["FOR UPDATE SKIP LOCKED\n               ) IS NULL", "\n               ) IS NULL"]],
-  },
-  {
     name: "lets two workers have one key",
     fn: "take",
-    changes: [["(l.topic, l.recipient, l.key) NOT IN (SELECT o.topic, o.recipient, o.key FROM others AS o)", "true"]],
+    changes: [["f.worker IS DISTINCT FROM p_worker AND", "f.worker IS NULL AND"]],
   },
   {
     name: "lets a key go on while its first message waits to be tried again",
     fn: "take",
-    changes: [["AND s.id < l.id", "AND s.id < l.id AND false"]],
+    changes: [["AND s.rank < l.rank", "AND s.rank < l.rank AND false"]],
   },
   {
     name: "lets a worker keep what is behind a message that is put off",
@@ -46,7 +41,17 @@ const mutants: readonly Mutant[] = [
   {
     name: "gives back a message, and not what is behind it with its key",
     fn: "give_back",
-    changes: [["AND b.id > f.id", "AND false"]],
+    changes: [["AND b.rank > f.rank", "AND false"]],
+  },
+  {
+    name: "blames what was taken, and not begun",
+    fn: "take",
+    changes: [["AND NOT h.is_suspect AND NOT h.has_begun", "AND NOT h.has_begun"]],
+  },
+  {
+    name: "does not count what was begun",
+    fn: "take",
+    changes: [["h.has_begun OR h.rank IN", "h.rank IN"]],
   },
   { name: "never looks behind", neverLooksBehind: true },
   {
@@ -84,12 +89,12 @@ const mutants: readonly Mutant[] = [
   {
     name: "forgets to cancel what is just being handled",
     fn: "end_cancelled",
-    changes: [["OR NOT EXISTS (", "OR true OR NOT EXISTS ("]],
+    changes: [["(NOT a.is_there OR", "(true OR"]],
   },
   {
     name: "lets a later worker have what a killed one had and was cancelled",
-    fn: "open_worker",
-    changes: [["IF EXISTS (SELECT FROM hawser_data.cancellations)", "IF false"]],
+    fn: "take",
+    changes: [["EXISTS (SELECT FROM hawser_data.cancellations),", "false,"]],
   },
   {
     name: "says that it has cancelled what a worker has just taken",
@@ -130,5 +135,7 @@ it.each(mutants)("catches one that $name", { timeout: 1_200_000 }, async ({ fn, 
     );
   }
   console.log(`${driver.name}: ${caught}`);
-  expect(caught).toMatch(/committed|rolled back|twice|two workers|goes on|left in the queue|dead letters/);
+  expect(caught).toMatch(
+    /committed|rolled back|twice|two workers|goes on|left in the queue|dead letters|was begun or not/,
+  );
 });

@@ -1,6 +1,6 @@
 /** What operators and those who enqueue do with messages of the queue: cancel, hand over, forget, retry, discard. */
 import type pg from "pg";
-import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
+import { afterAll, beforeAll, beforeEach, describe, expect, it, onTestFinished } from "vitest";
 import { cancelMessages, forgetPeer, withCommandDatabase } from "../../src/operate/index.js";
 import type { Lease } from "../../src/store/index.js";
 import { type Login, login } from "../installation/support/logins.js";
@@ -19,7 +19,7 @@ beforeAll(async () => {
 afterAll(() => w?.[Symbol.asyncDispose]());
 beforeEach(async () => {
   await client.query(
-    "TRUNCATE hawser_data.queue, hawser_data.cancellations, hawser_data.workers, hawser_data.dead_letters, hawser_data.listeners, hawser_data.outbox_later",
+    "TRUNCATE hawser_data.queue, hawser_data.unique_keys, hawser_data.unique_locks, hawser_data.unique_ends, hawser_data.cancellations, hawser_data.workers, hawser_data.dead_letters, hawser_peer_data.listeners, hawser_data.outbox_later",
   );
 });
 
@@ -30,17 +30,31 @@ async function rows<Row extends pg.QueryResultRow>(sql: string, ...values: unkno
 const waiting = async (): Promise<string[]> =>
   (
     await rows<{ text: string }>(
-      "SELECT topic || ' ' || recipient || ' ' || convert_from(payload, 'UTF8') AS text FROM hawser_data.queue ORDER BY id",
+      "SELECT topic || ' ' || recipient || ' ' || convert_from(payload, 'UTF8') AS text FROM hawser_data.queue ORDER BY rank",
     )
   ).map(({ text }) => text);
 
 describe("hawser.cancel", () => {
   const cancel = async (id: bigint | string, on: pg.Client = client): Promise<string> =>
     (await on.query("SELECT hawser.cancel($1) AS state", [String(id)])).rows[0].state;
-  const cancellations = () => rows("SELECT id::int FROM hawser_data.cancellations ORDER BY id");
-  const places = ({ topic, recipient, role, id }: Taken) => [[topic], [recipient], [role], [String(id)]];
-  const ended = (message: Taken) =>
-    rows<{ ids: string[] }>("SELECT ids FROM hawser.end_cancelled($1, $2, $3, $4)", ...places(message));
+  const cancellations = () => rows("SELECT rank::int FROM hawser_data.cancellations ORDER BY rank");
+  /** Ends what a worker has and is to be cancelled, when the handler has ended. */
+  const ended = async (worker: TestWorker | null, ...messages: Taken[]): Promise<string[]> => {
+    const ranks = messages.map(({ rank }) => String(rank));
+    const [answer] = await rows<{ ranks: string[] }>(
+      "SELECT ranks FROM hawser.end_cancelled($1, $2)",
+      worker && String(worker.id),
+      ranks,
+    );
+    return answer!.ranks;
+  };
+  const told = async (worker: TestWorker): Promise<string[]> => {
+    const [answer] = await rows<{ cancelled: string[] }>(
+      "SELECT cancelled FROM hawser.extend($1, false)",
+      String(worker.id),
+    );
+    return answer!.cancelled;
+  };
 
   it("deletes a message that waits, wherever it is, and no other", async () => {
     const ids = [
@@ -73,10 +87,10 @@ describe("hawser.cancel", () => {
     for (const values of given) ids.push((await rows<{ id: string }>(due, ...values))[0]!.id);
     expect(await cancel(ids[0]!)).toBe("cancelled");
     await client.query("UPDATE hawser_data.outbox_later SET deliver_at = now()");
-    await client.query("SELECT hawser.bring_due('peer', '-infinity')");
+    await client.query("SELECT hawser.bring_due(NULL, NULL)");
     expect((await waiting()).toSorted()).toEqual(["t  b", "t  d", "t ! c"]);
-    const found = await rows("SELECT first_id::text AS first FROM hawser.queue_find($1, NULL, 10)", ids[1]);
-    expect(found).toEqual([{ first: ids[1] }]);
+    const found = await rows("SELECT id::text FROM hawser.queue_find($1, NULL, 10)", ids[1]);
+    expect(found).toEqual([{ id: ids[1] }]);
     const worker = await TestWorker.open(other);
     const message = (await worker.take()).find(({ payload }) => payload.toString() === "d")!;
     expect(await Promise.all(ids.map((id) => cancel(id)))).toEqual([
@@ -85,12 +99,15 @@ describe("hawser.cancel", () => {
       "cancelling",
       "cancelling",
     ]);
-    expect(await ended(message)).toEqual([{ ids: [String(message.id)] }]);
-    await worker.extend();
+    expect(await told(worker)).toHaveLength(3);
+    expect(await ended(worker, message)).toEqual([String(message.rank)]);
+    expect(await told(worker)).toHaveLength(2);
+    await worker.close();
+    await (await TestWorker.open(client)).extend();
     expect(await waiting()).toEqual([]);
   });
 
-  it("of what a worker has, deletes it with the next statement of any worker, and locks nothing before", async () => {
+  it("of what a worker has, tells it, which ends it when the handler has ended, and locks nothing before", async () => {
     const worker = await TestWorker.open(other);
     const [a, b, c, d] = (await enqueue(client, "t", ["a", "b", "c", "d"])) as [bigint, bigint, bigint, bigint];
     const [first, second, third] = (await worker.take({ most: 4 })) as [Taken, Taken, Taken];
@@ -103,11 +120,55 @@ describe("hawser.cancel", () => {
     await worker.giveBack(third);
     await client.query("COMMIT");
     expect(await waiting()).toHaveLength(4);
-    await (await TestWorker.open(client, { name: "another", topics: ["u"] })).extend();
-    expect(await waiting()).toEqual(["t  d"]);
-    expect(await cancellations()).toEqual([]);
+    // What the worker does not have any more is ended by any one; what it has, by itself.
+    const another = await TestWorker.open(client, { name: "another" });
+    expect(await another.take({ looksBehind: true })).toEqual([]);
+    expect(await waiting()).toEqual(["t  a", "t  d"]);
+    expect(await told(another)).toEqual([]);
+    expect(await ended(another, first)).toEqual([]);
+    expect(await told(worker)).toEqual([String(a)]);
+    expect([await cancel(a), await cancel(d)]).toEqual(["cancelling", "cancelling"]);
+    expect(await rows("SELECT FROM hawser_data.cancellations WHERE rank = $1", String(a))).toHaveLength(1);
+    expect(await ended(worker, first)).toEqual([String(a)]);
+    expect(await told(worker)).toEqual([String(d)]);
     await expect(worker.done(first)).rejects.toThrow("not in the queue");
-    expect([await cancel(a), await cancel(d)]).toEqual(["not_waiting", "cancelling"]);
+    expect(await cancel(a)).toBe("not_waiting");
+  });
+
+  it("of what a worker has, keeps its key, unique key, place under the limits and lease until the worker ends it", async () => {
+    await client.query("SELECT hawser.limit_topic('t', running => 1)");
+    const worker = await TestWorker.open(other);
+    const another = await TestWorker.open(client, { name: "another" });
+    const put = async (text: string, more: string): Promise<string> =>
+      (await rows<{ id: string }>(`SELECT hawser.enqueue${more} AS id`, text))[0]!.id;
+    const unique = "_unique('t', $1::text, unique_key => 'u', while_running => true)";
+    const id = await put("first", unique);
+    const [first] = (await worker.take()) as [Taken];
+    expect(await cancel(id)).toBe("cancelling");
+    await another.extend();
+    expect(await put("second", unique)).toBe(id);
+    await put("free", "('t', $1::text)");
+    expect(await another.take({ looksBehind: true })).toEqual([]);
+    expect(await ended(worker, first)).toEqual([id]);
+    expect((await another.take({ looksBehind: true })).map(({ payload }) => payload.toString())).toEqual(["free"]);
+    await client.query("SELECT hawser.limit_topic('t')");
+    expect(await put("third", unique)).not.toBe(id);
+    expect(await another.take({ looksBehind: true })).toHaveLength(1);
+
+    const keyed = await put("of a key", "('t', $1::text, key => 'k')");
+    await put("behind it", "('t', $1::text, key => 'k')");
+    const had = (await worker.take({ most: 1, looksBehind: true })) as [Taken];
+    expect(had.map(({ id: one }) => String(one))).toEqual([keyed]);
+    await cancel(keyed);
+    await another.extend();
+    expect(await another.take({ looksBehind: true })).toEqual([]);
+    // Or until its lease is over.
+    await client.query("UPDATE hawser_data.workers SET beat_at = now() - interval '1 hour' WHERE id = $1", [
+      String(worker.id),
+    ]);
+    await another.extend();
+    const behind = await another.take({ looksBehind: true });
+    expect(behind.map(({ payload }) => payload.toString())).toEqual(["behind it"]);
   });
 
   it("leaves what is rolled back, and tells nobody of it", async () => {
@@ -117,8 +178,8 @@ describe("hawser.cancel", () => {
     await client.query("BEGIN");
     expect(await cancel(id)).toBe("cancelling");
     await client.query("ROLLBACK");
-    expect(await ended(message)).toEqual([{ ids: [] }]);
-    await worker.extend();
+    expect(await told(worker)).toEqual([]);
+    expect(await ended(worker, message)).toEqual([]);
     await worker.done(message);
   });
 
@@ -132,6 +193,27 @@ describe("hawser.cancel", () => {
     expect(await cancel(c)).toBe("cancelled");
     expect(await (await TestWorker.open(client)).take()).toEqual([]);
     expect(await waiting()).toEqual([]);
+  });
+
+  it("deletes what nobody has, whatever number of its own rows another role holds in an open transaction", async () => {
+    const asked = (role: string, from: number, upto: number) =>
+      client.query(
+        `WITH ids AS (SELECT n FROM generate_series($2::int, $3::int) AS n), messages AS (
+           INSERT INTO hawser_data.queue (topic, role, rank, id, payload) SELECT 't', $1, n, n, 'x' FROM ids
+         )
+         INSERT INTO hawser_data.cancellations (topic, recipient, role, rank) SELECT 't', '', $1, n FROM ids`,
+        [role, from, upto],
+      );
+    await asked("a role before", 1, 1_500);
+    await asked("mine", 2_001, 2_010);
+    await other.query("BEGIN; SELECT FROM hawser_data.queue WHERE role = 'a role before' FOR UPDATE");
+    const worker = await TestWorker.open(client);
+    await worker.extend();
+    const left = () => rows("SELECT role, count(*)::int FROM hawser_data.queue GROUP BY role");
+    expect(await left()).toEqual([{ role: "a role before", count: 1_500 }]);
+    await other.query("ROLLBACK");
+    for (let beat = 0; beat < 2; beat++) await worker.extend();
+    expect(await left()).toEqual([]);
   });
 
   it("does not wait for a worker that is just taking the message, or has handled it and not committed", async () => {
@@ -148,10 +230,11 @@ describe("hawser.cancel", () => {
     await worker.done(message);
     expect(await cancel(id)).toBe("cancelling");
     // It is looked at again.
-    expect(await ended(message)).toEqual([{ ids: [] }]);
-    expect(await cancellations()).toEqual([{ id: Number(id) }]);
+    expect(await ended(worker, message)).toEqual([]);
+    expect(await cancellations()).toEqual([{ rank: Number(id) }]);
     await other.query("ROLLBACK");
-    expect(await ended(message)).toEqual([{ ids: [String(message.id)] }]);
+    expect(await told(worker)).toEqual([String(id)]);
+    expect(await ended(worker, message)).toEqual([String(message.id)]);
     expect(await cancellations()).toEqual([]);
   });
 
@@ -188,9 +271,9 @@ describe("hawser.cancel", () => {
       return result;
     };
     const all = async (): Promise<string[]> =>
-      (await rows<{ state: string }>("SELECT state FROM hawser.cancel_messages('t', NULL, NULL, -100, 10)")).map(
-        ({ state }) => state,
-      );
+      (
+        await rows<{ state: string }>("SELECT state FROM hawser.cancel_messages('peer', 't', NULL, NULL, -100, 10)")
+      ).map(({ state }) => state);
     const [id] = (await enqueue(client, "t", ["a"], { role: ann.role })) as [bigint];
     const worker = await TestWorker.open(other);
     await enqueue(client, "t", ["b"], { role: mal.role });
@@ -214,7 +297,7 @@ describe("hawser.cancel", () => {
     const chosen = (destination: string, key: string | undefined, before: Date | undefined) =>
       withCommandDatabase(w.url, async (database) => {
         const outcomes = [];
-        for await (const page of cancelMessages(database, { ids: [], destination, key, before }))
+        for await (const page of cancelMessages(database, { kind: "peer", destination, key, before }))
           outcomes.push(...page);
         return outcomes.map(({ outcome }) => outcome);
       });
@@ -225,6 +308,35 @@ describe("hawser.cancel", () => {
     await client.query("SELECT hawser.enqueue_batch('many', array_agg(n::text)) FROM generate_series(1, 2500) AS n");
     expect(await chosen("many", undefined, undefined)).toHaveLength(2_500);
     expect(await waiting()).toEqual(["t ! 4", "u  5"]);
+  });
+
+  it("ends no page early because of a message of it that a worker ends meanwhile", async () => {
+    await enqueue(client, "t", ["handled", "waits"]);
+    await client.query("SELECT hawser.enqueue('t', 'later', deliver_at => now() + interval '1 hour')");
+    // It goes behind the choice of the page, and before the cancellation of what is in the queue.
+    await client.query(
+      `CREATE FUNCTION public.handle() RETURNS trigger LANGUAGE plpgsql AS $$
+       BEGIN
+         DELETE FROM hawser_data.queue WHERE payload = 'handled';
+         RETURN OLD;
+       END $$;
+       CREATE TRIGGER handle BEFORE DELETE ON hawser_data.outbox_later FOR EACH ROW EXECUTE FUNCTION public.handle()`,
+    );
+    onTestFinished(async () => {
+      await client.query("DROP FUNCTION public.handle() CASCADE");
+    });
+    const page = await rows<{ state: string }>(
+      "SELECT state FROM hawser.cancel_messages('peer', 't', NULL, NULL, 0, 3)",
+    );
+    expect(page.map(({ state }) => state)).toEqual(["not_waiting", "cancelled", "cancelled"]);
+    await enqueue(client, "t", ["handled"]);
+    await client.query("SELECT hawser.enqueue('t', 'later', deliver_at => now() + interval '1 hour')");
+    const pages = await withCommandDatabase(w.url, async (database) => {
+      const found = [];
+      for await (const page of cancelMessages(database, { kind: "peer", destination: "t" })) found.push(page);
+      return found;
+    });
+    expect(pages.flat().map(({ outcome }) => outcome)).toEqual(["cancelled"]);
   });
 });
 
@@ -312,7 +424,10 @@ describe("a dead letter of the queue", () => {
   /** Gives a message up. @returns the dead letter's id */
   async function givenUp(recipient = "", role = "shop", key?: string): Promise<number> {
     const worker = await TestWorker.open(client, { name: "w", group: "g" });
-    const headers = [["a", "b"]] as const;
+    const headers = [
+      ["message-expires", "1"],
+      ["a", "b"],
+    ] as const;
     await enqueue(client, "t", ["x"], { recipient, role, headers, origin: "s-1:s", ...(key !== undefined && { key }) });
     const [message] = await worker.take();
     const id = await worker.giveUp(message!, { attempt: 1, at: "2030-01-31T12:00:00Z", code: "c", message: "m" });
@@ -324,12 +439,23 @@ describe("a dead letter of the queue", () => {
     const id = await givenUp("@w", "shop", "k");
     expect(await w.store.deadLetters.list({ origin: "queue", source: "@w" })).toMatchObject([{ id }]);
     expect(await w.store.deadLetters.get(id)).toMatchObject({
-      ...{ origin: "queue", role: "shop", source: "@w", listener: "w", enqueuedBy: "s-1", topic: "t", attempts: 1 },
+      ...{
+        origin: "queue",
+        role: "shop",
+        source: "@w",
+        listener: "w",
+        enqueuedBy: "s-1",
+        topic: "t",
+        attempts: 1,
+        worker: "w",
+      },
+      jobId: expect.stringMatching(/^\d+$/),
       ...{ errorCode: "handler_failed", errorMessage: "no", stack: "at a", retried: false },
       failures: [{ attempt: 1, at: "2030-01-31T12:00:00Z", code: "c", message: "m" }],
       headers: [
         ["message-origin", "s-1:s:shop"],
         ["message-key", "k"],
+        ["message-expires", "1"],
         ["a", "b"],
       ],
     });
@@ -338,12 +464,10 @@ describe("a dead letter of the queue", () => {
   });
 
   it.each(["", "@w", "#g"])(
-    "is retried for %o without its place in the order, under the same id",
+    "is retried for %o without its place in the order and its time to live, under the same id",
     async (recipient) => {
       const id = await givenUp(recipient, "shop", "k");
-      const [before] = await rows<{ place: string; payload: Buffer }>(
-        "SELECT '__#outbox/' || epoch || '/' || number AS place FROM hawser_data.dead_letters",
-      );
+      const [before] = await rows<{ id: string }>("SELECT job_id AS id FROM hawser_data.dead_letters");
       expect(await w.store.deadLetters.retry({ ids: [id] })).toEqual([{ id, outcome: "enqueued" }]);
       expect(await w.store.deadLetters.retry({ ids: [id] })).toEqual([{ id, outcome: "missing" }]);
       const worker = await TestWorker.open(client, { name: "w", group: "g" });
@@ -354,14 +478,14 @@ describe("a dead letter of the queue", () => {
           ["message-origin", "s-1:s:shop"],
           ["message-key", "k"],
           ["a", "b"],
-          ["message-id", before!.place],
         ],
+        id: BigInt(before!.id),
       });
       // Once more: it keeps the first id.
       const again = await worker.giveUp(message!);
       await w.store.deadLetters.retry({ ids: [Number(again)] });
       const [last] = await worker.take({ looksBehind: true });
-      expect(last!.headers).toEqual(message!.headers);
+      expect([last!.headers, last!.id]).toEqual([message!.headers, message!.id]);
     },
   );
 

@@ -4,7 +4,7 @@ import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
 import { errorTable } from "../../src/errors/index.js";
 import { type TestDatabase, testDatabase } from "../support/database.js";
 import { eventually } from "../support/eventually.js";
-import { enqueue, TestWorker, textsOf } from "./support/test-worker.js";
+import { enqueue, type Taken, TestWorker, textsOf } from "./support/test-worker.js";
 
 let database: TestDatabase;
 let client: pg.Client;
@@ -20,7 +20,7 @@ afterAll(async () => {
 });
 beforeEach(async () => {
   await client.query(
-    "TRUNCATE hawser_data.queue, hawser_data.workers, hawser_data.dead_letters, hawser_data.listeners, hawser_data.peers",
+    "TRUNCATE hawser_data.queue, hawser_data.workers, hawser_data.dead_letters, hawser_peer_data.listeners, hawser_peer_data.peers",
   );
 });
 
@@ -53,7 +53,7 @@ describe("a message", () => {
     const [id] = await enqueue(client, "t", ["a"], { key: "k", headers: [["a", "b"]], origin: "shop-1:shop" });
     expect(await worker.take()).toEqual([
       {
-        ...{ topic: "t", recipient: "", role: "shop", id, key: "k", payload: Buffer.from("a"), attempts: 0 },
+        ...{ topic: "t", recipient: "", role: "shop", rank: id, id, key: "k", payload: Buffer.from("a"), attempts: 0 },
         ...{
           isSuspect: false,
           origin: "shop-1:shop",
@@ -61,6 +61,8 @@ describe("a message", () => {
           waitMs: null,
           isUnique: false,
           isKept: false,
+          hasMore: false,
+          wasRunning: false,
         },
         headers: [
           ["message-origin", "shop-1:shop:shop"],
@@ -207,9 +209,9 @@ describe("a take", () => {
     await one.query("ANALYZE hawser_data.queue");
     for (const dueAt of ["NULL", "now() + interval '1 day'"])
       await one.query(
-        `INSERT INTO hawser_data.queue (topic, role, id, key, payload, due_at)
-         SELECT 't', 'shop', nextval('hawser_data.outbox_id_seq'), CASE WHEN n % 2 = 0 THEN 'k' || n % 20 END, 'x', ${dueAt}
-           FROM generate_series(1, 20000) AS n`,
+        `INSERT INTO hawser_data.queue (topic, role, rank, id, key, payload, due_at)
+         SELECT 't', 'shop', n, n, CASE WHEN n % 2 = 0 THEN 'k' || n % 20 END, 'x', ${dueAt}
+           FROM (SELECT nextval('hawser_data.outbox_id_seq') AS n FROM generate_series(1, 20000)) AS s`,
       );
     const worker = await TestWorker.open(one);
     await one.query(
@@ -228,6 +230,23 @@ describe("a take", () => {
     expect(plans.join("\n")).not.toMatch(/Rows Removed by Filter: \d{3,}/);
   });
 
+  it("finds the messages that it has passed by their ids, with statistics from when the table had pages and no rows", async () => {
+    const one = await connected();
+    const plans: string[] = [];
+    const fill = `INSERT INTO hawser_data.queue (topic, role, rank, id, key, payload)
+       SELECT 't', 'shop', n + 1000, n, 'k' || n % 20, 'x' FROM generate_series(1, 20000) AS n`;
+    await one.query(`${fill}; DELETE FROM hawser_data.queue; ANALYZE hawser_data.queue; ${fill}`);
+    one.on("notice", ({ message }) => void plans.push(message ?? ""));
+    await one.query(
+      `LOAD 'auto_explain'; SET auto_explain.log_level = notice; SET auto_explain.log_min_duration = 0;
+       SET auto_explain.log_nested_statements = on; SET auto_explain.log_analyze = on`,
+    );
+    await one.query("SELECT hawser.put_behind(array_agg(n)) FROM generate_series(50, 60) AS n");
+    await one.end();
+    expect(plans.join("\n")).toContain("WITH keys");
+    expect(plans.join("\n")).not.toMatch(/Rows Removed by Filter: \d{4,}/);
+  });
+
   it("refuses a snapshot from before it waited", async () => {
     const worker = await TestWorker.open(client);
     await client.query("BEGIN ISOLATION LEVEL REPEATABLE READ");
@@ -242,13 +261,45 @@ describe("a key", () => {
     await enqueue(client, "t", ["a", "b"], { key: "k" });
     await enqueue(client, "t", ["c"], { key: "l" });
     const [a] = await one.take({ most: 1 });
+    expect(textsOf(await one.take({ most: 1 }))).toEqual(["b"]);
     expect(textsOf(await two.take())).toEqual(["c"]);
-    expect(textsOf(await one.take())).toEqual(["b"]);
     await enqueue(client, "t", ["d"], { key: "k" });
-    expect(await two.take({ looksBehind: true })).toEqual([]);
+    expect(textsOf(await one.take())).toEqual(["d"]);
     await one.done(a!);
     expect(await two.take({ looksBehind: true })).toEqual([]);
-    expect(textsOf(await one.take())).toEqual(["d"]);
+  });
+
+  it("is looked at again by nobody before its first message has ended, and then by everybody, some of it at a time", async () => {
+    const [one, two] = [await TestWorker.open(client), await TestWorker.open(client)];
+    const many = Array.from({ length: 200 }, (_, number) => `${number}`);
+    await enqueue(client, "t", many, { key: "k" });
+    await enqueue(client, "t", ["x"]);
+    const [first] = await one.take({ most: 1 });
+    const behind = async () =>
+      (await rows<{ n: number }>("SELECT count(*)::int AS n FROM hawser_data.queue WHERE behind IS NOT NULL"))[0]!.n;
+    for (let takes = 0; (await behind()) < 199 && takes < 30; takes += 1) await two.take();
+    expect(await behind()).toBe(199);
+    await one.done(first!);
+    expect(await behind()).toBe(199 - 64);
+    const ofKey = (await two.take({ looksBehind: true, most: 100 })).filter(({ key }) => key === "k");
+    expect(textsOf(ofKey)).toEqual(many.slice(1, 65));
+  });
+
+  it("goes on, if who ended its first message saw an older state of it, with the beat of a worker", async () => {
+    const [one, two] = [await TestWorker.open(client), await TestWorker.open(other)];
+    await enqueue(client, "t", ["a", "b"], { key: "k" });
+    const [a] = await one.take({ most: 1 });
+    await client.query("BEGIN ISOLATION LEVEL REPEATABLE READ");
+    await client.query("SELECT FROM hawser_data.queue");
+    await two.take();
+    await one.done(a!);
+    await client.query("COMMIT");
+    expect(await two.take({ looksBehind: true })).toEqual([]);
+    await eventually("a beat finds it", async () => {
+      await two.extend();
+      return (await rows("SELECT FROM hawser_data.queue WHERE behind IS NULL")).length === 1;
+    });
+    expect(textsOf(await two.take({ looksBehind: true }))).toEqual(["b"]);
   });
 
   it("goes to another worker when all of its messages are done", async () => {
@@ -259,14 +310,12 @@ describe("a key", () => {
     expect(textsOf(await two.take())).toEqual(["b"]);
   });
 
-  it("of another role is the same worker's, though a role has an order of its own", async () => {
+  it("of another role is another one", async () => {
     const [one, two] = [await TestWorker.open(client), await TestWorker.open(client)];
     await enqueue(client, "t", ["a"], { key: "k", role: "x" });
-    const [a] = await one.take();
+    await one.take();
     await enqueue(client, "t", ["b"], { key: "k", role: "y" });
-    expect(await two.take()).toEqual([]);
-    await one.retry(a!, 60_000);
-    expect(textsOf(await two.take({ looksBehind: true }))).toEqual(["b"]);
+    expect(textsOf(await two.take())).toEqual(["b"]);
   });
 
   it("of another topic or recipient is another one", async () => {
@@ -287,7 +336,7 @@ describe("a key", () => {
     await client.query("BEGIN");
     expect(textsOf(await one.take({ most: 1 }))).toEqual(["a"]);
     await enqueue(other, "t", ["c"]);
-    await enqueue(other, "t", ["d"], { key: "k", role: "another role" });
+    await enqueue(other, "t", ["d"], { key: "k" });
     expect(textsOf(await two.take())).toEqual(["c"]);
     await client.query("COMMIT");
     expect(await two.take({ looksBehind: true })).toEqual([]);
@@ -302,9 +351,11 @@ describe("a key", () => {
     for (const worker of [one, two]) expect(await worker.take({ looksBehind: true })).toEqual([]);
     await pass();
     // Whatever a worker has looked at.
-    expect(textsOf(await two.take())).toEqual(["a", "b"]);
+    const [again] = await two.take();
+    expect(textsOf([again!])).toEqual(["a"]);
     expect(await one.take({ looksBehind: true })).toEqual([]);
-    expect(textsOf(await two.take({ looksBehind: true }))).toEqual(["c"]);
+    await two.done(again!);
+    expect(textsOf(await two.take({ looksBehind: true }))).toEqual(["b", "c"]);
   });
 
   it("whose first message waits because its handler wants it later has as many attempts as before", async () => {
@@ -332,7 +383,7 @@ describe("a key", () => {
     const worker = await TestWorker.open(client);
     const [again] = await worker.take({ most: 2 });
     await worker.retry(again!, 0);
-    expect(textsOf(await worker.take({ most: 2 }))).toEqual(["1", "2"]);
+    expect(textsOf(await worker.take({ most: 2 }))).toEqual(["1"]);
     await first.close();
   });
 
@@ -344,7 +395,7 @@ describe("a key", () => {
     ];
     await enqueue(client, "t", ["1", "2", "3", "4", "5", "6"], { key: "k" });
     await first.retry((await first.take())[0]!, 0);
-    expect(textsOf(await one.take({ most: 2 }))).toEqual(["1", "2"]);
+    expect(textsOf(await one.take({ most: 2 }))).toEqual(["1"]);
     await enqueue(client, "t", ["x"]);
     await two.retry((await two.take())[0]!, 0);
     expect(textsOf(await two.take({ most: 2 }))).toEqual(["x"]);
@@ -475,11 +526,8 @@ describe("a failed message", () => {
       ids.map((id) => ({ id, enqueued: true })),
     );
     const again = await worker.take();
-    // With the id that they had, which is that of their place.
-    const id = ["message-id", expect.stringMatching(/^__#outbox\/\d+\/\d+$/)];
-    expect(again.map(({ headers, origin }) => ({ headers, origin }))).toEqual(
-      messages.map(({ headers, origin }) => ({ headers: [...(headers as unknown[]), id], origin })),
-    );
+    const kept = ({ id, headers, origin }: Taken) => ({ id, headers, origin });
+    expect(again.map(kept)).toEqual(messages.map(kept));
     expect(textsOf(again)).toEqual(["a", "b"]);
   });
 });
@@ -512,6 +560,40 @@ describe("a worker", () => {
     const again = await TestWorker.open(client, { replaces: one.id });
     await expect(one.take()).rejects.toMatchObject(lost);
     expect(await again.take()).toMatchObject([{ attempts: 0, isSuspect: false }]);
+  });
+
+  it("whose session has ended goes on with what it names, under another id; all else is free and untried", async () => {
+    await client.query("SELECT hawser.limit_topic('l', running => 1)");
+    const worker = await TestWorker.open(client, { topics: ["t", "l"] });
+    const another = await TestWorker.open(client, { name: "another", topics: ["t", "l"] });
+    await enqueue(client, "t", ["k1", "k2"], { key: "k" });
+    await enqueue(client, "t", ["a", "b", "c"]);
+    await enqueue(client, "l", ["limited", "other"]);
+    const had = await worker.take();
+    const takeLimited = (one: TestWorker) => one.take({ topics: ["l"] });
+    const [limited] = await takeLimited(worker);
+    expect(textsOf(had)).toEqual(["k1", "k2", "a", "b", "c"]);
+    const [k1, , a, b] = had;
+    await worker.done(b!);
+    const before = worker.id;
+    const kept = [k1!.id, a!.id, limited!.id];
+    expect(await worker.resume([k1!, a!, b!, limited!], 17n)).toEqual(kept);
+    // Its answer was lost.
+    expect(await worker.resume([k1!, a!, b!, limited!], 17n)).toEqual(kept);
+    await expect(client.query("SELECT hawser.extend($1, false)", [String(before)])).rejects.toMatchObject(lost);
+    // Neither the key nor the place under the limit is another's.
+    const free = await another.take({ looksBehind: true });
+    expect(free.map(({ attempts, isSuspect }) => ({ attempts, isSuspect }))).toEqual([
+      { attempts: 0, isSuspect: false },
+    ]);
+    expect(textsOf(free)).toEqual(["c"]);
+    expect(await takeLimited(another)).toEqual([]);
+    expect(textsOf(await worker.take({ looksBehind: true }))).toEqual(["k2"]);
+    await worker.retry(a!, 0);
+    await silence(worker);
+    await another.extend();
+    await expect(worker.resume([k1!])).rejects.toMatchObject(lost);
+    await client.query("SELECT hawser.limit_topic('l')");
   });
 
   it("gives back what it has not begun", async () => {
@@ -564,7 +646,7 @@ describe("a worker", () => {
     expect(await rows("SELECT id FROM hawser_data.workers")).toEqual([{ id: String(two.id) }]);
   });
 
-  it("that is gone makes suspects only of those that may have been running: its first ones, and of a key the first", async () => {
+  it("that is gone leaves suspects, of which those count as tried that may have been running: its first ones, and of a key the first", async () => {
     const [one, two] = [await TestWorker.open(client, { concurrency: 3 }), await TestWorker.open(client)];
     await enqueue(client, "t", ["a", "b"], { key: "k" });
     await enqueue(client, "t", ["c", "d", "e", "f"]);
@@ -580,15 +662,77 @@ describe("a worker", () => {
     ]);
     expect(seen).toEqual([
       ["a", 1, true],
-      ["b", 0, false],
+      ["b", 0, true],
       ["c", 1, true],
       ["d", 1, true],
-      ["e", 0, false],
-      ["f", 0, false],
+      ["e", 0, true],
+      ["f", 0, true],
     ]);
   });
 
-  it("that is gone has so many suspects in each place, however they are taken", async () => {
+  it("that is gone counts a start of a suspect only if it was told, and no end but its own takes that back", async () => {
+    const texts = ["begun", "read ahead", "given back", "put off", "another's"];
+    await enqueue(client, "t", texts);
+    let taken: Taken[] = [];
+    for (let life = 0; life < 3; life++) {
+      const worker = await TestWorker.open(client, { concurrency: 5 });
+      taken = await worker.take();
+      const [begun, , given, off] = taken;
+      expect(await worker.begin(begun!, given!, off!)).toEqual([begun!.id, given!.id, off!.id]);
+      await worker.giveBack(given!);
+      await worker.retry(off!, 0, null, false);
+      // It has them once more, and has not begun them again.
+      expect(textsOf(await worker.take({ looksBehind: true }))).toEqual(["given back", "put off"]);
+      const other = await TestWorker.open(client);
+      expect(await other.begin(taken.at(-1)!)).toEqual([]);
+      await silence(worker);
+      await other.extend();
+      await other.close();
+    }
+    taken = await (await TestWorker.open(client)).take();
+    const seen = taken.map(({ payload, attempts, isSuspect, wasRunning }) => [
+      ...[payload.toString(), attempts, isSuspect, wasRunning],
+    ]);
+    // Of the first life nothing is known: each may have been running.
+    expect(seen).toEqual([
+      ["begun", 3, true, true],
+      ["read ahead", 1, true, false],
+      ["given back", 1, true, false],
+      ["put off", 1, true, false],
+      ["another's", 1, true, false],
+    ]);
+  });
+
+  it("that is gone counts a start that was told before its session ended, and that ran on", async () => {
+    await enqueue(client, "t", ["told", "not told"]);
+    const worker = await TestWorker.open(client, { concurrency: 1 });
+    const [told, not] = await worker.take();
+    await worker.begin(told!);
+    // The answer to the first one was lost.
+    for (let nth = 0; nth < 2; nth++) expect(await worker.resume([told!, not!], 17n)).toEqual([told!.id, not!.id]);
+    await silence(worker);
+    const heir = await TestWorker.open(client);
+    await heir.extend();
+    expect(await heir.take()).toMatchObject([{ wasRunning: true }, { wasRunning: false }]);
+  });
+
+  it("that is gone counts a start that was told at its first end, too, beside those that may have been running", async () => {
+    await enqueue(client, "t", ["a", "b", "c"]);
+    const worker = await TestWorker.open(client, { concurrency: 1 });
+    const [, , c] = await worker.take();
+    await worker.begin(c!);
+    await silence(worker);
+    const heir = await TestWorker.open(client);
+    await heir.extend();
+    const seen = (await heir.take()).map(({ payload, attempts, wasRunning }) => [`${payload}`, attempts, wasRunning]);
+    expect(seen).toEqual([
+      ["a", 1, false],
+      ["b", 0, false],
+      ["c", 1, true],
+    ]);
+  });
+
+  it("that is gone has tried so many in each place, however they are taken", async () => {
     const one = await TestWorker.open(client, { concurrency: 2, topics: ["t", "u"] });
     const two = await TestWorker.open(client, { topics: ["t", "u"] });
     for (const topic of ["t", "u"]) await enqueue(client, topic, ["a", "b", "c"]);
@@ -597,8 +741,8 @@ describe("a worker", () => {
     await two.extend();
     const taken = [];
     for (let nth = 0; nth < 6; nth++) taken.push(...(await two.take({ most: 1, looksBehind: true })));
-    const suspects = taken.filter(({ isSuspect }) => isSuspect).map(({ topic, payload }) => `${topic} ${payload}`);
-    expect(suspects.sort()).toEqual(["t a", "t b", "u a", "u b"]);
+    const tried = taken.filter(({ attempts }) => attempts > 0).map(({ topic, payload }) => `${topic} ${payload}`);
+    expect(tried.sort()).toEqual(["t a", "t b", "u a", "u b"]);
   });
 });
 
@@ -609,12 +753,12 @@ describe("a message for all", () => {
     );
 
   async function list(name: string, { durable = false, group }: { durable?: boolean; group?: string } = {}) {
-    await client.query("INSERT INTO hawser_data.peers (name, epoch, group_name) VALUES ($1, 1, $2)", [
+    await client.query("INSERT INTO hawser_peer_data.peers (name, epoch, group_name) VALUES ($1, 1, $2)", [
       name,
       group ?? null,
     ]);
     await client.query(
-      "INSERT INTO hawser_data.listeners (topic, addr, listener_name, durable) VALUES ('t', $1, $1, $2)",
+      "INSERT INTO hawser_peer_data.listeners (topic, addr, listener_name, durable) VALUES ('t', $1, $1, $2)",
       [name, durable],
     );
   }
@@ -660,7 +804,7 @@ describe("a message for all", () => {
   it("is copied with so many others that one transaction does not make more copies than a page has", async () => {
     const taker = await TestWorker.open(client, { name: "a" });
     await client.query(
-      `INSERT INTO hawser_data.listeners (topic, addr, listener_name, durable)
+      `INSERT INTO hawser_peer_data.listeners (topic, addr, listener_name, durable)
        SELECT 't', 'l' || n, 'l' || n, true FROM generate_series(1, 999) AS n`,
     );
     await enqueue(client, "t", ["1", "2", "3", "4"], { toAll: true, key: "k" });
@@ -669,8 +813,10 @@ describe("a message for all", () => {
     expect(await rows("SELECT count(*)::int AS left FROM hawser_data.queue WHERE recipient = ''")).toEqual([
       { left: 3 },
     ]);
-    expect(textsOf(await taker.take({ looksBehind: true }))).toEqual(["5", "1", "2"]);
-    expect(textsOf(await taker.take({ looksBehind: true }))).toEqual(["3", "4"]);
+    const taken: string[] = [];
+    for (let takes = 0; takes < 4; takes += 1) taken.push(...textsOf(await taker.take({ looksBehind: true })));
+    expect(taken.toSorted()).toEqual(["1", "2", "3", "4", "5"]);
+    expect(taken.filter((text) => text !== "5")).toEqual(["1", "2", "3", "4"]);
   });
 
   it("goes to the taker alone if there is nobody else, with the order of its key", async () => {
@@ -771,9 +917,9 @@ describe("a message with a priority", () => {
     const one = await connected();
     await one.query("ANALYZE hawser_data.queue");
     await one.query(
-      `INSERT INTO hawser_data.queue (topic, recipient, role, id, payload, due_at)
-       SELECT 't', '!', 'shop', nextval('hawser_data.outbox_id_seq') - (5::bigint << 46), 'x', now() + interval '1 day'
-         FROM generate_series(1, 20000)`,
+      `INSERT INTO hawser_data.queue (topic, recipient, role, rank, id, payload, due_at)
+       SELECT 't', '!', 'shop', n - (5::bigint << 46), n, 'x', now() + interval '1 day'
+         FROM generate_series(1000000, 1020000) AS n`,
     );
     const worker = await TestWorker.open(one);
     /** Pages that a call of this session reads. */

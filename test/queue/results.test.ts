@@ -21,7 +21,7 @@ afterAll(() => w?.[Symbol.asyncDispose]());
 beforeEach(async () => {
   for (const each of [client, other, work]) await each.query("ROLLBACK");
   await client.query(
-    "TRUNCATE hawser_data.queue, hawser_data.unique_keys, hawser_data.unique_locks, hawser_data.cancellations, hawser_data.workers, hawser_data.outbox_later, hawser_data.dead_letters, hawser_data.results, hawser_data.topic_settings",
+    "TRUNCATE hawser_data.queue, hawser_data.unique_keys, hawser_data.unique_locks, hawser_data.unique_ends, hawser_data.cancellations, hawser_data.workers, hawser_data.outbox_later, hawser_data.dead_letters, hawser_data.results, hawser_data.topic_settings",
   );
 });
 
@@ -41,7 +41,7 @@ const done = async (rows: readonly Taken[], results: unknown, on = work) =>
     rows.map(({ topic }) => topic),
     rows.map(({ recipient }) => recipient),
     rows.map(({ role }) => role),
-    rows.map(({ id }) => id),
+    rows.map(({ rank }) => rank),
     JSON.stringify(results),
   ]);
 
@@ -56,7 +56,7 @@ describe("a message whose result is kept", () => {
     const progress = async (value: string, of = worker.id) =>
       (
         await work.query("SELECT written FROM hawser.set_progress($1, $2, $3, $4, $5, $6)", [
-          ...[of, message.topic, message.recipient, message.role, message.id, value],
+          ...[of, message.topic, message.recipient, message.role, message.rank, value],
         ])
       ).rows[0].written;
     expect([await progress('{"at": 1}'), await progress("2", 17n)]).toEqual([true, false]);
@@ -94,7 +94,7 @@ describe("a message whose result is kept", () => {
     await expect(client.query("SELECT hawser.keep_result($1, 1000)", [third])).rejects.toMatchObject({ code: "22023" });
     await client.query("ROLLBACK TO s");
     const batch = await client.query(
-      "SELECT hawser.keep_result(id, 1000, 't') AS kept FROM unnest(hawser.enqueue_batch('t', ARRAY['x', 'y'])) AS e (id)",
+      "SELECT hawser.keep_result(id, 1000) AS kept FROM unnest(hawser.enqueue_batch('t', ARRAY['x', 'y'])) AS e (id)",
     );
     await client.query("COMMIT");
     expect([first.kept, second.kept, ...batch.rows.map(({ kept }) => kept)]).toEqual([true, true, true, true]);
@@ -106,7 +106,7 @@ describe("a message whose result is kept", () => {
     const later = await put(", deliver_at => now() + interval '1 hour'");
     expect([later.kept, await keep(later.id), await stateOf(later.id)]).toEqual([true, true, "later"]);
     await client.query("UPDATE hawser_data.outbox_later SET deliver_at = now()");
-    await client.query("SELECT hawser.bring_due('peer', '-infinity')");
+    await client.query("SELECT hawser.bring_due(NULL, NULL)");
     const worker = await TestWorker.open(work);
     const all = await worker.take({ most: 10, looksBehind: true });
     expect(all.filter(({ isKept }) => isKept).length).toBe(5);
@@ -141,6 +141,57 @@ describe("a message whose result is kept", () => {
     await done([message], [[1, 1, JSON.stringify("x".repeat(65_534))]]);
   });
 
+  it("keeps its id, result and progress through a dead letter that is retried, at any time of its life", async () => {
+    const worker = await TestWorker.open(work);
+    const { id } = await put(', priority => 3, headers => \'{"a": "b"}\'');
+    const later = await put(", deliver_at => clock_timestamp() + interval '1 ms'");
+    await client.query("UPDATE hawser_data.outbox_later SET deliver_at = now()");
+    await client.query("SELECT FROM hawser.bring_due(NULL, NULL)");
+    for (let time = 0; time < 2; time += 1) {
+      for (const message of await worker.take({ looksBehind: true })) {
+        await work.query("SELECT hawser.set_progress($1, $2, $3, $4, $5, $6)", [
+          ...[worker.id, message.topic, message.recipient, message.role, message.rank, `{"time": ${time}}`],
+        ]);
+        const dead = await worker.giveUp(message);
+        await client.query("SELECT FROM hawser.retry_dead_letters($1)", [[dead]]);
+      }
+      for (const each of [id, later.id])
+        expect(await jobOf(each)).toMatchObject({
+          ...{ state: "waiting", attempts: 0, progress: `{"time": ${time}}`, error_code: null, ended_at: null },
+        });
+    }
+    const messages = await worker.take({ looksBehind: true });
+    expect(messages.map(({ isKept }) => isKept)).toEqual([true, true]);
+    await done(messages, [
+      [1, 1, '"again"'],
+      [2, 1, '"again"'],
+    ]);
+    for (const each of [id, later.id])
+      expect(await jobOf(each)).toMatchObject({ state: "done", attempts: 1, result: '"again"', error_code: null });
+    expect((await client.query("SELECT FROM hawser_data.results")).rows).toHaveLength(2);
+  });
+
+  it("is cancelled by the id that it keeps as a retried dead letter", async () => {
+    const worker = await TestWorker.open(work);
+    const { id } = await put();
+    const dead = await worker.giveUp(await taken(worker));
+    await client.query("SELECT FROM hawser.retry_dead_letters($1)", [[dead]]);
+    expect((await client.query("SELECT hawser.cancel($1) AS state", [id])).rows).toEqual([{ state: "cancelled" }]);
+    expect(await stateOf(id)).toBe("cancelled");
+  });
+
+  it("is dead as long as its dead letter is there, also if nothing is kept, and gone with it", async () => {
+    const worker = await TestWorker.open(work);
+    const { id } = (await client.query("SELECT hawser.enqueue('t', 'x'::text) AS id")).rows[0];
+    const dead = await worker.giveUp(await taken(worker));
+    expect(await jobOf(id)).toMatchObject({
+      ...{ state: "dead", topic: "t", error_code: "handler_failed", error_message: "no" },
+      ...{ enqueued_at: expect.any(Date), ended_at: expect.any(Date), expires_at: null },
+    });
+    await client.query("SELECT FROM hawser.discard_dead_letters($1)", [[dead]]);
+    expect(await stateOf(id)).toBe("unknown");
+  });
+
   it("is known as a dead letter, and as one that was cancelled", async () => {
     const worker = await TestWorker.open(work);
     const cancel = async (id: string) => (await client.query("SELECT hawser.cancel($1) AS state", [id])).rows[0].state;
@@ -154,9 +205,10 @@ describe("a message whose result is kept", () => {
     const running = await put();
     await taken(worker);
     expect(await cancel(running.id)).toBe("cancelling");
-    await worker.extend();
+    expect(await stateOf(running.id)).toBe("running");
+    await worker.endCancelled();
     const filtered = await put(", key => 'k', deliver_at => now() + interval '1 hour'");
-    await client.query("SELECT * FROM hawser.cancel_messages('t', 'k', NULL, -100, 10)");
+    await client.query("SELECT * FROM hawser.cancel_messages('peer', 't', 'k', NULL, -100, 10)");
     for (const { id } of [waiting, later, running, filtered]) expect(await stateOf(id)).toBe("cancelled");
   });
 
@@ -212,7 +264,18 @@ describe("a message whose result is kept", () => {
     };
     expect(await left()).toBe(3);
     await other.query("COMMIT");
+    // Also of a day whose segment is that of a later one by now, unless a result of that one is just written.
+    const [{ segment }] = (await client.query("SELECT segment FROM hawser_data.results WHERE id = $1", [second.id]))
+      .rows;
+    await other.query(`
+      BEGIN;
+      INSERT INTO hawser_data.results (segment, id, role, topic, state, attempts, enqueued_at, ended_at, expires_at)
+      VALUES (${segment}, 0, 'r', 't', 'done', 0, now(), now(), now() + interval '8 days')`);
     expect(await left()).toBe(2);
+    await other.query("COMMIT");
+    expect(await left()).toBe(3);
+    await client.query("DELETE FROM hawser_data.results WHERE id = 0");
+    expect(await left()).toBe(1);
   });
 });
 
@@ -235,7 +298,7 @@ describe("a topic that keeps results", () => {
     const own = await put();
     const later = await plain(", deliver_at => now() + interval '1 hour'");
     await client.query("UPDATE hawser_data.outbox_later SET deliver_at = now()");
-    await client.query("SELECT hawser.bring_due('peer', '-infinity')");
+    await client.query("SELECT hawser.bring_due(NULL, NULL)");
     const urgent = await plain(", priority => 7");
     const other = (await client.query("SELECT hawser.enqueue('u', 'x'::text) AS id")).rows[0].id;
     const worker = await TestWorker.open(work, { topics: ["t", "u"] });
@@ -261,7 +324,7 @@ describe("a topic that keeps results", () => {
     await taken(before);
     await keep(5_000);
     expect((await client.query("SELECT hawser.cancel($1) AS state", [running])).rows[0].state).toBe("cancelling");
-    await before.extend();
+    await before.endCancelled();
     expect([await stateOf(running), await keptFor(running)]).toEqual(["cancelled", 5]);
     const ends = [await plain(), await plain(", deliver_at => now() + interval '1 hour'")];
     for (const id of ends) await client.query("SELECT hawser.cancel($1)", [id]);
@@ -274,7 +337,7 @@ describe("a topic that keeps results", () => {
         )
       ).rows[0].id,
     ];
-    await client.query("SELECT * FROM hawser.cancel_messages('t', 'k', NULL, -100, 10)");
+    await client.query("SELECT * FROM hawser.cancel_messages('peer', 't', 'k', NULL, -100, 10)");
     for (const id of [...ends, ...filtered]) expect([await stateOf(id), await keptFor(id)]).toEqual(["cancelled", 5]);
     const first = await plain();
     const behind = (
@@ -284,7 +347,7 @@ describe("a topic that keeps results", () => {
     ).rows[0].id;
     const worker = await TestWorker.open(work);
     await worker.giveUp(await taken(worker));
-    await client.query("SELECT hawser.bring_due('peer', '-infinity')");
+    await client.query("SELECT hawser.bring_due(NULL, NULL)");
     expect([await stateOf(first), await stateOf(behind)]).toEqual(["dead", "cancelled"]);
   });
 

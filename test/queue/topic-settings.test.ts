@@ -2,6 +2,18 @@
 import pg from "pg";
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
 import { queueFunctions } from "../../generated/ts/rows/queue.js";
+import {
+  cancel,
+  enqueue as enqueueMessage,
+  enqueueBatch as enqueueMessageBatch,
+  job,
+  keepResults,
+  limitTopic,
+  pauseTopic,
+  resumeTopic,
+  schedule,
+  unschedule,
+} from "../../src/enqueue/index.js";
 import { listTopics, withCommandDatabase } from "../../src/operate/index.js";
 import { type Login, login } from "../installation/support/logins.js";
 import { type World, world } from "../store/support/world.js";
@@ -19,7 +31,7 @@ beforeAll(async () => {
 afterAll(() => w?.[Symbol.asyncDispose]());
 beforeEach(async () => {
   await client.query(
-    "TRUNCATE hawser_data.queue, hawser_data.workers, hawser_data.listeners, hawser_data.topic_settings",
+    "TRUNCATE hawser_data.queue, hawser_data.workers, hawser_peer_data.listeners, hawser_data.topic_settings",
   );
 });
 
@@ -33,6 +45,30 @@ async function connected({ url }: Login): Promise<pg.Client> {
 
 const pausedOf = async ({ id }: TestWorker) =>
   (await queueFunctions(client).extend({ worker: id, looks: false })).pausedTopics;
+
+it.each(["READ COMMITTED", "REPEATABLE READ", "SERIALIZABLE"])(
+  "what a transaction of a user calls leaves no setting in it, at the level %s",
+  async (level) => {
+    const read =
+      "SELECT name, setting FROM pg_settings WHERE name <> 'synchronous_commit' AND name !~ '^(plpgsql|hawser)[.]'";
+    await other.query(`BEGIN ISOLATION LEVEL ${level}`);
+    const before = (await other.query(read)).rows;
+    const id = await enqueueMessage(other, "t", "x", { uniqueKey: "u", delayMs: 60_000 });
+    await enqueueMessage(other, "t", "x", { key: "k", after: [id], keepMs: 1_000 });
+    await enqueueMessageBatch(other, "t", ["a", "b"]);
+    await enqueueMessage(other, { subject: "s" }, "x");
+    expect((await job(other, id)).state).toBe("later");
+    await cancel(other, id);
+    await limitTopic(other, "t", { rate: "10/s", running: 3 });
+    await pauseTopic(other, "t");
+    await resumeTopic(other, "t");
+    await keepResults(other, "t", 5_000);
+    await schedule(other, "s", { cron: "0 3 * * *", to: "t" });
+    await unschedule(other, "s");
+    expect((await other.query(read)).rows).toEqual(before);
+    await other.query("ROLLBACK");
+  },
+);
 
 describe("a paused topic", () => {
   it("gives nothing, and is no burden for others", async () => {
@@ -90,19 +126,27 @@ describe("a paused topic", () => {
 
   it("is listed with its listeners, or alone, and what waits for it has a state of its own", async () => {
     await client.query(
-      "INSERT INTO hawser_data.listeners (topic, addr, listener_name) VALUES ('t', '127.0.0.1:1', 'l'), ('u', '127.0.0.1:1', 'l')",
+      "INSERT INTO hawser_peer_data.listeners (topic, addr, listener_name) VALUES ('t', '127.0.0.1:1', 'l'), ('u', '127.0.0.1:1', 'l')",
     );
     const { pausedAt } = await pause("t");
     await pause("nobody's");
     await enqueue(client, "t", ["a"]);
     await enqueue(client, "u", ["b"]);
     const listed = await withCommandDatabase(w.url, (database) => listTopics(database));
-    expect(listed.map(({ topic, name, running, pausedBy }) => [topic, name, running, pausedBy])).toEqual([
-      ["nobody's", "", false, "postgres"],
-      ["t", "l", false, "postgres"],
-      ["u", "l", false, null],
+    expect(
+      listed.map((each) => [
+        each.topic,
+        each.state,
+        each.waiting,
+        each.listeners.map(({ name }) => name),
+        each.pausedBy,
+      ]),
+    ).toEqual([
+      ["u", "stopped", 1, ["l"], null],
+      ["nobody's", "paused", 0, [], "postgres"],
+      ["t", "paused", 1, ["l"], "postgres"],
     ]);
-    expect(listed[1]).toMatchObject({ pausedAt });
+    expect(listed[2]).toMatchObject({ pausedAt });
     const { rows } = await client.query("SELECT topic, state FROM hawser.backlog(100) ORDER BY topic");
     expect(rows).toEqual([
       { topic: "t", state: "paused" },
@@ -152,6 +196,27 @@ describe("a topic with limits", () => {
     await two.close();
     expect(textsOf(await one.take())).toEqual(["f"]);
     expect(await waits(one)).toEqual([1_000]);
+  });
+
+  it("has a state of its own for what its limits hold up, and none for what its workers have", async () => {
+    const worker = await TestWorker.open(client);
+    const states = async () =>
+      (await client.query("SELECT state, sum(messages)::integer AS n FROM hawser.backlog(100) GROUP BY 1 ORDER BY 1"))
+        .rows;
+    await enqueue(client, "t", ["a", "b", "c"]);
+    await limit({ running: 2 });
+    expect(textsOf(await worker.take({ most: 1 }))).toEqual(["a"]);
+    expect(await states()).toEqual([{ state: "running", n: 3 }]);
+    expect(textsOf(await worker.take())).toEqual(["b"]);
+    const held = [
+      { state: "limited", n: 1 },
+      { state: "running", n: 2 },
+    ];
+    expect(await states()).toEqual(held);
+    await limit({ rate: "1/d", burst: 1 });
+    expect(await states()).toEqual([{ state: "running", n: 3 }]);
+    await limit({ runningPerKey: 2 });
+    expect(await states()).toEqual(held);
   });
 
   it("counts what a worker has that stands still, until it has ended", async () => {
@@ -234,6 +299,58 @@ describe("a topic with limits", () => {
     expect(textsOf(await two.take({ looksBehind: true }))).toEqual(["a3"]);
   });
 
+  it("counts what runs of a key for each role alone, and the end of one starts the next of its role", async () => {
+    const [one, two] = [await TestWorker.open(client), await TestWorker.open(client)];
+    const of = (role: string) => ({ role, headers: [["tenant", "a"]] as const });
+    await enqueue(client, "t", ["x1", "x2"], of("x"));
+    await limit({ runningPerKey: 1, keyHeader: "tenant" });
+    const [x1] = await one.take();
+    expect(textsOf([x1!])).toEqual(["x1"]);
+    await enqueue(client, "t", ["y1", "y2", "y3"], of("y"));
+    const [y1, ...more] = await two.take({ looksBehind: true });
+    expect(textsOf([y1!, ...more])).toEqual(["y1"]);
+    const waiting =
+      "SELECT convert_from(payload, 'UTF8') AS text FROM hawser_data.queue WHERE behind IS NOT NULL ORDER BY id";
+    const waits = async () => (await client.query(waiting)).rows.map(({ text }) => text);
+    expect(await waits()).toEqual(["x2", "y2", "y3"]);
+    await two.done(y1!);
+    expect(textsOf(await two.take({ looksBehind: true }))).toEqual(["y2"]);
+    expect(await waits()).toEqual(["x2", "y3"]);
+    await one.done(x1!);
+    expect(textsOf(await two.take({ looksBehind: true }))).toEqual(["x2"]);
+    expect(await waits()).toEqual(["y3"]);
+  });
+
+  it("starts a message with the next beat that a transaction had locked when the one before it ended", async () => {
+    const worker = await TestWorker.open(client);
+    const [, second] = await enqueue(client, "t", ["a1", "a2"], { headers: [["tenant", "a"]] });
+    await limit({ runningPerKey: 1, keyHeader: "tenant" });
+    const [first] = await worker.take();
+    await other.query("BEGIN");
+    expect(await cancel(other, second!)).toBe("cancelled");
+    await worker.done(first!);
+    expect(await worker.take({ looksBehind: true })).toEqual([]);
+    await other.query("ROLLBACK");
+    await worker.extend();
+    expect(textsOf(await worker.take({ looksBehind: true }))).toEqual(["a2"]);
+  });
+
+  it("gives roles their places and starts in turn, however many messages of one come first", async () => {
+    const worker = await TestWorker.open(client);
+    for (const given of [{ running: 4 }, { rate: "1/d", burst: 4 }]) {
+      await client.query("TRUNCATE hawser_data.queue, hawser_data.topic_settings");
+      await enqueue(
+        client,
+        "t",
+        Array.from({ length: 200 }, () => "x"),
+        { role: "x" },
+      );
+      await enqueue(client, "t", ["y", "y"], { role: "y" });
+      await limit(given);
+      expect(textsOf(await worker.take({ looksBehind: true })).toSorted()).toEqual(["x", "x", "y", "y"]);
+    }
+  });
+
   it("finds what may start behind many messages of a key that may not", async () => {
     const [one, two] = [await TestWorker.open(client), await TestWorker.open(client)];
     const many = Array.from({ length: 1_200 }, (_, number) => `a${number}`);
@@ -253,11 +370,11 @@ describe("a topic with limits", () => {
     await enqueue(client, "t", ["l1"], { key: "l" });
     await limit({ running: 10 });
     const taken = await one.take();
-    expect(textsOf(taken).toSorted()).toEqual([expect.stringMatching(/k[13]/), "l1"]);
+    // A role has keys of its own.
+    expect(textsOf(taken).toSorted()).toEqual(["k1", "k3", "l1"]);
     expect(await two.take({ looksBehind: true })).toEqual([]);
-    const k = taken.find(({ key }) => key === "k")!;
-    await one.done(k);
-    expect(await two.take({ looksBehind: true })).toHaveLength(1);
+    await one.done(taken.find(({ payload }) => payload.toString() === "k1")!);
+    expect(textsOf(await two.take({ looksBehind: true }))).toEqual(["k2"]);
   });
 
   it("is no burden for other topics, and waits for no other worker", async () => {

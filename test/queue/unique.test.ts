@@ -21,7 +21,7 @@ afterAll(() => w?.[Symbol.asyncDispose]());
 beforeEach(async () => {
   for (const each of [client, other, work]) await each.query("ROLLBACK");
   await client.query(
-    "TRUNCATE hawser_data.queue, hawser_data.unique_keys, hawser_data.unique_locks, hawser_data.cancellations, hawser_data.workers, hawser_data.outbox_later, hawser_data.dead_letters",
+    "TRUNCATE hawser_data.queue, hawser_data.unique_keys, hawser_data.unique_locks, hawser_data.unique_ends, hawser_data.cancellations, hawser_data.workers, hawser_data.outbox_later, hawser_data.dead_letters",
   );
 });
 
@@ -41,11 +41,11 @@ const keys = async (): Promise<number> =>
       "SELECT greatest((SELECT count(*) FROM hawser_data.unique_keys), (SELECT count(*) FROM hawser_data.unique_locks))::int AS n",
     )
   ).rows[0]!.n;
-const begin = async (worker: TestWorker, { topic, recipient, role, id }: Taken) =>
+const begin = async (worker: TestWorker, { topic, recipient, role, rank }: Taken) =>
   (
     await work.query<{ begins: boolean; due_in_ms: string | null; text: string | null }>(
       "SELECT begins, due_in_ms, convert_from(payload, 'UTF8') AS text FROM hawser.begin_unique($1, $2, $3, $4, $5)",
-      [worker.id, topic, recipient, role, id],
+      [worker.id, topic, recipient, role, rank],
     )
   ).rows[0]!;
 const begun = { begins: true, due_in_ms: null, text: null };
@@ -103,7 +103,7 @@ describe("a message with a unique key", () => {
     const first = await put("1", ", deliver_at => now() + interval '1 hour', priority => 3");
     expect(await put("2")).toBe(first);
     await client.query("UPDATE hawser_data.outbox_later SET deliver_at = now()");
-    await client.query("SELECT hawser.bring_due('peer', '-infinity')");
+    await client.query("SELECT hawser.bring_due(NULL, NULL)");
     expect(await put("3")).toBe(first);
     expect(await waiting()).toEqual(["1"]);
     const worker = await TestWorker.open(work);
@@ -173,7 +173,7 @@ describe("a message with a unique key", () => {
     expect(await put("2", later("2 hours"))).toBe(first);
     expect(await waiting()).toEqual(["later 2"]);
     expect(await put("3", ', replaces => true, headers => \'{"a": "b"}\'')).toBe(first);
-    await client.query("SELECT hawser.bring_due('peer', '-infinity')");
+    await client.query("SELECT hawser.bring_due(NULL, NULL)");
     expect(await waiting()).toEqual(["3"]);
     const worker = await TestWorker.open(work);
     const [message] = (await worker.take()) as [Taken];
@@ -244,6 +244,65 @@ describe("a message with a unique key", () => {
     expect(await waiting()).toEqual(["1"]);
   });
 
+  it("whose message is cancelled or done while a transaction relies on it leaves nothing behind, though nobody waits", async () => {
+    const worker = await TestWorker.open(work);
+    for (const end of ["cancelled", "done", "cancelled while it is replaced"]) {
+      const isDone = end === "done";
+      const running = isDone ? ", while_running => true" : "";
+      const id = await put("1", running);
+      const [message] = isDone ? await worker.take({ looksBehind: true }) : [];
+      await other.query("BEGIN");
+      expect(await put("2", end.includes("replaced") ? ", replaces => true" : running, other)).toBe(id);
+      if (isDone) await worker.done(message!);
+      else expect(await cancel(id)).toBe("cancelled");
+      // While that transaction is open, a beat waits for nobody either.
+      await work.query("SET lock_timeout = 1000");
+      await worker.extend();
+      await work.query("RESET lock_timeout");
+      await other.query("COMMIT");
+      await worker.extend();
+      expect(await keys(), end).toBe(0);
+      expect((await client.query("SELECT FROM hawser_data.unique_ends")).rows, end).toEqual([]);
+    }
+  });
+
+  it("is freed whatever number of its own keys another role holds in an open transaction", async () => {
+    const noted = (role: string, from: number, upto: number) =>
+      client.query(
+        `WITH ids AS (SELECT n FROM generate_series($2::int, $3::int) AS n), keys AS (
+           INSERT INTO hawser_data.unique_keys (role, topic, unique_key, id, while_running) SELECT $1, 't', n::text, n, false FROM ids
+         )
+         INSERT INTO hawser_data.unique_ends (id, role, topic, unique_key) SELECT n, $1, 't', n::text FROM ids`,
+        [role, from, upto],
+      );
+    await noted("mal", 1, 1_500);
+    await noted("ann", 2_001, 2_010);
+    await other.query("BEGIN; SELECT FROM hawser_data.unique_keys WHERE role = 'mal' FOR UPDATE");
+    const worker = await TestWorker.open(work);
+    await worker.extend();
+    const left = "SELECT role, count(*)::int FROM hawser_data.unique_keys GROUP BY role ORDER BY role";
+    expect((await client.query(left)).rows).toEqual([{ role: "mal", count: 1_500 }]);
+    await other.query("ROLLBACK");
+    for (let beat = 0; beat < 2; beat++) await worker.extend();
+    expect((await client.query(left)).rows).toEqual([]);
+  });
+
+  it("is cancelled although it was replaced with one that is due later while a worker had it", async () => {
+    const id = await put("a");
+    const worker = await TestWorker.open(client);
+    const [taken] = await worker.take();
+    await put("b", ", replaces => true, deliver_at => now() + interval '1 hour'");
+    expect((await client.query("SELECT state FROM hawser.cancel($1)", [id])).rows).toEqual([{ state: "cancelling" }]);
+    const { topic, recipient, role } = taken!;
+    const begun = await client.query("SELECT begins, due_in_ms FROM hawser.begin_unique($1, $2, $3, $4, $5)", [
+      ...[worker.id, topic, recipient, role, taken!.rank],
+    ]);
+    expect(begun.rows).toEqual([{ begins: false, due_in_ms: null }]);
+    expect((await client.query("SELECT state FROM hawser.job($1)", [id])).rows).toEqual([{ state: "unknown" }]);
+    for (const table of ["queue", "outbox_later", "cancellations", "unique_keys"])
+      expect((await client.query(`SELECT FROM hawser_data.${table}`)).rowCount, table).toBe(0);
+  });
+
   it("never waits twice, however many sessions enqueue, begin, cancel and roll back at once", async () => {
     const clients = await Promise.all(Array.from({ length: 6 }, () => w.connect()));
     const isDone = { value: false };
@@ -261,11 +320,13 @@ describe("a message with a unique key", () => {
     });
     // Of those of a key that have not begun, two are never there in one snapshot.
     const sql = `SELECT unique_key FROM (
-        SELECT q.unique_key, coalesce(q.first_id, q.id) AS id FROM hawser_data.queue AS q
+        SELECT q.unique_key, q.id FROM hawser_data.queue AS q
         UNION ALL SELECT l.unique_key, l.id FROM hawser_data.outbox_later AS l
       ) AS m JOIN hawser_data.unique_keys AS u USING (unique_key, id) GROUP BY 1 HAVING count(*) > 1`;
+    // One that transactions have held for two seconds gives its key away before it begins.
     const unbegun = `SELECT m.unique_key, count(*) FROM (
-        SELECT q.unique_key, coalesce(q.first_id, q.id) AS id FROM hawser_data.queue AS q
+        SELECT q.unique_key, q.id FROM hawser_data.queue AS q
+         WHERE q.due_at IS NULL OR q.enqueued_at > clock_timestamp() - interval '2 seconds'
         UNION ALL SELECT l.unique_key, l.id FROM hawser_data.outbox_later AS l
       ) AS m WHERE m.id NOT IN (SELECT id FROM begun) GROUP BY 1 HAVING count(*) > 1`;
     await client.query("CREATE TABLE begun (id bigint)");
@@ -276,20 +337,17 @@ describe("a message with a unique key", () => {
     const handler = (async () => {
       const functions = clients[5]!;
       while (!isDone.value || (await waiting()).length > 0) {
-        await functions.query("SELECT hawser.bring_due('peer', '-infinity')");
-        for (const { topic, recipient, role, id } of await worker.take({ looksBehind: true, most: 2 })) {
+        await functions.query("SELECT hawser.bring_due(NULL, NULL)");
+        for (const { topic, recipient, role, rank } of await worker.take({ looksBehind: true, most: 2 })) {
           await functions.query("BEGIN");
           const sqlBegin = "SELECT begins FROM hawser.begin_unique($1, $2, $3, $4, $5)";
-          const { rows } = await functions.query(sqlBegin, [worker.id, topic, recipient, role, id]);
+          const { rows } = await functions.query(sqlBegin, [worker.id, topic, recipient, role, rank]);
           if (rows[0].begins)
-            await functions.query(
-              "INSERT INTO begun SELECT coalesce(first_id, id) FROM hawser_data.queue WHERE id = $1",
-              [id],
-            );
+            await functions.query("INSERT INTO begun SELECT id FROM hawser_data.queue WHERE rank = $1", [rank]);
           await functions.query("COMMIT");
           if (rows[0].begins)
             await functions
-              .query("SELECT hawser.done($1, $2, $3, $4, false)", [topic, recipient, role, id])
+              .query("SELECT hawser.done($1, $2, $3, $4, false)", [topic, recipient, role, rank])
               .catch((error) => {
                 if (error.code !== "NA009") throw error;
               });

@@ -110,7 +110,7 @@ describe("the containers", () => {
       for (let time = 1; time <= 2; time++) await runScript(client, read("examples/deploy/setup.sql"), variables);
       const { rows } = await client.query(
         `SELECT r.rolcanlogin AS logs_in, pg_has_role(r.oid, 'hawser_bridge', 'MEMBER') AS is_bridge, s.options
-           FROM pg_roles AS r, hawser_data.nats_server AS s WHERE r.rolname = $1`,
+           FROM pg_roles AS r, hawser_bridge_data.nats_server AS s WHERE r.rolname = $1`,
         [role],
       );
       expect(rows).toEqual([{ logs_in: true, is_bridge: true, options: expect.objectContaining({ host: "nats" }) }]);

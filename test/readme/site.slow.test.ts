@@ -37,7 +37,8 @@ beforeAll(async () => {
   await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
   origin = `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
   browser = await openBrowser();
-});
+  // The build takes a minute of one core.
+}, 900_000);
 afterAll(async () => {
   await browser?.[Symbol.asyncDispose]();
   server?.close();

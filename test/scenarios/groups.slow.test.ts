@@ -56,6 +56,6 @@ it("members are killed and come back at any moment: all is handled, and in order
   const alive = new Set(members.values());
   expect(again.filter((text) => alive.has(first.get(text)!))).toEqual([]);
   await eventually("every channel is with its listener again", async () => {
-    return (await rowsOf(url, "SELECT FROM hawser_data.channels WHERE owner IS NOT NULL")).length === 0;
+    return (await rowsOf(url, "SELECT FROM hawser_peer_data.channels WHERE owner IS NOT NULL")).length === 0;
   });
 }, 180_000);

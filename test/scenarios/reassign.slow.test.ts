@@ -70,13 +70,13 @@ it("a hand-over may come in the middle of a drain: everything is handled, in ord
   }
   await eventually(
     "all are handled",
-    async () => (await rowsOf(url, "SELECT FROM hawser_data.stored_messages")).length === 0,
+    async () => (await rowsOf(url, "SELECT FROM hawser_peer_data.stored_messages")).length === 0,
   );
   // The one that stood still wakes, and can do no harm.
   listeners[2]?.kill("SIGCONT");
   await listeners[2]?.statuses.find(({ kind }) => kind === "name_lost");
 
-  const epochs = await rowsOf(url, "SELECT epoch::float8 AS epoch FROM hawser_data.peers WHERE name = 'a-1'");
+  const epochs = await rowsOf(url, "SELECT epoch::float8 AS epoch FROM hawser_peer_data.peers WHERE name = 'a-1'");
   const epoch = epochs[0]?.["epoch"] as number;
   const ledger = (await readLedger(url)).map((row) => ({ ...row, number: Number(row.text) }));
   const firsts = [...new Set(ledger.map(({ number }) => number))];

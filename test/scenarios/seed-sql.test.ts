@@ -220,7 +220,7 @@ describe("the documentation's SQL, block by block", { shuffle: false }, () => {
   const responders = async () =>
     (
       await gateway.client.query(
-        "SELECT subject || ' ' || function_name AS line FROM hawser_data.nats_handlers WHERE kind = 'responder' ORDER BY 1",
+        "SELECT subject || ' ' || function_name AS line FROM hawser_bridge_data.nats_handlers WHERE kind = 'responder' ORDER BY 1",
       )
     ).rows.map(({ line }) => line);
 

@@ -36,7 +36,7 @@ it("a killed listener repeats the message in work, and none of those that were d
   const sent = texts.map((text) => a.call("sendTo", "b", text, { key: text }).catch(() => undefined));
   await held.messages.length(300);
   await eventually("all others have marks", async () => {
-    const [row] = await rowsOf(url, "SELECT count(*)::int AS count FROM hawser_data.marks");
+    const [row] = await rowsOf(url, "SELECT count(*)::int AS count FROM hawser_peer_data.marks");
     return row?.["count"] === 299;
   });
   await held.crash();
@@ -59,7 +59,7 @@ it("a sender that was killed numbers anew under a greater epoch: nothing new is 
   for (const text of ["5", "6"]) expect((await second.call("sendTo", "b", text)).outcome).toBe("stored");
   const rows = await rowsOf(
     url,
-    "SELECT epoch::text, number::int FROM hawser_data.stored_messages ORDER BY epoch, number",
+    "SELECT epoch::text, number::int FROM hawser_peer_data.stored_messages ORDER BY epoch, number",
   );
   expect(rows.map((row) => row["number"])).toEqual([4, 1, 2]);
   expect(new Set(rows.map((row) => row["epoch"])).size).toBe(2);

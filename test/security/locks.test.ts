@@ -1,13 +1,14 @@
 /**
- * A login that may use the schema `hawser`, as one that enqueues, delays nobody by locks of relations. Postgres takes the lock of a
- * statement's relations before it looks at privileges, so that a role that can name a relation can hold its lock, and queue for a
- * stronger one, behind which all others wait. It can name no table, and what it holds of tables by views is in nobody's way.
+ * Locks of relations. Postgres takes the lock of a statement's relations before it looks at privileges, so that a role that can name
+ * a relation can hold its lock, and queue for a stronger one, behind which all others wait. A login that may use the schema `hawser`,
+ * as one that enqueues, can name no table, and what it holds of tables by views is in nobody's way. Peers and `hawser serve` can name
+ * tables of their own, and are not in each other's way. `named-relations.test.ts` has the relations that each role can name.
  */
 import pg from "pg";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { type Login, login } from "../installation/support/logins.js";
 import { natsTurn, takeNats } from "../outbox/support/turns.js";
-import { type PeerWorld, peerWorld } from "../peer/support/world.js";
+import { type PeerWorld, peerWorld, type TestPeer } from "../peer/support/world.js";
 import { eventually } from "../support/eventually.js";
 
 /** Statements that lock a relation, weakly, when they are prepared. */
@@ -58,12 +59,19 @@ interface Relation {
   readonly columns: readonly string[];
 }
 
+const everybody = ["peers", "serve"] as const;
+
+/** Logins, the schema with tables that each can name, and those whom it must not delay. */
 describe.each([
-  ["USAGE on the schema and nothing else", ""],
-  ["the role of enqueuers", "IN ROLE hawser_nats"],
-])("a login with %s", (_, options) => {
+  { what: "USAGE on the schema and nothing else", options: "", schema: undefined, spared: everybody },
+  { what: "the role of enqueuers", options: "IN ROLE hawser_nats", schema: undefined, spared: everybody },
+  { what: "the role of peers", options: "IN ROLE hawser_peer", schema: "hawser_peer_data", spared: ["serve"] },
+  { what: "the role of serve", options: "IN ROLE hawser_bridge", schema: "hawser_bridge_data", spared: ["peers"] },
+])("a login with $what", ({ options, schema, spared }) => {
   let world: PeerWorld;
   let mallory: Login & AsyncDisposable;
+  let peerLogin: Login & AsyncDisposable;
+  let serveLogin: Login & AsyncDisposable;
   let relations: readonly Relation[];
   const clients: pg.Client[] = [];
 
@@ -90,22 +98,24 @@ describe.each([
   beforeAll(async () => {
     world = await peerWorld({ keepsConnections: true });
     mallory = await login(world.url, options);
+    peerLogin = await login(world.url, "IN ROLE hawser_peer");
+    serveLogin = await login(world.url, "IN ROLE hawser_bridge, hawser_nats");
     await world.query(`GRANT USAGE ON SCHEMA hawser TO ${mallory.role}`);
     relations = await world.query<Relation>(
       `SELECT c.oid::regclass::text AS name, c.relkind = 'v' AS "isView", array_agg(a.attname::text ORDER BY a.attnum) AS columns
          FROM pg_class AS c JOIN pg_attribute AS a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
-        WHERE c.relnamespace IN ('hawser'::regnamespace, 'hawser_data'::regnamespace) AND c.relkind IN ('r', 'p', 'v')
+        WHERE c.relnamespace IN ('hawser'::regnamespace, 'hawser_data'::regnamespace, 'hawser_peer_data'::regnamespace, 'hawser_bridge_data'::regnamespace) AND c.relkind IN ('r', 'p', 'v')
         GROUP BY 1, 2 ORDER BY 1`,
     );
   });
   afterAll(async () => {
     await Promise.all(clients.map((client) => client.end().catch(() => undefined)));
-    await mallory?.[Symbol.asyncDispose]();
+    for (const one of [mallory, peerLogin, serveLogin]) await one?.[Symbol.asyncDispose]();
     await world?.[Symbol.asyncDispose]();
   });
 
-  it("cannot name a table, neither to lock it nor to queue for its lock", async () => {
-    const tables = relations.filter(({ isView }) => !isView);
+  it("cannot name a table of others, neither to lock it nor to queue for its lock", async () => {
+    const tables = relations.filter(({ name, isView }) => !isView && name.split(".")[0] !== schema);
     expect(tables.length).toBeGreaterThan(30);
     const holder = await connected(world.url);
     await holder.query(`BEGIN; LOCK TABLE ${tables.map(({ name }) => name).join(", ")} IN ACCESS EXCLUSIVE MODE`);
@@ -121,9 +131,10 @@ describe.each([
     expect(codes.filter(([, code]) => code !== denied)).toEqual([]);
   });
 
-  it("delays neither those who enqueue, nor peers, nor relays, with all locks that it can get and queue for", async () => {
-    const views = relations.filter(({ isView }) => isView);
-    expect(views.length).toBe(10);
+  it("delays none of those who enqueue, of peers or of relays whose tables it cannot name, with all locks that it can get and queue for", async () => {
+    const mine = relations.filter(({ name, isView }) => isView || name.split(".")[0] === schema);
+    const views = mine.filter(({ isView }) => isView);
+    expect(views.length).toBe(11);
 
     // It holds all that it can get, until its transaction ends.
     const holder = await connected(mallory.url);
@@ -137,7 +148,7 @@ describe.each([
         else await holder.query("ROLLBACK TO one");
       }
     }
-    for (const view of views) expect(prepared).toContain(named("SELECT FROM @", view));
+    for (const relation of mine) expect(prepared).toContain(named("SELECT FROM @", relation));
     expect(prepared).toContain("DELETE FROM hawser.topic_addr");
     // Functions that take a relation by its number look at no privilege either.
     await holder.query(
@@ -145,16 +156,16 @@ describe.each([
          FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace WHERE n.nspname ~ '^hawser' AND c.relkind IN ('r', 'p', 'S')`,
     );
 
-    // And it queues for each stronger lock that it is not refused at once.
+    // And it queues for each stronger lock that it is not refused at once, of its tables for the strongest.
     const prober = await connected(mallory.url, "-c lock_timeout=1");
     const queued: string[] = [];
     for (const relation of relations) {
-      for (const text of strong) {
+      for (const text of relation.isView ? strong : strong.slice(0, 1)) {
         const statement = named(text, relation);
         if ((await errorOf(prober, statement)) === waitsForLock) queued.push(statement);
       }
     }
-    expect(queued).toContain("CREATE RULE mine AS ON INSERT TO hawser.topic_addr DO ALSO NOTHING");
+    for (const { name } of mine) expect(queued).toContain(`CREATE RULE mine AS ON INSERT TO ${name} DO ALSO NOTHING`);
     const waiting = await Promise.all(queued.map(() => connected(mallory.url)));
     const outcomes = queued.map((statement, n) => errorOf(waiting[n]!, statement));
     const waitingCount = async (): Promise<number> =>
@@ -165,10 +176,37 @@ describe.each([
       )[0]!.count;
     await eventually("all of them wait", async () => (await waitingCount()) === queued.length);
 
-    // Nobody waits: what did would fail, since the locks are held until the end.
-    const enqueuer = await connected(world.url, "-c lock_timeout=5000");
-    await enqueuer.query("SELECT hawser.enqueue('subject', 'x', stream => false), hawser.enqueue('b', 'enqueued')");
-    const [a, b] = [world.peer("a-1"), world.peer("b-1")];
+    // Nobody else waits: what did would fail, since the locks are held until the end.
+    const relay = await connected(serveLogin.url, "-c lock_timeout=5000");
+    const rotate = async (): Promise<boolean> =>
+      (await relay.query("SELECT rotated FROM hawser.outbox_rotate('one', 0)")).rows[0].rotated;
+    for (const part of spared) {
+      if (part === "peers") await peersGoOn();
+      else {
+        await serveGoesOn(relay);
+        // The outbox grows meanwhile.
+        expect(await rotate()).toBe(false);
+      }
+    }
+    expect(await waitingCount()).toBe(queued.length);
+
+    await holder.query("ROLLBACK");
+    const refused = await Promise.all(outcomes);
+    // Its own tables it may lock.
+    if (schema === undefined) expect(refused.filter((code) => code === "none")).toEqual([]);
+    if (spared.some((part) => part === "serve")) expect(await rotate()).toBe(true);
+  });
+
+  /** Peers start, send, and store, and what is enqueued for them is handled. */
+  async function peersGoOn(): Promise<void> {
+    const client = await connected(peerLogin.url, "-c lock_timeout=5000");
+    await client.query("SELECT hawser.enqueue('b', 'enqueued')");
+    await client.query("SELECT hawser.enqueue('later', 'x', deliver_at => now() + interval '1 day', key => 'k')");
+    const [a, b] = ["a-1", "b-1"].map((name) => world.peer(name, { databaseUrl: peerLogin.url })) as [
+      TestPeer,
+      TestPeer,
+    ];
+    // By the operator, who is not in anybody's way.
     await world.list("b", "b-1", { durable: true });
     await a.record();
     await a.send("b", "stored");
@@ -177,19 +215,28 @@ describe.each([
     expect(b.texts.sort()).toEqual(["enqueued", "stored"]);
     await a.stop();
     await b.stop();
+  }
 
-    const relay = await connected(world.url, "-c lock_timeout=5000");
+  /** What is enqueued for NATS is relayed, and a process of `hawser serve` starts, leads, and looks for work. */
+  async function serveGoesOn(relay: pg.Client): Promise<void> {
+    await relay.query("SELECT hawser.enqueue('subject', 'x', stream => false)");
+    await relay.query(
+      "SELECT hawser.enqueue('subject', 'x', stream => false, deliver_at => now() + interval '1 day', key => 'k')",
+    );
     const { turn, position } = await takeNats(relay, "one");
     await natsTurn(relay, "one", { turn: turn + 1n, position, mustSave: true });
-    const rotate = async (): Promise<boolean> =>
-      (await relay.query("SELECT rotated FROM hawser.outbox_rotate('one', 0)")).rows[0].rotated;
-    // The outbox grows meanwhile.
-    expect(await rotate()).toBe(false);
-    expect(await waitingCount()).toBe(queued.length);
-
-    await holder.query("ROLLBACK");
-    const refused = await Promise.all(outcomes);
-    expect(refused.filter((code) => code === "none")).toEqual([]);
-    expect(await rotate()).toBe(true);
-  });
+    for (const statement of [
+      "hawser.read_lead() AS l, hawser.take_lead('one', l.epoch, l.beat) AS t, hawser.raise_lead('one', t.epoch), hawser.keep_lead('one', t.epoch, '{}', true)",
+      "hawser.applied_migrations()",
+      "hawser.behind_sequences(false)",
+      "hawser.bring_due(NULL, NULL)",
+      "hawser.prune_handlers()",
+      "hawser.requested_retries('{}', 1, 0)",
+      "hawser.follow_nats_server()",
+      ...["executor_login", "nats_server", "nats_handlers", "saved_messages"].map(
+        (name) => `hawser_bridge_data.${name}`,
+      ),
+    ])
+      await relay.query(`SELECT FROM ${statement}`);
+  }
 });

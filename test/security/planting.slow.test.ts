@@ -199,8 +199,12 @@ describe("an object that a role without rights has planted", () => {
       await tried(["outbox", "cancel", "1"], databaseUrl);
       await tried(["outbox", "replay", "--since", "10m", "--core"], databaseUrl);
       await tried(["enqueue", "planted", "x"], databaseUrl);
-      await tried(["job", "1"], databaseUrl);
-      await tried(["import", "pg-boss"], databaseUrl);
+      await tried(["jobs", "status"], databaseUrl);
+      await tried(["jobs", "list"], databaseUrl);
+      await tried(["jobs", "show", "1"], databaseUrl);
+      await tried(["jobs", "cancel", "1"], databaseUrl);
+      await tried(["jobs", "cancel", "--topic", "planted"], databaseUrl);
+      await tried(["jobs", "import", "pg-boss"], databaseUrl);
       await tried(["schedules"], databaseUrl);
       await tried(["schedules", "remove", "planted"], databaseUrl);
       await tried(["streams", "list"], databaseUrl);
@@ -308,7 +312,16 @@ async function useOutboxAndStream(client: pg.Client, subject: string): Promise<v
 /** Every page, and the first form of the list of dead letters if there is one. */
 async function usePage(databaseUrl: string): Promise<void> {
   await using client = pageClient({ databaseUrl });
-  const paths = ["/dead", "/backlog", "/peers", "/outbox", "/streams", "/schedules", "/message?id=a%2F1%2F2", "/jobs"];
+  const paths = [
+    "/dead",
+    "/backlog",
+    "/peers",
+    "/outbox",
+    "/streams",
+    "/schedules",
+    "/message?id=a%2F1%2F2",
+    "/actions",
+  ];
   for (const path of ["/", ...paths, "/dead/1", "/dead/1/payload"]) await client.get(path);
   const { text } = await client.get("/dead");
   if (text.includes("Retry it")) await client.submit("/dead", "Retry it");

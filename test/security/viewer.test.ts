@@ -33,9 +33,9 @@ beforeAll(async () => {
   viewer = await login(database.url, "IN ROLE hawser_viewer");
   await onServer(
     database.url,
-    "INSERT INTO hawser_data.topics (topic, id) VALUES ('orders', 1)",
-    "INSERT INTO hawser_data.channels (channel_name, channel_id) VALUES ('shop-1:shop:orders-1', 1)",
-    `INSERT INTO hawser_data.stored_messages (channel_id, epoch, number, topic_id, payload, headers)
+    "INSERT INTO hawser_peer_data.topics (topic, id) VALUES ('orders', 1)",
+    "INSERT INTO hawser_peer_data.channels (channel_name, channel_id) VALUES ('shop-1:shop:orders-1', 1)",
+    `INSERT INTO hawser_peer_data.stored_messages (channel_id, epoch, number, topic_id, payload, headers)
      VALUES (1, 1, 1, 1, '${secret}', '[["a","${secret}"]]')`,
     `INSERT INTO hawser_data.dead_letters (origin, source, topic, payload, headers, error_code, error_message, attempts, message_id, stack)
      VALUES ('peer', 'shop-1:shop:orders-1', 'orders', '${secret}', '[["a","${secret}"]]', 'handler_failed', 'no ${secret}', 1, '${secret}', '${secret}')`,
@@ -72,7 +72,7 @@ describe("a login with hawser_viewer alone", () => {
     expect(functions.map(({ name }) => String(name))).toEqual([...callable, ...helpers].toSorted());
     const [others] = await rowsOf(
       database.url,
-      `SELECT has_schema_privilege('${viewer.role}', 'hawser_data', 'USAGE') AS tables, has_schema_privilege('${viewer.role}', 'hawser', 'CREATE') AS creates,
+      `SELECT (SELECT bool_or(has_schema_privilege('${viewer.role}', n.oid, 'USAGE')) FROM pg_namespace AS n WHERE n.nspname ~ '^hawser.*_data$') AS tables, has_schema_privilege('${viewer.role}', 'hawser', 'CREATE') AS creates,
               (SELECT count(*)::integer FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
                 WHERE n.nspname LIKE 'hawser%' AND CASE WHEN c.relkind = 'S' THEN has_sequence_privilege('${viewer.role}', c.oid, 'USAGE, SELECT, UPDATE') END) AS sequences`,
     );
@@ -134,9 +134,9 @@ describe("a login with hawser_viewer alone", () => {
 
   it("changes and fills nothing, and can make no call count without end", async () => {
     const outcomes = await outcomesOf(viewer.url, [
-      "SELECT FROM hawser_data.stored_messages",
+      "SELECT FROM hawser_peer_data.stored_messages",
       "SELECT FROM hawser.conn_messages",
-      "SELECT FROM hawser_data.mesh_secret",
+      "SELECT FROM hawser_peer_data.mesh_secret",
       "DO $$ BEGIN LOCK TABLE hawser.outbox_status IN ROW EXCLUSIVE MODE; END $$",
       "SELECT FROM hawser.stream_status FOR UPDATE",
       "INSERT INTO hawser.topic_addr VALUES ('t', 'a:1', 'l')",

@@ -74,7 +74,7 @@ describe("the monitoring port of hawser serve", () => {
       expect(await noted()).toBeNull();
       // Nobody listens on port 1. It is the youngest, and the only one with its TLS settings.
       await gateway.client.query(
-        "INSERT INTO hawser_data.gateways (host, port, sslmode, started_at) VALUES ('127.0.0.1', 1, 'require', now() + interval '1 h')",
+        "INSERT INTO hawser_bridge_data.gateways (host, port, sslmode, started_at) VALUES ('127.0.0.1', 1, 'require', now() + interval '1 h')",
       );
       await using session = { client: await gateway.connect(), [Symbol.asyncDispose]: () => session.client.end() };
       await session.client.query("BEGIN READ ONLY");

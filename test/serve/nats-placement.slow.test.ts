@@ -27,7 +27,7 @@ const another = (gateway: TestGateway): Promise<HawserServer> =>
 /** NATS servers of the processes, as these report them. */
 async function standing(gateway: TestGateway): Promise<(string | null)[]> {
   const { rows } = await gateway.client.query<{ nats_server: string | null }>(
-    "SELECT nats_server FROM hawser_data.gateways ORDER BY nats_server",
+    "SELECT nats_server FROM hawser_bridge_data.gateways ORDER BY nats_server",
   );
   return rows.map(({ nats_server }) => nats_server);
 }

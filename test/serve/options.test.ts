@@ -31,6 +31,6 @@ it.each([
   vi.stubEnv(variable, "mysql://u:s3cret@h/db");
   await expect(serve(options)).rejects.toMatchObject({
     code: "invalid_argument",
-    message: `${variable} is not a connection URI; it must begin with postgres:// or postgresql://`,
+    message: `${variable} is not a connection URI; it must begin with postgres:// or postgresql://, or have keywords such as host=db.internal dbname=app`,
   });
 });

@@ -123,7 +123,7 @@ describe("hawser serve", () => {
   slowIt("is not ready while the login of subscribed functions is refused, and says so", async () => {
     const [{ name: executor }] = (await rowsOf(
       gateway.database.url,
-      "SELECT quote_ident(user_name) AS name FROM hawser_data.executor_login",
+      "SELECT quote_ident(user_name) AS name FROM hawser_bridge_data.executor_login",
     )) as [{ name: string }];
     const subject = `readiness.${gateway.database.name}`;
     await onServer(

@@ -148,7 +148,7 @@ describe("hawser serve", () => {
     await onServer(
       database.url,
       `CREATE ROLE ${login} LOGIN PASSWORD 'waiting' IN ROLE hawser_bridge`,
-      `REVOKE SELECT ON hawser_data.executor_login FROM hawser_bridge`,
+      `REVOKE SELECT ON hawser_bridge_data.executor_login FROM hawser_bridge`,
     );
     const url = Object.assign(new URL(database.url), { username: login, password: "waiting" });
     try {

@@ -32,7 +32,7 @@ describe("batches in the store", () => {
 
   async function rowsOf(): Promise<{ number: number; messages: number; topic: number; lengths: number[] }[]> {
     const { rows } = await w.operator.query(
-      `SELECT number::integer, messages, topic_id AS topic, lengths FROM hawser_data.stored_messages
+      `SELECT number::integer, messages, topic_id AS topic, lengths FROM hawser_peer_data.stored_messages
         WHERE channel_id = $1 ORDER BY number`,
       [channel],
     );
@@ -249,7 +249,7 @@ describe("batches in the store", () => {
     await expect(bad([1, 1], [-1, 3], [0, 0])).rejects.toThrow("do not add up to the 2 bytes given");
     await expect(bad([1], [1], [0])).rejects.toThrow("do not add up to the 2 bytes given");
     const row =
-      "INSERT INTO hawser_data.stored_messages (channel_id, payload, number, messages, lengths) VALUES ($1, '', 9, $2, $3)";
+      "INSERT INTO hawser_peer_data.stored_messages (channel_id, payload, number, messages, lengths) VALUES ($1, '', 9, $2, $3)";
     for (const [messages, lengths] of [
       [1_000_000, []],
       [3, [0, 0]],

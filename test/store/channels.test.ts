@@ -31,7 +31,7 @@ describe("channels", () => {
     const sender = { name: "one", sourceTopic: "source" };
     const { channelId, owner } = await w.store.openChannel(sender, "two");
     expect(owner).toBe("two");
-    await w.operator.query("UPDATE hawser_data.channels SET owner = 'three' WHERE channel_id = $1", [channelId]);
+    await w.operator.query("UPDATE hawser_peer_data.channels SET owner = 'three' WHERE channel_id = $1", [channelId]);
     expect(await w.store.openChannel(sender, "two")).toEqual({ channelId, owner: "three" });
     expect(await w.store.channelsOwnedBy("two")).toEqual([]);
     expect(await w.store.channelsOwnedBy("three")).toEqual([
@@ -72,7 +72,7 @@ describe("the backlog of a sender", () => {
     await w.store.storeMessages(lease, otherKey, 1, [message(orders)]);
     await w.store.storeMessages(lease, foreign, 1, [message(orders)]);
     await w.operator.query(
-      `INSERT INTO hawser_data.listeners (topic, addr, listener_name)
+      `INSERT INTO hawser_peer_data.listeners (topic, addr, listener_name)
        VALUES ('news', 'h:1', 'listener'), ('orders', 'h:1', 'listener'), ('orders', 'h:2', 'idle')`,
     );
     await w.store.rememberRoute(sender, "orders", { addr: "h:1", name: "listener", maxMessageBytes: 9 });
@@ -87,7 +87,7 @@ describe("the backlog of a sender", () => {
     ]);
 
     // Handled, and not deleted yet.
-    await w.operator.query("INSERT INTO hawser_data.cursors (channel_id, epoch, number) VALUES ($1, $2, 2)", [
+    await w.operator.query("INSERT INTO hawser_peer_data.cursors (channel_id, epoch, number) VALUES ($1, $2, 2)", [
       key,
       lease.epoch,
     ]);

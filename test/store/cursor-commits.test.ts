@@ -122,8 +122,8 @@ describe.each([
 
   it("follows a channel that was handed over", async () => {
     const foreign = await newChannel("somebody else");
-    await w.operator.query("UPDATE hawser_data.channels SET owner = 'listener' WHERE channel_id = $1", [foreign]);
-    await w.operator.query("UPDATE hawser_data.channels SET owner = 'another' WHERE channel_id = $1", [channel]);
+    await w.operator.query("UPDATE hawser_peer_data.channels SET owner = 'listener' WHERE channel_id = $1", [foreign]);
+    await w.operator.query("UPDATE hawser_peer_data.channels SET owner = 'another' WHERE channel_id = $1", [channel]);
     const commits = [foreign, channel].map((channelId) => ({ channelId, epoch: 1, number: 1 }));
     expect(await commit(...commits)).toEqual({ committed: [foreign], notOwned: [channel] });
     expect(await w.store.channel(foreign)).toMatchObject({ owner: "listener", cursor: { epoch: 1, number: 1 } });

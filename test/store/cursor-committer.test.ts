@@ -291,7 +291,7 @@ describe("the group commit on Postgres", () => {
     expect(await committer.drain()).toBe(true);
     expect([...committed.values()]).toEqual(keys.map(() => 100));
     expect(groups).toBeLessThan(100);
-    const left = await w.operator.query("SELECT count(*)::integer AS rows FROM hawser_data.stored_messages");
+    const left = await w.operator.query("SELECT count(*)::integer AS rows FROM hawser_peer_data.stored_messages");
     expect(left.rows).toEqual([{ rows: 0 }]);
 
     await takeOver(w.operator, "listener");

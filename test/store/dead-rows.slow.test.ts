@@ -2,10 +2,12 @@
  * A transaction that stays open keeps all rows that are deleted or updated after its snapshot, for hours. What is read and written
  * for each message must not walk through them: it touches so few pages as if they were not there.
  */
+
 import pg from "pg";
 import { afterAll, beforeAll, describe, expect, it, vi } from "vitest";
 import { storeConstants } from "../../generated/ts/settings/peer.js";
 import { openStore } from "../../src/peer-store/store.js";
+import { tableNamed } from "../support/tables.js";
 import { type World, world } from "./support/world.js";
 
 /** Number of dead rows of each kind: more than 100 pages of their table and of their index. */
@@ -32,12 +34,12 @@ beforeAll(async () => {
   )) as [number, number];
   client = await w.connect();
   await client.query(`
-    UPDATE hawser_data.channels SET owner = 'listener' WHERE channel_id = ${second};
-    INSERT INTO hawser_data.topics (topic, id) VALUES ('jobs', 7);
-    INSERT INTO hawser_data.listeners (topic, addr, listener_name) VALUES ('jobs', '127.0.0.1:1', 'listener')`);
-  for (const table of tables) await client.query(`ALTER TABLE hawser_data.${table} SET (autovacuum_enabled = off)`);
+    UPDATE hawser_peer_data.channels SET owner = 'listener' WHERE channel_id = ${second};
+    INSERT INTO hawser_peer_data.topics (topic, id) VALUES ('jobs', 7);
+    INSERT INTO hawser_peer_data.listeners (topic, addr, listener_name) VALUES ('jobs', '127.0.0.1:1', 'listener')`);
+  for (const table of tables) await client.query(`ALTER TABLE ${tableNamed(table)} SET (autovacuum_enabled = off)`);
   const { rows } = await client.query(
-    "SELECT string_agg(oid::regclass::text, ', ') AS names FROM pg_class WHERE relnamespace = 'hawser_data'::regnamespace AND relkind IN ('r', 'p')",
+    "SELECT string_agg(oid::regclass::text, ', ') AS names FROM pg_class WHERE relnamespace IN ('hawser_data'::regnamespace, 'hawser_peer_data'::regnamespace, 'hawser_bridge_data'::regnamespace) AND relkind IN ('r', 'p')",
   );
   everyTable = rows[0].names;
   await client.query(`VACUUM ANALYZE ${everyTable}`);
@@ -45,20 +47,20 @@ beforeAll(async () => {
   await open.query("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT 1");
   for (const key of [channel, second]) {
     await client.query(`
-      INSERT INTO hawser_data.marks (channel_id, epoch, number) SELECT ${key}, 1, n FROM generate_series(1, ${deadRows}) AS n;
-      INSERT INTO hawser_data.stored_messages (channel_id, epoch, number, payload, topic_id)
+      INSERT INTO hawser_peer_data.marks (channel_id, epoch, number) SELECT ${key}, 1, n FROM generate_series(1, ${deadRows}) AS n;
+      INSERT INTO hawser_peer_data.stored_messages (channel_id, epoch, number, payload, topic_id)
         SELECT ${key}, 1, n, 'x', 7 FROM generate_series(1, ${deadRows}) AS n;
       DO $$
       BEGIN
-        INSERT INTO hawser_data.cursors (channel_id, epoch) VALUES (${key}, 1);
+        INSERT INTO hawser_peer_data.cursors (channel_id, epoch) VALUES (${key}, 1);
         FOR v_to IN 1..${deadRows} LOOP
-          UPDATE hawser_data.cursors SET number = v_to WHERE channel_id = ${key} AND epoch = 1 AND number = v_to - 1;
+          UPDATE hawser_peer_data.cursors SET number = v_to WHERE channel_id = ${key} AND epoch = 1 AND number = v_to - 1;
         END LOOP;
       END
       $$`);
   }
-  await client.query("DELETE FROM hawser_data.marks");
-  await client.query("DELETE FROM hawser_data.stored_messages");
+  await client.query("DELETE FROM hawser_peer_data.marks");
+  await client.query("DELETE FROM hawser_peer_data.stored_messages");
 });
 afterAll(() => w[Symbol.asyncDispose]());
 
@@ -66,11 +68,11 @@ afterAll(() => w[Symbol.asyncDispose]());
 async function pagesSoFar(of?: readonly string[]): Promise<number> {
   const { rows } = await client.query(
     `SELECT sum(pg_stat_get_xact_blocks_fetched(oid))::float8 AS pages FROM pg_class
-      WHERE relnamespace IN ('hawser'::regnamespace, 'hawser_data'::regnamespace)
+      WHERE relnamespace IN ('hawser'::regnamespace, 'hawser_data'::regnamespace, 'hawser_peer_data'::regnamespace, 'hawser_bridge_data'::regnamespace)
         AND ($1::text[] IS NULL OR oid IN (
-          SELECT to_regclass('hawser_data.' || t) FROM unnest($1::text[]) AS t
-          UNION ALL SELECT i.indexrelid FROM unnest($1::text[]) AS t JOIN pg_index AS i ON i.indrelid = to_regclass('hawser_data.' || t)))`,
-    [of],
+          SELECT to_regclass(t) FROM unnest($1::text[]) AS t
+          UNION ALL SELECT i.indexrelid FROM unnest($1::text[]) AS t JOIN pg_index AS i ON i.indrelid = to_regclass(t)))`,
+    [of?.map(tableNamed)],
   );
   return rows[0].pages;
 }

@@ -17,7 +17,7 @@ describe("the directory", () => {
     two = await w.take("two");
   });
   afterAll(() => w[Symbol.asyncDispose]());
-  beforeEach(() => w.operator.query("TRUNCATE hawser_data.listeners, hawser_data.routes"));
+  beforeEach(() => w.operator.query("TRUNCATE hawser_peer_data.listeners, hawser_peer_data.routes"));
 
   function register(lease: Lease, addr: string, ...topics: string[]): Promise<void> {
     return w.store.registerListener(lease, {
@@ -50,7 +50,7 @@ describe("the directory", () => {
 
   it("says version and certificate of the program that has the name, and forgets those of the one before", async () => {
     const known = async () =>
-      (await w.operator.query("SELECT version, certificate_ends_at FROM hawser_data.peers WHERE name = 'three'"))
+      (await w.operator.query("SELECT version, certificate_ends_at FROM hawser_peer_data.peers WHERE name = 'three'"))
         .rows[0];
     const none = { version: null, certificate_ends_at: null };
     const listener = { addr: "10.0.0.3:1", maxMessageBytes: 1, durable: false, group: "workers" };
@@ -140,7 +140,7 @@ describe("the directory", () => {
       await register(one, "10.0.0.1:1", "topic", "news");
       const routes = await w.connect();
       const { rows } = await routes.query("SELECT pg_backend_pid() AS pid");
-      await routes.query("BEGIN; LOCK TABLE hawser_data.routes IN ACCESS EXCLUSIVE MODE");
+      await routes.query("BEGIN; LOCK TABLE hawser_peer_data.routes IN ACCESS EXCLUSIVE MODE");
       const waiting = async () => {
         const { rowCount } = await w.operator.query(
           "SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock' AND pid <> $1",
@@ -178,7 +178,7 @@ describe("the directory", () => {
       { topic: "told", subscribed: true },
       { addr: "10.0.0.1:1", maxMessageBytes: 2, durable: false },
     );
-    await w.operator.query("UPDATE hawser_data.listeners SET addr = '10.0.0.9:1'");
+    await w.operator.query("UPDATE hawser_peer_data.listeners SET addr = '10.0.0.9:1'");
     await w.store.clearAddressesOfTopic({ name: "nobody", sourceTopic: "told" });
     await seen;
     expect(told).toEqual([

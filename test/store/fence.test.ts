@@ -9,7 +9,7 @@ const storeSql = `SELECT held FROM hawser.store_messages($1, $2, $3, 1, '{1}', '
  * Statement that looks sufficient, and is not: lock and write in one statement, whose snapshot is from before the wait.
  */
 const naiveStoreSql = `
-  INSERT INTO hawser_data.stored_messages (channel_id, payload, epoch, number)
+  INSERT INTO hawser_peer_data.stored_messages (channel_id, payload, epoch, number)
   SELECT $3::integer, 'abc', o.epoch, 1
   FROM (SELECT f.what FROM hawser_data.fences AS f WHERE f.what = 'peer:' || $1 FOR SHARE OFFSET 0) AS locked, hawser_data.owners AS o
   WHERE o.what = locked.what AND o.epoch = $2::bigint`;
@@ -31,8 +31,8 @@ describe("the fence of a name", () => {
   });
   afterAll(() => w[Symbol.asyncDispose]());
   beforeEach(async () => {
-    await w.operator.query("DELETE FROM hawser_data.stored_messages");
-    await w.operator.query("DELETE FROM hawser_data.cursors");
+    await w.operator.query("DELETE FROM hawser_peer_data.stored_messages");
+    await w.operator.query("DELETE FROM hawser_peer_data.cursors");
     epoch = Number(await takeOver(w.operator, "writer"));
   });
 
@@ -48,7 +48,7 @@ describe("the fence of a name", () => {
   }
 
   async function storedRows(): Promise<number> {
-    return Number((await w.operator.query("SELECT count(*) FROM hawser_data.stored_messages")).rows[0].count);
+    return Number((await w.operator.query("SELECT count(*) FROM hawser_peer_data.stored_messages")).rows[0].count);
   }
 
   it("rejects messages whose write waited while the name was taken", async () => {
@@ -58,7 +58,7 @@ describe("the fence of a name", () => {
 
   it("rejects cursors whose write waited while the name was taken", async () => {
     expect(await writeLate(commitSql)).toEqual([{ held: false, moved: null }]);
-    expect((await w.operator.query("SELECT FROM hawser_data.cursors")).rowCount).toBe(0);
+    expect((await w.operator.query("SELECT FROM hawser_peer_data.cursors")).rowCount).toBe(0);
   });
 
   it("would accept the late write if lock and write were one statement", async () => {
@@ -150,7 +150,7 @@ describe("the fence of a name", () => {
     expect(Number(second.epoch)).toBeGreaterThan(Number(first.epoch));
 
     const future = 9_000_000_000_000;
-    await w.operator.query("UPDATE hawser_data.peers SET epoch = $1 WHERE name = 'fresh'", [future]);
+    await w.operator.query("UPDATE hawser_peer_data.peers SET epoch = $1 WHERE name = 'fresh'", [future]);
     const third = await take();
     expect(Number(third.epoch)).toBe(future + 1);
   });

@@ -30,7 +30,7 @@ it("a lease is taken anew, under a greater epoch, when another server answers th
   await migrate({ databaseUrl: there.href });
   await onServer(
     there.href,
-    `INSERT INTO hawser_data.peers (name, epoch) VALUES ('one', ${epoch})`,
+    `INSERT INTO hawser_peer_data.peers (name, epoch) VALUES ('one', ${epoch})`,
     `INSERT INTO hawser_data.owners (what, epoch) VALUES ('peer:one', ${epoch})`,
   );
   const up = new Promise<void>((resolve) => {

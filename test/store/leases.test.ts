@@ -205,7 +205,7 @@ describe("a lease", () => {
     const store = await otherProcess({ clock });
     const lease = await store.takeName(one, { waitMs: 0 });
     const kept = await store.takeName(two, { waitMs: 0 });
-    await w.operator.query("UPDATE hawser_data.peers SET epoch = epoch + 1 WHERE name = $1", [one]);
+    await w.operator.query("UPDATE hawser_peer_data.peers SET epoch = epoch + 1 WHERE name = $1", [one]);
     clock.advance(storeConstants.leaseBeatMs);
     await eventually("the beat has shown it", () => lease.state === "lost");
     expect(kept.state).toBe("held");

@@ -46,10 +46,10 @@ describe("a stored message", () => {
     const row = { channel_id: channel, epoch: 7, number: 1, payload: Buffer.from("xyz"), ...columns };
     const names = Object.keys(row);
     const values = names.map((_, at) => `$${at + 1}`);
-    const insert = `INSERT INTO hawser_data.stored_messages (${names.join()}) VALUES (${values.join()})`;
+    const insert = `INSERT INTO hawser_peer_data.stored_messages (${names.join()}) VALUES (${values.join()})`;
     await w.operator.query(insert, Object.values(row));
     const { rows } = await w.store.drain(channel, start);
-    await w.operator.query("DELETE FROM hawser_data.stored_messages");
+    await w.operator.query("DELETE FROM hawser_peer_data.stored_messages");
     return rows.map(({ position, payload, headers = [], fault }) => {
       return { number: position.number, text: Buffer.from(payload).toString(), headers, fault };
     });
@@ -115,13 +115,13 @@ describe("a parked message", () => {
     "with the headers %s has a fault",
     async (_, headers, fault) => {
       await w.operator.query(
-        `INSERT INTO hawser_data.parked_messages
+        `INSERT INTO hawser_peer_data.parked_messages
            (channel_id, epoch, number, topic_id, compression, headers, payload, attempts, due_at, uncompressed_bytes)
          VALUES ($1, 7, 1, 1, 0, $2, 'xyz', 1, now(), 3), ($1, 7, 2, 1, 0, NULL, 'ok', 1, now(), 2)`,
         [channel, Buffer.from(headers)],
       );
       const { parked } = (await w.store.channel(channel)) as Channel;
-      await w.operator.query("DELETE FROM hawser_data.parked_messages");
+      await w.operator.query("DELETE FROM hawser_peer_data.parked_messages");
       expect(parked[0]!.message.fault).toContain(`its row in the database breaks a rule: ${fault}`);
       expect(parked[1]!.message).toMatchObject({ headers: undefined, fault: undefined });
     },

@@ -73,7 +73,7 @@ describe("stored messages", () => {
 
   it("are read in the order of epoch and number, not of their rows", async () => {
     const insert =
-      "INSERT INTO hawser_data.stored_messages (channel_id, payload, epoch, number) VALUES ($1, '', $2, $3)";
+      "INSERT INTO hawser_peer_data.stored_messages (channel_id, payload, epoch, number) VALUES ($1, '', $2, $3)";
     for (const [epoch, number] of [
       [2, 1],
       [1, 3],
@@ -116,7 +116,7 @@ describe("stored messages", () => {
   it("are counted behind the page, up to a limit", async () => {
     const cap = backlogCountRows;
     await w.operator.query(
-      `INSERT INTO hawser_data.stored_messages (channel_id, payload, epoch, number)
+      `INSERT INTO hawser_peer_data.stored_messages (channel_id, payload, epoch, number)
        SELECT $1, '', 1, n FROM generate_series(1, $2) AS n`,
       [channel, cap + 10],
     );
@@ -141,7 +141,11 @@ describe("stored messages", () => {
 
   it("may be large, or empty, or look like SQL", async () => {
     const large = Buffer.alloc(10 * 1024 * 1024, "0123456789abcdef");
-    const payloads = [large, Buffer.alloc(0), Buffer.from(`'); DROP TABLE hawser_data.stored_messages; --\0\u{1F6A2}`)];
+    const payloads = [
+      large,
+      Buffer.alloc(0),
+      Buffer.from(`'); DROP TABLE hawser_peer_data.stored_messages; --\0\u{1F6A2}`),
+    ];
     await w.store.storeMessages(
       lease,
       channel,

@@ -17,10 +17,10 @@ describe("with statistics from when the tables were empty", () => {
     const sender = await w.take("sender");
     const listener = await w.take("listener");
     for (let n = 0; n < 3; n++) await w.channelOf({ name: "sender", sourceTopic: `${n}` }, "listener");
-    await w.operator.query("ALTER TABLE hawser_data.stored_messages SET (autovacuum_enabled = off)");
+    await w.operator.query("ALTER TABLE hawser_peer_data.stored_messages SET (autovacuum_enabled = off)");
     await w.operator.query("VACUUM ANALYZE");
     await w.operator.query(
-      `INSERT INTO hawser_data.stored_messages (channel_id, payload, epoch, number)
+      `INSERT INTO hawser_peer_data.stored_messages (channel_id, payload, epoch, number)
        SELECT 1 + n % 3, 'x', 1, n FROM generate_series(1, 30000) AS n`,
     );
     client = await w.connect();
@@ -105,9 +105,9 @@ describe("with statistics from when the tables were empty", () => {
       const cursors = keys === "{1}" ? "'{1}', '{9}'" : "'{1,1}', '{9,9}'";
       const commit = `SELECT FROM hawser.commit_cursors('listener', ${epoch}, '${keys}', ${cursors}, NULL, NULL)`;
       await client.query(
-        `BEGIN; ${commit}; INSERT INTO hawser_data.stored_messages (channel_id, payload, epoch, number) VALUES (1, 'late', 1, 4)`,
+        `BEGIN; ${commit}; INSERT INTO hawser_peer_data.stored_messages (channel_id, payload, epoch, number) VALUES (1, 'late', 1, 4)`,
       );
-      const left = "SELECT FROM hawser_data.stored_messages WHERE channel_id = 1 AND number <= 9";
+      const left = "SELECT FROM hawser_peer_data.stored_messages WHERE channel_id = 1 AND number <= 9";
       expect((await client.query(left)).rowCount).toBe(1);
       await client.query(commit);
       expect((await client.query(left)).rowCount).toBe(0);
@@ -134,14 +134,14 @@ it("a search for absent listeners does not read all stored messages", async () =
   await w.take("sender");
   const key = await w.channelOf({ name: "sender", sourceTopic: "orders" }, "away");
   await w.operator.query(
-    `INSERT INTO hawser_data.stored_messages (channel_id, payload, epoch, number)
+    `INSERT INTO hawser_peer_data.stored_messages (channel_id, payload, epoch, number)
      SELECT ${key}, 'x', 1, n FROM generate_series(1, 30000) AS n`,
   );
-  await w.operator.query("VACUUM ANALYZE hawser_data.stored_messages");
+  await w.operator.query("VACUUM ANALYZE hawser_peer_data.stored_messages");
   const scans = async (): Promise<{ indexScans: number; readRows: number }> => {
     const { rows } = await w.operator.query(
       `SELECT s.idx_scan::float8 AS "indexScans", s.seq_tup_read::float8 AS "readRows"
-         FROM pg_stat_user_tables AS s WHERE s.relid = 'hawser_data.stored_messages'::regclass`,
+         FROM pg_stat_user_tables AS s WHERE s.relid = 'hawser_peer_data.stored_messages'::regclass`,
     );
     return rows[0];
   };

@@ -2,7 +2,9 @@
  * Rows that the tables refuse to every role, because no dead letter could be made of them: a peer would have to pass them
  * over again and again.
  */
+
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { tableNamed } from "../support/tables.js";
 import { type World, world } from "./support/world.js";
 
 let w: World;
@@ -34,7 +36,7 @@ describe("the tables", () => {
     ["listeners", "epoch", `(topic, addr, listener_name, epoch) VALUES ('a', 'a:1', 'b', ${large})`],
     ["listeners", "registered_at", "(topic, addr, listener_name, registered_at) VALUES ('a', 'a:1', 'b', '-infinity')"],
   ])("refuse a row of %s whose %s no dead letter could have", async (table, column, row) => {
-    await expect(w.operator.query(`INSERT INTO hawser_data.${table} ${row}`)).rejects.toMatchObject({
+    await expect(w.operator.query(`INSERT INTO ${tableNamed(table)} ${row}`)).rejects.toMatchObject({
       code: "23514",
       constraint: expect.stringContaining(column),
     });

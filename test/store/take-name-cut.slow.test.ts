@@ -92,6 +92,6 @@ function epochsOf(databaseUrl: string, name: string): Promise<Record<string, unk
     `SELECT epoch::text, (
        SELECT count(*)::text FROM hawser_data.owners AS o WHERE o.what = 'peer:${name}' AND hawser.is_alive(o.pid, o.life)
      ) AS locks
-     FROM hawser_data.peers WHERE name = '${name}'`,
+     FROM hawser_peer_data.peers WHERE name = '${name}'`,
   );
 }

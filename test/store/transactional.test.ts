@@ -1,8 +1,9 @@
 import type { Socket } from "node:net";
 import pg from "pg";
-import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
+import { afterAll, beforeAll, beforeEach, describe, expect, it, onTestFinished } from "vitest";
 import { openStore } from "../../src/peer-store/store.js";
 import type { DeadLetter, Lease, Position } from "../../src/store/index.js";
+import { beginSql, inShortTransaction } from "../../src/store/transaction.js";
 import { TestWorker } from "../queue/support/test-worker.js";
 import { eventually } from "../support/eventually.js";
 import { startProxy } from "./support/proxy.js";
@@ -68,7 +69,7 @@ describe("a handler inside a transaction", () => {
   }
 
   async function marks(): Promise<string[]> {
-    const text = "SELECT number FROM hawser_data.marks WHERE channel_id = $1 ORDER BY number";
+    const text = "SELECT number FROM hawser_peer_data.marks WHERE channel_id = $1 ORDER BY number";
     return (await w.operator.query(text, [channel])).rows.map(({ number }) => String(number));
   }
 
@@ -229,6 +230,20 @@ describe("a handler inside a transaction", () => {
     expect((await w.store.channel(channel))!.cursor).toEqual({ epoch: 0, number: 0 });
   });
 
+  it("sends nothing when it throws before its first statement: a ROLLBACK would be a warning in the log of the server", async () => {
+    const client = new pg.Client({ connectionString: w.url });
+    await client.connect();
+    onTestFinished(() => client.end());
+    const notices: unknown[] = [];
+    client.on("notice", ({ message }) => notices.push(message));
+    const throwing = inShortTransaction(client, { begin: [{ text: beginSql }], after: [], isPrepared: true }, () =>
+      Promise.reject(new Error("no")),
+    );
+    await expect(throwing).rejects.toMatchObject({ cause: { message: "no" } });
+    await client.query("SELECT 1");
+    expect(notices).toEqual([]);
+  });
+
   it("leaves nothing behind when it swallows the error of a statement", async () => {
     const swallowing = w.store.handleInTransaction(listener, [message(1)], async (client) => {
       await client.query("INSERT INTO effects VALUES ('half')");
@@ -242,7 +257,7 @@ describe("a handler inside a transaction", () => {
     const called = async () => expect.unreachable("it has no right to");
     const old = { name: "listener", epoch: listener.epoch - 1 };
     expect(await w.store.handleInTransaction(old, [repeated(1)], called)).toBe("fenced");
-    await w.operator.query("UPDATE hawser_data.channels SET owner = 'other' WHERE channel_id = $1", [channel]);
+    await w.operator.query("UPDATE hawser_peer_data.channels SET owner = 'other' WHERE channel_id = $1", [channel]);
     expect(await w.store.handleInTransaction(listener, [repeated(1)], called)).toBe("notOwned");
   });
 
@@ -262,10 +277,10 @@ describe("a handler inside a transaction", () => {
     const key = await w.channelOf({ name: "sender", sourceTopic: `lost ${channels}` }, "transient");
     const handing = w.store.handleInTransaction(mine, [{ ...message(1), channelId: key }], async (client) => {
       await client.query("INSERT INTO effects VALUES ('handed over')");
-      await w.operator.query("UPDATE hawser_data.channels SET owner = 'other' WHERE channel_id = $1", [key]);
+      await w.operator.query("UPDATE hawser_peer_data.channels SET owner = 'other' WHERE channel_id = $1", [key]);
     });
     expect(await handing).toBe("notOwned");
-    await w.operator.query("UPDATE hawser_data.channels SET owner = NULL WHERE channel_id = $1", [key]);
+    await w.operator.query("UPDATE hawser_peer_data.channels SET owner = NULL WHERE channel_id = $1", [key]);
     const losing = w.store.handleInTransaction(mine, [{ ...message(1), channelId: key }], async (client) => {
       await client.query("INSERT INTO effects VALUES ('lost')");
       await takeOver(w.operator, "transient");
@@ -349,8 +364,8 @@ describe("a handler inside a transaction", () => {
     await w.operator.query("SELECT hawser.enqueue_batch('t', array_fill('x'::text, ARRAY[$1::int]))", [count]);
     const taken = await (await TestWorker.open(w.operator)).take({ most: count });
     const { server } = listener as unknown as { readonly server: string };
-    const messages = taken.map(({ topic, recipient, role, id }, nth) => {
-      return { topic, recipient, role, id, server, kept: { json: String(nth), durationMs: 1 } };
+    const messages = taken.map(({ topic, recipient, role, rank, id }, nth) => {
+      return { topic, recipient, role, rank, id, server, kept: { json: String(nth), durationMs: 1 } };
     });
     let written = "";
     const outcome = await w.store.handleInTransaction(listener, messages, async (client) =>

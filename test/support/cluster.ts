@@ -1,15 +1,19 @@
 /**
  * Postgres clusters of a test run, whatever starts them.
  *
- * HAWSER_TEST_ICU_LOCALE, such as `tr` or `en-US`, makes that ICU locale the default collation of each (Postgres 15 and newer).
+ * HAWSER_TEST_ICU_LOCALE, such as `tr` or `en-US`, makes that ICU locale the default collation of each (Postgres 15 and newer);
+ * HAWSER_TEST_LOCALE, such as `C.UTF-8`, that locale of the system.
  */
 import { onServer, rowsOf } from "./on-server.js";
 
 const icuLocale = process.env["HAWSER_TEST_ICU_LOCALE"];
+const locale = process.env["HAWSER_TEST_LOCALE"];
 
 /** Further arguments of `initdb`. */
-export const initdbArguments: readonly string[] =
-  icuLocale === undefined ? [] : ["--locale-provider=icu", `--icu-locale=${icuLocale}`];
+export const initdbArguments: readonly string[] = [
+  ...(locale === undefined ? [] : [`--locale=${locale}`]),
+  ...(icuLocale === undefined ? [] : ["--locale-provider=icu", `--icu-locale=${icuLocale}`]),
+];
 
 /**
  * Prepares a cluster for tests. Autovacuum is off, since it ends dead rows, changes plans and holds locks whenever it likes.

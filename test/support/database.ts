@@ -62,14 +62,14 @@ function serverPool(): pg.Pool {
 
 /** Gives the login of a test's functions a name of its own, by which it is dropped with the database. */
 const nameExecutorSql =
-  "UPDATE hawser_data.executor_login SET user_name = replace(current_database(), 'hawser_test', 'hawser_executor')";
+  "UPDATE hawser_bridge_data.executor_login SET user_name = replace(current_database(), 'hawser_test', 'hawser_executor')";
 
 /** As the installation makes it, whose own way (a verifier made in PL/pgSQL) takes longer than copying the database. */
 const makeExecutorSql = `DO $$
 DECLARE
   login record;
 BEGIN
-  SELECT user_name, password INTO login FROM hawser_data.executor_login;
+  SELECT user_name, password INTO login FROM hawser_bridge_data.executor_login;
   EXECUTE format('CREATE ROLE %I LOGIN PASSWORD %L IN ROLE hawser_executor', login.user_name, login.password);
   EXECUTE format('GRANT %I TO hawser_bridge', login.user_name);
 END

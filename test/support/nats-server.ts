@@ -6,7 +6,7 @@ import { cpSync, existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, 
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { findNatsServer, type NatsBinary } from "../../src/dev/nats/binary.js";
-import { natsAnswers } from "../../src/dev/nats/server.js";
+import { natsAnswers } from "../../src/dev/nats/embedded-nats.js";
 import { ServerProcess } from "../../src/dev/server-process.js";
 import { eventually } from "./eventually.js";
 import { ownPort } from "./own-port.js";

@@ -213,11 +213,11 @@ export const serveMetrics = {
     values: {},
     buckets: [],
   },
-  /** Messages in hawser_data.saved_messages, shown by the leader. */
+  /** Messages in hawser_bridge_data.saved_messages, shown by the leader. */
   hawser_bridge_saved_messages: {
     name: "hawser_bridge_saved_messages",
     type: "gauge",
-    help: "Messages in hawser_data.saved_messages, shown by the leader.",
+    help: "Messages in hawser_bridge_data.saved_messages, shown by the leader.",
     unit: "messages",
     labels: ["subscription", "subject", "function"],
     values: {},
@@ -513,24 +513,34 @@ export const serveMetrics = {
     values: {},
     buckets: [],
   },
-  /** Messages that wait for peers or that they have not handled yet, counted up to 100,000 rows of the queue, and of what is stored; of more than 50 topics and groups the newest are `other`. One process shows it. */
+  /** Messages that wait for peers or that they have not handled yet, counted up to 1,000,000 rows of the queue, and of what is stored; of more than 50 topics and groups the newest are `other`. One process shows it. */
   hawser_backlog_messages: {
     name: "hawser_backlog_messages",
     type: "gauge",
-    help: "Messages that wait for peers or that they have not handled yet, counted up to 100,000 rows of the queue, and of what is stored; of more than 50 topics and groups the newest are `other`. One process shows it.",
+    help: "Messages that wait for peers or that they have not handled yet, counted up to 1,000,000 rows of the queue, and of what is stored; of more than 50 topics and groups the newest are `other`. One process shows it.",
     unit: "messages",
     labels: ["topic", "group", "state"],
-    values: { state: ["running", "stopped", "unserved", "retrying", "paused"] },
+    values: { state: ["running", "stopped", "unserved", "retrying", "paused", "limited", "held", "blocked"] },
     buckets: [],
   },
-  /** Age of the oldest of these messages. `stopped`: their listener is away; `unserved`: no listener of the topic is known; `retrying`: they have failed, and wait until they are tried again; `paused`: their topic is paused. */
+  /** Age of the oldest of these messages. `stopped`: their listener is away; `unserved`: no listener of the topic is known; `retrying`: they have failed, and wait until they are tried again; `paused`: their topic is paused; `limited`: the limits of their topic are reached; `held`: others have to be handled first; `blocked`: one of these is a dead letter or gone, and nothing goes on by itself. */
   hawser_backlog_age_seconds: {
     name: "hawser_backlog_age_seconds",
     type: "gauge",
-    help: "Age of the oldest of these messages. `stopped`: their listener is away; `unserved`: no listener of the topic is known; `retrying`: they have failed, and wait until they are tried again; `paused`: their topic is paused.",
+    help: "Age of the oldest of these messages. `stopped`: their listener is away; `unserved`: no listener of the topic is known; `retrying`: they have failed, and wait until they are tried again; `paused`: their topic is paused; `limited`: the limits of their topic are reached; `held`: others have to be handled first; `blocked`: one of these is a dead letter or gone, and nothing goes on by itself.",
     unit: "seconds",
     labels: ["topic", "group", "state"],
-    values: { state: ["running", "stopped", "unserved", "retrying", "paused"] },
+    values: { state: ["running", "stopped", "unserved", "retrying", "paused", "limited", "held", "blocked"] },
+    buckets: [],
+  },
+  /** Whether more messages wait than `hawser_backlog_messages` counts: 1 if they do. */
+  hawser_backlog_has_more: {
+    name: "hawser_backlog_has_more",
+    type: "gauge",
+    help: "Whether more messages wait than `hawser_backlog_messages` counts: 1 if they do.",
+    unit: "",
+    labels: ["topic", "group", "state"],
+    values: { state: ["running", "stopped", "unserved", "retrying", "paused", "limited", "held", "blocked"] },
     buckets: [],
   },
 } as const satisfies Readonly<Record<string, Metric>>;
@@ -647,14 +657,14 @@ export const peerMetrics = {
     values: {},
     buckets: [],
   },
-  /** Ended attempts by outcome. An at-most-once message that fails is dropped. */
+  /** Ended attempts by outcome. An at-most-once message that fails is dropped; one whose handler threw a RetryAfter is deferred. */
   hawser_peer_messages_handled_total: {
     name: "hawser_peer_messages_handled_total",
     type: "counter",
-    help: "Ended attempts by outcome. An at-most-once message that fails is dropped.",
+    help: "Ended attempts by outcome. An at-most-once message that fails is dropped; one whose handler threw a RetryAfter is deferred.",
     unit: "",
     labels: ["peer", "topic", "outcome"],
-    values: { outcome: ["done", "retried", "dead_letter", "dropped", "cancelled"] },
+    values: { outcome: ["done", "retried", "dead_letter", "dropped", "cancelled", "deferred"] },
     buckets: [],
   },
   /** Duration of handlers of messages that returned a promise; a batch counts once. */
@@ -764,7 +774,7 @@ export const peerMetrics = {
     help: "Messages that wait for any peer of the database, as hawser_backlog_messages; one peer of the database shows it.",
     unit: "messages",
     labels: ["peer", "topic", "group", "state"],
-    values: { state: ["running", "stopped", "unserved", "retrying", "paused"] },
+    values: { state: ["running", "stopped", "unserved", "retrying", "paused", "limited", "held", "blocked"] },
     buckets: [],
   },
   /** Age of the oldest of these messages. */
@@ -774,7 +784,17 @@ export const peerMetrics = {
     help: "Age of the oldest of these messages.",
     unit: "seconds",
     labels: ["peer", "topic", "group", "state"],
-    values: { state: ["running", "stopped", "unserved", "retrying", "paused"] },
+    values: { state: ["running", "stopped", "unserved", "retrying", "paused", "limited", "held", "blocked"] },
+    buckets: [],
+  },
+  /** Whether more messages wait than `hawser_peer_database_backlog_messages` counts: 1 if they do. */
+  hawser_peer_database_backlog_has_more: {
+    name: "hawser_peer_database_backlog_has_more",
+    type: "gauge",
+    help: "Whether more messages wait than `hawser_peer_database_backlog_messages` counts: 1 if they do.",
+    unit: "",
+    labels: ["peer", "topic", "group", "state"],
+    values: { state: ["running", "stopped", "unserved", "retrying", "paused", "limited", "held", "blocked"] },
     buckets: [],
   },
 } as const satisfies Readonly<Record<string, Metric>>;

@@ -192,6 +192,7 @@ that is handled again. NULL outside of it.';
 RETURNS void
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 SET row_security = off
 AS $function$
 DECLARE
@@ -246,6 +247,7 @@ publish to that subject in this session, or nats_flush(), raises the error.';
 RETURNS void
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 SET row_security = off
 AS $function$
 DECLARE
@@ -300,6 +302,7 @@ publish to that subject in this session, or nats_flush(), raises the error.';
 RETURNS void
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 SET row_security = off
 AS $function$
 DECLARE
@@ -354,6 +357,7 @@ publish to that subject in this session, or nats_flush(), raises the error.';
 RETURNS void
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 SET row_security = off
 AS $function$
 DECLARE
@@ -408,6 +412,7 @@ publish to that subject in this session, or nats_flush(), raises the error.';
 RETURNS void
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 SET row_security = off
 AS $function$
 DECLARE
@@ -467,6 +472,7 @@ COMMENT ON FUNCTION @extschema@.nats_publish_text_batch(text, text[], text, json
 RETURNS void
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 SET row_security = off
 AS $function$
 DECLARE
@@ -526,6 +532,7 @@ COMMENT ON FUNCTION @extschema@.nats_publish_json_batch(text, json[], text, json
 RETURNS void
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 SET row_security = off
 AS $function$
 DECLARE
@@ -585,6 +592,7 @@ COMMENT ON FUNCTION @extschema@.nats_publish_jsonb_batch(text, jsonb[], text, js
 RETURNS void
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 SET row_security = off
 AS $function$
 DECLARE
@@ -644,6 +652,7 @@ COMMENT ON FUNCTION @extschema@.nats_publish_binary_batch(text, bytea[], text, j
 RETURNS void
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 SET row_security = off
 AS $function$
 DECLARE
@@ -697,6 +706,7 @@ COMMENT ON FUNCTION @extschema@.nats_publish_text_stream(text, text, jsonb, text
 RETURNS void
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 SET row_security = off
 AS $function$
 DECLARE
@@ -750,6 +760,7 @@ COMMENT ON FUNCTION @extschema@.nats_publish_json_stream(text, json, jsonb, text
 RETURNS void
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 SET row_security = off
 AS $function$
 DECLARE
@@ -803,6 +814,7 @@ COMMENT ON FUNCTION @extschema@.nats_publish_jsonb_stream(text, jsonb, jsonb, te
 RETURNS void
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 SET row_security = off
 AS $function$
 DECLARE
@@ -860,6 +872,7 @@ RETURNS TABLE (
 )
 LANGUAGE sql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 SET row_security = off
 AS $function$
 SELECT answer.stream, answer.seq, answer.duplicate
@@ -887,6 +900,7 @@ RETURNS TABLE (
 )
 LANGUAGE sql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 SET row_security = off
 AS $function$
 SELECT answer.stream, answer.seq, answer.duplicate
@@ -914,6 +928,7 @@ RETURNS TABLE (
 )
 LANGUAGE sql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 SET row_security = off
 AS $function$
 SELECT answer.stream, answer.seq, answer.duplicate
@@ -941,6 +956,7 @@ RETURNS TABLE (
 )
 LANGUAGE sql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 SET row_security = off
 AS $function$
 SELECT answer.stream, answer.seq, answer.duplicate
@@ -964,6 +980,7 @@ COMMENT ON FUNCTION @extschema@.nats_publish_binary_ack(text, bytea, jsonb, text
 RETURNS void
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 SET row_security = off
 AS $function$
 DECLARE
@@ -1023,6 +1040,7 @@ COMMENT ON FUNCTION @extschema@.nats_publish_text_stream_batch(text, text[], jso
 RETURNS void
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 SET row_security = off
 AS $function$
 DECLARE
@@ -1082,6 +1100,7 @@ COMMENT ON FUNCTION @extschema@.nats_publish_json_stream_batch(text, json[], jso
 RETURNS void
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 SET row_security = off
 AS $function$
 DECLARE
@@ -1141,6 +1160,7 @@ COMMENT ON FUNCTION @extschema@.nats_publish_jsonb_stream_batch(text, jsonb[], j
 RETURNS void
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 SET row_security = off
 AS $function$
 DECLARE
@@ -1195,6 +1215,7 @@ COMMENT ON FUNCTION @extschema@.nats_publish_binary_stream_batch(text, bytea[], 
 RETURNS void
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 SET row_security = off
 AS $function$
 DECLARE
@@ -1247,6 +1268,7 @@ COMMENT ON FUNCTION @extschema@.nats_flush() IS 'Waits until the NATS server has
 RETURNS bytea
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 SET row_security = off
 AS $function$
 DECLARE
@@ -1300,6 +1322,7 @@ COMMENT ON FUNCTION @extschema@.nats_request_text(text, text, integer) IS 'Sends
 RETURNS bytea
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 SET row_security = off
 AS $function$
 DECLARE
@@ -1353,6 +1376,7 @@ COMMENT ON FUNCTION @extschema@.nats_request_json(text, json, integer) IS 'Sends
 RETURNS bytea
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 SET row_security = off
 AS $function$
 DECLARE
@@ -1406,6 +1430,7 @@ COMMENT ON FUNCTION @extschema@.nats_request_jsonb(text, jsonb, integer) IS 'Sen
 RETURNS bytea
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 SET row_security = off
 AS $function$
 DECLARE
@@ -1460,6 +1485,7 @@ COMMENT ON FUNCTION @extschema@.nats_request_binary(text, bytea, integer) IS 'Se
 RETURNS bigint
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 SET row_security = off
 AS $function$
 DECLARE
@@ -1514,6 +1540,7 @@ COMMENT ON FUNCTION @extschema@.nats_put_text(text, text, text, text) IS 'Writes
 RETURNS bigint
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 SET row_security = off
 AS $function$
 DECLARE
@@ -1568,6 +1595,7 @@ COMMENT ON FUNCTION @extschema@.nats_put_json(text, text, json, text) IS 'Writes
 RETURNS bigint
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 SET row_security = off
 AS $function$
 DECLARE
@@ -1622,6 +1650,7 @@ COMMENT ON FUNCTION @extschema@.nats_put_jsonb(text, text, jsonb, text) IS 'Writ
 RETURNS bigint
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 SET row_security = off
 AS $function$
 DECLARE
@@ -1675,6 +1704,7 @@ COMMENT ON FUNCTION @extschema@.nats_put_binary(text, text, bytea, text) IS 'Wri
 RETURNS text
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 SET row_security = off
 AS $function$
 DECLARE
@@ -1728,6 +1758,7 @@ COMMENT ON FUNCTION @extschema@.nats_get_text(text, text, text) IS 'Reads a valu
 RETURNS json
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 SET row_security = off
 AS $function$
 DECLARE
@@ -1791,6 +1822,7 @@ COMMENT ON FUNCTION @extschema@.nats_get_json(text, text, text) IS 'Reads a valu
 RETURNS jsonb
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 SET row_security = off
 AS $function$
 DECLARE
@@ -1854,6 +1886,7 @@ COMMENT ON FUNCTION @extschema@.nats_get_jsonb(text, text, text) IS 'Reads a val
 RETURNS bytea
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 SET row_security = off
 AS $function$
 DECLARE
@@ -1907,6 +1940,7 @@ COMMENT ON FUNCTION @extschema@.nats_get_binary(text, text, text) IS 'Reads a va
 RETURNS void
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 SET row_security = off
 AS $function$
 DECLARE
@@ -1960,6 +1994,7 @@ COMMENT ON FUNCTION @extschema@.nats_delete_value(text, text, text) IS 'Deletes 
 RETURNS bigint
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 SET row_security = off
 AS $function$
 DECLARE
@@ -2015,6 +2050,7 @@ key that has a value is an error.';
 RETURNS bigint
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 SET row_security = off
 AS $function$
 DECLARE
@@ -2070,6 +2106,7 @@ key that has a value is an error.';
 RETURNS bigint
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 SET row_security = off
 AS $function$
 DECLARE
@@ -2125,6 +2162,7 @@ key that has a value is an error.';
 RETURNS bigint
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 SET row_security = off
 AS $function$
 DECLARE
@@ -2181,6 +2219,7 @@ key that has a value is an error.';
 RETURNS bigint
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 SET row_security = off
 AS $function$
 DECLARE
@@ -2237,6 +2276,7 @@ is an error.';
 RETURNS bigint
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 SET row_security = off
 AS $function$
 DECLARE
@@ -2293,6 +2333,7 @@ is an error.';
 RETURNS bigint
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 SET row_security = off
 AS $function$
 DECLARE
@@ -2349,6 +2390,7 @@ is an error.';
 RETURNS bigint
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 SET row_security = off
 AS $function$
 DECLARE
@@ -2404,6 +2446,7 @@ RETURNS TABLE (
 )
 LANGUAGE sql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 SET row_security = off
 AS $function$
 SELECT answer.key
@@ -2431,6 +2474,7 @@ RETURNS TABLE (
 )
 LANGUAGE sql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 SET row_security = off
 AS $function$
 SELECT answer.revision, answer.operation, answer.value, answer.created
@@ -2455,6 +2499,7 @@ the bucket is missing.';
 RETURNS void
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 SET row_security = off
 AS $function$
 DECLARE
@@ -2507,6 +2552,7 @@ COMMENT ON FUNCTION @extschema@.nats_put_file(text, text, bytea, text) IS 'Write
 RETURNS bytea
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 SET row_security = off
 AS $function$
 DECLARE
@@ -2560,6 +2606,7 @@ COMMENT ON FUNCTION @extschema@.nats_get_file(text, text, text) IS 'Reads a file
 RETURNS void
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 SET row_security = off
 AS $function$
 DECLARE
@@ -2625,6 +2672,7 @@ RETURNS TABLE (
 )
 LANGUAGE sql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 SET row_security = off
 AS $function$
 SELECT answer.name, answer.description, answer.metadata, answer.headers, answer.options, answer.bucket, answer.nuid, answer.size, answer.chunks, answer.modified, answer.digest, answer.delete
@@ -2659,6 +2707,7 @@ RETURNS TABLE (
 )
 LANGUAGE sql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 SET row_security = off
 AS $function$
 SELECT answer.name, answer.description, answer.metadata, answer.headers, answer.options, answer.bucket, answer.nuid, answer.size, answer.chunks, answer.modified, answer.digest, answer.delete
@@ -2690,6 +2739,7 @@ COMMENT ON FUNCTION @extschema@.nats_get_file_list(text, text) IS 'Lists the fil
 RETURNS void
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 SET row_security = off
 AS $function$
 DECLARE
@@ -2749,6 +2799,7 @@ COMMENT ON FUNCTION @extschema@.nats_create_stream(text, text[], text, text, tex
 RETURNS void
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 SET row_security = off
 AS $function$
 DECLARE
@@ -2800,6 +2851,7 @@ COMMENT ON FUNCTION @extschema@.nats_update_stream(text, text[], text, bigint, b
 RETURNS void
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 SET row_security = off
 AS $function$
 DECLARE
@@ -2868,6 +2920,7 @@ RETURNS TABLE (
 )
 LANGUAGE sql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 SET row_security = off
 AS $function$
 SELECT answer.stream, answer.subjects, answer.storage, answer.retention, answer.discard, answer.max_age_ms, answer.max_messages, answer.max_bytes, answer.max_message_bytes, answer.duplicate_window_ms, answer.replicas, answer.messages, answer.bytes, answer.first_seq, answer.last_seq, answer.consumers, answer.created
@@ -2904,6 +2957,7 @@ RETURNS TABLE (
 )
 LANGUAGE sql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 SET row_security = off
 AS $function$
 SELECT answer.server_id, answer.server_name, answer.host, answer.port, answer.version, answer.auth_required, answer.tls_requiered, answer.max_payload, answer.proto, answer.client_id, answer.go, answer.nonce, answer.connect_urls, answer.client_ip, answer.headers, answer.lame_duck_mode, answer.tls_required
@@ -3226,6 +3280,7 @@ RETURNS TABLE (
 )
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 SET row_security = off
 AS $function$
 BEGIN
@@ -3252,6 +3307,7 @@ RETURNS TABLE (
 )
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 SET row_security = off
 AS $function$
 BEGIN
@@ -3272,6 +3328,7 @@ COMMENT ON FUNCTION @extschema@.pgnats_version() IS 'The version of these functi
 RETURNS void
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 SET row_security = off
 AS $function$
 BEGIN
@@ -3294,6 +3351,7 @@ nats_subscribe or the like it is an error: COMMIT first.';
 RETURNS void
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 SET row_security = off
 AS $function$
 BEGIN
@@ -3316,6 +3374,7 @@ nats_subscribe or the like it is an error: COMMIT first.';
 RETURNS void
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 SET row_security = off
 AS $function$
 BEGIN
@@ -3336,6 +3395,7 @@ COMMENT ON FUNCTION @extschema@.litmus_pgnats_reload_conf_force() IS 'Reconnects
 RETURNS void
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 SET row_security = off
 AS $function$
 BEGIN

@@ -13,6 +13,7 @@ const shared = `CREATE OR REPLACE FUNCTION @schema@.nats_option_table(
 RETURNS SETOF record
 LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 AS $function$
 BEGIN
   RETURN QUERY VALUES
@@ -47,6 +48,7 @@ CREATE OR REPLACE FUNCTION @schema@.nats_option_integer(
 RETURNS jsonb
 LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE STRICT
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 AS $function$
 DECLARE
   parts text[];
@@ -79,6 +81,7 @@ CREATE OR REPLACE FUNCTION @schema@.nats_option_boolean(
 RETURNS jsonb
 LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE STRICT
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 AS $function$
 DECLARE
   -- Only A to Z are lowered, whatever the database's locale.
@@ -105,6 +108,7 @@ CREATE OR REPLACE FUNCTION @schema@.nats_option_quoted(
 RETURNS text
 LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE STRICT
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 AS $function$
 BEGIN
   RETURN to_json(CASE WHEN char_length(value) > 60 THEN left(value, 60) || '...' ELSE value END)::text;
@@ -118,6 +122,7 @@ CREATE OR REPLACE FUNCTION @schema@.nats_option_shown(
 RETURNS text
 LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE STRICT
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 AS $function$
 BEGIN
   CASE jsonb_typeof(value)
@@ -150,6 +155,7 @@ CREATE OR REPLACE FUNCTION @schema@.nats_server_options_typed(
 RETURNS jsonb
 LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE STRICT
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 AS $function$
 BEGIN
   RETURN (
@@ -173,6 +179,7 @@ CREATE OR REPLACE FUNCTION @schema@.nats_option_suggestion(
 RETURNS text
 LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE STRICT
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 AS $function$
 DECLARE
   -- Only A to Z are lowered: JavaScript lowers other letters differently.
@@ -236,6 +243,7 @@ CREATE OR REPLACE FUNCTION @schema@.nats_server_options_violation(
 )
 LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 AS $function$
 DECLARE
   known CONSTANT text[] := ARRAY(SELECT o.name FROM @schema@.nats_option_table() AS o);
@@ -462,6 +470,7 @@ CREATE OR REPLACE FUNCTION @schema@.nats_server_options_check(
 RETURNS void
 LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 AS $function$
 DECLARE
   violation record;
@@ -484,6 +493,7 @@ CREATE OR REPLACE FUNCTION @schema@.nats_options_jsonb(
 RETURNS jsonb
 LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 AS $function$
 BEGIN
   RETURN (
@@ -503,6 +513,7 @@ const ownOnly = `CREATE OR REPLACE FUNCTION @schema@.nats_server_options(
 RETURNS jsonb
 LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 AS $function$
 BEGIN
   PERFORM @schema@.nats_server_options_check(options, 'whole');
@@ -518,6 +529,7 @@ CREATE OR REPLACE FUNCTION @schema@.nats_auth_mode(
 RETURNS text
 LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE STRICT
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 AS $function$
 BEGIN
   RETURN CASE
@@ -544,6 +556,7 @@ const foreignOnly = `CREATE OR REPLACE FUNCTION @schema@.nats_fdw_validator(
 RETURNS void
 LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 AS $function$
 BEGIN
   PERFORM @schema@.nats_server_options_check(
@@ -565,12 +578,12 @@ BEGIN
   PERFORM pg_catalog.set_config('hawser.present', (
     SELECT coalesce(pg_catalog.string_agg(o.oid::text, ','), '') FROM (
       SELECT n.oid, 'SCHEMA ' || n.nspname AS object, 'n'::"char" AS type, n.nspowner AS owner, n.nspacl AS acl
-      FROM pg_catalog.pg_namespace AS n WHERE n.nspname IN ('hawser', 'hawser_data')
+      FROM pg_catalog.pg_namespace AS n WHERE n.nspname IN ('hawser', 'hawser_data', 'hawser_peer_data', 'hawser_bridge_data')
       UNION ALL
       SELECT c.oid, CASE c.relkind WHEN 'S' THEN 'SEQUENCE ' ELSE 'TABLE ' END || c.oid::pg_catalog.regclass,
         (CASE c.relkind WHEN 'S' THEN 's' ELSE 'r' END)::"char", c.relowner, c.relacl
-      FROM pg_catalog.pg_class AS c
-      WHERE c.relnamespace IN (pg_catalog.to_regnamespace('hawser'), pg_catalog.to_regnamespace('hawser_data'))
+      FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+      WHERE n.nspname IN ('hawser', 'hawser_data', 'hawser_peer_data', 'hawser_bridge_data')
         AND c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S')
       UNION ALL
       SELECT p.oid, 'FUNCTION ' || p.oid::pg_catalog.regprocedure, 'f', p.proowner, p.proacl
@@ -582,6 +595,12 @@ BEGIN
   END IF;
   IF to_regnamespace('hawser_data') IS NULL THEN
     CREATE SCHEMA hawser_data;
+  END IF;
+  IF to_regnamespace('hawser_peer_data') IS NULL THEN
+    CREATE SCHEMA hawser_peer_data;
+  END IF;
+  IF to_regnamespace('hawser_bridge_data') IS NULL THEN
+    CREATE SCHEMA hawser_bridge_data;
   END IF;
 END
 $do$;
@@ -596,12 +615,12 @@ BEGIN
     WITH made AS (
       SELECT o.* FROM (
         SELECT n.oid, 'SCHEMA ' || n.nspname AS object, 'n'::"char" AS type, n.nspowner AS owner, n.nspacl AS acl
-        FROM pg_catalog.pg_namespace AS n WHERE n.nspname IN ('hawser', 'hawser_data')
+        FROM pg_catalog.pg_namespace AS n WHERE n.nspname IN ('hawser', 'hawser_data', 'hawser_peer_data', 'hawser_bridge_data')
         UNION ALL
         SELECT c.oid, CASE c.relkind WHEN 'S' THEN 'SEQUENCE ' ELSE 'TABLE ' END || c.oid::pg_catalog.regclass,
           (CASE c.relkind WHEN 'S' THEN 's' ELSE 'r' END)::"char", c.relowner, c.relacl
-        FROM pg_catalog.pg_class AS c
-        WHERE c.relnamespace IN (pg_catalog.to_regnamespace('hawser'), pg_catalog.to_regnamespace('hawser_data'))
+        FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+        WHERE n.nspname IN ('hawser', 'hawser_data', 'hawser_peer_data', 'hawser_bridge_data')
           AND c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S')
         UNION ALL
         SELECT p.oid, 'FUNCTION ' || p.oid::pg_catalog.regprocedure, 'f', p.proowner, p.proacl

@@ -4,7 +4,7 @@
 // source: hawser/nats/v1/streams.proto
 
 /**
- * Row of hawser_data.nats_handlers. A function that is called for each message of a subject, or that answers the requests to one. Hawser calls the
+ * Row of hawser_bridge_data.nats_handlers. A function that is called for each message of a subject, or that answers the requests to one. Hawser calls the
  * function through a wrapper in the schema hawser_run. The function runs as the owner of the wrapper, and stays bound
  * as long as the wrapper exists. Functions and types are named in text, so that pg_upgrade works.
  */
@@ -39,7 +39,7 @@ export interface NatsHandlerRow {
 }
 
 /**
- * Row of hawser_data.saved_messages. Messages that a process had received and could not run before it ended, that it had and the leader had not, or that the
+ * Row of hawser_bridge_data.saved_messages. Messages that a process had received and could not run before it ended, that it had and the leader had not, or that the
  * leader has no room for in memory. Who leads runs them before anything that it has received later, in the order of their ids.
  */
 export interface SavedMessageRow {
@@ -65,7 +65,7 @@ export interface SavedMessageRow {
 }
 
 /**
- * Row of hawser_data.executor_login. The login by which wrappers are called. It can read nothing, and is in no other role than hawser_executor: what a function
+ * Row of hawser_bridge_data.executor_login. The login by which wrappers are called. It can read nothing, and is in no other role than hawser_executor: what a function
  * can reach beyond its owner's rights is what this login can.
  */
 export interface ExecutorLoginRow {
@@ -78,7 +78,7 @@ export interface ExecutorLoginRow {
 }
 
 /**
- * Row of hawser_data.nats_server. The options of the NATS server, whichever way they were given: one row, which gateway and bridge read. Beside it stands
+ * Row of hawser_bridge_data.nats_server. The options of the NATS server, whichever way they were given: one row, which gateway and bridge read. Beside it stands
  * what the foreign server looked like when it was last seen, so that its changes are noticed and the last one set wins.
  */
 export interface NatsServerRow {
@@ -97,7 +97,7 @@ export interface NatsServerRow {
 }
 
 /**
- * Row of hawser_data.gateways. The gateways that Postgres can reach; it takes the first that answers, the youngest first. Several may be reached at one
+ * Row of hawser_bridge_data.gateways. The gateways that Postgres can reach; it takes the first that answers, the youngest first. Several may be reached at one
  * address, behind the name of a service: each has a row.
  */
 export interface GatewayRow {
@@ -126,7 +126,7 @@ export interface GatewayRow {
   can_lead: boolean;
 }
 
-/** Row of hawser_data.gateway_secret. Password by which Postgres proves itself to the gateway; made at the first migration. */
+/** Row of hawser_bridge_data.gateway_secret. Password by which Postgres proves itself to the gateway; made at the first migration. */
 export interface GatewaySecretRow {
   /** Always 1. */
   id: number;
@@ -151,7 +151,7 @@ export interface GatewayStateRow {
 }
 
 /**
- * Row of hawser_data.stream_subscriptions. A subscription to a stream: one row. Each batch of messages writes its position here, in the transaction of its effects.
+ * Row of hawser_bridge_data.stream_subscriptions. A subscription to a stream: one row. Each batch of messages writes its position here, in the transaction of its effects.
  * `turn` changes with each write and is part of the key: so an old snapshot elsewhere does not make reading slow.
  */
 export interface StreamSubscriptionRow {
@@ -220,7 +220,7 @@ export interface StreamSubscriptionRow {
 
 /**
  * Row of hawser.bridge_lead. The process that leads: it runs the subscriptions. A process that sees the row unchanged for `leader_expiry_ms` takes it
- * over, under the next epoch.
+ * over, under the next epoch. It reads it by `read_lead`, since any role can lock a view.
  */
 export interface BridgeLeadRow {
   /** Always 1. */
@@ -309,14 +309,14 @@ export interface StreamStatusRow {
 
 /** Names of the tables, with their schema. */
 export const tables = {
-  natsHandler: "hawser_data.nats_handlers",
-  savedMessage: "hawser_data.saved_messages",
-  executorLogin: "hawser_data.executor_login",
-  natsServer: "hawser_data.nats_server",
-  gateway: "hawser_data.gateways",
-  gatewaySecret: "hawser_data.gateway_secret",
+  natsHandler: "hawser_bridge_data.nats_handlers",
+  savedMessage: "hawser_bridge_data.saved_messages",
+  executorLogin: "hawser_bridge_data.executor_login",
+  natsServer: "hawser_bridge_data.nats_server",
+  gateway: "hawser_bridge_data.gateways",
+  gatewaySecret: "hawser_bridge_data.gateway_secret",
   gatewayState: "hawser_data.gateway_state",
-  streamSubscription: "hawser_data.stream_subscriptions",
+  streamSubscription: "hawser_bridge_data.stream_subscriptions",
 } as const;
 
 /** NOTIFY channels of changed rows. */
@@ -335,8 +335,12 @@ export const views = {
 /** Client for the functions: a Client, PoolClient or Pool of node-postgres, or any object with its query method. */
 export interface QueryClient {
   // An any type, because each method assigns the rows to its own result type.
-  query(config: { name?: string; text: string; values: unknown[] }): Promise<{ rows: any[] }>;
+  query(config: { name?: string; text: string; values: unknown[]; results: ResultColumns }): Promise<{ rows: any[] }>;
 }
+
+/** Columns of the results in their order, with their kinds; `[]` for an array. */
+export type ResultColumns = Readonly<Record<string, ResultKind | `${ResultKind}[]`>>;
+export type ResultKind = "number" | "bigint" | "string" | "bytes" | "boolean" | "timestamp" | "json";
 
 /** Arguments of hawser.bind_handler. */
 export interface BindHandlerArguments {
@@ -482,6 +486,42 @@ export interface AddSubscriptionDeadLetterArguments {
 export interface AddSubscriptionDeadLetterResult {
   /** It is a dead letter now, or was before. False: the process leads no more, or the position of the stream was moved. */
   held: boolean;
+}
+
+/** Result of hawser.read_lead. */
+export interface ReadLeadResult {
+  /** Grows with each process that leads. */
+  epoch: bigint;
+  /** The process that leads. */
+  owner: string | null;
+  /** Changes with each heartbeat. */
+  beat: bigint;
+  /** The progress: `progress_at`, `complete_since`, `complete_until` and `behind`, as keep_lead takes it. */
+  state: unknown;
+}
+
+/** Arguments of hawser.requested_retries. */
+export interface RequestedRetriesArguments {
+  /** Subscriptions that are left out. */
+  busy: readonly bigint[];
+  /** Number of dead letters of one subscription at most. */
+  maxRows: number;
+  /** Bytes of the payloads of one subscription that may come before a further one. */
+  maxBytes: bigint;
+}
+
+/** Row of hawser.requested_retries. */
+export interface RequestedRetriesResult {
+  /** The dead letter. */
+  id: bigint;
+  /** The subscription. */
+  subscriptionId: bigint;
+  /** The subject of the message. */
+  topic: string;
+  /** Its payload. */
+  payload: Uint8Array;
+  /** Its headers, a list of pairs of a name and a value; NULL: it has none. */
+  headers: unknown;
 }
 
 /** Arguments of hawser.fail_retry. */
@@ -657,6 +697,7 @@ export function bridgeFunctions(client: QueryClient) {
           args.function === null ? null : String(args.function),
           args.path,
         ],
+        results: { bound: "boolean" },
       });
       const row = onlyRow(rows, "hawser.bind_handler");
       return { bound: row.bound };
@@ -672,6 +713,7 @@ export function bridgeFunctions(client: QueryClient) {
           args.subject,
           args.function === null ? null : String(args.function),
         ],
+        results: { unbound: "number" },
       });
       const row = onlyRow(rows, "hawser.unbind_handler");
       return { unbound: row.unbound };
@@ -686,6 +728,7 @@ export function bridgeFunctions(client: QueryClient) {
           args.kind,
           args.subject,
         ],
+        results: { wrapper: "string", token_type: "string", run_as: "string", function_schema: "string", function_name: "string", argument_types: "string" },
       });
       return rows.map((row) => ({ wrapper: row.wrapper, tokenType: row.token_type, runAs: row.run_as, functionSchema: row.function_schema, functionName: row.function_name, argumentTypes: row.argument_types }));
     },
@@ -699,6 +742,7 @@ export function bridgeFunctions(client: QueryClient) {
           args.one,
           args.other,
         ],
+        results: { overlap: "boolean" },
       });
       const row = onlyRow(rows, "hawser.subjects_overlap");
       return { overlap: row.overlap };
@@ -718,6 +762,7 @@ export function bridgeFunctions(client: QueryClient) {
           args.wrapper,
           toBuffer(args.token),
         ],
+        results: { id: "bigint" },
       });
       const row = onlyRow(rows, "hawser.add_handler");
       return { id: BigInt(row.id) };
@@ -729,6 +774,7 @@ export function bridgeFunctions(client: QueryClient) {
         name: "hawser.prune_handlers",
         text: "SELECT pruned FROM hawser.prune_handlers()",
         values: [],
+        results: { pruned: "number" },
       });
       const row = onlyRow(rows, "hawser.prune_handlers");
       return { pruned: row.pruned };
@@ -761,9 +807,37 @@ export function bridgeFunctions(client: QueryClient) {
           args.missing === null ? null : String(args.missing),
           args.saved === null ? null : String(args.saved),
         ],
+        results: { held: "boolean" },
       });
       const row = onlyRow(rows, "hawser.add_subscription_dead_letter");
       return { held: row.held };
+    },
+
+    /** The row of bridge_lead, for those who lead or wait to. */
+    async readLead(): Promise<ReadLeadResult> {
+      const { rows } = await client.query({
+        name: "hawser.read_lead",
+        text: "SELECT epoch, owner, beat, state FROM hawser.read_lead()",
+        values: [],
+        results: { epoch: "bigint", owner: "string", beat: "bigint", state: "json" },
+      });
+      const row = onlyRow(rows, "hawser.read_lead");
+      return { epoch: BigInt(row.epoch), owner: row.owner, beat: BigInt(row.beat), state: row.state };
+    },
+
+    /** Dead letters of subscriptions for which a retry was requested, the oldest of each subscription. */
+    async requestedRetries(args: RequestedRetriesArguments): Promise<RequestedRetriesResult[]> {
+      const { rows } = await client.query({
+        name: "hawser.requested_retries",
+        text: "SELECT id, subscription_id, topic, payload, headers FROM hawser.requested_retries($1::bigint[], $2::integer, $3::bigint)",
+        values: [
+          args.busy.map((one) => String(one)),
+          args.maxRows,
+          String(args.maxBytes),
+        ],
+        results: { id: "bigint", subscription_id: "bigint", topic: "string", payload: "bytes", headers: "json" },
+      });
+      return rows.map((row) => ({ id: BigInt(row.id), subscriptionId: BigInt(row.subscription_id), topic: row.topic, payload: row.payload, headers: row.headers }));
     },
 
     /** A dead letter has failed again: it stays, with the new error. */
@@ -778,6 +852,7 @@ export function bridgeFunctions(client: QueryClient) {
           args.errorMessage,
           args.attempts,
         ],
+        results: { held: "boolean" },
       });
       const row = onlyRow(rows, "hawser.fail_retry");
       return { held: row.held };
@@ -795,6 +870,7 @@ export function bridgeFunctions(client: QueryClient) {
           String(args.handler),
           toBuffer(args.proof),
         ],
+        results: { token: "bytes" },
       });
       const row = onlyRow(rows, "hawser.token_of");
       return { token: row.token };
@@ -813,6 +889,7 @@ export function bridgeFunctions(client: QueryClient) {
           args.wrapper,
           args.runAs,
         ],
+        results: { version: "string" },
       });
       const row = onlyRow(rows, "hawser.wrapper_version");
       return { version: row.version };
@@ -831,6 +908,7 @@ export function bridgeFunctions(client: QueryClient) {
           String(args.epoch),
           String(args.beat),
         ],
+        results: { epoch: "bigint" },
       });
       const row = onlyRow(rows, "hawser.take_lead");
       return { epoch: row.epoch === null ? null : BigInt(row.epoch) };
@@ -848,6 +926,7 @@ export function bridgeFunctions(client: QueryClient) {
           args.owner,
           String(args.epoch),
         ],
+        results: { held: "boolean", raised: "boolean" },
       });
       const row = onlyRow(rows, "hawser.raise_lead");
       return { held: row.held, raised: row.raised };
@@ -864,6 +943,7 @@ export function bridgeFunctions(client: QueryClient) {
           args.state,
           args.ends,
         ],
+        results: { held: "boolean" },
       });
       const row = onlyRow(rows, "hawser.keep_lead");
       return { held: row.held };
@@ -877,6 +957,7 @@ export function bridgeFunctions(client: QueryClient) {
         values: [
           String(args.epoch),
         ],
+        results: { held: "boolean" },
       });
       const row = onlyRow(rows, "hawser.fence_batch");
       return { held: row.held };
@@ -902,6 +983,7 @@ export function bridgeFunctions(client: QueryClient) {
           args.lag === null ? null : String(args.lag),
           args.missing === null ? null : String(args.missing),
         ],
+        results: { state: "string" },
       });
       const row = onlyRow(rows, "hawser.mark_handled");
       return { state: row.state };
@@ -949,6 +1031,7 @@ export function natsStoreFunctions(client: QueryClient) {
         name: "hawser.follow_nats_server",
         text: "SELECT changed FROM hawser.follow_nats_server()",
         values: [],
+        results: { changed: "boolean" },
       });
       const row = onlyRow(rows, "hawser.follow_nats_server");
       return { changed: row.changed };
@@ -960,6 +1043,7 @@ export function natsStoreFunctions(client: QueryClient) {
         name: "hawser.nats_foreign_servers",
         text: "SELECT server_name, options, mapping, uncommitted FROM hawser.nats_foreign_servers()",
         values: [],
+        results: { server_name: "string", options: "json", mapping: "json", uncommitted: "boolean" },
       });
       return rows.map((row) => ({ serverName: row.server_name, options: row.options, mapping: row.mapping, uncommitted: row.uncommitted }));
     },
@@ -970,6 +1054,7 @@ export function natsStoreFunctions(client: QueryClient) {
         name: "hawser.gateway_unreached_at",
         text: "SELECT unreached_at FROM hawser.gateway_unreached_at()",
         values: [],
+        results: { unreached_at: "timestamp" },
       });
       const row = onlyRow(rows, "hawser.gateway_unreached_at");
       return { unreachedAt: row.unreached_at };
@@ -1074,6 +1159,7 @@ export function streamFunctions(client: QueryClient) {
           args.called,
           args.start,
         ],
+        results: { start: "string" },
       });
       const row = onlyRow(rows, "hawser.stream_start");
       return { start: row.start };
@@ -1092,6 +1178,7 @@ export function streamFunctions(client: QueryClient) {
           args.keyToken,
           args.domain,
         ],
+        results: { added: "boolean" },
       });
       const row = onlyRow(rows, "hawser.add_stream");
       return { added: row.added };
@@ -1106,6 +1193,7 @@ export function streamFunctions(client: QueryClient) {
           args.name,
           args.start,
         ],
+        results: { requested: "boolean" },
       });
       const row = onlyRow(rows, "hawser.request_seek");
       return { requested: row.requested };
@@ -1119,6 +1207,7 @@ export function streamFunctions(client: QueryClient) {
         values: [
           args.name,
         ],
+        results: { sought: "boolean" },
       });
       const row = onlyRow(rows, "hawser.apply_seek");
       return { sought: row.sought };
@@ -1133,6 +1222,7 @@ export function streamFunctions(client: QueryClient) {
           String(args.handler),
           String(args.generation),
         ],
+        results: { done_to: "bigint", done: "string" },
       });
       const row = onlyRow(rows, "hawser.stream_position");
       return { doneTo: row.done_to === null ? null : BigInt(row.done_to), done: row.done };

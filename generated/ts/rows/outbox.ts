@@ -46,6 +46,8 @@ export interface OutboxMessageRow {
   copy_of: bigint | null;
   /** The role that enqueued it, as the database knows it: the one that was set, or else the session's. */
   role: string;
+  /** The oid of the role: a later role of its name is another one. NULL: there was no such role. */
+  role_id: bigint | null;
 }
 
 /**
@@ -54,13 +56,13 @@ export interface OutboxMessageRow {
  */
 export interface LaterMessageRow {
   /**
-   * The number by which it can be cancelled, from the sequence of the outbox. In the outbox it has another one; in the queue, too, whose
-   * rows have this one as `first_id`.
+   * The number by which it can be cancelled, from the sequence of the outbox. In the outbox it has another one; in the
+   * queue it keeps this one.
    */
   id: bigint;
   /** For NATS, or for peers. `held`: for peers, once others have been handled. */
   kind: string;
-  /** The transaction that wrote it. */
+  /** The transaction that wrote it, or that has changed when it is due. */
   xid: string;
   /** When it is due. */
   deliver_at: Date;
@@ -97,6 +99,8 @@ export interface LaterMessageRow {
   /** As in `queue`. */
   awaited_as: bigint | null;
   keep_ms: number | null;
+  /** The oid of the role: a later role of its name is another one. NULL: there was no such role. */
+  role_id: bigint | null;
 }
 
 /**
@@ -150,6 +154,8 @@ export interface OutboxStateRow {
   segment: bigint;
   /** Part of the ids of messages for streams: nobody can know the next ones, and publish something else with them before. */
   secret: string;
+  /** The cluster, and the oid of the queue's table, for which the columns `role_id` are right: both are others after a restore of a dump. */
+  roles_at: string;
 }
 
 /** Row of hawser_data.schedules. Schedules. Only functions write them. */
@@ -209,7 +215,7 @@ export interface OutboxStatusRow {
   relay: string | null;
   /** The relay looks for messages by itself. False: it waits for a notification. */
   is_awake: boolean;
-  /** Messages that the position has not passed; for peers, those that are not handled. More than 100,000 are not counted. */
+  /** Messages that the position has not passed; for peers, those that are not handled. Up to 100,000 are counted. */
   waiting: bigint;
   /** When the oldest of them was enqueued; NULL: there is none. */
   oldest_waiting_at: Date | null;
@@ -233,13 +239,15 @@ export interface OutboxStatusRow {
    * answer.
    */
   lagging: unknown;
+  /** False: more messages wait than were counted. */
+  is_complete: boolean;
 }
 
 /** Row of hawser.outbox_scheduled. The messages that are not due yet, without their payloads. */
 export interface OutboxScheduledRow {
   /** The number by which it can be cancelled. */
   id: bigint;
-  /** `nats` or `peer`. */
+  /** `nats`, `peer`, or `held`: for peers, once others have been handled. */
   kind: string;
   /** When it is due. */
   deliver_at: Date;
@@ -257,6 +265,8 @@ export interface OutboxScheduledRow {
   priority: number;
   /** How many messages it is held for; 0: it is not held. */
   held_for: number;
+  /** Up to 100 of these, as `job` tells them; NULL: it is not held. */
+  waits_for: unknown;
 }
 
 /** Row of hawser.schedule_status. The schedules: when they ran last, and when they will run next. */
@@ -305,8 +315,12 @@ export const views = {
 /** Client for the functions: a Client, PoolClient or Pool of node-postgres, or any object with its query method. */
 export interface QueryClient {
   // An any type, because each method assigns the rows to its own result type.
-  query(config: { name?: string; text: string; values: unknown[] }): Promise<{ rows: any[] }>;
+  query(config: { name?: string; text: string; values: unknown[]; results: ResultColumns }): Promise<{ rows: any[] }>;
 }
+
+/** Columns of the results in their order, with their kinds; `[]` for an array. */
+export type ResultColumns = Readonly<Record<string, ResultKind | `${ResultKind}[]`>>;
+export type ResultKind = "number" | "bigint" | "string" | "bytes" | "boolean" | "timestamp" | "json";
 
 /** Arguments of hawser.enqueue. */
 export interface EnqueueArguments {
@@ -332,11 +346,13 @@ export interface EnqueueArguments {
    * a key. Default 0.
    */
   priority: number | null;
+  /** How often the handler is called at most until the message is a dead letter. Default: as often as the setting `retry` of the handler says. */
+  attempts: number | null;
 }
 
 /** Result of hawser.enqueue. */
 export interface EnqueueResult {
-  /** The number of the message in the outbox. */
+  /** The id of the message. */
   id: bigint;
 }
 
@@ -360,11 +376,13 @@ export interface EnqueueUniqueArguments {
   deliverAt: Date | null;
   /** As of enqueue. Default 0. */
   priority: number | null;
+  /** As of enqueue. Default: that of the handler. */
+  attempts: number | null;
 }
 
 /** Result of hawser.enqueue_unique. */
 export interface EnqueueUniqueResult {
-  /** The number of the message. */
+  /** The id of the message. */
   id: bigint;
 }
 
@@ -393,11 +411,13 @@ export interface EnqueueAfterArguments {
   toAll: boolean | null;
   /** As of enqueue. Default 0. */
   priority: number | null;
+  /** As of enqueue. Default: that of the handler. */
+  attempts: number | null;
 }
 
 /** Result of hawser.enqueue_after. */
 export interface EnqueueAfterResult {
-  /** The number of the message. */
+  /** The id of the message. */
   id: bigint;
 }
 
@@ -423,11 +443,13 @@ export interface EnqueueBatchArguments {
    * a key. Default 0.
    */
   priority: number | null;
+  /** As of enqueue. Default: that of the handler. */
+  attempts: number | null;
 }
 
 /** Result of hawser.enqueue_batch. */
 export interface EnqueueBatchResult {
-  /** The numbers of the messages in the outbox, in the order of the payloads. */
+  /** The ids of the messages, in the order of the payloads. */
   ids: bigint[];
 }
 
@@ -456,7 +478,7 @@ export interface EnqueueSubjectArguments {
 
 /** Result of hawser.enqueue. */
 export interface EnqueueSubjectResult {
-  /** The number of the message in the outbox. */
+  /** The id of the message. */
   id: bigint;
 }
 
@@ -483,7 +505,7 @@ export interface EnqueueSubjectBatchArguments {
 
 /** Result of hawser.enqueue_batch. */
 export interface EnqueueSubjectBatchResult {
-  /** The numbers of the messages in the outbox, in the order of the payloads. */
+  /** The ids of the messages, in the order of the payloads. */
   ids: bigint[];
 }
 
@@ -504,7 +526,7 @@ export function enqueueFunctions(client: QueryClient) {
     async enqueue(args: EnqueueArguments): Promise<EnqueueResult> {
       const { rows } = await client.query({
         name: "hawser.enqueue",
-        text: "SELECT id FROM hawser.enqueue($1::text, $2::bytea, $3::text::jsonb, $4::text, $5::text, $6::timestamp with time zone, $7::boolean, $8::integer) AS r (id)",
+        text: "SELECT id FROM hawser.enqueue($1::text, $2::bytea, $3::text::jsonb, $4::text, $5::text, $6::timestamp with time zone, $7::boolean, $8::integer, $9::integer) AS r (id)",
         values: [
           args.topic,
           toBuffer(args.payload),
@@ -514,7 +536,9 @@ export function enqueueFunctions(client: QueryClient) {
           args.deliverAt,
           args.toAll,
           args.priority,
+          args.attempts,
         ],
+        results: { id: "bigint" },
       });
       const row = onlyRow(rows, "hawser.enqueue");
       return { id: BigInt(row.id) };
@@ -527,7 +551,7 @@ export function enqueueFunctions(client: QueryClient) {
     async enqueueUnique(args: EnqueueUniqueArguments): Promise<EnqueueUniqueResult> {
       const { rows } = await client.query({
         name: "hawser.enqueueUnique",
-        text: "SELECT id FROM hawser.enqueue_unique($1::text, $2::bytea, $3::text, $4::boolean, $5::boolean, $6::text::jsonb, $7::text, $8::timestamp with time zone, $9::integer) AS r (id)",
+        text: "SELECT id FROM hawser.enqueue_unique($1::text, $2::bytea, $3::text, $4::boolean, $5::boolean, $6::text::jsonb, $7::text, $8::timestamp with time zone, $9::integer, $10::integer) AS r (id)",
         values: [
           args.topic,
           toBuffer(args.payload),
@@ -538,7 +562,9 @@ export function enqueueFunctions(client: QueryClient) {
           args.messageId,
           args.deliverAt,
           args.priority,
+          args.attempts,
         ],
+        results: { id: "bigint" },
       });
       const row = onlyRow(rows, "hawser.enqueue_unique");
       return { id: BigInt(row.id) };
@@ -551,7 +577,7 @@ export function enqueueFunctions(client: QueryClient) {
     async enqueueAfter(args: EnqueueAfterArguments): Promise<EnqueueAfterResult> {
       const { rows } = await client.query({
         name: "hawser.enqueueAfter",
-        text: "SELECT id FROM hawser.enqueue_after($1::text, $2::bytea, $3::bigint[], $4::boolean, $5::text::jsonb, $6::text, $7::text, $8::timestamp with time zone, $9::boolean, $10::integer) AS r (id)",
+        text: "SELECT id FROM hawser.enqueue_after($1::text, $2::bytea, $3::bigint[], $4::boolean, $5::text::jsonb, $6::text, $7::text, $8::timestamp with time zone, $9::boolean, $10::integer, $11::integer) AS r (id)",
         values: [
           args.topic,
           toBuffer(args.payload),
@@ -563,7 +589,9 @@ export function enqueueFunctions(client: QueryClient) {
           args.deliverAt,
           args.toAll,
           args.priority,
+          args.attempts,
         ],
+        results: { id: "bigint" },
       });
       const row = onlyRow(rows, "hawser.enqueue_after");
       return { id: BigInt(row.id) };
@@ -573,7 +601,7 @@ export function enqueueFunctions(client: QueryClient) {
     async enqueueBatch(args: EnqueueBatchArguments): Promise<EnqueueBatchResult> {
       const { rows } = await client.query({
         name: "hawser.enqueueBatch",
-        text: "SELECT ids FROM hawser.enqueue_batch($1::text, $2::bytea[], $3::text::jsonb, $4::text, $5::timestamp with time zone, $6::boolean, $7::integer) AS r (ids)",
+        text: "SELECT ids FROM hawser.enqueue_batch($1::text, $2::bytea[], $3::text::jsonb, $4::text, $5::timestamp with time zone, $6::boolean, $7::integer, $8::integer) AS r (ids)",
         values: [
           args.topic,
           args.payloads.map((one) => toBuffer(one)),
@@ -582,7 +610,9 @@ export function enqueueFunctions(client: QueryClient) {
           args.deliverAt,
           args.toAll,
           args.priority,
+          args.attempts,
         ],
+        results: { ids: "bigint[]" },
       });
       const row = onlyRow(rows, "hawser.enqueue_batch");
       return { ids: (row.ids?.map(BigInt) ?? []) };
@@ -606,6 +636,7 @@ export function enqueueFunctions(client: QueryClient) {
           args.domain,
           args.deliverAt,
         ],
+        results: { id: "bigint" },
       });
       const row = onlyRow(rows, "hawser.enqueue");
       return { id: BigInt(row.id) };
@@ -625,6 +656,7 @@ export function enqueueFunctions(client: QueryClient) {
           args.domain,
           args.deliverAt,
         ],
+        results: { ids: "bigint[]" },
       });
       const row = onlyRow(rows, "hawser.enqueue_batch");
       return { ids: (row.ids?.map(BigInt) ?? []) };
@@ -634,22 +666,29 @@ export function enqueueFunctions(client: QueryClient) {
 
 /** Arguments of hawser.bring_due. */
 export interface BringDueArguments {
-  /** `nats` or `peer`. */
-  kind: string;
-  /** No message is due before. So the query skips what is left in the index of those that were brought in. */
-  from: Date;
+  /** What the last call returned as `due_from` and `seen`. NULL: nothing is known, and all is looked for. */
+  from: string | null;
+  /** See `p_from`. */
+  seen: string | null;
 }
 
 /** Result of hawser.bring_due. */
 export interface BringDueResult {
   /** How many messages were brought. */
   brought: number;
-  /** When the first of the others is due; NULL: there is none. */
-  dueFrom: Date | null;
-  /** In how many milliseconds to call it again, 0 or less for now; NULL: there is no message left. */
+  /**
+   * A list of [role, milliseconds since 1970]: of those that `seen` shows, no message of the role is due before. A role that is not in
+   * it has none. So a look skips what is left in the index of those that were brought in.
+   */
+  dueFrom: unknown;
+  /** A snapshot: messages that it does not show are not counted in `due_from`. */
+  seen: string;
+  /** In how many milliseconds to call it again, 0 for now; NULL: no message is left. */
   dueInMs: bigint | null;
-  /** For peers, in how many milliseconds the next occurrence of a schedule is due, 0 or less for now; NULL: there is none. */
+  /** In how many milliseconds the next occurrence of a schedule is due, 0 for now; NULL: there is none. */
   scheduleInMs: bigint | null;
+  /** What could not be brought in, and why. NULL: all could. */
+  problem: string | null;
 }
 
 /** Arguments of hawser.cancel. */
@@ -668,15 +707,31 @@ export interface CancelResult {
   state: string;
 }
 
+/** Arguments of hawser.cancel_flow. */
+export interface CancelFlowArguments {
+  /** The number of a message of the flow, also of one that has ended. */
+  ofId: bigint;
+}
+
+/** Row of hawser.cancel_flow. */
+export interface CancelFlowResult {
+  /** The number that the function returned which has enqueued it. */
+  id: bigint;
+  /** `cancelled` or `cancelling`, as of cancel. */
+  state: string;
+}
+
 /** Arguments of hawser.cancel_messages. */
 export interface CancelMessagesArguments {
-  /** The topic of messages in the queue and of those that are due later, or the subject of the latter. */
+  /** `peer`: jobs, which wait or are due later. `nats`: messages for NATS that are due later. */
+  kind: string;
+  /** The topic of the jobs, or the subject of the messages for NATS. */
   destination: string;
   /** Only those with this key. NULL: also others. */
   key: string | null;
   /** Only those that were enqueued before. NULL: also later ones. */
   before: Date | null;
-  /** Only those with a greater id. */
+  /** Only those with a higher rank. */
   after: bigint;
   /** How many at most. */
   most: number;
@@ -686,8 +741,10 @@ export interface CancelMessagesArguments {
 export interface CancelMessagesResult {
   /** Its id. */
   id: bigint;
-  /** As of cancel. */
+  /** As of cancel; `not_waiting`: it has ended meanwhile. */
   state: string;
+  /** Its rank in the queue; of one that is due later, its id. */
+  rank: bigint;
 }
 
 /** Arguments of hawser.outbox_replay. */
@@ -774,8 +831,8 @@ export interface OutboxTurnNatsArguments {
   turn: bigint;
   /** Those who enqueue have to notify; NULL: as before. */
   asleep: boolean | null;
-  /** Before it reads, what is due is brought in; no such message is due before this time. NULL: nothing is brought in. */
-  dueFrom: Date | null;
+  /** Before it reads, what is due is brought in: a list as `due_from` of bring_due. NULL: nothing is brought in. */
+  dueFrom: string | null;
   /** A poll reports messages that are due later, and that this does not see. NULL: all. */
   laterFrom: string | null;
   /** The position, as in the table. */
@@ -838,11 +895,11 @@ export interface OutboxTurnNatsResult {
   /** How many messages were brought in. */
   brought: number | null;
   /**
-   * When the first of the messages is due that a poll has found, and of those that are left when due ones were brought in. NULL:
-   * there is none.
+   * When the first message of each role is due, of those that a poll has found, and of those that are left when due ones were brought
+   * in: a list as of bring_due. NULL: there is none.
    */
-  dueFrom: Date | null;
-  /** In how many milliseconds, 0 or less for now. */
+  dueFrom: unknown;
+  /** In how many milliseconds the first of all is, 0 for now. */
   dueInMs: bigint | null;
   /** The message's number. */
   id: bigint | null;
@@ -963,18 +1020,22 @@ export type OutboxFunctions = ReturnType<typeof outboxFunctions>;
  */
 export function outboxFunctions(client: QueryClient) {
   return {
-    /** Brings the messages of a kind that are due into the outbox, or those for peers into the queue. */
+    /**
+     * Brings the messages for peers that are due into the queue: also those that were held for messages that have ended. Each role has
+     * its turn, however many messages others have.
+     */
     async bringDue(args: BringDueArguments): Promise<BringDueResult> {
       const { rows } = await client.query({
         name: "hawser.bring_due",
-        text: "SELECT brought, due_from, due_in_ms, schedule_in_ms FROM hawser.bring_due($1::text, $2::timestamptz)",
+        text: "SELECT brought, due_from, seen, due_in_ms, schedule_in_ms, problem FROM hawser.bring_due($1::text::jsonb, $2::pg_snapshot)",
         values: [
-          args.kind,
           args.from,
+          args.seen,
         ],
+        results: { brought: "number", due_from: "json", seen: "string", due_in_ms: "bigint", schedule_in_ms: "bigint", problem: "string" },
       });
       const row = onlyRow(rows, "hawser.bring_due");
-      return { brought: row.brought, dueFrom: row.due_from, dueInMs: row.due_in_ms === null ? null : BigInt(row.due_in_ms), scheduleInMs: row.schedule_in_ms === null ? null : BigInt(row.schedule_in_ms) };
+      return { brought: row.brought, dueFrom: row.due_from, seen: row.seen, dueInMs: row.due_in_ms === null ? null : BigInt(row.due_in_ms), scheduleInMs: row.schedule_in_ms === null ? null : BigInt(row.schedule_in_ms), problem: row.problem };
     },
 
     /**
@@ -988,28 +1049,47 @@ export function outboxFunctions(client: QueryClient) {
         values: [
           String(args.id),
         ],
+        results: { state: "string" },
       });
       const row = onlyRow(rows, "hawser.cancel");
       return { state: row.state };
     },
 
     /**
-     * Cancels the messages of a topic, or those that are due later of a subject, page by page in the order of their ids. Only those of
-     * roles that the caller is a member of.
+     * Cancels a flow as a whole: a message, those that come after it, those that it comes after, and so on. Only those of roles that the
+     * caller is a member of. One that has ended or is a dead letter stays as it is; the others are cancelled all the same.
+     */
+    async cancelFlow(args: CancelFlowArguments): Promise<CancelFlowResult[]> {
+      const { rows } = await client.query({
+        name: "hawser.cancel_flow",
+        text: "SELECT id, state FROM hawser.cancel_flow($1::bigint)",
+        values: [
+          String(args.ofId),
+        ],
+        results: { id: "bigint", state: "string" },
+      });
+      return rows.map((row) => ({ id: BigInt(row.id), state: row.state }));
+    },
+
+    /**
+     * Cancels the jobs of a topic, or the messages that are due later for a subject, page by page in the order of their ranks. Only those
+     * of roles that the caller is a member of.
      */
     async cancelMessages(args: CancelMessagesArguments): Promise<CancelMessagesResult[]> {
       const { rows } = await client.query({
         name: "hawser.cancel_messages",
-        text: "SELECT id, state FROM hawser.cancel_messages($1::text, $2::text, $3::timestamptz, $4::bigint, $5::integer)",
+        text: "SELECT id, state, rank FROM hawser.cancel_messages($1::text, $2::text, $3::text, $4::timestamptz, $5::bigint, $6::integer)",
         values: [
+          args.kind,
           args.destination,
           args.key,
           args.before,
           String(args.after),
           args.most,
         ],
+        results: { id: "bigint", state: "string", rank: "bigint" },
       });
-      return rows.map((row) => ({ id: BigInt(row.id), state: row.state }));
+      return rows.map((row) => ({ id: BigInt(row.id), state: row.state, rank: BigInt(row.rank) }));
     },
 
     /**
@@ -1026,6 +1106,7 @@ export function outboxFunctions(client: QueryClient) {
           args.until,
           args.core,
         ],
+        results: { replayed: "bigint" },
       });
       const row = onlyRow(rows, "hawser.outbox_replay");
       return { replayed: BigInt(row.replayed) };
@@ -1045,6 +1126,7 @@ export function outboxFunctions(client: QueryClient) {
           args.upto === null ? null : String(args.upto),
           args.maxMessages,
         ],
+        results: { replayed: "bigint", last_id: "bigint", upto: "bigint", enqueued_at: "timestamp" },
       });
       const row = onlyRow(rows, "hawser.replay_page");
       return { replayed: BigInt(row.replayed), lastId: row.last_id === null ? null : BigInt(row.last_id), upto: BigInt(row.upto), enqueuedAt: row.enqueued_at };
@@ -1059,6 +1141,7 @@ export function outboxFunctions(client: QueryClient) {
           args.owner,
           args.after,
         ],
+        results: { turn: "bigint", done_from: "string", done_to: "string", done_after: "bigint", series: "json", skipped: "bigint[]", can_notify: "boolean", was_given_back: "boolean" },
       });
       const row = onlyRow(rows, "hawser.outbox_take");
       return { turn: row.turn === null ? null : BigInt(row.turn), doneFrom: row.done_from, doneTo: row.done_to, doneAfter: row.done_after === null ? null : BigInt(row.done_after), series: row.series, skipped: (row.skipped?.map(BigInt) ?? []), canNotify: row.can_notify, wasGivenBack: row.was_given_back };
@@ -1068,7 +1151,7 @@ export function outboxFunctions(client: QueryClient) {
     async outboxTurnNats(args: OutboxTurnNatsArguments): Promise<OutboxTurnNatsResult[]> {
       const { rows } = await client.query({
         name: "hawser.outbox_turn_nats",
-        text: "SELECT state, done_to, has_more, rest, brought, due_from, due_in_ms, id, role, destination, payload, headers, bytes, key, message_id, to_stream, domain, enqueued_at, first_enqueued_at, copy_of, as_of FROM hawser.outbox_turn_nats($1::text, $2::bigint, $3::boolean, $4::timestamptz, $5::pg_snapshot, $6::pg_snapshot, $7::pg_snapshot, $8::bigint, $9::text::jsonb, $10::bigint[], $11::boolean, $12::text::jsonb, $13::text, $14::integer, $15::bigint, $16::pg_snapshot, $17::pg_snapshot, $18::bigint, $19::text::jsonb, $20::text, $21::text, $22::text::jsonb, $23::bigint)",
+        text: "SELECT state, done_to, has_more, rest, brought, due_from, due_in_ms, id, role, destination, payload, headers, bytes, key, message_id, to_stream, domain, enqueued_at, first_enqueued_at, copy_of, as_of FROM hawser.outbox_turn_nats($1::text, $2::bigint, $3::boolean, $4::text::jsonb, $5::pg_snapshot, $6::pg_snapshot, $7::pg_snapshot, $8::bigint, $9::text::jsonb, $10::bigint[], $11::boolean, $12::text::jsonb, $13::text, $14::integer, $15::bigint, $16::pg_snapshot, $17::pg_snapshot, $18::bigint, $19::text::jsonb, $20::text, $21::text, $22::text::jsonb, $23::bigint)",
         values: [
           args.owner,
           String(args.turn),
@@ -1094,6 +1177,7 @@ export function outboxFunctions(client: QueryClient) {
           args.readExcluded,
           args.maxPayload === null ? null : String(args.maxPayload),
         ],
+        results: { state: "string", done_to: "string", has_more: "boolean", rest: "json", brought: "number", due_from: "json", due_in_ms: "bigint", id: "bigint", role: "string", destination: "string", payload: "bytes", headers: "json", bytes: "bigint", key: "string", message_id: "string", to_stream: "boolean", domain: "string", enqueued_at: "timestamp", first_enqueued_at: "timestamp", copy_of: "bigint", as_of: "timestamp" },
       });
       return rows.map((row) => ({ state: row.state, doneTo: row.done_to, hasMore: row.has_more, rest: row.rest, brought: row.brought, dueFrom: row.due_from, dueInMs: row.due_in_ms === null ? null : BigInt(row.due_in_ms), id: row.id === null ? null : BigInt(row.id), role: row.role, destination: row.destination, payload: row.payload, headers: row.headers, bytes: row.bytes === null ? null : BigInt(row.bytes), key: row.key, messageId: row.message_id, toStream: row.to_stream, domain: row.domain, enqueuedAt: row.enqueued_at, firstEnqueuedAt: row.first_enqueued_at, copyOf: row.copy_of === null ? null : BigInt(row.copy_of), asOf: row.as_of }));
     },
@@ -1108,6 +1192,7 @@ export function outboxFunctions(client: QueryClient) {
           args.limit,
           args.maxRead,
         ],
+        results: { id: "bigint", segment: "number", destination: "string", enqueued_at: "timestamp", lags: "boolean" },
       });
       return rows.map((row) => ({ id: BigInt(row.id), segment: row.segment, destination: row.destination, enqueuedAt: row.enqueued_at, lags: row.lags }));
     },
@@ -1125,6 +1210,7 @@ export function outboxFunctions(client: QueryClient) {
           args.messageId,
           args.limit,
         ],
+        results: { id: "bigint", role: "string", destination: "string", to_stream: "boolean", message_id: "string", enqueued_at: "timestamp", first_enqueued_at: "timestamp", copy_of: "bigint", traceparent: "string", waits: "boolean", lags: "boolean", position_saved_at: "timestamp" },
       });
       return rows.map((row) => ({ id: BigInt(row.id), role: row.role, destination: row.destination, toStream: row.to_stream, messageId: row.message_id, enqueuedAt: row.enqueued_at, firstEnqueuedAt: row.first_enqueued_at, copyOf: row.copy_of === null ? null : BigInt(row.copy_of), traceparent: row.traceparent, waits: row.waits, lags: row.lags, positionSavedAt: row.position_saved_at }));
     },
@@ -1138,6 +1224,7 @@ export function outboxFunctions(client: QueryClient) {
           args.owner,
           String(args.retentionMs),
         ],
+        results: { rotated: "boolean" },
       });
       const row = onlyRow(rows, "hawser.outbox_rotate");
       return { rotated: row.rotated };
@@ -1256,6 +1343,8 @@ export interface BacklogArguments {
    * recipient, role and priority of the queue; and at least 100.
    */
   maxRows: number;
+  /** Only what waits for this topic, which then has the whole number for itself in the queue. NULL: all topics. */
+  topic: string | null;
 }
 
 /** Row of hawser.backlog. */
@@ -1278,12 +1367,18 @@ export interface BacklogResult {
   oldestAt: Date;
   /**
    * `running`: a process runs that can take them. `stopped`: the listener, or each known one of the topic, is away. `unserved`: the
-   * listener never ran, or no listener of the topic is known, as with a mistyped name. `retrying`: enqueued ones that have failed wait
-   * until they are tried again. `paused`: the topic is paused, whatever else holds. NULL: a standby does not know.
+   * listener never ran, or no listener of the topic is or was known, as with a mistyped name. `retrying`: enqueued ones that have failed wait
+   * until they are tried again. `limited`: a process runs, and the limits of the topic are reached. `paused`: the topic is paused,
+   * whatever else holds. `held`: until others have been handled. `blocked`: for one that has become a dead letter, or is gone, and
+   * releases nothing. NULL: a standby does not know.
    */
   state: string | null;
   /** False: there are more messages than were counted. */
   isComplete: boolean;
+  /** Of enqueued ones that nobody can take: the worker that took messages of the topic last. NULL: none is known. */
+  servedBy: string | null;
+  /** Until when it did. */
+  servedUntil: Date | null;
 }
 
 /** Row of hawser.peer_status. */
@@ -1314,24 +1409,23 @@ export interface PeerStatusResult {
   sendsOn: bigint;
   /** Channels that it has as a listener. */
   listensOn: bigint;
+  /** False: more messages wait for it than were counted. */
+  isComplete: boolean;
 }
 
 /** Row of hawser.topic_status. */
 export interface TopicStatusResult {
   /** The topic. */
   topic: string;
-  /** The listener's name; empty: the topic has none. */
-  listener: string;
-  /** The published address, host:port; empty: it is a worker of the queue only. */
-  address: string;
-  /** Senders that never met the listener store for it, too. */
-  durable: boolean;
-  /** The listener subscribed to the topic. */
-  subscribed: boolean;
-  /** The listener's group; NULL: none. */
-  groupName: string | null;
-  /** A process has the listener's name, or is a worker of this name. */
+  /** One of its listeners runs. */
   running: boolean;
+  /** How many listeners it has, with workers of the queue. */
+  listeners: bigint;
+  /**
+   * The first of them, those that run before others: an array of objects with `name`, `address` (host:port, empty for a worker of
+   * the queue only), `durable` (senders that never met it store for it, too), `subscribed`, `group` and `running`.
+   */
+  named: unknown;
   /** Since when the topic is paused; NULL: it is not. */
   pausedAt: Date | null;
   /** The role that has paused it; NULL: it is not paused. */
@@ -1395,6 +1489,7 @@ export function peerOutboxFunctions(client: QueryClient) {
           args.origin,
           args.priority,
         ],
+        results: { ids: "bigint[]" },
       });
       const row = onlyRow(rows, "hawser.enqueue_peer");
       return { ids: (row.ids?.map(BigInt) ?? []) };
@@ -1417,6 +1512,7 @@ export function peerOutboxFunctions(client: QueryClient) {
           args.origin,
           args.priority,
         ],
+        results: { id: "bigint" },
       });
       const row = onlyRow(rows, "hawser.enqueue_unique_peer");
       return { id: BigInt(row.id) };
@@ -1443,6 +1539,7 @@ export function peerOutboxFunctions(client: QueryClient) {
           args.origin,
           args.priority,
         ],
+        results: { id: "bigint" },
       });
       const row = onlyRow(rows, "hawser.enqueue_after_peer");
       return { id: BigInt(row.id) };
@@ -1456,6 +1553,7 @@ export function peerOutboxFunctions(client: QueryClient) {
         values: [
           args.names,
         ],
+        results: { running: "string[]" },
       });
       const row = onlyRow(rows, "hawser.running_peers");
       return { running: row.running };
@@ -1465,32 +1563,36 @@ export function peerOutboxFunctions(client: QueryClient) {
     async backlog(args: BacklogArguments): Promise<BacklogResult[]> {
       const { rows } = await client.query({
         name: "hawser.backlog",
-        text: "SELECT sender, source_topic, listener, group_name, topic, messages, bytes, oldest_at, state, is_complete FROM hawser.backlog($1::integer)",
+        text: "SELECT sender, source_topic, listener, group_name, topic, messages, bytes, oldest_at, state, is_complete, served_by, served_until FROM hawser.backlog($1::integer, $2::text)",
         values: [
           args.maxRows,
+          args.topic,
         ],
+        results: { sender: "string", source_topic: "string", listener: "string", group_name: "string", topic: "string", messages: "bigint", bytes: "bigint", oldest_at: "timestamp", state: "string", is_complete: "boolean", served_by: "string", served_until: "timestamp" },
       });
-      return rows.map((row) => ({ sender: row.sender, sourceTopic: row.source_topic, listener: row.listener, groupName: row.group_name, topic: row.topic, messages: BigInt(row.messages), bytes: BigInt(row.bytes), oldestAt: row.oldest_at, state: row.state, isComplete: row.is_complete }));
+      return rows.map((row) => ({ sender: row.sender, sourceTopic: row.source_topic, listener: row.listener, groupName: row.group_name, topic: row.topic, messages: BigInt(row.messages), bytes: BigInt(row.bytes), oldestAt: row.oldest_at, state: row.state, isComplete: row.is_complete, servedBy: row.served_by, servedUntil: row.served_until }));
     },
 
     /** The peers: which of them run, and how much waits for them. */
     async peerStatus(): Promise<PeerStatusResult[]> {
       const { rows } = await client.query({
         name: "hawser.peer_status",
-        text: "SELECT name, running, epoch, started_at, clean, version, certificate_ends_at, topics, waiting, oldest_waiting_at, parked, sends_on, listens_on FROM hawser.peer_status()",
+        text: "SELECT name, running, epoch, started_at, clean, version, certificate_ends_at, topics, waiting, oldest_waiting_at, parked, sends_on, listens_on, is_complete FROM hawser.peer_status()",
         values: [],
+        results: { name: "string", running: "boolean", epoch: "bigint", started_at: "timestamp", clean: "boolean", version: "string", certificate_ends_at: "timestamp", topics: "string[]", waiting: "bigint", oldest_waiting_at: "timestamp", parked: "bigint", sends_on: "bigint", listens_on: "bigint", is_complete: "boolean" },
       });
-      return rows.map((row) => ({ name: row.name, running: row.running, epoch: row.epoch === null ? null : BigInt(row.epoch), startedAt: row.started_at, clean: row.clean, version: row.version, certificateEndsAt: row.certificate_ends_at, topics: row.topics, waiting: BigInt(row.waiting), oldestWaitingAt: row.oldest_waiting_at, parked: BigInt(row.parked), sendsOn: BigInt(row.sends_on), listensOn: BigInt(row.listens_on) }));
+      return rows.map((row) => ({ name: row.name, running: row.running, epoch: row.epoch === null ? null : BigInt(row.epoch), startedAt: row.started_at, clean: row.clean, version: row.version, certificateEndsAt: row.certificate_ends_at, topics: row.topics, waiting: BigInt(row.waiting), oldestWaitingAt: row.oldest_waiting_at, parked: BigInt(row.parked), sendsOn: BigInt(row.sends_on), listensOn: BigInt(row.listens_on), isComplete: row.is_complete }));
     },
 
-    /** The directory: which listener serves which topic, and whether it runs. */
+    /** The topics: who listens to each, whether one of them runs, and what is set for it. */
     async topicStatus(): Promise<TopicStatusResult[]> {
       const { rows } = await client.query({
         name: "hawser.topic_status",
-        text: "SELECT topic, listener, address, durable, subscribed, group_name, running, paused_at, paused_by, limits, keep_ms FROM hawser.topic_status()",
+        text: "SELECT topic, running, listeners, named, paused_at, paused_by, limits, keep_ms FROM hawser.topic_status()",
         values: [],
+        results: { topic: "string", running: "boolean", listeners: "bigint", named: "json", paused_at: "timestamp", paused_by: "string", limits: "json", keep_ms: "number" },
       });
-      return rows.map((row) => ({ topic: row.topic, listener: row.listener, address: row.address, durable: row.durable, subscribed: row.subscribed, groupName: row.group_name, running: row.running, pausedAt: row.paused_at, pausedBy: row.paused_by, limits: row.limits, keepMs: row.keep_ms }));
+      return rows.map((row) => ({ topic: row.topic, running: row.running, listeners: BigInt(row.listeners), named: row.named, pausedAt: row.paused_at, pausedBy: row.paused_by, limits: row.limits, keepMs: row.keep_ms }));
     },
 
     /** The newest dead letters by what they have in common: numbers, names and ages. */
@@ -1501,6 +1603,7 @@ export function peerOutboxFunctions(client: QueryClient) {
         values: [
           args.maxRows,
         ],
+        results: { origin: "string", function: "string", topic: "string", error_code: "string", messages: "bigint", retry_requested: "bigint", oldest_at: "timestamp", newest_at: "timestamp" },
       });
       return rows.map((row) => ({ origin: row.origin, function: row.function, topic: row.topic, errorCode: row.error_code, messages: BigInt(row.messages), retryRequested: BigInt(row.retry_requested), oldestAt: row.oldest_at, newestAt: row.newest_at }));
     },
@@ -1588,6 +1691,7 @@ export function schedulerFunctions(client: QueryClient) {
         values: [
           args.name,
         ],
+        results: { ended: "boolean" },
       });
       const row = onlyRow(rows, "hawser.unschedule");
       return { ended: row.ended };
@@ -1601,6 +1705,7 @@ export function schedulerFunctions(client: QueryClient) {
         values: [
           args.limit,
         ],
+        results: { role: "string", name: "string", cron: "string", timezone: "string", missed: "string", since: "timestamp", revision: "bigint", payload_bytes: "number", as_of: "timestamp", due_in_ms: "bigint" },
       });
       return rows.map((row) => ({ role: row.role, name: row.name, cron: row.cron, timezone: row.timezone, missed: row.missed, since: row.since, revision: row.revision === null ? null : BigInt(row.revision), payloadBytes: row.payload_bytes, asOf: row.as_of, dueInMs: row.due_in_ms === null ? null : BigInt(row.due_in_ms) }));
     },
@@ -1613,6 +1718,7 @@ export function schedulerFunctions(client: QueryClient) {
         values: [
           args.runs,
         ],
+        results: { ran: "number", enqueued: "number" },
       });
       const row = onlyRow(rows, "hawser.run_schedules");
       return { ran: row.ran, enqueued: row.enqueued };
@@ -1711,6 +1817,7 @@ export function scheduleFunctions(client: QueryClient) {
           args.toAll,
           args.priority,
         ],
+        results: { changed: "boolean" },
       });
       const row = onlyRow(rows, "hawser.schedule");
       return { changed: row.changed };
@@ -1733,6 +1840,7 @@ export function scheduleFunctions(client: QueryClient) {
           args.key,
           args.domain,
         ],
+        results: { changed: "boolean" },
       });
       const row = onlyRow(rows, "hawser.schedule");
       return { changed: row.changed };

@@ -3,8 +3,8 @@
 
 /**
  * Row of hawser_data.queue. Messages for topics that are not handled yet. A row without a worker, or with one that is gone or not there, is free. Messages of
- * one topic, recipient and key go to one worker at a time; those of one role also in the order of their ids. It has no rules of
- * its own: each would add to what an insert costs. Functions alone write it.
+ * one topic, recipient and key go to one worker at a time; those of one role also in the order of their ranks. It has no rules of
+ * its own: each would add to what an insert costs. Functions alone write it. `queue_late` has the numbers of ranks that are not the ids.
  */
 export interface QueuedMessageRow {
   /** The topic. */
@@ -16,11 +16,22 @@ export interface QueuedMessageRow {
   recipient: string;
   /** The role that enqueued it, as in `outbox`. */
   role: string;
-  /** Its number, from the sequence of the outbox. With a priority, less the priority times 2^46: messages are taken in the order of ids. */
+  /**
+   * Its place in line: messages of one topic, recipient and role are taken in the order of their ranks. A number of the sequence that ids
+   * are of, drawn when it came into the queue, less its priority times 2^46.
+   */
+  rank: bigint;
+  /**
+   * The id that its enqueue returned, which it keeps while it waits for its time, runs and is retried. A copy of a message for all has one of
+   * its own.
+   */
   id: bigint;
   /** The worker that has it. In no index, so that taking a row changes none. */
   worker: bigint | null;
-  /** Number of failed attempts, with those that ended with their process. */
+  /**
+   * Number of failed attempts, with those that ended with their process. At the first unclean end of a worker, a message counts that may
+   * have been running; later, one that is known to have been.
+   */
   attempts: number;
   /** When it is to be tried again. NULL: it was not put off. */
   due_at: Date | null;
@@ -38,8 +49,6 @@ export interface QueuedMessageRow {
   headers: unknown;
   /** Its last failed attempts, as in `dead_letters`. NULL: none is known. */
   failures: unknown;
-  /** The id that its enqueue returned, if it was due later: it can still be cancelled by it. NULL: that is `id`. */
-  first_id: bigint | null;
   /** Its unique key; NULL: it has none. */
   unique_key: string | null;
   /** The number by which others come after it; NULL: none does. */
@@ -48,6 +57,23 @@ export interface QueuedMessageRow {
   keep_ms: number | null;
   /** What its handler said last of its progress, as JSON in ASCII. Only with `keep_ms`. */
   progress: string | null;
+  /** A worker that had it ended uncleanly: each further start is told with `begin`, and counts as an attempt if its worker ends in it. */
+  is_suspect: boolean;
+  /** One ended uncleanly while the handler was known to run. */
+  was_running: boolean;
+  /** The worker that has told that its handler begins; NULL: that of `worker` has not. */
+  begun_by: bigint | null;
+  /** How often its handler was cut off, as its process stopped. No attempts. */
+  given_back: number;
+  /** Of a message for all, the recipient of the last copy that was made. NULL: none was. */
+  copied_upto: string | null;
+  /** The oid of the role: a later role of its name is another one. NULL: there was no such role. */
+  role_id: bigint | null;
+  /**
+   * What others of its role have that it waits for, since a take has passed it: `k` and its key, if another one of its key comes first, or `l`
+   * and its key of the topic's limit, if as many of that run as may. No take looks at it before one of those has ended. NULL: it waits for none.
+   */
+  behind: string | null;
 }
 
 /** Row of hawser_data.flow_edges. Messages that are held until others have been handled: rows of `outbox_later` of the kind `held`. */
@@ -58,6 +84,8 @@ export interface FlowEdgeRow {
   after_id: bigint;
   /** It is cancelled if the first one becomes a dead letter or is cancelled. False: it is held further. */
   cancels: boolean;
+  /** The first one has become a dead letter, or was cancelled: it releases nothing, unless its dead letter is retried. */
+  ended: boolean;
 }
 
 /**
@@ -71,6 +99,8 @@ export interface FlowEndRow {
   id: bigint;
   /** It was handled. False: it was cancelled, or is a dead letter. */
   is_done: boolean;
+  /** The role that enqueued it, and those that come after it. */
+  role: string;
 }
 
 /**
@@ -102,12 +132,14 @@ export interface JobResultRow {
   progress: string | null;
   /** What the handler returned, as JSON in ASCII. NULL: nothing. */
   result: string | null;
-  /** Of a dead letter, the code of its error. */
+  /** Of a dead letter, the code of its error. `not_waiting`: it was cancelled with one that it came after. */
   error_code: string | null;
-  /** Of a dead letter, the message of its error. */
+  /** The message of its error. */
   error_message: string | null;
   /** Until when it can be read. */
   expires_at: Date;
+  /** The oid of the role: a later role of its name is another one. NULL: there was no such role. */
+  role_id: bigint | null;
 }
 
 /**
@@ -133,6 +165,8 @@ export interface UniqueKeyRow {
   headers: unknown;
   /** When the message with it is due; NULL: at once. */
   due_at: Date | null;
+  /** The oid of the role: a later role of its name is another one. NULL: there was no such role. */
+  role_id: bigint | null;
 }
 
 /**
@@ -145,9 +179,21 @@ export interface UniqueLockRow {
   id: bigint;
 }
 
+/** Row of hawser_data.unique_ends. Messages with a unique key that have ended while a transaction had locked the key or the lock, which are to be freed with its end. */
+export interface UniqueEndRow {
+  /** The number of the message that enqueue returned. */
+  id: bigint;
+  /** Its role. */
+  role: string;
+  /** Its topic. */
+  topic: string;
+  /** Its unique key. */
+  unique_key: string;
+}
+
 /**
  * Row of hawser_data.cancellations. Messages that are to be cancelled, and that a worker has. Their rows in the queue are not locked until the transaction ends that
- * asks for it, since their workers would wait for it: workers delete both with their next statements.
+ * asks for it, since their workers would wait for it. The worker deletes both when the handler has ended, or does not begin.
  */
 export interface CancellationRow {
   /** The topic of the message. */
@@ -156,8 +202,8 @@ export interface CancellationRow {
   recipient: string;
   /** Its role. */
   role: string;
-  /** Its id. */
-  id: bigint;
+  /** Its rank. */
+  rank: bigint;
   /** The transaction that asks for it. In the key, so that nobody waits for it. */
   xid: string;
 }
@@ -207,7 +253,7 @@ export interface TopicSettingRow {
   burst: number | null;
   /** How many may be handled at a time. NULL: any number. */
   running: number | null;
-  /** How many with one key may be handled at a time. NULL: any number. */
+  /** How many of one role with one key may be handled at a time. NULL: any number. */
   running_per_key: number | null;
   /** Header that is the key of this limit, in lower case. NULL: the key of the message. */
   key_header: string | null;
@@ -215,6 +261,21 @@ export interface TopicSettingRow {
   full_at_us: bigint;
   /** How long the results of its messages are kept, in milliseconds, unless a message says another time. NULL: they are not. */
   keep_ms: number | null;
+}
+
+/**
+ * Row of hawser_data.served_topics. Who served a topic last, and until when: written as a worker ends, so that a topic whose workers have stopped is not taken for a
+ * mistyped one. Each role has rows of its own, at most `served_topics`, as nobody may wait for another's.
+ */
+export interface ServedTopicRow {
+  /** The role of the session that has ended the worker. */
+  role: string;
+  /** The topic. */
+  topic: string;
+  /** The name of the worker that served it last. */
+  name: string;
+  /** Until when. */
+  served_until: Date;
 }
 
 /**
@@ -229,11 +290,13 @@ export interface TopicStartRow {
   /** As in `queue`. */
   role: string;
   /** As in `queue`. */
-  id: bigint;
+  rank: bigint;
   /** The worker. */
   worker: bigint;
   /** When the worker was given the message: its start. */
   started_at: Date;
+  /** Its key of `running_per_key`; NULL: there is no such limit, or it has none. */
+  limit_key: string | null;
 }
 
 /** Names of the tables, with their schema. */
@@ -244,17 +307,23 @@ export const tables = {
   jobResult: "hawser_data.results",
   uniqueKey: "hawser_data.unique_keys",
   uniqueLock: "hawser_data.unique_locks",
+  uniqueEnd: "hawser_data.unique_ends",
   cancellation: "hawser_data.cancellations",
   worker: "hawser_data.workers",
   topicSetting: "hawser_data.topic_settings",
+  servedTopic: "hawser_data.served_topics",
   topicStart: "hawser_data.topic_starts",
 } as const;
 
 /** Client for the functions: a Client, PoolClient or Pool of node-postgres, or any object with its query method. */
 export interface QueryClient {
   // An any type, because each method assigns the rows to its own result type.
-  query(config: { name?: string; text: string; values: unknown[] }): Promise<{ rows: any[] }>;
+  query(config: { name?: string; text: string; values: unknown[]; results: ResultColumns }): Promise<{ rows: any[] }>;
 }
+
+/** Columns of the results in their order, with their kinds; `[]` for an array. */
+export type ResultColumns = Readonly<Record<string, ResultKind | `${ResultKind}[]`>>;
+export type ResultKind = "number" | "bigint" | "string" | "bytes" | "boolean" | "timestamp" | "json";
 
 /** Arguments of hawser.open_worker. */
 export interface OpenWorkerArguments {
@@ -268,7 +337,7 @@ export interface OpenWorkerArguments {
   leaseMs: number;
   /** Number of messages of one topic that it may handle at a time. */
   concurrency: number;
-  /** Its own earlier worker, which ends with this: the messages of that one are free, and were not tried. NULL: none. */
+  /** Its own earlier worker, none of whose handlers runs any more. It ends with this: its messages are free, and were not tried. NULL: none. */
   replaces: bigint | null;
 }
 
@@ -276,6 +345,28 @@ export interface OpenWorkerArguments {
 export interface OpenWorkerResult {
   /** The worker's id. */
   worker: bigint;
+}
+
+/** Arguments of hawser.resume_worker. */
+export interface ResumeWorkerArguments {
+  /** The worker. */
+  worker: bigint;
+  /** Its new id: a random one. The same again if the call was not answered. */
+  as: bigint;
+  /** The topics of the messages that it has, as far as it knows. */
+  topics: readonly string[];
+  /** Of each, the recipient. */
+  recipients: readonly string[];
+  /** Of each, the role. */
+  roles: readonly string[];
+  /** Of each, the rank. */
+  ranks: readonly bigint[];
+}
+
+/** Result of hawser.resume_worker. */
+export interface ResumeWorkerResult {
+  /** Those of the messages that it still has. */
+  ranks: bigint[];
 }
 
 /** Arguments of hawser.serve_topics. */
@@ -303,10 +394,10 @@ export interface TakeArguments {
   worker: bigint;
   /** How many messages at most. */
   most: number;
-  /** How long their payloads are at most. One message always fits. */
+  /** How long their payloads and headers are at most, in memory. One message always fits. */
   maxBytes: bigint;
   /**
-   * {"topic": {"recipient": {"role": id}}}: the ids up to which the worker has looked. NULL, or what is missing: from the first
+   * {"topic": {"recipient": {"role": rank}}}: the ranks up to which the worker has looked. NULL, or what is missing: from the first
    * message.
    */
   after: string | null;
@@ -322,17 +413,19 @@ export interface TakeResult {
   recipient: string;
   /** The role that enqueued it. */
   role: string;
-  /** Its id. */
-  id: bigint;
+  /** Its rank. */
+  rank: bigint;
+  /** The id that its enqueue returned. NULL: there is no message in this row. */
+  id: bigint | null;
   /** Ordering key; NULL: none. */
   key: string | null;
-  /** The payload. NULL: there is no message in this row; more may be found behind the id. */
+  /** The payload. NULL: there is no message in this row; more may be found behind the rank. */
   payload: Uint8Array | null;
   /** The headers: [[name, value], ...], with those of the origin and of the key. */
   headers: unknown;
   /** Number of failed attempts. */
   attempts: number | null;
-  /** A worker that is gone may have been handling it. */
+  /** A worker that had it ended uncleanly: call begin before its handler. */
   isSuspect: boolean | null;
   /** The peer that enqueued it, as `name:topic`; NULL: none. */
   origin: string | null;
@@ -347,6 +440,10 @@ export interface TakeResult {
   isUnique: boolean | null;
   /** Its result is kept: call done_kept in place of done. */
   isKept: boolean | null;
+  /** One of those workers ended while the handler was known to run. False: `attempts` alone is no reason to give the message up. */
+  wasRunning: boolean | null;
+  /** There is more that p_max_bytes has left. Each row says so. */
+  hasMore: boolean | null;
 }
 
 /** Arguments of hawser.extend. */
@@ -369,6 +466,18 @@ export interface ExtendResult {
   pausedTopics: string[];
   /** Those of its topics that have limits: it takes no more of them than it begins at once. */
   limitedTopics: string[];
+  /** Those of its topics whose results are kept: what it took of them before they were, it gives back, as far as it has not begun it. */
+  keptTopics: string[];
+  /**
+   * The ranks of messages that it has and that are to be cancelled: it begins none of them, lets their handlers end without a commit, and
+   * then calls end_cancelled.
+   */
+  cancelled: bigint[];
+  /**
+   * In how many milliseconds the next message is due that was put off, and that it may have: the worker that has put it off may have
+   * ended since. NULL: there is none.
+   */
+  dueInMs: bigint | null;
 }
 
 /** Arguments of hawser.pause_topic. */
@@ -394,13 +503,13 @@ export interface LimitTopicArguments {
   /** How many messages may start in a second, minute, hour or day: `100/s`, `10/m`, `500/h`, `1000/d`. NULL: any number. */
   rate: string | null;
   /**
-   * How many may start at once after a pause in the starts: in any time no more start than this and what the rate allows in it. NULL:
-   * what the rate allows in 100 milliseconds, and at least 1.
+   * How many may start at once after a pause in the starts: in any time no more start than this and what the rate allows in it. A start
+   * that is later than these are is lost. NULL: one more than the rate allows in a second; 1 if it allows one in 50 seconds or fewer.
    */
   burst: number | null;
   /** How many may be handled at a time, in all processes. NULL: any number. */
   running: number | null;
-  /** How many with one key may be handled at a time. NULL: any number. */
+  /** How many of one role with one key may be handled at a time. NULL: any number. */
   runningPerKey: number | null;
   /** Header whose value is the key for running_per_key; messages without it have none. NULL: the key of the message. */
   keyHeader: string | null;
@@ -426,6 +535,18 @@ export interface KeepResultsResult {
   kept: boolean;
 }
 
+/** Arguments of hawser.paused_topics. */
+export interface PausedTopicsArguments {
+  /** The topics. */
+  topics: readonly string[];
+}
+
+/** Row of hawser.paused_topics. */
+export interface PausedTopicsResult {
+  /** The topic. */
+  topic: string;
+}
+
 /** Arguments of hawser.resume_topic. */
 export interface ResumeTopicArguments {
   /** The topic. */
@@ -448,8 +569,8 @@ export interface BeginUniqueArguments {
   recipient: string;
   /** The role. */
   role: string;
-  /** The id. */
-  id: bigint;
+  /** The rank. */
+  rank: bigint;
 }
 
 /** Result of hawser.begin_unique. */
@@ -464,14 +585,32 @@ export interface BeginUniqueResult {
   headers: unknown;
 }
 
+/** Arguments of hawser.begin. */
+export interface BeginArguments {
+  /** The worker. */
+  worker: bigint;
+  /** The topics. */
+  topics: readonly string[];
+  /** Of each, the recipient. */
+  recipients: readonly string[];
+  /** Of each, the role. */
+  roles: readonly string[];
+  /** Of each, the rank. */
+  ranks: readonly bigint[];
+}
+
+/** Result of hawser.begin. */
+export interface BeginResult {
+  /** Those that the worker has: their handlers may begin. */
+  ranks: bigint[];
+}
+
 /** Arguments of hawser.keep_result. */
 export interface KeepResultArguments {
   /** The number that the function returned which has enqueued it. */
   id: bigint;
   /** How long its result is kept after its end, in milliseconds. */
   keepMs: number;
-  /** Its topic. NULL: the message is looked for in all topics. */
-  topic: string | null;
 }
 
 /** Result of hawser.keep_result. */
@@ -489,8 +628,8 @@ export interface JobArguments {
 /** Result of hawser.job. */
 export interface JobResult {
   /**
-   * `waiting`; `later`: it is not due; `running`: a worker has it, and may not have begun it; `done`; `dead`: it is a dead letter;
-   * `cancelled`; `unknown`: there is no such message, or it has ended and nothing of it is kept.
+   * `waiting`; `later`: it is not due; `held`: until others have been handled; `running`: a worker has it, and may not have begun it;
+   * `done`; `dead`: it is a dead letter; `cancelled`; `unknown`: there is no such message, or it has ended and nothing of it is kept.
    */
   state: string;
   /** The topic. NULL with `unknown`, as all that follows. */
@@ -511,12 +650,21 @@ export interface JobResult {
   progress: string | null;
   /** What the handler returned, as JSON. NULL: nothing, or it is not done. */
   result: string | null;
-  /** Of a dead letter, the code of its error. */
+  /** Of a dead letter, the code of its error. `not_waiting`: it was cancelled with one that it came after. */
   errorCode: string | null;
-  /** Of a dead letter, the message of its error. */
+  /** The message of its error. */
   errorMessage: string | null;
-  /** Until when this can be read. NULL: it has not ended. */
+  /** Until when this can be read. NULL: it has not ended, or is a dead letter of which nothing is kept. */
   expiresAt: Date | null;
+  /**
+   * Of one that is held: up to 100 of those before it, a list of {id, state}, the ones that release nothing first. The state is `dead`: a
+   * dead letter, which can be retried; `gone`: it was cancelled, or its dead letter was discarded or has expired; or else `waiting`.
+   */
+  waitsFor: unknown;
+  /** How often its handler was cut off, as its process stopped: no attempts. NULL: it is neither in the queue nor a dead letter. */
+  givenBack: number | null;
+  /** The role that has enqueued it. */
+  role: string | null;
 }
 
 /** Arguments of hawser.set_progress. */
@@ -529,8 +677,8 @@ export interface SetProgressArguments {
   recipient: string;
   /** The role. */
   role: string;
-  /** The id. */
-  id: bigint;
+  /** The rank. */
+  rank: bigint;
   /** Any value, as JSON in ASCII. */
   progress: string;
 }
@@ -549,8 +697,8 @@ export interface DoneKeptArguments {
   recipients: readonly string[];
   /** Of each, the role. */
   roles: readonly string[];
-  /** Of each, the id. */
-  ids: readonly bigint[];
+  /** Of each, the rank. */
+  ranks: readonly bigint[];
   /** As of done. */
   handling: boolean;
   /**
@@ -574,8 +722,8 @@ export interface DoneArguments {
   recipient: string;
   /** The role. */
   role: string;
-  /** The id. */
-  id: bigint;
+  /** The rank. */
+  rank: bigint;
   /** Fails, too, if the transaction has not set hawser.handling to 'on' with SET LOCAL, as one has not that was begun by the handler. */
   handling: boolean;
 }
@@ -594,8 +742,8 @@ export interface DoneBatchArguments {
   recipients: readonly string[];
   /** Of each, the role. */
   roles: readonly string[];
-  /** Of each, the id. */
-  ids: readonly bigint[];
+  /** Of each, the rank. */
+  ranks: readonly bigint[];
   /** As of done. */
   handling: boolean;
 }
@@ -616,8 +764,8 @@ export interface RetryArguments {
   recipient: string;
   /** The role. */
   role: string;
-  /** The id. */
-  id: bigint;
+  /** The rank. */
+  rank: bigint;
   /** In how many milliseconds it is to be tried again. */
   delayMs: bigint;
   /** The attempt: {"attempt", "at", "code", "message"}. NULL: nothing is known. */
@@ -629,7 +777,7 @@ export interface RetryArguments {
 /** Result of hawser.retry. */
 export interface RetryResult {
   /** The messages that the worker does not have any more. */
-  ids: bigint[];
+  ranks: bigint[];
 }
 
 /** Arguments of hawser.give_up. */
@@ -642,8 +790,8 @@ export interface GiveUpArguments {
   recipient: string;
   /** The role. */
   role: string;
-  /** The id. */
-  id: bigint;
+  /** The rank. */
+  rank: bigint;
   /** The error's code. */
   errorCode: string;
   /** The error's message. */
@@ -670,32 +818,30 @@ export interface GiveBackArguments {
   recipients: readonly string[];
   /** Of each, the role. */
   roles: readonly string[];
-  /** Of each, the id. */
-  ids: readonly bigint[];
+  /** Of each, the rank. */
+  ranks: readonly bigint[];
+  /** Their handlers had begun, and were cut off, which is counted in `given_back`. NULL: they had not. */
+  begun: boolean | null;
 }
 
 /** Result of hawser.give_back. */
 export interface GiveBackResult {
   /** The messages that the worker does not have any more. */
-  ids: bigint[];
+  ranks: bigint[];
 }
 
 /** Arguments of hawser.end_cancelled. */
 export interface EndCancelledArguments {
-  /** The topics. */
-  topics: readonly string[];
-  /** Of each, the recipient. */
-  recipients: readonly string[];
-  /** Of each, the role. */
-  roles: readonly string[];
-  /** Of each, the id. */
-  ids: readonly bigint[];
+  /** The worker that has them, whose handlers have ended or do not begin. NULL: only those are ended that no worker has. */
+  worker: bigint | null;
+  /** The ranks of the messages. Empty: all that are to be cancelled. */
+  ranks: readonly bigint[];
 }
 
 /** Result of hawser.end_cancelled. */
 export interface EndCancelledResult {
-  /** Those that are not in the queue any more. */
-  ids: bigint[];
+  /** Those that it has ended. */
+  ranks: bigint[];
 }
 
 /** Arguments of hawser.end_workers. */
@@ -828,7 +974,7 @@ export interface QueueFindArguments {
 
 /** Row of hawser.queue_find. */
 export interface QueueFindResult {
-  /** The message's number. */
+  /** The id that its enqueue returned. */
   id: bigint;
   /** The topic. */
   topic: string;
@@ -854,8 +1000,8 @@ export interface QueueFindResult {
   dueAt: Date | null;
   /** The worker that has it; NULL: none does. */
   worker: string | null;
-  /** The id that its enqueue returned, if that was another one; NULL: `id`. */
-  firstId: bigint | null;
+  /** How often its handler was cut off, as its process stopped: no attempts. */
+  givenBack: number;
 }
 
 /** The functions of the queue. */
@@ -881,9 +1027,32 @@ export function queueFunctions(client: QueryClient) {
           args.concurrency,
           args.replaces === null ? null : String(args.replaces),
         ],
+        results: { worker: "bigint" },
       });
       const row = onlyRow(rows, "hawser.open_worker");
       return { worker: BigInt(row.worker) };
+    },
+
+    /**
+     * Goes on with a worker whose session has ended, under a new id, with the messages that are named: all else that it had is free, and was
+     * not tried. Fails with lease_lost if the worker has ended.
+     */
+    async resumeWorker(args: ResumeWorkerArguments): Promise<ResumeWorkerResult> {
+      const { rows } = await client.query({
+        name: "hawser.resume_worker",
+        text: "SELECT ranks FROM hawser.resume_worker($1::bigint, $2::bigint, $3::text[], $4::text[], $5::text[], $6::bigint[])",
+        values: [
+          String(args.worker),
+          String(args.as),
+          args.topics,
+          args.recipients,
+          args.roles,
+          args.ranks.map((one) => String(one)),
+        ],
+        results: { ranks: "bigint[]" },
+      });
+      const row = onlyRow(rows, "hawser.resume_worker");
+      return { ranks: (row.ranks?.map(BigInt) ?? []) };
     },
 
     /** Changes of which topics, and for which listeners, a worker takes messages. Fails with lease_lost if the worker has ended. */
@@ -896,6 +1065,7 @@ export function queueFunctions(client: QueryClient) {
           args.topics,
           args.standsInFor,
         ],
+        results: { served: "boolean" },
       });
       const row = onlyRow(rows, "hawser.serve_topics");
       return { served: row.served };
@@ -908,7 +1078,7 @@ export function queueFunctions(client: QueryClient) {
     async take(args: TakeArguments): Promise<TakeResult[]> {
       const { rows } = await client.query({
         name: "hawser.take",
-        text: "SELECT topic, recipient, role, id, key, payload, headers, attempts, is_suspect, origin, enqueued_at, wait_ms, is_unique, is_kept FROM hawser.take($1::bigint, $2::integer, $3::bigint, $4::text::jsonb, $5::text[])",
+        text: "SELECT topic, recipient, role, rank, id, key, payload, headers, attempts, is_suspect, origin, enqueued_at, wait_ms, is_unique, is_kept, was_running, has_more FROM hawser.take($1::bigint, $2::integer, $3::bigint, $4::text::jsonb, $5::text[])",
         values: [
           String(args.worker),
           args.most,
@@ -916,8 +1086,9 @@ export function queueFunctions(client: QueryClient) {
           args.after,
           args.topics,
         ],
+        results: { topic: "string", recipient: "string", role: "string", rank: "bigint", id: "bigint", key: "string", payload: "bytes", headers: "json", attempts: "number", is_suspect: "boolean", origin: "string", enqueued_at: "timestamp", wait_ms: "number", is_unique: "boolean", is_kept: "boolean", was_running: "boolean", has_more: "boolean" },
       });
-      return rows.map((row) => ({ topic: row.topic, recipient: row.recipient, role: row.role, id: BigInt(row.id), key: row.key, payload: row.payload, headers: row.headers, attempts: row.attempts, isSuspect: row.is_suspect, origin: row.origin, enqueuedAt: row.enqueued_at, waitMs: row.wait_ms, isUnique: row.is_unique, isKept: row.is_kept }));
+      return rows.map((row) => ({ topic: row.topic, recipient: row.recipient, role: row.role, rank: BigInt(row.rank), id: row.id === null ? null : BigInt(row.id), key: row.key, payload: row.payload, headers: row.headers, attempts: row.attempts, isSuspect: row.is_suspect, origin: row.origin, enqueuedAt: row.enqueued_at, waitMs: row.wait_ms, isUnique: row.is_unique, isKept: row.is_kept, wasRunning: row.was_running, hasMore: row.has_more }));
     },
 
     /**
@@ -927,14 +1098,15 @@ export function queueFunctions(client: QueryClient) {
     async extend(args: ExtendArguments): Promise<ExtendResult> {
       const { rows } = await client.query({
         name: "hawser.extend",
-        text: "SELECT gone_workers, is_first, has_messages, paused_topics, limited_topics FROM hawser.extend($1::bigint, $2::boolean)",
+        text: "SELECT gone_workers, is_first, has_messages, paused_topics, limited_topics, kept_topics, cancelled, due_in_ms FROM hawser.extend($1::bigint, $2::boolean)",
         values: [
           String(args.worker),
           args.looks,
         ],
+        results: { gone_workers: "bigint[]", is_first: "boolean", has_messages: "boolean", paused_topics: "string[]", limited_topics: "string[]", kept_topics: "string[]", cancelled: "bigint[]", due_in_ms: "bigint" },
       });
       const row = onlyRow(rows, "hawser.extend");
-      return { goneWorkers: (row.gone_workers?.map(BigInt) ?? []), isFirst: row.is_first, hasMessages: row.has_messages, pausedTopics: row.paused_topics, limitedTopics: row.limited_topics };
+      return { goneWorkers: (row.gone_workers?.map(BigInt) ?? []), isFirst: row.is_first, hasMessages: row.has_messages, pausedTopics: row.paused_topics, limitedTopics: row.limited_topics, keptTopics: row.kept_topics, cancelled: (row.cancelled?.map(BigInt) ?? []), dueInMs: row.due_in_ms === null ? null : BigInt(row.due_in_ms) };
     },
 
     /**
@@ -948,6 +1120,7 @@ export function queueFunctions(client: QueryClient) {
         values: [
           args.topic,
         ],
+        results: { paused_at: "timestamp", paused_by: "string", changed: "boolean" },
       });
       const row = onlyRow(rows, "hawser.pause_topic");
       return { pausedAt: row.paused_at, pausedBy: row.paused_by, changed: row.changed };
@@ -966,6 +1139,7 @@ export function queueFunctions(client: QueryClient) {
           args.runningPerKey,
           args.keyHeader,
         ],
+        results: { limited: "boolean" },
       });
       const row = onlyRow(rows, "hawser.limit_topic");
       return { limited: row.limited };
@@ -983,9 +1157,23 @@ export function queueFunctions(client: QueryClient) {
           args.topic,
           args.keepMs,
         ],
+        results: { kept: "boolean" },
       });
       const row = onlyRow(rows, "hawser.keep_results");
       return { kept: row.kept };
+    },
+
+    /** Those of the topics that are paused. */
+    async pausedTopics(args: PausedTopicsArguments): Promise<PausedTopicsResult[]> {
+      const { rows } = await client.query({
+        name: "hawser.paused_topics",
+        text: "SELECT topic FROM hawser.paused_topics($1::text[])",
+        values: [
+          args.topics,
+        ],
+        results: { topic: "string" },
+      });
+      return rows.map((row) => ({ topic: row.topic }));
     },
 
     /** Ends the pause of a topic. */
@@ -996,6 +1184,7 @@ export function queueFunctions(client: QueryClient) {
         values: [
           args.topic,
         ],
+        results: { resumed: "boolean" },
       });
       const row = onlyRow(rows, "hawser.resume_topic");
       return { resumed: row.resumed };
@@ -1014,11 +1203,33 @@ export function queueFunctions(client: QueryClient) {
           args.topic,
           args.recipient,
           args.role,
-          String(args.id),
+          String(args.rank),
         ],
+        results: { begins: "boolean", due_in_ms: "bigint", payload: "bytes", headers: "json" },
       });
       const row = onlyRow(rows, "hawser.begin_unique");
       return { begins: row.begins, dueInMs: row.due_in_ms === null ? null : BigInt(row.due_in_ms), payload: row.payload, headers: row.headers };
+    },
+
+    /**
+     * Tells that the handlers of some messages begin: if their worker ends uncleanly before their ends, these are attempts. For suspects, and
+     * for the last attempt of any message; a worker need not tell of other starts.
+     */
+    async begin(args: BeginArguments): Promise<BeginResult> {
+      const { rows } = await client.query({
+        name: "hawser.begin",
+        text: "SELECT ranks FROM hawser.begin($1::bigint, $2::text[], $3::text[], $4::text[], $5::bigint[])",
+        values: [
+          String(args.worker),
+          args.topics,
+          args.recipients,
+          args.roles,
+          args.ranks.map((one) => String(one)),
+        ],
+        results: { ranks: "bigint[]" },
+      });
+      const row = onlyRow(rows, "hawser.begin");
+      return { ranks: (row.ranks?.map(BigInt) ?? []) };
     },
 
     /**
@@ -1028,12 +1239,12 @@ export function queueFunctions(client: QueryClient) {
     async keepResult(args: KeepResultArguments): Promise<KeepResultResult> {
       const { rows } = await client.query({
         name: "hawser.keep_result",
-        text: "SELECT kept FROM hawser.keep_result($1::bigint, $2::integer, $3::text)",
+        text: "SELECT kept FROM hawser.keep_result($1::bigint, $2::integer)",
         values: [
           String(args.id),
           args.keepMs,
-          args.topic,
         ],
+        results: { kept: "boolean" },
       });
       const row = onlyRow(rows, "hawser.keep_result");
       return { kept: row.kept };
@@ -1046,13 +1257,14 @@ export function queueFunctions(client: QueryClient) {
     async job(args: JobArguments): Promise<JobResult> {
       const { rows } = await client.query({
         name: "hawser.job",
-        text: "SELECT state, topic, listener, attempts, enqueued_at, due_at, ended_at, duration_ms, progress, result, error_code, error_message, expires_at FROM hawser.job($1::bigint)",
+        text: "SELECT state, topic, listener, attempts, enqueued_at, due_at, ended_at, duration_ms, progress, result, error_code, error_message, expires_at, waits_for, given_back, role FROM hawser.job($1::bigint)",
         values: [
           String(args.id),
         ],
+        results: { state: "string", topic: "string", listener: "string", attempts: "number", enqueued_at: "timestamp", due_at: "timestamp", ended_at: "timestamp", duration_ms: "bigint", progress: "string", result: "string", error_code: "string", error_message: "string", expires_at: "timestamp", waits_for: "json", given_back: "number", role: "string" },
       });
       const row = onlyRow(rows, "hawser.job");
-      return { state: row.state, topic: row.topic, listener: row.listener, attempts: row.attempts, enqueuedAt: row.enqueued_at, dueAt: row.due_at, endedAt: row.ended_at, durationMs: row.duration_ms === null ? null : BigInt(row.duration_ms), progress: row.progress, result: row.result, errorCode: row.error_code, errorMessage: row.error_message, expiresAt: row.expires_at };
+      return { state: row.state, topic: row.topic, listener: row.listener, attempts: row.attempts, enqueuedAt: row.enqueued_at, dueAt: row.due_at, endedAt: row.ended_at, durationMs: row.duration_ms === null ? null : BigInt(row.duration_ms), progress: row.progress, result: row.result, errorCode: row.error_code, errorMessage: row.error_message, expiresAt: row.expires_at, waitsFor: row.waits_for, givenBack: row.given_back, role: row.role };
     },
 
     /** Says how far a message is whose result is kept, for a worker that has it. Waits for nobody. */
@@ -1065,9 +1277,10 @@ export function queueFunctions(client: QueryClient) {
           args.topic,
           args.recipient,
           args.role,
-          String(args.id),
+          String(args.rank),
           args.progress,
         ],
+        results: { written: "boolean" },
       });
       const row = onlyRow(rows, "hawser.set_progress");
       return { written: row.written };
@@ -1082,10 +1295,11 @@ export function queueFunctions(client: QueryClient) {
           args.topics,
           args.recipients,
           args.roles,
-          args.ids.map((one) => String(one)),
+          args.ranks.map((one) => String(one)),
           args.handling,
           args.results,
         ],
+        results: { ended: "boolean" },
       });
       const row = onlyRow(rows, "hawser.done_kept");
       return { ended: row.ended };
@@ -1103,9 +1317,10 @@ export function queueFunctions(client: QueryClient) {
           args.topic,
           args.recipient,
           args.role,
-          String(args.id),
+          String(args.rank),
           args.handling,
         ],
+        results: { ended: "boolean" },
       });
       const row = onlyRow(rows, "hawser.done");
       return { ended: row.ended };
@@ -1120,9 +1335,10 @@ export function queueFunctions(client: QueryClient) {
           args.topics,
           args.recipients,
           args.roles,
-          args.ids.map((one) => String(one)),
+          args.ranks.map((one) => String(one)),
           args.handling,
         ],
+        results: { ended: "boolean" },
       });
       const row = onlyRow(rows, "hawser.done_batch");
       return { ended: row.ended };
@@ -1135,20 +1351,21 @@ export function queueFunctions(client: QueryClient) {
     async retry(args: RetryArguments): Promise<RetryResult> {
       const { rows } = await client.query({
         name: "hawser.retry",
-        text: "SELECT ids FROM hawser.retry($1::bigint, $2::text, $3::text, $4::text, $5::bigint, $6::bigint, $7::text::jsonb, $8::boolean)",
+        text: "SELECT ranks FROM hawser.retry($1::bigint, $2::text, $3::text, $4::text, $5::bigint, $6::bigint, $7::text::jsonb, $8::boolean)",
         values: [
           String(args.worker),
           args.topic,
           args.recipient,
           args.role,
-          String(args.id),
+          String(args.rank),
           String(args.delayMs),
           args.failure,
           args.countsAttempt,
         ],
+        results: { ranks: "bigint[]" },
       });
       const row = onlyRow(rows, "hawser.retry");
-      return { ids: (row.ids?.map(BigInt) ?? []) };
+      return { ranks: (row.ranks?.map(BigInt) ?? []) };
     },
 
     /** Makes a message a dead letter of the role that enqueued it. Fails with message_gone if the worker does not have it any more. */
@@ -1161,54 +1378,56 @@ export function queueFunctions(client: QueryClient) {
           args.topic,
           args.recipient,
           args.role,
-          String(args.id),
+          String(args.rank),
           args.errorCode,
           args.errorMessage,
           args.failure,
           args.stack,
         ],
+        results: { dead_letter: "bigint" },
       });
       const row = onlyRow(rows, "hawser.give_up");
       return { deadLetter: BigInt(row.dead_letter) };
     },
 
     /**
-     * Frees messages that a worker has not begun: no attempt is counted. Those behind them of the same role and key that the worker has
+     * Frees messages that a worker has not begun, or has cut off: no attempt is counted. Those behind them of the same role and key that the worker has
      * are freed, too.
      */
     async giveBack(args: GiveBackArguments): Promise<GiveBackResult> {
       const { rows } = await client.query({
         name: "hawser.give_back",
-        text: "SELECT ids FROM hawser.give_back($1::bigint, $2::text[], $3::text[], $4::text[], $5::bigint[])",
+        text: "SELECT ranks FROM hawser.give_back($1::bigint, $2::text[], $3::text[], $4::text[], $5::bigint[], $6::boolean)",
         values: [
           String(args.worker),
           args.topics,
           args.recipients,
           args.roles,
-          args.ids.map((one) => String(one)),
+          args.ranks.map((one) => String(one)),
+          args.begun,
         ],
+        results: { ranks: "bigint[]" },
       });
       const row = onlyRow(rows, "hawser.give_back");
-      return { ids: (row.ids?.map(BigInt) ?? []) };
+      return { ranks: (row.ranks?.map(BigInt) ?? []) };
     },
 
     /**
-     * Deletes messages that are to be cancelled and that a worker has, unless a transaction is just ending them. Returns which of the
-     * given ones are not in the queue any more: a handler that runs with one is not to go on.
+     * Ends messages that are to be cancelled: those of a worker whose handlers have ended or do not begin, and those that no worker has. Until
+     * then they keep their keys, unique keys and places under limits. Those that a transaction is just ending are left.
      */
     async endCancelled(args: EndCancelledArguments): Promise<EndCancelledResult> {
       const { rows } = await client.query({
         name: "hawser.end_cancelled",
-        text: "SELECT ids FROM hawser.end_cancelled($1::text[], $2::text[], $3::text[], $4::bigint[])",
+        text: "SELECT ranks FROM hawser.end_cancelled($1::bigint, $2::bigint[])",
         values: [
-          args.topics,
-          args.recipients,
-          args.roles,
-          args.ids.map((one) => String(one)),
+          args.worker === null ? null : String(args.worker),
+          args.ranks.map((one) => String(one)),
         ],
+        results: { ranks: "bigint[]" },
       });
       const row = onlyRow(rows, "hawser.end_cancelled");
-      return { ids: (row.ids?.map(BigInt) ?? []) };
+      return { ranks: (row.ranks?.map(BigInt) ?? []) };
     },
 
     /**
@@ -1222,6 +1441,7 @@ export function queueFunctions(client: QueryClient) {
         values: [
           args.name,
         ],
+        results: { gone_workers: "bigint[]" },
       });
       const row = onlyRow(rows, "hawser.end_workers");
       return { goneWorkers: (row.gone_workers?.map(BigInt) ?? []) };
@@ -1235,6 +1455,7 @@ export function queueFunctions(client: QueryClient) {
         values: [
           String(args.worker),
         ],
+        results: { closed: "boolean" },
       });
       const row = onlyRow(rows, "hawser.close_worker");
       return { closed: row.closed };
@@ -1251,6 +1472,7 @@ export function queueFunctions(client: QueryClient) {
         values: [
           args.topics,
         ],
+        results: { waits: "boolean", horizon: "string" },
       });
       const row = onlyRow(rows, "hawser.wait_for");
       return { waits: row.waits, horizon: row.horizon };
@@ -1264,6 +1486,7 @@ export function queueFunctions(client: QueryClient) {
         values: [
           args.topics,
         ],
+        results: { waited: "boolean" },
       });
       const row = onlyRow(rows, "hawser.stop_waiting");
       return { waited: row.waited };
@@ -1277,6 +1500,7 @@ export function queueFunctions(client: QueryClient) {
         values: [
           args.topics,
         ],
+        results: { topic: "string", recipient: "string", role: "string" },
       });
       return rows.map((row) => ({ topic: row.topic, recipient: row.recipient, role: row.role }));
     },
@@ -1294,6 +1518,7 @@ export function queueFunctions(client: QueryClient) {
           args.to,
           args.most,
         ],
+        results: { moved: "bigint" },
       });
       const row = onlyRow(rows, "hawser.reassign_queued");
       return { moved: BigInt(row.moved) };
@@ -1308,6 +1533,7 @@ export function queueFunctions(client: QueryClient) {
           args.maxRows,
           args.topics,
         ],
+        results: { topic: "string", listener: "string", group_name: "string", worker_runs: "boolean", is_put_off: "boolean", messages: "bigint", bytes: "bigint", oldest_at: "timestamp", is_complete: "boolean" },
       });
       return rows.map((row) => ({ topic: row.topic, listener: row.listener, groupName: row.group_name, workerRuns: row.worker_runs, isPutOff: row.is_put_off, messages: BigInt(row.messages), bytes: BigInt(row.bytes), oldestAt: row.oldest_at, isComplete: row.is_complete }));
     },
@@ -1319,14 +1545,15 @@ export function queueFunctions(client: QueryClient) {
     async queueFind(args: QueueFindArguments): Promise<QueueFindResult[]> {
       const { rows } = await client.query({
         name: "hawser.queue_find",
-        text: "SELECT id, topic, listener, group_name, role, priority, to_all, message_id, traceparent, enqueued_at, attempts, due_at, worker, first_id FROM hawser.queue_find($1::bigint, $2::text, $3::integer)",
+        text: "SELECT id, topic, listener, group_name, role, priority, to_all, message_id, traceparent, enqueued_at, attempts, due_at, worker, given_back FROM hawser.queue_find($1::bigint, $2::text, $3::integer)",
         values: [
           args.number === null ? null : String(args.number),
           args.messageId,
           args.limit,
         ],
+        results: { id: "bigint", topic: "string", listener: "string", group_name: "string", role: "string", priority: "number", to_all: "boolean", message_id: "string", traceparent: "string", enqueued_at: "timestamp", attempts: "number", due_at: "timestamp", worker: "string", given_back: "number" },
       });
-      return rows.map((row) => ({ id: BigInt(row.id), topic: row.topic, listener: row.listener, groupName: row.group_name, role: row.role, priority: row.priority, toAll: row.to_all, messageId: row.message_id, traceparent: row.traceparent, enqueuedAt: row.enqueued_at, attempts: row.attempts, dueAt: row.due_at, worker: row.worker, firstId: row.first_id === null ? null : BigInt(row.first_id) }));
+      return rows.map((row) => ({ id: BigInt(row.id), topic: row.topic, listener: row.listener, groupName: row.group_name, role: row.role, priority: row.priority, toAll: row.to_all, messageId: row.message_id, traceparent: row.traceparent, enqueuedAt: row.enqueued_at, attempts: row.attempts, dueAt: row.due_at, worker: row.worker, givenBack: row.given_back }));
     },
   };
 }

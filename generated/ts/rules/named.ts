@@ -110,10 +110,6 @@ export const namedRules = {
   relay: {
     maxBytes: 64,
   },
-  /** Where enqueued messages go to. */
-  outboxKind: {
-    maxBytes: 16,
-  },
   /** A snapshot of Postgres. */
   snapshot: {
     maxBytes: 8388608,

@@ -95,11 +95,29 @@ export const outboxConstants = {
    */
   peerSender: "__#outbox",
   /**
+   * Maximum of the number of attempts of a message.
+   *
+   * Value: 32767 attempts.
+   */
+  maxAttempts: 32767,
+  /**
+   * Maximum number of messages of a flow that is cancelled as a whole.
+   *
+   * Value: 10000 messages.
+   */
+  flowMessages: 10000,
+  /**
    * Number up to which `hawser.outbox_status` counts messages.
    *
    * Value: 100000 messages.
    */
   countedMessages: 100000,
+  /**
+   * Maximum number of listeners of a topic that the list of topics names.
+   *
+   * Value: 20.
+   */
+  namedListeners: 20,
 } as const;
 
 /** Constants of schedules. Greatest numbers, sizes and intervals. */

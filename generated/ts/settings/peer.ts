@@ -7,7 +7,7 @@ import { type CheckedSettings, checkSettings, type SettingRules } from "../rules
 export interface PeerSettings {
   /**
    * Maximum number of handlers that run in parallel, over all channels of the peer. In addition, each topic with batch
-   * handling runs its batches.
+   * handling runs its batches. Transactional handlers need a connection each: see `poolSize`.
    *
    * Default: 64 handlers. Range: 1 to 100000.
    */
@@ -39,7 +39,8 @@ export interface PeerSettings {
   /**
    * Maximum number of pooled connections to Postgres, in addition to the session for leases and notifications. With `pool`,
    * the maximum number of its clients that Hawser's statements and handlers' transactions use at once. Without either, it grows
-   * with the `concurrency` of transactional handlers, up to 11.
+   * while transactional handlers wait for a connection, until they can run as many calls as `concurrency` says, up to 100, and
+   * leaves a quarter of the connections of the server to other programs.
    *
    * Default: 4 connections. Range: 1 to 100.
    */
@@ -74,12 +75,12 @@ export const peerSettingsDefaults: PeerSettings = {
 
 /** Kind, limits, unit and meaning of each setting. */
 export const peerSettingsRanges = {
-  concurrency: { kind: "number", min: 1, max: 100000, unit: "handlers", about: "Maximum number of handlers that run in parallel, over all channels of the peer. In addition, each topic with batch handling runs its batches." },
+  concurrency: { kind: "number", min: 1, max: 100000, unit: "handlers", about: "Maximum number of handlers that run in parallel, over all channels of the peer. In addition, each topic with batch handling runs its batches. Transactional handlers need a connection each: see `poolSize`." },
   sendTimeoutMs: { kind: "number", min: 100, max: 86400000, unit: "ms", about: "Time without a confirmation after which a send is rejected with `store_failed`." },
   requestTimeoutMs: { kind: "number", min: 1, max: 2147483647, unit: "ms", about: "Default time that a request waits for its answer." },
   stopTimeoutMs: { kind: "number", min: 0, max: 3600000, unit: "ms", about: "Time limit of stop(), which waits for running handlers and stores unconfirmed messages." },
   nameWaitMs: { kind: "number", min: 0, max: 3600000, unit: "ms", about: "Maximum time that start() waits for a name that another process owns." },
-  poolSize: { kind: "number", min: 1, max: 100, unit: "connections", about: "Maximum number of pooled connections to Postgres, in addition to the session for leases and notifications. With `pool`, the maximum number of its clients that Hawser's statements and handlers' transactions use at once. Without either, it grows with the `concurrency` of transactional handlers, up to 11." },
+  poolSize: { kind: "number", min: 1, max: 100, unit: "connections", about: "Maximum number of pooled connections to Postgres, in addition to the session for leases and notifications. With `pool`, the maximum number of its clients that Hawser's statements and handlers' transactions use at once. Without either, it grows while transactional handlers wait for a connection, until they can run as many calls as `concurrency` says, up to 100, and leaves a quarter of the connections of the server to other programs." },
   maxMessageBytes: { kind: "number", min: 1, max: 1073741824, unit: "bytes", about: "Largest uncompressed payload that this peer receives." },
   allowPlaintext: { kind: "boolean", about: "Dials and accepts addresses other than loopback without TLS. Set it only if the network is trusted." },
 } as const satisfies Readonly<Record<keyof PeerSettings, SettingRules>>;
@@ -498,13 +499,19 @@ export const protocolConstants = {
    */
   maxTtlMs: 3153600000000,
   /**
+   * Header with the number of attempts of an enqueued message, in place of that of its handler.
+   *
+   * Value: "message-attempts".
+   */
+  messageAttemptsHeader: "message-attempts",
+  /**
    * The group of a peer whose option `group` is `true`.
    *
    * Value: "default".
    */
   defaultGroup: "default",
   /**
-   * Header of a reply with the id of the message that it answers: the `messageId` that its sender gave, or the number that
+   * Header of a reply with the id of the message that it answers: the `messageId` that its sender gave, or the id that
    * `enqueue` returned.
    *
    * Value: "correlation-id".
@@ -570,11 +577,4 @@ export const storeConstants = {
    * Value: "hawser.handling".
    */
   handlingSetting: "hawser.handling",
-  /**
-   * Size to which a pool without pool_size grows with its transactional handlers. Each connection is a process of the server,
-   * which has 100 by default.
-   *
-   * Value: 11 connections.
-   */
-  grownPoolSize: 11,
 } as const;

@@ -29,13 +29,26 @@ export const queueConstants = {
    */
   priorityMark: "!",
   /**
-   * Bits of an id that are its number. Those above are the negative of its priority.
+   * Bits of a rank that are its number. Those above are the negative of its priority.
    *
    * Value: 46.
    */
   idBits: 46,
   /**
-   * First character of a notification that names no topic, but the id of a message that a worker has and that may be cancelled.
+   * Bytes of one role's messages that count as one message more when roles take turns.
+   *
+   * Value: 65536 bytes.
+   */
+  turnBytes: 65536,
+  /**
+   * Number of places (topic, recipient, role and priority) that a count of the backlog walks over, besides those of topics that have a
+   * worker, a listener or a setting.
+   *
+   * Value: 2000.
+   */
+  walkedPlaces: 2000,
+  /**
+   * First character of a notification that names no topic, but the rank of a message that a worker has and that may be cancelled.
    *
    * Value: ":".
    */
@@ -46,6 +59,26 @@ export const queueConstants = {
    * Value: "hawser_results".
    */
   resultsChannel: "hawser_results",
+  /**
+   * First character of what a message waits for: its key, or its key of the topic's limit. The second sorts behind the first.
+   *
+   * Value: "k".
+   */
+  behindKey: "k",
+  /** Value: "l". */
+  behindLimit: "l",
+  /**
+   * Maximum number of messages of one key and role that a worker has at a time.
+   *
+   * Value: 64.
+   */
+  keyRun: 64,
+  /**
+   * Size of the table up to which a take first asks whether there is any message.
+   *
+   * Value: 524288.
+   */
+  smallBytes: 524288,
   /**
    * Number of segments of results. More than the days that a result is kept, by those in which an expired segment is truncated.
    *
@@ -70,4 +103,10 @@ export const queueConstants = {
    * Value: 60000 ms.
    */
   mostWaitMs: 60000,
+  /**
+   * Number of topics of whose last worker a role's workers leave a note, the last served ones.
+   *
+   * Value: 1000 topics.
+   */
+  servedTopics: 1000,
 } as const;

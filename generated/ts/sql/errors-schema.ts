@@ -8,12 +8,12 @@ BEGIN
   PERFORM pg_catalog.set_config('hawser.present', (
     SELECT coalesce(pg_catalog.string_agg(o.oid::text, ','), '') FROM (
       SELECT n.oid, 'SCHEMA ' || n.nspname AS object, 'n'::"char" AS type, n.nspowner AS owner, n.nspacl AS acl
-      FROM pg_catalog.pg_namespace AS n WHERE n.nspname IN ('hawser', 'hawser_data')
+      FROM pg_catalog.pg_namespace AS n WHERE n.nspname IN ('hawser', 'hawser_data', 'hawser_peer_data', 'hawser_bridge_data')
       UNION ALL
       SELECT c.oid, CASE c.relkind WHEN 'S' THEN 'SEQUENCE ' ELSE 'TABLE ' END || c.oid::pg_catalog.regclass,
         (CASE c.relkind WHEN 'S' THEN 's' ELSE 'r' END)::"char", c.relowner, c.relacl
-      FROM pg_catalog.pg_class AS c
-      WHERE c.relnamespace IN (pg_catalog.to_regnamespace('hawser'), pg_catalog.to_regnamespace('hawser_data'))
+      FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+      WHERE n.nspname IN ('hawser', 'hawser_data', 'hawser_peer_data', 'hawser_bridge_data')
         AND c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S')
       UNION ALL
       SELECT p.oid, 'FUNCTION ' || p.oid::pg_catalog.regprocedure, 'f', p.proowner, p.proacl
@@ -25,6 +25,12 @@ BEGIN
   END IF;
   IF to_regnamespace('hawser_data') IS NULL THEN
     CREATE SCHEMA hawser_data;
+  END IF;
+  IF to_regnamespace('hawser_peer_data') IS NULL THEN
+    CREATE SCHEMA hawser_peer_data;
+  END IF;
+  IF to_regnamespace('hawser_bridge_data') IS NULL THEN
+    CREATE SCHEMA hawser_bridge_data;
   END IF;
 END
 $do$;
@@ -41,6 +47,7 @@ RETURNS TABLE (
 )
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 AS $function$
 VALUES
   ('not_running', 1, '55000', 64, false, 'The peer is not running.', 'Call start() first, and send only before stop().'),
@@ -129,6 +136,7 @@ CREATE OR REPLACE FUNCTION hawser.error_sqlstate(p_code text)
 RETURNS text
 LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 AS $function$
 SELECT CASE left(p_code, 23)
   WHEN 'not_running' THEN '55000'
@@ -218,6 +226,7 @@ CREATE OR REPLACE FUNCTION hawser.refuse_argument(p_function text, p_argument te
 RETURNS text
 LANGUAGE plpgsql VOLATILE PARALLEL SAFE
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 AS $function$
 BEGIN
   RAISE EXCEPTION USING
@@ -232,6 +241,7 @@ CREATE OR REPLACE FUNCTION hawser.list_excess(p_list anyarray, p_max_total_bytes
 RETURNS text
 LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 AS $function$
 DECLARE
   v_total bigint;
@@ -250,6 +260,7 @@ CREATE OR REPLACE FUNCTION hawser.header_excess(p_headers jsonb, p_max_items big
 RETURNS text
 LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 AS $function$
 DECLARE
   v_count bigint;
@@ -281,12 +292,12 @@ BEGIN
     WITH made AS (
       SELECT o.* FROM (
         SELECT n.oid, 'SCHEMA ' || n.nspname AS object, 'n'::"char" AS type, n.nspowner AS owner, n.nspacl AS acl
-        FROM pg_catalog.pg_namespace AS n WHERE n.nspname IN ('hawser', 'hawser_data')
+        FROM pg_catalog.pg_namespace AS n WHERE n.nspname IN ('hawser', 'hawser_data', 'hawser_peer_data', 'hawser_bridge_data')
         UNION ALL
         SELECT c.oid, CASE c.relkind WHEN 'S' THEN 'SEQUENCE ' ELSE 'TABLE ' END || c.oid::pg_catalog.regclass,
           (CASE c.relkind WHEN 'S' THEN 's' ELSE 'r' END)::"char", c.relowner, c.relacl
-        FROM pg_catalog.pg_class AS c
-        WHERE c.relnamespace IN (pg_catalog.to_regnamespace('hawser'), pg_catalog.to_regnamespace('hawser_data'))
+        FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+        WHERE n.nspname IN ('hawser', 'hawser_data', 'hawser_peer_data', 'hawser_bridge_data')
           AND c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S')
         UNION ALL
         SELECT p.oid, 'FUNCTION ' || p.oid::pg_catalog.regprocedure, 'f', p.proowner, p.proacl

@@ -21,12 +21,12 @@ BEGIN
   PERFORM pg_catalog.set_config('hawser.present', (
     SELECT coalesce(pg_catalog.string_agg(o.oid::text, ','), '') FROM (
       SELECT n.oid, 'SCHEMA ' || n.nspname AS object, 'n'::"char" AS type, n.nspowner AS owner, n.nspacl AS acl
-      FROM pg_catalog.pg_namespace AS n WHERE n.nspname IN ('hawser', 'hawser_data')
+      FROM pg_catalog.pg_namespace AS n WHERE n.nspname IN ('hawser', 'hawser_data', 'hawser_peer_data', 'hawser_bridge_data')
       UNION ALL
       SELECT c.oid, CASE c.relkind WHEN 'S' THEN 'SEQUENCE ' ELSE 'TABLE ' END || c.oid::pg_catalog.regclass,
         (CASE c.relkind WHEN 'S' THEN 's' ELSE 'r' END)::"char", c.relowner, c.relacl
-      FROM pg_catalog.pg_class AS c
-      WHERE c.relnamespace IN (pg_catalog.to_regnamespace('hawser'), pg_catalog.to_regnamespace('hawser_data'))
+      FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+      WHERE n.nspname IN ('hawser', 'hawser_data', 'hawser_peer_data', 'hawser_bridge_data')
         AND c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S')
       UNION ALL
       SELECT p.oid, 'FUNCTION ' || p.oid::pg_catalog.regprocedure, 'f', p.proowner, p.proacl
@@ -39,11 +39,17 @@ BEGIN
   IF to_regnamespace('hawser_data') IS NULL THEN
     CREATE SCHEMA hawser_data;
   END IF;
+  IF to_regnamespace('hawser_peer_data') IS NULL THEN
+    CREATE SCHEMA hawser_peer_data;
+  END IF;
+  IF to_regnamespace('hawser_bridge_data') IS NULL THEN
+    CREATE SCHEMA hawser_bridge_data;
+  END IF;
 END
 $do$;
 
 
-CREATE TABLE hawser_data.nats_handlers (
+CREATE TABLE hawser_bridge_data.nats_handlers (
   id bigserial NOT NULL,
   kind text NOT NULL,
   subject text NOT NULL,
@@ -61,23 +67,23 @@ CREATE TABLE hawser_data.nats_handlers (
   CONSTRAINT nats_handlers_token_bytes CHECK (octet_length(token) = 32)
 );
 
-COMMENT ON TABLE hawser_data.nats_handlers IS 'A function that is called for each message of a subject, or that answers the requests to one. Hawser calls the
+COMMENT ON TABLE hawser_bridge_data.nats_handlers IS 'A function that is called for each message of a subject, or that answers the requests to one. Hawser calls the
 function through a wrapper in the schema hawser_run. The function runs as the owner of the wrapper, and stays bound
 as long as the wrapper exists. Functions and types are named in text, so that pg_upgrade works.';
-COMMENT ON COLUMN hawser_data.nats_handlers.id IS 'Its number.';
-COMMENT ON COLUMN hawser_data.nats_handlers.kind IS 'Whether it is called for each message of a subject or of a stream, or answers.';
-COMMENT ON COLUMN hawser_data.nats_handlers.subject IS 'The subject; may hold wildcards. Of a stream: the name of the subscription, whose row in \`stream_subscriptions\` says the
+COMMENT ON COLUMN hawser_bridge_data.nats_handlers.id IS 'Its number.';
+COMMENT ON COLUMN hawser_bridge_data.nats_handlers.kind IS 'Whether it is called for each message of a subject or of a stream, or answers.';
+COMMENT ON COLUMN hawser_bridge_data.nats_handlers.subject IS 'The subject; may hold wildcards. Of a stream: the name of the subscription, whose row in \`stream_subscriptions\` says the
 rest.';
-COMMENT ON COLUMN hawser_data.nats_handlers.function_schema IS 'The schema of the function.';
-COMMENT ON COLUMN hawser_data.nats_handlers.function_name IS 'Its name.';
-COMMENT ON COLUMN hawser_data.nats_handlers.argument_types IS 'The types of its arguments, such as \`bytea, text\`.';
-COMMENT ON COLUMN hawser_data.nats_handlers.wrapper IS 'The name of the wrapper in the schema hawser_run. Its first argument is of a type of its own, which is there, too:
+COMMENT ON COLUMN hawser_bridge_data.nats_handlers.function_schema IS 'The schema of the function.';
+COMMENT ON COLUMN hawser_bridge_data.nats_handlers.function_name IS 'Its name.';
+COMMENT ON COLUMN hawser_bridge_data.nats_handlers.argument_types IS 'The types of its arguments, such as \`bytea, text\`.';
+COMMENT ON COLUMN hawser_bridge_data.nats_handlers.wrapper IS 'The name of the wrapper in the schema hawser_run. Its first argument is of a type of its own, which is there, too:
 \`token_\` and the last 16 characters of this.';
-COMMENT ON COLUMN hawser_data.nats_handlers.token IS 'Secret that the wrapper demands of its caller; the wrapper holds its SHA-256. Without the token, a role that replaces its own
+COMMENT ON COLUMN hawser_bridge_data.nats_handlers.token IS 'Secret that the wrapper demands of its caller; the wrapper holds its SHA-256. Without the token, a role that replaces its own
 wrapper could call those of others with messages that were never sent.';
-COMMENT ON COLUMN hawser_data.nats_handlers.created_at IS 'When it was made.';
+COMMENT ON COLUMN hawser_bridge_data.nats_handlers.created_at IS 'When it was made.';
 
-CREATE TABLE hawser_data.saved_messages (
+CREATE TABLE hawser_bridge_data.saved_messages (
   id bigserial NOT NULL,
   handler_id bigint NOT NULL,
   subject text NOT NULL,
@@ -90,19 +96,19 @@ CREATE TABLE hawser_data.saved_messages (
   CONSTRAINT saved_messages_saved_at_finite CHECK (isfinite(saved_at))
 );
 
-COMMENT ON TABLE hawser_data.saved_messages IS 'Messages that a process had received and could not run before it ended, that it had and the leader had not, or that the
+COMMENT ON TABLE hawser_bridge_data.saved_messages IS 'Messages that a process had received and could not run before it ended, that it had and the leader had not, or that the
 leader has no room for in memory. Who leads runs them before anything that it has received later, in the order of their ids.';
-COMMENT ON COLUMN hawser_data.saved_messages.id IS 'Its number, in the order of arrival.';
-COMMENT ON COLUMN hawser_data.saved_messages.handler_id IS 'The subscription that the message is for. When a subscription ends, its messages are deleted.';
-COMMENT ON COLUMN hawser_data.saved_messages.subject IS 'The subject that it was published to.';
-COMMENT ON COLUMN hawser_data.saved_messages.payload IS 'The payload.';
-COMMENT ON COLUMN hawser_data.saved_messages.headers IS 'The headers, a JSON object of lists of strings; NULL: it has none.';
-COMMENT ON COLUMN hawser_data.saved_messages.headers_problem IS 'Why there may be more headers than these; NULL: all could be read.';
-COMMENT ON COLUMN hawser_data.saved_messages.message_id IS 'The id from which the ids of a function''s publishes into streams are made, so that they are the same again after a
+COMMENT ON COLUMN hawser_bridge_data.saved_messages.id IS 'Its number, in the order of arrival.';
+COMMENT ON COLUMN hawser_bridge_data.saved_messages.handler_id IS 'The subscription that the message is for. When a subscription ends, its messages are deleted.';
+COMMENT ON COLUMN hawser_bridge_data.saved_messages.subject IS 'The subject that it was published to.';
+COMMENT ON COLUMN hawser_bridge_data.saved_messages.payload IS 'The payload.';
+COMMENT ON COLUMN hawser_bridge_data.saved_messages.headers IS 'The headers, a JSON object of lists of strings; NULL: it has none.';
+COMMENT ON COLUMN hawser_bridge_data.saved_messages.headers_problem IS 'Why there may be more headers than these; NULL: all could be read.';
+COMMENT ON COLUMN hawser_bridge_data.saved_messages.message_id IS 'The id from which the ids of a function''s publishes into streams are made, so that they are the same again after a
 crash.';
-COMMENT ON COLUMN hawser_data.saved_messages.saved_at IS 'When it was saved.';
+COMMENT ON COLUMN hawser_bridge_data.saved_messages.saved_at IS 'When it was saved.';
 
-CREATE TABLE hawser_data.executor_login (
+CREATE TABLE hawser_bridge_data.executor_login (
   id integer NOT NULL,
   user_name text NOT NULL,
   password text NOT NULL,
@@ -113,16 +119,16 @@ CREATE TABLE hawser_data.executor_login (
   CONSTRAINT executor_login_one_row CHECK (id = 1)
 );
 
-COMMENT ON TABLE hawser_data.executor_login IS 'The login by which wrappers are called. It can read nothing, and is in no other role than hawser_executor: what a function
+COMMENT ON TABLE hawser_bridge_data.executor_login IS 'The login by which wrappers are called. It can read nothing, and is in no other role than hawser_executor: what a function
 can reach beyond its owner''s rights is what this login can.';
-COMMENT ON COLUMN hawser_data.executor_login.id IS 'Always 1.';
-COMMENT ON COLUMN hawser_data.executor_login.user_name IS 'The name of the role.';
-COMMENT ON COLUMN hawser_data.executor_login.password IS 'Its password.';
+COMMENT ON COLUMN hawser_bridge_data.executor_login.id IS 'Always 1.';
+COMMENT ON COLUMN hawser_bridge_data.executor_login.user_name IS 'The name of the role.';
+COMMENT ON COLUMN hawser_bridge_data.executor_login.password IS 'Its password.';
 
-INSERT INTO hawser_data.executor_login (id, user_name, password)
+INSERT INTO hawser_bridge_data.executor_login (id, user_name, password)
 VALUES (1, 'hawser_executor_' || substr(replace(gen_random_uuid()::text, '-', ''), 1, 12), replace(gen_random_uuid()::text || gen_random_uuid()::text, '-', ''));
 
-CREATE TABLE hawser_data.nats_server (
+CREATE TABLE hawser_bridge_data.nats_server (
   id integer NOT NULL,
   options jsonb,
   server_name text,
@@ -133,19 +139,19 @@ CREATE TABLE hawser_data.nats_server (
   CONSTRAINT nats_server_one_row CHECK (id = 1)
 );
 
-COMMENT ON TABLE hawser_data.nats_server IS 'The options of the NATS server, whichever way they were given: one row, which gateway and bridge read. Beside it stands
+COMMENT ON TABLE hawser_bridge_data.nats_server IS 'The options of the NATS server, whichever way they were given: one row, which gateway and bridge read. Beside it stands
 what the foreign server looked like when it was last seen, so that its changes are noticed and the last one set wins.';
-COMMENT ON COLUMN hawser_data.nats_server.id IS 'Always 1.';
-COMMENT ON COLUMN hawser_data.nats_server.options IS 'The options, without those of the user mapping; NULL: no server is defined.';
-COMMENT ON COLUMN hawser_data.nats_server.server_name IS 'The foreign server that they are from; NULL: they are from hawser.set_nats_server, or there are none.';
-COMMENT ON COLUMN hawser_data.nats_server.seen_server_name IS 'The name of the foreign server when it was last seen; NULL: there was none.';
-COMMENT ON COLUMN hawser_data.nats_server.seen_options IS 'Its options when it was last seen.';
-COMMENT ON COLUMN hawser_data.nats_server.changed_at IS 'When the options were last changed.';
+COMMENT ON COLUMN hawser_bridge_data.nats_server.id IS 'Always 1.';
+COMMENT ON COLUMN hawser_bridge_data.nats_server.options IS 'The options, without those of the user mapping; NULL: no server is defined.';
+COMMENT ON COLUMN hawser_bridge_data.nats_server.server_name IS 'The foreign server that they are from; NULL: they are from hawser.set_nats_server, or there are none.';
+COMMENT ON COLUMN hawser_bridge_data.nats_server.seen_server_name IS 'The name of the foreign server when it was last seen; NULL: there was none.';
+COMMENT ON COLUMN hawser_bridge_data.nats_server.seen_options IS 'Its options when it was last seen.';
+COMMENT ON COLUMN hawser_bridge_data.nats_server.changed_at IS 'When the options were last changed.';
 
-INSERT INTO hawser_data.nats_server (id, options, server_name, seen_server_name, seen_options, changed_at)
+INSERT INTO hawser_bridge_data.nats_server (id, options, server_name, seen_server_name, seen_options, changed_at)
 VALUES (1, NULL, NULL, NULL, NULL, now());
 
-CREATE TABLE hawser_data.gateways (
+CREATE TABLE hawser_bridge_data.gateways (
   host text NOT NULL,
   port integer NOT NULL,
   sslmode text DEFAULT 'disable' NOT NULL,
@@ -162,21 +168,21 @@ CREATE TABLE hawser_data.gateways (
   CONSTRAINT gateways_sslmode_values CHECK (sslmode IN ('disable', 'require', 'verify-ca', 'verify-full'))
 );
 
-COMMENT ON TABLE hawser_data.gateways IS 'The gateways that Postgres can reach; it takes the first that answers, the youngest first. Several may be reached at one
+COMMENT ON TABLE hawser_bridge_data.gateways IS 'The gateways that Postgres can reach; it takes the first that answers, the youngest first. Several may be reached at one
 address, behind the name of a service: each has a row.';
-COMMENT ON COLUMN hawser_data.gateways.host IS 'Where Postgres dials it: a host name or an address.';
-COMMENT ON COLUMN hawser_data.gateways.port IS 'The port.';
-COMMENT ON COLUMN hawser_data.gateways.sslmode IS 'Checks of the connection by libpq.';
-COMMENT ON COLUMN hawser_data.gateways.root_certificate IS 'The file with the CA of the gateway''s certificate, on the machine of Postgres.';
-COMMENT ON COLUMN hawser_data.gateways.started_at IS 'When it was started.';
-COMMENT ON COLUMN hawser_data.gateways.owner IS 'The random id of the process that entered it; empty: it was entered by hand, and no gateway removes it.';
-COMMENT ON COLUMN hawser_data.gateways.seen_at IS 'When its process was last there.';
-COMMENT ON COLUMN hawser_data.gateways.nats_server IS 'The NATS server that its process receives subscriptions from, by its \`host:port\` in option \`host\`; none: it is not
+COMMENT ON COLUMN hawser_bridge_data.gateways.host IS 'Where Postgres dials it: a host name or an address.';
+COMMENT ON COLUMN hawser_bridge_data.gateways.port IS 'The port.';
+COMMENT ON COLUMN hawser_bridge_data.gateways.sslmode IS 'Checks of the connection by libpq.';
+COMMENT ON COLUMN hawser_bridge_data.gateways.root_certificate IS 'The file with the CA of the gateway''s certificate, on the machine of Postgres.';
+COMMENT ON COLUMN hawser_bridge_data.gateways.started_at IS 'When it was started.';
+COMMENT ON COLUMN hawser_bridge_data.gateways.owner IS 'The random id of the process that entered it; empty: it was entered by hand, and no gateway removes it.';
+COMMENT ON COLUMN hawser_bridge_data.gateways.seen_at IS 'When its process was last there.';
+COMMENT ON COLUMN hawser_bridge_data.gateways.nats_server IS 'The NATS server that its process receives subscriptions from, by its \`host:port\` in option \`host\`; none: it is not
 connected.';
-COMMENT ON COLUMN hawser_data.gateways.nats_server_id IS 'The id that this server has given itself, a new one at each start.';
-COMMENT ON COLUMN hawser_data.gateways.can_lead IS 'Whether its process could run subscribed functions: it receives, and the executor''s login is not refused.';
+COMMENT ON COLUMN hawser_bridge_data.gateways.nats_server_id IS 'The id that this server has given itself, a new one at each start.';
+COMMENT ON COLUMN hawser_bridge_data.gateways.can_lead IS 'Whether its process could run subscribed functions: it receives, and the executor''s login is not refused.';
 
-CREATE TABLE hawser_data.gateway_secret (
+CREATE TABLE hawser_bridge_data.gateway_secret (
   id integer NOT NULL,
   user_name text NOT NULL,
   password text NOT NULL,
@@ -186,12 +192,12 @@ CREATE TABLE hawser_data.gateway_secret (
   CONSTRAINT gateway_secret_one_row CHECK (id = 1)
 );
 
-COMMENT ON TABLE hawser_data.gateway_secret IS 'Password by which Postgres proves itself to the gateway; made at the first migration.';
-COMMENT ON COLUMN hawser_data.gateway_secret.id IS 'Always 1.';
-COMMENT ON COLUMN hawser_data.gateway_secret.user_name IS 'The user name.';
-COMMENT ON COLUMN hawser_data.gateway_secret.password IS 'The password.';
+COMMENT ON TABLE hawser_bridge_data.gateway_secret IS 'Password by which Postgres proves itself to the gateway; made at the first migration.';
+COMMENT ON COLUMN hawser_bridge_data.gateway_secret.id IS 'Always 1.';
+COMMENT ON COLUMN hawser_bridge_data.gateway_secret.user_name IS 'The user name.';
+COMMENT ON COLUMN hawser_bridge_data.gateway_secret.password IS 'The password.';
 
-INSERT INTO hawser_data.gateway_secret (id, user_name, password)
+INSERT INTO hawser_bridge_data.gateway_secret (id, user_name, password)
 VALUES (1, 'hawser', replace(gen_random_uuid()::text || gen_random_uuid()::text, '-', ''));
 
 CREATE TABLE hawser_data.gateway_state (
@@ -210,7 +216,7 @@ transactions and on standbys are left out.';
 INSERT INTO hawser_data.gateway_state (id, unreached_ms)
 VALUES (1, 1);
 
-CREATE TABLE hawser_data.stream_subscriptions (
+CREATE TABLE hawser_bridge_data.stream_subscriptions (
   handler_id bigint NOT NULL,
   turn bigint DEFAULT 1 NOT NULL,
   name text NOT NULL,
@@ -251,37 +257,37 @@ CREATE TABLE hawser_data.stream_subscriptions (
   CONSTRAINT stream_subscriptions_filters_bytes CHECK (octet_length(array_to_string(filters, '')) <= 16384)
 );
 
-COMMENT ON TABLE hawser_data.stream_subscriptions IS 'A subscription to a stream: one row. Each batch of messages writes its position here, in the transaction of its effects.
+COMMENT ON TABLE hawser_bridge_data.stream_subscriptions IS 'A subscription to a stream: one row. Each batch of messages writes its position here, in the transaction of its effects.
 \`turn\` changes with each write and is part of the key: so an old snapshot elsewhere does not make reading slow.';
-COMMENT ON COLUMN hawser_data.stream_subscriptions.handler_id IS 'Its row in \`nats_handlers\`.';
-COMMENT ON COLUMN hawser_data.stream_subscriptions.turn IS 'Grows with each write.';
-COMMENT ON COLUMN hawser_data.stream_subscriptions.name IS 'Its name.';
-COMMENT ON COLUMN hawser_data.stream_subscriptions.stream IS 'The stream.';
-COMMENT ON COLUMN hawser_data.stream_subscriptions.domain IS 'The JetStream domain; NULL: that of the server.';
-COMMENT ON COLUMN hawser_data.stream_subscriptions.filters IS 'Only messages of these subjects, which may hold wildcards, of up to 1,024 bytes each. Empty: all.';
-COMMENT ON COLUMN hawser_data.stream_subscriptions.key_token IS 'Messages with the same word here in their subjects run in order, others side by side; the first word has 1. NULL: all
+COMMENT ON COLUMN hawser_bridge_data.stream_subscriptions.handler_id IS 'Its row in \`nats_handlers\`.';
+COMMENT ON COLUMN hawser_bridge_data.stream_subscriptions.turn IS 'Grows with each write.';
+COMMENT ON COLUMN hawser_bridge_data.stream_subscriptions.name IS 'Its name.';
+COMMENT ON COLUMN hawser_bridge_data.stream_subscriptions.stream IS 'The stream.';
+COMMENT ON COLUMN hawser_bridge_data.stream_subscriptions.domain IS 'The JetStream domain; NULL: that of the server.';
+COMMENT ON COLUMN hawser_bridge_data.stream_subscriptions.filters IS 'Only messages of these subjects, which may hold wildcards, of up to 1,024 bytes each. Empty: all.';
+COMMENT ON COLUMN hawser_bridge_data.stream_subscriptions.key_token IS 'Messages with the same word here in their subjects run in order, others side by side; the first word has 1. NULL: all
 run in order.';
-COMMENT ON COLUMN hawser_data.stream_subscriptions.consumer IS 'Prefix of the names of its consumers.';
-COMMENT ON COLUMN hawser_data.stream_subscriptions.start IS 'Where it began: \`all\`, a sequence number, or a time.';
-COMMENT ON COLUMN hawser_data.stream_subscriptions.seek IS 'Id of the last nats_seek_stream.';
-COMMENT ON COLUMN hawser_data.stream_subscriptions.generation IS 'Changes whenever a process begins to read, and with nats_seek_stream: messages that were read before that are not
+COMMENT ON COLUMN hawser_bridge_data.stream_subscriptions.consumer IS 'Prefix of the names of its consumers.';
+COMMENT ON COLUMN hawser_bridge_data.stream_subscriptions.start IS 'Where it began: \`all\`, a sequence number, or a time.';
+COMMENT ON COLUMN hawser_bridge_data.stream_subscriptions.seek IS 'Id of the last nats_seek_stream.';
+COMMENT ON COLUMN hawser_bridge_data.stream_subscriptions.generation IS 'Changes whenever a process begins to read, and with nats_seek_stream: messages that were read before that are not
 committed.';
-COMMENT ON COLUMN hawser_data.stream_subscriptions.stream_created IS 'When the stream was created, as NATS writes it: a stream that was made anew has other messages under the same numbers.
+COMMENT ON COLUMN hawser_bridge_data.stream_subscriptions.stream_created IS 'When the stream was created, as NATS writes it: a stream that was made anew has other messages under the same numbers.
 NULL: not known yet.';
-COMMENT ON COLUMN hawser_data.stream_subscriptions.position IS 'All messages up to this sequence number are done. NULL: not known yet.';
-COMMENT ON COLUMN hawser_data.stream_subscriptions.done IS 'The sequence numbers beyond that which are done.';
-COMMENT ON COLUMN hawser_data.stream_subscriptions.last_done IS 'The greatest sequence number of a message that is done.';
-COMMENT ON COLUMN hawser_data.stream_subscriptions.last_done_at IS 'When the stream stored that one, in nanoseconds since 1970: by this the message is recognized.';
-COMMENT ON COLUMN hawser_data.stream_subscriptions.nothing_until IS 'Between the position and this sequence number the stream had nothing for the subscription.';
-COMMENT ON COLUMN hawser_data.stream_subscriptions.lag IS 'How many messages of the stream are not done. NULL: not known.';
-COMMENT ON COLUMN hawser_data.stream_subscriptions.missing IS 'How many messages were gone from the stream before they could be taken, since the last nats_seek_stream.';
-COMMENT ON COLUMN hawser_data.stream_subscriptions.missing_reason IS 'Why the last ones were.';
-COMMENT ON COLUMN hawser_data.stream_subscriptions.missing_from IS 'The first of those.';
-COMMENT ON COLUMN hawser_data.stream_subscriptions.missing_to IS 'The last of those.';
-COMMENT ON COLUMN hawser_data.stream_subscriptions.missing_at IS 'When that was noticed.';
-COMMENT ON COLUMN hawser_data.stream_subscriptions.paused IS 'It goes on only after nats_seek_stream; \`problem\` says why.';
-COMMENT ON COLUMN hawser_data.stream_subscriptions.problem IS 'Obstacle that keeps it from going on. NULL: none.';
-COMMENT ON COLUMN hawser_data.stream_subscriptions.written_at IS 'When the row was written last.';
+COMMENT ON COLUMN hawser_bridge_data.stream_subscriptions.position IS 'All messages up to this sequence number are done. NULL: not known yet.';
+COMMENT ON COLUMN hawser_bridge_data.stream_subscriptions.done IS 'The sequence numbers beyond that which are done.';
+COMMENT ON COLUMN hawser_bridge_data.stream_subscriptions.last_done IS 'The greatest sequence number of a message that is done.';
+COMMENT ON COLUMN hawser_bridge_data.stream_subscriptions.last_done_at IS 'When the stream stored that one, in nanoseconds since 1970: by this the message is recognized.';
+COMMENT ON COLUMN hawser_bridge_data.stream_subscriptions.nothing_until IS 'Between the position and this sequence number the stream had nothing for the subscription.';
+COMMENT ON COLUMN hawser_bridge_data.stream_subscriptions.lag IS 'How many messages of the stream are not done. NULL: not known.';
+COMMENT ON COLUMN hawser_bridge_data.stream_subscriptions.missing IS 'How many messages were gone from the stream before they could be taken, since the last nats_seek_stream.';
+COMMENT ON COLUMN hawser_bridge_data.stream_subscriptions.missing_reason IS 'Why the last ones were.';
+COMMENT ON COLUMN hawser_bridge_data.stream_subscriptions.missing_from IS 'The first of those.';
+COMMENT ON COLUMN hawser_bridge_data.stream_subscriptions.missing_to IS 'The last of those.';
+COMMENT ON COLUMN hawser_bridge_data.stream_subscriptions.missing_at IS 'When that was noticed.';
+COMMENT ON COLUMN hawser_bridge_data.stream_subscriptions.paused IS 'It goes on only after nats_seek_stream; \`problem\` says why.';
+COMMENT ON COLUMN hawser_bridge_data.stream_subscriptions.problem IS 'Obstacle that keeps it from going on. NULL: none.';
+COMMENT ON COLUMN hawser_bridge_data.stream_subscriptions.written_at IS 'When the row was written last.';
 
 CREATE TABLE hawser_data.outbox (
   segment smallint NOT NULL,
@@ -299,6 +305,7 @@ CREATE TABLE hawser_data.outbox (
   first_enqueued_at timestamptz,
   copy_of bigint,
   role text DEFAULT CASE current_setting('role') WHEN 'none' THEN session_user ELSE current_setting('role') END NOT NULL,
+  role_id bigint DEFAULT to_regrole(quote_ident(CASE current_setting('role') WHEN 'none' THEN session_user ELSE current_setting('role') END))::oid::bigint,
   CONSTRAINT outbox_pkey PRIMARY KEY (id, segment)
 ) PARTITION BY LIST (segment);
 CREATE TABLE hawser_data.outbox_0 PARTITION OF hawser_data.outbox FOR VALUES IN (0);
@@ -327,6 +334,7 @@ COMMENT ON COLUMN hawser_data.outbox.first_enqueued_at IS 'Of a message that is 
 since then. NULL: it is new.';
 COMMENT ON COLUMN hawser_data.outbox.copy_of IS 'Of a message that is published again: the id of the first one. NULL: it is the first one.';
 COMMENT ON COLUMN hawser_data.outbox.role IS 'The role that enqueued it, as the database knows it: the one that was set, or else the session''s.';
+COMMENT ON COLUMN hawser_data.outbox.role_id IS 'The oid of the role: a later role of its name is another one. NULL: there was no such role.';
 
 CREATE TABLE hawser_data.outbox_later (
   id bigint NOT NULL,
@@ -350,6 +358,7 @@ CREATE TABLE hawser_data.outbox_later (
   unique_key text,
   awaited_as bigint,
   keep_ms integer,
+  role_id bigint DEFAULT to_regrole(quote_ident(CASE current_setting('role') WHEN 'none' THEN session_user ELSE current_setting('role') END))::oid::bigint,
   CONSTRAINT outbox_later_pkey PRIMARY KEY (id),
   CONSTRAINT outbox_later_kind_values CHECK (kind IN ('nats', 'peer', 'held')),
   CONSTRAINT outbox_later_key_bytes CHECK (octet_length(key) BETWEEN 1 AND 1024),
@@ -361,16 +370,16 @@ CREATE TABLE hawser_data.outbox_later (
   CONSTRAINT outbox_later_keep_ms_range CHECK (keep_ms BETWEEN 1000 AND 604800000)
 );
 
-CREATE INDEX outbox_later_due ON hawser_data.outbox_later (kind, deliver_at, id);
+CREATE INDEX outbox_later_due ON hawser_data.outbox_later (kind, role, deliver_at, id);
 
 CREATE INDEX outbox_later_xid ON hawser_data.outbox_later (xid);
 
 COMMENT ON TABLE hawser_data.outbox_later IS 'Messages that are not due yet. When they are, the relay brings those for NATS into the outbox, and any process those for peers
 into the queue, in one transaction.';
-COMMENT ON COLUMN hawser_data.outbox_later.id IS 'The number by which it can be cancelled, from the sequence of the outbox. In the outbox it has another one; in the queue, too, whose
-rows have this one as \`first_id\`.';
+COMMENT ON COLUMN hawser_data.outbox_later.id IS 'The number by which it can be cancelled, from the sequence of the outbox. In the outbox it has another one; in the
+queue it keeps this one.';
 COMMENT ON COLUMN hawser_data.outbox_later.kind IS 'For NATS, or for peers. \`held\`: for peers, once others have been handled.';
-COMMENT ON COLUMN hawser_data.outbox_later.xid IS 'The transaction that wrote it.';
+COMMENT ON COLUMN hawser_data.outbox_later.xid IS 'The transaction that wrote it, or that has changed when it is due.';
 COMMENT ON COLUMN hawser_data.outbox_later.deliver_at IS 'When it is due.';
 COMMENT ON COLUMN hawser_data.outbox_later.destination IS 'Where it goes to: the subject, or the topic.';
 COMMENT ON COLUMN hawser_data.outbox_later.payload IS 'The payload.';
@@ -388,6 +397,7 @@ COMMENT ON COLUMN hawser_data.outbox_later.role_mark IS 'The role''s cluster and
 COMMENT ON COLUMN hawser_data.outbox_later.priority IS 'Its priority. 0 for NATS.';
 COMMENT ON COLUMN hawser_data.outbox_later.unique_key IS 'Its unique key; NULL: it has none.';
 COMMENT ON COLUMN hawser_data.outbox_later.awaited_as IS 'As in \`queue\`.';
+COMMENT ON COLUMN hawser_data.outbox_later.role_id IS 'The oid of the role: a later role of its name is another one. NULL: there was no such role.';
 
 CREATE TABLE hawser_data.outbox_turns (
   turn bigint NOT NULL,
@@ -438,6 +448,7 @@ CREATE TABLE hawser_data.outbox_state (
   asleep bigserial NOT NULL,
   segment bigserial NOT NULL,
   secret text DEFAULT gen_random_uuid() NOT NULL,
+  roles_at text DEFAULT '' NOT NULL,
   CONSTRAINT outbox_state_pkey PRIMARY KEY (id),
   CONSTRAINT outbox_state_id_range CHECK (id = 1)
 );
@@ -447,9 +458,10 @@ COMMENT ON COLUMN hawser_data.outbox_state.id IS 'Always 1.';
 COMMENT ON COLUMN hawser_data.outbox_state.asleep IS 'Its sequence: 1 while the relay looks for messages by itself, 2 while it has to be notified.';
 COMMENT ON COLUMN hawser_data.outbox_state.segment IS 'Its sequence: the segment that is filled, from 1.';
 COMMENT ON COLUMN hawser_data.outbox_state.secret IS 'Part of the ids of messages for streams: nobody can know the next ones, and publish something else with them before.';
+COMMENT ON COLUMN hawser_data.outbox_state.roles_at IS 'The cluster, and the oid of the queue''s table, for which the columns \`role_id\` are right: both are others after a restore of a dump.';
 
-INSERT INTO hawser_data.outbox_state (id, asleep, segment, secret)
-VALUES (1, 1, 1, gen_random_uuid());
+INSERT INTO hawser_data.outbox_state (id, asleep, segment, secret, roles_at)
+VALUES (1, 1, 1, gen_random_uuid(), '');
 
 CREATE TABLE hawser_data.schedules (
   role text NOT NULL,
@@ -514,7 +526,7 @@ COMMENT ON COLUMN hawser_data.schedules.secret IS 'A part of the ids of its mess
 COMMENT ON COLUMN hawser_data.schedules.role_mark IS 'As in \`outbox_later\`.';
 COMMENT ON COLUMN hawser_data.schedules.priority IS 'The priority of its messages. 0 for NATS.';
 
-CREATE TABLE hawser_data.id_counter (
+CREATE TABLE hawser_peer_data.id_counter (
   id integer NOT NULL,
   last_id integer NOT NULL,
   CONSTRAINT id_counter_pkey PRIMARY KEY (id),
@@ -522,14 +534,14 @@ CREATE TABLE hawser_data.id_counter (
   CONSTRAINT id_counter_last_id_range CHECK (last_id >= 0)
 );
 
-COMMENT ON TABLE hawser_data.id_counter IS 'The counter for channel ids and topic ids; one row.';
-COMMENT ON COLUMN hawser_data.id_counter.id IS 'Always 1.';
-COMMENT ON COLUMN hawser_data.id_counter.last_id IS 'The last id given.';
+COMMENT ON TABLE hawser_peer_data.id_counter IS 'The counter for channel ids and topic ids; one row.';
+COMMENT ON COLUMN hawser_peer_data.id_counter.id IS 'Always 1.';
+COMMENT ON COLUMN hawser_peer_data.id_counter.last_id IS 'The last id given.';
 
-INSERT INTO hawser_data.id_counter (id, last_id)
+INSERT INTO hawser_peer_data.id_counter (id, last_id)
 VALUES (1, 0);
 
-CREATE TABLE hawser_data.listeners (
+CREATE TABLE hawser_peer_data.listeners (
   topic text NOT NULL,
   addr text NOT NULL,
   listener_name text NOT NULL,
@@ -550,19 +562,19 @@ CREATE TABLE hawser_data.listeners (
   CONSTRAINT listeners_registered_at_finite CHECK (isfinite(registered_at))
 );
 
-CREATE INDEX listeners_listener_name ON hawser_data.listeners (listener_name);
+CREATE INDEX listeners_listener_name ON hawser_peer_data.listeners (listener_name, topic);
 
-COMMENT ON TABLE hawser_data.listeners IS 'The directory: which listener serves which topic, and where. Operators may insert rows of their own.';
-COMMENT ON COLUMN hawser_data.listeners.topic IS 'The topic served.';
-COMMENT ON COLUMN hawser_data.listeners.addr IS 'The published address, host:port.';
-COMMENT ON COLUMN hawser_data.listeners.listener_name IS 'The listener''s name.';
-COMMENT ON COLUMN hawser_data.listeners.epoch IS 'The listener''s epoch when it registered; 0 for a row that an operator wrote.';
-COMMENT ON COLUMN hawser_data.listeners.max_message_bytes IS 'The greatest payload that the listener takes, in bytes.';
-COMMENT ON COLUMN hawser_data.listeners.durable IS 'The row stays when the listener stops, so that even senders that never connected to it store for it.';
-COMMENT ON COLUMN hawser_data.listeners.subscribed IS 'The listener subscribed to the topic, as opposed to serving it as its source topic.';
-COMMENT ON COLUMN hawser_data.listeners.registered_at IS 'When the row was written.';
+COMMENT ON TABLE hawser_peer_data.listeners IS 'The directory: which listener serves which topic, and where. Operators may insert rows of their own.';
+COMMENT ON COLUMN hawser_peer_data.listeners.topic IS 'The topic served.';
+COMMENT ON COLUMN hawser_peer_data.listeners.addr IS 'The published address, host:port.';
+COMMENT ON COLUMN hawser_peer_data.listeners.listener_name IS 'The listener''s name.';
+COMMENT ON COLUMN hawser_peer_data.listeners.epoch IS 'The listener''s epoch when it registered; 0 for a row that an operator wrote.';
+COMMENT ON COLUMN hawser_peer_data.listeners.max_message_bytes IS 'The greatest payload that the listener takes, in bytes.';
+COMMENT ON COLUMN hawser_peer_data.listeners.durable IS 'The row stays when the listener stops, so that even senders that never connected to it store for it.';
+COMMENT ON COLUMN hawser_peer_data.listeners.subscribed IS 'The listener subscribed to the topic, as opposed to serving it as its source topic.';
+COMMENT ON COLUMN hawser_peer_data.listeners.registered_at IS 'When the row was written.';
 
-CREATE TABLE hawser_data.routes (
+CREATE TABLE hawser_peer_data.routes (
   sender_key text NOT NULL,
   addr text NOT NULL,
   listener_topic text NOT NULL,
@@ -578,16 +590,16 @@ CREATE TABLE hawser_data.routes (
   CONSTRAINT routes_max_message_bytes_range CHECK (max_message_bytes BETWEEN 1 AND 1073741824)
 );
 
-CREATE INDEX routes_listener_name ON hawser_data.routes (listener_name);
+CREATE INDEX routes_listener_name ON hawser_peer_data.routes (listener_name);
 
-COMMENT ON TABLE hawser_data.routes IS 'The listeners that a sender has met, so that it can store for them after they have left the directory.';
-COMMENT ON COLUMN hawser_data.routes.sender_key IS 'The sender: ''name:source_topic''.';
-COMMENT ON COLUMN hawser_data.routes.addr IS 'The listener''s last known address.';
-COMMENT ON COLUMN hawser_data.routes.listener_topic IS 'The topic that the listener serves.';
-COMMENT ON COLUMN hawser_data.routes.listener_name IS 'The listener''s name.';
-COMMENT ON COLUMN hawser_data.routes.max_message_bytes IS 'The greatest payload that the listener takes, as last heard, in bytes.';
+COMMENT ON TABLE hawser_peer_data.routes IS 'The listeners that a sender has met, so that it can store for them after they have left the directory.';
+COMMENT ON COLUMN hawser_peer_data.routes.sender_key IS 'The sender: ''name:source_topic''.';
+COMMENT ON COLUMN hawser_peer_data.routes.addr IS 'The listener''s last known address.';
+COMMENT ON COLUMN hawser_peer_data.routes.listener_topic IS 'The topic that the listener serves.';
+COMMENT ON COLUMN hawser_peer_data.routes.listener_name IS 'The listener''s name.';
+COMMENT ON COLUMN hawser_peer_data.routes.max_message_bytes IS 'The greatest payload that the listener takes, as last heard, in bytes.';
 
-CREATE TABLE hawser_data.channels (
+CREATE TABLE hawser_peer_data.channels (
   channel_name text NOT NULL,
   channel_id integer NOT NULL,
   sender_name text GENERATED ALWAYS AS (split_part(channel_name, ':', 1)) STORED NOT NULL,
@@ -608,20 +620,20 @@ CREATE TABLE hawser_data.channels (
   CONSTRAINT channels_owner_not_reserved CHECK (left(owner, 3) <> '__#')
 );
 
-CREATE INDEX channels_owner ON hawser_data.channels ((coalesce(owner, listener_name)));
+CREATE INDEX channels_owner ON hawser_peer_data.channels ((coalesce(owner, listener_name)));
 
-COMMENT ON TABLE hawser_data.channels IS 'The channels: each (sender, source topic, listener) has one channel id for ever.';
-COMMENT ON COLUMN hawser_data.channels.channel_name IS '''sender:source_topic:listener''; '':'' is refused in all three.';
-COMMENT ON COLUMN hawser_data.channels.channel_id IS 'The channel''s id.';
-COMMENT ON COLUMN hawser_data.channels.sender_name IS 'The sender''s name.';
-COMMENT ON COLUMN hawser_data.channels.source_topic IS 'The sender''s source topic.';
-COMMENT ON COLUMN hawser_data.channels.listener_name IS 'The listener that the channel was made for.';
-COMMENT ON COLUMN hawser_data.channels.owner IS 'The listener that the channel was handed over to; NULL: the one it was made for.';
-COMMENT ON COLUMN hawser_data.channels.retry_of IS 'A retry channel, made for ''__#retry#'' and the id of another channel: that id. It has the dead letters of that
+COMMENT ON TABLE hawser_peer_data.channels IS 'The channels: each (sender, source topic, listener) has one channel id for ever.';
+COMMENT ON COLUMN hawser_peer_data.channels.channel_name IS '''sender:source_topic:listener''; '':'' is refused in all three.';
+COMMENT ON COLUMN hawser_peer_data.channels.channel_id IS 'The channel''s id.';
+COMMENT ON COLUMN hawser_peer_data.channels.sender_name IS 'The sender''s name.';
+COMMENT ON COLUMN hawser_peer_data.channels.source_topic IS 'The sender''s source topic.';
+COMMENT ON COLUMN hawser_peer_data.channels.listener_name IS 'The listener that the channel was made for.';
+COMMENT ON COLUMN hawser_peer_data.channels.owner IS 'The listener that the channel was handed over to; NULL: the one it was made for.';
+COMMENT ON COLUMN hawser_peer_data.channels.retry_of IS 'A retry channel, made for ''__#retry#'' and the id of another channel: that id. It has the dead letters of that
 channel that are to be handled again; no sender dials it. NULL for every other channel.';
-COMMENT ON COLUMN hawser_data.channels.last_retry IS 'Of a retry channel: the last number given. Its messages are all of epoch 1.';
+COMMENT ON COLUMN hawser_peer_data.channels.last_retry IS 'Of a retry channel: the last number given. Its messages are all of epoch 1.';
 
-CREATE TABLE hawser_data.topics (
+CREATE TABLE hawser_peer_data.topics (
   topic text NOT NULL,
   id integer NOT NULL,
   CONSTRAINT topics_pkey PRIMARY KEY (topic),
@@ -631,11 +643,11 @@ CREATE TABLE hawser_data.topics (
   CONSTRAINT topics_id_range CHECK (id >= 1)
 );
 
-COMMENT ON TABLE hawser_data.topics IS 'The topics, each with the id that frames and stored rows carry.';
-COMMENT ON COLUMN hawser_data.topics.topic IS 'The topic.';
-COMMENT ON COLUMN hawser_data.topics.id IS 'Its id.';
+COMMENT ON TABLE hawser_peer_data.topics IS 'The topics, each with the id that frames and stored rows carry.';
+COMMENT ON COLUMN hawser_peer_data.topics.topic IS 'The topic.';
+COMMENT ON COLUMN hawser_peer_data.topics.id IS 'Its id.';
 
-CREATE TABLE hawser_data.cursors (
+CREATE TABLE hawser_peer_data.cursors (
   channel_id integer NOT NULL,
   number bigint DEFAULT 0 NOT NULL,
   epoch bigint DEFAULT 0 NOT NULL,
@@ -647,13 +659,13 @@ CREATE TABLE hawser_data.cursors (
   CONSTRAINT cursors_attempts_range CHECK (attempts >= 0)
 );
 
-COMMENT ON TABLE hawser_data.cursors IS 'The cursors: the last message of each channel whose handling is committed.';
-COMMENT ON COLUMN hawser_data.cursors.channel_id IS 'The channel.';
-COMMENT ON COLUMN hawser_data.cursors.number IS 'The last acknowledged number within the epoch.';
-COMMENT ON COLUMN hawser_data.cursors.epoch IS 'The sender''s epoch that the number belongs to.';
-COMMENT ON COLUMN hawser_data.cursors.attempts IS 'How often the next message''s handler was started after an unclean exit.';
+COMMENT ON TABLE hawser_peer_data.cursors IS 'The cursors: the last message of each channel whose handling is committed.';
+COMMENT ON COLUMN hawser_peer_data.cursors.channel_id IS 'The channel.';
+COMMENT ON COLUMN hawser_peer_data.cursors.number IS 'The last acknowledged number within the epoch.';
+COMMENT ON COLUMN hawser_peer_data.cursors.epoch IS 'The sender''s epoch that the number belongs to.';
+COMMENT ON COLUMN hawser_peer_data.cursors.attempts IS 'How often the next message''s handler was started after an unclean exit.';
 
-CREATE TABLE hawser_data.marks (
+CREATE TABLE hawser_peer_data.marks (
   channel_id integer NOT NULL,
   epoch bigint NOT NULL,
   number bigint NOT NULL,
@@ -663,13 +675,13 @@ CREATE TABLE hawser_data.marks (
   CONSTRAINT marks_number_range CHECK (number BETWEEN 0 AND 9007199254740991)
 );
 
-COMMENT ON TABLE hawser_data.marks IS 'What is done of each channel beyond its cursor: a message that a transactional handler has handled, or that was given up, or
+COMMENT ON TABLE hawser_peer_data.marks IS 'What is done of each channel beyond its cursor: a message that a transactional handler has handled, or that was given up, or
 finished when its listener stopped, while an earlier one is not done. A row goes when the cursor passes it.';
-COMMENT ON COLUMN hawser_data.marks.channel_id IS 'The channel.';
-COMMENT ON COLUMN hawser_data.marks.epoch IS 'The sender''s epoch, whoever handled the message: so that two who handle the same one collide.';
-COMMENT ON COLUMN hawser_data.marks.number IS 'The message''s number within the epoch.';
+COMMENT ON COLUMN hawser_peer_data.marks.channel_id IS 'The channel.';
+COMMENT ON COLUMN hawser_peer_data.marks.epoch IS 'The sender''s epoch, whoever handled the message: so that two who handle the same one collide.';
+COMMENT ON COLUMN hawser_peer_data.marks.number IS 'The message''s number within the epoch.';
 
-CREATE TABLE hawser_data.parked_messages (
+CREATE TABLE hawser_peer_data.parked_messages (
   channel_id integer NOT NULL,
   epoch bigint NOT NULL,
   number bigint NOT NULL,
@@ -692,23 +704,23 @@ CREATE TABLE hawser_data.parked_messages (
   CONSTRAINT parked_messages_uncompressed_bytes_range CHECK (uncompressed_bytes >= 0)
 );
 
-ALTER TABLE hawser_data.parked_messages ALTER COLUMN payload SET STORAGE EXTERNAL;
+ALTER TABLE hawser_peer_data.parked_messages ALTER COLUMN payload SET STORAGE EXTERNAL;
 
-COMMENT ON TABLE hawser_data.parked_messages IS 'Messages that wait long to be tried again, and messages behind them with the same key. The cursor passes them, and those who
+COMMENT ON TABLE hawser_peer_data.parked_messages IS 'Messages that wait long to be tried again, and messages behind them with the same key. The cursor passes them, and those who
 sent them know them as delivered. Functions alone write them.';
-COMMENT ON COLUMN hawser_data.parked_messages.channel_id IS 'The channel.';
-COMMENT ON COLUMN hawser_data.parked_messages.epoch IS 'The sender''s epoch.';
-COMMENT ON COLUMN hawser_data.parked_messages.number IS 'The message''s number within the epoch.';
-COMMENT ON COLUMN hawser_data.parked_messages.topic_id IS 'The topic that the message is for.';
-COMMENT ON COLUMN hawser_data.parked_messages.compression IS 'How the payload is compressed, as the frame Batch says it; 0: not.';
-COMMENT ON COLUMN hawser_data.parked_messages.headers IS 'The headers as JSON in UTF-8, [[name, value], ...], whatever the encoding of the database is. NULL: none.';
-COMMENT ON COLUMN hawser_data.parked_messages.payload IS 'The payload, plain or compressed.';
-COMMENT ON COLUMN hawser_data.parked_messages.attempts IS 'How often its handler was started; 0: it waits behind another one.';
-COMMENT ON COLUMN hawser_data.parked_messages.due_at IS 'When it is to be tried again.';
-COMMENT ON COLUMN hawser_data.parked_messages.parked_at IS 'When it was parked.';
-COMMENT ON COLUMN hawser_data.parked_messages.uncompressed_bytes IS 'The length of the payload before it was compressed, in bytes.';
+COMMENT ON COLUMN hawser_peer_data.parked_messages.channel_id IS 'The channel.';
+COMMENT ON COLUMN hawser_peer_data.parked_messages.epoch IS 'The sender''s epoch.';
+COMMENT ON COLUMN hawser_peer_data.parked_messages.number IS 'The message''s number within the epoch.';
+COMMENT ON COLUMN hawser_peer_data.parked_messages.topic_id IS 'The topic that the message is for.';
+COMMENT ON COLUMN hawser_peer_data.parked_messages.compression IS 'How the payload is compressed, as the frame Batch says it; 0: not.';
+COMMENT ON COLUMN hawser_peer_data.parked_messages.headers IS 'The headers as JSON in UTF-8, [[name, value], ...], whatever the encoding of the database is. NULL: none.';
+COMMENT ON COLUMN hawser_peer_data.parked_messages.payload IS 'The payload, plain or compressed.';
+COMMENT ON COLUMN hawser_peer_data.parked_messages.attempts IS 'How often its handler was started; 0: it waits behind another one.';
+COMMENT ON COLUMN hawser_peer_data.parked_messages.due_at IS 'When it is to be tried again.';
+COMMENT ON COLUMN hawser_peer_data.parked_messages.parked_at IS 'When it was parked.';
+COMMENT ON COLUMN hawser_peer_data.parked_messages.uncompressed_bytes IS 'The length of the payload before it was compressed, in bytes.';
 
-CREATE TABLE hawser_data.stored_messages (
+CREATE TABLE hawser_peer_data.stored_messages (
   id bigserial NOT NULL,
   channel_id integer NOT NULL,
   payload bytea NOT NULL,
@@ -731,25 +743,25 @@ CREATE TABLE hawser_data.stored_messages (
   CONSTRAINT stored_messages_stored_at_finite CHECK (isfinite(stored_at))
 );
 
-ALTER TABLE hawser_data.stored_messages ALTER COLUMN payload SET STORAGE EXTERNAL;
+ALTER TABLE hawser_peer_data.stored_messages ALTER COLUMN payload SET STORAGE EXTERNAL;
 
-COMMENT ON TABLE hawser_data.stored_messages IS 'Messages that wait for their listener. First in, first out by (epoch, number) within a channel. A row is one message, or a
+COMMENT ON TABLE hawser_peer_data.stored_messages IS 'Messages that wait for their listener. First in, first out by (epoch, number) within a channel. A row is one message, or a
 batch of messages with successive numbers, one topic and one codec.';
-COMMENT ON COLUMN hawser_data.stored_messages.id IS 'The order in which rows were written, over all channels.';
-COMMENT ON COLUMN hawser_data.stored_messages.channel_id IS 'The channel.';
-COMMENT ON COLUMN hawser_data.stored_messages.payload IS 'The payload, plain or compressed as \`codec\` says. Of a batch all payloads, one after another.';
-COMMENT ON COLUMN hawser_data.stored_messages.epoch IS 'The sender''s epoch.';
-COMMENT ON COLUMN hawser_data.stored_messages.number IS 'The message''s number within the epoch. Of a batch that of the last message, so that the row is behind a position as long
+COMMENT ON COLUMN hawser_peer_data.stored_messages.id IS 'The order in which rows were written, over all channels.';
+COMMENT ON COLUMN hawser_peer_data.stored_messages.channel_id IS 'The channel.';
+COMMENT ON COLUMN hawser_peer_data.stored_messages.payload IS 'The payload, plain or compressed as \`codec\` says. Of a batch all payloads, one after another.';
+COMMENT ON COLUMN hawser_peer_data.stored_messages.epoch IS 'The sender''s epoch.';
+COMMENT ON COLUMN hawser_peer_data.stored_messages.number IS 'The message''s number within the epoch. Of a batch that of the last message, so that the row is behind a position as long
 as one of its messages is.';
-COMMENT ON COLUMN hawser_data.stored_messages.topic_id IS 'The topic that the message is for.';
-COMMENT ON COLUMN hawser_data.stored_messages.headers IS 'The headers: [[name, value], ...], or a text with the JSON of that, in ASCII, where the encoding of the database lacks one of its
+COMMENT ON COLUMN hawser_peer_data.stored_messages.topic_id IS 'The topic that the message is for.';
+COMMENT ON COLUMN hawser_peer_data.stored_messages.headers IS 'The headers: [[name, value], ...], or a text with the JSON of that, in ASCII, where the encoding of the database lacks one of its
 characters; NULL: none. Of a batch an array with such headers, or null, for each message.';
-COMMENT ON COLUMN hawser_data.stored_messages.codec IS 'How the payload is compressed: 0 not, 1 gzip.';
-COMMENT ON COLUMN hawser_data.stored_messages.stored_at IS 'When it was stored.';
-COMMENT ON COLUMN hawser_data.stored_messages.messages IS 'How many messages the row has.';
-COMMENT ON COLUMN hawser_data.stored_messages.lengths IS 'The length of each payload of a batch, in bytes; empty for one message.';
+COMMENT ON COLUMN hawser_peer_data.stored_messages.codec IS 'How the payload is compressed: 0 not, 1 gzip.';
+COMMENT ON COLUMN hawser_peer_data.stored_messages.stored_at IS 'When it was stored.';
+COMMENT ON COLUMN hawser_peer_data.stored_messages.messages IS 'How many messages the row has.';
+COMMENT ON COLUMN hawser_peer_data.stored_messages.lengths IS 'The length of each payload of a batch, in bytes; empty for one message.';
 
-CREATE TABLE hawser_data.peers (
+CREATE TABLE hawser_peer_data.peers (
   name text NOT NULL,
   epoch bigint NOT NULL,
   clean boolean DEFAULT true NOT NULL,
@@ -771,18 +783,18 @@ CREATE TABLE hawser_data.peers (
   CONSTRAINT peers_certificate_ends_at_range CHECK (extract(epoch FROM certificate_ends_at) BETWEEN 0 AND 253402300799)
 );
 
-COMMENT ON TABLE hawser_data.peers IS 'The names of peers, and of each the epoch under which a process may write for the name. Written by functions alone, so that
+COMMENT ON TABLE hawser_peer_data.peers IS 'The names of peers, and of each the epoch under which a process may write for the name. Written by functions alone, so that
 no role can lock a row.';
-COMMENT ON COLUMN hawser_data.peers.name IS 'The peer''s name.';
-COMMENT ON COLUMN hawser_data.peers.epoch IS 'The epoch: greater each time that the name is taken.';
-COMMENT ON COLUMN hawser_data.peers.clean IS 'The previous holder stopped cleanly, or there was none.';
-COMMENT ON COLUMN hawser_data.peers.started_at IS 'When the name was taken last.';
-COMMENT ON COLUMN hawser_data.peers.token IS 'The token of the process that took the name last. If that process lost the answer, it finds its token here, and knows
+COMMENT ON COLUMN hawser_peer_data.peers.name IS 'The peer''s name.';
+COMMENT ON COLUMN hawser_peer_data.peers.epoch IS 'The epoch: greater each time that the name is taken.';
+COMMENT ON COLUMN hawser_peer_data.peers.clean IS 'The previous holder stopped cleanly, or there was none.';
+COMMENT ON COLUMN hawser_peer_data.peers.started_at IS 'When the name was taken last.';
+COMMENT ON COLUMN hawser_peer_data.peers.token IS 'The token of the process that took the name last. If that process lost the answer, it finds its token here, and knows
 that the epoch is its own. NULL: the epoch was raised without taking the name.';
-COMMENT ON COLUMN hawser_data.peers.group_name IS 'The group that the peer was a member of when it registered last; NULL: of none.';
-COMMENT ON COLUMN hawser_data.peers.replaced IS 'All of its channels were handed over at once, and it has not registered since: messages do not wait for it.';
-COMMENT ON COLUMN hawser_data.peers.version IS 'The version of the program that registered last, which can be any text; NULL: it did not say, or the name was taken since.';
-COMMENT ON COLUMN hawser_data.peers.certificate_ends_at IS 'When the TLS certificate ends that the peer had when it registered last, from 1970 to the end of 9999; NULL: it has none, or
+COMMENT ON COLUMN hawser_peer_data.peers.group_name IS 'The group that the peer was a member of when it registered last; NULL: of none.';
+COMMENT ON COLUMN hawser_peer_data.peers.replaced IS 'All of its channels were handed over at once, and it has not registered since: messages do not wait for it.';
+COMMENT ON COLUMN hawser_peer_data.peers.version IS 'The version of the program that registered last, which can be any text; NULL: it did not say, or the name was taken since.';
+COMMENT ON COLUMN hawser_peer_data.peers.certificate_ends_at IS 'When the TLS certificate ends that the peer had when it registered last, from 1970 to the end of 9999; NULL: it has none, or
 did not say, or the name was taken since.';
 
 CREATE TABLE hawser_data.owners (
@@ -863,6 +875,12 @@ CREATE TABLE hawser_data.dead_letters (
   failures jsonb,
   role_mark text,
   awaited_as bigint,
+  job_id bigint,
+  keep_ms integer,
+  progress text,
+  role_id bigint DEFAULT to_regrole(quote_ident(CASE current_setting('role') WHEN 'none' THEN session_user ELSE current_setting('role') END))::oid::bigint,
+  worker text,
+  given_back smallint DEFAULT 0 NOT NULL,
   CONSTRAINT dead_letters_pkey PRIMARY KEY (id),
   CONSTRAINT dead_letters_origin_values CHECK (origin IN ('peer', 'subscription', 'outbox', 'queue')),
   CONSTRAINT dead_letters_error_message_bytes CHECK (octet_length(error_message) <= 8192),
@@ -873,6 +891,8 @@ CREATE TABLE hawser_data.dead_letters (
 CREATE INDEX dead_letters_created_at ON hawser_data.dead_letters (created_at);
 
 CREATE INDEX dead_letters_message_id ON hawser_data.dead_letters (message_id) WHERE message_id IS NOT NULL;
+
+CREATE INDEX dead_letters_job ON hawser_data.dead_letters (job_id) WHERE job_id IS NOT NULL;
 
 CREATE INDEX dead_letters_retry_requested ON hawser_data.dead_letters (id) WHERE retry_requested;
 
@@ -900,8 +920,14 @@ COMMENT ON COLUMN hawser_data.dead_letters.stack IS 'The stack of the last error
 COMMENT ON COLUMN hawser_data.dead_letters.failures IS 'Its last failed attempts, in order: [{"attempt", "at", "code", "message"}, ...] (peers and the queue only). NULL: none is known.';
 COMMENT ON COLUMN hawser_data.dead_letters.role_mark IS 'As in \`outbox_later\` (the outbox only).';
 COMMENT ON COLUMN hawser_data.dead_letters.awaited_as IS 'As in \`queue\` (the queue only).';
+COMMENT ON COLUMN hawser_data.dead_letters.job_id IS 'The id that its enqueue returned, which it keeps if it is retried (the queue only).';
+COMMENT ON COLUMN hawser_data.dead_letters.keep_ms IS 'As in \`queue\` (the queue only).';
+COMMENT ON COLUMN hawser_data.dead_letters.progress IS 'As in \`queue\` (the queue only).';
+COMMENT ON COLUMN hawser_data.dead_letters.role_id IS 'The oid of the role: a later role of its name is another one. NULL: there was no such role.';
+COMMENT ON COLUMN hawser_data.dead_letters.worker IS 'Name of the peer or worker that had it when it was given up (peers and the queue only). NULL: none had it.';
+COMMENT ON COLUMN hawser_data.dead_letters.given_back IS 'How often its handler was cut off, as its process stopped (the queue only). No attempts.';
 
-CREATE TABLE hawser_data.mesh_secret (
+CREATE TABLE hawser_peer_data.mesh_secret (
   id integer NOT NULL,
   secret bytea NOT NULL,
   created_at timestamptz DEFAULT now() NOT NULL,
@@ -910,15 +936,15 @@ CREATE TABLE hawser_data.mesh_secret (
   CONSTRAINT mesh_secret_secret_bytes CHECK (octet_length(secret) = 32)
 );
 
-COMMENT ON TABLE hawser_data.mesh_secret IS 'The mesh secret, made at the first migration; two rows while it is rotated, the newest is used for dialling.';
-COMMENT ON COLUMN hawser_data.mesh_secret.id IS 'Grows with each rotation.';
-COMMENT ON COLUMN hawser_data.mesh_secret.secret IS 'The secret.';
-COMMENT ON COLUMN hawser_data.mesh_secret.created_at IS 'When it was made.';
+COMMENT ON TABLE hawser_peer_data.mesh_secret IS 'The mesh secret, made at the first migration; two rows while it is rotated, the newest is used for dialling.';
+COMMENT ON COLUMN hawser_peer_data.mesh_secret.id IS 'Grows with each rotation.';
+COMMENT ON COLUMN hawser_peer_data.mesh_secret.secret IS 'The secret.';
+COMMENT ON COLUMN hawser_peer_data.mesh_secret.created_at IS 'When it was made.';
 
-INSERT INTO hawser_data.mesh_secret (id, secret, created_at)
+INSERT INTO hawser_peer_data.mesh_secret (id, secret, created_at)
 VALUES (1, decode(replace(gen_random_uuid()::text || gen_random_uuid()::text, '-', ''), 'hex'), now());
 
-CREATE TABLE hawser_data.database_settings (
+CREATE TABLE hawser_peer_data.database_settings (
   id integer DEFAULT 1 NOT NULL,
   dead_letter_retention_days integer NOT NULL,
   CONSTRAINT database_settings_pkey PRIMARY KEY (id),
@@ -926,9 +952,9 @@ CREATE TABLE hawser_data.database_settings (
   CONSTRAINT database_settings_one_row CHECK (id = 1)
 );
 
-COMMENT ON TABLE hawser_data.database_settings IS 'Settings that all programs of the database share: one row. Without it the defaults of the spec apply.';
-COMMENT ON COLUMN hawser_data.database_settings.id IS 'Always 1.';
-COMMENT ON COLUMN hawser_data.database_settings.dead_letter_retention_days IS 'Age in days from which peers delete dead letters. \`hawser dead retention\` sets it.';
+COMMENT ON TABLE hawser_peer_data.database_settings IS 'Settings that all programs of the database share: one row. Without it the defaults of the spec apply.';
+COMMENT ON COLUMN hawser_peer_data.database_settings.id IS 'Always 1.';
+COMMENT ON COLUMN hawser_peer_data.database_settings.dead_letter_retention_days IS 'Age in days from which peers delete dead letters. \`hawser dead retention\` sets it.';
 
 CREATE TABLE hawser_data.migrations (
   id integer NOT NULL,
@@ -942,7 +968,8 @@ CREATE TABLE hawser_data.migrations (
   CONSTRAINT migrations_oldest_program_range CHECK (oldest_program >= 1)
 );
 
-COMMENT ON TABLE hawser_data.migrations IS 'The migrations that this database has.';
+COMMENT ON TABLE hawser_data.migrations IS 'The migrations that this database has. Programs read it by \`applied_migrations\`: with a view, any role could hold up their
+start.';
 COMMENT ON COLUMN hawser_data.migrations.id IS 'The migration''s number.';
 COMMENT ON COLUMN hawser_data.migrations.name IS 'Its name.';
 COMMENT ON COLUMN hawser_data.migrations.applied_at IS 'When it was applied.';
@@ -955,6 +982,7 @@ CREATE TABLE hawser_data.queue (
   topic text NOT NULL,
   recipient text DEFAULT '' NOT NULL,
   role text DEFAULT CASE current_setting('role') WHEN 'none' THEN session_user ELSE current_setting('role') END NOT NULL,
+  rank bigint NOT NULL,
   id bigint NOT NULL,
   worker bigint,
   attempts smallint DEFAULT 0 NOT NULL,
@@ -966,30 +994,46 @@ CREATE TABLE hawser_data.queue (
   payload bytea NOT NULL,
   headers jsonb,
   failures jsonb,
-  first_id bigint,
   unique_key text,
   awaited_as bigint,
   keep_ms integer,
   progress text,
-  CONSTRAINT queue_pkey PRIMARY KEY (topic, recipient, role, id)
+  is_suspect boolean DEFAULT false NOT NULL,
+  was_running boolean DEFAULT false NOT NULL,
+  begun_by bigint,
+  given_back smallint DEFAULT 0 NOT NULL,
+  copied_upto text,
+  role_id bigint DEFAULT to_regrole(quote_ident(CASE current_setting('role') WHEN 'none' THEN session_user ELSE current_setting('role') END))::oid::bigint,
+  behind text,
+  CONSTRAINT queue_pkey PRIMARY KEY (topic, recipient, role, rank)
 ) WITH (fillfactor = 45);
 
-CREATE INDEX queue_key ON hawser_data.queue (topic, recipient, key, role, id) WHERE key IS NOT NULL;
+CREATE INDEX queue_key ON hawser_data.queue (topic, recipient, key, role, rank) WHERE key IS NOT NULL;
 
-CREATE INDEX queue_due ON hawser_data.queue (topic, recipient, role, due_at, id) WHERE due_at IS NOT NULL OR pg_catalog.starts_with(recipient, '!');
+CREATE INDEX queue_ready ON hawser_data.queue (topic, recipient, role, rank) WHERE due_at IS NULL AND behind IS NULL;
 
-CREATE INDEX queue_first ON hawser_data.queue (first_id) WHERE first_id IS NOT NULL;
+CREATE INDEX queue_behind ON hawser_data.queue (topic, behind, role, recipient, rank) WHERE behind IS NOT NULL;
+
+CREATE INDEX queue_due ON hawser_data.queue (topic, recipient, role, due_at, rank) WHERE due_at IS NOT NULL AND behind IS NULL;
+
+CREATE INDEX queue_id ON hawser_data.queue (id);
+
+CREATE INDEX queue_late ON hawser_data.queue ((rank & 70368744177663)) WHERE rank <> id;
 
 COMMENT ON TABLE hawser_data.queue IS 'Messages for topics that are not handled yet. A row without a worker, or with one that is gone or not there, is free. Messages of
-one topic, recipient and key go to one worker at a time; those of one role also in the order of their ids. It has no rules of
-its own: each would add to what an insert costs. Functions alone write it.';
+one topic, recipient and key go to one worker at a time; those of one role also in the order of their ranks. It has no rules of
+its own: each would add to what an insert costs. Functions alone write it. \`queue_late\` has the numbers of ranks that are not the ids.';
 COMMENT ON COLUMN hawser_data.queue.topic IS 'The topic.';
 COMMENT ON COLUMN hawser_data.queue.recipient IS 'Who may take it. Empty: any worker of the topic. \`@name\`: the worker of that name. \`#group\`: a member of that group. With a
 priority, behind \`!\`.';
 COMMENT ON COLUMN hawser_data.queue.role IS 'The role that enqueued it, as in \`outbox\`.';
-COMMENT ON COLUMN hawser_data.queue.id IS 'Its number, from the sequence of the outbox. With a priority, less the priority times 2^46: messages are taken in the order of ids.';
+COMMENT ON COLUMN hawser_data.queue.rank IS 'Its place in line: messages of one topic, recipient and role are taken in the order of their ranks. A number of the sequence that ids
+are of, drawn when it came into the queue, less its priority times 2^46.';
+COMMENT ON COLUMN hawser_data.queue.id IS 'The id that its enqueue returned, which it keeps while it waits for its time, runs and is retried. A copy of a message for all has one of
+its own.';
 COMMENT ON COLUMN hawser_data.queue.worker IS 'The worker that has it. In no index, so that taking a row changes none.';
-COMMENT ON COLUMN hawser_data.queue.attempts IS 'Number of failed attempts, with those that ended with their process.';
+COMMENT ON COLUMN hawser_data.queue.attempts IS 'Number of failed attempts, with those that ended with their process. At the first unclean end of a worker, a message counts that may
+have been running; later, one that is known to have been.';
 COMMENT ON COLUMN hawser_data.queue.due_at IS 'When it is to be tried again. NULL: it was not put off.';
 COMMENT ON COLUMN hawser_data.queue.key IS 'Ordering key; NULL: none.';
 COMMENT ON COLUMN hawser_data.queue.origin IS 'The peer that enqueued it, as in \`outbox\`.';
@@ -998,31 +1042,43 @@ COMMENT ON COLUMN hawser_data.queue.enqueued_at IS 'When it was enqueued.';
 COMMENT ON COLUMN hawser_data.queue.payload IS 'The payload.';
 COMMENT ON COLUMN hawser_data.queue.headers IS 'The headers: [[name, value], ...], without those of the key and of the origin; NULL: none.';
 COMMENT ON COLUMN hawser_data.queue.failures IS 'Its last failed attempts, as in \`dead_letters\`. NULL: none is known.';
-COMMENT ON COLUMN hawser_data.queue.first_id IS 'The id that its enqueue returned, if it was due later: it can still be cancelled by it. NULL: that is \`id\`.';
 COMMENT ON COLUMN hawser_data.queue.unique_key IS 'Its unique key; NULL: it has none.';
 COMMENT ON COLUMN hawser_data.queue.awaited_as IS 'The number by which others come after it; NULL: none does.';
 COMMENT ON COLUMN hawser_data.queue.keep_ms IS 'How long its result is kept after its end, in milliseconds. NULL: nothing of it is kept.';
 COMMENT ON COLUMN hawser_data.queue.progress IS 'What its handler said last of its progress, as JSON in ASCII. Only with \`keep_ms\`.';
+COMMENT ON COLUMN hawser_data.queue.is_suspect IS 'A worker that had it ended uncleanly: each further start is told with \`begin\`, and counts as an attempt if its worker ends in it.';
+COMMENT ON COLUMN hawser_data.queue.was_running IS 'One ended uncleanly while the handler was known to run.';
+COMMENT ON COLUMN hawser_data.queue.begun_by IS 'The worker that has told that its handler begins; NULL: that of \`worker\` has not.';
+COMMENT ON COLUMN hawser_data.queue.given_back IS 'How often its handler was cut off, as its process stopped. No attempts.';
+COMMENT ON COLUMN hawser_data.queue.copied_upto IS 'Of a message for all, the recipient of the last copy that was made. NULL: none was.';
+COMMENT ON COLUMN hawser_data.queue.role_id IS 'The oid of the role: a later role of its name is another one. NULL: there was no such role.';
+COMMENT ON COLUMN hawser_data.queue.behind IS 'What others of its role have that it waits for, since a take has passed it: \`k\` and its key, if another one of its key comes first, or \`l\`
+and its key of the topic''s limit, if as many of that run as may. No take looks at it before one of those has ended. NULL: it waits for none.';
 
 CREATE TABLE hawser_data.flow_edges (
   before_id bigint NOT NULL,
   after_id bigint NOT NULL,
   cancels boolean NOT NULL,
+  ended boolean DEFAULT false NOT NULL,
   CONSTRAINT flow_edges_pkey PRIMARY KEY (before_id, after_id)
 );
 
 CREATE INDEX flow_edges_after ON hawser_data.flow_edges (after_id);
 
+CREATE INDEX flow_edges_ended ON hawser_data.flow_edges (after_id, before_id) WHERE ended;
+
 COMMENT ON TABLE hawser_data.flow_edges IS 'Messages that are held until others have been handled: rows of \`outbox_later\` of the kind \`held\`.';
 COMMENT ON COLUMN hawser_data.flow_edges.before_id IS 'The message that comes first, as its \`awaited_as\`.';
 COMMENT ON COLUMN hawser_data.flow_edges.after_id IS 'The message that is held.';
 COMMENT ON COLUMN hawser_data.flow_edges.cancels IS 'It is cancelled if the first one becomes a dead letter or is cancelled. False: it is held further.';
+COMMENT ON COLUMN hawser_data.flow_edges.ended IS 'The first one has become a dead letter, or was cancelled: it releases nothing, unless its dead letter is retried.';
 
 CREATE TABLE hawser_data.flow_ends (
   nth bigserial NOT NULL,
   id bigint NOT NULL,
   is_done boolean NOT NULL,
-  CONSTRAINT flow_ends_pkey PRIMARY KEY (nth)
+  role text NOT NULL,
+  CONSTRAINT flow_ends_pkey PRIMARY KEY (role, nth)
 );
 
 COMMENT ON TABLE hawser_data.flow_ends IS 'Messages that others come after, and that have ended, until \`end_flows\` has drawn the consequences. What ends a message only
@@ -1030,6 +1086,7 @@ inserts here, and waits for nobody, however many others end before the same one.
 COMMENT ON COLUMN hawser_data.flow_ends.nth IS 'A number of its own.';
 COMMENT ON COLUMN hawser_data.flow_ends.id IS 'The message, as its \`awaited_as\`, or one that was held itself.';
 COMMENT ON COLUMN hawser_data.flow_ends.is_done IS 'It was handled. False: it was cancelled, or is a dead letter.';
+COMMENT ON COLUMN hawser_data.flow_ends.role IS 'The role that enqueued it, and those that come after it.';
 
 CREATE TABLE hawser_data.results (
   segment smallint NOT NULL,
@@ -1047,6 +1104,7 @@ CREATE TABLE hawser_data.results (
   error_code text,
   error_message text,
   expires_at timestamptz NOT NULL,
+  role_id bigint,
   CONSTRAINT results_pkey PRIMARY KEY (id, segment),
   CONSTRAINT results_result_bytes CHECK (octet_length(result) <= 65536)
 ) PARTITION BY LIST (segment);
@@ -1077,9 +1135,10 @@ COMMENT ON COLUMN hawser_data.results.ended_at IS 'When it ended.';
 COMMENT ON COLUMN hawser_data.results.duration_ms IS 'How long the attempt took that was done, in milliseconds. NULL: none was.';
 COMMENT ON COLUMN hawser_data.results.progress IS 'As in \`queue\`.';
 COMMENT ON COLUMN hawser_data.results.result IS 'What the handler returned, as JSON in ASCII. NULL: nothing.';
-COMMENT ON COLUMN hawser_data.results.error_code IS 'Of a dead letter, the code of its error.';
-COMMENT ON COLUMN hawser_data.results.error_message IS 'Of a dead letter, the message of its error.';
+COMMENT ON COLUMN hawser_data.results.error_code IS 'Of a dead letter, the code of its error. \`not_waiting\`: it was cancelled with one that it came after.';
+COMMENT ON COLUMN hawser_data.results.error_message IS 'The message of its error.';
 COMMENT ON COLUMN hawser_data.results.expires_at IS 'Until when it can be read.';
+COMMENT ON COLUMN hawser_data.results.role_id IS 'The oid of the role: a later role of its name is another one. NULL: there was no such role.';
 
 CREATE TABLE hawser_data.unique_keys (
   role text NOT NULL,
@@ -1091,6 +1150,7 @@ CREATE TABLE hawser_data.unique_keys (
   payload bytea,
   headers jsonb,
   due_at timestamptz,
+  role_id bigint DEFAULT to_regrole(quote_ident(CASE current_setting('role') WHEN 'none' THEN session_user ELSE current_setting('role') END))::oid::bigint,
   CONSTRAINT unique_keys_pkey PRIMARY KEY (role, topic, unique_key)
 );
 
@@ -1105,6 +1165,7 @@ COMMENT ON COLUMN hawser_data.unique_keys.has_begun IS 'The message has begun.';
 COMMENT ON COLUMN hawser_data.unique_keys.payload IS 'The payload that replaces that of the message in the queue when it begins; NULL: none does.';
 COMMENT ON COLUMN hawser_data.unique_keys.headers IS 'The headers that come with it.';
 COMMENT ON COLUMN hawser_data.unique_keys.due_at IS 'When the message with it is due; NULL: at once.';
+COMMENT ON COLUMN hawser_data.unique_keys.role_id IS 'The oid of the role: a later role of its name is another one. NULL: there was no such role.';
 
 CREATE TABLE hawser_data.unique_locks (
   id bigint NOT NULL,
@@ -1116,21 +1177,35 @@ not begin before that transaction ends. Apart from the keys, so that a worker ca
 without end.';
 COMMENT ON COLUMN hawser_data.unique_locks.id IS 'The number of the message that enqueue returned.';
 
+CREATE TABLE hawser_data.unique_ends (
+  id bigint NOT NULL,
+  role text NOT NULL,
+  topic text NOT NULL,
+  unique_key text NOT NULL,
+  CONSTRAINT unique_ends_pkey PRIMARY KEY (id)
+);
+
+COMMENT ON TABLE hawser_data.unique_ends IS 'Messages with a unique key that have ended while a transaction had locked the key or the lock, which are to be freed with its end.';
+COMMENT ON COLUMN hawser_data.unique_ends.id IS 'The number of the message that enqueue returned.';
+COMMENT ON COLUMN hawser_data.unique_ends.role IS 'Its role.';
+COMMENT ON COLUMN hawser_data.unique_ends.topic IS 'Its topic.';
+COMMENT ON COLUMN hawser_data.unique_ends.unique_key IS 'Its unique key.';
+
 CREATE TABLE hawser_data.cancellations (
   topic text NOT NULL,
   recipient text NOT NULL,
   role text NOT NULL,
-  id bigint NOT NULL,
+  rank bigint NOT NULL,
   xid xid8 DEFAULT pg_current_xact_id() NOT NULL,
-  CONSTRAINT cancellations_pkey PRIMARY KEY (topic, recipient, role, id, xid)
+  CONSTRAINT cancellations_pkey PRIMARY KEY (topic, recipient, role, rank, xid)
 );
 
 COMMENT ON TABLE hawser_data.cancellations IS 'Messages that are to be cancelled, and that a worker has. Their rows in the queue are not locked until the transaction ends that
-asks for it, since their workers would wait for it: workers delete both with their next statements.';
+asks for it, since their workers would wait for it. The worker deletes both when the handler has ended, or does not begin.';
 COMMENT ON COLUMN hawser_data.cancellations.topic IS 'The topic of the message.';
 COMMENT ON COLUMN hawser_data.cancellations.recipient IS 'Its recipient.';
 COMMENT ON COLUMN hawser_data.cancellations.role IS 'Its role.';
-COMMENT ON COLUMN hawser_data.cancellations.id IS 'Its id.';
+COMMENT ON COLUMN hawser_data.cancellations.rank IS 'Its rank.';
 COMMENT ON COLUMN hawser_data.cancellations.xid IS 'The transaction that asks for it. In the key, so that nobody waits for it.';
 
 CREATE TABLE hawser_data.workers (
@@ -1191,19 +1266,35 @@ COMMENT ON COLUMN hawser_data.topic_settings.rate IS 'How many messages may star
 COMMENT ON COLUMN hawser_data.topic_settings.interval_us IS 'Time for one start at this rate, in microseconds.';
 COMMENT ON COLUMN hawser_data.topic_settings.burst IS 'How many may start at once after a pause in the starts.';
 COMMENT ON COLUMN hawser_data.topic_settings.running IS 'How many may be handled at a time. NULL: any number.';
-COMMENT ON COLUMN hawser_data.topic_settings.running_per_key IS 'How many with one key may be handled at a time. NULL: any number.';
+COMMENT ON COLUMN hawser_data.topic_settings.running_per_key IS 'How many of one role with one key may be handled at a time. NULL: any number.';
 COMMENT ON COLUMN hawser_data.topic_settings.key_header IS 'Header that is the key of this limit, in lower case. NULL: the key of the message.';
 COMMENT ON COLUMN hawser_data.topic_settings.full_at_us IS 'When \`burst\` messages may start at once again, in microseconds since 1970.';
 COMMENT ON COLUMN hawser_data.topic_settings.keep_ms IS 'How long the results of its messages are kept, in milliseconds, unless a message says another time. NULL: they are not.';
+
+CREATE TABLE hawser_data.served_topics (
+  role text NOT NULL,
+  topic text NOT NULL,
+  name text NOT NULL,
+  served_until timestamptz NOT NULL,
+  CONSTRAINT served_topics_pkey PRIMARY KEY (role, topic)
+);
+
+COMMENT ON TABLE hawser_data.served_topics IS 'Who served a topic last, and until when: written as a worker ends, so that a topic whose workers have stopped is not taken for a
+mistyped one. Each role has rows of its own, at most \`served_topics\`, as nobody may wait for another''s.';
+COMMENT ON COLUMN hawser_data.served_topics.role IS 'The role of the session that has ended the worker.';
+COMMENT ON COLUMN hawser_data.served_topics.topic IS 'The topic.';
+COMMENT ON COLUMN hawser_data.served_topics.name IS 'The name of the worker that served it last.';
+COMMENT ON COLUMN hawser_data.served_topics.served_until IS 'Until when.';
 
 CREATE TABLE hawser_data.topic_starts (
   topic text NOT NULL,
   recipient text NOT NULL,
   role text NOT NULL,
-  id bigint NOT NULL,
+  rank bigint NOT NULL,
   worker bigint NOT NULL,
   started_at timestamptz NOT NULL,
-  CONSTRAINT topic_starts_pkey PRIMARY KEY (topic, recipient, role, id)
+  limit_key text,
+  CONSTRAINT topic_starts_pkey PRIMARY KEY (topic, recipient, role, rank)
 );
 
 COMMENT ON TABLE hawser_data.topic_starts IS 'Messages of topics with limits that were given to workers. One counts as long as that worker has the row in \`queue\` and goes on;
@@ -1211,9 +1302,10 @@ others are deleted by the next take.';
 COMMENT ON COLUMN hawser_data.topic_starts.topic IS 'As in \`queue\`.';
 COMMENT ON COLUMN hawser_data.topic_starts.recipient IS 'As in \`queue\`.';
 COMMENT ON COLUMN hawser_data.topic_starts.role IS 'As in \`queue\`.';
-COMMENT ON COLUMN hawser_data.topic_starts.id IS 'As in \`queue\`.';
+COMMENT ON COLUMN hawser_data.topic_starts.rank IS 'As in \`queue\`.';
 COMMENT ON COLUMN hawser_data.topic_starts.worker IS 'The worker.';
 COMMENT ON COLUMN hawser_data.topic_starts.started_at IS 'When the worker was given the message: its start.';
+COMMENT ON COLUMN hawser_data.topic_starts.limit_key IS 'Its key of \`running_per_key\`; NULL: there is no such limit, or it has none.';
 
 DO $do$
 DECLARE
@@ -1224,12 +1316,12 @@ BEGIN
     WITH made AS (
       SELECT o.* FROM (
         SELECT n.oid, 'SCHEMA ' || n.nspname AS object, 'n'::"char" AS type, n.nspowner AS owner, n.nspacl AS acl
-        FROM pg_catalog.pg_namespace AS n WHERE n.nspname IN ('hawser', 'hawser_data')
+        FROM pg_catalog.pg_namespace AS n WHERE n.nspname IN ('hawser', 'hawser_data', 'hawser_peer_data', 'hawser_bridge_data')
         UNION ALL
         SELECT c.oid, CASE c.relkind WHEN 'S' THEN 'SEQUENCE ' ELSE 'TABLE ' END || c.oid::pg_catalog.regclass,
           (CASE c.relkind WHEN 'S' THEN 's' ELSE 'r' END)::"char", c.relowner, c.relacl
-        FROM pg_catalog.pg_class AS c
-        WHERE c.relnamespace IN (pg_catalog.to_regnamespace('hawser'), pg_catalog.to_regnamespace('hawser_data'))
+        FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+        WHERE n.nspname IN ('hawser', 'hawser_data', 'hawser_peer_data', 'hawser_bridge_data')
           AND c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S')
         UNION ALL
         SELECT p.oid, 'FUNCTION ' || p.oid::pg_catalog.regprocedure, 'f', p.proowner, p.proacl

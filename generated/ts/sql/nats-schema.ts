@@ -10,12 +10,12 @@ BEGIN
   PERFORM pg_catalog.set_config('hawser.present', (
     SELECT coalesce(pg_catalog.string_agg(o.oid::text, ','), '') FROM (
       SELECT n.oid, 'SCHEMA ' || n.nspname AS object, 'n'::"char" AS type, n.nspowner AS owner, n.nspacl AS acl
-      FROM pg_catalog.pg_namespace AS n WHERE n.nspname IN ('hawser', 'hawser_data')
+      FROM pg_catalog.pg_namespace AS n WHERE n.nspname IN ('hawser', 'hawser_data', 'hawser_peer_data', 'hawser_bridge_data')
       UNION ALL
       SELECT c.oid, CASE c.relkind WHEN 'S' THEN 'SEQUENCE ' ELSE 'TABLE ' END || c.oid::pg_catalog.regclass,
         (CASE c.relkind WHEN 'S' THEN 's' ELSE 'r' END)::"char", c.relowner, c.relacl
-      FROM pg_catalog.pg_class AS c
-      WHERE c.relnamespace IN (pg_catalog.to_regnamespace('hawser'), pg_catalog.to_regnamespace('hawser_data'))
+      FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+      WHERE n.nspname IN ('hawser', 'hawser_data', 'hawser_peer_data', 'hawser_bridge_data')
         AND c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S')
       UNION ALL
       SELECT p.oid, 'FUNCTION ' || p.oid::pg_catalog.regprocedure, 'f', p.proowner, p.proacl
@@ -28,10 +28,16 @@ BEGIN
   IF to_regnamespace('hawser_data') IS NULL THEN
     CREATE SCHEMA hawser_data;
   END IF;
+  IF to_regnamespace('hawser_peer_data') IS NULL THEN
+    CREATE SCHEMA hawser_peer_data;
+  END IF;
+  IF to_regnamespace('hawser_bridge_data') IS NULL THEN
+    CREATE SCHEMA hawser_bridge_data;
+  END IF;
 END
 $do$;
 
-CREATE TABLE hawser_data.nats_handlers (
+CREATE TABLE hawser_bridge_data.nats_handlers (
   id bigserial NOT NULL,
   kind text NOT NULL,
   subject text NOT NULL,
@@ -49,23 +55,23 @@ CREATE TABLE hawser_data.nats_handlers (
   CONSTRAINT nats_handlers_token_bytes CHECK (octet_length(token) = 32)
 );
 
-COMMENT ON TABLE hawser_data.nats_handlers IS 'A function that is called for each message of a subject, or that answers the requests to one. Hawser calls the
+COMMENT ON TABLE hawser_bridge_data.nats_handlers IS 'A function that is called for each message of a subject, or that answers the requests to one. Hawser calls the
 function through a wrapper in the schema hawser_run. The function runs as the owner of the wrapper, and stays bound
 as long as the wrapper exists. Functions and types are named in text, so that pg_upgrade works.';
-COMMENT ON COLUMN hawser_data.nats_handlers.id IS 'Its number.';
-COMMENT ON COLUMN hawser_data.nats_handlers.kind IS 'Whether it is called for each message of a subject or of a stream, or answers.';
-COMMENT ON COLUMN hawser_data.nats_handlers.subject IS 'The subject; may hold wildcards. Of a stream: the name of the subscription, whose row in \`stream_subscriptions\` says the
+COMMENT ON COLUMN hawser_bridge_data.nats_handlers.id IS 'Its number.';
+COMMENT ON COLUMN hawser_bridge_data.nats_handlers.kind IS 'Whether it is called for each message of a subject or of a stream, or answers.';
+COMMENT ON COLUMN hawser_bridge_data.nats_handlers.subject IS 'The subject; may hold wildcards. Of a stream: the name of the subscription, whose row in \`stream_subscriptions\` says the
 rest.';
-COMMENT ON COLUMN hawser_data.nats_handlers.function_schema IS 'The schema of the function.';
-COMMENT ON COLUMN hawser_data.nats_handlers.function_name IS 'Its name.';
-COMMENT ON COLUMN hawser_data.nats_handlers.argument_types IS 'The types of its arguments, such as \`bytea, text\`.';
-COMMENT ON COLUMN hawser_data.nats_handlers.wrapper IS 'The name of the wrapper in the schema hawser_run. Its first argument is of a type of its own, which is there, too:
+COMMENT ON COLUMN hawser_bridge_data.nats_handlers.function_schema IS 'The schema of the function.';
+COMMENT ON COLUMN hawser_bridge_data.nats_handlers.function_name IS 'Its name.';
+COMMENT ON COLUMN hawser_bridge_data.nats_handlers.argument_types IS 'The types of its arguments, such as \`bytea, text\`.';
+COMMENT ON COLUMN hawser_bridge_data.nats_handlers.wrapper IS 'The name of the wrapper in the schema hawser_run. Its first argument is of a type of its own, which is there, too:
 \`token_\` and the last 16 characters of this.';
-COMMENT ON COLUMN hawser_data.nats_handlers.token IS 'Secret that the wrapper demands of its caller; the wrapper holds its SHA-256. Without the token, a role that replaces its own
+COMMENT ON COLUMN hawser_bridge_data.nats_handlers.token IS 'Secret that the wrapper demands of its caller; the wrapper holds its SHA-256. Without the token, a role that replaces its own
 wrapper could call those of others with messages that were never sent.';
-COMMENT ON COLUMN hawser_data.nats_handlers.created_at IS 'When it was made.';
+COMMENT ON COLUMN hawser_bridge_data.nats_handlers.created_at IS 'When it was made.';
 
-CREATE TABLE hawser_data.saved_messages (
+CREATE TABLE hawser_bridge_data.saved_messages (
   id bigserial NOT NULL,
   handler_id bigint NOT NULL,
   subject text NOT NULL,
@@ -78,19 +84,19 @@ CREATE TABLE hawser_data.saved_messages (
   CONSTRAINT saved_messages_saved_at_finite CHECK (isfinite(saved_at))
 );
 
-COMMENT ON TABLE hawser_data.saved_messages IS 'Messages that a process had received and could not run before it ended, that it had and the leader had not, or that the
+COMMENT ON TABLE hawser_bridge_data.saved_messages IS 'Messages that a process had received and could not run before it ended, that it had and the leader had not, or that the
 leader has no room for in memory. Who leads runs them before anything that it has received later, in the order of their ids.';
-COMMENT ON COLUMN hawser_data.saved_messages.id IS 'Its number, in the order of arrival.';
-COMMENT ON COLUMN hawser_data.saved_messages.handler_id IS 'The subscription that the message is for. When a subscription ends, its messages are deleted.';
-COMMENT ON COLUMN hawser_data.saved_messages.subject IS 'The subject that it was published to.';
-COMMENT ON COLUMN hawser_data.saved_messages.payload IS 'The payload.';
-COMMENT ON COLUMN hawser_data.saved_messages.headers IS 'The headers, a JSON object of lists of strings; NULL: it has none.';
-COMMENT ON COLUMN hawser_data.saved_messages.headers_problem IS 'Why there may be more headers than these; NULL: all could be read.';
-COMMENT ON COLUMN hawser_data.saved_messages.message_id IS 'The id from which the ids of a function''s publishes into streams are made, so that they are the same again after a
+COMMENT ON COLUMN hawser_bridge_data.saved_messages.id IS 'Its number, in the order of arrival.';
+COMMENT ON COLUMN hawser_bridge_data.saved_messages.handler_id IS 'The subscription that the message is for. When a subscription ends, its messages are deleted.';
+COMMENT ON COLUMN hawser_bridge_data.saved_messages.subject IS 'The subject that it was published to.';
+COMMENT ON COLUMN hawser_bridge_data.saved_messages.payload IS 'The payload.';
+COMMENT ON COLUMN hawser_bridge_data.saved_messages.headers IS 'The headers, a JSON object of lists of strings; NULL: it has none.';
+COMMENT ON COLUMN hawser_bridge_data.saved_messages.headers_problem IS 'Why there may be more headers than these; NULL: all could be read.';
+COMMENT ON COLUMN hawser_bridge_data.saved_messages.message_id IS 'The id from which the ids of a function''s publishes into streams are made, so that they are the same again after a
 crash.';
-COMMENT ON COLUMN hawser_data.saved_messages.saved_at IS 'When it was saved.';
+COMMENT ON COLUMN hawser_bridge_data.saved_messages.saved_at IS 'When it was saved.';
 
-CREATE TABLE hawser_data.executor_login (
+CREATE TABLE hawser_bridge_data.executor_login (
   id integer NOT NULL,
   user_name text NOT NULL,
   password text NOT NULL,
@@ -101,16 +107,16 @@ CREATE TABLE hawser_data.executor_login (
   CONSTRAINT executor_login_one_row CHECK (id = 1)
 );
 
-COMMENT ON TABLE hawser_data.executor_login IS 'The login by which wrappers are called. It can read nothing, and is in no other role than hawser_executor: what a function
+COMMENT ON TABLE hawser_bridge_data.executor_login IS 'The login by which wrappers are called. It can read nothing, and is in no other role than hawser_executor: what a function
 can reach beyond its owner''s rights is what this login can.';
-COMMENT ON COLUMN hawser_data.executor_login.id IS 'Always 1.';
-COMMENT ON COLUMN hawser_data.executor_login.user_name IS 'The name of the role.';
-COMMENT ON COLUMN hawser_data.executor_login.password IS 'Its password.';
+COMMENT ON COLUMN hawser_bridge_data.executor_login.id IS 'Always 1.';
+COMMENT ON COLUMN hawser_bridge_data.executor_login.user_name IS 'The name of the role.';
+COMMENT ON COLUMN hawser_bridge_data.executor_login.password IS 'Its password.';
 
-INSERT INTO hawser_data.executor_login (id, user_name, password)
+INSERT INTO hawser_bridge_data.executor_login (id, user_name, password)
 VALUES (1, 'hawser_executor_' || substr(replace(gen_random_uuid()::text, '-', ''), 1, 12), replace(gen_random_uuid()::text || gen_random_uuid()::text, '-', ''));
 
-CREATE TABLE hawser_data.nats_server (
+CREATE TABLE hawser_bridge_data.nats_server (
   id integer NOT NULL,
   options jsonb,
   server_name text,
@@ -121,19 +127,19 @@ CREATE TABLE hawser_data.nats_server (
   CONSTRAINT nats_server_one_row CHECK (id = 1)
 );
 
-COMMENT ON TABLE hawser_data.nats_server IS 'The options of the NATS server, whichever way they were given: one row, which gateway and bridge read. Beside it stands
+COMMENT ON TABLE hawser_bridge_data.nats_server IS 'The options of the NATS server, whichever way they were given: one row, which gateway and bridge read. Beside it stands
 what the foreign server looked like when it was last seen, so that its changes are noticed and the last one set wins.';
-COMMENT ON COLUMN hawser_data.nats_server.id IS 'Always 1.';
-COMMENT ON COLUMN hawser_data.nats_server.options IS 'The options, without those of the user mapping; NULL: no server is defined.';
-COMMENT ON COLUMN hawser_data.nats_server.server_name IS 'The foreign server that they are from; NULL: they are from hawser.set_nats_server, or there are none.';
-COMMENT ON COLUMN hawser_data.nats_server.seen_server_name IS 'The name of the foreign server when it was last seen; NULL: there was none.';
-COMMENT ON COLUMN hawser_data.nats_server.seen_options IS 'Its options when it was last seen.';
-COMMENT ON COLUMN hawser_data.nats_server.changed_at IS 'When the options were last changed.';
+COMMENT ON COLUMN hawser_bridge_data.nats_server.id IS 'Always 1.';
+COMMENT ON COLUMN hawser_bridge_data.nats_server.options IS 'The options, without those of the user mapping; NULL: no server is defined.';
+COMMENT ON COLUMN hawser_bridge_data.nats_server.server_name IS 'The foreign server that they are from; NULL: they are from hawser.set_nats_server, or there are none.';
+COMMENT ON COLUMN hawser_bridge_data.nats_server.seen_server_name IS 'The name of the foreign server when it was last seen; NULL: there was none.';
+COMMENT ON COLUMN hawser_bridge_data.nats_server.seen_options IS 'Its options when it was last seen.';
+COMMENT ON COLUMN hawser_bridge_data.nats_server.changed_at IS 'When the options were last changed.';
 
-INSERT INTO hawser_data.nats_server (id, options, server_name, seen_server_name, seen_options, changed_at)
+INSERT INTO hawser_bridge_data.nats_server (id, options, server_name, seen_server_name, seen_options, changed_at)
 VALUES (1, NULL, NULL, NULL, NULL, now());
 
-CREATE TABLE hawser_data.gateways (
+CREATE TABLE hawser_bridge_data.gateways (
   host text NOT NULL,
   port integer NOT NULL,
   sslmode text DEFAULT 'disable' NOT NULL,
@@ -150,21 +156,21 @@ CREATE TABLE hawser_data.gateways (
   CONSTRAINT gateways_sslmode_values CHECK (sslmode IN ('disable', 'require', 'verify-ca', 'verify-full'))
 );
 
-COMMENT ON TABLE hawser_data.gateways IS 'The gateways that Postgres can reach; it takes the first that answers, the youngest first. Several may be reached at one
+COMMENT ON TABLE hawser_bridge_data.gateways IS 'The gateways that Postgres can reach; it takes the first that answers, the youngest first. Several may be reached at one
 address, behind the name of a service: each has a row.';
-COMMENT ON COLUMN hawser_data.gateways.host IS 'Where Postgres dials it: a host name or an address.';
-COMMENT ON COLUMN hawser_data.gateways.port IS 'The port.';
-COMMENT ON COLUMN hawser_data.gateways.sslmode IS 'Checks of the connection by libpq.';
-COMMENT ON COLUMN hawser_data.gateways.root_certificate IS 'The file with the CA of the gateway''s certificate, on the machine of Postgres.';
-COMMENT ON COLUMN hawser_data.gateways.started_at IS 'When it was started.';
-COMMENT ON COLUMN hawser_data.gateways.owner IS 'The random id of the process that entered it; empty: it was entered by hand, and no gateway removes it.';
-COMMENT ON COLUMN hawser_data.gateways.seen_at IS 'When its process was last there.';
-COMMENT ON COLUMN hawser_data.gateways.nats_server IS 'The NATS server that its process receives subscriptions from, by its \`host:port\` in option \`host\`; none: it is not
+COMMENT ON COLUMN hawser_bridge_data.gateways.host IS 'Where Postgres dials it: a host name or an address.';
+COMMENT ON COLUMN hawser_bridge_data.gateways.port IS 'The port.';
+COMMENT ON COLUMN hawser_bridge_data.gateways.sslmode IS 'Checks of the connection by libpq.';
+COMMENT ON COLUMN hawser_bridge_data.gateways.root_certificate IS 'The file with the CA of the gateway''s certificate, on the machine of Postgres.';
+COMMENT ON COLUMN hawser_bridge_data.gateways.started_at IS 'When it was started.';
+COMMENT ON COLUMN hawser_bridge_data.gateways.owner IS 'The random id of the process that entered it; empty: it was entered by hand, and no gateway removes it.';
+COMMENT ON COLUMN hawser_bridge_data.gateways.seen_at IS 'When its process was last there.';
+COMMENT ON COLUMN hawser_bridge_data.gateways.nats_server IS 'The NATS server that its process receives subscriptions from, by its \`host:port\` in option \`host\`; none: it is not
 connected.';
-COMMENT ON COLUMN hawser_data.gateways.nats_server_id IS 'The id that this server has given itself, a new one at each start.';
-COMMENT ON COLUMN hawser_data.gateways.can_lead IS 'Whether its process could run subscribed functions: it receives, and the executor''s login is not refused.';
+COMMENT ON COLUMN hawser_bridge_data.gateways.nats_server_id IS 'The id that this server has given itself, a new one at each start.';
+COMMENT ON COLUMN hawser_bridge_data.gateways.can_lead IS 'Whether its process could run subscribed functions: it receives, and the executor''s login is not refused.';
 
-CREATE TABLE hawser_data.gateway_secret (
+CREATE TABLE hawser_bridge_data.gateway_secret (
   id integer NOT NULL,
   user_name text NOT NULL,
   password text NOT NULL,
@@ -174,12 +180,12 @@ CREATE TABLE hawser_data.gateway_secret (
   CONSTRAINT gateway_secret_one_row CHECK (id = 1)
 );
 
-COMMENT ON TABLE hawser_data.gateway_secret IS 'Password by which Postgres proves itself to the gateway; made at the first migration.';
-COMMENT ON COLUMN hawser_data.gateway_secret.id IS 'Always 1.';
-COMMENT ON COLUMN hawser_data.gateway_secret.user_name IS 'The user name.';
-COMMENT ON COLUMN hawser_data.gateway_secret.password IS 'The password.';
+COMMENT ON TABLE hawser_bridge_data.gateway_secret IS 'Password by which Postgres proves itself to the gateway; made at the first migration.';
+COMMENT ON COLUMN hawser_bridge_data.gateway_secret.id IS 'Always 1.';
+COMMENT ON COLUMN hawser_bridge_data.gateway_secret.user_name IS 'The user name.';
+COMMENT ON COLUMN hawser_bridge_data.gateway_secret.password IS 'The password.';
 
-INSERT INTO hawser_data.gateway_secret (id, user_name, password)
+INSERT INTO hawser_bridge_data.gateway_secret (id, user_name, password)
 VALUES (1, 'hawser', replace(gen_random_uuid()::text || gen_random_uuid()::text, '-', ''));
 
 CREATE TABLE hawser_data.gateway_state (
@@ -198,7 +204,7 @@ transactions and on standbys are left out.';
 INSERT INTO hawser_data.gateway_state (id, unreached_ms)
 VALUES (1, 1);
 
-CREATE TABLE hawser_data.stream_subscriptions (
+CREATE TABLE hawser_bridge_data.stream_subscriptions (
   handler_id bigint NOT NULL,
   turn bigint DEFAULT 1 NOT NULL,
   name text NOT NULL,
@@ -239,37 +245,37 @@ CREATE TABLE hawser_data.stream_subscriptions (
   CONSTRAINT stream_subscriptions_filters_bytes CHECK (octet_length(array_to_string(filters, '')) <= 16384)
 );
 
-COMMENT ON TABLE hawser_data.stream_subscriptions IS 'A subscription to a stream: one row. Each batch of messages writes its position here, in the transaction of its effects.
+COMMENT ON TABLE hawser_bridge_data.stream_subscriptions IS 'A subscription to a stream: one row. Each batch of messages writes its position here, in the transaction of its effects.
 \`turn\` changes with each write and is part of the key: so an old snapshot elsewhere does not make reading slow.';
-COMMENT ON COLUMN hawser_data.stream_subscriptions.handler_id IS 'Its row in \`nats_handlers\`.';
-COMMENT ON COLUMN hawser_data.stream_subscriptions.turn IS 'Grows with each write.';
-COMMENT ON COLUMN hawser_data.stream_subscriptions.name IS 'Its name.';
-COMMENT ON COLUMN hawser_data.stream_subscriptions.stream IS 'The stream.';
-COMMENT ON COLUMN hawser_data.stream_subscriptions.domain IS 'The JetStream domain; NULL: that of the server.';
-COMMENT ON COLUMN hawser_data.stream_subscriptions.filters IS 'Only messages of these subjects, which may hold wildcards, of up to 1,024 bytes each. Empty: all.';
-COMMENT ON COLUMN hawser_data.stream_subscriptions.key_token IS 'Messages with the same word here in their subjects run in order, others side by side; the first word has 1. NULL: all
+COMMENT ON COLUMN hawser_bridge_data.stream_subscriptions.handler_id IS 'Its row in \`nats_handlers\`.';
+COMMENT ON COLUMN hawser_bridge_data.stream_subscriptions.turn IS 'Grows with each write.';
+COMMENT ON COLUMN hawser_bridge_data.stream_subscriptions.name IS 'Its name.';
+COMMENT ON COLUMN hawser_bridge_data.stream_subscriptions.stream IS 'The stream.';
+COMMENT ON COLUMN hawser_bridge_data.stream_subscriptions.domain IS 'The JetStream domain; NULL: that of the server.';
+COMMENT ON COLUMN hawser_bridge_data.stream_subscriptions.filters IS 'Only messages of these subjects, which may hold wildcards, of up to 1,024 bytes each. Empty: all.';
+COMMENT ON COLUMN hawser_bridge_data.stream_subscriptions.key_token IS 'Messages with the same word here in their subjects run in order, others side by side; the first word has 1. NULL: all
 run in order.';
-COMMENT ON COLUMN hawser_data.stream_subscriptions.consumer IS 'Prefix of the names of its consumers.';
-COMMENT ON COLUMN hawser_data.stream_subscriptions.start IS 'Where it began: \`all\`, a sequence number, or a time.';
-COMMENT ON COLUMN hawser_data.stream_subscriptions.seek IS 'Id of the last nats_seek_stream.';
-COMMENT ON COLUMN hawser_data.stream_subscriptions.generation IS 'Changes whenever a process begins to read, and with nats_seek_stream: messages that were read before that are not
+COMMENT ON COLUMN hawser_bridge_data.stream_subscriptions.consumer IS 'Prefix of the names of its consumers.';
+COMMENT ON COLUMN hawser_bridge_data.stream_subscriptions.start IS 'Where it began: \`all\`, a sequence number, or a time.';
+COMMENT ON COLUMN hawser_bridge_data.stream_subscriptions.seek IS 'Id of the last nats_seek_stream.';
+COMMENT ON COLUMN hawser_bridge_data.stream_subscriptions.generation IS 'Changes whenever a process begins to read, and with nats_seek_stream: messages that were read before that are not
 committed.';
-COMMENT ON COLUMN hawser_data.stream_subscriptions.stream_created IS 'When the stream was created, as NATS writes it: a stream that was made anew has other messages under the same numbers.
+COMMENT ON COLUMN hawser_bridge_data.stream_subscriptions.stream_created IS 'When the stream was created, as NATS writes it: a stream that was made anew has other messages under the same numbers.
 NULL: not known yet.';
-COMMENT ON COLUMN hawser_data.stream_subscriptions.position IS 'All messages up to this sequence number are done. NULL: not known yet.';
-COMMENT ON COLUMN hawser_data.stream_subscriptions.done IS 'The sequence numbers beyond that which are done.';
-COMMENT ON COLUMN hawser_data.stream_subscriptions.last_done IS 'The greatest sequence number of a message that is done.';
-COMMENT ON COLUMN hawser_data.stream_subscriptions.last_done_at IS 'When the stream stored that one, in nanoseconds since 1970: by this the message is recognized.';
-COMMENT ON COLUMN hawser_data.stream_subscriptions.nothing_until IS 'Between the position and this sequence number the stream had nothing for the subscription.';
-COMMENT ON COLUMN hawser_data.stream_subscriptions.lag IS 'How many messages of the stream are not done. NULL: not known.';
-COMMENT ON COLUMN hawser_data.stream_subscriptions.missing IS 'How many messages were gone from the stream before they could be taken, since the last nats_seek_stream.';
-COMMENT ON COLUMN hawser_data.stream_subscriptions.missing_reason IS 'Why the last ones were.';
-COMMENT ON COLUMN hawser_data.stream_subscriptions.missing_from IS 'The first of those.';
-COMMENT ON COLUMN hawser_data.stream_subscriptions.missing_to IS 'The last of those.';
-COMMENT ON COLUMN hawser_data.stream_subscriptions.missing_at IS 'When that was noticed.';
-COMMENT ON COLUMN hawser_data.stream_subscriptions.paused IS 'It goes on only after nats_seek_stream; \`problem\` says why.';
-COMMENT ON COLUMN hawser_data.stream_subscriptions.problem IS 'Obstacle that keeps it from going on. NULL: none.';
-COMMENT ON COLUMN hawser_data.stream_subscriptions.written_at IS 'When the row was written last.';
+COMMENT ON COLUMN hawser_bridge_data.stream_subscriptions.position IS 'All messages up to this sequence number are done. NULL: not known yet.';
+COMMENT ON COLUMN hawser_bridge_data.stream_subscriptions.done IS 'The sequence numbers beyond that which are done.';
+COMMENT ON COLUMN hawser_bridge_data.stream_subscriptions.last_done IS 'The greatest sequence number of a message that is done.';
+COMMENT ON COLUMN hawser_bridge_data.stream_subscriptions.last_done_at IS 'When the stream stored that one, in nanoseconds since 1970: by this the message is recognized.';
+COMMENT ON COLUMN hawser_bridge_data.stream_subscriptions.nothing_until IS 'Between the position and this sequence number the stream had nothing for the subscription.';
+COMMENT ON COLUMN hawser_bridge_data.stream_subscriptions.lag IS 'How many messages of the stream are not done. NULL: not known.';
+COMMENT ON COLUMN hawser_bridge_data.stream_subscriptions.missing IS 'How many messages were gone from the stream before they could be taken, since the last nats_seek_stream.';
+COMMENT ON COLUMN hawser_bridge_data.stream_subscriptions.missing_reason IS 'Why the last ones were.';
+COMMENT ON COLUMN hawser_bridge_data.stream_subscriptions.missing_from IS 'The first of those.';
+COMMENT ON COLUMN hawser_bridge_data.stream_subscriptions.missing_to IS 'The last of those.';
+COMMENT ON COLUMN hawser_bridge_data.stream_subscriptions.missing_at IS 'When that was noticed.';
+COMMENT ON COLUMN hawser_bridge_data.stream_subscriptions.paused IS 'It goes on only after nats_seek_stream; \`problem\` says why.';
+COMMENT ON COLUMN hawser_bridge_data.stream_subscriptions.problem IS 'Obstacle that keeps it from going on. NULL: none.';
+COMMENT ON COLUMN hawser_bridge_data.stream_subscriptions.written_at IS 'When the row was written last.';
 
 DO $do$
 DECLARE
@@ -280,12 +286,12 @@ BEGIN
     WITH made AS (
       SELECT o.* FROM (
         SELECT n.oid, 'SCHEMA ' || n.nspname AS object, 'n'::"char" AS type, n.nspowner AS owner, n.nspacl AS acl
-        FROM pg_catalog.pg_namespace AS n WHERE n.nspname IN ('hawser', 'hawser_data')
+        FROM pg_catalog.pg_namespace AS n WHERE n.nspname IN ('hawser', 'hawser_data', 'hawser_peer_data', 'hawser_bridge_data')
         UNION ALL
         SELECT c.oid, CASE c.relkind WHEN 'S' THEN 'SEQUENCE ' ELSE 'TABLE ' END || c.oid::pg_catalog.regclass,
           (CASE c.relkind WHEN 'S' THEN 's' ELSE 'r' END)::"char", c.relowner, c.relacl
-        FROM pg_catalog.pg_class AS c
-        WHERE c.relnamespace IN (pg_catalog.to_regnamespace('hawser'), pg_catalog.to_regnamespace('hawser_data'))
+        FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+        WHERE n.nspname IN ('hawser', 'hawser_data', 'hawser_peer_data', 'hawser_bridge_data')
           AND c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S')
         UNION ALL
         SELECT p.oid, 'FUNCTION ' || p.oid::pg_catalog.regprocedure, 'f', p.proowner, p.proacl
@@ -315,12 +321,12 @@ BEGIN
   PERFORM pg_catalog.set_config('hawser.present', (
     SELECT coalesce(pg_catalog.string_agg(o.oid::text, ','), '') FROM (
       SELECT n.oid, 'SCHEMA ' || n.nspname AS object, 'n'::"char" AS type, n.nspowner AS owner, n.nspacl AS acl
-      FROM pg_catalog.pg_namespace AS n WHERE n.nspname IN ('hawser', 'hawser_data')
+      FROM pg_catalog.pg_namespace AS n WHERE n.nspname IN ('hawser', 'hawser_data', 'hawser_peer_data', 'hawser_bridge_data')
       UNION ALL
       SELECT c.oid, CASE c.relkind WHEN 'S' THEN 'SEQUENCE ' ELSE 'TABLE ' END || c.oid::pg_catalog.regclass,
         (CASE c.relkind WHEN 'S' THEN 's' ELSE 'r' END)::"char", c.relowner, c.relacl
-      FROM pg_catalog.pg_class AS c
-      WHERE c.relnamespace IN (pg_catalog.to_regnamespace('hawser'), pg_catalog.to_regnamespace('hawser_data'))
+      FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+      WHERE n.nspname IN ('hawser', 'hawser_data', 'hawser_peer_data', 'hawser_bridge_data')
         AND c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S')
       UNION ALL
       SELECT p.oid, 'FUNCTION ' || p.oid::pg_catalog.regprocedure, 'f', p.proowner, p.proacl
@@ -333,11 +339,19 @@ BEGIN
   IF to_regnamespace('hawser_data') IS NULL THEN
     CREATE SCHEMA hawser_data;
   END IF;
+  IF to_regnamespace('hawser_peer_data') IS NULL THEN
+    CREATE SCHEMA hawser_peer_data;
+  END IF;
+  IF to_regnamespace('hawser_bridge_data') IS NULL THEN
+    CREATE SCHEMA hawser_bridge_data;
+  END IF;
 END
 $do$;
 
 CREATE OR REPLACE FUNCTION hawser.nats_handlers_notify() RETURNS trigger
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+SET jit = off
 AS $function$
 BEGIN
   IF TG_OP = 'DELETE' OR (TG_OP = 'UPDATE' AND (OLD.id) IS DISTINCT FROM (NEW.id)) THEN
@@ -353,15 +367,17 @@ COMMENT ON FUNCTION hawser.nats_handlers_notify() IS 'Tells channel hawser_nats_
 
 DO $do$
 BEGIN
-  IF NOT EXISTS (SELECT FROM pg_catalog.pg_trigger WHERE tgrelid = 'hawser_data.nats_handlers'::pg_catalog.regclass AND tgname = 'nats_handlers_notify') THEN
-CREATE TRIGGER nats_handlers_notify AFTER INSERT OR UPDATE OR DELETE ON hawser_data.nats_handlers
+  IF NOT EXISTS (SELECT FROM pg_catalog.pg_trigger WHERE tgrelid = 'hawser_bridge_data.nats_handlers'::pg_catalog.regclass AND tgname = 'nats_handlers_notify') THEN
+CREATE TRIGGER nats_handlers_notify AFTER INSERT OR UPDATE OR DELETE ON hawser_bridge_data.nats_handlers
 FOR EACH ROW EXECUTE FUNCTION hawser.nats_handlers_notify();
   END IF;
 END
 $do$;
 
 CREATE OR REPLACE FUNCTION hawser.nats_server_notify() RETURNS trigger
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+SET jit = off
 AS $function$
 BEGIN
   IF TG_OP = 'DELETE' OR (TG_OP = 'UPDATE' AND (OLD.id) IS DISTINCT FROM (NEW.id)) THEN
@@ -377,8 +393,8 @@ COMMENT ON FUNCTION hawser.nats_server_notify() IS 'Tells channel hawser_nats_se
 
 DO $do$
 BEGIN
-  IF NOT EXISTS (SELECT FROM pg_catalog.pg_trigger WHERE tgrelid = 'hawser_data.nats_server'::pg_catalog.regclass AND tgname = 'nats_server_notify') THEN
-CREATE TRIGGER nats_server_notify AFTER INSERT OR UPDATE OR DELETE ON hawser_data.nats_server
+  IF NOT EXISTS (SELECT FROM pg_catalog.pg_trigger WHERE tgrelid = 'hawser_bridge_data.nats_server'::pg_catalog.regclass AND tgname = 'nats_server_notify') THEN
+CREATE TRIGGER nats_server_notify AFTER INSERT OR UPDATE OR DELETE ON hawser_bridge_data.nats_server
 FOR EACH ROW EXECUTE FUNCTION hawser.nats_server_notify();
   END IF;
 END
@@ -393,6 +409,7 @@ CREATE OR REPLACE FUNCTION hawser.bind_handler(
 )
 LANGUAGE plpgsql VOLATILE SECURITY INVOKER
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 SET row_security = off
 SET client_min_messages = warning
 SET quote_all_identifiers = off
@@ -701,6 +718,7 @@ CREATE OR REPLACE FUNCTION hawser.unbind_handler(
 )
 LANGUAGE plpgsql VOLATILE SECURITY INVOKER
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 SET row_security = off
 SET client_min_messages = warning
 SET quote_all_identifiers = off
@@ -786,6 +804,7 @@ RETURNS TABLE (
 )
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 SET row_security = off
 SET quote_all_identifiers = off
 AS $function$
@@ -848,7 +867,7 @@ BEGIN
   RETURN QUERY
   SELECT h.wrapper, format('hawser_run.%I', t.typname), r.rolname::text, coalesce(f.schema, h.function_schema), coalesce(f.name, h.function_name),
          coalesce(f.types, h.argument_types)
-  FROM hawser_data.nats_handlers AS h
+  FROM hawser_bridge_data.nats_handlers AS h
   JOIN pg_type AS t ON t.typnamespace = to_regnamespace('hawser_run') AND t.typname = 'token_' || right(h.wrapper, 16)
   JOIN pg_proc AS w ON w.pronamespace = t.typnamespace AND w.proname = h.wrapper AND w.proargtypes[0] = t.oid
     AND w.pronargs = CASE h.kind WHEN 'responder' THEN 5 ELSE 8 END
@@ -878,6 +897,7 @@ CREATE OR REPLACE FUNCTION hawser.subjects_overlap(
 )
 LANGUAGE plpgsql VOLATILE SECURITY INVOKER
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 SET row_security = off
 AS $function$
 BEGIN
@@ -930,6 +950,7 @@ CREATE OR REPLACE FUNCTION hawser.add_handler(
 )
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 SET row_security = off
 SET quote_all_identifiers = off
 AS $function$
@@ -1048,7 +1069,7 @@ BEGIN
         HINT = format('Have "%s" unregister it first.', other);
     END IF;
     SELECT h.subject, pg_get_userbyid(t.typowner) INTO overlapping, other
-    FROM hawser_data.nats_handlers AS h
+    FROM hawser_bridge_data.nats_handlers AS h
     JOIN pg_type AS t ON t.typnamespace = to_regnamespace('hawser_run') AND t.typname = 'token_' || right(h.wrapper, 16)
     WHERE h.kind = 'responder' AND h.subject <> p_subject AND hawser.subjects_overlap(h.subject, p_subject)
       AND NOT pg_has_role(owner, t.typowner, 'USAGE')
@@ -1060,7 +1081,7 @@ BEGIN
         HINT = format('Choose subjects that no request can have in common, or have "%s" unregister it first.', other);
     END IF;
     -- Those whose wrapper is gone, or under another name for now: it would be there again beside this one.
-    DELETE FROM hawser_data.nats_handlers AS h WHERE h.kind = p_kind AND h.subject = p_subject;
+    DELETE FROM hawser_bridge_data.nats_handlers AS h WHERE h.kind = p_kind AND h.subject = p_subject;
   END IF;
   IF p_kind = 'stream' THEN
     IF EXISTS (SELECT FROM hawser.lock_handlers(p_kind, p_subject)) THEN
@@ -1068,15 +1089,15 @@ BEGIN
         ERRCODE = hawser.error_sqlstate('invalid_argument'),
         MESSAGE = format('hawser.add_handler: there is a subscription %L already', p_subject);
     END IF;
-    DELETE FROM hawser_data.nats_handlers AS h WHERE h.kind = p_kind AND h.subject = p_subject;
+    DELETE FROM hawser_bridge_data.nats_handlers AS h WHERE h.kind = p_kind AND h.subject = p_subject;
   END IF;
   IF p_kind <> 'responder' THEN
     most := coalesce(
-      (SELECT (s.options ->> 'max_role_subscriptions')::integer FROM hawser_data.nats_server AS s),
+      (SELECT (s.options ->> 'max_role_subscriptions')::integer FROM hawser_bridge_data.nats_server AS s),
       (hawser.nats_server_options('{}') ->> 'max_role_subscriptions')::integer);
     -- All roles together hardly ever have as many, and to count them needs no type of theirs.
-    PERFORM FROM hawser_data.nats_handlers AS h
-    JOIN pg_type AS t ON (SELECT count(*) FROM hawser_data.nats_handlers AS a WHERE a.kind <> 'responder') >= most
+    PERFORM FROM hawser_bridge_data.nats_handlers AS h
+    JOIN pg_type AS t ON (SELECT count(*) FROM hawser_bridge_data.nats_handlers AS a WHERE a.kind <> 'responder') >= most
      AND t.typnamespace = to_regnamespace('hawser_run') AND t.typname = 'token_' || right(h.wrapper, 16)
     WHERE h.kind <> 'responder' AND t.typowner = owner
     OFFSET most - 1 LIMIT 1;
@@ -1087,7 +1108,7 @@ BEGIN
         HINT = (SELECT e.remedy FROM hawser.error_codes() AS e WHERE e.code = 'subscription_limit');
     END IF;
   END IF;
-  INSERT INTO hawser_data.nats_handlers AS h (kind, subject, function_schema, function_name, argument_types, wrapper, token)
+  INSERT INTO hawser_bridge_data.nats_handlers AS h (kind, subject, function_schema, function_name, argument_types, wrapper, token)
   VALUES (p_kind, p_subject, p_function_schema, p_function_name, p_argument_types, p_wrapper, p_token)
   RETURNING h.id INTO id;
 EXCEPTION
@@ -1114,12 +1135,13 @@ CREATE OR REPLACE FUNCTION hawser.prune_handlers(
 )
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 SET row_security = off
 AS $function$
 BEGIN
   -- Who has taken one out and leaves the transaction open keeps nobody waiting.
-  DELETE FROM hawser_data.nats_handlers AS d WHERE d.id IN (
-    SELECT h.id FROM hawser_data.nats_handlers AS h
+  DELETE FROM hawser_bridge_data.nats_handlers AS d WHERE d.id IN (
+    SELECT h.id FROM hawser_bridge_data.nats_handlers AS h
     WHERE NOT EXISTS (
       SELECT FROM pg_type AS t JOIN pg_proc AS w ON w.pronamespace = t.typnamespace AND w.proargtypes[0] = t.oid
       WHERE t.typnamespace = to_regnamespace('hawser_run') AND t.typname = 'token_' || right(h.wrapper, 16)
@@ -1131,9 +1153,9 @@ BEGIN
             AND NOT EXISTS (SELECT FROM pg_proc AS p WHERE p.oid = d.refobjid)))
     FOR UPDATE OF h SKIP LOCKED);
   GET DIAGNOSTICS pruned = ROW_COUNT;
-  DELETE FROM hawser_data.stream_subscriptions AS d WHERE d.handler_id IN (
-    SELECT s.handler_id FROM hawser_data.stream_subscriptions AS s
-    WHERE NOT EXISTS (SELECT FROM hawser_data.nats_handlers AS h WHERE h.id = s.handler_id)
+  DELETE FROM hawser_bridge_data.stream_subscriptions AS d WHERE d.handler_id IN (
+    SELECT s.handler_id FROM hawser_bridge_data.stream_subscriptions AS s
+    WHERE NOT EXISTS (SELECT FROM hawser_bridge_data.nats_handlers AS h WHERE h.id = s.handler_id)
     FOR UPDATE OF s SKIP LOCKED);
 END
 $function$;
@@ -1149,6 +1171,7 @@ RETURNS TABLE (
 )
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 SET row_security = off
 AS $function$
 #variable_conflict use_column
@@ -1156,7 +1179,7 @@ BEGIN
   RETURN QUERY
   WITH asked AS (
     SELECT d.id, d.source, EXISTS (
-      SELECT FROM hawser_data.nats_handlers AS h
+      SELECT FROM hawser_bridge_data.nats_handlers AS h
       JOIN pg_type AS t ON t.typnamespace = to_regnamespace('hawser_run') AND t.typname = 'token_' || right(h.wrapper, 16)
       JOIN pg_proc AS w ON w.pronamespace = t.typnamespace AND w.proname = h.wrapper AND w.proargtypes[0] = t.oid
       WHERE h.id = d.handler_id
@@ -1202,6 +1225,7 @@ CREATE OR REPLACE FUNCTION hawser.add_subscription_dead_letter(
 )
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 SET row_security = off
 AS $function$
 #variable_conflict use_column
@@ -1288,6 +1312,7 @@ BEGIN
 DECLARE
   v_token bytea;
   v_role text;
+  v_role_id bigint;
   -- Of a stream: whether the position passes the message now.
   v_state text;
   v_fault CONSTANT text := (
@@ -1304,8 +1329,8 @@ BEGIN
   END IF;
   -- The role that subscribed is the owner of the wrapper. If that is gone, nothing can be called again, and the dead letter is the
   -- schema owner's.
-  SELECT h.token, pg_get_userbyid(w.proowner) INTO v_token, v_role
-    FROM hawser_data.nats_handlers AS h
+  SELECT h.token, pg_get_userbyid(w.proowner), w.proowner INTO v_token, v_role, v_role_id
+    FROM hawser_bridge_data.nats_handlers AS h
     LEFT JOIN pg_type AS t ON t.typnamespace = to_regnamespace('hawser_run')
      AND t.typname = 'token_' || right(h.wrapper, 16)
     LEFT JOIN pg_proc AS w ON w.pronamespace = t.typnamespace AND w.proname = h.wrapper AND w.proargtypes[0] = t.oid
@@ -1320,9 +1345,9 @@ BEGIN
   held := v_state <> 'moved';
   -- A message is dead-lettered once, however often it is tried.
   INSERT INTO hawser_data.dead_letters
-    (origin, source, topic, payload, headers, error_code, error_message, attempts, handler_id, message_id, role)
+    (origin, source, topic, payload, headers, error_code, error_message, attempts, handler_id, message_id, role, role_id)
   SELECT 'subscription', p_source, p_topic, p_payload, p_headers, left(p_error_code, 255),
-         p_error_message, p_attempts, p_handler, p_message_id, coalesce(v_role, current_user)
+         p_error_message, p_attempts, p_handler, p_message_id, coalesce(v_role, current_user), coalesce(v_role_id, to_regrole(quote_ident(current_user))::oid::bigint)
    WHERE v_state = 'marked' AND NOT EXISTS (
      SELECT FROM hawser_data.dead_letters AS d
       WHERE d.message_id = p_message_id AND d.handler_id = p_handler AND d.origin = 'subscription'
@@ -1332,6 +1357,93 @@ END
 $function$;
 COMMENT ON FUNCTION hawser.add_subscription_dead_letter(bigint, bigint, text, text, bytea, jsonb, text, text, integer, text, bigint, int8multirange, bigint, bigint, bigint, bigint, bigint) IS 'Makes a dead letter of a message that a subscribed function has failed at, once, as long as the process leads. One of a
 stream is done with that: the position passes it.';
+
+CREATE OR REPLACE FUNCTION hawser.read_lead(
+  OUT epoch bigint,
+  OUT owner text,
+  OUT beat bigint,
+  OUT state jsonb
+)
+LANGUAGE plpgsql STABLE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+SET jit = off
+SET row_security = off
+AS $function$
+BEGIN
+  SELECT o.epoch, o.owner, o.beat, o.state INTO epoch, owner, beat, state FROM hawser_data.owners AS o WHERE o.what = 'serve';
+END
+$function$;
+COMMENT ON FUNCTION hawser.read_lead() IS 'The row of bridge_lead, for those who lead or wait to.';
+
+CREATE OR REPLACE FUNCTION hawser.requested_retries(
+  p_busy bigint[],
+  p_max_rows integer,
+  p_max_bytes bigint
+)
+RETURNS TABLE (
+  id bigint,
+  subscription_id bigint,
+  topic text,
+  payload bytea,
+  headers jsonb
+)
+LANGUAGE plpgsql STABLE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+SET jit = off
+SET row_security = off
+AS $function$
+#variable_conflict use_column
+BEGIN
+  IF
+    p_busy IS NULL
+    OR num_nulls(VARIADIC p_busy) > 0
+    OR cardinality(p_busy) > 65536
+    OR p_max_rows IS NULL
+    OR NOT (p_max_rows >= 0)
+    OR p_max_bytes IS NULL
+    OR NOT (p_max_bytes >= 0)
+  THEN
+    IF p_busy IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.requested_retries', 'p_busy', 'NULL', 'needs a value');
+    END IF;
+    IF num_nulls(VARIADIC p_busy) > 0 THEN
+      PERFORM hawser.refuse_argument('hawser.requested_retries', 'p_busy', 'a list with a NULL', 'must have a value in each place');
+    END IF;
+    IF cardinality(p_busy) > 65536 THEN
+      PERFORM hawser.refuse_argument('hawser.requested_retries', 'p_busy', 'a list of ' || cardinality(p_busy) || ' elements', 'must have at most 65536 elements');
+    END IF;
+    IF p_max_rows IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.requested_retries', 'p_max_rows', 'NULL', 'needs a value');
+    END IF;
+    IF NOT (p_max_rows >= 0) THEN
+      PERFORM hawser.refuse_argument('hawser.requested_retries', 'p_max_rows', p_max_rows::text, 'must be at least 0');
+    END IF;
+    IF p_max_bytes IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.requested_retries', 'p_max_bytes', 'NULL', 'needs a value');
+    END IF;
+    IF NOT (p_max_bytes >= 0) THEN
+      PERFORM hawser.refuse_argument('hawser.requested_retries', 'p_max_bytes', p_max_bytes::text, 'must be at least 0');
+    END IF;
+  END IF;
+BEGIN
+  IF NOT EXISTS (SELECT FROM hawser_data.dead_letters AS l WHERE l.retry_requested) THEN
+    RETURN;
+  END IF;
+  RETURN QUERY
+  SELECT d.id, h.id, d.topic, d.payload, d.headers
+    FROM hawser_bridge_data.nats_handlers AS h
+   CROSS JOIN LATERAL (
+      SELECT l.*, sum(octet_length(l.payload)) OVER (ORDER BY l.id) - octet_length(l.payload) AS bytes_before
+        FROM hawser_data.dead_letters AS l
+       WHERE l.handler_id = h.id AND l.origin = 'subscription' AND l.retry_requested AND l.role IS NOT NULL
+       ORDER BY l.id LIMIT p_max_rows
+    ) AS d
+   WHERE h.kind <> 'responder' AND h.id <> ALL (p_busy) AND d.bytes_before <= p_max_bytes
+   ORDER BY d.id;
+END;
+END
+$function$;
+COMMENT ON FUNCTION hawser.requested_retries(bigint[], integer, bigint) IS 'Dead letters of subscriptions for which a retry was requested, the oldest of each subscription.';
 
 CREATE OR REPLACE FUNCTION hawser.fail_retry(
   p_epoch bigint,
@@ -1343,6 +1455,7 @@ CREATE OR REPLACE FUNCTION hawser.fail_retry(
 )
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 SET row_security = off
 AS $function$
 BEGIN
@@ -1403,6 +1516,7 @@ CREATE OR REPLACE FUNCTION hawser.token_of(
 )
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 SET row_security = off
 AS $function$
 BEGIN
@@ -1423,7 +1537,7 @@ BEGIN
   END IF;
 BEGIN
   token := (
-    SELECT h.token FROM hawser_data.nats_handlers AS h
+    SELECT h.token FROM hawser_bridge_data.nats_handlers AS h
      WHERE h.id = p_handler
        AND sha256(h.token || convert_to(pg_backend_pid() || ':' || extract(epoch FROM now()), 'UTF8')) = p_proof
   );
@@ -1440,6 +1554,7 @@ CREATE OR REPLACE FUNCTION hawser.wrapper_version(
 )
 LANGUAGE plpgsql VOLATILE SECURITY INVOKER
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 SET row_security = off
 AS $function$
 BEGIN
@@ -1501,6 +1616,7 @@ CREATE OR REPLACE FUNCTION hawser.take_lead(
 )
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 SET row_security = off
 AS $function$
 #variable_conflict use_column
@@ -1554,6 +1670,7 @@ CREATE OR REPLACE FUNCTION hawser.raise_lead(
 )
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 SET row_security = off
 AS $function$
 #variable_conflict use_column
@@ -1607,6 +1724,7 @@ CREATE OR REPLACE FUNCTION hawser.keep_lead(
 )
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 SET row_security = off
 AS $function$
 #variable_conflict use_column
@@ -1664,6 +1782,7 @@ CREATE OR REPLACE FUNCTION hawser.fence_batch(
 )
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 SET row_security = off
 AS $function$
 BEGIN
@@ -1702,6 +1821,7 @@ CREATE OR REPLACE FUNCTION hawser.mark_handled(
 )
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 SET row_security = off
 AS $function$
 BEGIN
@@ -1739,11 +1859,11 @@ DECLARE
 BEGIN
   state := 'marked';
   IF p_saved <> '{}' THEN
-    DELETE FROM hawser_data.saved_messages AS s USING hawser_data.nats_handlers AS h
+    DELETE FROM hawser_bridge_data.saved_messages AS s USING hawser_bridge_data.nats_handlers AS h
     WHERE s.handler_id = h.id AND h.id = p_handler AND h.token = p_token AND s.id = ANY (p_saved);
   END IF;
   IF p_dead_letter IS NOT NULL THEN
-    DELETE FROM hawser_data.dead_letters AS d USING hawser_data.nats_handlers AS h
+    DELETE FROM hawser_data.dead_letters AS d USING hawser_bridge_data.nats_handlers AS h
     WHERE d.id = p_dead_letter AND d.origin = 'subscription' AND d.retry_requested
       AND h.id = d.handler_id AND h.id = p_handler AND h.token = p_token;
     IF NOT FOUND THEN
@@ -1755,7 +1875,7 @@ BEGIN
   END IF;
   state := 'moved';
   SELECT s.turn, s.position, s.done, s.generation, s.paused INTO v_present
-    FROM hawser_data.stream_subscriptions AS s JOIN hawser_data.nats_handlers AS h ON h.id = s.handler_id
+    FROM hawser_bridge_data.stream_subscriptions AS s JOIN hawser_bridge_data.nats_handlers AS h ON h.id = s.handler_id
    WHERE s.handler_id = p_handler AND h.token = p_token
    ORDER BY s.turn DESC LIMIT 1 FOR UPDATE OF s;
   IF NOT FOUND OR v_present.generation <> p_generation OR v_present.paused OR v_present.position IS NULL THEN
@@ -1772,7 +1892,7 @@ BEGIN
   END IF;
   v_done := v_done + p_done;
   v_position := (SELECT upper(r.one) - 1 FROM unnest(v_done) AS r (one) WHERE lower_inf(r.one));
-  UPDATE hawser_data.stream_subscriptions AS s
+  UPDATE hawser_bridge_data.stream_subscriptions AS s
      SET turn = s.turn + 1, position = v_position, done = v_done - int8multirange(int8range(NULL, v_position + 1)),
          last_done = greatest(s.last_done, p_last_done),
          last_done_at = CASE WHEN s.last_done > p_last_done THEN s.last_done_at ELSE p_last_done_at END,
@@ -1795,13 +1915,14 @@ CREATE OR REPLACE FUNCTION hawser.set_nats_server(
 )
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 SET row_security = off
 AS $function$
 BEGIN
   IF p_options IS NOT NULL THEN
     PERFORM hawser.nats_server_options_check(p_options, 'whole');
     -- A foreign server that is there counts as seen: only what is done to it from now on replaces this.
-    UPDATE hawser_data.nats_server AS s
+    UPDATE hawser_bridge_data.nats_server AS s
     SET
       options = p_options,
       server_name = NULL,
@@ -1812,12 +1933,12 @@ BEGIN
     WHERE s.id = 1;
   ELSE
     -- What a foreign server says counts again.
-    UPDATE hawser_data.nats_server AS s
+    UPDATE hawser_bridge_data.nats_server AS s
     SET options = NULL, server_name = NULL, seen_server_name = NULL, seen_options = NULL, changed_at = now()
     WHERE s.id = 1;
     PERFORM hawser.follow_nats_server();
   END IF;
-  SELECT s.options IS NOT NULL INTO STRICT defined FROM hawser_data.nats_server AS s WHERE s.id = 1;
+  SELECT s.options IS NOT NULL INTO STRICT defined FROM hawser_bridge_data.nats_server AS s WHERE s.id = 1;
 END
 $function$;
 COMMENT ON FUNCTION hawser.set_nats_server(jsonb) IS 'Sets the options of the NATS server, in the place of a foreign server. Secrets in them are readable by the owner and by
@@ -1828,6 +1949,7 @@ CREATE OR REPLACE FUNCTION hawser.follow_nats_server(
 )
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 SET row_security = off
 AS $function$
 DECLARE
@@ -1842,7 +1964,7 @@ BEGIN
       HINT = format('DROP SERVER %I CASCADE, or alter the one that is there.', servers[array_upper(servers, 1)]);
   END IF;
   SELECT f.server_name, f.options INTO present FROM hawser.nats_foreign_servers() AS f;
-  UPDATE hawser_data.nats_server AS s
+  UPDATE hawser_bridge_data.nats_server AS s
   SET
     seen_server_name = present.server_name,
     seen_options = present.options,
@@ -1866,6 +1988,7 @@ RETURNS TABLE (
 )
 LANGUAGE plpgsql VOLATILE SECURITY INVOKER
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 SET row_security = off
 AS $function$
 DECLARE
@@ -1915,17 +2038,18 @@ CREATE OR REPLACE FUNCTION hawser.refuse_uncommitted_server(
 )
 LANGUAGE plpgsql VOLATILE SECURITY INVOKER
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 SET row_security = off
 AS $function$
 BEGIN
   -- What this transaction wrote has the time of its start, whichever way it went.
   IF EXISTS (SELECT FROM hawser.nats_foreign_servers() AS f WHERE f.uncommitted)
-    OR EXISTS (SELECT FROM hawser_data.nats_server AS s WHERE s.changed_at = now())
+    OR EXISTS (SELECT FROM hawser_bridge_data.nats_server AS s WHERE s.changed_at = now())
     -- One that is gone, and the gateway has not followed: that was this transaction, if it has written anything.
     OR (
       pg_current_xact_id_if_assigned() IS NOT NULL
       AND EXISTS (
-        SELECT FROM hawser_data.nats_server AS s
+        SELECT FROM hawser_bridge_data.nats_server AS s
         WHERE s.seen_server_name IS NOT NULL AND NOT EXISTS (SELECT FROM hawser.nats_foreign_servers())
       )
     )
@@ -1939,7 +2063,7 @@ BEGIN
   IF EXISTS (
     SELECT FROM pg_locks AS l
     WHERE l.pid = pg_backend_pid() AND l.locktype = 'relation' AND l.mode = 'RowExclusiveLock'
-      AND l.relation = 'hawser_data.nats_handlers'::regclass
+      AND l.relation = 'hawser_bridge_data.nats_handlers'::regclass
   ) THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('server_uncommitted'),
@@ -1956,6 +2080,7 @@ CREATE OR REPLACE FUNCTION hawser.gateway_conninfo(
 )
 LANGUAGE plpgsql VOLATILE SECURITY INVOKER
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 SET row_security = off
 AS $function$
 DECLARE
@@ -1965,7 +2090,7 @@ BEGIN
   WITH addresses AS (
     -- Several gateways may share one: those behind the name of a service.
     SELECT DISTINCT ON (g.host, g.port) g.host, g.port, g.sslmode, g.root_certificate, g.started_at, known.is_stale
-    FROM hawser_data.gateways AS g, LATERAL (
+    FROM hawser_bridge_data.gateways AS g, LATERAL (
       -- On a standby nothing is written, and what it has may be old.
       SELECT g.owner <> '' AND NOT pg_is_in_recovery()
         AND g.seen_at < now() - 15000 * interval '1 ms' AS is_stale
@@ -1998,8 +2123,8 @@ BEGIN
   INTO STRICT conninfo
   FROM (
     VALUES
-      (1, 'password', (SELECT s.password FROM hawser_data.gateway_secret AS s)),
-      (2, 'user', (SELECT s.user_name FROM hawser_data.gateway_secret AS s)),
+      (1, 'password', (SELECT s.password FROM hawser_bridge_data.gateway_secret AS s)),
+      (2, 'user', (SELECT s.user_name FROM hawser_bridge_data.gateway_secret AS s)),
       (3, 'host', place.hosts),
       (4, 'port', place.ports),
       (5, 'dbname', current_database()::text),
@@ -2030,6 +2155,7 @@ CREATE OR REPLACE FUNCTION hawser.gateway_unreached_at(
 )
 LANGUAGE plpgsql STABLE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 SET row_security = off
 AS $function$
 BEGIN
@@ -2045,6 +2171,7 @@ CREATE OR REPLACE FUNCTION hawser.stream_start(
 )
 LANGUAGE plpgsql VOLATILE SECURITY INVOKER
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 SET row_security = off
 AS $function$
 BEGIN
@@ -2111,6 +2238,7 @@ CREATE OR REPLACE FUNCTION hawser.add_stream(
 )
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 SET row_security = off
 AS $function$
 #variable_conflict use_column
@@ -2185,13 +2313,13 @@ BEGIN
       MESSAGE = format('nats_subscribe_stream: filter has %L, and must have words joined by ''.'', of which each may be ''*'', and the last ''>''', left(v_wrong, 100)),
       HINT = 'Give subjects of up to 1024 bytes as NATS has them, or leave filter out for all messages.';
   END IF;
-  SELECT h.id INTO v_handler FROM hawser_data.nats_handlers AS h WHERE h.kind = 'stream' AND h.subject = p_name ORDER BY h.id DESC LIMIT 1;
+  SELECT h.id INTO v_handler FROM hawser_bridge_data.nats_handlers AS h WHERE h.kind = 'stream' AND h.subject = p_name ORDER BY h.id DESC LIMIT 1;
   IF NOT FOUND THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('invalid_argument'),
       MESSAGE = format('hawser.add_stream: there is no handler %L of the kind stream', left(p_name, 100));
   END IF;
-  SELECT s.* INTO v_present FROM hawser_data.stream_subscriptions AS s WHERE s.handler_id = v_handler ORDER BY s.turn DESC LIMIT 1;
+  SELECT s.* INTO v_present FROM hawser_bridge_data.stream_subscriptions AS s WHERE s.handler_id = v_handler ORDER BY s.turn DESC LIMIT 1;
   IF FOUND THEN
     IF (v_present.stream, v_present.filters) IS DISTINCT FROM (p_stream, v_filters)
       OR (v_present.key_token, v_present.domain) IS DISTINCT FROM (p_key_token, p_domain)
@@ -2204,13 +2332,13 @@ BEGIN
     RETURN;
   END IF;
   -- Of a handler that another transaction has made, somebody else may be the owner.
-  IF NOT EXISTS (SELECT FROM hawser_data.nats_handlers AS h WHERE h.id = v_handler AND h.created_at = now()) THEN
+  IF NOT EXISTS (SELECT FROM hawser_bridge_data.nats_handlers AS h WHERE h.id = v_handler AND h.created_at = now()) THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('not_permitted'),
       MESSAGE = format('hawser.add_stream: the handler %L was not made in this transaction', left(p_name, 100)),
       HINT = 'nats_subscribe_stream makes both.';
   END IF;
-  INSERT INTO hawser_data.stream_subscriptions (handler_id, name, stream, domain, filters, key_token, consumer, start)
+  INSERT INTO hawser_bridge_data.stream_subscriptions (handler_id, name, stream, domain, filters, key_token, consumer, start)
   VALUES (v_handler, p_name, p_stream, p_domain, v_filters, p_key_token,
           format('hawser_%s_%s', p_name, left(replace(gen_random_uuid()::text, '-', ''), 8)), v_start);
   added := true;
@@ -2243,6 +2371,7 @@ CREATE OR REPLACE FUNCTION hawser.request_seek(
 )
 LANGUAGE plpgsql VOLATILE SECURITY INVOKER
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 SET row_security = off
 AS $function$
 BEGIN
@@ -2300,6 +2429,7 @@ CREATE OR REPLACE FUNCTION hawser.apply_seek(
 )
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 SET row_security = off
 AS $function$
 BEGIN
@@ -2330,12 +2460,12 @@ BEGIN
   FOR v_present IN SELECT h.* FROM hawser.lock_handlers('stream', p_name) AS h LOOP
     v_asked := obj_description(to_regtype(v_present.token_type), 'pg_type');
     CONTINUE WHEN v_asked IS NULL OR v_asked !~ '^[-0-9a-f]{36} (all|[0-9]{1,16}|[12][0-9]{3}-[-0-9T:.]+Z)$';
-    UPDATE hawser_data.stream_subscriptions AS s
+    UPDATE hawser_bridge_data.stream_subscriptions AS s
        SET turn = s.turn + 1, generation = s.generation + 1 + floor(random() * 1048576)::bigint, seek = left(v_asked, 36),
            start = substr(v_asked, 38), stream_created = NULL, position = NULL, done = '{}', last_done = NULL, last_done_at = NULL,
            nothing_until = 0, lag = NULL, missing = 0, missing_reason = NULL, missing_from = NULL, missing_to = NULL, missing_at = NULL,
            paused = false, problem = NULL, written_at = clock_timestamp()
-      FROM hawser_data.nats_handlers AS h
+      FROM hawser_bridge_data.nats_handlers AS h
      WHERE h.kind = 'stream' AND h.subject = p_name AND h.wrapper = v_present.wrapper AND s.handler_id = h.id
        AND s.seek IS DISTINCT FROM left(v_asked, 36);
     sought := sought OR FOUND;
@@ -2356,6 +2486,7 @@ CREATE OR REPLACE FUNCTION hawser.stream_position(
 )
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 SET row_security = off
 AS $function$
 BEGIN
@@ -2371,7 +2502,7 @@ BEGIN
     END IF;
   END IF;
 BEGIN
-  SELECT s.position, s.done INTO done_to, done FROM hawser_data.stream_subscriptions AS s
+  SELECT s.position, s.done INTO done_to, done FROM hawser_bridge_data.stream_subscriptions AS s
   WHERE s.handler_id = p_handler AND s.generation = p_generation AND NOT s.paused
   ORDER BY s.turn DESC LIMIT 1;
 END;
@@ -2399,7 +2530,7 @@ SELECT 1 AS id, o.epoch, o.owner, o.beat, to_timestamp((o.state ->> 'progress_at
  LIMIT 1
 ) AS v;
 COMMENT ON VIEW hawser.bridge_lead IS 'The process that leads: it runs the subscriptions. A process that sees the row unchanged for \`leader_expiry_ms\` takes it
-over, under the next epoch.';
+over, under the next epoch. It reads it by \`read_lead\`, since any role can lock a view.';
 COMMENT ON COLUMN hawser.bridge_lead.id IS 'Always 1.';
 COMMENT ON COLUMN hawser.bridge_lead.epoch IS 'Grows with each process that leads.';
 COMMENT ON COLUMN hawser.bridge_lead.owner IS 'The process that leads, as a random id. NULL: the last leader has ended cleanly, or there was none.';
@@ -2419,12 +2550,12 @@ SELECT
   v.subscriptions::bigint AS subscriptions,
   v.oldest_saved_at::timestamptz AS oldest_saved_at
 FROM (
-SELECT (SELECT count(*) FROM hawser_data.nats_handlers AS h WHERE h.kind = 'subscription') AS subscriptions,
+SELECT (SELECT count(*) FROM hawser_bridge_data.nats_handlers AS h WHERE h.kind = 'subscription') AS subscriptions,
        (
          SELECT min(s.saved_at)
-           FROM hawser_data.nats_handlers AS h
+           FROM hawser_bridge_data.nats_handlers AS h
           CROSS JOIN LATERAL (
-            SELECT t.saved_at FROM hawser_data.saved_messages AS t WHERE t.handler_id = h.id ORDER BY t.id LIMIT 1
+            SELECT t.saved_at FROM hawser_bridge_data.saved_messages AS t WHERE t.handler_id = h.id ORDER BY t.id LIMIT 1
           ) AS s
        ) AS oldest_saved_at
 ) AS v;
@@ -2455,8 +2586,8 @@ FROM (
 SELECT s.name, s.stream, s.domain, format('%I.%I(%s)', h.function_schema, h.function_name, h.argument_types) AS function, s.filters,
        s.start, s.key_token, s.position AS done_to, s.lag, s.problem, s.paused, s.missing, s.missing_reason, s.missing_from, s.missing_to,
        s.missing_at, s.written_at
-  FROM hawser_data.stream_subscriptions AS s
-  JOIN hawser_data.nats_handlers AS h ON h.id = s.handler_id
+  FROM hawser_bridge_data.stream_subscriptions AS s
+  JOIN hawser_bridge_data.nats_handlers AS h ON h.id = s.handler_id
  -- A subscription is there as long as the type of its wrapper is.
  WHERE EXISTS (
    SELECT FROM pg_catalog.pg_type AS t
@@ -2494,12 +2625,12 @@ BEGIN
     WITH made AS (
       SELECT o.* FROM (
         SELECT n.oid, 'SCHEMA ' || n.nspname AS object, 'n'::"char" AS type, n.nspowner AS owner, n.nspacl AS acl
-        FROM pg_catalog.pg_namespace AS n WHERE n.nspname IN ('hawser', 'hawser_data')
+        FROM pg_catalog.pg_namespace AS n WHERE n.nspname IN ('hawser', 'hawser_data', 'hawser_peer_data', 'hawser_bridge_data')
         UNION ALL
         SELECT c.oid, CASE c.relkind WHEN 'S' THEN 'SEQUENCE ' ELSE 'TABLE ' END || c.oid::pg_catalog.regclass,
           (CASE c.relkind WHEN 'S' THEN 's' ELSE 'r' END)::"char", c.relowner, c.relacl
-        FROM pg_catalog.pg_class AS c
-        WHERE c.relnamespace IN (pg_catalog.to_regnamespace('hawser'), pg_catalog.to_regnamespace('hawser_data'))
+        FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+        WHERE n.nspname IN ('hawser', 'hawser_data', 'hawser_peer_data', 'hawser_bridge_data')
           AND c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S')
         UNION ALL
         SELECT p.oid, 'FUNCTION ' || p.oid::pg_catalog.regprocedure, 'f', p.proowner, p.proacl
@@ -2525,14 +2656,16 @@ $do$;
 /** Revokes everything from PUBLIC and grants the roles what they need. Skips, with a NOTICE, what the current role may not do. */
 export const natsGrantsSql = `REVOKE ALL ON SCHEMA hawser FROM PUBLIC;
 REVOKE ALL ON SCHEMA hawser_data FROM PUBLIC;
-REVOKE ALL ON TABLE hawser_data.nats_handlers FROM PUBLIC;
-REVOKE ALL ON TABLE hawser_data.saved_messages FROM PUBLIC;
-REVOKE ALL ON TABLE hawser_data.executor_login FROM PUBLIC;
-REVOKE ALL ON TABLE hawser_data.nats_server FROM PUBLIC;
-REVOKE ALL ON TABLE hawser_data.gateways FROM PUBLIC;
-REVOKE ALL ON TABLE hawser_data.gateway_secret FROM PUBLIC;
+REVOKE ALL ON SCHEMA hawser_peer_data FROM PUBLIC;
+REVOKE ALL ON SCHEMA hawser_bridge_data FROM PUBLIC;
+REVOKE ALL ON TABLE hawser_bridge_data.nats_handlers FROM PUBLIC;
+REVOKE ALL ON TABLE hawser_bridge_data.saved_messages FROM PUBLIC;
+REVOKE ALL ON TABLE hawser_bridge_data.executor_login FROM PUBLIC;
+REVOKE ALL ON TABLE hawser_bridge_data.nats_server FROM PUBLIC;
+REVOKE ALL ON TABLE hawser_bridge_data.gateways FROM PUBLIC;
+REVOKE ALL ON TABLE hawser_bridge_data.gateway_secret FROM PUBLIC;
 REVOKE ALL ON TABLE hawser_data.gateway_state FROM PUBLIC;
-REVOKE ALL ON TABLE hawser_data.stream_subscriptions FROM PUBLIC;
+REVOKE ALL ON TABLE hawser_bridge_data.stream_subscriptions FROM PUBLIC;
 REVOKE ALL ON TABLE hawser.bridge_lead FROM PUBLIC;
 REVOKE ALL ON TABLE hawser.bridge_work FROM PUBLIC;
 REVOKE ALL ON TABLE hawser.stream_status FROM PUBLIC;
@@ -2546,6 +2679,8 @@ REVOKE ALL ON FUNCTION hawser.add_handler(text, text, text, text, text, text, by
 REVOKE ALL ON FUNCTION hawser.prune_handlers() FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.request_retries(bigint[]) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.add_subscription_dead_letter(bigint, bigint, text, text, bytea, jsonb, text, text, integer, text, bigint, int8multirange, bigint, bigint, bigint, bigint, bigint) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.read_lead() FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.requested_retries(bigint[], integer, bigint) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.fail_retry(bigint, bigint, text, text, integer) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.token_of(bigint, bytea) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.wrapper_version(text, text) FROM PUBLIC;
@@ -2640,20 +2775,22 @@ DO $do$
 BEGIN
   IF EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = 'hawser_bridge') THEN
     GRANT USAGE ON SCHEMA hawser TO hawser_bridge;
-    GRANT USAGE ON SCHEMA hawser_data TO hawser_bridge;
-    GRANT SELECT ON TABLE hawser_data.nats_handlers TO hawser_bridge;
-    GRANT SELECT, INSERT, DELETE ON TABLE hawser_data.saved_messages TO hawser_bridge;
-    GRANT USAGE ON SEQUENCE hawser_data.saved_messages_id_seq TO hawser_bridge;
-    GRANT SELECT ON TABLE hawser_data.executor_login TO hawser_bridge;
-    GRANT SELECT ON TABLE hawser_data.nats_server TO hawser_bridge;
-    GRANT SELECT, INSERT, UPDATE, DELETE ON TABLE hawser_data.gateways TO hawser_bridge;
-    GRANT SELECT ON TABLE hawser_data.gateway_secret TO hawser_bridge;
-    GRANT SELECT, UPDATE ON TABLE hawser_data.stream_subscriptions TO hawser_bridge;
+    GRANT USAGE ON SCHEMA hawser_bridge_data TO hawser_bridge;
+    GRANT SELECT ON TABLE hawser_bridge_data.nats_handlers TO hawser_bridge;
+    GRANT SELECT, INSERT, DELETE ON TABLE hawser_bridge_data.saved_messages TO hawser_bridge;
+    GRANT USAGE ON SEQUENCE hawser_bridge_data.saved_messages_id_seq TO hawser_bridge;
+    GRANT SELECT ON TABLE hawser_bridge_data.executor_login TO hawser_bridge;
+    GRANT SELECT ON TABLE hawser_bridge_data.nats_server TO hawser_bridge;
+    GRANT SELECT, INSERT, UPDATE, DELETE ON TABLE hawser_bridge_data.gateways TO hawser_bridge;
+    GRANT SELECT ON TABLE hawser_bridge_data.gateway_secret TO hawser_bridge;
+    GRANT SELECT, UPDATE ON TABLE hawser_bridge_data.stream_subscriptions TO hawser_bridge;
     GRANT SELECT ON TABLE hawser.bridge_lead TO hawser_bridge;
     GRANT SELECT ON TABLE hawser.bridge_work TO hawser_bridge;
     GRANT SELECT ON TABLE hawser.stream_status TO hawser_bridge;
     GRANT EXECUTE ON FUNCTION hawser.prune_handlers() TO hawser_bridge;
     GRANT EXECUTE ON FUNCTION hawser.add_subscription_dead_letter(bigint, bigint, text, text, bytea, jsonb, text, text, integer, text, bigint, int8multirange, bigint, bigint, bigint, bigint, bigint) TO hawser_bridge;
+    GRANT EXECUTE ON FUNCTION hawser.read_lead() TO hawser_bridge;
+    GRANT EXECUTE ON FUNCTION hawser.requested_retries(bigint[], integer, bigint) TO hawser_bridge;
     GRANT EXECUTE ON FUNCTION hawser.fail_retry(bigint, bigint, text, text, integer) TO hawser_bridge;
     GRANT EXECUTE ON FUNCTION hawser.take_lead(text, bigint, bigint) TO hawser_bridge;
     GRANT EXECUTE ON FUNCTION hawser.raise_lead(text, bigint) TO hawser_bridge;
@@ -2723,18 +2860,20 @@ BEGIN
   END IF;
   ALTER SCHEMA hawser OWNER TO hawser_owner;
   ALTER SCHEMA hawser_data OWNER TO hawser_owner;
+  ALTER SCHEMA hawser_peer_data OWNER TO hawser_owner;
+  ALTER SCHEMA hawser_bridge_data OWNER TO hawser_owner;
   FOR relation IN
     SELECT c.oid FROM pg_catalog.pg_class AS c
       JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
      WHERE n.nspname || '.' || c.relname IN (
-       'hawser_data.nats_handlers',
-       'hawser_data.saved_messages',
-       'hawser_data.executor_login',
-       'hawser_data.nats_server',
-       'hawser_data.gateways',
-       'hawser_data.gateway_secret',
+       'hawser_bridge_data.nats_handlers',
+       'hawser_bridge_data.saved_messages',
+       'hawser_bridge_data.executor_login',
+       'hawser_bridge_data.nats_server',
+       'hawser_bridge_data.gateways',
+       'hawser_bridge_data.gateway_secret',
        'hawser_data.gateway_state',
-       'hawser_data.stream_subscriptions',
+       'hawser_bridge_data.stream_subscriptions',
        'hawser.bridge_lead',
        'hawser.bridge_work',
        'hawser.stream_status'
@@ -2753,6 +2892,8 @@ BEGIN
   ALTER FUNCTION hawser.prune_handlers() OWNER TO hawser_owner;
   ALTER FUNCTION hawser.request_retries(bigint[]) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.add_subscription_dead_letter(bigint, bigint, text, text, bytea, jsonb, text, text, integer, text, bigint, int8multirange, bigint, bigint, bigint, bigint, bigint) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.read_lead() OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.requested_retries(bigint[], integer, bigint) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.fail_retry(bigint, bigint, text, text, integer) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.token_of(bigint, bytea) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.wrapper_version(text, text) OWNER TO hawser_owner;

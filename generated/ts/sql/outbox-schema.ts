@@ -4,6 +4,18 @@
 // source: hawser/outbox/v1/peers.proto
 // source: hawser/outbox/v1/schedules.proto
 
+/** Functions that users call, as GRANT names them. Of one with payload types, the variant for bytes. */
+export const outboxSignatures = {
+  enqueue: "hawser.enqueue(text, bytea, jsonb, text, text, timestamp with time zone, boolean, integer, integer)",
+  enqueueUnique: "hawser.enqueue_unique(text, bytea, text, boolean, boolean, jsonb, text, timestamp with time zone, integer, integer)",
+  enqueueAfter: "hawser.enqueue_after(text, bytea, bigint[], boolean, jsonb, text, text, timestamp with time zone, boolean, integer, integer)",
+  enqueueBatch: "hawser.enqueue_batch(text, bytea[], jsonb, text, timestamp with time zone, boolean, integer, integer)",
+  enqueueSubject: "hawser.enqueue(text, bytea, boolean, jsonb, text, text, text, timestamp with time zone)",
+  enqueueSubjectBatch: "hawser.enqueue_batch(text, bytea[], boolean, jsonb, text, text, timestamp with time zone)",
+  schedule: "hawser.schedule(text, text, text, bytea, text, text, jsonb, text, boolean, integer)",
+  scheduleSubject: "hawser.schedule(text, text, text, bytea, boolean, text, text, jsonb, text, text)",
+} as const;
+
 /** Creates the tables. Runs once, on a database that has none of them. */
 export const outboxTablesSql = `DO $do$
 BEGIN
@@ -11,12 +23,12 @@ BEGIN
   PERFORM pg_catalog.set_config('hawser.present', (
     SELECT coalesce(pg_catalog.string_agg(o.oid::text, ','), '') FROM (
       SELECT n.oid, 'SCHEMA ' || n.nspname AS object, 'n'::"char" AS type, n.nspowner AS owner, n.nspacl AS acl
-      FROM pg_catalog.pg_namespace AS n WHERE n.nspname IN ('hawser', 'hawser_data')
+      FROM pg_catalog.pg_namespace AS n WHERE n.nspname IN ('hawser', 'hawser_data', 'hawser_peer_data', 'hawser_bridge_data')
       UNION ALL
       SELECT c.oid, CASE c.relkind WHEN 'S' THEN 'SEQUENCE ' ELSE 'TABLE ' END || c.oid::pg_catalog.regclass,
         (CASE c.relkind WHEN 'S' THEN 's' ELSE 'r' END)::"char", c.relowner, c.relacl
-      FROM pg_catalog.pg_class AS c
-      WHERE c.relnamespace IN (pg_catalog.to_regnamespace('hawser'), pg_catalog.to_regnamespace('hawser_data'))
+      FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+      WHERE n.nspname IN ('hawser', 'hawser_data', 'hawser_peer_data', 'hawser_bridge_data')
         AND c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S')
       UNION ALL
       SELECT p.oid, 'FUNCTION ' || p.oid::pg_catalog.regprocedure, 'f', p.proowner, p.proacl
@@ -28,6 +40,12 @@ BEGIN
   END IF;
   IF to_regnamespace('hawser_data') IS NULL THEN
     CREATE SCHEMA hawser_data;
+  END IF;
+  IF to_regnamespace('hawser_peer_data') IS NULL THEN
+    CREATE SCHEMA hawser_peer_data;
+  END IF;
+  IF to_regnamespace('hawser_bridge_data') IS NULL THEN
+    CREATE SCHEMA hawser_bridge_data;
   END IF;
 END
 $do$;
@@ -48,6 +66,7 @@ CREATE TABLE hawser_data.outbox (
   first_enqueued_at timestamptz,
   copy_of bigint,
   role text DEFAULT CASE current_setting('role') WHEN 'none' THEN session_user ELSE current_setting('role') END NOT NULL,
+  role_id bigint DEFAULT to_regrole(quote_ident(CASE current_setting('role') WHEN 'none' THEN session_user ELSE current_setting('role') END))::oid::bigint,
   CONSTRAINT outbox_pkey PRIMARY KEY (id, segment)
 ) PARTITION BY LIST (segment);
 CREATE TABLE hawser_data.outbox_0 PARTITION OF hawser_data.outbox FOR VALUES IN (0);
@@ -76,6 +95,7 @@ COMMENT ON COLUMN hawser_data.outbox.first_enqueued_at IS 'Of a message that is 
 since then. NULL: it is new.';
 COMMENT ON COLUMN hawser_data.outbox.copy_of IS 'Of a message that is published again: the id of the first one. NULL: it is the first one.';
 COMMENT ON COLUMN hawser_data.outbox.role IS 'The role that enqueued it, as the database knows it: the one that was set, or else the session''s.';
+COMMENT ON COLUMN hawser_data.outbox.role_id IS 'The oid of the role: a later role of its name is another one. NULL: there was no such role.';
 
 CREATE TABLE hawser_data.outbox_later (
   id bigint NOT NULL,
@@ -99,6 +119,7 @@ CREATE TABLE hawser_data.outbox_later (
   unique_key text,
   awaited_as bigint,
   keep_ms integer,
+  role_id bigint DEFAULT to_regrole(quote_ident(CASE current_setting('role') WHEN 'none' THEN session_user ELSE current_setting('role') END))::oid::bigint,
   CONSTRAINT outbox_later_pkey PRIMARY KEY (id),
   CONSTRAINT outbox_later_kind_values CHECK (kind IN ('nats', 'peer', 'held')),
   CONSTRAINT outbox_later_key_bytes CHECK (octet_length(key) BETWEEN 1 AND 1024),
@@ -110,16 +131,16 @@ CREATE TABLE hawser_data.outbox_later (
   CONSTRAINT outbox_later_keep_ms_range CHECK (keep_ms BETWEEN 1000 AND 604800000)
 );
 
-CREATE INDEX outbox_later_due ON hawser_data.outbox_later (kind, deliver_at, id);
+CREATE INDEX outbox_later_due ON hawser_data.outbox_later (kind, role, deliver_at, id);
 
 CREATE INDEX outbox_later_xid ON hawser_data.outbox_later (xid);
 
 COMMENT ON TABLE hawser_data.outbox_later IS 'Messages that are not due yet. When they are, the relay brings those for NATS into the outbox, and any process those for peers
 into the queue, in one transaction.';
-COMMENT ON COLUMN hawser_data.outbox_later.id IS 'The number by which it can be cancelled, from the sequence of the outbox. In the outbox it has another one; in the queue, too, whose
-rows have this one as \`first_id\`.';
+COMMENT ON COLUMN hawser_data.outbox_later.id IS 'The number by which it can be cancelled, from the sequence of the outbox. In the outbox it has another one; in the
+queue it keeps this one.';
 COMMENT ON COLUMN hawser_data.outbox_later.kind IS 'For NATS, or for peers. \`held\`: for peers, once others have been handled.';
-COMMENT ON COLUMN hawser_data.outbox_later.xid IS 'The transaction that wrote it.';
+COMMENT ON COLUMN hawser_data.outbox_later.xid IS 'The transaction that wrote it, or that has changed when it is due.';
 COMMENT ON COLUMN hawser_data.outbox_later.deliver_at IS 'When it is due.';
 COMMENT ON COLUMN hawser_data.outbox_later.destination IS 'Where it goes to: the subject, or the topic.';
 COMMENT ON COLUMN hawser_data.outbox_later.payload IS 'The payload.';
@@ -137,6 +158,7 @@ COMMENT ON COLUMN hawser_data.outbox_later.role_mark IS 'The role''s cluster and
 COMMENT ON COLUMN hawser_data.outbox_later.priority IS 'Its priority. 0 for NATS.';
 COMMENT ON COLUMN hawser_data.outbox_later.unique_key IS 'Its unique key; NULL: it has none.';
 COMMENT ON COLUMN hawser_data.outbox_later.awaited_as IS 'As in \`queue\`.';
+COMMENT ON COLUMN hawser_data.outbox_later.role_id IS 'The oid of the role: a later role of its name is another one. NULL: there was no such role.';
 
 CREATE TABLE hawser_data.outbox_turns (
   turn bigint NOT NULL,
@@ -187,6 +209,7 @@ CREATE TABLE hawser_data.outbox_state (
   asleep bigserial NOT NULL,
   segment bigserial NOT NULL,
   secret text DEFAULT gen_random_uuid() NOT NULL,
+  roles_at text DEFAULT '' NOT NULL,
   CONSTRAINT outbox_state_pkey PRIMARY KEY (id),
   CONSTRAINT outbox_state_id_range CHECK (id = 1)
 );
@@ -196,9 +219,10 @@ COMMENT ON COLUMN hawser_data.outbox_state.id IS 'Always 1.';
 COMMENT ON COLUMN hawser_data.outbox_state.asleep IS 'Its sequence: 1 while the relay looks for messages by itself, 2 while it has to be notified.';
 COMMENT ON COLUMN hawser_data.outbox_state.segment IS 'Its sequence: the segment that is filled, from 1.';
 COMMENT ON COLUMN hawser_data.outbox_state.secret IS 'Part of the ids of messages for streams: nobody can know the next ones, and publish something else with them before.';
+COMMENT ON COLUMN hawser_data.outbox_state.roles_at IS 'The cluster, and the oid of the queue''s table, for which the columns \`role_id\` are right: both are others after a restore of a dump.';
 
-INSERT INTO hawser_data.outbox_state (id, asleep, segment, secret)
-VALUES (1, 1, 1, gen_random_uuid());
+INSERT INTO hawser_data.outbox_state (id, asleep, segment, secret, roles_at)
+VALUES (1, 1, 1, gen_random_uuid(), '');
 
 CREATE TABLE hawser_data.schedules (
   role text NOT NULL,
@@ -272,12 +296,12 @@ BEGIN
     WITH made AS (
       SELECT o.* FROM (
         SELECT n.oid, 'SCHEMA ' || n.nspname AS object, 'n'::"char" AS type, n.nspowner AS owner, n.nspacl AS acl
-        FROM pg_catalog.pg_namespace AS n WHERE n.nspname IN ('hawser', 'hawser_data')
+        FROM pg_catalog.pg_namespace AS n WHERE n.nspname IN ('hawser', 'hawser_data', 'hawser_peer_data', 'hawser_bridge_data')
         UNION ALL
         SELECT c.oid, CASE c.relkind WHEN 'S' THEN 'SEQUENCE ' ELSE 'TABLE ' END || c.oid::pg_catalog.regclass,
           (CASE c.relkind WHEN 'S' THEN 's' ELSE 'r' END)::"char", c.relowner, c.relacl
-        FROM pg_catalog.pg_class AS c
-        WHERE c.relnamespace IN (pg_catalog.to_regnamespace('hawser'), pg_catalog.to_regnamespace('hawser_data'))
+        FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+        WHERE n.nspname IN ('hawser', 'hawser_data', 'hawser_peer_data', 'hawser_bridge_data')
           AND c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S')
         UNION ALL
         SELECT p.oid, 'FUNCTION ' || p.oid::pg_catalog.regprocedure, 'f', p.proowner, p.proacl
@@ -307,12 +331,12 @@ BEGIN
   PERFORM pg_catalog.set_config('hawser.present', (
     SELECT coalesce(pg_catalog.string_agg(o.oid::text, ','), '') FROM (
       SELECT n.oid, 'SCHEMA ' || n.nspname AS object, 'n'::"char" AS type, n.nspowner AS owner, n.nspacl AS acl
-      FROM pg_catalog.pg_namespace AS n WHERE n.nspname IN ('hawser', 'hawser_data')
+      FROM pg_catalog.pg_namespace AS n WHERE n.nspname IN ('hawser', 'hawser_data', 'hawser_peer_data', 'hawser_bridge_data')
       UNION ALL
       SELECT c.oid, CASE c.relkind WHEN 'S' THEN 'SEQUENCE ' ELSE 'TABLE ' END || c.oid::pg_catalog.regclass,
         (CASE c.relkind WHEN 'S' THEN 's' ELSE 'r' END)::"char", c.relowner, c.relacl
-      FROM pg_catalog.pg_class AS c
-      WHERE c.relnamespace IN (pg_catalog.to_regnamespace('hawser'), pg_catalog.to_regnamespace('hawser_data'))
+      FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+      WHERE n.nspname IN ('hawser', 'hawser_data', 'hawser_peer_data', 'hawser_bridge_data')
         AND c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S')
       UNION ALL
       SELECT p.oid, 'FUNCTION ' || p.oid::pg_catalog.regprocedure, 'f', p.proowner, p.proacl
@@ -324,6 +348,12 @@ BEGIN
   END IF;
   IF to_regnamespace('hawser_data') IS NULL THEN
     CREATE SCHEMA hawser_data;
+  END IF;
+  IF to_regnamespace('hawser_peer_data') IS NULL THEN
+    CREATE SCHEMA hawser_peer_data;
+  END IF;
+  IF to_regnamespace('hawser_bridge_data') IS NULL THEN
+    CREATE SCHEMA hawser_bridge_data;
   END IF;
 END
 $do$;
@@ -346,19 +376,17 @@ CREATE OR REPLACE FUNCTION hawser.enqueue_message(
 )
 LANGUAGE plpgsql VOLATILE SECURITY INVOKER
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 SET row_security = off
 AS $function$
 #variable_conflict use_column
 DECLARE
   v_role CONSTANT text := coalesce(nullif(current_setting('role'), 'none'), session_user);
 BEGIN
+  IF p_deliver_at IS NOT NULL THEN
+    PERFORM hawser.check_due('hawser.enqueue', p_deliver_at);
+  END IF;
   IF p_deliver_at > clock_timestamp() THEN
-    IF p_deliver_at > clock_timestamp() + interval '3660 days' THEN
-      RAISE EXCEPTION USING
-        ERRCODE = hawser.error_sqlstate('invalid_argument'),
-        MESSAGE = format('the argument deliver_at is %s, and must be within 3660 days', p_deliver_at),
-        HINT = 'Give an earlier moment, or keep the message in a table of yours until then.';
-    END IF;
     IF p_key IS NOT NULL AND p_kind = 'peer' THEN
       -- What brings the message in needs the row of its key.
       PERFORM hawser.lock_key(p_destination, p_key);
@@ -412,7 +440,8 @@ BEGIN
   END IF;
 END
 $function$;
-COMMENT ON FUNCTION hawser.enqueue_message(text, text, bytea[], jsonb, text, text, boolean, text, text, timestamptz, boolean, text, smallint) IS 'Writes messages into the outbox, in the caller''s transaction. For the functions that enqueue, which check the arguments.';
+COMMENT ON FUNCTION hawser.enqueue_message(text, text, bytea[], jsonb, text, text, boolean, text, text, timestamptz, boolean, text, smallint) IS 'Writes messages for topics into the queue, those for NATS into the outbox, and those that are due later into \`outbox_later\`, in the
+caller''s transaction. For the functions that enqueue, which check the arguments.';
 
 CREATE OR REPLACE FUNCTION hawser.may_enqueue(
   p_role text,
@@ -421,6 +450,7 @@ CREATE OR REPLACE FUNCTION hawser.may_enqueue(
 )
 LANGUAGE plpgsql VOLATILE SECURITY INVOKER
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 SET row_security = off
 AS $function$
 BEGIN
@@ -441,6 +471,7 @@ CREATE OR REPLACE FUNCTION hawser.role_mark(
 )
 LANGUAGE plpgsql VOLATILE SECURITY INVOKER
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 SET row_security = off
 AS $function$
 BEGIN
@@ -459,6 +490,7 @@ CREATE OR REPLACE FUNCTION hawser.role_fault(
 )
 LANGUAGE plpgsql VOLATILE SECURITY INVOKER
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 SET row_security = off
 AS $function$
 DECLARE
@@ -485,6 +517,7 @@ CREATE OR REPLACE FUNCTION hawser.lock_key(
 )
 LANGUAGE plpgsql VOLATILE SECURITY INVOKER
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 SET row_security = off
 AS $function$
 #variable_conflict use_column
@@ -524,6 +557,7 @@ CREATE OR REPLACE FUNCTION hawser.enqueue_nats(
 )
 LANGUAGE plpgsql VOLATILE SECURITY INVOKER
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 SET row_security = off
 AS $function$
 DECLARE
@@ -548,71 +582,259 @@ $function$;
 COMMENT ON FUNCTION hawser.enqueue_nats(text, bytea[], boolean, jsonb, text, text, text, timestamptz) IS 'Writes messages for NATS into the outbox, in the caller''s transaction. For the functions that enqueue, which check the arguments.';
 
 CREATE OR REPLACE FUNCTION hawser.bring_due(
-  p_kind text,
-  p_from timestamptz,
+  p_from jsonb,
+  p_seen pg_snapshot,
   OUT brought integer,
-  OUT due_from timestamptz,
+  OUT due_from jsonb,
+  OUT seen pg_snapshot,
   OUT due_in_ms bigint,
-  OUT schedule_in_ms bigint
+  OUT schedule_in_ms bigint,
+  OUT problem text
 )
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 SET row_security = off
+SET enable_seqscan = off
 AS $function$
 #variable_conflict use_column
 BEGIN
-  IF pg_collation_for(p_kind) COLLATE "C" <> '"default"'
-    AND NOT (SELECT c.collisdeterministic FROM pg_collation AS c WHERE c.oid = (pg_collation_for(p_kind) COLLATE "C")::regcollation)
-  THEN
-    RAISE EXCEPTION USING
-      ERRCODE = hawser.error_sqlstate('invalid_argument'),
-      MESSAGE = format('hawser.bring_due: the arguments have the collation %s, and must have a deterministic one', pg_collation_for(p_kind) COLLATE "C"),
-      HINT = 'Write COLLATE "default" behind the argument.';
-  END IF;
   IF
-    p_kind IS NULL
-    OR octet_length(p_kind) > 16
-    OR p_from IS NULL
+    ((pg_column_size(p_from) > 1365 OR pg_column_compression(p_from) IS NOT NULL) AND octet_length(p_from::text) > 16777216)
+    OR octet_length(p_seen::text) > 8388608
   THEN
-    IF p_kind IS NULL THEN
-      PERFORM hawser.refuse_argument('hawser.bring_due', 'p_kind', 'NULL', 'needs a value');
+    IF ((pg_column_size(p_from) > 1365 OR pg_column_compression(p_from) IS NOT NULL) AND octet_length(p_from::text) > 16777216) THEN
+      PERFORM hawser.refuse_argument('hawser.bring_due', 'p_from', octet_length(p_from::text) || ' bytes long', 'must be at most 16777216 bytes long in UTF-8');
     END IF;
-    IF octet_length(p_kind) > 16 THEN
-      PERFORM hawser.refuse_argument('hawser.bring_due', 'p_kind', octet_length(p_kind) || ' bytes long', 'must be at most 16 bytes long in UTF-8');
-    END IF;
-    IF p_from IS NULL THEN
-      PERFORM hawser.refuse_argument('hawser.bring_due', 'p_from', 'NULL', 'needs a value');
+    IF octet_length(p_seen::text) > 8388608 THEN
+      PERFORM hawser.refuse_argument('hawser.bring_due', 'p_seen', octet_length(p_seen::text) || ' bytes long', 'must be at most 8388608 bytes long in UTF-8');
     END IF;
   END IF;
 DECLARE
-  v_now CONSTANT timestamptz := clock_timestamp();
-  v_next timestamptz;
-  v_topics text[];
+  -- Before all other statements: what they do not see, this does not show either.
+  v_seen CONSTANT pg_snapshot := pg_current_snapshot();
+  v_role text := '';
   v_flows_in_ms integer;
+  v_next timestamptz;
+BEGIN
+  -- With a snapshot for several statements, of two that each handle the last but one it holds for, each could leave it to the other.
+  IF current_setting('transaction_isolation') = 'read committed' THEN
+    LOOP
+      SELECT d.role INTO v_role FROM hawser_data.flow_ends AS d WHERE d.role > v_role ORDER BY d.role LIMIT 1;
+      EXIT WHEN NOT FOUND;
+      BEGIN
+        v_flows_in_ms := least(v_flows_in_ms, CASE WHEN hawser.end_flows(v_role) THEN 0 ELSE 500 END);
+      EXCEPTION WHEN OTHERS THEN
+        v_flows_in_ms := least(v_flows_in_ms, 1000);
+        problem := format('the messages behind those that have ended, of the role %s: %s', to_json(v_role), SQLERRM);
+        RAISE WARNING 'hawser: cannot release %', problem;
+      END;
+    END LOOP;
+  END IF;
+
+  SELECT coalesce(jsonb_agg(jsonb_build_array(f.role, f.ms)), '[]') INTO due_from
+    FROM (
+      SELECT e.of ->> 0 AS role, min((e.of ->> 1)::bigint) AS ms
+        FROM hawser.least_due('peer', CASE WHEN p_from IS NOT NULL THEN p_seen END) AS l
+       CROSS JOIN LATERAL jsonb_array_elements(coalesce(p_from, '[]') || l.due_from) AS e (of)
+       GROUP BY 1
+    ) AS f;
+  SELECT l.brought, l.due_from, least(l.due_in_ms, v_flows_in_ms), coalesce(l.problem, bring_due.problem) INTO brought, due_from, due_in_ms, problem
+    FROM hawser.bring_later('peer', due_from) AS l;
+  seen := v_seen;
+
+  -- Role by role, as in due_schedules.
+  WITH RECURSIVE roles AS (
+    SELECT min(s.role) AS role FROM hawser_data.schedules AS s
+    UNION ALL
+    SELECT (SELECT min(s.role) FROM hawser_data.schedules AS s WHERE s.role > r.role) FROM roles AS r WHERE r.role IS NOT NULL
+  )
+  SELECT min((SELECT min(s.next_at) FROM hawser_data.schedules AS s WHERE s.role = r.role)) INTO v_next FROM roles AS r;
+  -- greatest would take nothing for something that is due now. A schedule that is new is due since ever.
+  IF v_next IS NOT NULL THEN
+    schedule_in_ms := ceil(
+      extract(epoch FROM least(greatest(v_next, clock_timestamp()), clock_timestamp() + interval '1 day') - clock_timestamp()) * 1000
+    );
+  END IF;
+END;
+END
+$function$;
+COMMENT ON FUNCTION hawser.bring_due(jsonb, pg_snapshot) IS 'Brings the messages for peers that are due into the queue: also those that were held for messages that have ended. Each role has
+its turn, however many messages others have.';
+
+CREATE OR REPLACE FUNCTION hawser.bring_later(
+  p_kind text,
+  p_from jsonb,
+  OUT brought integer,
+  OUT due_from jsonb,
+  OUT due_in_ms bigint,
+  OUT problem text
+)
+LANGUAGE plpgsql VOLATILE SECURITY INVOKER
+SET search_path = pg_catalog, pg_temp
+SET jit = off
+SET row_security = off
+AS $function$
+#variable_conflict use_column
+DECLARE
+  v_now CONSTANT timestamptz := clock_timestamp();
+  -- Each role may bring so many, look at so many at a time, and take so long.
+  v_most CONSTANT integer := greatest(50, 1000 / greatest(1, jsonb_array_length(p_from)));
+  v_time CONSTANT interval := '15 milliseconds';
+  v_role text;
+  v_from timestamptz;
+  v_begun_at timestamptz;
+  v_page_of integer;
+  v_page record;
+  v_has_more boolean;
+  v_left_keys integer[];
+  v_at timestamptz;
+  v_id bigint;
+  v_of_role integer;
+  v_has_jumped boolean;
+  v_left timestamptz;
+  v_next timestamptz;
+BEGIN
+  brought := 0;
+  due_from := '[]';
+  FOR v_role, v_from IN
+    SELECT e.of ->> 0, CASE WHEN (e.of ->> 1)::bigint > 0 THEN to_timestamp((e.of ->> 1)::double precision / 1000) ELSE '-infinity' END
+      FROM jsonb_array_elements(p_from) AS e (of) ORDER BY 1
+  LOOP
+    v_left := v_from;
+    v_next := v_from;
+    IF v_from <= v_now THEN
+      v_begun_at := clock_timestamp();
+      v_page_of := v_most;
+      v_at := v_from;
+      v_id := -9223372036854775808;
+      v_of_role := 0;
+      v_has_jumped := false;
+      v_left_keys := '{}';
+      -- What an error ends is the page of one role. Its messages are then brought one by one, and the one that cannot be is put off.
+      BEGIN
+        LOOP
+          BEGIN
+            SELECT p.* INTO v_page
+              FROM hawser.bring_page(p_kind, v_role, v_at, v_id, v_now, v_page_of, CASE WHEN NOT v_has_jumped THEN v_left_keys END) AS p;
+            brought := brought + v_page.brought;
+            v_of_role := v_of_role + v_page.ended;
+            v_at := v_page.last_at;
+            v_id := v_page.last_id;
+            v_left_keys := v_left_keys || v_page.left_keys;
+            v_has_more := v_page.has_more;
+          EXCEPTION WHEN OTHERS THEN
+            IF v_page_of > 1 THEN
+              v_page_of := 1;
+              CONTINUE;
+            END IF;
+            problem := SQLERRM;
+            SELECT l.id, l.deliver_at INTO v_id, v_at FROM hawser_data.outbox_later AS l
+             WHERE l.kind = p_kind AND l.role = v_role AND (l.deliver_at, l.id) > (v_at, v_id) AND l.deliver_at <= v_now
+             ORDER BY l.deliver_at, l.id LIMIT 1;
+            EXIT WHEN NOT FOUND;
+            UPDATE hawser_data.outbox_later AS l SET deliver_at = v_now + interval '1 hour', xid = pg_current_xact_id()
+             WHERE l.id = (SELECT o.id FROM hawser_data.outbox_later AS o WHERE o.id = v_id FOR UPDATE SKIP LOCKED);
+            problem := format('the message %s of the role %s is put off for an hour: %s', v_id, to_json(v_role), problem);
+            RAISE WARNING 'hawser: %', problem;
+            v_has_more := true;
+          END;
+          EXIT WHEN v_of_role >= v_most OR NOT v_has_more OR v_has_jumped;
+          IF clock_timestamp() > v_begun_at + v_time THEN
+            -- The first ones are locked, many of them. Those behind have their turn from anywhere, but for a key, whose order counts.
+            v_at := greatest(v_from, '1970-01-01 00:00:00Z');
+            v_at := v_at + random() * (v_now - v_at);
+            v_has_jumped := true;
+          END IF;
+        END LOOP;
+        SELECT min(l.deliver_at) INTO v_left FROM hawser_data.outbox_later AS l WHERE l.kind = p_kind AND l.role = v_role AND l.deliver_at >= v_from;
+        v_next := v_left;
+        IF v_left <= v_now THEN
+          -- There are more, or others have locked them, which is asked rarely if it takes long.
+          v_next := v_now;
+          IF v_of_role < v_most THEN
+            SELECT least(
+                     v_now + least(greatest(interval '50 milliseconds', 10 * (clock_timestamp() - v_begun_at)), interval '500 milliseconds'),
+                     min(l.deliver_at)
+                   ) INTO v_next
+              FROM hawser_data.outbox_later AS l WHERE l.kind = p_kind AND l.role = v_role AND l.deliver_at > v_now;
+          END IF;
+        END IF;
+      EXCEPTION WHEN OTHERS THEN
+        v_left := v_from;
+        v_next := v_now + interval '1 second';
+        problem := format('messages of the role %s: %s', to_json(v_role), SQLERRM);
+        RAISE WARNING 'hawser: cannot bring in %', problem;
+      END;
+    END IF;
+    IF v_left IS NOT NULL THEN
+      due_from := due_from || (SELECT jsonb_build_array(jsonb_build_array(v_role, floor(extract(epoch FROM least(greatest(f.at, '1970-01-01 00:00:00Z'), '2900-01-01 00:00:00Z')) * 1000)::bigint)) FROM (SELECT v_left AS at) AS f);
+      due_in_ms := least(
+        due_in_ms, ceil(extract(epoch FROM least(greatest(v_next, clock_timestamp()), v_now + interval '1 day') - clock_timestamp()) * 1000)
+      );
+    END IF;
+  END LOOP;
+END
+$function$;
+COMMENT ON FUNCTION hawser.bring_later(text, jsonb) IS 'Brings the messages of a kind that are due into the outbox, or those for peers into the queue.';
+
+CREATE OR REPLACE FUNCTION hawser.bring_page(
+  p_kind text,
+  p_role text,
+  p_at timestamptz,
+  p_id bigint,
+  p_upto timestamptz,
+  p_most integer,
+  p_left integer[],
+  OUT brought integer,
+  OUT ended integer,
+  OUT has_more boolean,
+  OUT last_at timestamptz,
+  OUT last_id bigint,
+  OUT left_keys integer[]
+)
+LANGUAGE plpgsql VOLATILE SECURITY INVOKER
+SET search_path = pg_catalog, pg_temp
+SET jit = off
+SET row_security = off
+SET enable_seqscan = off
+AS $function$
+#variable_conflict use_column
+DECLARE
+  v_topics text[];
   v_kept jsonb;
   v_marked jsonb;
 BEGIN
-  -- With a snapshot for several statements, of two that each handle the last but one it holds for, each could leave it to the other.
-  IF p_kind = 'peer' AND EXISTS (SELECT FROM hawser_data.flow_ends) AND current_setting('transaction_isolation') = 'read committed' THEN
-    v_flows_in_ms := CASE WHEN hawser.end_flows() THEN 0 ELSE 50 END;
-    p_from := '-infinity';
-  END IF;
   -- Those that a session is about to cancel are left: waiting for them would hold up the others. And so are those of a key that a
-  -- transaction is just enqueueing with: in the queue, no smaller id of a key may come behind a greater one.
-  WITH due AS MATERIALIZED (
-    SELECT l.id, l.role, CASE WHEN p_kind = 'peer' AND l.key IS NOT NULL THEN (hashtextextended(l.destination || ' ' || l.key, 0) & 4095)::integer END AS bucket
-      FROM hawser_data.outbox_later AS l
-     WHERE l.kind = p_kind AND l.deliver_at >= p_from AND l.deliver_at <= v_now
-     ORDER BY l.deliver_at, l.id
-     LIMIT 1000
-       FOR UPDATE SKIP LOCKED
+  -- transaction is just enqueueing with: in the queue, no lower rank of a key may be committed behind a higher one.
+  WITH candidates AS MATERIALIZED (
+    SELECT l.*, row_number() OVER w AS nth, sum(l.bytes) OVER w AS upto
+      FROM (
+        SELECT o.id, o.deliver_at, octet_length(o.payload)::bigint AS bytes,
+               CASE WHEN o.key IS NOT NULL THEN (hashtextextended(o.destination || ' ' || o.key, 0) & 4095)::integer END AS bucket
+          FROM hawser_data.outbox_later AS o
+         WHERE o.kind = p_kind AND o.role = p_role AND (o.deliver_at, o.id) > (p_at, p_id) AND o.deliver_at <= p_upto
+         ORDER BY o.deliver_at, o.id LIMIT p_most
+      ) AS l
+    WINDOW w AS (ORDER BY l.deliver_at, l.id)
+  ), page AS MATERIALIZED (
+    SELECT c.* FROM candidates AS c WHERE c.nth = 1 OR c.upto <= 8388608
+  ), due AS MATERIALIZED (
+    SELECT p.id, p.bucket
+      FROM page AS p
+     CROSS JOIN LATERAL (
+       SELECT FROM hawser_data.outbox_later AS l
+        WHERE l.id = p.id AND l.kind = p_kind AND l.deliver_at <= p_upto
+          FOR UPDATE SKIP LOCKED
+     ) AS l
+     WHERE p.bucket IS NULL OR p.bucket <> ALL (p_left)
   ), held AS MATERIALIZED (
-    SELECT k.role, k.bucket FROM hawser_data.outbox_keys AS k
-     WHERE (k.role, k.bucket) IN (SELECT d.role, d.bucket FROM due AS d WHERE d.bucket IS NOT NULL)
+    SELECT k.bucket FROM hawser_data.outbox_keys AS k
+     WHERE p_kind = 'peer' AND k.role = p_role AND k.bucket IN (SELECT d.bucket FROM due AS d WHERE d.bucket IS NOT NULL)
        FOR UPDATE SKIP LOCKED
   ), gone AS MATERIALIZED (
     DELETE FROM hawser_data.outbox_later AS l USING due AS d
-     WHERE l.id = d.id AND (d.bucket IS NULL OR (d.role, d.bucket) IN (SELECT h.role, h.bucket FROM held AS h))
+     WHERE l.id = d.id AND (d.bucket IS NULL OR p_kind <> 'peer' OR d.bucket IN (SELECT h.bucket FROM held AS h))
     RETURNING l.*
   ), roles AS MATERIALIZED (
     SELECT d.*, hawser.role_fault(d.role, d.role_mark, p_kind) AS fault FROM (SELECT DISTINCT g.role, g.role_mark FROM gone AS g) AS d
@@ -620,7 +842,8 @@ BEGIN
     SELECT g.*, r.fault FROM gone AS g JOIN roles AS r ON r.role = g.role AND r.role_mark IS NOT DISTINCT FROM g.role_mark
      WHERE r.fault IS NOT NULL
   ), dead AS (
-    INSERT INTO hawser_data.dead_letters (origin, source, topic, payload, headers, error_code, error_message, attempts, message_id, role, role_mark, awaited_as)
+    INSERT INTO hawser_data.dead_letters
+      (origin, source, topic, payload, headers, error_code, error_message, attempts, message_id, role, role_id, role_mark, awaited_as, job_id, keep_ms)
     SELECT CASE p_kind WHEN 'nats' THEN 'outbox' ELSE 'queue' END,
            CASE
              WHEN p_kind = 'peer' THEN coalesce('@' || r.listener, '')
@@ -637,31 +860,36 @@ BEGIN
              ELSE jsonb_build_array(jsonb_build_array('message-origin', coalesce(r.origin, ':') || ':' || regexp_replace(r.role, E'[\\x01-\\x1f\\x7f]', '?', 'g'))) || CASE WHEN r.key IS NULL THEN '[]' ELSE jsonb_build_array(jsonb_build_array('message-key', r.key)) END || coalesce(r.headers, '[]')
            END,
            'not_permitted', format('The message was due at %s, and %s.', r.deliver_at, r.fault), 0,
-           CASE p_kind WHEN 'nats' THEN r.message_id END, r.role, r.role_mark, r.awaited_as
+           CASE p_kind WHEN 'nats' THEN r.message_id END, r.role, r.role_id, r.role_mark, r.awaited_as, CASE p_kind WHEN 'peer' THEN r.id END, r.keep_ms
       FROM refused AS r
      ORDER BY r.deliver_at, r.id
   ), allowed AS (
     SELECT g.* FROM gone AS g WHERE g.id NOT IN (SELECT r.id FROM refused AS r)
   ), published AS (
     INSERT INTO hawser_data.outbox
-      (segment, destination, payload, headers, key, message_id, to_stream, domain, role, cluster, first_enqueued_at)
+      (segment, destination, payload, headers, key, message_id, to_stream, domain, role, role_id, cluster, first_enqueued_at)
     SELECT (s.last_value - 1) % 3, a.destination, a.payload, a.headers, a.key, a.message_id, a.to_stream, a.domain,
-           a.role, hawser.present_cluster(), a.deliver_at
+           a.role, a.role_id, hawser.present_cluster(), a.deliver_at
       FROM allowed AS a, hawser_data.outbox_state_segment_seq AS s
      WHERE p_kind = 'nats'
      ORDER BY a.deliver_at, a.id
     RETURNING id
   ), queued AS (
-    INSERT INTO hawser_data.queue (topic, recipient, role, id, first_id, unique_key, awaited_as, keep_ms, key, origin, to_all, payload, headers)
-    SELECT a.destination, CASE a.priority WHEN 0 THEN '' ELSE '!' END || coalesce('@' || a.listener, ''), a.role,
+    INSERT INTO hawser_data.queue (topic, recipient, role, role_id, rank, id, unique_key, awaited_as, keep_ms, key, origin, to_all, payload, headers)
+    SELECT a.destination, CASE a.priority WHEN 0 THEN '' ELSE '!' END || coalesce('@' || a.listener, ''), a.role, a.role_id,
            nextval('hawser_data.outbox_id_seq') - (a.priority::bigint << 46), a.id, a.unique_key, a.awaited_as, a.keep_ms, a.key, a.origin, a.to_all, a.payload, a.headers
       FROM (SELECT n.* FROM allowed AS n WHERE p_kind = 'peer' ORDER BY n.deliver_at, n.id) AS a
     RETURNING topic
   )
-  SELECT (SELECT count(*) FROM published) + (SELECT count(*) FROM queued), ARRAY(SELECT DISTINCT q.topic FROM queued AS q),
-         (SELECT jsonb_agg(jsonb_build_object('id', r.id, 'role', r.role, 'topic', r.destination, 'keep_ms', coalesce(r.keep_ms, CASE WHEN r.kind <> 'nats' AND NOT r.to_all THEN (SELECT s.keep_ms FROM hawser_data.topic_settings AS s WHERE s.topic = r.destination) END), 'enqueued_at', r.enqueued_at, 'attempts', 0)) FROM refused AS r WHERE coalesce(r.keep_ms, CASE WHEN r.kind <> 'nats' AND NOT r.to_all THEN (SELECT s.keep_ms FROM hawser_data.topic_settings AS s WHERE s.topic = r.destination) END) IS NOT NULL),
-         (SELECT jsonb_agg(jsonb_build_array(r.role, r.destination, r.unique_key, r.id, CASE r.kind WHEN 'held' THEN r.id ELSE r.awaited_as END)) FROM refused AS r WHERE (r.unique_key IS NOT NULL OR r.awaited_as IS NOT NULL))
-    INTO brought, v_topics, v_kept, v_marked;
+  SELECT (SELECT count(*) FROM published) + (SELECT count(*) FROM queued), (SELECT count(*) FROM gone),
+         (SELECT count(*) = p_most OR count(*) > (SELECT count(*) FROM page) FROM candidates),
+         l.deliver_at, l.id,
+         ARRAY(SELECT DISTINCT p.bucket FROM page AS p WHERE p.bucket IS NOT NULL AND p.id NOT IN (SELECT g.id FROM gone AS g)),
+         ARRAY(SELECT DISTINCT q.topic FROM queued AS q),
+         (SELECT jsonb_agg(jsonb_build_object('id', r.id, 'role', r.role, 'role_id', r.role_id, 'topic', r.destination, 'keep_ms', coalesce(r.keep_ms, CASE WHEN r.kind <> 'nats' AND NOT r.to_all THEN (SELECT s.keep_ms FROM hawser_data.topic_settings AS s WHERE s.topic = r.destination) END), 'enqueued_at', r.enqueued_at, 'attempts', 0)) FROM refused AS r WHERE coalesce(r.keep_ms, CASE WHEN r.kind <> 'nats' AND NOT r.to_all THEN (SELECT s.keep_ms FROM hawser_data.topic_settings AS s WHERE s.topic = r.destination) END) IS NOT NULL),
+         (SELECT jsonb_agg(jsonb_build_array(r.role, r.destination, r.unique_key, r.id, CASE r.kind WHEN 'held' THEN r.id ELSE r.awaited_as END)) FROM refused AS r WHERE (r.key IS NOT NULL OR r.unique_key IS NOT NULL OR r.awaited_as IS NOT NULL))
+    INTO brought, ended, has_more, last_at, last_id, left_keys, v_topics, v_kept, v_marked
+    FROM (SELECT 1) AS one LEFT JOIN LATERAL (SELECT p.deliver_at, p.id FROM page AS p ORDER BY p.nth DESC LIMIT 1) AS l ON true;
   IF v_marked IS NOT NULL THEN
     PERFORM hawser.end_marked(v_marked, false);
   END IF;
@@ -671,51 +899,96 @@ BEGIN
   IF v_topics <> '{}' THEN
     PERFORM hawser.wake_topics(v_topics);
   END IF;
-
-  SELECT min(l.deliver_at) INTO due_from FROM hawser_data.outbox_later AS l WHERE l.kind = p_kind AND l.deliver_at >= p_from;
-  due_in_ms := CASE
-    WHEN brought = 1000 THEN 0
-    ELSE ceil(extract(epoch FROM due_from - clock_timestamp()) * 1000)
-  END;
-  IF due_from <= v_now AND brought < 1000 THEN
-    SELECT min(l.deliver_at) INTO v_next FROM hawser_data.outbox_later AS l WHERE l.kind = p_kind AND l.deliver_at > v_now;
-    due_in_ms := least(50, ceil(extract(epoch FROM v_next - clock_timestamp()) * 1000));
-  END IF;
-  IF EXISTS (SELECT FROM hawser_data.flow_ends) THEN
-    due_in_ms := least(due_in_ms, v_flows_in_ms);
-  END IF;
-  IF p_kind = 'peer' THEN
-    -- Role by role, as in due_schedules.
-    WITH RECURSIVE roles AS (
-      SELECT min(s.role) AS role FROM hawser_data.schedules AS s
-      UNION ALL
-      SELECT (SELECT min(s.role) FROM hawser_data.schedules AS s WHERE s.role > r.role) FROM roles AS r WHERE r.role IS NOT NULL
-    )
-    SELECT min((SELECT min(s.next_at) FROM hawser_data.schedules AS s WHERE s.role = r.role)) INTO v_next FROM roles AS r;
-    -- A schedule that is new is due since ever.
-    schedule_in_ms := CASE WHEN v_next <= clock_timestamp() THEN 0 ELSE ceil(extract(epoch FROM v_next - clock_timestamp()) * 1000) END;
-  END IF;
-END;
 END
 $function$;
-COMMENT ON FUNCTION hawser.bring_due(text, timestamptz) IS 'Brings the messages of a kind that are due into the outbox, or those for peers into the queue.';
+COMMENT ON FUNCTION hawser.bring_page(text, text, timestamptz, bigint, timestamptz, integer, integer[]) IS 'Brings some of the messages of one role that are due. Waits for nobody.';
 
 CREATE OR REPLACE FUNCTION hawser.least_due(
   p_kind text,
-  OUT due_from timestamptz
+  p_seen pg_snapshot,
+  OUT due_from jsonb,
+  OUT due_in_ms bigint
 )
 LANGUAGE plpgsql VOLATILE SECURITY INVOKER
 SET search_path = pg_catalog, pg_temp
+SET jit = off
+SET row_security = off
+SET enable_seqscan = off
+AS $function$
+#variable_conflict use_column
+DECLARE
+  v_now CONSTANT timestamptz := clock_timestamp();
+  v_seen CONSTANT pg_snapshot := pg_current_snapshot();
+  v_first timestamptz;
+BEGIN
+  -- A server that has taken over may give the same ids to other transactions.
+  IF p_seen IS NULL OR pg_snapshot_xmax(p_seen) > pg_snapshot_xmax(v_seen) THEN
+    -- In a copy of another cluster's database they may have ids of transactions that are still to come here, and every poll
+    -- would find them. 2 is older than everything.
+    UPDATE hawser_data.outbox_later AS l SET xid = '2'
+     WHERE l.id = ANY (ARRAY(
+       SELECT o.id FROM hawser_data.outbox_later AS o WHERE o.kind = p_kind AND o.xid > pg_current_xact_id() FOR UPDATE SKIP LOCKED
+     ));
+    -- Role by role, one behind the other in the index.
+    WITH RECURSIVE roles AS (
+      SELECT '' AS role
+      UNION ALL
+      SELECT n.role
+        FROM roles AS r
+       CROSS JOIN LATERAL (
+         SELECT l.role FROM hawser_data.outbox_later AS l WHERE l.kind = p_kind AND l.role > r.role ORDER BY l.role LIMIT 1
+       ) AS n
+    ), firsts AS (
+      SELECT r.role, (SELECT min(l.deliver_at) FROM hawser_data.outbox_later AS l WHERE l.kind = p_kind AND l.role = r.role) AS at
+        FROM roles AS r
+    )
+    SELECT jsonb_agg(jsonb_build_array(f.role, floor(extract(epoch FROM least(greatest(f.at, '1970-01-01 00:00:00Z'), '2900-01-01 00:00:00Z')) * 1000)::bigint)), min(f.at) INTO due_from, v_first FROM firsts AS f WHERE f.at IS NOT NULL;
+  ELSE
+    -- Of transactions that were open then, those that have ended: what the others have written shows only when they end.
+    WITH firsts AS (
+      SELECT l.role, min(l.deliver_at) AS at
+        FROM hawser_data.outbox_later AS l
+       WHERE l.kind = p_kind AND (
+         l.xid >= pg_snapshot_xmax(p_seen)
+         OR l.xid = ANY (ARRAY(SELECT x.id FROM pg_snapshot_xip(p_seen) AS x (id) WHERE pg_visible_in_snapshot(x.id, v_seen)))
+       )
+       GROUP BY l.role
+    )
+    SELECT jsonb_agg(jsonb_build_array(f.role, floor(extract(epoch FROM least(greatest(f.at, '1970-01-01 00:00:00Z'), '2900-01-01 00:00:00Z')) * 1000)::bigint)), min(f.at) INTO due_from, v_first FROM firsts AS f;
+  END IF;
+  due_from := coalesce(due_from, '[]');
+  -- greatest would take nothing for something that is due now.
+  IF v_first IS NOT NULL THEN
+    due_in_ms := ceil(extract(epoch FROM least(greatest(v_first, v_now), v_now + interval '1 day') - v_now) * 1000);
+  END IF;
+END
+$function$;
+COMMENT ON FUNCTION hawser.least_due(text, pg_snapshot) IS 'When the first message of each role is due, of those that a snapshot does not see.';
+
+CREATE OR REPLACE FUNCTION hawser.check_due(
+  p_function text,
+  p_deliver_at timestamptz,
+  OUT valid boolean
+)
+LANGUAGE plpgsql VOLATILE SECURITY INVOKER
+SET search_path = pg_catalog, pg_temp
+SET jit = off
 SET row_security = off
 AS $function$
 BEGIN
-  -- In a copy of another cluster's database they may have ids of transactions that are still to come here, and every poll
-  -- would find them. 2 is older than everything.
-  UPDATE hawser_data.outbox_later AS l SET xid = '2' WHERE l.kind = p_kind AND l.xid > pg_current_xact_id();
-  SELECT min(l.deliver_at) INTO due_from FROM hawser_data.outbox_later AS l WHERE l.kind = p_kind;
+  -- What waits is compared with other times and subtracted from them, which not every time can be.
+  IF p_deliver_at NOT BETWEEN '1970-01-01 00:00:00Z' AND clock_timestamp() + interval '3660 days' THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format(
+        '%s: the argument deliver_at is %s, and must be within 3660 days, and not before 1970', p_function, p_deliver_at
+      ),
+      HINT = 'Give such a moment, or none for now. Until a later one, keep the message in a table of yours.';
+  END IF;
+  valid := true;
 END
 $function$;
-COMMENT ON FUNCTION hawser.least_due(text) IS 'When the first message of a kind is due. For the first turns of relays.';
+COMMENT ON FUNCTION hawser.check_due(text, timestamptz) IS 'Raises an error unless a message may be due at this time.';
 
 CREATE OR REPLACE FUNCTION hawser.cancel(
   id bigint,
@@ -723,6 +996,7 @@ CREATE OR REPLACE FUNCTION hawser.cancel(
 )
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 SET row_security = off
 AS $function$
 #variable_conflict use_column
@@ -740,8 +1014,8 @@ DECLARE
   v_kept jsonb;
 BEGIN
   -- A message of a role that the caller is not a member of is as if it were not there.
-  DELETE FROM hawser_data.outbox_later AS l WHERE l.id = cancel.id AND (v_roles IS NULL OR l.role = ANY (v_roles))
-  RETURNING jsonb_build_array(jsonb_build_array(l.role, l.destination, l.unique_key, l.id, CASE l.kind WHEN 'held' THEN l.id ELSE l.awaited_as END)), CASE WHEN coalesce(l.keep_ms, CASE WHEN l.kind <> 'nats' AND NOT l.to_all THEN (SELECT s.keep_ms FROM hawser_data.topic_settings AS s WHERE s.topic = l.destination) END) IS NOT NULL THEN jsonb_build_array(jsonb_build_object('id', l.id, 'role', l.role, 'topic', l.destination, 'keep_ms', coalesce(l.keep_ms, CASE WHEN l.kind <> 'nats' AND NOT l.to_all THEN (SELECT s.keep_ms FROM hawser_data.topic_settings AS s WHERE s.topic = l.destination) END), 'enqueued_at', l.enqueued_at, 'attempts', 0)) END
+  DELETE FROM hawser_data.outbox_later AS l WHERE l.id = cancel.id AND (v_roles IS NULL OR l.role = ANY (v_roles) AND l.role_id = to_regrole(quote_ident(l.role))::oid::bigint)
+  RETURNING jsonb_build_array(jsonb_build_array(l.role, l.destination, l.unique_key, l.id, CASE l.kind WHEN 'held' THEN l.id ELSE l.awaited_as END)), CASE WHEN coalesce(l.keep_ms, CASE WHEN l.kind <> 'nats' AND NOT l.to_all THEN (SELECT s.keep_ms FROM hawser_data.topic_settings AS s WHERE s.topic = l.destination) END) IS NOT NULL THEN jsonb_build_array(jsonb_build_object('id', l.id, 'role', l.role, 'role_id', l.role_id, 'topic', l.destination, 'keep_ms', coalesce(l.keep_ms, CASE WHEN l.kind <> 'nats' AND NOT l.to_all THEN (SELECT s.keep_ms FROM hawser_data.topic_settings AS s WHERE s.topic = l.destination) END), 'enqueued_at', l.enqueued_at, 'attempts', 0)) END
     INTO v_marked, v_kept;
   IF FOUND THEN
     PERFORM hawser.end_marked(v_marked, false);
@@ -751,21 +1025,10 @@ BEGIN
   END IF;
   SELECT c.state INTO state
     FROM (
-      SELECT array_agg(q.topic) AS topics, array_agg(q.recipient) AS recipients, array_agg(q.role) AS roles, array_agg(q.id) AS ids
-        FROM (
-          SELECT o.topic, o.recipient, o.role, o.id FROM hawser_data.queue AS o WHERE o.first_id = cancel.id
-          UNION ALL
-          SELECT n.*
-            FROM hawser.queue_places('{}') AS p
-           CROSS JOIN LATERAL (
-             SELECT o.topic, o.recipient, o.role, o.id FROM hawser_data.queue AS o
-              WHERE o.topic = p.topic AND o.recipient = p.recipient AND o.role = p.role AND o.id = cancel.id
-              LIMIT 1
-           ) AS n
-        ) AS q
-       WHERE v_roles IS NULL OR q.role = ANY (v_roles)
+      SELECT array_agg(q.topic) AS topics, array_agg(q.recipient) AS recipients, array_agg(q.role) AS roles, array_agg(q.rank) AS ranks
+        FROM hawser_data.queue AS q WHERE q.id = cancel.id AND (v_roles IS NULL OR q.role = ANY (v_roles) AND q.role_id = to_regrole(quote_ident(q.role))::oid::bigint)
     ) AS f
-   CROSS JOIN LATERAL hawser.cancel_queued(f.topics, f.recipients, f.roles, f.ids) AS c;
+   CROSS JOIN LATERAL hawser.cancel_queued(f.topics, f.recipients, f.roles, f.ranks) AS c;
   IF FOUND THEN
     RETURN;
   END IF;
@@ -779,7 +1042,105 @@ $function$;
 COMMENT ON FUNCTION hawser.cancel(bigint) IS 'Cancels a message, in the present transaction: \`cancelled\` if it will not be handled, \`cancelling\` if it may be running, or on its
 way to NATS, and \`not_waiting\` otherwise.';
 
+CREATE OR REPLACE FUNCTION hawser.cancel_flow(
+  of_id bigint
+)
+RETURNS TABLE (
+  id bigint,
+  state text
+)
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+SET jit = off
+SET row_security = off
+SET enable_seqscan = off
+SET enable_bitmapscan = off
+AS $function$
+#variable_conflict use_column
+BEGIN
+  IF
+    of_id IS NULL
+  THEN
+    IF of_id IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.cancel_flow', 'of_id', 'NULL', 'needs a value');
+    END IF;
+  END IF;
+DECLARE
+  v_roles CONSTANT text[] := hawser.callers_roles();
+  v_ids bigint[];
+  v_marked jsonb;
+  v_kept jsonb;
+  v_cancelled bigint[];
+  v_is_own CONSTANT boolean := EXISTS (
+    SELECT FROM (
+      SELECT h.role, h.role_id FROM hawser_data.outbox_later AS h WHERE h.id = cancel_flow.of_id
+      UNION ALL
+      (
+        SELECT h.role, h.role_id FROM hawser_data.flow_edges AS e JOIN hawser_data.outbox_later AS h ON h.id = e.after_id
+         WHERE e.before_id = cancel_flow.of_id ORDER BY e.after_id LIMIT 1
+      )
+    ) AS l WHERE (v_roles IS NULL OR l.role = ANY (v_roles) AND l.role_id = to_regrole(quote_ident(l.role))::oid::bigint)
+  );
+BEGIN
+  -- Those that come after others are of their roles: all of a flow is of one. Others learn neither that it is there, nor its size.
+  v_ids := ARRAY(
+    WITH RECURSIVE flow AS (
+      SELECT cancel_flow.of_id AS id
+      UNION
+      SELECT n.id
+        FROM flow AS f
+       CROSS JOIN LATERAL (
+         SELECT e.after_id AS id FROM hawser_data.flow_edges AS e WHERE e.before_id = f.id
+         UNION ALL
+         SELECT e.before_id FROM hawser_data.flow_edges AS e WHERE e.after_id = f.id
+       ) AS n
+       WHERE v_is_own
+    )
+    SELECT f.id FROM flow AS f LIMIT 10000 + 1
+  );
+  IF cardinality(v_ids) > 10000 THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('the flow of the message %s has more than 10000 messages', cancel_flow.of_id),
+      HINT = 'Cancel its topics with hawser.cancel_messages, or hawser jobs cancel --topic.';
+  END IF;
+  -- In one order, so that no two wait for each other.
+  PERFORM FROM hawser_data.outbox_later AS l
+    WHERE l.id = ANY (v_ids) AND l.kind <> 'nats' AND (v_roles IS NULL OR l.role = ANY (v_roles) AND l.role_id = to_regrole(quote_ident(l.role))::oid::bigint) ORDER BY l.id FOR UPDATE;
+  WITH gone AS (
+    DELETE FROM hawser_data.outbox_later AS l
+     WHERE l.id = ANY (v_ids) AND l.kind <> 'nats' AND (v_roles IS NULL OR l.role = ANY (v_roles) AND l.role_id = to_regrole(quote_ident(l.role))::oid::bigint)
+    RETURNING l.*
+  )
+  SELECT array_agg(g.id), jsonb_agg(jsonb_build_array(g.role, g.destination, g.unique_key, g.id, CASE g.kind WHEN 'held' THEN g.id ELSE g.awaited_as END)) FILTER (WHERE g.kind = 'held' OR (g.key IS NOT NULL OR g.unique_key IS NOT NULL OR g.awaited_as IS NOT NULL)),
+         jsonb_agg(jsonb_build_object('id', g.id, 'role', g.role, 'role_id', g.role_id, 'topic', g.destination, 'keep_ms', coalesce(g.keep_ms, CASE WHEN g.kind <> 'nats' AND NOT g.to_all THEN (SELECT s.keep_ms FROM hawser_data.topic_settings AS s WHERE s.topic = g.destination) END), 'enqueued_at', g.enqueued_at, 'attempts', 0)) FILTER (WHERE coalesce(g.keep_ms, CASE WHEN g.kind <> 'nats' AND NOT g.to_all THEN (SELECT s.keep_ms FROM hawser_data.topic_settings AS s WHERE s.topic = g.destination) END) IS NOT NULL)
+    INTO v_cancelled, v_marked, v_kept FROM gone AS g;
+  IF v_marked IS NOT NULL THEN
+    PERFORM hawser.end_marked(v_marked, false);
+  END IF;
+  IF v_kept IS NOT NULL THEN
+    PERFORM hawser.keep_ended(v_kept, 'cancelled', NULL, NULL);
+  END IF;
+  RETURN QUERY
+  WITH queued AS (
+    SELECT array_agg(q.topic) AS topics, array_agg(q.recipient) AS recipients, array_agg(q.role) AS roles, array_agg(q.rank) AS ranks
+      FROM hawser_data.queue AS q WHERE q.id = ANY (v_ids) AND (v_roles IS NULL OR q.role = ANY (v_roles) AND q.role_id = to_regrole(quote_ident(q.role))::oid::bigint)
+  )
+  SELECT c.id, 'cancelled' FROM unnest(v_cancelled) AS c (id)
+  UNION ALL
+  SELECT s.id, s.state
+    FROM queued AS q
+   CROSS JOIN LATERAL hawser.cancel_queued(q.topics, q.recipients, q.roles, q.ranks) AS s
+   WHERE q.ranks IS NOT NULL
+   ORDER BY 1;
+END;
+END
+$function$;
+COMMENT ON FUNCTION hawser.cancel_flow(bigint) IS 'Cancels a flow as a whole: a message, those that come after it, those that it comes after, and so on. Only those of roles that the
+caller is a member of. One that has ended or is a dead letter stays as it is; the others are cancelled all the same.';
+
 CREATE OR REPLACE FUNCTION hawser.cancel_messages(
+  p_kind text,
   p_destination text,
   p_key text,
   p_before timestamptz,
@@ -788,24 +1149,28 @@ CREATE OR REPLACE FUNCTION hawser.cancel_messages(
 )
 RETURNS TABLE (
   id bigint,
-  state text
+  state text,
+  rank bigint
 )
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 SET row_security = off
 AS $function$
 #variable_conflict use_column
 BEGIN
-  IF pg_collation_for(p_destination) COLLATE "C" <> '"default"'
-    AND NOT (SELECT c.collisdeterministic FROM pg_collation AS c WHERE c.oid = (pg_collation_for(p_destination) COLLATE "C")::regcollation)
+  IF pg_collation_for(p_kind) COLLATE "C" <> '"default"'
+    AND NOT (SELECT c.collisdeterministic FROM pg_collation AS c WHERE c.oid = (pg_collation_for(p_kind) COLLATE "C")::regcollation)
   THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('invalid_argument'),
-      MESSAGE = format('hawser.cancel_messages: the arguments have the collation %s, and must have a deterministic one', pg_collation_for(p_destination) COLLATE "C"),
+      MESSAGE = format('hawser.cancel_messages: the arguments have the collation %s, and must have a deterministic one', pg_collation_for(p_kind) COLLATE "C"),
       HINT = 'Write COLLATE "default" behind the argument.';
   END IF;
   IF
-    p_destination IS NULL
+    p_kind IS NULL
+    OR octet_length(p_kind) > 4
+    OR p_destination IS NULL
     OR octet_length(p_destination) > 1024
     OR octet_length(p_key) > 1024
     OR octet_length(p_key) < 1
@@ -814,6 +1179,12 @@ BEGIN
     OR p_most IS NULL
     OR NOT (p_most BETWEEN 1 AND 10000)
   THEN
+    IF p_kind IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.cancel_messages', 'p_kind', 'NULL', 'needs a value');
+    END IF;
+    IF octet_length(p_kind) > 4 THEN
+      PERFORM hawser.refuse_argument('hawser.cancel_messages', 'p_kind', octet_length(p_kind) || ' bytes long', 'must be one of "peer", "nats"');
+    END IF;
     IF p_destination IS NULL THEN
       PERFORM hawser.refuse_argument('hawser.cancel_messages', 'p_destination', 'NULL', 'needs a value');
     END IF;
@@ -844,8 +1215,8 @@ DECLARE
 BEGIN
   RETURN QUERY
   WITH later AS MATERIALIZED (
-    SELECT l.id, NULL AS topic, NULL AS recipient, l.role FROM hawser_data.outbox_later AS l
-     WHERE l.id > p_after AND l.destination = p_destination AND (v_roles IS NULL OR l.role = ANY (v_roles))
+    SELECT l.id, NULL AS topic, NULL AS recipient, l.role, l.id AS rank FROM hawser_data.outbox_later AS l
+     WHERE l.id > p_after AND l.destination = p_destination AND (l.kind = 'nats') = (p_kind = 'nats') AND (v_roles IS NULL OR l.role = ANY (v_roles) AND l.role_id = to_regrole(quote_ident(l.role))::oid::bigint)
        AND (p_key IS NULL OR l.key = p_key) AND (p_before IS NULL OR l.enqueued_at < p_before)
      ORDER BY l.id LIMIT p_most
        FOR UPDATE SKIP LOCKED
@@ -855,32 +1226,35 @@ BEGIN
     SELECT n.*
       FROM hawser.queue_places(ARRAY[p_destination]) AS p
      CROSS JOIN LATERAL (
-       SELECT q.id, q.topic, q.recipient, q.role FROM hawser_data.queue AS q
-        WHERE q.topic = p.topic AND q.recipient = p.recipient AND q.role = p.role AND q.id > p_after
+       SELECT q.id, q.topic, q.recipient, q.role, q.rank FROM hawser_data.queue AS q
+        WHERE q.topic = p.topic AND q.recipient = p.recipient AND q.role = p.role AND q.rank > p_after AND (v_roles IS NULL OR q.role = ANY (v_roles) AND q.role_id = to_regrole(quote_ident(q.role))::oid::bigint)
           AND (p_key IS NULL OR q.key = p_key) AND (p_before IS NULL OR q.enqueued_at < p_before)
-        ORDER BY q.id LIMIT p_most
+        ORDER BY q.rank LIMIT p_most
      ) AS n
-     WHERE v_roles IS NULL OR p.role = ANY (v_roles)
-     ORDER BY id LIMIT p_most
+     WHERE p_kind = 'peer' AND (v_roles IS NULL OR p.role = ANY (v_roles))
+     ORDER BY rank LIMIT p_most
   ), gone AS (
     DELETE FROM hawser_data.outbox_later AS l USING chosen AS c WHERE l.id = c.id AND c.topic IS NULL RETURNING l.*
   ), freed AS MATERIALIZED (
-    SELECT hawser.end_marked(jsonb_agg(jsonb_build_array(g.role, g.destination, g.unique_key, g.id, CASE g.kind WHEN 'held' THEN g.id ELSE g.awaited_as END)), false) FROM gone AS g WHERE g.kind = 'held' OR (g.unique_key IS NOT NULL OR g.awaited_as IS NOT NULL)
+    SELECT hawser.end_marked(jsonb_agg(jsonb_build_array(g.role, g.destination, g.unique_key, g.id, CASE g.kind WHEN 'held' THEN g.id ELSE g.awaited_as END)), false) FROM gone AS g WHERE g.kind = 'held' OR (g.key IS NOT NULL OR g.unique_key IS NOT NULL OR g.awaited_as IS NOT NULL)
   ), kept AS MATERIALIZED (
-    SELECT hawser.keep_ended(jsonb_agg(jsonb_build_object('id', g.id, 'role', g.role, 'topic', g.destination, 'keep_ms', coalesce(g.keep_ms, CASE WHEN g.kind <> 'nats' AND NOT g.to_all THEN (SELECT s.keep_ms FROM hawser_data.topic_settings AS s WHERE s.topic = g.destination) END), 'enqueued_at', g.enqueued_at, 'attempts', 0)), 'cancelled', NULL, NULL) FROM gone AS g WHERE coalesce(g.keep_ms, CASE WHEN g.kind <> 'nats' AND NOT g.to_all THEN (SELECT s.keep_ms FROM hawser_data.topic_settings AS s WHERE s.topic = g.destination) END) IS NOT NULL
+    SELECT hawser.keep_ended(jsonb_agg(jsonb_build_object('id', g.id, 'role', g.role, 'role_id', g.role_id, 'topic', g.destination, 'keep_ms', coalesce(g.keep_ms, CASE WHEN g.kind <> 'nats' AND NOT g.to_all THEN (SELECT s.keep_ms FROM hawser_data.topic_settings AS s WHERE s.topic = g.destination) END), 'enqueued_at', g.enqueued_at, 'attempts', 0)), 'cancelled', NULL, NULL) FROM gone AS g WHERE coalesce(g.keep_ms, CASE WHEN g.kind <> 'nats' AND NOT g.to_all THEN (SELECT s.keep_ms FROM hawser_data.topic_settings AS s WHERE s.topic = g.destination) END) IS NOT NULL
   ), queued AS (
-    SELECT array_agg(c.topic) AS topics, array_agg(c.recipient) AS recipients, array_agg(c.role) AS roles, array_agg(c.id) AS ids
+    SELECT array_agg(c.topic) AS topics, array_agg(c.recipient) AS recipients, array_agg(c.role) AS roles, array_agg(c.rank) AS ranks
       FROM chosen AS c WHERE c.topic IS NOT NULL
+  ), asked AS MATERIALIZED (
+    SELECT c.rank, c.state FROM queued AS q CROSS JOIN LATERAL hawser.cancel_queued(q.topics, q.recipients, q.roles, q.ranks) AS c
   )
-  SELECT g.id, 'cancelled' FROM gone AS g, freed, kept
+  SELECT g.id, 'cancelled', g.id FROM gone AS g, freed, kept
   UNION ALL
-  SELECT c.id, c.state FROM queued AS q CROSS JOIN LATERAL hawser.cancel_queued(q.topics, q.recipients, q.roles, q.ids) AS c
-   ORDER BY 1;
+  -- Also those that workers have ended meanwhile: a page with fewer than it may have is the last one.
+  SELECT c.id, coalesce(a.state, 'not_waiting'), c.rank FROM chosen AS c LEFT JOIN asked AS a ON a.rank = c.rank WHERE c.topic IS NOT NULL
+   ORDER BY 3;
 END;
 END
 $function$;
-COMMENT ON FUNCTION hawser.cancel_messages(text, text, timestamptz, bigint, integer) IS 'Cancels the messages of a topic, or those that are due later of a subject, page by page in the order of their ids. Only those of
-roles that the caller is a member of.';
+COMMENT ON FUNCTION hawser.cancel_messages(text, text, text, timestamptz, bigint, integer) IS 'Cancels the jobs of a topic, or the messages that are due later for a subject, page by page in the order of their ranks. Only those
+of roles that the caller is a member of.';
 
 CREATE OR REPLACE FUNCTION hawser.outbox_replay(
   since timestamptz,
@@ -891,6 +1265,7 @@ CREATE OR REPLACE FUNCTION hawser.outbox_replay(
 )
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 SET row_security = off
 AS $function$
 #variable_conflict use_column
@@ -937,6 +1312,7 @@ CREATE OR REPLACE FUNCTION hawser.replay_page(
 )
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 SET row_security = off
 AS $function$
 #variable_conflict use_column
@@ -1003,11 +1379,11 @@ BEGIN
      WHERE o.id > p_after AND o.id <= upto ORDER BY o.id LIMIT p_max_messages
   ), put AS (
     INSERT INTO hawser_data.outbox
-      (segment, destination, payload, headers, key, message_id, to_stream, domain, cluster, first_enqueued_at, copy_of, role)
+      (segment, destination, payload, headers, key, message_id, to_stream, domain, cluster, first_enqueued_at, copy_of, role, role_id)
     SELECT (s.last_value - 1) % 3, p.destination, p.payload, p.headers, p.key, p.known_by, p.to_stream,
-           p.domain, v_cluster, coalesce(p.first_enqueued_at, p.enqueued_at), coalesce(p.copy_of, p.id), p.role
+           p.domain, v_cluster, coalesce(p.first_enqueued_at, p.enqueued_at), coalesce(p.copy_of, p.id), p.role, p.role_id
       FROM page AS p, hawser_data.outbox_state_segment_seq AS s
-     WHERE (v_roles IS NULL OR p.role = ANY (v_roles))
+     WHERE (v_roles IS NULL OR p.role = ANY (v_roles) AND p.role_id = to_regrole(quote_ident(p.role))::oid::bigint)
        AND p.enqueued_at >= p_since
        AND (p_until IS NULL OR p.enqueued_at < p_until)
        AND (p_subject IS NULL OR p.destination ~ v_pattern)
@@ -1042,6 +1418,7 @@ CREATE OR REPLACE FUNCTION hawser.with_trace(
 )
 LANGUAGE plpgsql VOLATILE SECURITY INVOKER
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 SET row_security = off
 AS $function$
 DECLARE
@@ -1128,6 +1505,7 @@ CREATE OR REPLACE FUNCTION hawser.check_headers(
 )
 LANGUAGE plpgsql VOLATILE SECURITY INVOKER
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 SET row_security = off
 AS $function$
 DECLARE
@@ -1175,6 +1553,7 @@ CREATE OR REPLACE FUNCTION hawser.present_cluster(
 )
 LANGUAGE plpgsql IMMUTABLE SECURITY INVOKER
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 AS $function$
 BEGIN
   -- Some services keep it to themselves.
@@ -1199,6 +1578,7 @@ CREATE OR REPLACE FUNCTION hawser.outbox_take(
 )
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 SET row_security = off
 AS $function$
 #variable_conflict use_column
@@ -1278,7 +1658,7 @@ CREATE OR REPLACE FUNCTION hawser.outbox_turn_nats(
   p_owner text,
   p_turn bigint,
   p_asleep boolean,
-  p_due_from timestamptz,
+  p_due_from jsonb,
   p_later_from pg_snapshot,
   p_done_from pg_snapshot,
   p_done_to pg_snapshot,
@@ -1305,7 +1685,7 @@ RETURNS TABLE (
   has_more boolean,
   rest jsonb,
   brought integer,
-  due_from timestamptz,
+  due_from jsonb,
   due_in_ms bigint,
   id bigint,
   role text,
@@ -1324,11 +1704,11 @@ RETURNS TABLE (
 )
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 SET row_security = off
 SET plan_cache_mode = force_generic_plan
 SET enable_seqscan = off
 SET enable_bitmapscan = off
-SET jit = off
 AS $function$
 #variable_conflict use_column
 BEGIN
@@ -1348,6 +1728,7 @@ BEGIN
     p_owner IS NULL
     OR octet_length(p_owner) > 64
     OR p_turn IS NULL
+    OR ((pg_column_size(p_due_from) > 1365 OR pg_column_compression(p_due_from) IS NOT NULL) AND octet_length(p_due_from::text) > 16777216)
     OR octet_length(p_later_from::text) > 8388608
     OR p_done_from IS NULL
     OR octet_length(p_done_from::text) > 8388608
@@ -1380,6 +1761,9 @@ BEGIN
     END IF;
     IF p_turn IS NULL THEN
       PERFORM hawser.refuse_argument('hawser.outbox_turn_nats', 'p_turn', 'NULL', 'needs a value');
+    END IF;
+    IF ((pg_column_size(p_due_from) > 1365 OR pg_column_compression(p_due_from) IS NOT NULL) AND octet_length(p_due_from::text) > 16777216) THEN
+      PERFORM hawser.refuse_argument('hawser.outbox_turn_nats', 'p_due_from', octet_length(p_due_from::text) || ' bytes long', 'must be at most 16777216 bytes long in UTF-8');
     END IF;
     IF octet_length(p_later_from::text) > 8388608 THEN
       PERFORM hawser.refuse_argument('hawser.outbox_turn_nats', 'p_later_from', octet_length(p_later_from::text) || ' bytes long', 'must be at most 8388608 bytes long in UTF-8');
@@ -1473,7 +1857,8 @@ DECLARE
   v_rest jsonb;
   v_to pg_snapshot;
   v_due record;
-  v_found timestamptz;
+  v_found_from jsonb;
+  v_found_in_ms bigint;
 BEGIN
   SELECT t.* INTO STRICT v_last FROM hawser_data.outbox_turns AS t ORDER BY t.turn DESC LIMIT 1;
   IF p_owner = '' OR v_last.owner <> p_owner OR v_last.turn NOT IN (p_turn, p_turn - 1) THEN
@@ -1501,7 +1886,7 @@ BEGIN
     INSERT INTO hawser_data.outbox_turns (turn, owner, pid, done_from, done_to, done_after, series, skipped, cluster)
     VALUES (p_turn, p_owner, pg_backend_pid(), p_done_from, p_done_to, p_done_after, p_series, p_skipped, v_last.cluster);
   END IF;
-  SELECT b.brought, b.due_from, b.due_in_ms INTO v_due FROM hawser.bring_due('nats', p_due_from) AS b WHERE p_due_from IS NOT NULL;
+  SELECT b.brought, b.due_from, b.due_in_ms INTO v_due FROM hawser.bring_later('nats', p_due_from) AS b WHERE p_due_from IS NOT NULL;
   IF p_asleep IS NOT NULL THEN
     PERFORM setval('hawser_data.outbox_state_asleep_seq', CASE WHEN p_asleep THEN 2 ELSE 1 END);
   END IF;
@@ -1509,13 +1894,7 @@ BEGIN
   IF p_read = 'poll' THEN
     -- A statement of its own, behind the setval: of those who have not seen that, it sees or lists all.
     SELECT pg_current_snapshot() INTO v_to;
-    IF p_later_from IS NULL THEN
-      SELECT l.due_from INTO v_found FROM hawser.least_due('nats') AS l;
-    ELSE
-      SELECT min(l.deliver_at) INTO v_found FROM hawser_data.outbox_later AS l
-       WHERE l.kind = 'nats'
-         AND (l.xid >= pg_snapshot_xmax(p_later_from) OR l.xid = ANY (ARRAY(SELECT pg_snapshot_xip(p_later_from))));
-    END IF;
+    SELECT l.due_from, l.due_in_ms INTO v_found_from, v_found_in_ms FROM hawser.least_due('nats', p_later_from) AS l;
     -- Mostly there are few, which one statement reads, if they fit.
     IF p_read_series = '[]' THEN
       RETURN QUERY
@@ -1528,7 +1907,7 @@ BEGIN
           SELECT n.*, (octet_length(n.payload) + coalesce(octet_length(n.headers::text), 0))::bigint AS size
             FROM new AS n WHERE pg_visible_in_snapshot(n.xid, v_to)
         )
-        SELECT NULL::text, NULL::pg_snapshot, NULL::boolean, NULL::jsonb, NULL::integer, NULL::timestamptz, NULL::bigint,
+        SELECT NULL::text, NULL::pg_snapshot, NULL::boolean, NULL::jsonb, NULL::integer, NULL::jsonb, NULL::bigint,
                n.id, n.role, n.destination, CASE WHEN f.fits THEN n.payload END,
                CASE WHEN f.fits THEN n.headers END, n.size, n.key,
                coalesce(n.message_id, encode(substr(sha256(convert_to(v_secret || n.id || ' ' || extract(epoch FROM n.enqueued_at), 'UTF8')), 1, 16), 'hex')),
@@ -1589,7 +1968,7 @@ BEGIN
       FROM jsonb_to_recordset(p_read_excluded) AS x (role text, route text);
     -- By ids: each page that sorted the whole set would cost as much as the first.
     RETURN QUERY
-      SELECT NULL::text, NULL::pg_snapshot, NULL::boolean, NULL::jsonb, NULL::integer, NULL::timestamptz, NULL::bigint,
+      SELECT NULL::text, NULL::pg_snapshot, NULL::boolean, NULL::jsonb, NULL::integer, NULL::jsonb, NULL::bigint,
              p.id, p.role, p.destination, CASE WHEN p.fits THEN p.payload END,
              CASE WHEN p.fits THEN p.headers END, p.bytes, p.key,
              coalesce(p.message_id, encode(substr(sha256(convert_to(v_secret || p.id || ' ' || extract(epoch FROM p.enqueued_at), 'UTF8')), 1, 16), 'hex')),
@@ -1643,13 +2022,13 @@ BEGIN
   payload := NULL;
   headers := NULL;
   IF p_dead IS NOT NULL THEN
-    INSERT INTO hawser_data.dead_letters (origin, source, topic, payload, headers, error_code, error_message, attempts, message_id, role, role_mark)
+    INSERT INTO hawser_data.dead_letters (origin, source, topic, payload, headers, error_code, error_message, attempts, message_id, role, role_id, role_mark)
     SELECT DISTINCT ON (o.role, o.destination, m.message_id, o.payload)
            'outbox', CASE WHEN o.to_stream THEN coalesce(o.domain, '') ELSE 'core' END, o.destination, o.payload, (
              SELECT jsonb_agg(jsonb_build_array(h.key, v.value))
                FROM jsonb_each(o.headers) AS h,
                     jsonb_array_elements(CASE jsonb_typeof(h.value) WHEN 'array' THEN h.value ELSE jsonb_build_array(h.value) END) AS v
-           ), d.code, d.message, d.attempts, m.message_id, o.role, hawser.role_mark(o.role, 'nats')
+           ), d.code, d.message, d.attempts, m.message_id, o.role, o.role_id, hawser.role_mark(o.role, 'nats')
       FROM jsonb_to_recordset(p_dead) AS d (id bigint, code text, message text, attempts integer)
       JOIN hawser_data.outbox AS o ON o.id = d.id
      CROSS JOIN LATERAL (
@@ -1678,8 +2057,8 @@ BEGIN
   END IF;
   state := CASE WHEN v_saves THEN 'saved' ELSE 'read' END;
   brought := coalesce(v_due.brought, 0);
-  due_from := least(v_due.due_from, v_found);
-  due_in_ms := least(v_due.due_in_ms, ceil(extract(epoch FROM v_found - clock_timestamp()) * 1000));
+  due_from := nullif(coalesce(v_due.due_from, '[]') || coalesce(v_found_from, '[]'), '[]');
+  due_in_ms := least(v_due.due_in_ms, v_found_in_ms);
   bytes := NULL;
   done_to := v_to;
   rest := v_rest;
@@ -1689,7 +2068,7 @@ BEGIN
 END;
 END
 $function$;
-COMMENT ON FUNCTION hawser.outbox_turn_nats(text, bigint, boolean, timestamptz, pg_snapshot, pg_snapshot, pg_snapshot, bigint, jsonb, bigint[], boolean, jsonb, text, integer, bigint, pg_snapshot, pg_snapshot, bigint, jsonb, text, text, jsonb, bigint) IS 'A turn of the relay: saves the position, writes dead letters, and reads messages.';
+COMMENT ON FUNCTION hawser.outbox_turn_nats(text, bigint, boolean, jsonb, pg_snapshot, pg_snapshot, pg_snapshot, bigint, jsonb, bigint[], boolean, jsonb, text, integer, bigint, pg_snapshot, pg_snapshot, bigint, jsonb, text, text, jsonb, bigint) IS 'A turn of the relay: saves the position, writes dead letters, and reads messages.';
 
 CREATE OR REPLACE FUNCTION hawser.outbox_poll(
   p_from pg_snapshot,
@@ -1702,6 +2081,7 @@ CREATE OR REPLACE FUNCTION hawser.outbox_poll(
 )
 LANGUAGE plpgsql VOLATILE SECURITY INVOKER
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 SET row_security = off
 AS $function$
 #variable_conflict use_column
@@ -1852,11 +2232,11 @@ RETURNS TABLE (
 )
 LANGUAGE plpgsql STABLE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 SET row_security = off
 SET plan_cache_mode = force_generic_plan
 SET enable_seqscan = off
 SET enable_bitmapscan = off
-SET jit = off
 AS $function$
 #variable_conflict use_column
 BEGIN
@@ -1940,8 +2320,8 @@ RETURNS TABLE (
 )
 LANGUAGE plpgsql STABLE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
-SET row_security = off
 SET jit = off
+SET row_security = off
 AS $function$
 #variable_conflict use_column
 BEGIN
@@ -1985,11 +2365,11 @@ BEGIN
   RETURN QUERY
   WITH found AS MATERIALIZED (
     SELECT o.* FROM hawser_data.outbox AS o
-     WHERE o.id = p_number AND (v_roles IS NULL OR o.role = ANY (v_roles))
+     WHERE o.id = p_number AND (v_roles IS NULL OR o.role = ANY (v_roles) AND o.role_id = to_regrole(quote_ident(o.role))::oid::bigint)
     UNION ALL
     (
       SELECT o.* FROM hawser_data.outbox AS o
-       WHERE p_message_id IS NOT NULL AND o.id IS DISTINCT FROM p_number AND (v_roles IS NULL OR o.role = ANY (v_roles))
+       WHERE p_message_id IS NOT NULL AND o.id IS DISTINCT FROM p_number AND (v_roles IS NULL OR o.role = ANY (v_roles) AND o.role_id = to_regrole(quote_ident(o.role))::oid::bigint)
          AND CASE WHEN o.message_id IS NOT NULL THEN o.message_id = p_message_id ELSE v_is_hash AND encode(substr(sha256(convert_to(v_secret || o.id || ' ' || extract(epoch FROM o.enqueued_at), 'UTF8')), 1, 16), 'hex') = p_message_id END
        LIMIT p_limit
     )
@@ -2037,6 +2417,7 @@ RETURNS TABLE (
 )
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 SET row_security = off
 AS $function$
 #variable_conflict use_column
@@ -2047,14 +2428,14 @@ BEGIN
   WITH gone AS (
     DELETE FROM hawser_data.dead_letters AS d WHERE d.id = ANY (p_ids) AND d.origin = 'outbox' RETURNING d.*
   ), put AS (
-    INSERT INTO hawser_data.outbox (segment, destination, payload, headers, message_id, to_stream, domain, cluster, role)
+    INSERT INTO hawser_data.outbox (segment, destination, payload, headers, message_id, to_stream, domain, cluster, role, role_id)
     SELECT (s.last_value - 1) % 3, g.topic, g.payload, (
              SELECT jsonb_object_agg(h.name, h.members)
                FROM (
                  SELECT p.pair ->> 0 AS name, jsonb_agg(p.pair -> 1 ORDER BY p.nth) AS members
                    FROM jsonb_array_elements(g.headers) WITH ORDINALITY AS p (pair, nth) GROUP BY 1
                ) AS h
-           ), g.message_id, g.source <> 'core', nullif(nullif(g.source, 'core'), ''), v_cluster, g.role
+           ), g.message_id, g.source <> 'core', nullif(nullif(g.source, 'core'), ''), v_cluster, g.role, g.role_id
       FROM gone AS g, hawser_data.outbox_state_segment_seq AS s
      ORDER BY g.id
   )
@@ -2073,6 +2454,7 @@ CREATE OR REPLACE FUNCTION hawser.outbox_rotate(
 )
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 SET row_security = off
 AS $function$
 #variable_conflict use_column
@@ -2179,6 +2561,7 @@ CREATE OR REPLACE FUNCTION hawser.enqueue_peer(
 )
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 SET row_security = off
 AS $function$
 #variable_conflict use_column
@@ -2347,6 +2730,7 @@ CREATE OR REPLACE FUNCTION hawser.enqueue_unique_peer(
 )
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 SET row_security = off
 AS $function$
 #variable_conflict use_column
@@ -2424,6 +2808,7 @@ BEGIN
   END IF;
 DECLARE
   v_role CONSTANT text := coalesce(nullif(current_setting('role'), 'none'), session_user);
+  v_role_id CONSTANT bigint := to_regrole(quote_ident(v_role))::oid::bigint;
   v_before record;
   v_given jsonb := p_headers;
   v_headers jsonb;
@@ -2437,21 +2822,13 @@ BEGIN
       MESSAGE = format('a payload for a peer has %s bytes, and must have 1 to %s', octet_length(p_payload), 67108864),
       HINT = 'Give a payload of that size.';
   END IF;
-  IF p_replaces AND p_deliver_at > clock_timestamp() + interval '3660 days' THEN
-    PERFORM hawser.refuse_argument(
-      'hawser.enqueue_unique', 'deliver_at', to_json(p_deliver_at)::text, 'must be within 3660 days'
-    );
-  END IF;
+  PERFORM hawser.check_due('hawser.enqueue_unique', p_deliver_at);
   -- Each round has found something that another transaction has changed meanwhile. With REPEATABLE READ that is an error.
   LOOP
     SELECT u.id, u.has_begun,
-           (u.has_begun OR EXISTS (SELECT FROM hawser_data.unique_locks AS l WHERE l.id = u.id)) AND (
+           coalesce(u.role_id = v_role_id, false) AND (u.has_begun OR EXISTS (SELECT FROM hawser_data.unique_locks AS l WHERE l.id = u.id)) AND (
              EXISTS (SELECT FROM hawser_data.outbox_later AS l WHERE l.id = u.id)
-             OR EXISTS (SELECT FROM hawser_data.queue AS q WHERE q.first_id = u.id)
-             OR EXISTS (
-               SELECT FROM hawser_data.queue AS q
-                WHERE q.topic = p_topic AND q.recipient IN ('', '!') AND q.role = v_role AND q.id = u.id
-             )
+             OR EXISTS (SELECT FROM hawser_data.queue AS q WHERE q.id = u.id)
            ) AS is_there
       INTO v_before
       FROM hawser_data.unique_keys AS u WHERE u.role = v_role AND u.topic = p_topic AND u.unique_key = p_unique_key;
@@ -2463,7 +2840,7 @@ BEGIN
       EXIT WHEN FOUND;
     ELSIF NOT v_before.is_there THEN
       UPDATE hawser_data.unique_keys AS u
-         SET id = 0, while_running = coalesce(p_while_running, false), has_begun = false, payload = NULL, headers = NULL, due_at = NULL
+         SET id = 0, role_id = v_role_id, while_running = coalesce(p_while_running, false), has_begun = false, payload = NULL, headers = NULL, due_at = NULL
        WHERE u.role = v_role AND u.topic = p_topic AND u.unique_key = p_unique_key AND u.id = v_before.id;
       IF FOUND THEN
         DELETE FROM hawser_data.unique_locks AS l
@@ -2481,7 +2858,8 @@ BEGIN
         IF v_given IS NOT NULL OR p_message_id IS NOT NULL THEN
           v_headers := hawser.peer_headers(v_given, p_message_id);
         END IF;
-        UPDATE hawser_data.outbox_later AS l SET payload = p_payload, headers = v_headers, deliver_at = coalesce(p_deliver_at, clock_timestamp())
+        UPDATE hawser_data.outbox_later AS l
+           SET payload = p_payload, headers = v_headers, deliver_at = coalesce(p_deliver_at, clock_timestamp()), xid = pg_current_xact_id()
          WHERE l.id = v_before.id;
         IF NOT FOUND THEN
           -- It is in the queue. A worker may have it, which would wait for the row: it replaces what it has when it begins.
@@ -2508,8 +2886,7 @@ BEGIN
   INSERT INTO hawser_data.unique_locks (id) VALUES (enqueue_unique_peer.id);
   UPDATE hawser_data.outbox_later AS l SET unique_key = p_unique_key WHERE l.id = enqueue_unique_peer.id;
   IF NOT FOUND THEN
-    UPDATE hawser_data.queue AS q SET unique_key = p_unique_key
-     WHERE q.topic = p_topic AND q.recipient IN ('', '!') AND q.role = v_role AND q.id = enqueue_unique_peer.id;
+    UPDATE hawser_data.queue AS q SET unique_key = p_unique_key WHERE q.id = enqueue_unique_peer.id;
   END IF;
 END;
 END
@@ -2532,6 +2909,7 @@ CREATE OR REPLACE FUNCTION hawser.enqueue_after_peer(
 )
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 SET row_security = off
 SET enable_seqscan = off
 AS $function$
@@ -2618,6 +2996,7 @@ BEGIN
   END IF;
 DECLARE
   v_role CONSTANT text := coalesce(nullif(current_setting('role'), 'none'), session_user);
+  v_role_id CONSTANT bigint := to_regrole(quote_ident(v_role))::oid::bigint;
   v_later bigint[];
   -- Of those in the queue: the numbers that were given, those by which they are awaited, and where the rows are.
   v_queued bigint[];
@@ -2629,38 +3008,29 @@ BEGIN
     id := (hawser.enqueue_peer(p_topic, ARRAY[p_payload], p_headers, p_key, p_message_id, NULL, p_deliver_at, p_to_all, p_origin, p_priority))[1];
     RETURN;
   END IF;
+  PERFORM hawser.check_due('hawser.enqueue_after', p_deliver_at);
   -- None of them begins before this transaction ends. Others may come after them, too. What a worker has is not locked: that would hold
   -- up the worker. With the same worker as before it was not taken.
   v_later := ARRAY(
     SELECT l.id FROM hawser_data.outbox_later AS l
-     WHERE l.id = ANY (p_after) AND l.role = v_role AND l.kind <> 'nats' AND NOT l.to_all
+     WHERE l.id = ANY (p_after) AND l.role = v_role AND l.role_id = v_role_id AND l.kind <> 'nats' AND NOT l.to_all
      ORDER BY l.id FOR KEY SHARE
   );
   WITH given AS MATERIALIZED (
     SELECT unnest(p_after) AS id EXCEPT SELECT unnest(v_later)
   ), found AS MATERIALIZED (
-    SELECT q.first_id AS number, q.topic, q.recipient, q.id, q.worker
-      FROM given AS g JOIN hawser_data.queue AS q ON q.first_id = g.id
-     WHERE q.role = v_role AND NOT q.to_all
-    UNION ALL
-    SELECT q.id, p.topic, p.recipient, q.id, q.worker
-      FROM given AS g
-     CROSS JOIN hawser.queue_places('{}') AS p
-     CROSS JOIN LATERAL (
-       SELECT o.id, o.worker FROM hawser_data.queue AS o
-        WHERE o.topic = p.topic AND o.recipient = p.recipient AND o.role = v_role AND o.id = g.id AND o.first_id IS NULL AND NOT o.to_all
-        LIMIT 1
-     ) AS q
-     WHERE p.role = v_role
+    SELECT q.id, q.topic, q.recipient, q.rank, q.worker
+      FROM given AS g JOIN hawser_data.queue AS q USING (id)
+     WHERE q.role = v_role AND q.role_id = v_role_id AND NOT q.to_all
   ), locked AS MATERIALIZED (
-    SELECT f.number, coalesce(q.awaited_as, f.number) AS awaited_as, q.ctid AS tid
+    SELECT q.id, coalesce(q.awaited_as, q.id) AS awaited_as, q.ctid AS tid
       FROM found AS f
       JOIN hawser_data.queue AS q
-        ON q.topic = f.topic AND q.recipient = f.recipient AND q.role = v_role AND q.id = f.id AND q.worker IS NOT DISTINCT FROM f.worker
+        ON q.topic = f.topic AND q.recipient = f.recipient AND q.role = v_role AND q.rank = f.rank AND q.worker IS NOT DISTINCT FROM f.worker
      WHERE NOT EXISTS (SELECT FROM hawser_data.workers AS w WHERE w.id = f.worker AND w.gone_at IS NULL)
-     ORDER BY q.id FOR KEY SHARE OF q
+     ORDER BY q.rank FOR KEY SHARE OF q
   )
-  SELECT array_agg(l.number), array_agg(l.awaited_as), array_agg(l.tid) INTO v_queued, v_awaited, v_tids FROM locked AS l;
+  SELECT array_agg(l.id), array_agg(l.awaited_as), array_agg(l.tid) INTO v_queued, v_awaited, v_tids FROM locked AS l;
   SELECT g.id INTO v_missing
     FROM (SELECT unnest(p_after) AS id EXCEPT SELECT unnest(v_later || v_queued)) AS g ORDER BY g.id LIMIT 1;
   IF FOUND THEN
@@ -2671,7 +3041,7 @@ BEGIN
   END IF;
   -- Of several that come after one, the first has marked it.
   UPDATE hawser_data.outbox_later AS l SET awaited_as = l.id WHERE l.id = ANY (v_later) AND l.awaited_as IS NULL;
-  UPDATE hawser_data.queue AS q SET awaited_as = coalesce(q.first_id, q.id) WHERE q.ctid = ANY (v_tids) AND q.awaited_as IS NULL;
+  UPDATE hawser_data.queue AS q SET awaited_as = q.id WHERE q.ctid = ANY (v_tids) AND q.awaited_as IS NULL;
 
   id := (hawser.enqueue_peer(
     p_topic, ARRAY[p_payload], p_headers, p_key, p_message_id, NULL, greatest(p_deliver_at, clock_timestamp() + interval '1 hour'), p_to_all, p_origin,
@@ -2693,6 +3063,7 @@ CREATE OR REPLACE FUNCTION hawser.peer_headers(
 )
 LANGUAGE plpgsql VOLATILE SECURITY INVOKER
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 SET row_security = off
 AS $function$
 DECLARE
@@ -2757,6 +3128,7 @@ CREATE OR REPLACE FUNCTION hawser.running_peers(
 )
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 SET row_security = off
 AS $function$
 BEGIN
@@ -2807,7 +3179,8 @@ $function$;
 COMMENT ON FUNCTION hawser.running_peers(text[]) IS 'Of some peers, those whose names are held by a process.';
 
 CREATE OR REPLACE FUNCTION hawser.backlog(
-  p_max_rows integer
+  p_max_rows integer,
+  p_topic text DEFAULT NULL
 )
 RETURNS TABLE (
   sender text,
@@ -2819,21 +3192,32 @@ RETURNS TABLE (
   bytes bigint,
   oldest_at timestamptz,
   state text,
-  is_complete boolean
+  is_complete boolean,
+  served_by text,
+  served_until timestamptz
 )
 LANGUAGE plpgsql STABLE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 SET row_security = off
 SET plan_cache_mode = force_generic_plan
 SET enable_seqscan = off
 SET enable_bitmapscan = off
-SET jit = off
 AS $function$
 #variable_conflict use_column
 BEGIN
+  IF pg_collation_for(p_topic) COLLATE "C" <> '"default"'
+    AND NOT (SELECT c.collisdeterministic FROM pg_collation AS c WHERE c.oid = (pg_collation_for(p_topic) COLLATE "C")::regcollation)
+  THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('hawser.backlog: the arguments have the collation %s, and must have a deterministic one', pg_collation_for(p_topic) COLLATE "C"),
+      HINT = 'Write COLLATE "default" behind the argument.';
+  END IF;
   IF
     p_max_rows IS NULL
     OR NOT (p_max_rows BETWEEN 1 AND 100000000)
+    OR octet_length(p_topic) > 255
   THEN
     IF p_max_rows IS NULL THEN
       PERFORM hawser.refuse_argument('hawser.backlog', 'p_max_rows', 'NULL', 'needs a value');
@@ -2841,25 +3225,35 @@ BEGIN
     IF NOT (p_max_rows BETWEEN 1 AND 100000000) THEN
       PERFORM hawser.refuse_argument('hawser.backlog', 'p_max_rows', p_max_rows::text, 'must be 1 to 100000000');
     END IF;
+    IF octet_length(p_topic) > 255 THEN
+      PERFORM hawser.refuse_argument('hawser.backlog', 'p_topic', octet_length(p_topic) || ' bytes long', 'must be at most 255 bytes long in UTF-8');
+    END IF;
   END IF;
 -- The function's settings: see drain_messages and channels_with_messages. What it costs does not grow with what waits beyond the
 -- counted rows, and sorts nothing large.
 DECLARE
   v_is_replica CONSTANT boolean := pg_is_in_recovery();
   v_paused CONSTANT text[] := ARRAY(SELECT s.topic FROM hawser_data.topic_settings AS s WHERE s.paused_at IS NOT NULL);
+  -- Whose limits are reached: as many run as may, the rate allows no start of the whole burst, or a key may have all that it may.
+  v_limited CONSTANT text[] := ARRAY(
+    SELECT s.topic FROM hawser_data.topic_settings AS s
+     WHERE s.running_per_key IS NOT NULL
+        OR s.running <= (SELECT count(*) FROM hawser_data.topic_starts AS t WHERE t.topic = s.topic)
+        OR s.interval_us IS NOT NULL AND s.full_at_us > extract(epoch FROM clock_timestamp()) * 1000000
+  );
 BEGIN
   RETURN QUERY
   WITH channels AS MATERIALIZED (
     SELECT m.channel_id, m.sender_name, m.source_topic, coalesce(m.owner, m.listener_name) AS owner,
            coalesce(c.epoch, 0) AS epoch, coalesce(c.number, 0) AS number
-      FROM hawser_data.channels AS m
+      FROM hawser_peer_data.channels AS m
       LEFT JOIN LATERAL (
         -- As in cursor_of.
-        SELECT n.epoch, n.number FROM hawser_data.cursors AS n WHERE n.channel_id = m.channel_id
+        SELECT n.epoch, n.number FROM hawser_peer_data.cursors AS n WHERE n.channel_id = m.channel_id
          ORDER BY n.channel_id DESC, n.epoch DESC, n.number DESC LIMIT 1
       ) AS c ON true
      WHERE (
-       SELECT s.channel_id FROM hawser_data.stored_messages AS s
+       SELECT s.channel_id FROM hawser_peer_data.stored_messages AS s
         WHERE s.channel_id = m.channel_id AND (s.epoch, s.number) > (coalesce(c.epoch, 0), coalesce(c.number, 0))
         ORDER BY s.channel_id, s.epoch, s.number LIMIT 1
      ) IS NOT NULL
@@ -2875,7 +3269,7 @@ BEGIN
            -- Of a batch only what is behind the cursor.
            SELECT s.topic_id, CASE WHEN s.epoch = h.epoch THEN least(s.messages, s.number - h.number) ELSE s.messages END AS messages,
                   octet_length(s.payload)::bigint AS bytes, s.stored_at
-             FROM hawser_data.stored_messages AS s
+             FROM hawser_peer_data.stored_messages AS s
             WHERE s.channel_id = h.channel_id AND (s.epoch, s.number) > (h.epoch, h.number)
             ORDER BY s.channel_id, s.epoch, s.number
             LIMIT (SELECT p.rows FROM part AS p)
@@ -2898,20 +3292,33 @@ BEGIN
            sum(k.bytes)::bigint AS bytes, min(k.oldest_at) AS oldest_at, bool_and(k.is_complete) AS is_complete
       FROM counted AS k
       JOIN channels AS h ON h.channel_id = k.channel_id
-      LEFT JOIN hawser_data.topics AS t ON t.id = k.topic_id
+      LEFT JOIN hawser_peer_data.topics AS t ON t.id = k.topic_id
+     WHERE p_topic IS NULL OR t.topic = p_topic
      GROUP BY 1, 2, 3, 4
   ), queued AS MATERIALIZED (
-    SELECT q.* FROM hawser.queue_backlog(p_max_rows, '{}') AS q
+    SELECT q.* FROM hawser.queue_backlog(p_max_rows, CASE WHEN p_topic IS NULL THEN '{}' ELSE ARRAY[p_topic] END) AS q
   ), takers AS MATERIALIZED (
     -- Who may take what no worker has: listeners of the directory, and workers, also those that have ended by themselves.
-    SELECT d.topic, d.listener_name AS name, p.group_name, r.name IS NOT NULL AS runs
-      FROM hawser_data.listeners AS d
-      LEFT JOIN hawser_data.peers AS p ON p.name = d.listener_name
+    SELECT d.topic, d.listener_name AS name, p.group_name, r.name IS NOT NULL AS runs, NULL::timestamptz AS beat_at
+      FROM hawser_peer_data.listeners AS d
+      LEFT JOIN hawser_peer_data.peers AS p ON p.name = d.listener_name
       LEFT JOIN running AS r ON r.name = d.listener_name
      UNION ALL
     SELECT t.topic, w.name, w.group_name,
-           w.gone_at IS NULL AND w.beat_at > clock_timestamp() - make_interval(secs => w.lease_ms / 1000.0)
+           w.gone_at IS NULL AND w.beat_at > clock_timestamp() - make_interval(secs => w.lease_ms / 1000.0), w.beat_at
       FROM hawser_data.workers AS w, unnest(w.topics) AS t (topic)
+  ), blocked AS MATERIALIZED (
+    SELECT e.after_id AS id
+      FROM (SELECT f.* FROM hawser_data.flow_edges AS f WHERE f.ended LIMIT p_max_rows) AS e WHERE (e.ended AND NOT EXISTS (SELECT FROM hawser_data.queue AS q WHERE q.id = e.before_id))
+  ), served AS MATERIALIZED (
+    -- Who took messages of a topic last, also if it has ended long since.
+    SELECT DISTINCT ON (n.topic) n.topic, n.name, n.served_until
+      FROM (
+        SELECT s.topic, s.name, s.served_until FROM hawser_data.served_topics AS s
+         UNION ALL
+        SELECT a.topic, a.name, a.beat_at FROM takers AS a WHERE a.beat_at IS NOT NULL
+      ) AS n
+     ORDER BY n.topic, n.served_until DESC
   ), free AS MATERIALIZED (
     SELECT f.topic, f.listener, f.for_group, count(a.name) AS takers, bool_or(a.runs) AS runs,
            CASE WHEN count(*) = count(a.group_name) AND count(DISTINCT a.group_name) = 1 THEN min(a.group_name COLLATE "C") END AS group_name
@@ -2925,12 +3332,12 @@ BEGIN
            WHEN w.topic = ANY (v_paused) THEN 'paused'
            WHEN v_is_replica THEN NULL
            WHEN r.name IS NOT NULL THEN 'running'
-           WHEN p.name IS NOT NULL OR EXISTS (SELECT FROM hawser_data.listeners AS d WHERE d.listener_name = w.listener) THEN 'stopped'
+           WHEN p.name IS NOT NULL OR EXISTS (SELECT FROM hawser_peer_data.listeners AS d WHERE d.listener_name = w.listener) THEN 'stopped'
            ELSE 'unserved'
          END,
-         w.is_complete
+         w.is_complete, NULL, NULL
     FROM waiting AS w
-    LEFT JOIN hawser_data.peers AS p ON p.name = w.listener
+    LEFT JOIN hawser_peer_data.peers AS p ON p.name = w.listener
     LEFT JOIN running AS r ON r.name = w.listener
    UNION ALL
   SELECT NULL, NULL, q.listener, coalesce(q.group_name, f.group_name, CASE WHEN q.worker_runs IS NULL THEN p.group_name END), q.topic,
@@ -2939,20 +3346,32 @@ BEGIN
            WHEN q.topic = ANY (v_paused) THEN 'paused'
            WHEN q.is_put_off THEN 'retrying'
            WHEN v_is_replica THEN NULL
-           WHEN q.worker_runs OR f.runs OR q.worker_runs IS NULL AND r.name IS NOT NULL THEN 'running'
-           WHEN q.worker_runs IS NOT NULL OR q.group_name IS NOT NULL OR f.takers > 0 OR p.name IS NOT NULL THEN 'stopped'
+           WHEN q.worker_runs OR f.runs OR q.worker_runs IS NULL AND r.name IS NOT NULL THEN
+             CASE WHEN q.worker_runs IS NULL AND q.topic = ANY (v_limited) THEN 'limited' ELSE 'running' END
+           WHEN q.worker_runs IS NOT NULL OR q.group_name IS NOT NULL OR f.takers > 0 OR p.name IS NOT NULL OR v.name IS NOT NULL THEN 'stopped'
            ELSE 'unserved'
          END,
-         q.is_complete
+         q.is_complete, v.name, v.served_until
     FROM queued AS q
     LEFT JOIN free AS f
       ON q.worker_runs IS NULL AND f.topic = q.topic AND f.listener IS NOT DISTINCT FROM q.listener AND f.for_group IS NOT DISTINCT FROM q.group_name
-    LEFT JOIN hawser_data.peers AS p ON p.name = q.listener
-    LEFT JOIN running AS r ON r.name = q.listener;
+    LEFT JOIN hawser_peer_data.peers AS p ON p.name = q.listener
+    LEFT JOIN running AS r ON r.name = q.listener
+    LEFT JOIN served AS v
+      ON q.worker_runs IS NULL AND f.runs IS NOT TRUE AND r.name IS NULL AND v.topic = q.topic AND (q.listener IS NULL OR v.name = q.listener)
+   UNION ALL
+  SELECT NULL, NULL, NULL, NULL, h.destination, count(*), sum(h.bytes)::bigint, min(h.enqueued_at), h.state, max(h.nth) < p_max_rows, NULL, NULL
+    FROM (
+      SELECT l.destination, octet_length(l.payload)::bigint AS bytes, l.enqueued_at, CASE WHEN b.id IS NULL THEN 'held' ELSE 'blocked' END AS state,
+             count(*) OVER () AS nth
+        FROM (SELECT o.* FROM hawser_data.outbox_later AS o WHERE o.kind = 'held' AND (p_topic IS NULL OR o.destination = p_topic) LIMIT p_max_rows) AS l
+        LEFT JOIN (SELECT DISTINCT x.id FROM blocked AS x) AS b ON b.id = l.id
+    ) AS h
+   GROUP BY h.destination, h.state;
 END;
 END
 $function$;
-COMMENT ON FUNCTION hawser.backlog(integer) IS 'Messages that wait for listeners, by sender, listener, group and topic: numbers, names and ages. Cheap enough for a timer.';
+COMMENT ON FUNCTION hawser.backlog(integer, text) IS 'Messages that wait for listeners, by sender, listener, group and topic: numbers, names and ages. Cheap enough for a timer.';
 
 CREATE OR REPLACE FUNCTION hawser.peer_status()
 RETURNS TABLE (
@@ -2968,26 +3387,27 @@ RETURNS TABLE (
   oldest_waiting_at timestamptz,
   parked bigint,
   sends_on bigint,
-  listens_on bigint
+  listens_on bigint,
+  is_complete boolean
 )
 LANGUAGE plpgsql STABLE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
-SET row_security = off
 SET jit = off
+SET row_security = off
 AS $function$
 #variable_conflict use_column
 BEGIN
   RETURN QUERY
   WITH waiting AS (
-    SELECT b.listener AS name, sum(b.messages)::bigint AS messages, min(b.oldest_at) AS oldest_at
+    SELECT b.listener AS name, sum(b.messages)::bigint AS messages, bool_and(b.is_complete) AS is_complete, min(b.oldest_at) AS oldest_at
       FROM hawser.backlog(100000) AS b WHERE b.listener IS NOT NULL GROUP BY 1
   ), parked AS (
     SELECT coalesce(m.owner, m.listener_name) AS name, count(*) AS messages
-      FROM hawser_data.parked_messages AS k JOIN hawser_data.channels AS m USING (channel_id) GROUP BY 1
+      FROM hawser_peer_data.parked_messages AS k JOIN hawser_peer_data.channels AS m USING (channel_id) GROUP BY 1
   ), senders AS (
-    SELECT m.sender_name AS name, count(*) AS channels FROM hawser_data.channels AS m GROUP BY 1
+    SELECT m.sender_name AS name, count(*) AS channels FROM hawser_peer_data.channels AS m GROUP BY 1
   ), listeners AS (
-    SELECT coalesce(m.owner, m.listener_name) AS name, count(*) AS channels FROM hawser_data.channels AS m GROUP BY 1
+    SELECT coalesce(m.owner, m.listener_name) AS name, count(*) AS channels FROM hawser_peer_data.channels AS m GROUP BY 1
   ), workers AS MATERIALIZED (
     SELECT w.name, w.topics, w.beat_at > clock_timestamp() - make_interval(secs => w.lease_ms / 1000.0) AS runs
       FROM hawser_data.workers AS w WHERE w.gone_at IS NULL
@@ -2996,7 +3416,7 @@ BEGIN
       FROM (
         SELECT a.name, a.topic, bool_or(a.is_worker) AS is_worker
           FROM (
-            SELECT l.listener_name AS name, l.topic, false AS is_worker FROM hawser_data.listeners AS l
+            SELECT l.listener_name AS name, l.topic, false AS is_worker FROM hawser_peer_data.listeners AS l
              UNION ALL
             SELECT w.name, unnest(w.topics), true FROM workers AS w
           ) AS a
@@ -3004,15 +3424,15 @@ BEGIN
       ) AS t
      GROUP BY 1
   ), running AS (
-    SELECT unnest(r.running) AS name FROM hawser.running_peers(ARRAY(SELECT p.name FROM hawser_data.peers AS p)) AS r
+    SELECT unnest(r.running) AS name FROM hawser.running_peers(ARRAY(SELECT p.name FROM hawser_peer_data.peers AS p)) AS r
      UNION
     SELECT w.name FROM workers AS w WHERE w.runs
   )
   SELECT name, name IN (SELECT r.name FROM running AS r) AS running, p.epoch, p.started_at,
          CASE WHEN p.name IS NULL AND d.is_worker THEN false ELSE p.clean END AS clean, p.version, p.certificate_ends_at,
          coalesce(d.topics, '{}') AS topics, coalesce(w.messages, 0) AS waiting, w.oldest_at AS oldest_waiting_at,
-         coalesce(k.messages, 0) AS parked, coalesce(s.channels, 0) AS sends_on, coalesce(l.channels, 0) AS listens_on
-    FROM hawser_data.peers AS p
+         coalesce(k.messages, 0) AS parked, coalesce(s.channels, 0) AS sends_on, coalesce(l.channels, 0) AS listens_on, coalesce(w.is_complete, true) AS is_complete
+    FROM hawser_peer_data.peers AS p
     FULL JOIN served AS d USING (name)
     FULL JOIN waiting AS w USING (name)
     LEFT JOIN parked AS k USING (name)
@@ -3025,12 +3445,9 @@ COMMENT ON FUNCTION hawser.peer_status() IS 'The peers: which of them run, and h
 CREATE OR REPLACE FUNCTION hawser.topic_status()
 RETURNS TABLE (
   topic text,
-  listener text,
-  address text,
-  durable boolean,
-  subscribed boolean,
-  group_name text,
   running boolean,
+  listeners bigint,
+  named jsonb,
   paused_at timestamptz,
   paused_by text,
   limits jsonb,
@@ -3038,8 +3455,8 @@ RETURNS TABLE (
 )
 LANGUAGE plpgsql STABLE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
-SET row_security = off
 SET jit = off
+SET row_security = off
 AS $function$
 #variable_conflict use_column
 BEGIN
@@ -3049,28 +3466,44 @@ BEGIN
            bool_or(w.beat_at > clock_timestamp() - make_interval(secs => w.lease_ms / 1000.0)) AS runs
       FROM hawser_data.workers AS w, unnest(w.topics) AS t (topic) WHERE w.gone_at IS NULL GROUP BY 1, 2
   ), running AS MATERIALIZED (
-    SELECT unnest(r.running) AS name FROM hawser.running_peers(ARRAY(SELECT p.name FROM hawser_data.peers AS p)) AS r
+    SELECT unnest(r.running) AS name FROM hawser.running_peers(ARRAY(SELECT p.name FROM hawser_peer_data.peers AS p)) AS r
   ), listed AS (
     SELECT t.topic, t.listener_name AS listener, t.addr AS address, t.durable, t.subscribed, g.group_name,
            t.listener_name IN (SELECT r.name FROM running AS r) OR coalesce(w.runs, false) AS running
-      FROM hawser_data.listeners AS t
-      LEFT JOIN hawser_data.peers AS g ON g.name = t.listener_name
+      FROM hawser_peer_data.listeners AS t
+      LEFT JOIN hawser_peer_data.peers AS g ON g.name = t.listener_name
       LEFT JOIN workers AS w ON w.topic = t.topic AND w.name = t.listener_name
      UNION ALL
     SELECT w.topic, w.name, '', false, true, w.group_name, w.runs
       FROM workers AS w
-     WHERE NOT EXISTS (SELECT FROM hawser_data.listeners AS t WHERE t.topic = w.topic AND t.listener_name = w.name)
+     WHERE NOT EXISTS (SELECT FROM hawser_peer_data.listeners AS t WHERE t.topic = w.topic AND t.listener_name = w.name)
+  ), served AS (
+    SELECT n.topic, count(*) AS listeners, bool_or(n.running) AS running,
+           jsonb_agg(jsonb_build_object(
+             'name', n.listener, 'address', n.address, 'durable', n.durable, 'subscribed', n.subscribed, 'group', n.group_name, 'running', n.running
+           ) ORDER BY n.nth) FILTER (WHERE n.nth <= 20) AS named
+      FROM (
+        SELECT l.*, row_number() OVER (PARTITION BY l.topic ORDER BY l.running DESC, l.listener COLLATE "C", l.address COLLATE "C") AS nth
+          FROM listed AS l
+      ) AS n
+     GROUP BY n.topic
+  ), later AS (
+    SELECT DISTINCT o.destination AS topic
+      FROM (
+        -- As many as the backlog walks over: one role may have thousands of topics that nobody serves.
+        SELECT l.destination FROM hawser_data.outbox_later AS l WHERE l.kind = 'peer' LIMIT 2000
+      ) AS o
   )
-  SELECT coalesce(l.topic, s.topic), coalesce(l.listener, ''), coalesce(l.address, ''), coalesce(l.durable, false),
-         coalesce(l.subscribed, false), l.group_name, coalesce(l.running, false), s.paused_at, s.paused_by,
+  SELECT topic, coalesce(l.running, false), coalesce(l.listeners, 0), coalesce(l.named, '[]'), s.paused_at, s.paused_by,
          nullif(jsonb_strip_nulls(jsonb_build_object(
            'rate', s.rate, 'burst', s.burst, 'running', s.running, 'runningPerKey', s.running_per_key, 'keyHeader', s.key_header
          )), '{}'), s.keep_ms
-    FROM listed AS l
-    FULL JOIN hawser_data.topic_settings AS s ON s.topic = l.topic;
+    FROM served AS l
+    FULL JOIN hawser_data.topic_settings AS s USING (topic)
+    FULL JOIN later AS r USING (topic);
 END
 $function$;
-COMMENT ON FUNCTION hawser.topic_status() IS 'The directory: which listener serves which topic, and whether it runs.';
+COMMENT ON FUNCTION hawser.topic_status() IS 'The topics: who listens to each, whether one of them runs, and what is set for it.';
 
 CREATE OR REPLACE FUNCTION hawser.dead_letter_counts(
   p_max_rows integer
@@ -3087,8 +3520,8 @@ RETURNS TABLE (
 )
 LANGUAGE plpgsql STABLE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
-SET row_security = off
 SET jit = off
+SET row_security = off
 AS $function$
 #variable_conflict use_column
 BEGIN
@@ -3125,6 +3558,7 @@ CREATE OR REPLACE FUNCTION hawser.unschedule(
 )
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 SET row_security = off
 AS $function$
 #variable_conflict use_column
@@ -3181,6 +3615,7 @@ CREATE OR REPLACE FUNCTION hawser.write_schedule(
 )
 LANGUAGE plpgsql VOLATILE SECURITY INVOKER
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 SET row_security = off
 AS $function$
 #variable_conflict use_column
@@ -3305,6 +3740,7 @@ RETURNS TABLE (
 )
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 SET row_security = off
 AS $function$
 #variable_conflict use_column
@@ -3366,6 +3802,7 @@ CREATE OR REPLACE FUNCTION hawser.run_schedules(
 )
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 SET row_security = off
 AS $function$
 #variable_conflict use_column
@@ -3413,81 +3850,99 @@ BEGIN
   END IF;
   PERFORM hawser.commit_durably();
 
-  -- Who else has brought them in meanwhile has moved \`since\`. A row that another transaction is about to change is left for later:
-  -- its owner can hold up nobody else. And so is one for peers with a key that a transaction is just enqueueing with, as in bring_due.
-  WITH runs AS MATERIALIZED (
-    SELECT r.* FROM jsonb_to_recordset(p_runs) AS r (
-      role text, name text, revision bigint, since timestamptz, upto timestamptz, next_at timestamptz, times timestamptz[], problem text
+  BEGIN
+    -- Who else has brought them in meanwhile has moved \`since\`. A row that another transaction is about to change is left for later:
+    -- its owner can hold up nobody else. And so is one for peers with a key that a transaction is just enqueueing with, as in bring_due.
+    WITH runs AS MATERIALIZED (
+      SELECT r.* FROM jsonb_to_recordset(p_runs) AS r (
+        role text, name text, revision bigint, since timestamptz, upto timestamptz, next_at timestamptz, times timestamptz[], problem text
+      )
+    ), found AS MATERIALIZED (
+      SELECT s.role, s.name, s.role_mark, s.kind, s.cron, s.timezone,
+             CASE WHEN s.kind <> 'nats' AND s.key IS NOT NULL THEN (hashtextextended(s.destination || ' ' || s.key, 0) & 4095)::integer END AS bucket
+        FROM hawser_data.schedules AS s JOIN runs AS r ON r.role = s.role AND r.name = s.name
+       WHERE s.revision = r.revision AND s.since = r.since
+         FOR UPDATE OF s SKIP LOCKED
+    ), held AS MATERIALIZED (
+      SELECT k.role, k.bucket FROM hawser_data.outbox_keys AS k
+       WHERE (k.role, k.bucket) IN (SELECT f.role, f.bucket FROM found AS f WHERE f.bucket IS NOT NULL)
+         FOR UPDATE SKIP LOCKED
+    ), locked AS MATERIALIZED (
+      SELECT f.* FROM found AS f WHERE f.bucket IS NULL OR (f.role, f.bucket) IN (SELECT h.role, h.bucket FROM held AS h)
+    ), roles AS MATERIALIZED (
+      SELECT d.*, hawser.role_fault(d.role, d.role_mark, d.kind) AS fault FROM (SELECT DISTINCT l.role, l.role_mark, l.kind FROM locked AS l) AS d
+    ), planned AS MATERIALIZED (
+      -- The caller may report a wrong problem. It gives a code, Postgres makes the text, and the schedule is planned again in an hour.
+      SELECT r.role, r.name, r.upto, coalesce(CASE WHEN f.fault IS NULL THEN r.next_at END, v_now + interval '1 hour') AS next_at,
+             CASE WHEN f.fault IS NULL THEN r.times ELSE '{}' END AS times,
+             CASE
+               WHEN f.fault IS NOT NULL THEN f.fault || '. Its occurrences are skipped. End it, or have the role call hawser.schedule again.'
+               WHEN r.problem = 'cron' THEN format('the cron expression %s cannot be read. Call hawser.schedule again, with another one.', to_json(l.cron))
+               WHEN r.problem = 'timezone' THEN
+                 format('the time zone %s is not known to Node.js. Call hawser.schedule again, with another one.', to_json(l.timezone))
+               WHEN r.problem = 'never' THEN
+                 format('the cron expression %s has no further occurrence. Call hawser.schedule again, with another one.', to_json(l.cron))
+             END AS problem
+        FROM runs AS r
+        JOIN locked AS l ON l.role = r.role AND l.name = r.name
+        JOIN roles AS f ON f.role = l.role AND f.role_mark IS NOT DISTINCT FROM l.role_mark AND f.kind = l.kind
+    ), changed AS (
+      UPDATE hawser_data.schedules AS s
+         SET since = r.upto, next_at = r.next_at, last_at = coalesce(r.times[cardinality(r.times)], s.last_at), problem = r.problem
+        FROM planned AS r
+       WHERE s.role = r.role AND s.name = r.name
+      RETURNING s.*, r.times
+    ), occurring AS (
+      SELECT c.*, t.at, to_char(t.at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"') AS time
+        FROM changed AS c CROSS JOIN LATERAL unnest(c.times) AS t (at)
+    ), identified AS (
+      -- The same each time, so that a repetition of a transaction that a failover has lost is known for one.
+      SELECT o.*, o.name || '@' || o.time || '.' || left(encode(sha256(convert_to(o.secret || ' ' || o.time, 'UTF8')), 'hex'), 32) AS message_id
+        FROM occurring AS o
+    ), published AS (
+      INSERT INTO hawser_data.outbox
+        (segment, destination, payload, headers, key, message_id, to_stream, domain, role, role_id, cluster, first_enqueued_at)
+      SELECT (coalesce(pg_sequence_last_value('hawser_data.outbox_state_segment_seq'), 1) - 1) % 3,
+             i.destination, i.payload,
+             coalesce(i.headers, '{}')
+               || jsonb_build_object('schedule-name', i.name, 'schedule-time', i.time),
+             i.key, CASE WHEN i.to_stream THEN i.message_id END, i.to_stream, i.domain, i.role, to_regrole(quote_ident(i.role))::oid::bigint, v_cluster, i.at
+        FROM identified AS i
+       WHERE i.kind = 'nats'
+       ORDER BY i.at, i.role, i.name
+      RETURNING segment
+    ), queued AS (
+      INSERT INTO hawser_data.queue (topic, recipient, role, role_id, rank, id, key, to_all, payload, headers)
+      SELECT i.destination, CASE i.priority WHEN 0 THEN '' ELSE '!' END, i.role, to_regrole(quote_ident(i.role))::oid::bigint,
+             i.id - (i.priority::bigint << 46), i.id, i.key, i.to_all, i.payload,
+             coalesce(i.headers, '[]') || jsonb_build_array(
+               jsonb_build_array('message-id', i.message_id),
+               jsonb_build_array('schedule-name', i.name),
+               jsonb_build_array('schedule-time', i.time)
+             )
+        FROM (SELECT d.*, nextval('hawser_data.outbox_id_seq') AS id FROM identified AS d WHERE d.kind <> 'nats' ORDER BY d.at, d.role, d.name) AS i
+      RETURNING topic
     )
-  ), found AS MATERIALIZED (
-    SELECT s.role, s.name, s.role_mark, s.kind, s.cron, s.timezone,
-           CASE WHEN s.kind <> 'nats' AND s.key IS NOT NULL THEN (hashtextextended(s.destination || ' ' || s.key, 0) & 4095)::integer END AS bucket
-      FROM hawser_data.schedules AS s JOIN runs AS r ON r.role = s.role AND r.name = s.name
-     WHERE s.revision = r.revision AND s.since = r.since
-       FOR UPDATE OF s SKIP LOCKED
-  ), held AS MATERIALIZED (
-    SELECT k.role, k.bucket FROM hawser_data.outbox_keys AS k
-     WHERE (k.role, k.bucket) IN (SELECT f.role, f.bucket FROM found AS f WHERE f.bucket IS NOT NULL)
-       FOR UPDATE SKIP LOCKED
-  ), locked AS MATERIALIZED (
-    SELECT f.* FROM found AS f WHERE f.bucket IS NULL OR (f.role, f.bucket) IN (SELECT h.role, h.bucket FROM held AS h)
-  ), roles AS MATERIALIZED (
-    SELECT d.*, hawser.role_fault(d.role, d.role_mark, d.kind) AS fault FROM (SELECT DISTINCT l.role, l.role_mark, l.kind FROM locked AS l) AS d
-  ), planned AS MATERIALIZED (
-    -- The caller may report a wrong problem. It gives a code, Postgres makes the text, and the schedule is planned again in an hour.
-    SELECT r.role, r.name, r.upto, coalesce(CASE WHEN f.fault IS NULL THEN r.next_at END, v_now + interval '1 hour') AS next_at,
-           CASE WHEN f.fault IS NULL THEN r.times ELSE '{}' END AS times,
-           CASE
-             WHEN f.fault IS NOT NULL THEN f.fault || '. Its occurrences are skipped. End it, or have the role call hawser.schedule again.'
-             WHEN r.problem = 'cron' THEN format('the cron expression %s cannot be read. Call hawser.schedule again, with another one.', to_json(l.cron))
-             WHEN r.problem = 'timezone' THEN
-               format('the time zone %s is not known to Node.js. Call hawser.schedule again, with another one.', to_json(l.timezone))
-             WHEN r.problem = 'never' THEN
-               format('the cron expression %s has no further occurrence. Call hawser.schedule again, with another one.', to_json(l.cron))
-           END AS problem
-      FROM runs AS r
-      JOIN locked AS l ON l.role = r.role AND l.name = r.name
-      JOIN roles AS f ON f.role = l.role AND f.role_mark IS NOT DISTINCT FROM l.role_mark AND f.kind = l.kind
-  ), changed AS (
-    UPDATE hawser_data.schedules AS s
-       SET since = r.upto, next_at = r.next_at, last_at = coalesce(r.times[cardinality(r.times)], s.last_at), problem = r.problem
-      FROM planned AS r
-     WHERE s.role = r.role AND s.name = r.name
-    RETURNING s.*, r.times
-  ), occurring AS (
-    SELECT c.*, t.at, to_char(t.at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"') AS time
-      FROM changed AS c CROSS JOIN LATERAL unnest(c.times) AS t (at)
-  ), identified AS (
-    -- The same each time, so that a repetition of a transaction that a failover has lost is known for one.
-    SELECT o.*, o.name || '@' || o.time || '.' || left(encode(sha256(convert_to(o.secret || ' ' || o.time, 'UTF8')), 'hex'), 32) AS message_id
-      FROM occurring AS o
-  ), published AS (
-    INSERT INTO hawser_data.outbox
-      (segment, destination, payload, headers, key, message_id, to_stream, domain, role, cluster, first_enqueued_at)
-    SELECT (coalesce(pg_sequence_last_value('hawser_data.outbox_state_segment_seq'), 1) - 1) % 3,
-           i.destination, i.payload,
-           coalesce(i.headers, '{}')
-             || jsonb_build_object('schedule-name', i.name, 'schedule-time', i.time),
-           i.key, CASE WHEN i.to_stream THEN i.message_id END, i.to_stream, i.domain, i.role, v_cluster, i.at
-      FROM identified AS i
-     WHERE i.kind = 'nats'
-     ORDER BY i.at, i.role, i.name
-    RETURNING segment
-  ), queued AS (
-    INSERT INTO hawser_data.queue (topic, recipient, role, id, key, to_all, payload, headers)
-    SELECT i.destination, CASE i.priority WHEN 0 THEN '' ELSE '!' END, i.role,
-           nextval('hawser_data.outbox_id_seq') - (i.priority::bigint << 46), i.key, i.to_all, i.payload,
-           coalesce(i.headers, '[]') || jsonb_build_array(
-             jsonb_build_array('message-id', i.message_id),
-             jsonb_build_array('schedule-name', i.name),
-             jsonb_build_array('schedule-time', i.time)
-           )
-      FROM (SELECT d.* FROM identified AS d WHERE d.kind <> 'nats' ORDER BY d.at, d.role, d.name) AS i
-    RETURNING topic
-  )
-  SELECT (SELECT count(*) FROM changed), p.count + (SELECT count(*) FROM queued), p.count > 0, ARRAY(SELECT DISTINCT q.topic FROM queued AS q)
-    INTO ran, enqueued, v_nats, v_topics
-    FROM (SELECT count(*) FROM published) AS p (count);
+    SELECT (SELECT count(*) FROM changed), p.count + (SELECT count(*) FROM queued), p.count > 0, ARRAY(SELECT DISTINCT q.topic FROM queued AS q)
+      INTO ran, enqueued, v_nats, v_topics
+      FROM (SELECT count(*) FROM published) AS p (count);
+  EXCEPTION WHEN OTHERS THEN
+    -- One that cannot be enqueued keeps no other one from it, and says why.
+    IF jsonb_array_length(p_runs) > 1 THEN
+      SELECT sum(o.ran), sum(o.enqueued) INTO ran, enqueued
+        FROM jsonb_array_elements(p_runs) AS r (run) CROSS JOIN LATERAL hawser.run_schedules(jsonb_build_array(r.run)) AS o;
+      RETURN;
+    END IF;
+    enqueued := 0;
+    UPDATE hawser_data.schedules AS s SET next_at = v_now + interval '1 hour', problem = left('its message cannot be enqueued: ' || SQLERRM, 250)
+     WHERE (s.role, s.name) = (
+       SELECT o.role, o.name FROM hawser_data.schedules AS o
+        WHERE o.role = p_runs -> 0 ->> 'role' AND o.name = p_runs -> 0 ->> 'name' AND o.revision = (p_runs -> 0 ->> 'revision')::bigint
+          FOR UPDATE SKIP LOCKED
+     );
+    GET DIAGNOSTICS ran = ROW_COUNT;
+    RETURN;
+  END;
   -- As in enqueue_message.
   IF v_nats AND pg_sequence_last_value('hawser_data.outbox_state_asleep_seq') = 2 THEN
     PERFORM pg_notify('hawser_outbox', '') WHERE pg_notification_queue_usage() < 0.9;
@@ -3508,11 +3963,13 @@ CREATE OR REPLACE FUNCTION hawser.enqueue(
   message_id text DEFAULT NULL,
   deliver_at timestamp with time zone DEFAULT NULL,
   to_all boolean DEFAULT NULL,
-  priority integer DEFAULT NULL
+  priority integer DEFAULT NULL,
+  attempts integer DEFAULT NULL
 )
 RETURNS bigint
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 SET row_security = off
 AS $function$
 DECLARE
@@ -3530,14 +3987,16 @@ BEGIN
     AND deliver_at IS NULL
     AND to_all IS NULL
     AND priority IS NULL
+    AND attempts IS NULL
     AND (current_setting('hawser.traceparent', true) <> '' OR CASE WHEN current_setting('hawser.statement', true) <> '' THEN current_setting('hawser.statement', true) <> statement_timestamp()::text || E'\\n' ELSE octet_length(current_query()) > 16384 OR strpos(current_query(), 'traceparent' || '=') > 0 END) IS NOT TRUE) AND NOT starts_with(topic, '__#') THEN
     IF key IS NOT NULL THEN
       PERFORM hawser.lock_key(topic, key);
     END IF;
-    INSERT INTO hawser_data.queue (topic, role, id, key, payload)
-    VALUES (topic, coalesce(nullif(current_setting('role'), 'none'), session_user), nextval('hawser_data.outbox_id_seq'), key, convert_to(payload, 'UTF8'))
+    v_id := nextval('hawser_data.outbox_id_seq');
+    INSERT INTO hawser_data.queue (topic, role, rank, id, key, payload)
+    VALUES (topic, coalesce(nullif(current_setting('role'), 'none'), session_user), v_id, v_id, key, convert_to(payload, 'UTF8'))
     -- As wait_locks makes it.
-    RETURNING id, hashtextextended('hawser:queue:' || (hashtextextended(enqueue.topic, 0) & 31), 0) INTO v_id, v_lock;
+    RETURNING hashtextextended('hawser:queue:' || (hashtextextended(enqueue.topic, 0) & 31), 0) INTO v_lock;
     -- As wake_topics asks.
     IF (
       CASE
@@ -3569,7 +4028,8 @@ BEGIN
     OR NOT (key ~ E'^[^\\\\u0001-\\\\u001f\\\\u007f]+$')
     OR NOT (octet_length(message_id) BETWEEN 1 AND 255)
     OR NOT (message_id ~ E'^[^\\\\u0001-\\\\u0020\\\\u007f]+$')
-    OR NOT (priority BETWEEN -32768 AND 32767) THEN
+    OR NOT (priority BETWEEN -32768 AND 32767)
+    OR NOT (attempts BETWEEN 1 AND 32767) THEN
   IF topic IS NULL THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('null_argument'),
@@ -3592,7 +4052,7 @@ BEGIN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('null_argument'),
       MESSAGE = 'hawser.enqueue: the argument payload is NULL, and needs a value',
-      HINT = 'Give payload a value; an empty message is '''', and in JSON ''null''.';
+      HINT = 'Give payload a value; without content one is ''null'' in JSON.';
   END IF;
   IF NOT (octet_length(key) BETWEEN 1 AND 1024) THEN
     RAISE EXCEPTION USING
@@ -3624,6 +4084,12 @@ BEGIN
       MESSAGE = format('hawser.enqueue: the argument priority is %s, and must be -32768 to 32767', priority),
       HINT = 'Give an argument that obeys the rule: it must be -32768 to 32767.';
   END IF;
+  IF NOT (attempts BETWEEN 1 AND 32767) THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('hawser.enqueue: the argument attempts is %s, and must be 1 to 32767', attempts),
+      HINT = 'Give an argument that obeys the rule: it must be 1 to 32767.';
+  END IF;
   END IF;
   IF
     octet_length(payload) > 67108864
@@ -3633,10 +4099,10 @@ BEGIN
     END IF;
   END IF;
   payload_bytes := convert_to(payload, 'UTF8');
-  RETURN (hawser.enqueue_peer(topic, ARRAY[payload_bytes], headers, key, message_id, NULL, deliver_at, to_all, NULL, priority))[1];
+  RETURN (hawser.enqueue_peer(topic, ARRAY[payload_bytes], CASE WHEN attempts IS NULL THEN headers ELSE coalesce(headers, '{}') || jsonb_build_object('message-attempts', attempts::text) END, key, message_id, NULL, deliver_at, to_all, NULL, priority))[1];
 END
 $function$;
-COMMENT ON FUNCTION hawser.enqueue(text, text, jsonb, text, text, timestamp with time zone, boolean, integer) IS 'Enqueues a message for a peer, in the present transaction: a listener of the topic gets it if, and only if, that commits.
+COMMENT ON FUNCTION hawser.enqueue(text, text, jsonb, text, text, timestamp with time zone, boolean, integer, integer) IS 'Enqueues a message for a peer, in the present transaction: a listener of the topic gets it if, and only if, that commits.
 Outside of a transaction block that is at once. Returns the number of the message.';
 
 CREATE OR REPLACE FUNCTION hawser.enqueue(
@@ -3647,11 +4113,13 @@ CREATE OR REPLACE FUNCTION hawser.enqueue(
   message_id text DEFAULT NULL,
   deliver_at timestamp with time zone DEFAULT NULL,
   to_all boolean DEFAULT NULL,
-  priority integer DEFAULT NULL
+  priority integer DEFAULT NULL,
+  attempts integer DEFAULT NULL
 )
 RETURNS bigint
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 SET row_security = off
 AS $function$
 DECLARE
@@ -3669,14 +4137,16 @@ BEGIN
     AND deliver_at IS NULL
     AND to_all IS NULL
     AND priority IS NULL
+    AND attempts IS NULL
     AND (current_setting('hawser.traceparent', true) <> '' OR CASE WHEN current_setting('hawser.statement', true) <> '' THEN current_setting('hawser.statement', true) <> statement_timestamp()::text || E'\\n' ELSE octet_length(current_query()) > 16384 OR strpos(current_query(), 'traceparent' || '=') > 0 END) IS NOT TRUE) AND NOT starts_with(topic, '__#') THEN
     IF key IS NOT NULL THEN
       PERFORM hawser.lock_key(topic, key);
     END IF;
-    INSERT INTO hawser_data.queue (topic, role, id, key, payload)
-    VALUES (topic, coalesce(nullif(current_setting('role'), 'none'), session_user), nextval('hawser_data.outbox_id_seq'), key, convert_to(payload::text, 'UTF8'))
+    v_id := nextval('hawser_data.outbox_id_seq');
+    INSERT INTO hawser_data.queue (topic, role, rank, id, key, payload)
+    VALUES (topic, coalesce(nullif(current_setting('role'), 'none'), session_user), v_id, v_id, key, convert_to(payload::text, 'UTF8'))
     -- As wait_locks makes it.
-    RETURNING id, hashtextextended('hawser:queue:' || (hashtextextended(enqueue.topic, 0) & 31), 0) INTO v_id, v_lock;
+    RETURNING hashtextextended('hawser:queue:' || (hashtextextended(enqueue.topic, 0) & 31), 0) INTO v_lock;
     -- As wake_topics asks.
     IF (
       CASE
@@ -3708,7 +4178,8 @@ BEGIN
     OR NOT (key ~ E'^[^\\\\u0001-\\\\u001f\\\\u007f]+$')
     OR NOT (octet_length(message_id) BETWEEN 1 AND 255)
     OR NOT (message_id ~ E'^[^\\\\u0001-\\\\u0020\\\\u007f]+$')
-    OR NOT (priority BETWEEN -32768 AND 32767) THEN
+    OR NOT (priority BETWEEN -32768 AND 32767)
+    OR NOT (attempts BETWEEN 1 AND 32767) THEN
   IF topic IS NULL THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('null_argument'),
@@ -3731,7 +4202,7 @@ BEGIN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('null_argument'),
       MESSAGE = 'hawser.enqueue: the argument payload is NULL, and needs a value',
-      HINT = 'Give payload a value; an empty message is '''', and in JSON ''null''.';
+      HINT = 'Give payload a value; without content one is ''null'' in JSON.';
   END IF;
   IF NOT (octet_length(key) BETWEEN 1 AND 1024) THEN
     RAISE EXCEPTION USING
@@ -3763,6 +4234,12 @@ BEGIN
       MESSAGE = format('hawser.enqueue: the argument priority is %s, and must be -32768 to 32767', priority),
       HINT = 'Give an argument that obeys the rule: it must be -32768 to 32767.';
   END IF;
+  IF NOT (attempts BETWEEN 1 AND 32767) THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('hawser.enqueue: the argument attempts is %s, and must be 1 to 32767', attempts),
+      HINT = 'Give an argument that obeys the rule: it must be 1 to 32767.';
+  END IF;
   END IF;
   payload_bytes := convert_to(payload::text, 'UTF8');
   IF
@@ -3772,10 +4249,10 @@ BEGIN
       PERFORM hawser.refuse_argument('hawser.enqueue', 'payload', octet_length(payload_bytes) || ' bytes long', 'must be 1 to 67108864 bytes long');
     END IF;
   END IF;
-  RETURN (hawser.enqueue_peer(topic, ARRAY[payload_bytes], headers, key, message_id, NULL, deliver_at, to_all, NULL, priority))[1];
+  RETURN (hawser.enqueue_peer(topic, ARRAY[payload_bytes], CASE WHEN attempts IS NULL THEN headers ELSE coalesce(headers, '{}') || jsonb_build_object('message-attempts', attempts::text) END, key, message_id, NULL, deliver_at, to_all, NULL, priority))[1];
 END
 $function$;
-COMMENT ON FUNCTION hawser.enqueue(text, json, jsonb, text, text, timestamp with time zone, boolean, integer) IS 'Enqueues a message for a peer, in the present transaction: a listener of the topic gets it if, and only if, that commits.
+COMMENT ON FUNCTION hawser.enqueue(text, json, jsonb, text, text, timestamp with time zone, boolean, integer, integer) IS 'Enqueues a message for a peer, in the present transaction: a listener of the topic gets it if, and only if, that commits.
 Outside of a transaction block that is at once. Returns the number of the message.';
 
 CREATE OR REPLACE FUNCTION hawser.enqueue(
@@ -3786,11 +4263,13 @@ CREATE OR REPLACE FUNCTION hawser.enqueue(
   message_id text DEFAULT NULL,
   deliver_at timestamp with time zone DEFAULT NULL,
   to_all boolean DEFAULT NULL,
-  priority integer DEFAULT NULL
+  priority integer DEFAULT NULL,
+  attempts integer DEFAULT NULL
 )
 RETURNS bigint
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 SET row_security = off
 AS $function$
 DECLARE
@@ -3808,14 +4287,16 @@ BEGIN
     AND deliver_at IS NULL
     AND to_all IS NULL
     AND priority IS NULL
+    AND attempts IS NULL
     AND (current_setting('hawser.traceparent', true) <> '' OR CASE WHEN current_setting('hawser.statement', true) <> '' THEN current_setting('hawser.statement', true) <> statement_timestamp()::text || E'\\n' ELSE octet_length(current_query()) > 16384 OR strpos(current_query(), 'traceparent' || '=') > 0 END) IS NOT TRUE) AND NOT starts_with(topic, '__#') THEN
     IF key IS NOT NULL THEN
       PERFORM hawser.lock_key(topic, key);
     END IF;
-    INSERT INTO hawser_data.queue (topic, role, id, key, payload)
-    VALUES (topic, coalesce(nullif(current_setting('role'), 'none'), session_user), nextval('hawser_data.outbox_id_seq'), key, convert_to(payload::text, 'UTF8'))
+    v_id := nextval('hawser_data.outbox_id_seq');
+    INSERT INTO hawser_data.queue (topic, role, rank, id, key, payload)
+    VALUES (topic, coalesce(nullif(current_setting('role'), 'none'), session_user), v_id, v_id, key, convert_to(payload::text, 'UTF8'))
     -- As wait_locks makes it.
-    RETURNING id, hashtextextended('hawser:queue:' || (hashtextextended(enqueue.topic, 0) & 31), 0) INTO v_id, v_lock;
+    RETURNING hashtextextended('hawser:queue:' || (hashtextextended(enqueue.topic, 0) & 31), 0) INTO v_lock;
     -- As wake_topics asks.
     IF (
       CASE
@@ -3847,7 +4328,8 @@ BEGIN
     OR NOT (key ~ E'^[^\\\\u0001-\\\\u001f\\\\u007f]+$')
     OR NOT (octet_length(message_id) BETWEEN 1 AND 255)
     OR NOT (message_id ~ E'^[^\\\\u0001-\\\\u0020\\\\u007f]+$')
-    OR NOT (priority BETWEEN -32768 AND 32767) THEN
+    OR NOT (priority BETWEEN -32768 AND 32767)
+    OR NOT (attempts BETWEEN 1 AND 32767) THEN
   IF topic IS NULL THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('null_argument'),
@@ -3870,7 +4352,7 @@ BEGIN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('null_argument'),
       MESSAGE = 'hawser.enqueue: the argument payload is NULL, and needs a value',
-      HINT = 'Give payload a value; an empty message is '''', and in JSON ''null''.';
+      HINT = 'Give payload a value; without content one is ''null'' in JSON.';
   END IF;
   IF NOT (octet_length(key) BETWEEN 1 AND 1024) THEN
     RAISE EXCEPTION USING
@@ -3902,6 +4384,12 @@ BEGIN
       MESSAGE = format('hawser.enqueue: the argument priority is %s, and must be -32768 to 32767', priority),
       HINT = 'Give an argument that obeys the rule: it must be -32768 to 32767.';
   END IF;
+  IF NOT (attempts BETWEEN 1 AND 32767) THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('hawser.enqueue: the argument attempts is %s, and must be 1 to 32767', attempts),
+      HINT = 'Give an argument that obeys the rule: it must be 1 to 32767.';
+  END IF;
   END IF;
   payload_bytes := convert_to(payload::text, 'UTF8');
   IF
@@ -3911,10 +4399,10 @@ BEGIN
       PERFORM hawser.refuse_argument('hawser.enqueue', 'payload', octet_length(payload_bytes) || ' bytes long', 'must be 1 to 67108864 bytes long');
     END IF;
   END IF;
-  RETURN (hawser.enqueue_peer(topic, ARRAY[payload_bytes], headers, key, message_id, NULL, deliver_at, to_all, NULL, priority))[1];
+  RETURN (hawser.enqueue_peer(topic, ARRAY[payload_bytes], CASE WHEN attempts IS NULL THEN headers ELSE coalesce(headers, '{}') || jsonb_build_object('message-attempts', attempts::text) END, key, message_id, NULL, deliver_at, to_all, NULL, priority))[1];
 END
 $function$;
-COMMENT ON FUNCTION hawser.enqueue(text, jsonb, jsonb, text, text, timestamp with time zone, boolean, integer) IS 'Enqueues a message for a peer, in the present transaction: a listener of the topic gets it if, and only if, that commits.
+COMMENT ON FUNCTION hawser.enqueue(text, jsonb, jsonb, text, text, timestamp with time zone, boolean, integer, integer) IS 'Enqueues a message for a peer, in the present transaction: a listener of the topic gets it if, and only if, that commits.
 Outside of a transaction block that is at once. Returns the number of the message.';
 
 CREATE OR REPLACE FUNCTION hawser.enqueue(
@@ -3925,11 +4413,13 @@ CREATE OR REPLACE FUNCTION hawser.enqueue(
   message_id text DEFAULT NULL,
   deliver_at timestamp with time zone DEFAULT NULL,
   to_all boolean DEFAULT NULL,
-  priority integer DEFAULT NULL
+  priority integer DEFAULT NULL,
+  attempts integer DEFAULT NULL
 )
 RETURNS bigint
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 SET row_security = off
 AS $function$
 DECLARE
@@ -3946,14 +4436,16 @@ BEGIN
     AND deliver_at IS NULL
     AND to_all IS NULL
     AND priority IS NULL
+    AND attempts IS NULL
     AND (current_setting('hawser.traceparent', true) <> '' OR CASE WHEN current_setting('hawser.statement', true) <> '' THEN current_setting('hawser.statement', true) <> statement_timestamp()::text || E'\\n' ELSE octet_length(current_query()) > 16384 OR strpos(current_query(), 'traceparent' || '=') > 0 END) IS NOT TRUE) AND NOT starts_with(topic, '__#') THEN
     IF key IS NOT NULL THEN
       PERFORM hawser.lock_key(topic, key);
     END IF;
-    INSERT INTO hawser_data.queue (topic, role, id, key, payload)
-    VALUES (topic, coalesce(nullif(current_setting('role'), 'none'), session_user), nextval('hawser_data.outbox_id_seq'), key, payload)
+    v_id := nextval('hawser_data.outbox_id_seq');
+    INSERT INTO hawser_data.queue (topic, role, rank, id, key, payload)
+    VALUES (topic, coalesce(nullif(current_setting('role'), 'none'), session_user), v_id, v_id, key, payload)
     -- As wait_locks makes it.
-    RETURNING id, hashtextextended('hawser:queue:' || (hashtextextended(enqueue.topic, 0) & 31), 0) INTO v_id, v_lock;
+    RETURNING hashtextextended('hawser:queue:' || (hashtextextended(enqueue.topic, 0) & 31), 0) INTO v_lock;
     -- As wake_topics asks.
     IF (
       CASE
@@ -3989,7 +4481,8 @@ BEGIN
     OR NOT (key ~ E'^[^\\\\u0001-\\\\u001f\\\\u007f]+$')
     OR NOT (octet_length(message_id) BETWEEN 1 AND 255)
     OR NOT (message_id ~ E'^[^\\\\u0001-\\\\u0020\\\\u007f]+$')
-    OR NOT (priority BETWEEN -32768 AND 32767) THEN
+    OR NOT (priority BETWEEN -32768 AND 32767)
+    OR NOT (attempts BETWEEN 1 AND 32767) THEN
   IF topic IS NULL THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('null_argument'),
@@ -4012,7 +4505,7 @@ BEGIN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('null_argument'),
       MESSAGE = 'hawser.enqueue: the argument payload is NULL, and needs a value',
-      HINT = 'Give payload a value; an empty message is '''', and in JSON ''null''.';
+      HINT = 'Give payload a value; without content one is ''null'' in JSON.';
   END IF;
   IF NOT (octet_length(key) BETWEEN 1 AND 1024) THEN
     RAISE EXCEPTION USING
@@ -4044,11 +4537,17 @@ BEGIN
       MESSAGE = format('hawser.enqueue: the argument priority is %s, and must be -32768 to 32767', priority),
       HINT = 'Give an argument that obeys the rule: it must be -32768 to 32767.';
   END IF;
+  IF NOT (attempts BETWEEN 1 AND 32767) THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('hawser.enqueue: the argument attempts is %s, and must be 1 to 32767', attempts),
+      HINT = 'Give an argument that obeys the rule: it must be 1 to 32767.';
   END IF;
-  RETURN (hawser.enqueue_peer(topic, ARRAY[payload], headers, key, message_id, NULL, deliver_at, to_all, NULL, priority))[1];
+  END IF;
+  RETURN (hawser.enqueue_peer(topic, ARRAY[payload], CASE WHEN attempts IS NULL THEN headers ELSE coalesce(headers, '{}') || jsonb_build_object('message-attempts', attempts::text) END, key, message_id, NULL, deliver_at, to_all, NULL, priority))[1];
 END
 $function$;
-COMMENT ON FUNCTION hawser.enqueue(text, bytea, jsonb, text, text, timestamp with time zone, boolean, integer) IS 'Enqueues a message for a peer, in the present transaction: a listener of the topic gets it if, and only if, that commits.
+COMMENT ON FUNCTION hawser.enqueue(text, bytea, jsonb, text, text, timestamp with time zone, boolean, integer, integer) IS 'Enqueues a message for a peer, in the present transaction: a listener of the topic gets it if, and only if, that commits.
 Outside of a transaction block that is at once. Returns the number of the message.';
 
 CREATE OR REPLACE FUNCTION hawser.enqueue_unique(
@@ -4060,11 +4559,13 @@ CREATE OR REPLACE FUNCTION hawser.enqueue_unique(
   headers jsonb DEFAULT NULL,
   message_id text DEFAULT NULL,
   deliver_at timestamp with time zone DEFAULT NULL,
-  priority integer DEFAULT NULL
+  priority integer DEFAULT NULL,
+  attempts integer DEFAULT NULL
 )
 RETURNS bigint
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 SET row_security = off
 AS $function$
 DECLARE
@@ -4090,7 +4591,8 @@ BEGIN
     OR NOT (unique_key ~ E'^[^\\\\u0001-\\\\u001f\\\\u007f]+$')
     OR NOT (octet_length(message_id) BETWEEN 1 AND 255)
     OR NOT (message_id ~ E'^[^\\\\u0001-\\\\u0020\\\\u007f]+$')
-    OR NOT (priority BETWEEN -32768 AND 32767) THEN
+    OR NOT (priority BETWEEN -32768 AND 32767)
+    OR NOT (attempts BETWEEN 1 AND 32767) THEN
   IF topic IS NULL THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('null_argument'),
@@ -4113,7 +4615,7 @@ BEGIN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('null_argument'),
       MESSAGE = 'hawser.enqueue_unique: the argument payload is NULL, and needs a value',
-      HINT = 'Give payload a value; an empty message is '''', and in JSON ''null''.';
+      HINT = 'Give payload a value; without content one is ''null'' in JSON.';
   END IF;
   IF unique_key IS NULL THEN
     RAISE EXCEPTION USING
@@ -4150,6 +4652,12 @@ BEGIN
       ERRCODE = hawser.error_sqlstate('invalid_argument'),
       MESSAGE = format('hawser.enqueue_unique: the argument priority is %s, and must be -32768 to 32767', priority),
       HINT = 'Give an argument that obeys the rule: it must be -32768 to 32767.';
+  END IF;
+  IF NOT (attempts BETWEEN 1 AND 32767) THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('hawser.enqueue_unique: the argument attempts is %s, and must be 1 to 32767', attempts),
+      HINT = 'Give an argument that obeys the rule: it must be 1 to 32767.';
   END IF;
   END IF;
   IF
@@ -4161,11 +4669,11 @@ BEGIN
   END IF;
   payload_bytes := convert_to(payload, 'UTF8');
 BEGIN
-  RETURN hawser.enqueue_unique_peer(topic, payload_bytes, unique_key, replaces, while_running, headers, message_id, deliver_at, NULL, priority);
+  RETURN hawser.enqueue_unique_peer(topic, payload_bytes, unique_key, replaces, while_running, CASE WHEN attempts IS NULL THEN headers ELSE coalesce(headers, '{}') || jsonb_build_object('message-attempts', attempts::text) END, message_id, deliver_at, NULL, priority);
 END;
 END
 $function$;
-COMMENT ON FUNCTION hawser.enqueue_unique(text, text, text, boolean, boolean, jsonb, text, timestamp with time zone, integer) IS 'Enqueues a message for a peer, unless one of the topic with the unique key, of the present role, waits already: it has not begun, or
+COMMENT ON FUNCTION hawser.enqueue_unique(text, text, text, boolean, boolean, jsonb, text, timestamp with time zone, integer, integer) IS 'Enqueues a message for a peer, unless one of the topic with the unique key, of the present role, waits already: it has not begun, or
 is due later. Returns the number of the message, or of the one that waits.';
 
 CREATE OR REPLACE FUNCTION hawser.enqueue_unique(
@@ -4177,11 +4685,13 @@ CREATE OR REPLACE FUNCTION hawser.enqueue_unique(
   headers jsonb DEFAULT NULL,
   message_id text DEFAULT NULL,
   deliver_at timestamp with time zone DEFAULT NULL,
-  priority integer DEFAULT NULL
+  priority integer DEFAULT NULL,
+  attempts integer DEFAULT NULL
 )
 RETURNS bigint
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 SET row_security = off
 AS $function$
 DECLARE
@@ -4207,7 +4717,8 @@ BEGIN
     OR NOT (unique_key ~ E'^[^\\\\u0001-\\\\u001f\\\\u007f]+$')
     OR NOT (octet_length(message_id) BETWEEN 1 AND 255)
     OR NOT (message_id ~ E'^[^\\\\u0001-\\\\u0020\\\\u007f]+$')
-    OR NOT (priority BETWEEN -32768 AND 32767) THEN
+    OR NOT (priority BETWEEN -32768 AND 32767)
+    OR NOT (attempts BETWEEN 1 AND 32767) THEN
   IF topic IS NULL THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('null_argument'),
@@ -4230,7 +4741,7 @@ BEGIN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('null_argument'),
       MESSAGE = 'hawser.enqueue_unique: the argument payload is NULL, and needs a value',
-      HINT = 'Give payload a value; an empty message is '''', and in JSON ''null''.';
+      HINT = 'Give payload a value; without content one is ''null'' in JSON.';
   END IF;
   IF unique_key IS NULL THEN
     RAISE EXCEPTION USING
@@ -4268,6 +4779,12 @@ BEGIN
       MESSAGE = format('hawser.enqueue_unique: the argument priority is %s, and must be -32768 to 32767', priority),
       HINT = 'Give an argument that obeys the rule: it must be -32768 to 32767.';
   END IF;
+  IF NOT (attempts BETWEEN 1 AND 32767) THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('hawser.enqueue_unique: the argument attempts is %s, and must be 1 to 32767', attempts),
+      HINT = 'Give an argument that obeys the rule: it must be 1 to 32767.';
+  END IF;
   END IF;
   payload_bytes := convert_to(payload::text, 'UTF8');
   IF
@@ -4278,11 +4795,11 @@ BEGIN
     END IF;
   END IF;
 BEGIN
-  RETURN hawser.enqueue_unique_peer(topic, payload_bytes, unique_key, replaces, while_running, headers, message_id, deliver_at, NULL, priority);
+  RETURN hawser.enqueue_unique_peer(topic, payload_bytes, unique_key, replaces, while_running, CASE WHEN attempts IS NULL THEN headers ELSE coalesce(headers, '{}') || jsonb_build_object('message-attempts', attempts::text) END, message_id, deliver_at, NULL, priority);
 END;
 END
 $function$;
-COMMENT ON FUNCTION hawser.enqueue_unique(text, json, text, boolean, boolean, jsonb, text, timestamp with time zone, integer) IS 'Enqueues a message for a peer, unless one of the topic with the unique key, of the present role, waits already: it has not begun, or
+COMMENT ON FUNCTION hawser.enqueue_unique(text, json, text, boolean, boolean, jsonb, text, timestamp with time zone, integer, integer) IS 'Enqueues a message for a peer, unless one of the topic with the unique key, of the present role, waits already: it has not begun, or
 is due later. Returns the number of the message, or of the one that waits.';
 
 CREATE OR REPLACE FUNCTION hawser.enqueue_unique(
@@ -4294,11 +4811,13 @@ CREATE OR REPLACE FUNCTION hawser.enqueue_unique(
   headers jsonb DEFAULT NULL,
   message_id text DEFAULT NULL,
   deliver_at timestamp with time zone DEFAULT NULL,
-  priority integer DEFAULT NULL
+  priority integer DEFAULT NULL,
+  attempts integer DEFAULT NULL
 )
 RETURNS bigint
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 SET row_security = off
 AS $function$
 DECLARE
@@ -4324,7 +4843,8 @@ BEGIN
     OR NOT (unique_key ~ E'^[^\\\\u0001-\\\\u001f\\\\u007f]+$')
     OR NOT (octet_length(message_id) BETWEEN 1 AND 255)
     OR NOT (message_id ~ E'^[^\\\\u0001-\\\\u0020\\\\u007f]+$')
-    OR NOT (priority BETWEEN -32768 AND 32767) THEN
+    OR NOT (priority BETWEEN -32768 AND 32767)
+    OR NOT (attempts BETWEEN 1 AND 32767) THEN
   IF topic IS NULL THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('null_argument'),
@@ -4347,7 +4867,7 @@ BEGIN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('null_argument'),
       MESSAGE = 'hawser.enqueue_unique: the argument payload is NULL, and needs a value',
-      HINT = 'Give payload a value; an empty message is '''', and in JSON ''null''.';
+      HINT = 'Give payload a value; without content one is ''null'' in JSON.';
   END IF;
   IF unique_key IS NULL THEN
     RAISE EXCEPTION USING
@@ -4385,6 +4905,12 @@ BEGIN
       MESSAGE = format('hawser.enqueue_unique: the argument priority is %s, and must be -32768 to 32767', priority),
       HINT = 'Give an argument that obeys the rule: it must be -32768 to 32767.';
   END IF;
+  IF NOT (attempts BETWEEN 1 AND 32767) THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('hawser.enqueue_unique: the argument attempts is %s, and must be 1 to 32767', attempts),
+      HINT = 'Give an argument that obeys the rule: it must be 1 to 32767.';
+  END IF;
   END IF;
   payload_bytes := convert_to(payload::text, 'UTF8');
   IF
@@ -4395,11 +4921,11 @@ BEGIN
     END IF;
   END IF;
 BEGIN
-  RETURN hawser.enqueue_unique_peer(topic, payload_bytes, unique_key, replaces, while_running, headers, message_id, deliver_at, NULL, priority);
+  RETURN hawser.enqueue_unique_peer(topic, payload_bytes, unique_key, replaces, while_running, CASE WHEN attempts IS NULL THEN headers ELSE coalesce(headers, '{}') || jsonb_build_object('message-attempts', attempts::text) END, message_id, deliver_at, NULL, priority);
 END;
 END
 $function$;
-COMMENT ON FUNCTION hawser.enqueue_unique(text, jsonb, text, boolean, boolean, jsonb, text, timestamp with time zone, integer) IS 'Enqueues a message for a peer, unless one of the topic with the unique key, of the present role, waits already: it has not begun, or
+COMMENT ON FUNCTION hawser.enqueue_unique(text, jsonb, text, boolean, boolean, jsonb, text, timestamp with time zone, integer, integer) IS 'Enqueues a message for a peer, unless one of the topic with the unique key, of the present role, waits already: it has not begun, or
 is due later. Returns the number of the message, or of the one that waits.';
 
 CREATE OR REPLACE FUNCTION hawser.enqueue_unique(
@@ -4411,11 +4937,13 @@ CREATE OR REPLACE FUNCTION hawser.enqueue_unique(
   headers jsonb DEFAULT NULL,
   message_id text DEFAULT NULL,
   deliver_at timestamp with time zone DEFAULT NULL,
-  priority integer DEFAULT NULL
+  priority integer DEFAULT NULL,
+  attempts integer DEFAULT NULL
 )
 RETURNS bigint
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 SET row_security = off
 AS $function$
 BEGIN
@@ -4443,7 +4971,8 @@ BEGIN
     OR NOT (unique_key ~ E'^[^\\\\u0001-\\\\u001f\\\\u007f]+$')
     OR NOT (octet_length(message_id) BETWEEN 1 AND 255)
     OR NOT (message_id ~ E'^[^\\\\u0001-\\\\u0020\\\\u007f]+$')
-    OR NOT (priority BETWEEN -32768 AND 32767) THEN
+    OR NOT (priority BETWEEN -32768 AND 32767)
+    OR NOT (attempts BETWEEN 1 AND 32767) THEN
   IF topic IS NULL THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('null_argument'),
@@ -4466,7 +4995,7 @@ BEGIN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('null_argument'),
       MESSAGE = 'hawser.enqueue_unique: the argument payload is NULL, and needs a value',
-      HINT = 'Give payload a value; an empty message is '''', and in JSON ''null''.';
+      HINT = 'Give payload a value; without content one is ''null'' in JSON.';
   END IF;
   IF unique_key IS NULL THEN
     RAISE EXCEPTION USING
@@ -4504,13 +5033,19 @@ BEGIN
       MESSAGE = format('hawser.enqueue_unique: the argument priority is %s, and must be -32768 to 32767', priority),
       HINT = 'Give an argument that obeys the rule: it must be -32768 to 32767.';
   END IF;
+  IF NOT (attempts BETWEEN 1 AND 32767) THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('hawser.enqueue_unique: the argument attempts is %s, and must be 1 to 32767', attempts),
+      HINT = 'Give an argument that obeys the rule: it must be 1 to 32767.';
+  END IF;
   END IF;
 BEGIN
-  RETURN hawser.enqueue_unique_peer(topic, payload, unique_key, replaces, while_running, headers, message_id, deliver_at, NULL, priority);
+  RETURN hawser.enqueue_unique_peer(topic, payload, unique_key, replaces, while_running, CASE WHEN attempts IS NULL THEN headers ELSE coalesce(headers, '{}') || jsonb_build_object('message-attempts', attempts::text) END, message_id, deliver_at, NULL, priority);
 END;
 END
 $function$;
-COMMENT ON FUNCTION hawser.enqueue_unique(text, bytea, text, boolean, boolean, jsonb, text, timestamp with time zone, integer) IS 'Enqueues a message for a peer, unless one of the topic with the unique key, of the present role, waits already: it has not begun, or
+COMMENT ON FUNCTION hawser.enqueue_unique(text, bytea, text, boolean, boolean, jsonb, text, timestamp with time zone, integer, integer) IS 'Enqueues a message for a peer, unless one of the topic with the unique key, of the present role, waits already: it has not begun, or
 is due later. Returns the number of the message, or of the one that waits.';
 
 CREATE OR REPLACE FUNCTION hawser.enqueue_after(
@@ -4523,11 +5058,13 @@ CREATE OR REPLACE FUNCTION hawser.enqueue_after(
   message_id text DEFAULT NULL,
   deliver_at timestamp with time zone DEFAULT NULL,
   to_all boolean DEFAULT NULL,
-  priority integer DEFAULT NULL
+  priority integer DEFAULT NULL,
+  attempts integer DEFAULT NULL
 )
 RETURNS bigint
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 SET row_security = off
 AS $function$
 DECLARE
@@ -4557,7 +5094,8 @@ BEGIN
     OR NOT (key ~ E'^[^\\\\u0001-\\\\u001f\\\\u007f]+$')
     OR NOT (octet_length(message_id) BETWEEN 1 AND 255)
     OR NOT (message_id ~ E'^[^\\\\u0001-\\\\u0020\\\\u007f]+$')
-    OR NOT (priority BETWEEN -32768 AND 32767) THEN
+    OR NOT (priority BETWEEN -32768 AND 32767)
+    OR NOT (attempts BETWEEN 1 AND 32767) THEN
   IF topic IS NULL THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('null_argument'),
@@ -4580,13 +5118,13 @@ BEGIN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('null_argument'),
       MESSAGE = 'hawser.enqueue_after: the argument payload is NULL, and needs a value',
-      HINT = 'Give payload a value; an empty message is '''', and in JSON ''null''.';
+      HINT = 'Give payload a value; without content one is ''null'' in JSON.';
   END IF;
   IF after IS NULL OR array_position(after, NULL) IS NOT NULL THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('null_argument'),
       MESSAGE = 'hawser.enqueue_after: the argument after is NULL, and needs a value',
-      HINT = 'Give after a value; an array without messages is ''{}'', an empty message ''''.';
+      HINT = 'Give after a value; an array without messages is ''{}''.';
   END IF;
   IF NOT (octet_length(key) BETWEEN 1 AND 1024) THEN
     RAISE EXCEPTION USING
@@ -4618,6 +5156,12 @@ BEGIN
       MESSAGE = format('hawser.enqueue_after: the argument priority is %s, and must be -32768 to 32767', priority),
       HINT = 'Give an argument that obeys the rule: it must be -32768 to 32767.';
   END IF;
+  IF NOT (attempts BETWEEN 1 AND 32767) THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('hawser.enqueue_after: the argument attempts is %s, and must be 1 to 32767', attempts),
+      HINT = 'Give an argument that obeys the rule: it must be 1 to 32767.';
+  END IF;
   END IF;
   IF
     octet_length(payload) > 67108864
@@ -4628,11 +5172,11 @@ BEGIN
   END IF;
   payload_bytes := convert_to(payload, 'UTF8');
 BEGIN
-  RETURN hawser.enqueue_after_peer(topic, payload_bytes, after, cancels, headers, key, message_id, deliver_at, to_all, NULL, priority);
+  RETURN hawser.enqueue_after_peer(topic, payload_bytes, after, cancels, CASE WHEN attempts IS NULL THEN headers ELSE coalesce(headers, '{}') || jsonb_build_object('message-attempts', attempts::text) END, key, message_id, deliver_at, to_all, NULL, priority);
 END;
 END
 $function$;
-COMMENT ON FUNCTION hawser.enqueue_after(text, text, bigint[], boolean, jsonb, text, text, timestamp with time zone, boolean, integer) IS 'Enqueues a message for a peer that is held until others have been handled: messages of this transaction, or ones that wait, of the
+COMMENT ON FUNCTION hawser.enqueue_after(text, text, bigint[], boolean, jsonb, text, text, timestamp with time zone, boolean, integer, integer) IS 'Enqueues a message for a peer that is held until others have been handled: messages of this transaction, or ones that wait, of the
 present role. Any other is refused with not_waiting. Returns the number of the message.';
 
 CREATE OR REPLACE FUNCTION hawser.enqueue_after(
@@ -4645,11 +5189,13 @@ CREATE OR REPLACE FUNCTION hawser.enqueue_after(
   message_id text DEFAULT NULL,
   deliver_at timestamp with time zone DEFAULT NULL,
   to_all boolean DEFAULT NULL,
-  priority integer DEFAULT NULL
+  priority integer DEFAULT NULL,
+  attempts integer DEFAULT NULL
 )
 RETURNS bigint
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 SET row_security = off
 AS $function$
 DECLARE
@@ -4679,7 +5225,8 @@ BEGIN
     OR NOT (key ~ E'^[^\\\\u0001-\\\\u001f\\\\u007f]+$')
     OR NOT (octet_length(message_id) BETWEEN 1 AND 255)
     OR NOT (message_id ~ E'^[^\\\\u0001-\\\\u0020\\\\u007f]+$')
-    OR NOT (priority BETWEEN -32768 AND 32767) THEN
+    OR NOT (priority BETWEEN -32768 AND 32767)
+    OR NOT (attempts BETWEEN 1 AND 32767) THEN
   IF topic IS NULL THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('null_argument'),
@@ -4702,13 +5249,13 @@ BEGIN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('null_argument'),
       MESSAGE = 'hawser.enqueue_after: the argument payload is NULL, and needs a value',
-      HINT = 'Give payload a value; an empty message is '''', and in JSON ''null''.';
+      HINT = 'Give payload a value; without content one is ''null'' in JSON.';
   END IF;
   IF after IS NULL OR EXISTS (SELECT FROM unnest(after) AS p (one) WHERE p.one IS NULL) THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('null_argument'),
       MESSAGE = 'hawser.enqueue_after: the argument after is NULL, and needs a value',
-      HINT = 'Give after a value; an array without messages is ''{}'', an empty message ''''.';
+      HINT = 'Give after a value; an array without messages is ''{}''.';
   END IF;
   IF NOT (octet_length(key) BETWEEN 1 AND 1024) THEN
     RAISE EXCEPTION USING
@@ -4740,6 +5287,12 @@ BEGIN
       MESSAGE = format('hawser.enqueue_after: the argument priority is %s, and must be -32768 to 32767', priority),
       HINT = 'Give an argument that obeys the rule: it must be -32768 to 32767.';
   END IF;
+  IF NOT (attempts BETWEEN 1 AND 32767) THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('hawser.enqueue_after: the argument attempts is %s, and must be 1 to 32767', attempts),
+      HINT = 'Give an argument that obeys the rule: it must be 1 to 32767.';
+  END IF;
   END IF;
   payload_bytes := convert_to(payload::text, 'UTF8');
   IF
@@ -4750,11 +5303,11 @@ BEGIN
     END IF;
   END IF;
 BEGIN
-  RETURN hawser.enqueue_after_peer(topic, payload_bytes, after, cancels, headers, key, message_id, deliver_at, to_all, NULL, priority);
+  RETURN hawser.enqueue_after_peer(topic, payload_bytes, after, cancels, CASE WHEN attempts IS NULL THEN headers ELSE coalesce(headers, '{}') || jsonb_build_object('message-attempts', attempts::text) END, key, message_id, deliver_at, to_all, NULL, priority);
 END;
 END
 $function$;
-COMMENT ON FUNCTION hawser.enqueue_after(text, json, bigint[], boolean, jsonb, text, text, timestamp with time zone, boolean, integer) IS 'Enqueues a message for a peer that is held until others have been handled: messages of this transaction, or ones that wait, of the
+COMMENT ON FUNCTION hawser.enqueue_after(text, json, bigint[], boolean, jsonb, text, text, timestamp with time zone, boolean, integer, integer) IS 'Enqueues a message for a peer that is held until others have been handled: messages of this transaction, or ones that wait, of the
 present role. Any other is refused with not_waiting. Returns the number of the message.';
 
 CREATE OR REPLACE FUNCTION hawser.enqueue_after(
@@ -4767,11 +5320,13 @@ CREATE OR REPLACE FUNCTION hawser.enqueue_after(
   message_id text DEFAULT NULL,
   deliver_at timestamp with time zone DEFAULT NULL,
   to_all boolean DEFAULT NULL,
-  priority integer DEFAULT NULL
+  priority integer DEFAULT NULL,
+  attempts integer DEFAULT NULL
 )
 RETURNS bigint
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 SET row_security = off
 AS $function$
 DECLARE
@@ -4801,7 +5356,8 @@ BEGIN
     OR NOT (key ~ E'^[^\\\\u0001-\\\\u001f\\\\u007f]+$')
     OR NOT (octet_length(message_id) BETWEEN 1 AND 255)
     OR NOT (message_id ~ E'^[^\\\\u0001-\\\\u0020\\\\u007f]+$')
-    OR NOT (priority BETWEEN -32768 AND 32767) THEN
+    OR NOT (priority BETWEEN -32768 AND 32767)
+    OR NOT (attempts BETWEEN 1 AND 32767) THEN
   IF topic IS NULL THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('null_argument'),
@@ -4824,13 +5380,13 @@ BEGIN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('null_argument'),
       MESSAGE = 'hawser.enqueue_after: the argument payload is NULL, and needs a value',
-      HINT = 'Give payload a value; an empty message is '''', and in JSON ''null''.';
+      HINT = 'Give payload a value; without content one is ''null'' in JSON.';
   END IF;
   IF after IS NULL OR array_position(after, NULL) IS NOT NULL THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('null_argument'),
       MESSAGE = 'hawser.enqueue_after: the argument after is NULL, and needs a value',
-      HINT = 'Give after a value; an array without messages is ''{}'', an empty message ''''.';
+      HINT = 'Give after a value; an array without messages is ''{}''.';
   END IF;
   IF NOT (octet_length(key) BETWEEN 1 AND 1024) THEN
     RAISE EXCEPTION USING
@@ -4862,6 +5418,12 @@ BEGIN
       MESSAGE = format('hawser.enqueue_after: the argument priority is %s, and must be -32768 to 32767', priority),
       HINT = 'Give an argument that obeys the rule: it must be -32768 to 32767.';
   END IF;
+  IF NOT (attempts BETWEEN 1 AND 32767) THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('hawser.enqueue_after: the argument attempts is %s, and must be 1 to 32767', attempts),
+      HINT = 'Give an argument that obeys the rule: it must be 1 to 32767.';
+  END IF;
   END IF;
   payload_bytes := convert_to(payload::text, 'UTF8');
   IF
@@ -4872,11 +5434,11 @@ BEGIN
     END IF;
   END IF;
 BEGIN
-  RETURN hawser.enqueue_after_peer(topic, payload_bytes, after, cancels, headers, key, message_id, deliver_at, to_all, NULL, priority);
+  RETURN hawser.enqueue_after_peer(topic, payload_bytes, after, cancels, CASE WHEN attempts IS NULL THEN headers ELSE coalesce(headers, '{}') || jsonb_build_object('message-attempts', attempts::text) END, key, message_id, deliver_at, to_all, NULL, priority);
 END;
 END
 $function$;
-COMMENT ON FUNCTION hawser.enqueue_after(text, jsonb, bigint[], boolean, jsonb, text, text, timestamp with time zone, boolean, integer) IS 'Enqueues a message for a peer that is held until others have been handled: messages of this transaction, or ones that wait, of the
+COMMENT ON FUNCTION hawser.enqueue_after(text, jsonb, bigint[], boolean, jsonb, text, text, timestamp with time zone, boolean, integer, integer) IS 'Enqueues a message for a peer that is held until others have been handled: messages of this transaction, or ones that wait, of the
 present role. Any other is refused with not_waiting. Returns the number of the message.';
 
 CREATE OR REPLACE FUNCTION hawser.enqueue_after(
@@ -4889,11 +5451,13 @@ CREATE OR REPLACE FUNCTION hawser.enqueue_after(
   message_id text DEFAULT NULL,
   deliver_at timestamp with time zone DEFAULT NULL,
   to_all boolean DEFAULT NULL,
-  priority integer DEFAULT NULL
+  priority integer DEFAULT NULL,
+  attempts integer DEFAULT NULL
 )
 RETURNS bigint
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 SET row_security = off
 AS $function$
 BEGIN
@@ -4925,7 +5489,8 @@ BEGIN
     OR NOT (key ~ E'^[^\\\\u0001-\\\\u001f\\\\u007f]+$')
     OR NOT (octet_length(message_id) BETWEEN 1 AND 255)
     OR NOT (message_id ~ E'^[^\\\\u0001-\\\\u0020\\\\u007f]+$')
-    OR NOT (priority BETWEEN -32768 AND 32767) THEN
+    OR NOT (priority BETWEEN -32768 AND 32767)
+    OR NOT (attempts BETWEEN 1 AND 32767) THEN
   IF topic IS NULL THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('null_argument'),
@@ -4948,13 +5513,13 @@ BEGIN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('null_argument'),
       MESSAGE = 'hawser.enqueue_after: the argument payload is NULL, and needs a value',
-      HINT = 'Give payload a value; an empty message is '''', and in JSON ''null''.';
+      HINT = 'Give payload a value; without content one is ''null'' in JSON.';
   END IF;
   IF after IS NULL OR array_position(after, NULL) IS NOT NULL THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('null_argument'),
       MESSAGE = 'hawser.enqueue_after: the argument after is NULL, and needs a value',
-      HINT = 'Give after a value; an array without messages is ''{}'', an empty message ''''.';
+      HINT = 'Give after a value; an array without messages is ''{}''.';
   END IF;
   IF NOT (octet_length(key) BETWEEN 1 AND 1024) THEN
     RAISE EXCEPTION USING
@@ -4986,13 +5551,19 @@ BEGIN
       MESSAGE = format('hawser.enqueue_after: the argument priority is %s, and must be -32768 to 32767', priority),
       HINT = 'Give an argument that obeys the rule: it must be -32768 to 32767.';
   END IF;
+  IF NOT (attempts BETWEEN 1 AND 32767) THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('hawser.enqueue_after: the argument attempts is %s, and must be 1 to 32767', attempts),
+      HINT = 'Give an argument that obeys the rule: it must be 1 to 32767.';
+  END IF;
   END IF;
 BEGIN
-  RETURN hawser.enqueue_after_peer(topic, payload, after, cancels, headers, key, message_id, deliver_at, to_all, NULL, priority);
+  RETURN hawser.enqueue_after_peer(topic, payload, after, cancels, CASE WHEN attempts IS NULL THEN headers ELSE coalesce(headers, '{}') || jsonb_build_object('message-attempts', attempts::text) END, key, message_id, deliver_at, to_all, NULL, priority);
 END;
 END
 $function$;
-COMMENT ON FUNCTION hawser.enqueue_after(text, bytea, bigint[], boolean, jsonb, text, text, timestamp with time zone, boolean, integer) IS 'Enqueues a message for a peer that is held until others have been handled: messages of this transaction, or ones that wait, of the
+COMMENT ON FUNCTION hawser.enqueue_after(text, bytea, bigint[], boolean, jsonb, text, text, timestamp with time zone, boolean, integer, integer) IS 'Enqueues a message for a peer that is held until others have been handled: messages of this transaction, or ones that wait, of the
 present role. Any other is refused with not_waiting. Returns the number of the message.';
 
 CREATE OR REPLACE FUNCTION hawser.enqueue_batch(
@@ -5002,11 +5573,13 @@ CREATE OR REPLACE FUNCTION hawser.enqueue_batch(
   key text DEFAULT NULL,
   deliver_at timestamp with time zone DEFAULT NULL,
   to_all boolean DEFAULT NULL,
-  priority integer DEFAULT NULL
+  priority integer DEFAULT NULL,
+  attempts integer DEFAULT NULL
 )
 RETURNS bigint[]
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 SET row_security = off
 AS $function$
 DECLARE
@@ -5029,7 +5602,8 @@ BEGIN
     OR payloads IS NULL OR array_position(payloads, NULL) IS NOT NULL
     OR NOT (octet_length(key) BETWEEN 1 AND 1024)
     OR NOT (key ~ E'^[^\\\\u0001-\\\\u001f\\\\u007f]+$')
-    OR NOT (priority BETWEEN -32768 AND 32767) THEN
+    OR NOT (priority BETWEEN -32768 AND 32767)
+    OR NOT (attempts BETWEEN 1 AND 32767) THEN
   IF topic IS NULL THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('null_argument'),
@@ -5052,7 +5626,7 @@ BEGIN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('null_argument'),
       MESSAGE = 'hawser.enqueue_batch: the argument payloads is NULL, and needs a value',
-      HINT = 'Give payloads a value; an array without messages is ''{}'', an empty message ''''.';
+      HINT = 'Give payloads a value; an array without messages is ''{}''.';
   END IF;
   IF NOT (octet_length(key) BETWEEN 1 AND 1024) THEN
     RAISE EXCEPTION USING
@@ -5072,6 +5646,12 @@ BEGIN
       MESSAGE = format('hawser.enqueue_batch: the argument priority is %s, and must be -32768 to 32767', priority),
       HINT = 'Give an argument that obeys the rule: it must be -32768 to 32767.';
   END IF;
+  IF NOT (attempts BETWEEN 1 AND 32767) THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('hawser.enqueue_batch: the argument attempts is %s, and must be 1 to 32767', attempts),
+      HINT = 'Give an argument that obeys the rule: it must be 1 to 32767.';
+  END IF;
   END IF;
   IF
     cardinality(payloads) > 1000000
@@ -5089,11 +5669,11 @@ BEGIN
     END IF;
   END IF;
 BEGIN
-  RETURN hawser.enqueue_peer(topic, payload_bytes, headers, key, NULL, NULL, deliver_at, to_all, NULL, priority);
+  RETURN hawser.enqueue_peer(topic, payload_bytes, CASE WHEN attempts IS NULL THEN headers ELSE coalesce(headers, '{}') || jsonb_build_object('message-attempts', attempts::text) END, key, NULL, NULL, deliver_at, to_all, NULL, priority);
 END;
 END
 $function$;
-COMMENT ON FUNCTION hawser.enqueue_batch(text, text[], jsonb, text, timestamp with time zone, boolean, integer) IS 'Enqueues each element of the array as a message for a peer, in order. Returns their numbers.';
+COMMENT ON FUNCTION hawser.enqueue_batch(text, text[], jsonb, text, timestamp with time zone, boolean, integer, integer) IS 'Enqueues each element of the array as a message for a peer, in order. Returns their numbers.';
 
 CREATE OR REPLACE FUNCTION hawser.enqueue_batch(
   topic text,
@@ -5102,11 +5682,13 @@ CREATE OR REPLACE FUNCTION hawser.enqueue_batch(
   key text DEFAULT NULL,
   deliver_at timestamp with time zone DEFAULT NULL,
   to_all boolean DEFAULT NULL,
-  priority integer DEFAULT NULL
+  priority integer DEFAULT NULL,
+  attempts integer DEFAULT NULL
 )
 RETURNS bigint[]
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 SET row_security = off
 AS $function$
 DECLARE
@@ -5129,7 +5711,8 @@ BEGIN
     OR payloads IS NULL OR EXISTS (SELECT FROM unnest(payloads) AS p (one) WHERE p.one IS NULL)
     OR NOT (octet_length(key) BETWEEN 1 AND 1024)
     OR NOT (key ~ E'^[^\\\\u0001-\\\\u001f\\\\u007f]+$')
-    OR NOT (priority BETWEEN -32768 AND 32767) THEN
+    OR NOT (priority BETWEEN -32768 AND 32767)
+    OR NOT (attempts BETWEEN 1 AND 32767) THEN
   IF topic IS NULL THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('null_argument'),
@@ -5152,7 +5735,7 @@ BEGIN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('null_argument'),
       MESSAGE = 'hawser.enqueue_batch: the argument payloads is NULL, and needs a value',
-      HINT = 'Give payloads a value; an array without messages is ''{}'', an empty message ''''.';
+      HINT = 'Give payloads a value; an array without messages is ''{}''.';
   END IF;
   IF NOT (octet_length(key) BETWEEN 1 AND 1024) THEN
     RAISE EXCEPTION USING
@@ -5172,6 +5755,12 @@ BEGIN
       MESSAGE = format('hawser.enqueue_batch: the argument priority is %s, and must be -32768 to 32767', priority),
       HINT = 'Give an argument that obeys the rule: it must be -32768 to 32767.';
   END IF;
+  IF NOT (attempts BETWEEN 1 AND 32767) THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('hawser.enqueue_batch: the argument attempts is %s, and must be 1 to 32767', attempts),
+      HINT = 'Give an argument that obeys the rule: it must be 1 to 32767.';
+  END IF;
   END IF;
   IF
     cardinality(payloads) > 1000000
@@ -5189,11 +5778,11 @@ BEGIN
     END IF;
   END IF;
 BEGIN
-  RETURN hawser.enqueue_peer(topic, payload_bytes, headers, key, NULL, NULL, deliver_at, to_all, NULL, priority);
+  RETURN hawser.enqueue_peer(topic, payload_bytes, CASE WHEN attempts IS NULL THEN headers ELSE coalesce(headers, '{}') || jsonb_build_object('message-attempts', attempts::text) END, key, NULL, NULL, deliver_at, to_all, NULL, priority);
 END;
 END
 $function$;
-COMMENT ON FUNCTION hawser.enqueue_batch(text, json[], jsonb, text, timestamp with time zone, boolean, integer) IS 'Enqueues each element of the array as a message for a peer, in order. Returns their numbers.';
+COMMENT ON FUNCTION hawser.enqueue_batch(text, json[], jsonb, text, timestamp with time zone, boolean, integer, integer) IS 'Enqueues each element of the array as a message for a peer, in order. Returns their numbers.';
 
 CREATE OR REPLACE FUNCTION hawser.enqueue_batch(
   topic text,
@@ -5202,11 +5791,13 @@ CREATE OR REPLACE FUNCTION hawser.enqueue_batch(
   key text DEFAULT NULL,
   deliver_at timestamp with time zone DEFAULT NULL,
   to_all boolean DEFAULT NULL,
-  priority integer DEFAULT NULL
+  priority integer DEFAULT NULL,
+  attempts integer DEFAULT NULL
 )
 RETURNS bigint[]
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 SET row_security = off
 AS $function$
 DECLARE
@@ -5229,7 +5820,8 @@ BEGIN
     OR payloads IS NULL OR array_position(payloads, NULL) IS NOT NULL
     OR NOT (octet_length(key) BETWEEN 1 AND 1024)
     OR NOT (key ~ E'^[^\\\\u0001-\\\\u001f\\\\u007f]+$')
-    OR NOT (priority BETWEEN -32768 AND 32767) THEN
+    OR NOT (priority BETWEEN -32768 AND 32767)
+    OR NOT (attempts BETWEEN 1 AND 32767) THEN
   IF topic IS NULL THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('null_argument'),
@@ -5252,7 +5844,7 @@ BEGIN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('null_argument'),
       MESSAGE = 'hawser.enqueue_batch: the argument payloads is NULL, and needs a value',
-      HINT = 'Give payloads a value; an array without messages is ''{}'', an empty message ''''.';
+      HINT = 'Give payloads a value; an array without messages is ''{}''.';
   END IF;
   IF NOT (octet_length(key) BETWEEN 1 AND 1024) THEN
     RAISE EXCEPTION USING
@@ -5272,6 +5864,12 @@ BEGIN
       MESSAGE = format('hawser.enqueue_batch: the argument priority is %s, and must be -32768 to 32767', priority),
       HINT = 'Give an argument that obeys the rule: it must be -32768 to 32767.';
   END IF;
+  IF NOT (attempts BETWEEN 1 AND 32767) THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('hawser.enqueue_batch: the argument attempts is %s, and must be 1 to 32767', attempts),
+      HINT = 'Give an argument that obeys the rule: it must be 1 to 32767.';
+  END IF;
   END IF;
   IF
     cardinality(payloads) > 1000000
@@ -5289,11 +5887,11 @@ BEGIN
     END IF;
   END IF;
 BEGIN
-  RETURN hawser.enqueue_peer(topic, payload_bytes, headers, key, NULL, NULL, deliver_at, to_all, NULL, priority);
+  RETURN hawser.enqueue_peer(topic, payload_bytes, CASE WHEN attempts IS NULL THEN headers ELSE coalesce(headers, '{}') || jsonb_build_object('message-attempts', attempts::text) END, key, NULL, NULL, deliver_at, to_all, NULL, priority);
 END;
 END
 $function$;
-COMMENT ON FUNCTION hawser.enqueue_batch(text, jsonb[], jsonb, text, timestamp with time zone, boolean, integer) IS 'Enqueues each element of the array as a message for a peer, in order. Returns their numbers.';
+COMMENT ON FUNCTION hawser.enqueue_batch(text, jsonb[], jsonb, text, timestamp with time zone, boolean, integer, integer) IS 'Enqueues each element of the array as a message for a peer, in order. Returns their numbers.';
 
 CREATE OR REPLACE FUNCTION hawser.enqueue_batch(
   topic text,
@@ -5302,11 +5900,13 @@ CREATE OR REPLACE FUNCTION hawser.enqueue_batch(
   key text DEFAULT NULL,
   deliver_at timestamp with time zone DEFAULT NULL,
   to_all boolean DEFAULT NULL,
-  priority integer DEFAULT NULL
+  priority integer DEFAULT NULL,
+  attempts integer DEFAULT NULL
 )
 RETURNS bigint[]
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 SET row_security = off
 AS $function$
 BEGIN
@@ -5335,7 +5935,8 @@ BEGIN
     OR payloads IS NULL OR array_position(payloads, NULL) IS NOT NULL
     OR NOT (octet_length(key) BETWEEN 1 AND 1024)
     OR NOT (key ~ E'^[^\\\\u0001-\\\\u001f\\\\u007f]+$')
-    OR NOT (priority BETWEEN -32768 AND 32767) THEN
+    OR NOT (priority BETWEEN -32768 AND 32767)
+    OR NOT (attempts BETWEEN 1 AND 32767) THEN
   IF topic IS NULL THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('null_argument'),
@@ -5358,7 +5959,7 @@ BEGIN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('null_argument'),
       MESSAGE = 'hawser.enqueue_batch: the argument payloads is NULL, and needs a value',
-      HINT = 'Give payloads a value; an array without messages is ''{}'', an empty message ''''.';
+      HINT = 'Give payloads a value; an array without messages is ''{}''.';
   END IF;
   IF NOT (octet_length(key) BETWEEN 1 AND 1024) THEN
     RAISE EXCEPTION USING
@@ -5378,13 +5979,19 @@ BEGIN
       MESSAGE = format('hawser.enqueue_batch: the argument priority is %s, and must be -32768 to 32767', priority),
       HINT = 'Give an argument that obeys the rule: it must be -32768 to 32767.';
   END IF;
+  IF NOT (attempts BETWEEN 1 AND 32767) THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('hawser.enqueue_batch: the argument attempts is %s, and must be 1 to 32767', attempts),
+      HINT = 'Give an argument that obeys the rule: it must be 1 to 32767.';
+  END IF;
   END IF;
 BEGIN
-  RETURN hawser.enqueue_peer(topic, payloads, headers, key, NULL, NULL, deliver_at, to_all, NULL, priority);
+  RETURN hawser.enqueue_peer(topic, payloads, CASE WHEN attempts IS NULL THEN headers ELSE coalesce(headers, '{}') || jsonb_build_object('message-attempts', attempts::text) END, key, NULL, NULL, deliver_at, to_all, NULL, priority);
 END;
 END
 $function$;
-COMMENT ON FUNCTION hawser.enqueue_batch(text, bytea[], jsonb, text, timestamp with time zone, boolean, integer) IS 'Enqueues each element of the array as a message for a peer, in order. Returns their numbers.';
+COMMENT ON FUNCTION hawser.enqueue_batch(text, bytea[], jsonb, text, timestamp with time zone, boolean, integer, integer) IS 'Enqueues each element of the array as a message for a peer, in order. Returns their numbers.';
 
 CREATE OR REPLACE FUNCTION hawser.enqueue(
   subject text,
@@ -5399,6 +6006,7 @@ CREATE OR REPLACE FUNCTION hawser.enqueue(
 RETURNS bigint
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 SET row_security = off
 AS $function$
 DECLARE
@@ -5547,6 +6155,7 @@ CREATE OR REPLACE FUNCTION hawser.enqueue(
 RETURNS bigint
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 SET row_security = off
 AS $function$
 DECLARE
@@ -5695,6 +6304,7 @@ CREATE OR REPLACE FUNCTION hawser.enqueue(
 RETURNS bigint
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 SET row_security = off
 AS $function$
 DECLARE
@@ -5843,6 +6453,7 @@ CREATE OR REPLACE FUNCTION hawser.enqueue(
 RETURNS bigint
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 SET row_security = off
 AS $function$
 DECLARE
@@ -5985,6 +6596,7 @@ CREATE OR REPLACE FUNCTION hawser.enqueue_batch(
 RETURNS bigint[]
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 SET row_security = off
 AS $function$
 DECLARE
@@ -6099,6 +6711,7 @@ CREATE OR REPLACE FUNCTION hawser.enqueue_batch(
 RETURNS bigint[]
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 SET row_security = off
 AS $function$
 DECLARE
@@ -6213,6 +6826,7 @@ CREATE OR REPLACE FUNCTION hawser.enqueue_batch(
 RETURNS bigint[]
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 SET row_security = off
 AS $function$
 DECLARE
@@ -6327,6 +6941,7 @@ CREATE OR REPLACE FUNCTION hawser.enqueue_batch(
 RETURNS bigint[]
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 SET row_security = off
 AS $function$
 BEGIN
@@ -6435,6 +7050,7 @@ CREATE OR REPLACE FUNCTION hawser.schedule(
 RETURNS boolean
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 SET row_security = off
 AS $function$
 DECLARE
@@ -6524,7 +7140,7 @@ BEGIN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('null_argument'),
       MESSAGE = 'hawser.schedule: the argument payload is NULL, and needs a value',
-      HINT = 'Give payload a value; an empty message is '''', and in JSON ''null''.';
+      HINT = 'Give payload a value; without content one is ''null'' in JSON.';
   END IF;
   IF NOT (octet_length(timezone) BETWEEN 1 AND 64) THEN
     RAISE EXCEPTION USING
@@ -6589,6 +7205,7 @@ CREATE OR REPLACE FUNCTION hawser.schedule(
 RETURNS boolean
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 SET row_security = off
 AS $function$
 DECLARE
@@ -6678,7 +7295,7 @@ BEGIN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('null_argument'),
       MESSAGE = 'hawser.schedule: the argument payload is NULL, and needs a value',
-      HINT = 'Give payload a value; an empty message is '''', and in JSON ''null''.';
+      HINT = 'Give payload a value; without content one is ''null'' in JSON.';
   END IF;
   IF NOT (octet_length(timezone) BETWEEN 1 AND 64) THEN
     RAISE EXCEPTION USING
@@ -6743,6 +7360,7 @@ CREATE OR REPLACE FUNCTION hawser.schedule(
 RETURNS boolean
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 SET row_security = off
 AS $function$
 DECLARE
@@ -6832,7 +7450,7 @@ BEGIN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('null_argument'),
       MESSAGE = 'hawser.schedule: the argument payload is NULL, and needs a value',
-      HINT = 'Give payload a value; an empty message is '''', and in JSON ''null''.';
+      HINT = 'Give payload a value; without content one is ''null'' in JSON.';
   END IF;
   IF NOT (octet_length(timezone) BETWEEN 1 AND 64) THEN
     RAISE EXCEPTION USING
@@ -6897,6 +7515,7 @@ CREATE OR REPLACE FUNCTION hawser.schedule(
 RETURNS boolean
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 SET row_security = off
 AS $function$
 BEGIN
@@ -6988,7 +7607,7 @@ BEGIN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('null_argument'),
       MESSAGE = 'hawser.schedule: the argument payload is NULL, and needs a value',
-      HINT = 'Give payload a value; an empty message is '''', and in JSON ''null''.';
+      HINT = 'Give payload a value; without content one is ''null'' in JSON.';
   END IF;
   IF NOT (octet_length(timezone) BETWEEN 1 AND 64) THEN
     RAISE EXCEPTION USING
@@ -7045,6 +7664,7 @@ CREATE OR REPLACE FUNCTION hawser.schedule(
 RETURNS boolean
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 SET row_security = off
 AS $function$
 DECLARE
@@ -7211,6 +7831,7 @@ CREATE OR REPLACE FUNCTION hawser.schedule(
 RETURNS boolean
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 SET row_security = off
 AS $function$
 DECLARE
@@ -7377,6 +7998,7 @@ CREATE OR REPLACE FUNCTION hawser.schedule(
 RETURNS boolean
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 SET row_security = off
 AS $function$
 DECLARE
@@ -7543,6 +8165,7 @@ CREATE OR REPLACE FUNCTION hawser.schedule(
 RETURNS boolean
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 SET row_security = off
 AS $function$
 BEGIN
@@ -7701,8 +8324,24 @@ SELECT
   v.later::bigint AS later,
   v.next_due_at::timestamptz AS next_due_at,
   v.dead_letters::bigint AS dead_letters,
-  v.lagging::jsonb AS lagging
+  v.lagging::jsonb AS lagging,
+  v.is_complete::boolean AS is_complete
 FROM (
+WITH RECURSIVE roles AS (
+  SELECT k.kind, '' AS role FROM (VALUES ('nats'), ('peer')) AS k (kind)
+  UNION ALL
+  SELECT r.kind, n.role
+    FROM roles AS r
+   CROSS JOIN LATERAL (
+     SELECT l.role FROM hawser_data.outbox_later AS l WHERE l.kind = r.kind AND l.role > r.role ORDER BY l.role LIMIT 1
+   ) AS n
+), dues AS (
+  -- Role by role, as the index has them.
+  SELECT r.kind, min(f.at) AS at
+    FROM roles AS r
+   CROSS JOIN LATERAL (SELECT min(l.deliver_at) AS at FROM hawser_data.outbox_later AS l WHERE l.kind = r.kind AND l.role = r.role) AS f
+   GROUP BY r.kind
+)
 SELECT 'nats' AS kind,
        nullif(left(md5(nullif(l.owner, '')), 8), '') AS relay,
        (SELECT a.last_value = 1 FROM hawser_data.outbox_state_asleep_seq AS a) AS is_awake,
@@ -7721,12 +8360,13 @@ SELECT 'nats' AS kind,
            FROM hawser_data.outbox_state_segment_seq AS s, generate_series(0, 3 - 1) AS n (segment)
        ) AS segments,
        (SELECT count(*) FROM (SELECT FROM hawser_data.outbox_later AS f WHERE f.kind = 'nats' LIMIT 100000) AS f) AS later,
-       (SELECT min(f.deliver_at) FROM hawser_data.outbox_later AS f WHERE f.kind = 'nats') AS next_due_at,
+       (SELECT d.at FROM dues AS d WHERE d.kind = 'nats') AS next_due_at,
        (SELECT count(*) FROM hawser_data.dead_letters AS d WHERE d.origin = 'outbox') AS dead_letters,
        (
          SELECT coalesce(jsonb_agg(jsonb_build_object('role', s.role, 'route', s.route) ORDER BY s.role, s.route), '[]')
            FROM jsonb_to_recordset(l.series) AS s (role text, route text)
-       ) AS lagging
+       ) AS lagging,
+       w.count < 100000 AS is_complete
   FROM (SELECT t.* FROM hawser_data.outbox_turns AS t ORDER BY t.turn DESC LIMIT 1) AS l
  CROSS JOIN LATERAL (
    SELECT count(*) AS count, min(u.enqueued_at) AS oldest_at, (array_agg(u.destination ORDER BY u.enqueued_at))[1] AS oldest_for
@@ -7735,10 +8375,10 @@ SELECT 'nats' AS kind,
 UNION ALL
 SELECT 'peer', NULL, false, w.count, w.oldest_at, w.oldest_for, NULL, '[]',
        (SELECT count(*) FROM (SELECT FROM hawser_data.outbox_later AS f WHERE f.kind IN ('held', 'peer') LIMIT 100000) AS f),
-       (SELECT min(f.deliver_at) FROM hawser_data.outbox_later AS f WHERE f.kind = 'peer'),
-       (SELECT count(*) FROM hawser_data.dead_letters AS d WHERE d.origin = 'queue'), '[]'
+       (SELECT d.at FROM dues AS d WHERE d.kind = 'peer'),
+       (SELECT count(*) FROM hawser_data.dead_letters AS d WHERE d.origin = 'queue'), '[]', w.is_complete
   FROM (
-    SELECT least(coalesce(sum(q.messages), 0), 100000)::bigint AS count, min(q.oldest_at) AS oldest_at,
+    SELECT coalesce(sum(q.messages), 0)::bigint AS count, coalesce(bool_and(q.is_complete), true) AS is_complete, min(q.oldest_at) AS oldest_at,
            (array_agg(q.topic ORDER BY q.oldest_at))[1] AS oldest_for
       FROM hawser.queue_backlog(100000, '{}') AS q
   ) AS w
@@ -7747,7 +8387,7 @@ COMMENT ON VIEW hawser.outbox_status IS 'Waiting messages: in the outbox for NAT
 COMMENT ON COLUMN hawser.outbox_status.kind IS '\`nats\` or \`peer\`.';
 COMMENT ON COLUMN hawser.outbox_status.relay IS 'The relay that works, as a random id; NULL: the last one has ended, and none has taken over. Peers have none.';
 COMMENT ON COLUMN hawser.outbox_status.is_awake IS 'The relay looks for messages by itself. False: it waits for a notification.';
-COMMENT ON COLUMN hawser.outbox_status.waiting IS 'Messages that the position has not passed; for peers, those that are not handled. More than 100,000 are not counted.';
+COMMENT ON COLUMN hawser.outbox_status.waiting IS 'Messages that the position has not passed; for peers, those that are not handled. Up to 100,000 are counted.';
 COMMENT ON COLUMN hawser.outbox_status.oldest_waiting_at IS 'When the oldest of them was enqueued; NULL: there is none.';
 COMMENT ON COLUMN hawser.outbox_status.oldest_waiting_for IS 'Where the oldest of them goes to; NULL: there is none.';
 COMMENT ON COLUMN hawser.outbox_status.position_saved_at IS 'When the position was saved last. NULL for peers.';
@@ -7758,6 +8398,7 @@ COMMENT ON COLUMN hawser.outbox_status.next_due_at IS 'When the next one is due;
 COMMENT ON COLUMN hawser.outbox_status.dead_letters IS 'Its dead letters; of peers, those that were enqueued.';
 COMMENT ON COLUMN hawser.outbox_status.lagging IS 'Who lags behind the others, a list of {role, route}: a role with a burst of messages, or a destination or domain that does not
 answer.';
+COMMENT ON COLUMN hawser.outbox_status.is_complete IS 'False: more messages wait than were counted.';
 
 CREATE OR REPLACE VIEW hawser.outbox_scheduled WITH (security_barrier) AS
 SELECT
@@ -7770,9 +8411,10 @@ SELECT
   v.payload_bytes::integer AS payload_bytes,
   v.enqueued_at::timestamptz AS enqueued_at,
   v.priority::smallint AS priority,
-  v.held_for::integer AS held_for
+  v.held_for::integer AS held_for,
+  v.waits_for::jsonb AS waits_for
 FROM (
-SELECT l.id, CASE l.kind WHEN 'held' THEN 'peer' ELSE l.kind END AS kind, l.deliver_at, l.destination,
+SELECT l.id, l.kind, l.deliver_at, l.destination,
        -- Callers chose these: they are for those who may read messages, as dead letters are, and not for those who only watch.
        CASE WHEN s.shows THEN l.key END AS key,
        -- Peers know it by a header, which is written with it.
@@ -7783,13 +8425,14 @@ SELECT l.id, CASE l.kind WHEN 'held' THEN 'peer' ELSE l.kind END AS kind, l.deli
          l.message_id
        ) ELSE '' END AS message_id,
        octet_length(l.payload) AS payload_bytes, l.enqueued_at, l.priority,
-       CASE l.kind WHEN 'held' THEN (SELECT count(*)::integer FROM hawser_data.flow_edges AS e WHERE e.after_id = l.id) ELSE 0 END AS held_for
+       CASE l.kind WHEN 'held' THEN (SELECT count(*)::integer FROM hawser_data.flow_edges AS e WHERE e.after_id = l.id) ELSE 0 END AS held_for,
+       CASE l.kind WHEN 'held' THEN (SELECT jsonb_agg(jsonb_build_object('id', n.before_id::text, 'state', n.state) ORDER BY n.state = 'waiting', n.before_id) FROM ( SELECT e.before_id, CASE WHEN NOT (e.ended AND NOT EXISTS (SELECT FROM hawser_data.queue AS q WHERE q.id = e.before_id)) THEN 'waiting' WHEN EXISTS (SELECT FROM hawser_data.dead_letters AS d WHERE d.job_id = e.before_id) THEN 'dead' ELSE 'gone' END AS state FROM hawser_data.flow_edges AS e WHERE e.after_id = l.id ORDER BY NOT e.ended, e.before_id LIMIT 100) AS n) END AS waits_for
   FROM hawser_data.outbox_later AS l
- CROSS JOIN (SELECT has_table_privilege('hawser_data.dead_letters'::regclass, 'SELECT') AS shows) AS s
+ CROSS JOIN (SELECT has_table_privilege('hawser.dead_letters'::regclass, 'SELECT') AS shows) AS s
 ) AS v;
 COMMENT ON VIEW hawser.outbox_scheduled IS 'The messages that are not due yet, without their payloads.';
 COMMENT ON COLUMN hawser.outbox_scheduled.id IS 'The number by which it can be cancelled.';
-COMMENT ON COLUMN hawser.outbox_scheduled.kind IS '\`nats\` or \`peer\`.';
+COMMENT ON COLUMN hawser.outbox_scheduled.kind IS '\`nats\`, \`peer\`, or \`held\`: for peers, once others have been handled.';
 COMMENT ON COLUMN hawser.outbox_scheduled.deliver_at IS 'When it is due.';
 COMMENT ON COLUMN hawser.outbox_scheduled.destination IS 'The subject, or the topic.';
 COMMENT ON COLUMN hawser.outbox_scheduled.key IS 'Ordering key; NULL: none, or the reader may not read messages.';
@@ -7798,6 +8441,7 @@ COMMENT ON COLUMN hawser.outbox_scheduled.payload_bytes IS 'How long the payload
 COMMENT ON COLUMN hawser.outbox_scheduled.enqueued_at IS 'When it was enqueued.';
 COMMENT ON COLUMN hawser.outbox_scheduled.priority IS 'Its priority. 0 for NATS.';
 COMMENT ON COLUMN hawser.outbox_scheduled.held_for IS 'How many messages it is held for; 0: it is not held.';
+COMMENT ON COLUMN hawser.outbox_scheduled.waits_for IS 'Up to 100 of these, as \`job\` tells them; NULL: it is not held.';
 
 CREATE OR REPLACE VIEW hawser.schedule_status WITH (security_barrier) AS
 SELECT
@@ -7841,12 +8485,12 @@ BEGIN
     WITH made AS (
       SELECT o.* FROM (
         SELECT n.oid, 'SCHEMA ' || n.nspname AS object, 'n'::"char" AS type, n.nspowner AS owner, n.nspacl AS acl
-        FROM pg_catalog.pg_namespace AS n WHERE n.nspname IN ('hawser', 'hawser_data')
+        FROM pg_catalog.pg_namespace AS n WHERE n.nspname IN ('hawser', 'hawser_data', 'hawser_peer_data', 'hawser_bridge_data')
         UNION ALL
         SELECT c.oid, CASE c.relkind WHEN 'S' THEN 'SEQUENCE ' ELSE 'TABLE ' END || c.oid::pg_catalog.regclass,
           (CASE c.relkind WHEN 'S' THEN 's' ELSE 'r' END)::"char", c.relowner, c.relacl
-        FROM pg_catalog.pg_class AS c
-        WHERE c.relnamespace IN (pg_catalog.to_regnamespace('hawser'), pg_catalog.to_regnamespace('hawser_data'))
+        FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+        WHERE n.nspname IN ('hawser', 'hawser_data', 'hawser_peer_data', 'hawser_bridge_data')
           AND c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S')
         UNION ALL
         SELECT p.oid, 'FUNCTION ' || p.oid::pg_catalog.regprocedure, 'f', p.proowner, p.proacl
@@ -7872,6 +8516,8 @@ $do$;
 /** Revokes everything from PUBLIC and grants the roles what they need. Skips, with a NOTICE, what the current role may not do. */
 export const outboxGrantsSql = `REVOKE ALL ON SCHEMA hawser FROM PUBLIC;
 REVOKE ALL ON SCHEMA hawser_data FROM PUBLIC;
+REVOKE ALL ON SCHEMA hawser_peer_data FROM PUBLIC;
+REVOKE ALL ON SCHEMA hawser_bridge_data FROM PUBLIC;
 REVOKE ALL ON TABLE hawser_data.outbox FROM PUBLIC;
 REVOKE ALL ON TABLE hawser_data.outbox_0 FROM PUBLIC;
 REVOKE ALL ON TABLE hawser_data.outbox_1 FROM PUBLIC;
@@ -7890,17 +8536,21 @@ REVOKE ALL ON FUNCTION hawser.role_mark(text, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.role_fault(text, text, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.lock_key(text, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.enqueue_nats(text, bytea[], boolean, jsonb, text, text, text, timestamptz) FROM PUBLIC;
-REVOKE ALL ON FUNCTION hawser.bring_due(text, timestamptz) FROM PUBLIC;
-REVOKE ALL ON FUNCTION hawser.least_due(text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.bring_due(jsonb, pg_snapshot) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.bring_later(text, jsonb) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.bring_page(text, text, timestamptz, bigint, timestamptz, integer, integer[]) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.least_due(text, pg_snapshot) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.check_due(text, timestamptz) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.cancel(bigint) FROM PUBLIC;
-REVOKE ALL ON FUNCTION hawser.cancel_messages(text, text, timestamptz, bigint, integer) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.cancel_flow(bigint) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.cancel_messages(text, text, text, timestamptz, bigint, integer) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.outbox_replay(timestamptz, text, timestamptz, boolean) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.replay_page(timestamptz, text, timestamptz, boolean, bigint, bigint, integer) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.with_trace(jsonb, integer) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.check_headers(jsonb) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.present_cluster() FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.outbox_take(text, text) FROM PUBLIC;
-REVOKE ALL ON FUNCTION hawser.outbox_turn_nats(text, bigint, boolean, timestamptz, pg_snapshot, pg_snapshot, pg_snapshot, bigint, jsonb, bigint[], boolean, jsonb, text, integer, bigint, pg_snapshot, pg_snapshot, bigint, jsonb, text, text, jsonb, bigint) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.outbox_turn_nats(text, bigint, boolean, jsonb, pg_snapshot, pg_snapshot, pg_snapshot, bigint, jsonb, bigint[], boolean, jsonb, text, integer, bigint, pg_snapshot, pg_snapshot, bigint, jsonb, text, text, jsonb, bigint) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.outbox_poll(pg_snapshot, pg_snapshot, jsonb, integer) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.outbox_undone(smallint, integer, integer) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.outbox_find(bigint, text, integer) FROM PUBLIC;
@@ -7911,7 +8561,7 @@ REVOKE ALL ON FUNCTION hawser.enqueue_unique_peer(text, bytea, text, boolean, bo
 REVOKE ALL ON FUNCTION hawser.enqueue_after_peer(text, bytea, bigint[], boolean, jsonb, text, text, timestamptz, boolean, text, integer) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.peer_headers(jsonb, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.running_peers(text[]) FROM PUBLIC;
-REVOKE ALL ON FUNCTION hawser.backlog(integer) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.backlog(integer, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.peer_status() FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.topic_status() FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.dead_letter_counts(integer) FROM PUBLIC;
@@ -7919,22 +8569,22 @@ REVOKE ALL ON FUNCTION hawser.unschedule(text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.write_schedule(text, text, text, text, text, text, bytea, jsonb, text, boolean, text, boolean, smallint) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.due_schedules(integer) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.run_schedules(jsonb) FROM PUBLIC;
-REVOKE ALL ON FUNCTION hawser.enqueue(text, text, jsonb, text, text, timestamp with time zone, boolean, integer) FROM PUBLIC;
-REVOKE ALL ON FUNCTION hawser.enqueue(text, json, jsonb, text, text, timestamp with time zone, boolean, integer) FROM PUBLIC;
-REVOKE ALL ON FUNCTION hawser.enqueue(text, jsonb, jsonb, text, text, timestamp with time zone, boolean, integer) FROM PUBLIC;
-REVOKE ALL ON FUNCTION hawser.enqueue(text, bytea, jsonb, text, text, timestamp with time zone, boolean, integer) FROM PUBLIC;
-REVOKE ALL ON FUNCTION hawser.enqueue_unique(text, text, text, boolean, boolean, jsonb, text, timestamp with time zone, integer) FROM PUBLIC;
-REVOKE ALL ON FUNCTION hawser.enqueue_unique(text, json, text, boolean, boolean, jsonb, text, timestamp with time zone, integer) FROM PUBLIC;
-REVOKE ALL ON FUNCTION hawser.enqueue_unique(text, jsonb, text, boolean, boolean, jsonb, text, timestamp with time zone, integer) FROM PUBLIC;
-REVOKE ALL ON FUNCTION hawser.enqueue_unique(text, bytea, text, boolean, boolean, jsonb, text, timestamp with time zone, integer) FROM PUBLIC;
-REVOKE ALL ON FUNCTION hawser.enqueue_after(text, text, bigint[], boolean, jsonb, text, text, timestamp with time zone, boolean, integer) FROM PUBLIC;
-REVOKE ALL ON FUNCTION hawser.enqueue_after(text, json, bigint[], boolean, jsonb, text, text, timestamp with time zone, boolean, integer) FROM PUBLIC;
-REVOKE ALL ON FUNCTION hawser.enqueue_after(text, jsonb, bigint[], boolean, jsonb, text, text, timestamp with time zone, boolean, integer) FROM PUBLIC;
-REVOKE ALL ON FUNCTION hawser.enqueue_after(text, bytea, bigint[], boolean, jsonb, text, text, timestamp with time zone, boolean, integer) FROM PUBLIC;
-REVOKE ALL ON FUNCTION hawser.enqueue_batch(text, text[], jsonb, text, timestamp with time zone, boolean, integer) FROM PUBLIC;
-REVOKE ALL ON FUNCTION hawser.enqueue_batch(text, json[], jsonb, text, timestamp with time zone, boolean, integer) FROM PUBLIC;
-REVOKE ALL ON FUNCTION hawser.enqueue_batch(text, jsonb[], jsonb, text, timestamp with time zone, boolean, integer) FROM PUBLIC;
-REVOKE ALL ON FUNCTION hawser.enqueue_batch(text, bytea[], jsonb, text, timestamp with time zone, boolean, integer) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.enqueue(text, text, jsonb, text, text, timestamp with time zone, boolean, integer, integer) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.enqueue(text, json, jsonb, text, text, timestamp with time zone, boolean, integer, integer) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.enqueue(text, jsonb, jsonb, text, text, timestamp with time zone, boolean, integer, integer) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.enqueue(text, bytea, jsonb, text, text, timestamp with time zone, boolean, integer, integer) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.enqueue_unique(text, text, text, boolean, boolean, jsonb, text, timestamp with time zone, integer, integer) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.enqueue_unique(text, json, text, boolean, boolean, jsonb, text, timestamp with time zone, integer, integer) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.enqueue_unique(text, jsonb, text, boolean, boolean, jsonb, text, timestamp with time zone, integer, integer) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.enqueue_unique(text, bytea, text, boolean, boolean, jsonb, text, timestamp with time zone, integer, integer) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.enqueue_after(text, text, bigint[], boolean, jsonb, text, text, timestamp with time zone, boolean, integer, integer) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.enqueue_after(text, json, bigint[], boolean, jsonb, text, text, timestamp with time zone, boolean, integer, integer) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.enqueue_after(text, jsonb, bigint[], boolean, jsonb, text, text, timestamp with time zone, boolean, integer, integer) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.enqueue_after(text, bytea, bigint[], boolean, jsonb, text, text, timestamp with time zone, boolean, integer, integer) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.enqueue_batch(text, text[], jsonb, text, timestamp with time zone, boolean, integer, integer) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.enqueue_batch(text, json[], jsonb, text, timestamp with time zone, boolean, integer, integer) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.enqueue_batch(text, jsonb[], jsonb, text, timestamp with time zone, boolean, integer, integer) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.enqueue_batch(text, bytea[], jsonb, text, timestamp with time zone, boolean, integer, integer) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.enqueue(text, text, boolean, jsonb, text, text, text, timestamp with time zone) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.enqueue(text, json, boolean, jsonb, text, text, text, timestamp with time zone) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.enqueue(text, jsonb, boolean, jsonb, text, text, text, timestamp with time zone) FROM PUBLIC;
@@ -8029,9 +8679,10 @@ BEGIN
     GRANT SELECT ON TABLE hawser.outbox_status TO hawser_peer;
     GRANT SELECT ON TABLE hawser.outbox_scheduled TO hawser_peer;
     GRANT SELECT ON TABLE hawser.schedule_status TO hawser_peer;
-    GRANT EXECUTE ON FUNCTION hawser.bring_due(text, timestamptz) TO hawser_peer;
+    GRANT EXECUTE ON FUNCTION hawser.bring_due(jsonb, pg_snapshot) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.cancel(bigint) TO hawser_peer;
-    GRANT EXECUTE ON FUNCTION hawser.cancel_messages(text, text, timestamptz, bigint, integer) TO hawser_peer;
+    GRANT EXECUTE ON FUNCTION hawser.cancel_flow(bigint) TO hawser_peer;
+    GRANT EXECUTE ON FUNCTION hawser.cancel_messages(text, text, text, timestamptz, bigint, integer) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.outbox_replay(timestamptz, text, timestamptz, boolean) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.replay_page(timestamptz, text, timestamptz, boolean, bigint, bigint, integer) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.outbox_undone(smallint, integer, integer) TO hawser_peer;
@@ -8040,29 +8691,29 @@ BEGIN
     GRANT EXECUTE ON FUNCTION hawser.enqueue_unique_peer(text, bytea, text, boolean, boolean, jsonb, text, timestamptz, text, integer) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.enqueue_after_peer(text, bytea, bigint[], boolean, jsonb, text, text, timestamptz, boolean, text, integer) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.running_peers(text[]) TO hawser_peer;
-    GRANT EXECUTE ON FUNCTION hawser.backlog(integer) TO hawser_peer;
+    GRANT EXECUTE ON FUNCTION hawser.backlog(integer, text) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.peer_status() TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.topic_status() TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.dead_letter_counts(integer) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.unschedule(text) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.due_schedules(integer) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.run_schedules(jsonb) TO hawser_peer;
-    GRANT EXECUTE ON FUNCTION hawser.enqueue(text, text, jsonb, text, text, timestamp with time zone, boolean, integer) TO hawser_peer;
-    GRANT EXECUTE ON FUNCTION hawser.enqueue(text, json, jsonb, text, text, timestamp with time zone, boolean, integer) TO hawser_peer;
-    GRANT EXECUTE ON FUNCTION hawser.enqueue(text, jsonb, jsonb, text, text, timestamp with time zone, boolean, integer) TO hawser_peer;
-    GRANT EXECUTE ON FUNCTION hawser.enqueue(text, bytea, jsonb, text, text, timestamp with time zone, boolean, integer) TO hawser_peer;
-    GRANT EXECUTE ON FUNCTION hawser.enqueue_unique(text, text, text, boolean, boolean, jsonb, text, timestamp with time zone, integer) TO hawser_peer;
-    GRANT EXECUTE ON FUNCTION hawser.enqueue_unique(text, json, text, boolean, boolean, jsonb, text, timestamp with time zone, integer) TO hawser_peer;
-    GRANT EXECUTE ON FUNCTION hawser.enqueue_unique(text, jsonb, text, boolean, boolean, jsonb, text, timestamp with time zone, integer) TO hawser_peer;
-    GRANT EXECUTE ON FUNCTION hawser.enqueue_unique(text, bytea, text, boolean, boolean, jsonb, text, timestamp with time zone, integer) TO hawser_peer;
-    GRANT EXECUTE ON FUNCTION hawser.enqueue_after(text, text, bigint[], boolean, jsonb, text, text, timestamp with time zone, boolean, integer) TO hawser_peer;
-    GRANT EXECUTE ON FUNCTION hawser.enqueue_after(text, json, bigint[], boolean, jsonb, text, text, timestamp with time zone, boolean, integer) TO hawser_peer;
-    GRANT EXECUTE ON FUNCTION hawser.enqueue_after(text, jsonb, bigint[], boolean, jsonb, text, text, timestamp with time zone, boolean, integer) TO hawser_peer;
-    GRANT EXECUTE ON FUNCTION hawser.enqueue_after(text, bytea, bigint[], boolean, jsonb, text, text, timestamp with time zone, boolean, integer) TO hawser_peer;
-    GRANT EXECUTE ON FUNCTION hawser.enqueue_batch(text, text[], jsonb, text, timestamp with time zone, boolean, integer) TO hawser_peer;
-    GRANT EXECUTE ON FUNCTION hawser.enqueue_batch(text, json[], jsonb, text, timestamp with time zone, boolean, integer) TO hawser_peer;
-    GRANT EXECUTE ON FUNCTION hawser.enqueue_batch(text, jsonb[], jsonb, text, timestamp with time zone, boolean, integer) TO hawser_peer;
-    GRANT EXECUTE ON FUNCTION hawser.enqueue_batch(text, bytea[], jsonb, text, timestamp with time zone, boolean, integer) TO hawser_peer;
+    GRANT EXECUTE ON FUNCTION hawser.enqueue(text, text, jsonb, text, text, timestamp with time zone, boolean, integer, integer) TO hawser_peer;
+    GRANT EXECUTE ON FUNCTION hawser.enqueue(text, json, jsonb, text, text, timestamp with time zone, boolean, integer, integer) TO hawser_peer;
+    GRANT EXECUTE ON FUNCTION hawser.enqueue(text, jsonb, jsonb, text, text, timestamp with time zone, boolean, integer, integer) TO hawser_peer;
+    GRANT EXECUTE ON FUNCTION hawser.enqueue(text, bytea, jsonb, text, text, timestamp with time zone, boolean, integer, integer) TO hawser_peer;
+    GRANT EXECUTE ON FUNCTION hawser.enqueue_unique(text, text, text, boolean, boolean, jsonb, text, timestamp with time zone, integer, integer) TO hawser_peer;
+    GRANT EXECUTE ON FUNCTION hawser.enqueue_unique(text, json, text, boolean, boolean, jsonb, text, timestamp with time zone, integer, integer) TO hawser_peer;
+    GRANT EXECUTE ON FUNCTION hawser.enqueue_unique(text, jsonb, text, boolean, boolean, jsonb, text, timestamp with time zone, integer, integer) TO hawser_peer;
+    GRANT EXECUTE ON FUNCTION hawser.enqueue_unique(text, bytea, text, boolean, boolean, jsonb, text, timestamp with time zone, integer, integer) TO hawser_peer;
+    GRANT EXECUTE ON FUNCTION hawser.enqueue_after(text, text, bigint[], boolean, jsonb, text, text, timestamp with time zone, boolean, integer, integer) TO hawser_peer;
+    GRANT EXECUTE ON FUNCTION hawser.enqueue_after(text, json, bigint[], boolean, jsonb, text, text, timestamp with time zone, boolean, integer, integer) TO hawser_peer;
+    GRANT EXECUTE ON FUNCTION hawser.enqueue_after(text, jsonb, bigint[], boolean, jsonb, text, text, timestamp with time zone, boolean, integer, integer) TO hawser_peer;
+    GRANT EXECUTE ON FUNCTION hawser.enqueue_after(text, bytea, bigint[], boolean, jsonb, text, text, timestamp with time zone, boolean, integer, integer) TO hawser_peer;
+    GRANT EXECUTE ON FUNCTION hawser.enqueue_batch(text, text[], jsonb, text, timestamp with time zone, boolean, integer, integer) TO hawser_peer;
+    GRANT EXECUTE ON FUNCTION hawser.enqueue_batch(text, json[], jsonb, text, timestamp with time zone, boolean, integer, integer) TO hawser_peer;
+    GRANT EXECUTE ON FUNCTION hawser.enqueue_batch(text, jsonb[], jsonb, text, timestamp with time zone, boolean, integer, integer) TO hawser_peer;
+    GRANT EXECUTE ON FUNCTION hawser.enqueue_batch(text, bytea[], jsonb, text, timestamp with time zone, boolean, integer, integer) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.schedule(text, text, text, text, text, text, jsonb, text, boolean, integer) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.schedule(text, text, text, json, text, text, jsonb, text, boolean, integer) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.schedule(text, text, text, jsonb, text, text, jsonb, text, boolean, integer) TO hawser_peer;
@@ -8078,7 +8729,7 @@ BEGIN
     GRANT SELECT ON TABLE hawser.outbox_status TO hawser_nats;
     GRANT SELECT ON TABLE hawser.schedule_status TO hawser_nats;
     GRANT EXECUTE ON FUNCTION hawser.cancel(bigint) TO hawser_nats;
-    GRANT EXECUTE ON FUNCTION hawser.cancel_messages(text, text, timestamptz, bigint, integer) TO hawser_nats;
+    GRANT EXECUTE ON FUNCTION hawser.cancel_messages(text, text, text, timestamptz, bigint, integer) TO hawser_nats;
     GRANT EXECUTE ON FUNCTION hawser.outbox_replay(timestamptz, text, timestamptz, boolean) TO hawser_nats;
     GRANT EXECUTE ON FUNCTION hawser.replay_page(timestamptz, text, timestamptz, boolean, bigint, bigint, integer) TO hawser_nats;
     GRANT EXECUTE ON FUNCTION hawser.outbox_undone(smallint, integer, integer) TO hawser_nats;
@@ -8107,12 +8758,12 @@ BEGIN
     GRANT SELECT ON TABLE hawser.outbox_status TO hawser_bridge;
     GRANT SELECT ON TABLE hawser.outbox_scheduled TO hawser_bridge;
     GRANT SELECT ON TABLE hawser.schedule_status TO hawser_bridge;
-    GRANT EXECUTE ON FUNCTION hawser.bring_due(text, timestamptz) TO hawser_bridge;
+    GRANT EXECUTE ON FUNCTION hawser.bring_due(jsonb, pg_snapshot) TO hawser_bridge;
     GRANT EXECUTE ON FUNCTION hawser.outbox_take(text, text) TO hawser_bridge;
-    GRANT EXECUTE ON FUNCTION hawser.outbox_turn_nats(text, bigint, boolean, timestamptz, pg_snapshot, pg_snapshot, pg_snapshot, bigint, jsonb, bigint[], boolean, jsonb, text, integer, bigint, pg_snapshot, pg_snapshot, bigint, jsonb, text, text, jsonb, bigint) TO hawser_bridge;
+    GRANT EXECUTE ON FUNCTION hawser.outbox_turn_nats(text, bigint, boolean, jsonb, pg_snapshot, pg_snapshot, pg_snapshot, bigint, jsonb, bigint[], boolean, jsonb, text, integer, bigint, pg_snapshot, pg_snapshot, bigint, jsonb, text, text, jsonb, bigint) TO hawser_bridge;
     GRANT EXECUTE ON FUNCTION hawser.outbox_undone(smallint, integer, integer) TO hawser_bridge;
     GRANT EXECUTE ON FUNCTION hawser.outbox_rotate(text, bigint) TO hawser_bridge;
-    GRANT EXECUTE ON FUNCTION hawser.backlog(integer) TO hawser_bridge;
+    GRANT EXECUTE ON FUNCTION hawser.backlog(integer, text) TO hawser_bridge;
     GRANT EXECUTE ON FUNCTION hawser.dead_letter_counts(integer) TO hawser_bridge;
     GRANT EXECUTE ON FUNCTION hawser.due_schedules(integer) TO hawser_bridge;
     GRANT EXECUTE ON FUNCTION hawser.run_schedules(jsonb) TO hawser_bridge;
@@ -8128,7 +8779,7 @@ BEGIN
     GRANT SELECT ON TABLE hawser.outbox_scheduled TO hawser_viewer;
     GRANT SELECT ON TABLE hawser.schedule_status TO hawser_viewer;
     GRANT EXECUTE ON FUNCTION hawser.outbox_undone(smallint, integer, integer) TO hawser_viewer;
-    GRANT EXECUTE ON FUNCTION hawser.backlog(integer) TO hawser_viewer;
+    GRANT EXECUTE ON FUNCTION hawser.backlog(integer, text) TO hawser_viewer;
     GRANT EXECUTE ON FUNCTION hawser.peer_status() TO hawser_viewer;
     GRANT EXECUTE ON FUNCTION hawser.topic_status() TO hawser_viewer;
     GRANT EXECUTE ON FUNCTION hawser.dead_letter_counts(integer) TO hawser_viewer;
@@ -8149,6 +8800,8 @@ BEGIN
   END IF;
   ALTER SCHEMA hawser OWNER TO hawser_owner;
   ALTER SCHEMA hawser_data OWNER TO hawser_owner;
+  ALTER SCHEMA hawser_peer_data OWNER TO hawser_owner;
+  ALTER SCHEMA hawser_bridge_data OWNER TO hawser_owner;
   FOR relation IN
     SELECT c.oid FROM pg_catalog.pg_class AS c
       JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
@@ -8176,17 +8829,21 @@ BEGIN
   ALTER FUNCTION hawser.role_fault(text, text, text) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.lock_key(text, text) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.enqueue_nats(text, bytea[], boolean, jsonb, text, text, text, timestamptz) OWNER TO hawser_owner;
-  ALTER FUNCTION hawser.bring_due(text, timestamptz) OWNER TO hawser_owner;
-  ALTER FUNCTION hawser.least_due(text) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.bring_due(jsonb, pg_snapshot) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.bring_later(text, jsonb) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.bring_page(text, text, timestamptz, bigint, timestamptz, integer, integer[]) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.least_due(text, pg_snapshot) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.check_due(text, timestamptz) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.cancel(bigint) OWNER TO hawser_owner;
-  ALTER FUNCTION hawser.cancel_messages(text, text, timestamptz, bigint, integer) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.cancel_flow(bigint) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.cancel_messages(text, text, text, timestamptz, bigint, integer) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.outbox_replay(timestamptz, text, timestamptz, boolean) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.replay_page(timestamptz, text, timestamptz, boolean, bigint, bigint, integer) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.with_trace(jsonb, integer) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.check_headers(jsonb) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.present_cluster() OWNER TO hawser_owner;
   ALTER FUNCTION hawser.outbox_take(text, text) OWNER TO hawser_owner;
-  ALTER FUNCTION hawser.outbox_turn_nats(text, bigint, boolean, timestamptz, pg_snapshot, pg_snapshot, pg_snapshot, bigint, jsonb, bigint[], boolean, jsonb, text, integer, bigint, pg_snapshot, pg_snapshot, bigint, jsonb, text, text, jsonb, bigint) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.outbox_turn_nats(text, bigint, boolean, jsonb, pg_snapshot, pg_snapshot, pg_snapshot, bigint, jsonb, bigint[], boolean, jsonb, text, integer, bigint, pg_snapshot, pg_snapshot, bigint, jsonb, text, text, jsonb, bigint) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.outbox_poll(pg_snapshot, pg_snapshot, jsonb, integer) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.outbox_undone(smallint, integer, integer) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.outbox_find(bigint, text, integer) OWNER TO hawser_owner;
@@ -8197,7 +8854,7 @@ BEGIN
   ALTER FUNCTION hawser.enqueue_after_peer(text, bytea, bigint[], boolean, jsonb, text, text, timestamptz, boolean, text, integer) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.peer_headers(jsonb, text) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.running_peers(text[]) OWNER TO hawser_owner;
-  ALTER FUNCTION hawser.backlog(integer) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.backlog(integer, text) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.peer_status() OWNER TO hawser_owner;
   ALTER FUNCTION hawser.topic_status() OWNER TO hawser_owner;
   ALTER FUNCTION hawser.dead_letter_counts(integer) OWNER TO hawser_owner;
@@ -8205,22 +8862,22 @@ BEGIN
   ALTER FUNCTION hawser.write_schedule(text, text, text, text, text, text, bytea, jsonb, text, boolean, text, boolean, smallint) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.due_schedules(integer) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.run_schedules(jsonb) OWNER TO hawser_owner;
-  ALTER FUNCTION hawser.enqueue(text, text, jsonb, text, text, timestamp with time zone, boolean, integer) OWNER TO hawser_owner;
-  ALTER FUNCTION hawser.enqueue(text, json, jsonb, text, text, timestamp with time zone, boolean, integer) OWNER TO hawser_owner;
-  ALTER FUNCTION hawser.enqueue(text, jsonb, jsonb, text, text, timestamp with time zone, boolean, integer) OWNER TO hawser_owner;
-  ALTER FUNCTION hawser.enqueue(text, bytea, jsonb, text, text, timestamp with time zone, boolean, integer) OWNER TO hawser_owner;
-  ALTER FUNCTION hawser.enqueue_unique(text, text, text, boolean, boolean, jsonb, text, timestamp with time zone, integer) OWNER TO hawser_owner;
-  ALTER FUNCTION hawser.enqueue_unique(text, json, text, boolean, boolean, jsonb, text, timestamp with time zone, integer) OWNER TO hawser_owner;
-  ALTER FUNCTION hawser.enqueue_unique(text, jsonb, text, boolean, boolean, jsonb, text, timestamp with time zone, integer) OWNER TO hawser_owner;
-  ALTER FUNCTION hawser.enqueue_unique(text, bytea, text, boolean, boolean, jsonb, text, timestamp with time zone, integer) OWNER TO hawser_owner;
-  ALTER FUNCTION hawser.enqueue_after(text, text, bigint[], boolean, jsonb, text, text, timestamp with time zone, boolean, integer) OWNER TO hawser_owner;
-  ALTER FUNCTION hawser.enqueue_after(text, json, bigint[], boolean, jsonb, text, text, timestamp with time zone, boolean, integer) OWNER TO hawser_owner;
-  ALTER FUNCTION hawser.enqueue_after(text, jsonb, bigint[], boolean, jsonb, text, text, timestamp with time zone, boolean, integer) OWNER TO hawser_owner;
-  ALTER FUNCTION hawser.enqueue_after(text, bytea, bigint[], boolean, jsonb, text, text, timestamp with time zone, boolean, integer) OWNER TO hawser_owner;
-  ALTER FUNCTION hawser.enqueue_batch(text, text[], jsonb, text, timestamp with time zone, boolean, integer) OWNER TO hawser_owner;
-  ALTER FUNCTION hawser.enqueue_batch(text, json[], jsonb, text, timestamp with time zone, boolean, integer) OWNER TO hawser_owner;
-  ALTER FUNCTION hawser.enqueue_batch(text, jsonb[], jsonb, text, timestamp with time zone, boolean, integer) OWNER TO hawser_owner;
-  ALTER FUNCTION hawser.enqueue_batch(text, bytea[], jsonb, text, timestamp with time zone, boolean, integer) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.enqueue(text, text, jsonb, text, text, timestamp with time zone, boolean, integer, integer) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.enqueue(text, json, jsonb, text, text, timestamp with time zone, boolean, integer, integer) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.enqueue(text, jsonb, jsonb, text, text, timestamp with time zone, boolean, integer, integer) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.enqueue(text, bytea, jsonb, text, text, timestamp with time zone, boolean, integer, integer) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.enqueue_unique(text, text, text, boolean, boolean, jsonb, text, timestamp with time zone, integer, integer) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.enqueue_unique(text, json, text, boolean, boolean, jsonb, text, timestamp with time zone, integer, integer) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.enqueue_unique(text, jsonb, text, boolean, boolean, jsonb, text, timestamp with time zone, integer, integer) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.enqueue_unique(text, bytea, text, boolean, boolean, jsonb, text, timestamp with time zone, integer, integer) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.enqueue_after(text, text, bigint[], boolean, jsonb, text, text, timestamp with time zone, boolean, integer, integer) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.enqueue_after(text, json, bigint[], boolean, jsonb, text, text, timestamp with time zone, boolean, integer, integer) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.enqueue_after(text, jsonb, bigint[], boolean, jsonb, text, text, timestamp with time zone, boolean, integer, integer) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.enqueue_after(text, bytea, bigint[], boolean, jsonb, text, text, timestamp with time zone, boolean, integer, integer) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.enqueue_batch(text, text[], jsonb, text, timestamp with time zone, boolean, integer, integer) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.enqueue_batch(text, json[], jsonb, text, timestamp with time zone, boolean, integer, integer) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.enqueue_batch(text, jsonb[], jsonb, text, timestamp with time zone, boolean, integer, integer) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.enqueue_batch(text, bytea[], jsonb, text, timestamp with time zone, boolean, integer, integer) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.enqueue(text, text, boolean, jsonb, text, text, text, timestamp with time zone) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.enqueue(text, json, boolean, jsonb, text, text, text, timestamp with time zone) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.enqueue(text, jsonb, boolean, jsonb, text, text, text, timestamp with time zone) OWNER TO hawser_owner;

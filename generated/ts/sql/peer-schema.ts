@@ -8,12 +8,12 @@ BEGIN
   PERFORM pg_catalog.set_config('hawser.present', (
     SELECT coalesce(pg_catalog.string_agg(o.oid::text, ','), '') FROM (
       SELECT n.oid, 'SCHEMA ' || n.nspname AS object, 'n'::"char" AS type, n.nspowner AS owner, n.nspacl AS acl
-      FROM pg_catalog.pg_namespace AS n WHERE n.nspname IN ('hawser', 'hawser_data')
+      FROM pg_catalog.pg_namespace AS n WHERE n.nspname IN ('hawser', 'hawser_data', 'hawser_peer_data', 'hawser_bridge_data')
       UNION ALL
       SELECT c.oid, CASE c.relkind WHEN 'S' THEN 'SEQUENCE ' ELSE 'TABLE ' END || c.oid::pg_catalog.regclass,
         (CASE c.relkind WHEN 'S' THEN 's' ELSE 'r' END)::"char", c.relowner, c.relacl
-      FROM pg_catalog.pg_class AS c
-      WHERE c.relnamespace IN (pg_catalog.to_regnamespace('hawser'), pg_catalog.to_regnamespace('hawser_data'))
+      FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+      WHERE n.nspname IN ('hawser', 'hawser_data', 'hawser_peer_data', 'hawser_bridge_data')
         AND c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S')
       UNION ALL
       SELECT p.oid, 'FUNCTION ' || p.oid::pg_catalog.regprocedure, 'f', p.proowner, p.proacl
@@ -26,10 +26,16 @@ BEGIN
   IF to_regnamespace('hawser_data') IS NULL THEN
     CREATE SCHEMA hawser_data;
   END IF;
+  IF to_regnamespace('hawser_peer_data') IS NULL THEN
+    CREATE SCHEMA hawser_peer_data;
+  END IF;
+  IF to_regnamespace('hawser_bridge_data') IS NULL THEN
+    CREATE SCHEMA hawser_bridge_data;
+  END IF;
 END
 $do$;
 
-CREATE TABLE hawser_data.id_counter (
+CREATE TABLE hawser_peer_data.id_counter (
   id integer NOT NULL,
   last_id integer NOT NULL,
   CONSTRAINT id_counter_pkey PRIMARY KEY (id),
@@ -37,14 +43,14 @@ CREATE TABLE hawser_data.id_counter (
   CONSTRAINT id_counter_last_id_range CHECK (last_id >= 0)
 );
 
-COMMENT ON TABLE hawser_data.id_counter IS 'The counter for channel ids and topic ids; one row.';
-COMMENT ON COLUMN hawser_data.id_counter.id IS 'Always 1.';
-COMMENT ON COLUMN hawser_data.id_counter.last_id IS 'The last id given.';
+COMMENT ON TABLE hawser_peer_data.id_counter IS 'The counter for channel ids and topic ids; one row.';
+COMMENT ON COLUMN hawser_peer_data.id_counter.id IS 'Always 1.';
+COMMENT ON COLUMN hawser_peer_data.id_counter.last_id IS 'The last id given.';
 
-INSERT INTO hawser_data.id_counter (id, last_id)
+INSERT INTO hawser_peer_data.id_counter (id, last_id)
 VALUES (1, 0);
 
-CREATE TABLE hawser_data.listeners (
+CREATE TABLE hawser_peer_data.listeners (
   topic text NOT NULL,
   addr text NOT NULL,
   listener_name text NOT NULL,
@@ -65,19 +71,19 @@ CREATE TABLE hawser_data.listeners (
   CONSTRAINT listeners_registered_at_finite CHECK (isfinite(registered_at))
 );
 
-CREATE INDEX listeners_listener_name ON hawser_data.listeners (listener_name);
+CREATE INDEX listeners_listener_name ON hawser_peer_data.listeners (listener_name, topic);
 
-COMMENT ON TABLE hawser_data.listeners IS 'The directory: which listener serves which topic, and where. Operators may insert rows of their own.';
-COMMENT ON COLUMN hawser_data.listeners.topic IS 'The topic served.';
-COMMENT ON COLUMN hawser_data.listeners.addr IS 'The published address, host:port.';
-COMMENT ON COLUMN hawser_data.listeners.listener_name IS 'The listener''s name.';
-COMMENT ON COLUMN hawser_data.listeners.epoch IS 'The listener''s epoch when it registered; 0 for a row that an operator wrote.';
-COMMENT ON COLUMN hawser_data.listeners.max_message_bytes IS 'The greatest payload that the listener takes, in bytes.';
-COMMENT ON COLUMN hawser_data.listeners.durable IS 'The row stays when the listener stops, so that even senders that never connected to it store for it.';
-COMMENT ON COLUMN hawser_data.listeners.subscribed IS 'The listener subscribed to the topic, as opposed to serving it as its source topic.';
-COMMENT ON COLUMN hawser_data.listeners.registered_at IS 'When the row was written.';
+COMMENT ON TABLE hawser_peer_data.listeners IS 'The directory: which listener serves which topic, and where. Operators may insert rows of their own.';
+COMMENT ON COLUMN hawser_peer_data.listeners.topic IS 'The topic served.';
+COMMENT ON COLUMN hawser_peer_data.listeners.addr IS 'The published address, host:port.';
+COMMENT ON COLUMN hawser_peer_data.listeners.listener_name IS 'The listener''s name.';
+COMMENT ON COLUMN hawser_peer_data.listeners.epoch IS 'The listener''s epoch when it registered; 0 for a row that an operator wrote.';
+COMMENT ON COLUMN hawser_peer_data.listeners.max_message_bytes IS 'The greatest payload that the listener takes, in bytes.';
+COMMENT ON COLUMN hawser_peer_data.listeners.durable IS 'The row stays when the listener stops, so that even senders that never connected to it store for it.';
+COMMENT ON COLUMN hawser_peer_data.listeners.subscribed IS 'The listener subscribed to the topic, as opposed to serving it as its source topic.';
+COMMENT ON COLUMN hawser_peer_data.listeners.registered_at IS 'When the row was written.';
 
-CREATE TABLE hawser_data.routes (
+CREATE TABLE hawser_peer_data.routes (
   sender_key text NOT NULL,
   addr text NOT NULL,
   listener_topic text NOT NULL,
@@ -93,16 +99,16 @@ CREATE TABLE hawser_data.routes (
   CONSTRAINT routes_max_message_bytes_range CHECK (max_message_bytes BETWEEN 1 AND 1073741824)
 );
 
-CREATE INDEX routes_listener_name ON hawser_data.routes (listener_name);
+CREATE INDEX routes_listener_name ON hawser_peer_data.routes (listener_name);
 
-COMMENT ON TABLE hawser_data.routes IS 'The listeners that a sender has met, so that it can store for them after they have left the directory.';
-COMMENT ON COLUMN hawser_data.routes.sender_key IS 'The sender: ''name:source_topic''.';
-COMMENT ON COLUMN hawser_data.routes.addr IS 'The listener''s last known address.';
-COMMENT ON COLUMN hawser_data.routes.listener_topic IS 'The topic that the listener serves.';
-COMMENT ON COLUMN hawser_data.routes.listener_name IS 'The listener''s name.';
-COMMENT ON COLUMN hawser_data.routes.max_message_bytes IS 'The greatest payload that the listener takes, as last heard, in bytes.';
+COMMENT ON TABLE hawser_peer_data.routes IS 'The listeners that a sender has met, so that it can store for them after they have left the directory.';
+COMMENT ON COLUMN hawser_peer_data.routes.sender_key IS 'The sender: ''name:source_topic''.';
+COMMENT ON COLUMN hawser_peer_data.routes.addr IS 'The listener''s last known address.';
+COMMENT ON COLUMN hawser_peer_data.routes.listener_topic IS 'The topic that the listener serves.';
+COMMENT ON COLUMN hawser_peer_data.routes.listener_name IS 'The listener''s name.';
+COMMENT ON COLUMN hawser_peer_data.routes.max_message_bytes IS 'The greatest payload that the listener takes, as last heard, in bytes.';
 
-CREATE TABLE hawser_data.channels (
+CREATE TABLE hawser_peer_data.channels (
   channel_name text NOT NULL,
   channel_id integer NOT NULL,
   sender_name text GENERATED ALWAYS AS (split_part(channel_name, ':', 1)) STORED NOT NULL,
@@ -123,20 +129,20 @@ CREATE TABLE hawser_data.channels (
   CONSTRAINT channels_owner_not_reserved CHECK (left(owner, 3) <> '__#')
 );
 
-CREATE INDEX channels_owner ON hawser_data.channels ((coalesce(owner, listener_name)));
+CREATE INDEX channels_owner ON hawser_peer_data.channels ((coalesce(owner, listener_name)));
 
-COMMENT ON TABLE hawser_data.channels IS 'The channels: each (sender, source topic, listener) has one channel id for ever.';
-COMMENT ON COLUMN hawser_data.channels.channel_name IS '''sender:source_topic:listener''; '':'' is refused in all three.';
-COMMENT ON COLUMN hawser_data.channels.channel_id IS 'The channel''s id.';
-COMMENT ON COLUMN hawser_data.channels.sender_name IS 'The sender''s name.';
-COMMENT ON COLUMN hawser_data.channels.source_topic IS 'The sender''s source topic.';
-COMMENT ON COLUMN hawser_data.channels.listener_name IS 'The listener that the channel was made for.';
-COMMENT ON COLUMN hawser_data.channels.owner IS 'The listener that the channel was handed over to; NULL: the one it was made for.';
-COMMENT ON COLUMN hawser_data.channels.retry_of IS 'A retry channel, made for ''__#retry#'' and the id of another channel: that id. It has the dead letters of that
+COMMENT ON TABLE hawser_peer_data.channels IS 'The channels: each (sender, source topic, listener) has one channel id for ever.';
+COMMENT ON COLUMN hawser_peer_data.channels.channel_name IS '''sender:source_topic:listener''; '':'' is refused in all three.';
+COMMENT ON COLUMN hawser_peer_data.channels.channel_id IS 'The channel''s id.';
+COMMENT ON COLUMN hawser_peer_data.channels.sender_name IS 'The sender''s name.';
+COMMENT ON COLUMN hawser_peer_data.channels.source_topic IS 'The sender''s source topic.';
+COMMENT ON COLUMN hawser_peer_data.channels.listener_name IS 'The listener that the channel was made for.';
+COMMENT ON COLUMN hawser_peer_data.channels.owner IS 'The listener that the channel was handed over to; NULL: the one it was made for.';
+COMMENT ON COLUMN hawser_peer_data.channels.retry_of IS 'A retry channel, made for ''__#retry#'' and the id of another channel: that id. It has the dead letters of that
 channel that are to be handled again; no sender dials it. NULL for every other channel.';
-COMMENT ON COLUMN hawser_data.channels.last_retry IS 'Of a retry channel: the last number given. Its messages are all of epoch 1.';
+COMMENT ON COLUMN hawser_peer_data.channels.last_retry IS 'Of a retry channel: the last number given. Its messages are all of epoch 1.';
 
-CREATE TABLE hawser_data.topics (
+CREATE TABLE hawser_peer_data.topics (
   topic text NOT NULL,
   id integer NOT NULL,
   CONSTRAINT topics_pkey PRIMARY KEY (topic),
@@ -146,11 +152,11 @@ CREATE TABLE hawser_data.topics (
   CONSTRAINT topics_id_range CHECK (id >= 1)
 );
 
-COMMENT ON TABLE hawser_data.topics IS 'The topics, each with the id that frames and stored rows carry.';
-COMMENT ON COLUMN hawser_data.topics.topic IS 'The topic.';
-COMMENT ON COLUMN hawser_data.topics.id IS 'Its id.';
+COMMENT ON TABLE hawser_peer_data.topics IS 'The topics, each with the id that frames and stored rows carry.';
+COMMENT ON COLUMN hawser_peer_data.topics.topic IS 'The topic.';
+COMMENT ON COLUMN hawser_peer_data.topics.id IS 'Its id.';
 
-CREATE TABLE hawser_data.cursors (
+CREATE TABLE hawser_peer_data.cursors (
   channel_id integer NOT NULL,
   number bigint DEFAULT 0 NOT NULL,
   epoch bigint DEFAULT 0 NOT NULL,
@@ -162,13 +168,13 @@ CREATE TABLE hawser_data.cursors (
   CONSTRAINT cursors_attempts_range CHECK (attempts >= 0)
 );
 
-COMMENT ON TABLE hawser_data.cursors IS 'The cursors: the last message of each channel whose handling is committed.';
-COMMENT ON COLUMN hawser_data.cursors.channel_id IS 'The channel.';
-COMMENT ON COLUMN hawser_data.cursors.number IS 'The last acknowledged number within the epoch.';
-COMMENT ON COLUMN hawser_data.cursors.epoch IS 'The sender''s epoch that the number belongs to.';
-COMMENT ON COLUMN hawser_data.cursors.attempts IS 'How often the next message''s handler was started after an unclean exit.';
+COMMENT ON TABLE hawser_peer_data.cursors IS 'The cursors: the last message of each channel whose handling is committed.';
+COMMENT ON COLUMN hawser_peer_data.cursors.channel_id IS 'The channel.';
+COMMENT ON COLUMN hawser_peer_data.cursors.number IS 'The last acknowledged number within the epoch.';
+COMMENT ON COLUMN hawser_peer_data.cursors.epoch IS 'The sender''s epoch that the number belongs to.';
+COMMENT ON COLUMN hawser_peer_data.cursors.attempts IS 'How often the next message''s handler was started after an unclean exit.';
 
-CREATE TABLE hawser_data.marks (
+CREATE TABLE hawser_peer_data.marks (
   channel_id integer NOT NULL,
   epoch bigint NOT NULL,
   number bigint NOT NULL,
@@ -178,13 +184,13 @@ CREATE TABLE hawser_data.marks (
   CONSTRAINT marks_number_range CHECK (number BETWEEN 0 AND 9007199254740991)
 );
 
-COMMENT ON TABLE hawser_data.marks IS 'What is done of each channel beyond its cursor: a message that a transactional handler has handled, or that was given up, or
+COMMENT ON TABLE hawser_peer_data.marks IS 'What is done of each channel beyond its cursor: a message that a transactional handler has handled, or that was given up, or
 finished when its listener stopped, while an earlier one is not done. A row goes when the cursor passes it.';
-COMMENT ON COLUMN hawser_data.marks.channel_id IS 'The channel.';
-COMMENT ON COLUMN hawser_data.marks.epoch IS 'The sender''s epoch, whoever handled the message: so that two who handle the same one collide.';
-COMMENT ON COLUMN hawser_data.marks.number IS 'The message''s number within the epoch.';
+COMMENT ON COLUMN hawser_peer_data.marks.channel_id IS 'The channel.';
+COMMENT ON COLUMN hawser_peer_data.marks.epoch IS 'The sender''s epoch, whoever handled the message: so that two who handle the same one collide.';
+COMMENT ON COLUMN hawser_peer_data.marks.number IS 'The message''s number within the epoch.';
 
-CREATE TABLE hawser_data.parked_messages (
+CREATE TABLE hawser_peer_data.parked_messages (
   channel_id integer NOT NULL,
   epoch bigint NOT NULL,
   number bigint NOT NULL,
@@ -207,23 +213,23 @@ CREATE TABLE hawser_data.parked_messages (
   CONSTRAINT parked_messages_uncompressed_bytes_range CHECK (uncompressed_bytes >= 0)
 );
 
-ALTER TABLE hawser_data.parked_messages ALTER COLUMN payload SET STORAGE EXTERNAL;
+ALTER TABLE hawser_peer_data.parked_messages ALTER COLUMN payload SET STORAGE EXTERNAL;
 
-COMMENT ON TABLE hawser_data.parked_messages IS 'Messages that wait long to be tried again, and messages behind them with the same key. The cursor passes them, and those who
+COMMENT ON TABLE hawser_peer_data.parked_messages IS 'Messages that wait long to be tried again, and messages behind them with the same key. The cursor passes them, and those who
 sent them know them as delivered. Functions alone write them.';
-COMMENT ON COLUMN hawser_data.parked_messages.channel_id IS 'The channel.';
-COMMENT ON COLUMN hawser_data.parked_messages.epoch IS 'The sender''s epoch.';
-COMMENT ON COLUMN hawser_data.parked_messages.number IS 'The message''s number within the epoch.';
-COMMENT ON COLUMN hawser_data.parked_messages.topic_id IS 'The topic that the message is for.';
-COMMENT ON COLUMN hawser_data.parked_messages.compression IS 'How the payload is compressed, as the frame Batch says it; 0: not.';
-COMMENT ON COLUMN hawser_data.parked_messages.headers IS 'The headers as JSON in UTF-8, [[name, value], ...], whatever the encoding of the database is. NULL: none.';
-COMMENT ON COLUMN hawser_data.parked_messages.payload IS 'The payload, plain or compressed.';
-COMMENT ON COLUMN hawser_data.parked_messages.attempts IS 'How often its handler was started; 0: it waits behind another one.';
-COMMENT ON COLUMN hawser_data.parked_messages.due_at IS 'When it is to be tried again.';
-COMMENT ON COLUMN hawser_data.parked_messages.parked_at IS 'When it was parked.';
-COMMENT ON COLUMN hawser_data.parked_messages.uncompressed_bytes IS 'The length of the payload before it was compressed, in bytes.';
+COMMENT ON COLUMN hawser_peer_data.parked_messages.channel_id IS 'The channel.';
+COMMENT ON COLUMN hawser_peer_data.parked_messages.epoch IS 'The sender''s epoch.';
+COMMENT ON COLUMN hawser_peer_data.parked_messages.number IS 'The message''s number within the epoch.';
+COMMENT ON COLUMN hawser_peer_data.parked_messages.topic_id IS 'The topic that the message is for.';
+COMMENT ON COLUMN hawser_peer_data.parked_messages.compression IS 'How the payload is compressed, as the frame Batch says it; 0: not.';
+COMMENT ON COLUMN hawser_peer_data.parked_messages.headers IS 'The headers as JSON in UTF-8, [[name, value], ...], whatever the encoding of the database is. NULL: none.';
+COMMENT ON COLUMN hawser_peer_data.parked_messages.payload IS 'The payload, plain or compressed.';
+COMMENT ON COLUMN hawser_peer_data.parked_messages.attempts IS 'How often its handler was started; 0: it waits behind another one.';
+COMMENT ON COLUMN hawser_peer_data.parked_messages.due_at IS 'When it is to be tried again.';
+COMMENT ON COLUMN hawser_peer_data.parked_messages.parked_at IS 'When it was parked.';
+COMMENT ON COLUMN hawser_peer_data.parked_messages.uncompressed_bytes IS 'The length of the payload before it was compressed, in bytes.';
 
-CREATE TABLE hawser_data.stored_messages (
+CREATE TABLE hawser_peer_data.stored_messages (
   id bigserial NOT NULL,
   channel_id integer NOT NULL,
   payload bytea NOT NULL,
@@ -246,25 +252,25 @@ CREATE TABLE hawser_data.stored_messages (
   CONSTRAINT stored_messages_stored_at_finite CHECK (isfinite(stored_at))
 );
 
-ALTER TABLE hawser_data.stored_messages ALTER COLUMN payload SET STORAGE EXTERNAL;
+ALTER TABLE hawser_peer_data.stored_messages ALTER COLUMN payload SET STORAGE EXTERNAL;
 
-COMMENT ON TABLE hawser_data.stored_messages IS 'Messages that wait for their listener. First in, first out by (epoch, number) within a channel. A row is one message, or a
+COMMENT ON TABLE hawser_peer_data.stored_messages IS 'Messages that wait for their listener. First in, first out by (epoch, number) within a channel. A row is one message, or a
 batch of messages with successive numbers, one topic and one codec.';
-COMMENT ON COLUMN hawser_data.stored_messages.id IS 'The order in which rows were written, over all channels.';
-COMMENT ON COLUMN hawser_data.stored_messages.channel_id IS 'The channel.';
-COMMENT ON COLUMN hawser_data.stored_messages.payload IS 'The payload, plain or compressed as \`codec\` says. Of a batch all payloads, one after another.';
-COMMENT ON COLUMN hawser_data.stored_messages.epoch IS 'The sender''s epoch.';
-COMMENT ON COLUMN hawser_data.stored_messages.number IS 'The message''s number within the epoch. Of a batch that of the last message, so that the row is behind a position as long
+COMMENT ON COLUMN hawser_peer_data.stored_messages.id IS 'The order in which rows were written, over all channels.';
+COMMENT ON COLUMN hawser_peer_data.stored_messages.channel_id IS 'The channel.';
+COMMENT ON COLUMN hawser_peer_data.stored_messages.payload IS 'The payload, plain or compressed as \`codec\` says. Of a batch all payloads, one after another.';
+COMMENT ON COLUMN hawser_peer_data.stored_messages.epoch IS 'The sender''s epoch.';
+COMMENT ON COLUMN hawser_peer_data.stored_messages.number IS 'The message''s number within the epoch. Of a batch that of the last message, so that the row is behind a position as long
 as one of its messages is.';
-COMMENT ON COLUMN hawser_data.stored_messages.topic_id IS 'The topic that the message is for.';
-COMMENT ON COLUMN hawser_data.stored_messages.headers IS 'The headers: [[name, value], ...], or a text with the JSON of that, in ASCII, where the encoding of the database lacks one of its
+COMMENT ON COLUMN hawser_peer_data.stored_messages.topic_id IS 'The topic that the message is for.';
+COMMENT ON COLUMN hawser_peer_data.stored_messages.headers IS 'The headers: [[name, value], ...], or a text with the JSON of that, in ASCII, where the encoding of the database lacks one of its
 characters; NULL: none. Of a batch an array with such headers, or null, for each message.';
-COMMENT ON COLUMN hawser_data.stored_messages.codec IS 'How the payload is compressed: 0 not, 1 gzip.';
-COMMENT ON COLUMN hawser_data.stored_messages.stored_at IS 'When it was stored.';
-COMMENT ON COLUMN hawser_data.stored_messages.messages IS 'How many messages the row has.';
-COMMENT ON COLUMN hawser_data.stored_messages.lengths IS 'The length of each payload of a batch, in bytes; empty for one message.';
+COMMENT ON COLUMN hawser_peer_data.stored_messages.codec IS 'How the payload is compressed: 0 not, 1 gzip.';
+COMMENT ON COLUMN hawser_peer_data.stored_messages.stored_at IS 'When it was stored.';
+COMMENT ON COLUMN hawser_peer_data.stored_messages.messages IS 'How many messages the row has.';
+COMMENT ON COLUMN hawser_peer_data.stored_messages.lengths IS 'The length of each payload of a batch, in bytes; empty for one message.';
 
-CREATE TABLE hawser_data.peers (
+CREATE TABLE hawser_peer_data.peers (
   name text NOT NULL,
   epoch bigint NOT NULL,
   clean boolean DEFAULT true NOT NULL,
@@ -286,18 +292,18 @@ CREATE TABLE hawser_data.peers (
   CONSTRAINT peers_certificate_ends_at_range CHECK (extract(epoch FROM certificate_ends_at) BETWEEN 0 AND 253402300799)
 );
 
-COMMENT ON TABLE hawser_data.peers IS 'The names of peers, and of each the epoch under which a process may write for the name. Written by functions alone, so that
+COMMENT ON TABLE hawser_peer_data.peers IS 'The names of peers, and of each the epoch under which a process may write for the name. Written by functions alone, so that
 no role can lock a row.';
-COMMENT ON COLUMN hawser_data.peers.name IS 'The peer''s name.';
-COMMENT ON COLUMN hawser_data.peers.epoch IS 'The epoch: greater each time that the name is taken.';
-COMMENT ON COLUMN hawser_data.peers.clean IS 'The previous holder stopped cleanly, or there was none.';
-COMMENT ON COLUMN hawser_data.peers.started_at IS 'When the name was taken last.';
-COMMENT ON COLUMN hawser_data.peers.token IS 'The token of the process that took the name last. If that process lost the answer, it finds its token here, and knows
+COMMENT ON COLUMN hawser_peer_data.peers.name IS 'The peer''s name.';
+COMMENT ON COLUMN hawser_peer_data.peers.epoch IS 'The epoch: greater each time that the name is taken.';
+COMMENT ON COLUMN hawser_peer_data.peers.clean IS 'The previous holder stopped cleanly, or there was none.';
+COMMENT ON COLUMN hawser_peer_data.peers.started_at IS 'When the name was taken last.';
+COMMENT ON COLUMN hawser_peer_data.peers.token IS 'The token of the process that took the name last. If that process lost the answer, it finds its token here, and knows
 that the epoch is its own. NULL: the epoch was raised without taking the name.';
-COMMENT ON COLUMN hawser_data.peers.group_name IS 'The group that the peer was a member of when it registered last; NULL: of none.';
-COMMENT ON COLUMN hawser_data.peers.replaced IS 'All of its channels were handed over at once, and it has not registered since: messages do not wait for it.';
-COMMENT ON COLUMN hawser_data.peers.version IS 'The version of the program that registered last, which can be any text; NULL: it did not say, or the name was taken since.';
-COMMENT ON COLUMN hawser_data.peers.certificate_ends_at IS 'When the TLS certificate ends that the peer had when it registered last, from 1970 to the end of 9999; NULL: it has none, or
+COMMENT ON COLUMN hawser_peer_data.peers.group_name IS 'The group that the peer was a member of when it registered last; NULL: of none.';
+COMMENT ON COLUMN hawser_peer_data.peers.replaced IS 'All of its channels were handed over at once, and it has not registered since: messages do not wait for it.';
+COMMENT ON COLUMN hawser_peer_data.peers.version IS 'The version of the program that registered last, which can be any text; NULL: it did not say, or the name was taken since.';
+COMMENT ON COLUMN hawser_peer_data.peers.certificate_ends_at IS 'When the TLS certificate ends that the peer had when it registered last, from 1970 to the end of 9999; NULL: it has none, or
 did not say, or the name was taken since.';
 
 CREATE TABLE hawser_data.owners (
@@ -378,6 +384,12 @@ CREATE TABLE hawser_data.dead_letters (
   failures jsonb,
   role_mark text,
   awaited_as bigint,
+  job_id bigint,
+  keep_ms integer,
+  progress text,
+  role_id bigint DEFAULT to_regrole(quote_ident(CASE current_setting('role') WHEN 'none' THEN session_user ELSE current_setting('role') END))::oid::bigint,
+  worker text,
+  given_back smallint DEFAULT 0 NOT NULL,
   CONSTRAINT dead_letters_pkey PRIMARY KEY (id),
   CONSTRAINT dead_letters_origin_values CHECK (origin IN ('peer', 'subscription', 'outbox', 'queue')),
   CONSTRAINT dead_letters_error_message_bytes CHECK (octet_length(error_message) <= 8192),
@@ -388,6 +400,8 @@ CREATE TABLE hawser_data.dead_letters (
 CREATE INDEX dead_letters_created_at ON hawser_data.dead_letters (created_at);
 
 CREATE INDEX dead_letters_message_id ON hawser_data.dead_letters (message_id) WHERE message_id IS NOT NULL;
+
+CREATE INDEX dead_letters_job ON hawser_data.dead_letters (job_id) WHERE job_id IS NOT NULL;
 
 CREATE INDEX dead_letters_retry_requested ON hawser_data.dead_letters (id) WHERE retry_requested;
 
@@ -415,8 +429,14 @@ COMMENT ON COLUMN hawser_data.dead_letters.stack IS 'The stack of the last error
 COMMENT ON COLUMN hawser_data.dead_letters.failures IS 'Its last failed attempts, in order: [{"attempt", "at", "code", "message"}, ...] (peers and the queue only). NULL: none is known.';
 COMMENT ON COLUMN hawser_data.dead_letters.role_mark IS 'As in \`outbox_later\` (the outbox only).';
 COMMENT ON COLUMN hawser_data.dead_letters.awaited_as IS 'As in \`queue\` (the queue only).';
+COMMENT ON COLUMN hawser_data.dead_letters.job_id IS 'The id that its enqueue returned, which it keeps if it is retried (the queue only).';
+COMMENT ON COLUMN hawser_data.dead_letters.keep_ms IS 'As in \`queue\` (the queue only).';
+COMMENT ON COLUMN hawser_data.dead_letters.progress IS 'As in \`queue\` (the queue only).';
+COMMENT ON COLUMN hawser_data.dead_letters.role_id IS 'The oid of the role: a later role of its name is another one. NULL: there was no such role.';
+COMMENT ON COLUMN hawser_data.dead_letters.worker IS 'Name of the peer or worker that had it when it was given up (peers and the queue only). NULL: none had it.';
+COMMENT ON COLUMN hawser_data.dead_letters.given_back IS 'How often its handler was cut off, as its process stopped (the queue only). No attempts.';
 
-CREATE TABLE hawser_data.mesh_secret (
+CREATE TABLE hawser_peer_data.mesh_secret (
   id integer NOT NULL,
   secret bytea NOT NULL,
   created_at timestamptz DEFAULT now() NOT NULL,
@@ -425,15 +445,15 @@ CREATE TABLE hawser_data.mesh_secret (
   CONSTRAINT mesh_secret_secret_bytes CHECK (octet_length(secret) = 32)
 );
 
-COMMENT ON TABLE hawser_data.mesh_secret IS 'The mesh secret, made at the first migration; two rows while it is rotated, the newest is used for dialling.';
-COMMENT ON COLUMN hawser_data.mesh_secret.id IS 'Grows with each rotation.';
-COMMENT ON COLUMN hawser_data.mesh_secret.secret IS 'The secret.';
-COMMENT ON COLUMN hawser_data.mesh_secret.created_at IS 'When it was made.';
+COMMENT ON TABLE hawser_peer_data.mesh_secret IS 'The mesh secret, made at the first migration; two rows while it is rotated, the newest is used for dialling.';
+COMMENT ON COLUMN hawser_peer_data.mesh_secret.id IS 'Grows with each rotation.';
+COMMENT ON COLUMN hawser_peer_data.mesh_secret.secret IS 'The secret.';
+COMMENT ON COLUMN hawser_peer_data.mesh_secret.created_at IS 'When it was made.';
 
-INSERT INTO hawser_data.mesh_secret (id, secret, created_at)
+INSERT INTO hawser_peer_data.mesh_secret (id, secret, created_at)
 VALUES (1, decode(replace(gen_random_uuid()::text || gen_random_uuid()::text, '-', ''), 'hex'), now());
 
-CREATE TABLE hawser_data.database_settings (
+CREATE TABLE hawser_peer_data.database_settings (
   id integer DEFAULT 1 NOT NULL,
   dead_letter_retention_days integer NOT NULL,
   CONSTRAINT database_settings_pkey PRIMARY KEY (id),
@@ -441,9 +461,9 @@ CREATE TABLE hawser_data.database_settings (
   CONSTRAINT database_settings_one_row CHECK (id = 1)
 );
 
-COMMENT ON TABLE hawser_data.database_settings IS 'Settings that all programs of the database share: one row. Without it the defaults of the spec apply.';
-COMMENT ON COLUMN hawser_data.database_settings.id IS 'Always 1.';
-COMMENT ON COLUMN hawser_data.database_settings.dead_letter_retention_days IS 'Age in days from which peers delete dead letters. \`hawser dead retention\` sets it.';
+COMMENT ON TABLE hawser_peer_data.database_settings IS 'Settings that all programs of the database share: one row. Without it the defaults of the spec apply.';
+COMMENT ON COLUMN hawser_peer_data.database_settings.id IS 'Always 1.';
+COMMENT ON COLUMN hawser_peer_data.database_settings.dead_letter_retention_days IS 'Age in days from which peers delete dead letters. \`hawser dead retention\` sets it.';
 
 CREATE TABLE hawser_data.migrations (
   id integer NOT NULL,
@@ -457,7 +477,8 @@ CREATE TABLE hawser_data.migrations (
   CONSTRAINT migrations_oldest_program_range CHECK (oldest_program >= 1)
 );
 
-COMMENT ON TABLE hawser_data.migrations IS 'The migrations that this database has.';
+COMMENT ON TABLE hawser_data.migrations IS 'The migrations that this database has. Programs read it by \`applied_migrations\`: with a view, any role could hold up their
+start.';
 COMMENT ON COLUMN hawser_data.migrations.id IS 'The migration''s number.';
 COMMENT ON COLUMN hawser_data.migrations.name IS 'Its name.';
 COMMENT ON COLUMN hawser_data.migrations.applied_at IS 'When it was applied.';
@@ -475,12 +496,12 @@ BEGIN
     WITH made AS (
       SELECT o.* FROM (
         SELECT n.oid, 'SCHEMA ' || n.nspname AS object, 'n'::"char" AS type, n.nspowner AS owner, n.nspacl AS acl
-        FROM pg_catalog.pg_namespace AS n WHERE n.nspname IN ('hawser', 'hawser_data')
+        FROM pg_catalog.pg_namespace AS n WHERE n.nspname IN ('hawser', 'hawser_data', 'hawser_peer_data', 'hawser_bridge_data')
         UNION ALL
         SELECT c.oid, CASE c.relkind WHEN 'S' THEN 'SEQUENCE ' ELSE 'TABLE ' END || c.oid::pg_catalog.regclass,
           (CASE c.relkind WHEN 'S' THEN 's' ELSE 'r' END)::"char", c.relowner, c.relacl
-        FROM pg_catalog.pg_class AS c
-        WHERE c.relnamespace IN (pg_catalog.to_regnamespace('hawser'), pg_catalog.to_regnamespace('hawser_data'))
+        FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+        WHERE n.nspname IN ('hawser', 'hawser_data', 'hawser_peer_data', 'hawser_bridge_data')
           AND c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S')
         UNION ALL
         SELECT p.oid, 'FUNCTION ' || p.oid::pg_catalog.regprocedure, 'f', p.proowner, p.proacl
@@ -510,12 +531,12 @@ BEGIN
   PERFORM pg_catalog.set_config('hawser.present', (
     SELECT coalesce(pg_catalog.string_agg(o.oid::text, ','), '') FROM (
       SELECT n.oid, 'SCHEMA ' || n.nspname AS object, 'n'::"char" AS type, n.nspowner AS owner, n.nspacl AS acl
-      FROM pg_catalog.pg_namespace AS n WHERE n.nspname IN ('hawser', 'hawser_data')
+      FROM pg_catalog.pg_namespace AS n WHERE n.nspname IN ('hawser', 'hawser_data', 'hawser_peer_data', 'hawser_bridge_data')
       UNION ALL
       SELECT c.oid, CASE c.relkind WHEN 'S' THEN 'SEQUENCE ' ELSE 'TABLE ' END || c.oid::pg_catalog.regclass,
         (CASE c.relkind WHEN 'S' THEN 's' ELSE 'r' END)::"char", c.relowner, c.relacl
-      FROM pg_catalog.pg_class AS c
-      WHERE c.relnamespace IN (pg_catalog.to_regnamespace('hawser'), pg_catalog.to_regnamespace('hawser_data'))
+      FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+      WHERE n.nspname IN ('hawser', 'hawser_data', 'hawser_peer_data', 'hawser_bridge_data')
         AND c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S')
       UNION ALL
       SELECT p.oid, 'FUNCTION ' || p.oid::pg_catalog.regprocedure, 'f', p.proowner, p.proacl
@@ -528,11 +549,19 @@ BEGIN
   IF to_regnamespace('hawser_data') IS NULL THEN
     CREATE SCHEMA hawser_data;
   END IF;
+  IF to_regnamespace('hawser_peer_data') IS NULL THEN
+    CREATE SCHEMA hawser_peer_data;
+  END IF;
+  IF to_regnamespace('hawser_bridge_data') IS NULL THEN
+    CREATE SCHEMA hawser_bridge_data;
+  END IF;
 END
 $do$;
 
 CREATE OR REPLACE FUNCTION hawser.listeners_notify() RETURNS trigger
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+SET jit = off
 AS $function$
 BEGIN
   IF TG_OP = 'DELETE' OR (TG_OP = 'UPDATE' AND (OLD.topic, OLD.addr, OLD.listener_name) IS DISTINCT FROM (NEW.topic, NEW.addr, NEW.listener_name)) THEN
@@ -548,15 +577,17 @@ COMMENT ON FUNCTION hawser.listeners_notify() IS 'Tells channel hawser_listeners
 
 DO $do$
 BEGIN
-  IF NOT EXISTS (SELECT FROM pg_catalog.pg_trigger WHERE tgrelid = 'hawser_data.listeners'::pg_catalog.regclass AND tgname = 'listeners_notify') THEN
-CREATE TRIGGER listeners_notify AFTER INSERT OR UPDATE OR DELETE ON hawser_data.listeners
+  IF NOT EXISTS (SELECT FROM pg_catalog.pg_trigger WHERE tgrelid = 'hawser_peer_data.listeners'::pg_catalog.regclass AND tgname = 'listeners_notify') THEN
+CREATE TRIGGER listeners_notify AFTER INSERT OR UPDATE OR DELETE ON hawser_peer_data.listeners
 FOR EACH ROW EXECUTE FUNCTION hawser.listeners_notify();
   END IF;
 END
 $do$;
 
 CREATE OR REPLACE FUNCTION hawser.mesh_secret_notify() RETURNS trigger
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+SET jit = off
 AS $function$
 BEGIN
   IF TG_OP = 'DELETE' OR (TG_OP = 'UPDATE' AND (OLD.id) IS DISTINCT FROM (NEW.id)) THEN
@@ -572,8 +603,8 @@ COMMENT ON FUNCTION hawser.mesh_secret_notify() IS 'Tells channel hawser_mesh_se
 
 DO $do$
 BEGIN
-  IF NOT EXISTS (SELECT FROM pg_catalog.pg_trigger WHERE tgrelid = 'hawser_data.mesh_secret'::pg_catalog.regclass AND tgname = 'mesh_secret_notify') THEN
-CREATE TRIGGER mesh_secret_notify AFTER INSERT OR UPDATE OR DELETE ON hawser_data.mesh_secret
+  IF NOT EXISTS (SELECT FROM pg_catalog.pg_trigger WHERE tgrelid = 'hawser_peer_data.mesh_secret'::pg_catalog.regclass AND tgname = 'mesh_secret_notify') THEN
+CREATE TRIGGER mesh_secret_notify AFTER INSERT OR UPDATE OR DELETE ON hawser_peer_data.mesh_secret
 FOR EACH ROW EXECUTE FUNCTION hawser.mesh_secret_notify();
   END IF;
 END
@@ -589,6 +620,7 @@ CREATE OR REPLACE FUNCTION hawser.own_name(
 )
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 SET row_security = off
 AS $function$
 #variable_conflict use_column
@@ -651,9 +683,9 @@ BEGIN
     RETURN;
   END IF;
 
-  was_clean := coalesce((SELECT p.clean FROM hawser_data.peers AS p WHERE p.name = p_name), true);
+  was_clean := coalesce((SELECT p.clean FROM hawser_peer_data.peers AS p WHERE p.name = p_name), true);
   -- The clock keeps the epoch growing also where a failover or a restore lost the rows' last values.
-  INSERT INTO hawser_data.peers AS p (name, epoch, clean, started_at, token)
+  INSERT INTO hawser_peer_data.peers AS p (name, epoch, clean, started_at, token)
   VALUES (p_name, greatest(v_owner.epoch + 1, v_now_ms), false, clock_timestamp(), p_token)
   ON CONFLICT (name) DO UPDATE
     SET epoch = greatest(p.epoch + 1, excluded.epoch),
@@ -678,6 +710,7 @@ CREATE OR REPLACE FUNCTION hawser.raise_fence(
 )
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 SET row_security = off
 AS $function$
 BEGIN
@@ -719,6 +752,7 @@ CREATE OR REPLACE FUNCTION hawser.raise_owner(
 )
 LANGUAGE plpgsql VOLATILE SECURITY INVOKER
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 SET row_security = off
 AS $function$
 #variable_conflict use_column
@@ -753,6 +787,7 @@ CREATE OR REPLACE FUNCTION hawser.keep_name(
 )
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 SET row_security = off
 AS $function$
 #variable_conflict use_column
@@ -803,7 +838,7 @@ BEGIN
     RETURN;
   END IF;
   epoch := v_owner.epoch;
-  owned := epoch = p_epoch OR coalesce((SELECT p.token = p_token FROM hawser_data.peers AS p WHERE p.name = p_name), false);
+  owned := epoch = p_epoch OR coalesce((SELECT p.token = p_token FROM hawser_peer_data.peers AS p WHERE p.name = p_name), false);
   IF NOT owned THEN
     RETURN;
   END IF;
@@ -824,6 +859,7 @@ CREATE OR REPLACE FUNCTION hawser.release_name(
 )
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 SET row_security = off
 AS $function$
 #variable_conflict use_column
@@ -855,7 +891,7 @@ BEGIN
   UPDATE hawser_data.owners AS o SET pid = NULL, life = NULL WHERE o.what = 'peer:' || p_name AND o.pid = pg_backend_pid();
   released := FOUND;
   IF released AND p_clean THEN
-    UPDATE hawser_data.peers AS p SET clean = true WHERE p.name = p_name;
+    UPDATE hawser_peer_data.peers AS p SET clean = true WHERE p.name = p_name;
   END IF;
 END;
 END
@@ -869,6 +905,7 @@ CREATE OR REPLACE FUNCTION hawser.fenced(
 )
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 SET row_security = off
 AS $function$
 #variable_conflict use_column
@@ -923,6 +960,7 @@ CREATE OR REPLACE FUNCTION hawser.commit_durably(
 )
 LANGUAGE plpgsql VOLATILE SECURITY INVOKER
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 SET row_security = off
 AS $function$
 -- To the end of the transaction. A database with \`on\`, \`remote_write\` or \`remote_apply\` keeps what it has.
@@ -940,6 +978,7 @@ CREATE OR REPLACE FUNCTION hawser.end_ownership(
 )
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 SET row_security = off
 AS $function$
 #variable_conflict use_column
@@ -981,7 +1020,7 @@ BEGIN
   END IF;
   PERFORM hawser.commit_durably();
   -- The token goes, so that a process that was taking the name does not believe that this epoch is its own.
-  UPDATE hawser_data.peers AS p
+  UPDATE hawser_peer_data.peers AS p
      SET epoch = greatest(p.epoch + 1, floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint),
          token = NULL
    WHERE p.name = p_name
@@ -999,6 +1038,7 @@ CREATE OR REPLACE FUNCTION hawser.is_alive(
 )
 LANGUAGE plpgsql VOLATILE SECURITY INVOKER
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 SET row_security = off
 AS $function$
 BEGIN
@@ -1018,6 +1058,7 @@ CREATE OR REPLACE FUNCTION hawser.share_fences(
 )
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 SET row_security = off
 AS $function$
 #variable_conflict use_column
@@ -1070,6 +1111,7 @@ CREATE OR REPLACE FUNCTION hawser.lock_dead_letters(
 )
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 SET row_security = off
 AS $function$
 BEGIN
@@ -1101,6 +1143,7 @@ CREATE OR REPLACE FUNCTION hawser.open_channel(
 )
 LANGUAGE plpgsql VOLATILE SECURITY INVOKER
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 SET row_security = off
 AS $function$
 #variable_conflict use_column
@@ -1161,17 +1204,17 @@ DECLARE
 BEGIN
   SELECT m.channel_id, coalesce(m.owner, m.listener_name)
     INTO open_channel.channel_id, open_channel.owner
-    FROM hawser_data.channels AS m
+    FROM hawser_peer_data.channels AS m
    WHERE m.channel_name = v_channel_name;
   IF FOUND THEN
     RETURN;
   END IF;
 
   -- The counter's row is the lock of all who give ids; after a wait for it, the table is read again with a new snapshot.
-  PERFORM FROM hawser_data.id_counter AS s WHERE s.id = 1 FOR UPDATE;
+  PERFORM FROM hawser_peer_data.id_counter AS s WHERE s.id = 1 FOR UPDATE;
   SELECT m.channel_id, coalesce(m.owner, m.listener_name)
     INTO open_channel.channel_id, open_channel.owner
-    FROM hawser_data.channels AS m
+    FROM hawser_peer_data.channels AS m
    WHERE m.channel_name = v_channel_name;
   IF FOUND THEN
     RETURN;
@@ -1179,8 +1222,8 @@ BEGIN
 
   -- Lost, the id would be given again to another one, while peers know this one by it.
   PERFORM hawser.commit_durably();
-  UPDATE hawser_data.id_counter AS s SET last_id = s.last_id + 1 WHERE s.id = 1 RETURNING s.last_id INTO STRICT open_channel.channel_id;
-  INSERT INTO hawser_data.channels (channel_name, channel_id)
+  UPDATE hawser_peer_data.id_counter AS s SET last_id = s.last_id + 1 WHERE s.id = 1 RETURNING s.last_id INTO STRICT open_channel.channel_id;
+  INSERT INTO hawser_peer_data.channels (channel_name, channel_id)
   VALUES (v_channel_name, open_channel.channel_id);
   open_channel.owner := p_listener_name;
 END;
@@ -1194,6 +1237,7 @@ CREATE OR REPLACE FUNCTION hawser.id_of_topic(
 )
 LANGUAGE plpgsql VOLATILE SECURITY INVOKER
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 SET row_security = off
 AS $function$
 #variable_conflict use_column
@@ -1218,22 +1262,22 @@ BEGIN
     END IF;
   END IF;
 BEGIN
-  SELECT t.id INTO id_of_topic.id FROM hawser_data.topics AS t WHERE t.topic = p_topic;
+  SELECT t.id INTO id_of_topic.id FROM hawser_peer_data.topics AS t WHERE t.topic = p_topic;
   IF FOUND THEN
     RETURN;
   END IF;
 
   -- The counter's row is the lock of all who give ids; after a wait for it, the table is read again with a new snapshot.
-  PERFORM FROM hawser_data.id_counter AS s WHERE s.id = 1 FOR UPDATE;
-  SELECT t.id INTO id_of_topic.id FROM hawser_data.topics AS t WHERE t.topic = p_topic;
+  PERFORM FROM hawser_peer_data.id_counter AS s WHERE s.id = 1 FOR UPDATE;
+  SELECT t.id INTO id_of_topic.id FROM hawser_peer_data.topics AS t WHERE t.topic = p_topic;
   IF FOUND THEN
     RETURN;
   END IF;
 
   -- Lost, the id would be given again to another one, while peers know this one by it.
   PERFORM hawser.commit_durably();
-  UPDATE hawser_data.id_counter AS s SET last_id = s.last_id + 1 WHERE s.id = 1 RETURNING s.last_id INTO STRICT id_of_topic.id;
-  INSERT INTO hawser_data.topics (topic, id) VALUES (p_topic, id_of_topic.id);
+  UPDATE hawser_peer_data.id_counter AS s SET last_id = s.last_id + 1 WHERE s.id = 1 RETURNING s.last_id INTO STRICT id_of_topic.id;
+  INSERT INTO hawser_peer_data.topics (topic, id) VALUES (p_topic, id_of_topic.id);
 END;
 END
 $function$;
@@ -1254,6 +1298,7 @@ CREATE OR REPLACE FUNCTION hawser.store_messages(
 )
 LANGUAGE plpgsql VOLATILE SECURITY INVOKER
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 SET row_security = off
 SET enable_seqscan = off
 SET enable_bitmapscan = off
@@ -1364,7 +1409,7 @@ BEGIN
 
   -- A sender whose cached id is from before a failover must not write into a channel of someone else.
   IF NOT EXISTS (
-    SELECT FROM hawser_data.channels AS m WHERE m.channel_id = p_channel_id AND m.sender_name = p_name
+    SELECT FROM hawser_peer_data.channels AS m WHERE m.channel_id = p_channel_id AND m.sender_name = p_name
   ) THEN
     RAISE EXCEPTION 'channel % is not one of sender "%"', p_channel_id, p_name
       USING ERRCODE = 'foreign_key_violation', HINT = 'Look the channel id up again.';
@@ -1382,18 +1427,18 @@ BEGIN
 
   -- Hardly ever: the answer to an earlier call was lost, which has stored the first ones, or all.
   v_stored := (
-    SELECT c.number FROM hawser_data.stored_messages AS c
+    SELECT c.number FROM hawser_peer_data.stored_messages AS c
      WHERE c.channel_id = p_channel_id AND c.epoch = p_epoch AND c.number >= p_first_number
      ORDER BY c.channel_id DESC, c.epoch DESC, c.number DESC LIMIT 1
   );
   IF v_stored IS NOT NULL THEN
     v_stored_from := (
-      SELECT c.number - c.messages + 1 FROM hawser_data.stored_messages AS c
+      SELECT c.number - c.messages + 1 FROM hawser_peer_data.stored_messages AS c
        WHERE c.channel_id = p_channel_id AND c.epoch = p_epoch AND c.number >= p_first_number
        ORDER BY c.channel_id, c.epoch, c.number LIMIT 1
     );
     IF v_stored_from <= p_first_number OR EXISTS (
-      SELECT FROM hawser_data.cursors AS n
+      SELECT FROM hawser_peer_data.cursors AS n
        WHERE n.channel_id = p_channel_id AND (n.epoch, n.number + 1) >= (p_epoch, v_stored_from)
     ) THEN
       v_from := least(v_stored - p_first_number + 2, v_count + 1);
@@ -1440,7 +1485,7 @@ BEGIN
 
   -- A row may be there all the same: of a call that has not ended yet, and that this one has waited for.
   WITH new AS (
-    INSERT INTO hawser_data.stored_messages (channel_id, payload, epoch, number, topic_id, headers, codec, messages, lengths)
+    INSERT INTO hawser_peer_data.stored_messages (channel_id, payload, epoch, number, topic_id, headers, codec, messages, lengths)
     SELECT p_channel_id,
            substring(p_payloads FROM r.past FOR r.size),
            p_epoch,
@@ -1490,6 +1535,7 @@ RETURNS TABLE (
 )
 LANGUAGE plpgsql VOLATILE SECURITY INVOKER
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 SET row_security = off
 SET enable_seqscan = off
 SET enable_bitmapscan = off
@@ -1598,25 +1644,25 @@ BEGIN
     -- As in cursor_of. Then by its whole key: of anything less the planner would make a walk through all that the cursor has left,
     -- as the statistics say that the table has one row.
     SELECT c.epoch, c.number INTO v_after_epoch, v_after_number
-      FROM hawser_data.cursors AS c WHERE c.channel_id = p_channel_ids[1]
+      FROM hawser_peer_data.cursors AS c WHERE c.channel_id = p_channel_ids[1]
      ORDER BY c.channel_id DESC, c.epoch DESC, c.number DESC LIMIT 1 FOR UPDATE;
-    UPDATE hawser_data.cursors AS c
+    UPDATE hawser_peer_data.cursors AS c
        SET epoch = p_cursor_epochs[1], number = p_cursors[1], attempts = 0
      WHERE c.channel_id = p_channel_ids[1] AND c.epoch = v_after_epoch AND c.number = v_after_number
        AND (v_after_epoch, v_after_number) < (p_cursor_epochs[1], p_cursors[1])
        AND EXISTS (
-         SELECT FROM hawser_data.channels AS m
+         SELECT FROM hawser_peer_data.channels AS m
           WHERE m.channel_id = p_channel_ids[1] AND coalesce(m.owner, m.listener_name) = p_name
        );
     IF FOUND THEN
       -- Not from the channel's first row on: until a vacuum the index still has all that was deleted before, which each
       -- commit of a great backlog would walk through.
-      DELETE FROM hawser_data.stored_messages AS d
+      DELETE FROM hawser_peer_data.stored_messages AS d
        WHERE d.channel_id = p_channel_ids[1]
          AND (d.epoch, d.number) > (v_after_epoch, v_after_number)
          AND (d.epoch, d.number) <= (p_cursor_epochs[1], p_cursors[1]);
       IF p_has_marks THEN
-        DELETE FROM hawser_data.marks AS d
+        DELETE FROM hawser_peer_data.marks AS d
          WHERE d.channel_id = p_channel_ids[1]
            AND (d.epoch, d.number) > (v_after_epoch, v_after_number)
            AND (d.epoch, d.number) <= (p_cursor_epochs[1], p_cursors[1]);
@@ -1637,7 +1683,7 @@ BEGIN
   SELECT array_agg(l.channel_id), array_agg(l.epoch), array_agg(l.number)
     INTO v_keys, v_epochs, v_numbers
     FROM hawser.lock_cursors(ARRAY(
-      SELECT m.channel_id FROM hawser_data.channels AS m
+      SELECT m.channel_id FROM hawser_peer_data.channels AS m
        WHERE m.channel_id = ANY (p_channel_ids) AND coalesce(m.owner, m.listener_name) = p_name
     )) AS l;
 
@@ -1647,7 +1693,7 @@ BEGIN
       JOIN unnest(v_keys, v_epochs, v_numbers) AS o (key, epoch, number) ON o.key = a.key
      WHERE (o.epoch, o.number) < (a.epoch, a.number)
   LOOP
-    UPDATE hawser_data.cursors AS c
+    UPDATE hawser_peer_data.cursors AS c
        SET epoch = v_moves.epoch, number = v_moves.number, attempts = 0
      WHERE c.channel_id = v_moves.key AND c.epoch = v_moves.old_epoch AND c.number = v_moves.old_number;
     v_moved := v_moved || v_moves.key;
@@ -1663,13 +1709,13 @@ BEGIN
   ), deleted AS (
     -- What the cursor passes now; if it was there before, everything up to it. By ctid over a look-up for each channel: no
     -- other plan stays cheap for few and for many stored rows.
-    DELETE FROM hawser_data.stored_messages AS d
+    DELETE FROM hawser_peer_data.stored_messages AS d
      WHERE d.ctid = ANY (ARRAY(
        SELECT s.ctid
          FROM asked AS a
         CROSS JOIN LATERAL (
           SELECT r.ctid
-            FROM hawser_data.stored_messages AS r
+            FROM hawser_peer_data.stored_messages AS r
            WHERE r.channel_id = a.key
              AND (r.epoch, r.number) > (a.after_epoch, a.after_number) AND (r.epoch, r.number) <= (a.epoch, a.number)
           OFFSET 0
@@ -1677,13 +1723,13 @@ BEGIN
         WHERE a.owned
      ))
   ), unmarked AS (
-    DELETE FROM hawser_data.marks AS d
+    DELETE FROM hawser_peer_data.marks AS d
      WHERE p_has_marks AND d.ctid = ANY (ARRAY(
        SELECT s.ctid
          FROM asked AS a
         CROSS JOIN LATERAL (
           SELECT r.ctid
-            FROM hawser_data.marks AS r
+            FROM hawser_peer_data.marks AS r
            WHERE r.channel_id = a.key
              AND (r.epoch, r.number) > (a.after_epoch, a.after_number) AND (r.epoch, r.number) <= (a.epoch, a.number)
           OFFSET 0
@@ -1707,6 +1753,7 @@ CREATE OR REPLACE FUNCTION hawser.cursor_of(
 )
 LANGUAGE plpgsql STABLE SECURITY INVOKER
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 SET row_security = off
 SET enable_seqscan = off
 SET enable_bitmapscan = off
@@ -1723,7 +1770,7 @@ BEGIN
   END IF;
 BEGIN
   SELECT c.epoch, c.number, c.attempts INTO cursor_of.epoch, cursor_of.number, cursor_of.attempts
-    FROM hawser_data.cursors AS c WHERE c.channel_id = p_channel_id
+    FROM hawser_peer_data.cursors AS c WHERE c.channel_id = p_channel_id
    ORDER BY c.channel_id DESC, c.epoch DESC, c.number DESC LIMIT 1;
 END;
 END
@@ -1741,6 +1788,7 @@ RETURNS TABLE (
 )
 LANGUAGE plpgsql VOLATILE SECURITY INVOKER
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 SET row_security = off
 SET enable_seqscan = off
 SET enable_bitmapscan = off
@@ -1771,7 +1819,7 @@ BEGIN
     v_absent := ARRAY(
       SELECT k.key FROM unnest(v_absent) AS k (key)
        WHERE (
-         SELECT c.channel_id FROM hawser_data.cursors AS c WHERE c.channel_id = k.key
+         SELECT c.channel_id FROM hawser_peer_data.cursors AS c WHERE c.channel_id = k.key
           ORDER BY c.channel_id DESC, c.epoch DESC, c.number DESC LIMIT 1
        ) IS NULL
        ORDER BY k.key
@@ -1779,10 +1827,10 @@ BEGIN
     EXIT WHEN v_absent = '{}';
     IF i = 1 THEN
       -- No constraint keeps a channel from having two. Whoever makes one has the channel's row, and looks again.
-      PERFORM FROM hawser_data.channels AS m WHERE m.channel_id = ANY (v_absent) ORDER BY m.channel_id FOR NO KEY UPDATE;
+      PERFORM FROM hawser_peer_data.channels AS m WHERE m.channel_id = ANY (v_absent) ORDER BY m.channel_id FOR NO KEY UPDATE;
     ELSE
-      INSERT INTO hawser_data.cursors (channel_id)
-      SELECT m.channel_id FROM hawser_data.channels AS m WHERE m.channel_id = ANY (v_absent);
+      INSERT INTO hawser_peer_data.cursors (channel_id)
+      SELECT m.channel_id FROM hawser_peer_data.channels AS m WHERE m.channel_id = ANY (v_absent);
     END IF;
   END LOOP;
   -- In the order of ids, so that two calls never wait in a circle. After a wait it is what the other has left.
@@ -1790,7 +1838,7 @@ BEGIN
   SELECT c.channel_id, c.epoch, c.number
     FROM (SELECT DISTINCT k.key FROM unnest(p_channel_ids) AS k (key) ORDER BY k.key) AS a
    CROSS JOIN LATERAL (
-     SELECT n.channel_id, n.epoch, n.number FROM hawser_data.cursors AS n WHERE n.channel_id = a.key
+     SELECT n.channel_id, n.epoch, n.number FROM hawser_peer_data.cursors AS n WHERE n.channel_id = a.key
       ORDER BY n.channel_id DESC, n.epoch DESC, n.number DESC LIMIT 1 FOR UPDATE
    ) AS c;
 END;
@@ -1809,6 +1857,7 @@ CREATE OR REPLACE FUNCTION hawser.handling_refusal(
 )
 LANGUAGE plpgsql VOLATILE SECURITY INVOKER
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 SET row_security = off
 SET enable_seqscan = off
 SET enable_bitmapscan = off
@@ -1872,20 +1921,20 @@ BEGIN
                SELECT m.epoch, m.number FROM unnest(p_epochs, p_numbers) AS m (epoch, number) ORDER BY m.epoch, m.number LIMIT 1
              ) AS f,
              LATERAL (
-               SELECT FROM hawser_data.cursors AS c
+               SELECT FROM hawser_peer_data.cursors AS c
                 WHERE c.channel_id = p_channel_id AND (c.epoch, c.number) >= (f.epoch, f.number) LIMIT 1
              ) AS c
     ) THEN 'duplicate'
-    WHEN NOT EXISTS (SELECT FROM hawser_data.peers AS p WHERE p.name = p_name AND p.epoch = p_epoch) THEN 'fenced'
+    WHEN NOT EXISTS (SELECT FROM hawser_peer_data.peers AS p WHERE p.name = p_name AND p.epoch = p_epoch) THEN 'fenced'
     WHEN NOT EXISTS (
-      SELECT FROM hawser_data.channels AS m
+      SELECT FROM hawser_peer_data.channels AS m
        WHERE m.channel_id = p_channel_id AND coalesce(m.owner, m.listener_name) = p_name
     ) THEN 'not_owned'
     -- A transaction that has not ended may have inserted one, too: only inserting it tells.
     WHEN p_unmarked AND EXISTS (
       SELECT FROM unnest(p_epochs, p_numbers) AS m (epoch, number)
        CROSS JOIN LATERAL (
-         SELECT FROM hawser_data.marks AS d
+         SELECT FROM hawser_peer_data.marks AS d
           WHERE d.channel_id = p_channel_id AND d.epoch = m.epoch AND d.number = m.number
          OFFSET 0
        ) AS s
@@ -1906,6 +1955,7 @@ CREATE OR REPLACE FUNCTION hawser.mark_done(
 )
 LANGUAGE plpgsql VOLATILE SECURITY INVOKER
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 SET row_security = off
 SET enable_seqscan = off
 SET enable_bitmapscan = off
@@ -1977,10 +2027,10 @@ BEGIN
     -- Waits for another transaction that has inserted the same mark, and has not ended.
     -- One, as of most handlers, without the machinery for many.
     IF v_is_one THEN
-      INSERT INTO hawser_data.marks (channel_id, epoch, number) VALUES (p_channel_id, p_epochs[1], p_numbers[1])
+      INSERT INTO hawser_peer_data.marks (channel_id, epoch, number) VALUES (p_channel_id, p_epochs[1], p_numbers[1])
       ON CONFLICT (channel_id, epoch, number) DO NOTHING;
     ELSE
-      INSERT INTO hawser_data.marks (channel_id, epoch, number)
+      INSERT INTO hawser_peer_data.marks (channel_id, epoch, number)
       SELECT p_channel_id, m.epoch, m.number FROM unnest(p_epochs, p_numbers) AS m (epoch, number) ORDER BY m.epoch, m.number
       ON CONFLICT (channel_id, epoch, number) DO NOTHING;
     END IF;
@@ -1990,10 +2040,10 @@ BEGIN
     v_refusal := CASE
       WHEN v_count < cardinality(p_epochs) THEN 'duplicate'
       WHEN v_is_one AND NOT EXISTS (
-        SELECT FROM hawser_data.cursors AS c
+        SELECT FROM hawser_peer_data.cursors AS c
          WHERE c.channel_id = p_channel_id AND (c.epoch, c.number) >= (p_epochs[1], p_numbers[1])
       ) AND EXISTS (
-        SELECT FROM hawser_data.peers AS p, hawser_data.channels AS m
+        SELECT FROM hawser_peer_data.peers AS p, hawser_peer_data.channels AS m
          WHERE p.name = p_name AND p.epoch = p_epoch
            AND m.channel_id = p_channel_id AND coalesce(m.owner, m.listener_name) = p_name
       ) THEN NULL
@@ -2004,7 +2054,7 @@ BEGIN
   IF NOT marked THEN
     -- An error, so that a COMMIT that is sent along is not carried out.
     RAISE EXCEPTION 'what a handler of "%" did with messages of channel % is not committed', p_name, p_channel_id
-      USING ERRCODE = 'integrity_constraint_violation', SCHEMA = 'hawser_data', TABLE = 'marks', CONSTRAINT = v_refusal;
+      USING ERRCODE = 'integrity_constraint_violation', SCHEMA = 'hawser_peer_data', TABLE = 'marks', CONSTRAINT = v_refusal;
   END IF;
 END;
 END
@@ -2024,6 +2074,7 @@ CREATE OR REPLACE FUNCTION hawser.park_messages(
 )
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 SET row_security = off
 AS $function$
 #variable_conflict use_column
@@ -2084,7 +2135,7 @@ BEGIN
   v_done := set_config('idle_in_transaction_session_timeout', '8000', true) IS NULL;
   held := hawser.fenced(p_name, p_epoch);
   owned := held AND EXISTS (
-    SELECT FROM hawser_data.channels AS m
+    SELECT FROM hawser_peer_data.channels AS m
      WHERE m.channel_id = p_channel_id AND coalesce(m.owner, m.listener_name) = p_name
   );
   IF NOT owned THEN
@@ -2101,7 +2152,7 @@ BEGIN
   -- The cursor's row is locked before marks are inserted, as by commit_cursors.
   SELECT l.epoch, l.number INTO v_epoch, v_number FROM hawser.lock_cursors(ARRAY[p_channel_id]) AS l;
 
-  UPDATE hawser_data.parked_messages AS p
+  UPDATE hawser_peer_data.parked_messages AS p
      SET attempts = j.attempts, due_at = clock_timestamp() + make_interval(secs => j.delay_ms / 1000.0)
     FROM jsonb_to_recordset(p_messages) AS j (epoch bigint, number bigint, attempts integer, delay_ms bigint)
    WHERE p.channel_id = p_channel_id AND p.epoch = j.epoch AND p.number = j.number;
@@ -2116,7 +2167,7 @@ BEGIN
         epoch, number, topic_id, compression, uncompressed_bytes, attempts, delay_ms, header_bytes, payload_bytes, nth
       )
   ), marked AS (
-    INSERT INTO hawser_data.marks (channel_id, epoch, number)
+    INSERT INTO hawser_peer_data.marks (channel_id, epoch, number)
     SELECT p_channel_id, j.epoch, j.number
       FROM messages AS j
      WHERE (j.epoch, j.number) > (v_epoch, v_number)
@@ -2124,7 +2175,7 @@ BEGIN
     ON CONFLICT (channel_id, epoch, number) DO NOTHING
     RETURNING epoch, number
   )
-  INSERT INTO hawser_data.parked_messages
+  INSERT INTO hawser_peer_data.parked_messages
     (channel_id, epoch, number, topic_id, compression, uncompressed_bytes, headers, payload, attempts, due_at)
   SELECT p_channel_id, j.epoch, j.number, j.topic_id, j.compression, j.uncompressed_bytes,
          CASE WHEN j.header_bytes > 0 THEN substring(p_payloads FROM (j.past - j.header_bytes + 1)::integer FOR j.header_bytes) END,
@@ -2134,7 +2185,7 @@ BEGIN
     JOIN marked AS m USING (epoch, number);
 
   IF EXISTS (
-    SELECT FROM hawser_data.parked_messages AS p
+    SELECT FROM hawser_peer_data.parked_messages AS p
      WHERE p.channel_id = p_channel_id
     HAVING count(*) > 10000 OR sum(octet_length(p.payload)) > 16777216
   ) THEN
@@ -2157,6 +2208,7 @@ CREATE OR REPLACE FUNCTION hawser.count_attempt(
 )
 LANGUAGE plpgsql VOLATILE SECURITY INVOKER
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 SET row_security = off
 AS $function$
 #variable_conflict use_column
@@ -2191,7 +2243,7 @@ BEGIN
   END IF;
   -- The cursor is absent until a message is done.
   PERFORM FROM hawser.lock_cursors(ARRAY[p_channel_id]);
-  UPDATE hawser_data.cursors AS c SET attempts = greatest(0, c.attempts + p_change) WHERE c.channel_id = p_channel_id
+  UPDATE hawser_peer_data.cursors AS c SET attempts = greatest(0, c.attempts + p_change) WHERE c.channel_id = p_channel_id
   RETURNING c.attempts INTO attempts;
 END;
 END
@@ -2210,6 +2262,7 @@ CREATE OR REPLACE FUNCTION hawser.count_parked(
 )
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 SET row_security = off
 AS $function$
 #variable_conflict use_column
@@ -2254,9 +2307,9 @@ BEGIN
   IF NOT held THEN
     RETURN;
   END IF;
-  UPDATE hawser_data.parked_messages AS p
+  UPDATE hawser_peer_data.parked_messages AS p
      SET attempts = p.attempts + 1
-    FROM hawser_data.channels AS m
+    FROM hawser_peer_data.channels AS m
    WHERE p.channel_id = p_channel_id AND p.epoch = p_message_epoch AND p.number = p_number
      AND m.channel_id = p.channel_id AND coalesce(m.owner, m.listener_name) = p_name
   RETURNING p.attempts INTO attempts;
@@ -2275,6 +2328,7 @@ CREATE OR REPLACE FUNCTION hawser.finish_parked(
 )
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 SET row_security = off
 AS $function$
 #variable_conflict use_column
@@ -2348,11 +2402,11 @@ BEGIN
     v_done := hawser.commit_durably();
 
     -- Waits for another transaction that has deleted the same row, and has not ended. In an order that is the same for all.
-    PERFORM FROM hawser_data.parked_messages AS p
+    PERFORM FROM hawser_peer_data.parked_messages AS p
       WHERE p.channel_id = p_channel_id
         AND (p.epoch, p.number) IN (SELECT m.epoch, m.number FROM unnest(p_epochs, p_numbers) AS m (epoch, number))
       ORDER BY p.epoch, p.number FOR UPDATE;
-    DELETE FROM hawser_data.parked_messages AS p
+    DELETE FROM hawser_peer_data.parked_messages AS p
      USING unnest(p_epochs, p_numbers) AS m (epoch, number)
      WHERE p.channel_id = p_channel_id AND p.epoch = m.epoch AND p.number = m.number;
     GET DIAGNOSTICS v_count = ROW_COUNT;
@@ -2360,9 +2414,9 @@ BEGIN
     -- Only now, in a later statement.
     v_refusal := CASE
       WHEN v_count < cardinality(p_epochs) THEN 'duplicate'
-      WHEN NOT EXISTS (SELECT FROM hawser_data.peers AS p WHERE p.name = p_name AND p.epoch = p_epoch) THEN 'fenced'
+      WHEN NOT EXISTS (SELECT FROM hawser_peer_data.peers AS p WHERE p.name = p_name AND p.epoch = p_epoch) THEN 'fenced'
       WHEN NOT EXISTS (
-        SELECT FROM hawser_data.channels AS m
+        SELECT FROM hawser_peer_data.channels AS m
          WHERE m.channel_id = p_channel_id AND coalesce(m.owner, m.listener_name) = p_name
       ) THEN 'not_owned'
     END;
@@ -2371,7 +2425,7 @@ BEGIN
   IF NOT finished THEN
     -- An error, so that a COMMIT that is sent along is not carried out.
     RAISE EXCEPTION 'what a handler of "%" did with parked messages of channel % is not committed', p_name, p_channel_id
-      USING ERRCODE = 'integrity_constraint_violation', SCHEMA = 'hawser_data', TABLE = 'marks', CONSTRAINT = v_refusal;
+      USING ERRCODE = 'integrity_constraint_violation', SCHEMA = 'hawser_peer_data', TABLE = 'marks', CONSTRAINT = v_refusal;
   END IF;
 END;
 END
@@ -2397,6 +2451,7 @@ RETURNS TABLE (
 )
 LANGUAGE plpgsql STABLE SECURITY INVOKER
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 SET row_security = off
 SET work_mem = 32768
 AS $function$
@@ -2496,6 +2551,7 @@ RETURNS TABLE (
 )
 LANGUAGE plpgsql STABLE SECURITY INVOKER
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 SET row_security = off
 SET enable_seqscan = off
 SET enable_bitmapscan = off
@@ -2555,7 +2611,7 @@ BEGIN
   );
   FOR epoch, number, messages, lengths, topic_id, codec, headers, payload IN
     SELECT m.epoch, m.number, m.messages, m.lengths, m.topic_id, m.codec, m.headers, m.payload
-      FROM hawser_data.stored_messages AS m
+      FROM hawser_peer_data.stored_messages AS m
      WHERE m.channel_id = p_channel_id AND (m.epoch, m.number) > (p_epoch, p_number)
      ORDER BY m.channel_id, m.epoch, m.number
      LIMIT p_max_messages
@@ -2582,6 +2638,7 @@ CREATE OR REPLACE FUNCTION hawser.count_messages(
 )
 LANGUAGE plpgsql STABLE SECURITY INVOKER
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 SET row_security = off
 SET enable_seqscan = off
 SET enable_bitmapscan = off
@@ -2623,7 +2680,7 @@ BEGIN
       FROM (
         -- Of a batch only what is behind the position.
         SELECT CASE WHEN c.epoch = p_epoch THEN least(c.messages, c.number - p_number) ELSE c.messages END AS messages
-          FROM hawser_data.stored_messages AS c
+          FROM hawser_peer_data.stored_messages AS c
          WHERE c.channel_id = p_channel_id AND (c.epoch, c.number) > (p_epoch, p_number)
          ORDER BY c.channel_id, c.epoch, c.number
          LIMIT v_rows
@@ -2643,6 +2700,7 @@ RETURNS TABLE (
 )
 LANGUAGE plpgsql VOLATILE SECURITY INVOKER
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 SET row_security = off
 SET enable_seqscan = off
 SET enable_bitmapscan = off
@@ -2674,10 +2732,10 @@ BEGIN
 BEGIN
   RETURN QUERY
   SELECT m.channel_id
-    FROM hawser_data.channels AS m
+    FROM hawser_peer_data.channels AS m
     LEFT JOIN LATERAL (
       -- As in cursor_of.
-      SELECT n.epoch, n.number FROM hawser_data.cursors AS n WHERE n.channel_id = m.channel_id
+      SELECT n.epoch, n.number FROM hawser_peer_data.cursors AS n WHERE n.channel_id = m.channel_id
        ORDER BY n.channel_id DESC, n.epoch DESC, n.number DESC LIMIT 1
     ) AS c ON true
    WHERE coalesce(m.owner, m.listener_name) = p_listener_name
@@ -2685,7 +2743,7 @@ BEGIN
        -- Behind the cursor first: up to it the index has what was deleted, until a vacuum.
        (
          SELECT s.channel_id
-           FROM hawser_data.stored_messages AS s
+           FROM hawser_peer_data.stored_messages AS s
           WHERE s.channel_id = m.channel_id AND (s.epoch, s.number) > (coalesce(c.epoch, 0), coalesce(c.number, 0))
           ORDER BY s.channel_id, s.epoch, s.number
           LIMIT 1
@@ -2693,7 +2751,7 @@ BEGIN
        -- What has come late.
        (
          SELECT s.channel_id
-           FROM hawser_data.stored_messages AS s
+           FROM hawser_peer_data.stored_messages AS s
           WHERE s.channel_id = m.channel_id
           ORDER BY s.channel_id, s.epoch, s.number
           LIMIT 1
@@ -2702,7 +2760,7 @@ BEGIN
      -- A parked message is due: nobody has the channel open.
      OR (
        SELECT p.channel_id
-         FROM hawser_data.parked_messages AS p
+         FROM hawser_peer_data.parked_messages AS p
         WHERE p.channel_id = m.channel_id AND p.attempts > 0 AND p.due_at < clock_timestamp()
         LIMIT 1
      ) IS NOT NULL)
@@ -2728,6 +2786,7 @@ CREATE OR REPLACE FUNCTION hawser.enter_directory(
 )
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 SET row_security = off
 AS $function$
 #variable_conflict use_column
@@ -2842,7 +2901,7 @@ BEGIN
   END IF;
 
   -- Before the directory, whose readers look here.
-  UPDATE hawser_data.peers AS p
+  UPDATE hawser_peer_data.peers AS p
      SET group_name = p_group_name, replaced = false, version = p_version, certificate_ends_at = p_certificate_ends_at
    WHERE p.name = p_name
      AND (p.replaced
@@ -2852,11 +2911,11 @@ BEGIN
   PERFORM FROM hawser_data.fences AS f WHERE f.what = 'directory' FOR UPDATE;
   IF p_only THEN
     -- What is overwritten below stays: nobody is told that it went.
-    DELETE FROM hawser_data.listeners AS t
+    DELETE FROM hawser_peer_data.listeners AS t
      WHERE t.listener_name = p_name
        AND NOT EXISTS (SELECT FROM unnest(p_topics) AS s (topic) WHERE s.topic = t.topic AND t.addr = p_addr);
   END IF;
-  INSERT INTO hawser_data.listeners AS t (topic, addr, listener_name, epoch, max_message_bytes, durable, subscribed)
+  INSERT INTO hawser_peer_data.listeners AS t (topic, addr, listener_name, epoch, max_message_bytes, durable, subscribed)
   SELECT s.topic, p_addr, p_name, p_epoch, p_max_message_bytes, p_durable, s.subscribed
     FROM unnest(p_topics, p_subscribed) AS s (topic, subscribed)
   ON CONFLICT (topic, addr) DO UPDATE
@@ -2882,6 +2941,7 @@ CREATE OR REPLACE FUNCTION hawser.leave_directory(
 )
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 SET row_security = off
 AS $function$
 #variable_conflict use_column
@@ -2954,13 +3014,13 @@ BEGIN
   -- As in enter_directory.
   PERFORM FROM hawser_data.fences AS f WHERE f.what = 'directory' FOR UPDATE;
   IF p_all THEN
-    DELETE FROM hawser_data.listeners AS t WHERE t.listener_name = p_name AND NOT (p_keep_durable AND t.durable);
+    DELETE FROM hawser_peer_data.listeners AS t WHERE t.listener_name = p_name AND NOT (p_keep_durable AND t.durable);
     RETURN;
   END IF;
-  DELETE FROM hawser_data.listeners AS t WHERE t.listener_name = p_name AND t.topic = ANY (p_topics);
+  DELETE FROM hawser_peer_data.listeners AS t WHERE t.listener_name = p_name AND t.topic = ANY (p_topics);
   -- After the directory: a sender that remembers the listener at this moment either waits for the deleted row and then
   -- finds none, or was waited for, and its route is deleted here.
-  DELETE FROM hawser_data.routes AS s WHERE s.listener_name = p_name AND s.listener_topic = ANY (p_topics);
+  DELETE FROM hawser_peer_data.routes AS s WHERE s.listener_name = p_name AND s.listener_topic = ANY (p_topics);
 END;
 END
 $function$;
@@ -2973,6 +3033,7 @@ CREATE OR REPLACE FUNCTION hawser.clear_stored_messages(
 )
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 SET row_security = off
 AS $function$
 #variable_conflict use_column
@@ -3038,11 +3099,11 @@ BEGIN
   -- As when the name is taken: waits for the writes under way of a holder that has lost its session.
   UPDATE hawser_data.fences AS f SET epoch = o.epoch FROM hawser_data.owners AS o WHERE f.what = 'peer:' || p_name AND o.what = f.what;
 
-  DELETE FROM hawser_data.routes AS s WHERE s.sender_key = p_name || ':' || p_source_topic;
+  DELETE FROM hawser_peer_data.routes AS s WHERE s.sender_key = p_name || ':' || p_source_topic;
   -- Dead letters that are retried are not the sender's: for it they were delivered.
   WITH gone AS (
-    DELETE FROM hawser_data.stored_messages AS s
-     USING hawser_data.channels AS m
+    DELETE FROM hawser_peer_data.stored_messages AS s
+     USING hawser_peer_data.channels AS m
      WHERE s.channel_id = m.channel_id
        AND m.sender_name = p_name AND m.source_topic = p_source_topic AND m.retry_of IS NULL
     RETURNING s.messages
@@ -3063,6 +3124,7 @@ CREATE OR REPLACE FUNCTION hawser.forget_peer(
 )
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 SET row_security = off
 AS $function$
 #variable_conflict use_column
@@ -3108,9 +3170,9 @@ BEGIN
   count := 0;
   kept := '{}';
   IF starts_with(p_name, '__#') OR NOT (
-    EXISTS (SELECT FROM hawser_data.peers AS p WHERE p.name = p_name)
-    OR EXISTS (SELECT FROM hawser_data.listeners AS t WHERE t.listener_name = p_name)
-    OR EXISTS (SELECT FROM hawser_data.channels AS m WHERE p_name IN (m.sender_name, m.listener_name, coalesce(m.owner, m.listener_name)))
+    EXISTS (SELECT FROM hawser_peer_data.peers AS p WHERE p.name = p_name)
+    OR EXISTS (SELECT FROM hawser_peer_data.listeners AS t WHERE t.listener_name = p_name)
+    OR EXISTS (SELECT FROM hawser_peer_data.channels AS m WHERE p_name IN (m.sender_name, m.listener_name, coalesce(m.owner, m.listener_name)))
     OR EXISTS (SELECT FROM hawser.queue_places('{}') AS a WHERE a.recipient IN ('@' || p_name, '!' || '@' || p_name))
   ) THEN
     refusal := 'unknown';
@@ -3124,7 +3186,7 @@ BEGIN
   INSERT INTO hawser_data.owners (what, epoch) VALUES (v_what, 0) ON CONFLICT (what) DO NOTHING;
   PERFORM FROM hawser_data.owners AS o
     WHERE o.what = v_what
-       OR o.what IN (SELECT 'peer:' || m.sender_name FROM hawser_data.channels AS m WHERE coalesce(m.owner, m.listener_name) = p_name)
+       OR o.what IN (SELECT 'peer:' || m.sender_name FROM hawser_peer_data.channels AS m WHERE coalesce(m.owner, m.listener_name) = p_name)
     ORDER BY o.what FOR UPDATE;
   IF EXISTS (SELECT FROM hawser_data.owners AS o WHERE o.what = v_what AND hawser.is_alive(o.pid, o.life)) THEN
     RAISE EXCEPTION 'the peer "%" is running', p_name
@@ -3132,7 +3194,7 @@ BEGIN
   END IF;
   PERFORM FROM hawser_data.fences AS f
     WHERE f.what = v_what
-       OR f.what IN (SELECT 'peer:' || coalesce(m.owner, m.listener_name) FROM hawser_data.channels AS m WHERE m.sender_name = p_name)
+       OR f.what IN (SELECT 'peer:' || coalesce(m.owner, m.listener_name) FROM hawser_peer_data.channels AS m WHERE m.sender_name = p_name)
     ORDER BY f.what FOR UPDATE;
 
   -- The next epoch of the name must be greater than the last one, of which nothing is left: it comes from the clock.
@@ -3143,21 +3205,21 @@ BEGIN
 
   -- As sender or as listener. What another has taken over from it is not its own any more.
   v_keys := ARRAY(
-    SELECT m.channel_id FROM hawser_data.channels AS m
+    SELECT m.channel_id FROM hawser_peer_data.channels AS m
      WHERE m.sender_name = p_name OR coalesce(m.owner, m.listener_name) = p_name
   );
   SELECT coalesce(sum(CASE WHEN s.epoch = c.epoch THEN least(s.messages, s.number - c.number) ELSE s.messages END), 0),
          coalesce(array_agg(DISTINCT coalesce(m.owner, m.listener_name)), '{}')
     INTO count, names
-    FROM hawser_data.stored_messages AS s
-    JOIN hawser_data.channels AS m USING (channel_id)
-    LEFT JOIN hawser_data.cursors AS c USING (channel_id)
+    FROM hawser_peer_data.stored_messages AS s
+    JOIN hawser_peer_data.channels AS m USING (channel_id)
+    LEFT JOIN hawser_peer_data.cursors AS c USING (channel_id)
    WHERE s.channel_id = ANY (v_keys) AND (s.epoch, s.number) > (coalesce(c.epoch, 0), coalesce(c.number, 0));
   IF count = 0 THEN
     SELECT count(*), coalesce(array_agg(DISTINCT coalesce(m.owner, m.listener_name)), '{}')
       INTO count, names
-      FROM hawser_data.parked_messages AS p
-      JOIN hawser_data.channels AS m USING (channel_id)
+      FROM hawser_peer_data.parked_messages AS p
+      JOIN hawser_peer_data.channels AS m USING (channel_id)
      WHERE p.channel_id = ANY (v_keys);
   END IF;
   IF count = 0 THEN
@@ -3177,11 +3239,11 @@ BEGIN
   END IF;
   -- They would be in nobody's hands.
   SELECT count(*), coalesce(array_agg(DISTINCT l.name), '{}') INTO count, names
-    FROM hawser_data.channels AS m
-    LEFT JOIN hawser_data.channels AS b ON b.channel_id = m.retry_of
+    FROM hawser_peer_data.channels AS m
+    LEFT JOIN hawser_peer_data.channels AS b ON b.channel_id = m.retry_of
    CROSS JOIN LATERAL (SELECT coalesce(b.listener_name, m.listener_name) AS name) AS l
    WHERE m.owner = p_name AND m.sender_name <> p_name AND l.name <> p_name
-     AND EXISTS (SELECT FROM hawser_data.peers AS p WHERE p.name = l.name);
+     AND EXISTS (SELECT FROM hawser_peer_data.peers AS p WHERE p.name = l.name);
   IF count > 0 THEN
     refusal := 'handed_over';
     RETURN;
@@ -3190,35 +3252,35 @@ BEGIN
   -- A sender that runs, or may, has the ids of its channels in memory: these stay.
   kept := ARRAY(
     SELECT DISTINCT m.sender_name
-      FROM hawser_data.channels AS m
+      FROM hawser_peer_data.channels AS m
      WHERE m.channel_id = ANY (v_keys) AND m.sender_name <> p_name
        AND (
-         EXISTS (SELECT FROM hawser_data.peers AS p WHERE p.name = m.sender_name AND NOT p.clean)
+         EXISTS (SELECT FROM hawser_peer_data.peers AS p WHERE p.name = m.sender_name AND NOT p.clean)
          OR EXISTS (SELECT FROM hawser_data.owners AS o WHERE o.what = 'peer:' || m.sender_name AND hawser.is_alive(o.pid, o.life))
        )
      ORDER BY m.sender_name
   );
   v_keys := ARRAY(
-    SELECT m.channel_id FROM hawser_data.channels AS m
+    SELECT m.channel_id FROM hawser_peer_data.channels AS m
      WHERE m.channel_id = ANY (v_keys) AND m.sender_name <> ALL (kept)
   );
-  DELETE FROM hawser_data.stored_messages AS s WHERE s.channel_id = ANY (v_keys);
-  DELETE FROM hawser_data.parked_messages AS p WHERE p.channel_id = ANY (v_keys);
-  DELETE FROM hawser_data.marks AS d WHERE d.channel_id = ANY (v_keys);
-  DELETE FROM hawser_data.cursors AS c WHERE c.channel_id = ANY (v_keys);
+  DELETE FROM hawser_peer_data.stored_messages AS s WHERE s.channel_id = ANY (v_keys);
+  DELETE FROM hawser_peer_data.parked_messages AS p WHERE p.channel_id = ANY (v_keys);
+  DELETE FROM hawser_peer_data.marks AS d WHERE d.channel_id = ANY (v_keys);
+  DELETE FROM hawser_peer_data.cursors AS c WHERE c.channel_id = ANY (v_keys);
   -- The directory before the routes, as in leave_directory. Running senders read both again within seconds, and choose others.
   PERFORM FROM hawser_data.fences AS f WHERE f.what = 'directory' FOR UPDATE;
-  DELETE FROM hawser_data.listeners AS t WHERE t.listener_name = p_name;
-  DELETE FROM hawser_data.routes AS s
+  DELETE FROM hawser_peer_data.listeners AS t WHERE t.listener_name = p_name;
+  DELETE FROM hawser_peer_data.routes AS s
    WHERE split_part(s.sender_key, ':', 1) = p_name
       OR (s.listener_name = p_name AND NOT EXISTS (
-        SELECT FROM hawser_data.channels AS m WHERE m.channel_name = s.sender_key || ':' || p_name AND m.owner <> p_name
+        SELECT FROM hawser_peer_data.channels AS m WHERE m.channel_name = s.sender_key || ':' || p_name AND m.owner <> p_name
       ));
-  DELETE FROM hawser_data.channels AS m WHERE m.channel_id = ANY (v_keys);
+  DELETE FROM hawser_peer_data.channels AS m WHERE m.channel_id = ANY (v_keys);
   channels := cardinality(v_keys);
   -- One that has just been killed gets no copies for all listeners.
   UPDATE hawser_data.workers AS w SET gone_at = clock_timestamp() WHERE w.name = p_name AND w.gone_at IS NULL;
-  DELETE FROM hawser_data.peers AS p WHERE p.name = p_name;
+  DELETE FROM hawser_peer_data.peers AS p WHERE p.name = p_name;
   DELETE FROM hawser_data.fences AS f WHERE f.what = v_what;
   DELETE FROM hawser_data.owners AS o WHERE o.what = v_what;
 END;
@@ -3234,6 +3296,7 @@ CREATE OR REPLACE FUNCTION hawser.clear_addresses(
 )
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 SET row_security = off
 AS $function$
 #variable_conflict use_column
@@ -3290,7 +3353,7 @@ BEGIN
   END IF;
   -- As in enter_directory.
   PERFORM FROM hawser_data.fences AS f WHERE f.what = 'directory' FOR UPDATE;
-  DELETE FROM hawser_data.listeners AS t WHERE t.topic = p_topic;
+  DELETE FROM hawser_peer_data.listeners AS t WHERE t.topic = p_topic;
   GET DIAGNOSTICS deleted = ROW_COUNT;
 END;
 END
@@ -3312,6 +3375,7 @@ RETURNS TABLE (
 )
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 SET row_security = off
 AS $function$
 #variable_conflict use_column
@@ -3420,8 +3484,8 @@ BEGIN
                SELECT n.counted
                  FROM hawser.count_messages(m.channel_id, coalesce(c.epoch, 0), coalesce(c.number, 0), 2147483647) AS n
              ) AS stored
-        FROM hawser_data.channels AS m
-        LEFT JOIN hawser_data.cursors AS c ON c.channel_id = m.channel_id
+        FROM hawser_peer_data.channels AS m
+        LEFT JOIN hawser_peer_data.cursors AS c ON c.channel_id = m.channel_id
        WHERE coalesce(m.owner, m.listener_name) = p_from
          AND (p_all OR m.channel_id = ANY (p_channel_ids) OR m.retry_of = ANY (p_channel_ids))
        ORDER BY m.channel_id
@@ -3432,11 +3496,11 @@ BEGIN
 
   PERFORM hawser.end_ownership(p_from, true);
   IF p_all THEN
-    UPDATE hawser_data.peers AS p SET replaced = true WHERE p.name = p_from AND NOT p.replaced;
+    UPDATE hawser_peer_data.peers AS p SET replaced = true WHERE p.name = p_from AND NOT p.replaced;
   END IF;
   -- For a write that has looked at the owner before, and waits at the fence.
   UPDATE hawser_data.fences AS f SET epoch = o.epoch FROM hawser_data.owners AS o WHERE f.what = 'peer:' || p_from AND o.what = f.what;
-  UPDATE hawser_data.channels AS m
+  UPDATE hawser_peer_data.channels AS m
      SET owner = nullif(p_to, m.listener_name)
    WHERE m.channel_id = ANY (v_keys);
 
@@ -3444,14 +3508,14 @@ BEGIN
   -- durable listeners go only with everything; what stays is written all the same, so that a listener which still runs
   -- hears of it. Last, because every peer that registers waits for this lock.
   PERFORM FROM hawser_data.fences AS f WHERE f.what = 'directory' FOR UPDATE;
-  DELETE FROM hawser_data.listeners AS t
+  DELETE FROM hawser_peer_data.listeners AS t
    WHERE t.listener_name = p_from AND (p_all OR (t.epoch > 0 AND NOT t.durable));
-  UPDATE hawser_data.listeners AS t SET epoch = 0 WHERE t.listener_name = p_from AND t.epoch > 0;
+  UPDATE hawser_peer_data.listeners AS t SET epoch = 0 WHERE t.listener_name = p_from AND t.epoch > 0;
 
   RETURN QUERY
   SELECT m.channel_id, m.channel_name, o.stored
     FROM unnest(v_keys, v_stored) AS o (key, stored)
-    JOIN hawser_data.channels AS m ON m.channel_id = o.key
+    JOIN hawser_peer_data.channels AS m ON m.channel_id = o.key
    ORDER BY m.channel_id;
 END;
 END
@@ -3473,6 +3537,7 @@ RETURNS TABLE (
 )
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 SET row_security = off
 AS $function$
 #variable_conflict use_column
@@ -3551,17 +3616,17 @@ BEGIN
              WHEN g.topic_id > 0 THEN (SELECT a.heir FROM hawser.heir_of_channel(p_name, g.key, g.topic_id) AS a)
              ELSE (
                SELECT p.name
-                 FROM hawser_data.channels AS o
-                 LEFT JOIN hawser_data.channels AS b ON b.channel_id = o.retry_of
-                 JOIN hawser_data.peers AS p ON p.name = coalesce(b.listener_name, o.listener_name) AND p.group_name IS NOT NULL
+                 FROM hawser_peer_data.channels AS o
+                 LEFT JOIN hawser_peer_data.channels AS b ON b.channel_id = o.retry_of
+                 JOIN hawser_peer_data.peers AS p ON p.name = coalesce(b.listener_name, o.listener_name) AND p.group_name IS NOT NULL
                 WHERE o.channel_id = g.key AND p.name <> p_name
                   -- It has registered under its present epoch: it was started again since its channels were taken over.
-                  AND EXISTS (SELECT FROM hawser_data.listeners AS t WHERE t.listener_name = p.name AND t.epoch = p.epoch)
+                  AND EXISTS (SELECT FROM hawser_peer_data.listeners AS t WHERE t.listener_name = p.name AND t.epoch = p.epoch)
              )
            END AS name
       FROM unnest(p_channel_ids, p_topic_ids) AS g (key, topic_id)
   ), back AS (
-    UPDATE hawser_data.channels AS m
+    UPDATE hawser_peer_data.channels AS m
        -- A retry channel is nobody's by itself.
        SET owner = CASE WHEN m.retry_of IS NULL THEN nullif(h.name, m.listener_name) ELSE h.name END
       FROM heirs AS h
@@ -3585,6 +3650,7 @@ CREATE OR REPLACE FUNCTION hawser.heir_of_channel(
 )
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 SET row_security = off
 AS $function$
 #variable_conflict use_column
@@ -3630,37 +3696,37 @@ DECLARE
   v_running text[];
 BEGIN
   owned := EXISTS (
-    SELECT FROM hawser_data.channels AS m
+    SELECT FROM hawser_peer_data.channels AS m
      WHERE m.channel_id = p_channel_id AND coalesce(m.owner, m.listener_name) = p_name
   );
   SELECT coalesce(b.listener_name, m.listener_name),
          ARRAY(
            SELECT a.name
              FROM (
-               SELECT t.listener_name AS name FROM hawser_data.listeners AS t WHERE t.topic = k.topic
+               SELECT t.listener_name AS name FROM hawser_peer_data.listeners AS t WHERE t.topic = k.topic
                UNION
                -- It left the directory when it stopped, or when its channels were taken over.
                SELECT s.listener_name
-                 FROM hawser_data.routes AS s
+                 FROM hawser_peer_data.routes AS s
                 WHERE s.sender_key = m.sender_name || ':' || m.source_topic AND s.listener_topic = k.topic
                   AND s.listener_name = coalesce(b.listener_name, m.listener_name)
-                  AND NOT EXISTS (SELECT FROM hawser_data.peers AS p WHERE p.name = s.listener_name AND p.replaced)
+                  AND NOT EXISTS (SELECT FROM hawser_peer_data.peers AS p WHERE p.name = s.listener_name AND p.replaced)
              ) AS a
             WHERE a.name <> p_name
               -- One that has registered under its present epoch serves what it has registered then, and nothing else.
               AND NOT EXISTS (
-                SELECT FROM hawser_data.peers AS p
+                SELECT FROM hawser_peer_data.peers AS p
                  WHERE p.name = a.name
-                   AND EXISTS (SELECT FROM hawser_data.listeners AS t WHERE t.listener_name = p.name AND t.epoch = p.epoch)
+                   AND EXISTS (SELECT FROM hawser_peer_data.listeners AS t WHERE t.listener_name = p.name AND t.epoch = p.epoch)
                    AND NOT EXISTS (
-                     SELECT FROM hawser_data.listeners AS t WHERE t.listener_name = p.name AND t.epoch = p.epoch AND t.topic = k.topic
+                     SELECT FROM hawser_peer_data.listeners AS t WHERE t.listener_name = p.name AND t.epoch = p.epoch AND t.topic = k.topic
                    )
               )
          )
     INTO v_home, v_names
-    FROM hawser_data.channels AS m
-    LEFT JOIN hawser_data.channels AS b ON b.channel_id = m.retry_of
-    JOIN hawser_data.topics AS k ON k.id = p_topic_id
+    FROM hawser_peer_data.channels AS m
+    LEFT JOIN hawser_peer_data.channels AS b ON b.channel_id = m.retry_of
+    JOIN hawser_peer_data.topics AS k ON k.id = p_topic_id
    -- One that was made for its owner has none set.
    WHERE m.channel_id = p_channel_id AND m.owner = p_name;
   v_running := hawser.running_peers(coalesce(v_names, '{}'));
@@ -3687,6 +3753,7 @@ CREATE OR REPLACE FUNCTION hawser.add_peer_dead_letters(
 )
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 SET row_security = off
 AS $function$
 #variable_conflict use_column
@@ -3750,7 +3817,7 @@ DECLARE
   v_fault text;
 BEGIN
   -- The caller holds the fence of the name.
-  held := EXISTS (SELECT FROM hawser_data.peers AS p WHERE p.name = p_name AND p.epoch = p_epoch);
+  held := EXISTS (SELECT FROM hawser_peer_data.peers AS p WHERE p.name = p_name AND p.epoch = p_epoch);
   IF NOT held THEN
     RETURN;
   END IF;
@@ -3780,7 +3847,7 @@ BEGIN
   SELECT array_agg(l.channel_id), array_agg(l.epoch), array_agg(l.number)
     INTO v_old_keys, v_old_epochs, v_old_numbers
     FROM hawser.lock_cursors(ARRAY(
-      SELECT m.channel_id FROM hawser_data.channels AS m
+      SELECT m.channel_id FROM hawser_peer_data.channels AS m
        WHERE m.channel_id = ANY (p_channel_ids) AND coalesce(m.owner, m.listener_name) = p_name
     )) AS l;
 
@@ -3794,7 +3861,7 @@ BEGIN
         channel_id, epoch, number, topic, payload_bytes, headers, error_code, error_message, attempts, stack, failures, nth
       )
   ), marked AS (
-    INSERT INTO hawser_data.marks (channel_id, epoch, number)
+    INSERT INTO hawser_peer_data.marks (channel_id, epoch, number)
     SELECT a.key, a.epoch, a.number
       FROM (
         SELECT l.channel_id, l.epoch, l.number FROM letters AS l
@@ -3809,7 +3876,7 @@ BEGIN
     RETURNING channel_id, epoch, number
   ), gone AS (
     -- Only what the caller names as no longer parked: what has a mark may still be parked.
-    DELETE FROM hawser_data.parked_messages AS p
+    DELETE FROM hawser_peer_data.parked_messages AS p
      USING (
        SELECT l.channel_id, l.epoch, l.number FROM letters AS l
        UNION
@@ -3821,15 +3888,15 @@ BEGIN
   )
   INSERT INTO hawser_data.dead_letters
     (origin, source, topic, payload, headers, error_code, error_message, attempts, stack, failures, channel_id,
-     epoch, number)
+     epoch, number, worker)
   SELECT 'peer', m.channel_name, l.topic,
          substring(p_dead_payloads FROM (l.past - l.payload_bytes + 1)::integer FOR l.payload_bytes),
          nullif(l.headers, 'null'::jsonb),
          left(l.error_code, 255), l.error_message, l.attempts,
-         l.stack, nullif(l.failures, 'null'::jsonb), l.channel_id, l.epoch, l.number
+         l.stack, nullif(l.failures, 'null'::jsonb), l.channel_id, l.epoch, l.number, p_name
     FROM letters AS l
     JOIN (SELECT * FROM marked UNION SELECT * FROM gone) AS n USING (channel_id, epoch, number)
-    JOIN hawser_data.channels AS m USING (channel_id)
+    JOIN hawser_peer_data.channels AS m USING (channel_id)
    ORDER BY l.nth;
 END;
 END
@@ -3842,6 +3909,7 @@ CREATE OR REPLACE FUNCTION hawser.callers_roles(
 )
 LANGUAGE plpgsql VOLATILE SECURITY INVOKER
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 SET row_security = off
 AS $function$
 DECLARE
@@ -3865,6 +3933,7 @@ CREATE OR REPLACE FUNCTION hawser.dead_letter_fault(
 )
 LANGUAGE plpgsql VOLATILE SECURITY INVOKER
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 SET row_security = off
 AS $function$
 DECLARE
@@ -3938,6 +4007,7 @@ RETURNS TABLE (
 )
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 SET row_security = off
 AS $function$
 #variable_conflict use_column
@@ -3989,7 +4059,7 @@ BEGIN
     INTO v_ids, v_refused, v_refusals
     FROM (
       SELECT d.id, CASE
-               WHEN v_roles IS NOT NULL AND d.role <> ALL (v_roles) THEN 'owner'
+               WHEN (v_roles IS NULL OR d.role = ANY (v_roles) AND d.role_id = to_regrole(quote_ident(d.role))::oid::bigint) IS NOT TRUE THEN 'owner'
                WHEN hawser.dead_letter_fault(d.origin, d.source, d.topic, d.headers, d.message_id) IS NOT NULL THEN 'invalid'
                WHEN d.origin = 'outbox' AND hawser.role_fault(d.role, d.role_mark, 'nats') IS NOT NULL THEN 'role'
                -- Only one that was given up before it was in the queue has a mark.
@@ -4009,7 +4079,7 @@ BEGIN
     v_owners := ARRAY(
       SELECT DISTINCT coalesce(m.owner, m.listener_name)
         FROM hawser_data.dead_letters AS d
-        JOIN hawser_data.channels AS m ON m.channel_id = d.channel_id
+        JOIN hawser_peer_data.channels AS m ON m.channel_id = d.channel_id
        WHERE d.id = ANY (v_ids) AND d.origin = 'peer'
       EXCEPT SELECT f.name FROM unnest(v_fenced) AS f (name)
        ORDER BY 1
@@ -4023,8 +4093,8 @@ BEGIN
   FOR v_base IN
     SELECT DISTINCT m.channel_id AS key, m.sender_name, m.source_topic, coalesce(m.owner, m.listener_name) AS owner
       FROM hawser_data.dead_letters AS d
-      JOIN hawser_data.channels AS m ON m.channel_id = d.channel_id
-      JOIN hawser_data.topics AS t ON t.topic = d.topic
+      JOIN hawser_peer_data.channels AS m ON m.channel_id = d.channel_id
+      JOIN hawser_peer_data.topics AS t ON t.topic = d.topic
      WHERE d.id = ANY (v_ids) AND d.origin = 'peer' AND m.retry_of IS NULL
      ORDER BY m.channel_id
   LOOP
@@ -4033,7 +4103,7 @@ BEGIN
         FROM hawser.open_channel(v_base.sender_name, v_base.source_topic, '__#retry#' || v_base.key) AS k
     );
     -- A statement of its own: the one that made the row does not see it.
-    UPDATE hawser_data.channels AS r SET owner = v_base.owner WHERE r.channel_id = v_retry_key AND r.owner IS NULL;
+    UPDATE hawser_peer_data.channels AS r SET owner = v_base.owner WHERE r.channel_id = v_retry_key AND r.owner IS NULL;
   END LOOP;
 
   -- One statement, so that each of them is either a dead letter or a stored message. The channels' rows stay locked until
@@ -4047,10 +4117,10 @@ BEGIN
              WHEN t.id IS NULL OR r.channel_id IS NULL THEN 'topic'
            END AS refusal
       FROM hawser_data.dead_letters AS d
-      LEFT JOIN hawser_data.channels AS m ON m.channel_id = d.channel_id
-      LEFT JOIN hawser_data.channels AS r
+      LEFT JOIN hawser_peer_data.channels AS m ON m.channel_id = d.channel_id
+      LEFT JOIN hawser_peer_data.channels AS r
         ON r.channel_name = m.sender_name || ':' || m.source_topic || ':' || '__#retry#' || coalesce(m.retry_of, m.channel_id)
-      LEFT JOIN hawser_data.topics AS t ON t.topic = d.topic
+      LEFT JOIN hawser_peer_data.topics AS t ON t.topic = d.topic
      WHERE d.id = ANY (v_ids) AND d.origin = 'peer'
   ), gone AS (
     DELETE FROM hawser_data.dead_letters AS d
@@ -4059,13 +4129,13 @@ BEGIN
     RETURNING d.id, a.retry_key, a.topic_id, a.retry_owner, d.payload, d.headers,
               d.source || '/' || d.epoch || '/' || d.number AS place
   ), numbered AS (
-    UPDATE hawser_data.channels AS r
+    UPDATE hawser_peer_data.channels AS r
        SET last_retry = r.last_retry + g.count
       FROM (SELECT retry_key, count(*) AS count FROM gone GROUP BY retry_key) AS g
      WHERE r.channel_id = g.retry_key
     RETURNING r.channel_id AS key, r.last_retry - g.count AS before
   ), back AS (
-    INSERT INTO hawser_data.stored_messages AS s (channel_id, epoch, number, topic_id, payload, headers)
+    INSERT INTO hawser_peer_data.stored_messages AS s (channel_id, epoch, number, topic_id, payload, headers)
     SELECT g.retry_key, 1, n.before + row_number() OVER (PARTITION BY g.retry_key ORDER BY g.id), g.topic_id, g.payload,
            -- It keeps its id, though it has another place from now on, and is wanted whatever its age.
            (
@@ -4121,6 +4191,7 @@ RETURNS TABLE (
 )
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 SET row_security = off
 AS $function$
 #variable_conflict use_column
@@ -4152,13 +4223,13 @@ BEGIN
   RETURN QUERY
   WITH gone AS (
     DELETE FROM hawser_data.dead_letters AS d
-     WHERE d.id = ANY (p_ids) AND (v_roles IS NULL OR d.role = ANY (v_roles))
+     WHERE d.id = ANY (p_ids) AND (v_roles IS NULL OR d.role = ANY (v_roles) AND d.role_id = to_regrole(quote_ident(d.role))::oid::bigint)
     RETURNING d.id
   )
   SELECT g.id, NULL::text FROM gone AS g
   UNION ALL
   SELECT d.id, 'owner' FROM hawser_data.dead_letters AS d
-   WHERE d.id = ANY (p_ids) AND v_roles IS NOT NULL AND (d.role = ANY (v_roles)) IS NOT TRUE;
+   WHERE d.id = ANY (p_ids) AND (v_roles IS NULL OR d.role = ANY (v_roles) AND d.role_id = to_regrole(quote_ident(d.role))::oid::bigint) IS NOT TRUE;
 END;
 END
 $function$;
@@ -4170,6 +4241,7 @@ CREATE OR REPLACE FUNCTION hawser.expire_dead_letters(
 )
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 SET row_security = off
 AS $function$
 #variable_conflict use_column
@@ -4188,7 +4260,7 @@ BEGIN
 DECLARE
   v_roles CONSTANT text[] := (SELECT c.roles FROM hawser.callers_roles() AS c);
   v_days CONSTANT integer := coalesce(
-    (SELECT s.dead_letter_retention_days FROM hawser_data.database_settings AS s), 30);
+    (SELECT s.dead_letter_retention_days FROM hawser_peer_data.database_settings AS s), 30);
 BEGIN
   -- Not waited for: its holder does the same work, or another peer waits for it. What is left goes the next time.
   IF NOT hawser.lock_dead_letters(false) THEN
@@ -4198,17 +4270,59 @@ BEGIN
    WHERE d.id = ANY (ARRAY(
      SELECT o.id
        FROM hawser_data.dead_letters AS o
-      WHERE o.created_at < clock_timestamp() - make_interval(days => v_days) AND (v_roles IS NULL OR o.role = ANY (v_roles))
+      WHERE o.created_at < clock_timestamp() - make_interval(days => v_days) AND (v_roles IS NULL OR o.role = ANY (v_roles) AND o.role_id = to_regrole(quote_ident(o.role))::oid::bigint)
       ORDER BY o.created_at
       LIMIT least(p_max_rows, 1000)
    ));
   GET DIAGNOSTICS deleted = ROW_COUNT;
+  -- Who served a topic so long ago is forgotten, too.
+  DELETE FROM hawser_data.served_topics AS s
+   WHERE (s.role, s.topic) IN (
+     SELECT o.role, o.topic FROM hawser_data.served_topics AS o
+      WHERE o.served_until < clock_timestamp() - make_interval(days => v_days)
+      LIMIT 1000 FOR UPDATE SKIP LOCKED
+   );
   PERFORM hawser.expire_results();
 END;
 END
 $function$;
 COMMENT ON FUNCTION hawser.expire_dead_letters(integer) IS 'Deletes the oldest of the dead letters of the caller''s roles that are older than the retention of the database, unless another is
 at work on dead letters.';
+
+CREATE OR REPLACE FUNCTION hawser.adopt_roles(
+  OUT adopted bigint
+)
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+SET jit = off
+SET row_security = off
+AS $function$
+DECLARE
+  v_here CONSTANT text := coalesce(hawser.present_cluster()::text, '-') || '/' || 'hawser_data.queue'::regclass::oid;
+  v_table text;
+  v_count bigint;
+BEGIN
+  adopted := 0;
+  IF pg_is_in_recovery() OR (SELECT s.roles_at FROM hawser_data.outbox_state AS s) = v_here THEN
+    RETURN;
+  END IF;
+  -- One at a time: the second one finds it done.
+  PERFORM FROM hawser_data.outbox_state AS s WHERE s.roles_at <> v_here FOR UPDATE;
+  IF NOT FOUND THEN
+    RETURN;
+  END IF;
+  FOREACH v_table IN ARRAY ARRAY['queue', 'outbox', 'outbox_later', 'dead_letters', 'results', 'unique_keys'] LOOP
+    EXECUTE format(
+      'UPDATE hawser_data.%I AS t SET role_id = to_regrole(quote_ident(t.role))::oid::bigint WHERE t.role_id IS DISTINCT FROM to_regrole(quote_ident(t.role))::oid::bigint', v_table
+    );
+    GET DIAGNOSTICS v_count = ROW_COUNT;
+    adopted := adopted + v_count;
+  END LOOP;
+  UPDATE hawser_data.outbox_state AS s SET roles_at = v_here;
+END
+$function$;
+COMMENT ON FUNCTION hawser.adopt_roles() IS 'Writes the oids of roles anew, by their names, if the tables have come from another cluster, or by a dump, where roles have other
+oids. Otherwise it does nothing.';
 
 CREATE OR REPLACE FUNCTION hawser.behind_sequences(
   p_raise boolean
@@ -4220,6 +4334,7 @@ RETURNS TABLE (
 )
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 SET row_security = off
 AS $function$
 #variable_conflict use_column
@@ -4235,41 +4350,40 @@ BEGIN
 -- that others could choose could use a sequence up.
 DECLARE
   v_decides boolean := NOT p_raise;
+  -- NULL for a role that may not name these tables: it does not wait for those who can.
+  v_handler bigint;
+  v_saved bigint;
 BEGIN
   LOOP
+    IF has_schema_privilege(CASE current_setting('role') WHEN 'none' THEN session_user ELSE current_setting('role') END, 'hawser_bridge_data', 'USAGE') THEN
+      SELECT max(h.id), (
+               SELECT max(m.id)
+                 FROM hawser_bridge_data.nats_handlers AS h
+                CROSS JOIN LATERAL (
+                  SELECT g.id FROM hawser_bridge_data.saved_messages AS g WHERE g.handler_id = h.id ORDER BY g.handler_id DESC, g.id DESC LIMIT 1
+                ) AS m
+             )
+        INTO v_handler, v_saved
+        FROM hawser_bridge_data.nats_handlers AS h;
+    END IF;
     FOR sequence_name, last_value, highest IN
       SELECT s.name, s.last, s.highest
         FROM (
-          SELECT v.name, coalesce(pg_sequence_last_value(v.name::regclass), 0) AS last, v.highest
+          SELECT v.name, CASE WHEN v.highest IS NOT NULL THEN coalesce(pg_sequence_last_value(v.name::regclass), 0) END AS last, v.highest
             FROM (
               VALUES
                 ('hawser_data.dead_letters_id_seq', (SELECT max(d.id) FROM hawser_data.dead_letters AS d)),
                 ('hawser_data.flow_ends_nth_seq', (SELECT max(f.nth) FROM hawser_data.flow_ends AS f)),
-                ('hawser_data.nats_handlers_id_seq', (SELECT max(h.id) FROM hawser_data.nats_handlers AS h)),
+                ('hawser_bridge_data.nats_handlers_id_seq', v_handler),
                 ('hawser_data.outbox_id_seq', greatest(
-                  (SELECT max(o.id) FROM hawser_data.outbox AS o), (SELECT max(l.id) FROM hawser_data.outbox_later AS l), (
-                    -- The last of each place, role and priority: the table may have millions of rows.
-                    WITH RECURSIVE lasts AS (
-                      SELECT p.topic, p.recipient, p.role, 9223372036854775807 AS id FROM hawser.queue_places('{}') AS p
-                      UNION ALL
-                      SELECT l.topic, l.recipient, l.role, q.id
-                        FROM lasts AS l
-                       CROSS JOIN LATERAL (
-                         SELECT q.id FROM hawser_data.queue AS q
-                          WHERE q.topic = l.topic AND q.recipient = l.recipient AND q.role = l.role AND q.id < l.id >> 46 << 46
-                          ORDER BY q.id DESC LIMIT 1
-                       ) AS q
-                    )
-                    SELECT max(l.id & (1::bigint << 46) - 1) FROM lasts AS l WHERE l.id < 9223372036854775807
-                  )
+                  (SELECT max(o.id) FROM hawser_data.outbox AS o), (SELECT max(l.id) FROM hawser_data.outbox_later AS l),
+                  (SELECT max(q.id) FROM hawser_data.queue AS q),
+                  -- Of those whose ranks are not of their ids.
+                  (SELECT max(q.rank & (1::bigint << 46) - 1) FROM hawser_data.queue AS q WHERE q.rank <> q.id),
+                  -- Of jobs that have ended, by which a retry and \`job\` find them.
+                  (SELECT max(d.job_id) FROM hawser_data.dead_letters AS d), (SELECT max(r.id) FROM hawser_data.results AS r)
                 )),
-                ('hawser_data.saved_messages_id_seq', (
-                  SELECT max(m.id)
-                    FROM hawser_data.nats_handlers AS h
-                   CROSS JOIN LATERAL (
-                     SELECT g.id FROM hawser_data.saved_messages AS g WHERE g.handler_id = h.id ORDER BY g.handler_id DESC, g.id DESC LIMIT 1
-                   ) AS m
-                )),
+                ('hawser_bridge_data.saved_messages_id_seq', v_saved),
                 ('hawser_data.schedules_revision_seq', (SELECT max(c.revision) FROM hawser_data.schedules AS c))
             ) AS v (name, highest)
         ) AS s
@@ -4292,41 +4406,122 @@ $function$;
 COMMENT ON FUNCTION hawser.behind_sequences(boolean) IS 'Sequences that are behind the numbers in their tables, as after a move by logical replication: the next rows would collide with those
 that are there, or come before them.';
 
-CREATE OR REPLACE VIEW hawser.topic_addr WITH (security_barrier) AS
+CREATE OR REPLACE FUNCTION hawser.applied_migrations()
+RETURNS TABLE (
+  id integer,
+  name text,
+  checksum text,
+  oldest_program integer,
+  functions text
+)
+LANGUAGE plpgsql STABLE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+SET jit = off
+SET row_security = off
+AS $function$
+#variable_conflict use_column
+BEGIN
+  RETURN QUERY SELECT m.id, m.name, m.checksum, m.oldest_program, m.functions FROM hawser_data.migrations AS m ORDER BY m.id;
+END
+$function$;
+COMMENT ON FUNCTION hawser.applied_migrations() IS 'The migrations that this database has, in their order.';
+
+CREATE OR REPLACE VIEW hawser.dead_letters AS
+SELECT
+  v.id::bigint AS id,
+  v.origin::text AS origin,
+  v.source::text AS source,
+  v.topic::text AS topic,
+  v.payload::bytea AS payload,
+  v.headers::jsonb AS headers,
+  v.error_code::text AS error_code,
+  v.error_message::text AS error_message,
+  v.attempts::integer AS attempts,
+  v.created_at::timestamptz AS created_at,
+  v.channel_id::integer AS channel_id,
+  v.epoch::bigint AS epoch,
+  v.number::bigint AS number,
+  v.handler_id::bigint AS handler_id,
+  v.retry_requested::boolean AS retry_requested,
+  v.message_id::text AS message_id,
+  v.role::text AS role,
+  v.stack::text AS stack,
+  v.failures::jsonb AS failures,
+  v.role_mark::text AS role_mark,
+  v.awaited_as::bigint AS awaited_as,
+  v.job_id::bigint AS job_id,
+  v.keep_ms::integer AS keep_ms,
+  v.progress::text AS progress,
+  v.role_id::bigint AS role_id,
+  v.worker::text AS worker,
+  v.given_back::smallint AS given_back
+FROM hawser_data.dead_letters AS v;
+COMMENT ON VIEW hawser.dead_letters IS 'Messages that could not be handled, with their errors. Functions alone write them: a dead letter that is retried acts with
+the rights of the subscribed function''s role, or of the gateway''s NATS user.';
+COMMENT ON COLUMN hawser.dead_letters.id IS 'The dead letter''s id.';
+COMMENT ON COLUMN hawser.dead_letters.origin IS 'Where it comes from: a peer''s channel, a subscription, the outbox, or the queue.';
+COMMENT ON COLUMN hawser.dead_letters.source IS 'The channel''s name, or the subscribed function. Of the outbox \`core\`, or the JetStream domain. Of the queue the recipient.';
+COMMENT ON COLUMN hawser.dead_letters.topic IS 'The topic, or the subject.';
+COMMENT ON COLUMN hawser.dead_letters.payload IS 'The payload, uncompressed.';
+COMMENT ON COLUMN hawser.dead_letters.headers IS 'The headers: [[name, value], ...]; NULL: none.';
+COMMENT ON COLUMN hawser.dead_letters.error_code IS 'The error''s code.';
+COMMENT ON COLUMN hawser.dead_letters.error_message IS 'The error''s message; a longer one is cut, and ends with "...".';
+COMMENT ON COLUMN hawser.dead_letters.attempts IS 'How often the handler was started.';
+COMMENT ON COLUMN hawser.dead_letters.created_at IS 'When it was given up.';
+COMMENT ON COLUMN hawser.dead_letters.channel_id IS 'The channel''s id (peers only).';
+COMMENT ON COLUMN hawser.dead_letters.epoch IS 'The sender''s epoch; of the queue when it was enqueued, in milliseconds (peers and the queue only).';
+COMMENT ON COLUMN hawser.dead_letters.number IS 'The message''s number (peers and the queue only).';
+COMMENT ON COLUMN hawser.dead_letters.handler_id IS 'The handler that failed (subscriptions only).';
+COMMENT ON COLUMN hawser.dead_letters.retry_requested IS 'The leading process will handle it again (subscriptions only).';
+COMMENT ON COLUMN hawser.dead_letters.message_id IS 'Id by which the process that gave it up knows the message (subscriptions and the outbox).';
+COMMENT ON COLUMN hawser.dead_letters.role IS 'The role that it belongs to, whose members may retry and discard it: the login of the listener, the role that subscribed,
+or the role that enqueued.';
+COMMENT ON COLUMN hawser.dead_letters.stack IS 'The stack of the last error, cut as its message is (peers and the queue only). NULL: the thrown value had none.';
+COMMENT ON COLUMN hawser.dead_letters.failures IS 'Its last failed attempts, in order: [{"attempt", "at", "code", "message"}, ...] (peers and the queue only). NULL: none is known.';
+COMMENT ON COLUMN hawser.dead_letters.role_mark IS 'As in \`outbox_later\` (the outbox only).';
+COMMENT ON COLUMN hawser.dead_letters.awaited_as IS 'As in \`queue\` (the queue only).';
+COMMENT ON COLUMN hawser.dead_letters.job_id IS 'The id that its enqueue returned, which it keeps if it is retried (the queue only).';
+COMMENT ON COLUMN hawser.dead_letters.keep_ms IS 'As in \`queue\` (the queue only).';
+COMMENT ON COLUMN hawser.dead_letters.progress IS 'As in \`queue\` (the queue only).';
+COMMENT ON COLUMN hawser.dead_letters.role_id IS 'The oid of the role: a later role of its name is another one. NULL: there was no such role.';
+COMMENT ON COLUMN hawser.dead_letters.worker IS 'Name of the peer or worker that had it when it was given up (peers and the queue only). NULL: none had it.';
+COMMENT ON COLUMN hawser.dead_letters.given_back IS 'How often its handler was cut off, as its process stopped (the queue only). No attempts.';
+
+CREATE OR REPLACE VIEW hawser.topic_addr AS
 SELECT
   v.topic::text AS topic,
   v.addr::text AS addr,
   v.listener_name::text AS client_name
-FROM hawser_data.listeners AS v;
+FROM hawser_peer_data.listeners AS v;
 COMMENT ON VIEW hawser.topic_addr IS 'The directory, for operators: which listener serves which topic, and where. They may insert rows.';
 COMMENT ON COLUMN hawser.topic_addr.topic IS 'The topic served.';
 COMMENT ON COLUMN hawser.topic_addr.addr IS 'The published address, host:port.';
 COMMENT ON COLUMN hawser.topic_addr.client_name IS 'The listener''s name.';
 
-CREATE OR REPLACE VIEW hawser.conn_key_map WITH (security_barrier) AS
+CREATE OR REPLACE VIEW hawser.conn_key_map AS
 SELECT
   v.channel_name::text AS composite,
   v.channel_id::integer AS connection_key
-FROM hawser_data.channels AS v;
+FROM hawser_peer_data.channels AS v;
 COMMENT ON VIEW hawser.conn_key_map IS 'The channels, for operators.';
 COMMENT ON COLUMN hawser.conn_key_map.composite IS '''sender:source_topic:listener''.';
 COMMENT ON COLUMN hawser.conn_key_map.connection_key IS 'The channel''s id.';
 
-CREATE OR REPLACE VIEW hawser.conn_mess_number WITH (security_barrier) AS
+CREATE OR REPLACE VIEW hawser.conn_mess_number AS
 SELECT
   v.channel_id::integer AS connection_key,
   v.number::bigint AS v
-FROM hawser_data.cursors AS v;
+FROM hawser_peer_data.cursors AS v;
 COMMENT ON VIEW hawser.conn_mess_number IS 'The cursors, for operators.';
 COMMENT ON COLUMN hawser.conn_mess_number.connection_key IS 'The channel.';
 COMMENT ON COLUMN hawser.conn_mess_number.v IS 'The last acknowledged number.';
 
-CREATE OR REPLACE VIEW hawser.conn_messages WITH (security_barrier) AS
+CREATE OR REPLACE VIEW hawser.conn_messages AS
 SELECT
   v.id::bigint AS id,
   v.channel_id::integer AS connection_key,
   v.payload::bytea AS payload
-FROM hawser_data.stored_messages AS v;
+FROM hawser_peer_data.stored_messages AS v;
 COMMENT ON VIEW hawser.conn_messages IS 'The stored messages, for operators. A row is one message or a batch.';
 COMMENT ON COLUMN hawser.conn_messages.id IS 'The order in which rows were written, over all channels.';
 COMMENT ON COLUMN hawser.conn_messages.connection_key IS 'The channel.';
@@ -4341,12 +4536,12 @@ BEGIN
     WITH made AS (
       SELECT o.* FROM (
         SELECT n.oid, 'SCHEMA ' || n.nspname AS object, 'n'::"char" AS type, n.nspowner AS owner, n.nspacl AS acl
-        FROM pg_catalog.pg_namespace AS n WHERE n.nspname IN ('hawser', 'hawser_data')
+        FROM pg_catalog.pg_namespace AS n WHERE n.nspname IN ('hawser', 'hawser_data', 'hawser_peer_data', 'hawser_bridge_data')
         UNION ALL
         SELECT c.oid, CASE c.relkind WHEN 'S' THEN 'SEQUENCE ' ELSE 'TABLE ' END || c.oid::pg_catalog.regclass,
           (CASE c.relkind WHEN 'S' THEN 's' ELSE 'r' END)::"char", c.relowner, c.relacl
-        FROM pg_catalog.pg_class AS c
-        WHERE c.relnamespace IN (pg_catalog.to_regnamespace('hawser'), pg_catalog.to_regnamespace('hawser_data'))
+        FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+        WHERE n.nspname IN ('hawser', 'hawser_data', 'hawser_peer_data', 'hawser_bridge_data')
           AND c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S')
         UNION ALL
         SELECT p.oid, 'FUNCTION ' || p.oid::pg_catalog.regprocedure, 'f', p.proowner, p.proacl
@@ -4372,22 +4567,25 @@ $do$;
 /** Revokes everything from PUBLIC and grants the roles what they need. Skips, with a NOTICE, what the current role may not do. */
 export const peerGrantsSql = `REVOKE ALL ON SCHEMA hawser FROM PUBLIC;
 REVOKE ALL ON SCHEMA hawser_data FROM PUBLIC;
-REVOKE ALL ON TABLE hawser_data.id_counter FROM PUBLIC;
-REVOKE ALL ON TABLE hawser_data.listeners FROM PUBLIC;
-REVOKE ALL ON TABLE hawser_data.routes FROM PUBLIC;
-REVOKE ALL ON TABLE hawser_data.channels FROM PUBLIC;
-REVOKE ALL ON TABLE hawser_data.topics FROM PUBLIC;
-REVOKE ALL ON TABLE hawser_data.cursors FROM PUBLIC;
-REVOKE ALL ON TABLE hawser_data.marks FROM PUBLIC;
-REVOKE ALL ON TABLE hawser_data.parked_messages FROM PUBLIC;
-REVOKE ALL ON TABLE hawser_data.stored_messages FROM PUBLIC;
-REVOKE ALL ON TABLE hawser_data.peers FROM PUBLIC;
+REVOKE ALL ON SCHEMA hawser_peer_data FROM PUBLIC;
+REVOKE ALL ON SCHEMA hawser_bridge_data FROM PUBLIC;
+REVOKE ALL ON TABLE hawser_peer_data.id_counter FROM PUBLIC;
+REVOKE ALL ON TABLE hawser_peer_data.listeners FROM PUBLIC;
+REVOKE ALL ON TABLE hawser_peer_data.routes FROM PUBLIC;
+REVOKE ALL ON TABLE hawser_peer_data.channels FROM PUBLIC;
+REVOKE ALL ON TABLE hawser_peer_data.topics FROM PUBLIC;
+REVOKE ALL ON TABLE hawser_peer_data.cursors FROM PUBLIC;
+REVOKE ALL ON TABLE hawser_peer_data.marks FROM PUBLIC;
+REVOKE ALL ON TABLE hawser_peer_data.parked_messages FROM PUBLIC;
+REVOKE ALL ON TABLE hawser_peer_data.stored_messages FROM PUBLIC;
+REVOKE ALL ON TABLE hawser_peer_data.peers FROM PUBLIC;
 REVOKE ALL ON TABLE hawser_data.owners FROM PUBLIC;
 REVOKE ALL ON TABLE hawser_data.fences FROM PUBLIC;
 REVOKE ALL ON TABLE hawser_data.dead_letters FROM PUBLIC;
-REVOKE ALL ON TABLE hawser_data.mesh_secret FROM PUBLIC;
-REVOKE ALL ON TABLE hawser_data.database_settings FROM PUBLIC;
+REVOKE ALL ON TABLE hawser_peer_data.mesh_secret FROM PUBLIC;
+REVOKE ALL ON TABLE hawser_peer_data.database_settings FROM PUBLIC;
 REVOKE ALL ON TABLE hawser_data.migrations FROM PUBLIC;
+REVOKE ALL ON TABLE hawser.dead_letters FROM PUBLIC;
 REVOKE ALL ON TABLE hawser.topic_addr FROM PUBLIC;
 REVOKE ALL ON TABLE hawser.conn_key_map FROM PUBLIC;
 REVOKE ALL ON TABLE hawser.conn_mess_number FROM PUBLIC;
@@ -4435,7 +4633,9 @@ REVOKE ALL ON FUNCTION hawser.dead_letter_fault(text, text, text, jsonb, text) F
 REVOKE ALL ON FUNCTION hawser.retry_dead_letters(bigint[]) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.discard_dead_letters(bigint[]) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.expire_dead_letters(integer) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.adopt_roles() FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.behind_sequences(boolean) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.applied_migrations() FROM PUBLIC;
 
 DO $do$
 BEGIN
@@ -4483,22 +4683,21 @@ DO $do$
 BEGIN
   IF EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = 'hawser_peer') THEN
     GRANT USAGE ON SCHEMA hawser TO hawser_peer;
-    GRANT USAGE ON SCHEMA hawser_data TO hawser_peer;
-    GRANT SELECT, UPDATE ON TABLE hawser_data.id_counter TO hawser_peer;
-    GRANT SELECT, INSERT, UPDATE, DELETE ON TABLE hawser_data.listeners TO hawser_peer;
-    GRANT SELECT, INSERT, UPDATE, DELETE ON TABLE hawser_data.routes TO hawser_peer;
-    GRANT SELECT, INSERT, UPDATE ON TABLE hawser_data.channels TO hawser_peer;
-    GRANT SELECT, INSERT ON TABLE hawser_data.topics TO hawser_peer;
-    GRANT SELECT, INSERT, UPDATE ON TABLE hawser_data.cursors TO hawser_peer;
-    GRANT SELECT, INSERT, DELETE ON TABLE hawser_data.marks TO hawser_peer;
-    GRANT SELECT ON TABLE hawser_data.parked_messages TO hawser_peer;
-    GRANT SELECT, INSERT, DELETE ON TABLE hawser_data.stored_messages TO hawser_peer;
-    GRANT USAGE ON SEQUENCE hawser_data.stored_messages_id_seq TO hawser_peer;
-    GRANT SELECT ON TABLE hawser_data.peers TO hawser_peer;
-    GRANT SELECT ON TABLE hawser_data.dead_letters TO hawser_peer;
-    GRANT SELECT ON TABLE hawser_data.mesh_secret TO hawser_peer;
-    GRANT SELECT ON TABLE hawser_data.database_settings TO hawser_peer;
-    GRANT SELECT ON TABLE hawser_data.migrations TO hawser_peer;
+    GRANT USAGE ON SCHEMA hawser_peer_data TO hawser_peer;
+    GRANT SELECT, UPDATE ON TABLE hawser_peer_data.id_counter TO hawser_peer;
+    GRANT SELECT, INSERT, UPDATE, DELETE ON TABLE hawser_peer_data.listeners TO hawser_peer;
+    GRANT SELECT, INSERT, UPDATE, DELETE ON TABLE hawser_peer_data.routes TO hawser_peer;
+    GRANT SELECT, INSERT, UPDATE ON TABLE hawser_peer_data.channels TO hawser_peer;
+    GRANT SELECT, INSERT ON TABLE hawser_peer_data.topics TO hawser_peer;
+    GRANT SELECT, INSERT, UPDATE ON TABLE hawser_peer_data.cursors TO hawser_peer;
+    GRANT SELECT, INSERT, DELETE ON TABLE hawser_peer_data.marks TO hawser_peer;
+    GRANT SELECT ON TABLE hawser_peer_data.parked_messages TO hawser_peer;
+    GRANT SELECT, INSERT, DELETE ON TABLE hawser_peer_data.stored_messages TO hawser_peer;
+    GRANT USAGE ON SEQUENCE hawser_peer_data.stored_messages_id_seq TO hawser_peer;
+    GRANT SELECT ON TABLE hawser_peer_data.peers TO hawser_peer;
+    GRANT SELECT ON TABLE hawser_peer_data.mesh_secret TO hawser_peer;
+    GRANT SELECT ON TABLE hawser_peer_data.database_settings TO hawser_peer;
+    GRANT SELECT ON TABLE hawser.dead_letters TO hawser_peer;
     GRANT SELECT, INSERT, UPDATE, DELETE ON TABLE hawser.topic_addr TO hawser_peer;
     GRANT SELECT, INSERT, UPDATE ON TABLE hawser.conn_key_map TO hawser_peer;
     GRANT SELECT, INSERT, UPDATE ON TABLE hawser.conn_mess_number TO hawser_peer;
@@ -4540,7 +4739,9 @@ BEGIN
     GRANT EXECUTE ON FUNCTION hawser.retry_dead_letters(bigint[]) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.discard_dead_letters(bigint[]) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.expire_dead_letters(integer) TO hawser_peer;
+    GRANT EXECUTE ON FUNCTION hawser.adopt_roles() TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.behind_sequences(boolean) TO hawser_peer;
+    GRANT EXECUTE ON FUNCTION hawser.applied_migrations() TO hawser_peer;
   END IF;
 END
 $do$;
@@ -4549,10 +4750,10 @@ DO $do$
 BEGIN
   IF EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = 'hawser_bridge') THEN
     GRANT USAGE ON SCHEMA hawser TO hawser_bridge;
-    GRANT USAGE ON SCHEMA hawser_data TO hawser_bridge;
-    GRANT SELECT ON TABLE hawser_data.dead_letters TO hawser_bridge;
-    GRANT SELECT ON TABLE hawser_data.migrations TO hawser_bridge;
+    GRANT SELECT ON TABLE hawser.dead_letters TO hawser_bridge;
+    GRANT EXECUTE ON FUNCTION hawser.adopt_roles() TO hawser_bridge;
     GRANT EXECUTE ON FUNCTION hawser.behind_sequences(boolean) TO hawser_bridge;
+    GRANT EXECUTE ON FUNCTION hawser.applied_migrations() TO hawser_bridge;
   END IF;
 END
 $do$;
@@ -4570,26 +4771,29 @@ BEGIN
   END IF;
   ALTER SCHEMA hawser OWNER TO hawser_owner;
   ALTER SCHEMA hawser_data OWNER TO hawser_owner;
+  ALTER SCHEMA hawser_peer_data OWNER TO hawser_owner;
+  ALTER SCHEMA hawser_bridge_data OWNER TO hawser_owner;
   FOR relation IN
     SELECT c.oid FROM pg_catalog.pg_class AS c
       JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
      WHERE n.nspname || '.' || c.relname IN (
-       'hawser_data.id_counter',
-       'hawser_data.listeners',
-       'hawser_data.routes',
-       'hawser_data.channels',
-       'hawser_data.topics',
-       'hawser_data.cursors',
-       'hawser_data.marks',
-       'hawser_data.parked_messages',
-       'hawser_data.stored_messages',
-       'hawser_data.peers',
+       'hawser_peer_data.id_counter',
+       'hawser_peer_data.listeners',
+       'hawser_peer_data.routes',
+       'hawser_peer_data.channels',
+       'hawser_peer_data.topics',
+       'hawser_peer_data.cursors',
+       'hawser_peer_data.marks',
+       'hawser_peer_data.parked_messages',
+       'hawser_peer_data.stored_messages',
+       'hawser_peer_data.peers',
        'hawser_data.owners',
        'hawser_data.fences',
        'hawser_data.dead_letters',
-       'hawser_data.mesh_secret',
-       'hawser_data.database_settings',
+       'hawser_peer_data.mesh_secret',
+       'hawser_peer_data.database_settings',
        'hawser_data.migrations',
+       'hawser.dead_letters',
        'hawser.topic_addr',
        'hawser.conn_key_map',
        'hawser.conn_mess_number',
@@ -4642,7 +4846,9 @@ BEGIN
   ALTER FUNCTION hawser.retry_dead_letters(bigint[]) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.discard_dead_letters(bigint[]) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.expire_dead_letters(integer) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.adopt_roles() OWNER TO hawser_owner;
   ALTER FUNCTION hawser.behind_sequences(boolean) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.applied_migrations() OWNER TO hawser_owner;
 EXCEPTION
   WHEN insufficient_privilege THEN
     RAISE NOTICE '% may not give the schema hawser to hawser_owner and goes on owning it', current_user;

@@ -8,12 +8,12 @@ BEGIN
   PERFORM pg_catalog.set_config('hawser.present', (
     SELECT coalesce(pg_catalog.string_agg(o.oid::text, ','), '') FROM (
       SELECT n.oid, 'SCHEMA ' || n.nspname AS object, 'n'::"char" AS type, n.nspowner AS owner, n.nspacl AS acl
-      FROM pg_catalog.pg_namespace AS n WHERE n.nspname IN ('hawser', 'hawser_data')
+      FROM pg_catalog.pg_namespace AS n WHERE n.nspname IN ('hawser', 'hawser_data', 'hawser_peer_data', 'hawser_bridge_data')
       UNION ALL
       SELECT c.oid, CASE c.relkind WHEN 'S' THEN 'SEQUENCE ' ELSE 'TABLE ' END || c.oid::pg_catalog.regclass,
         (CASE c.relkind WHEN 'S' THEN 's' ELSE 'r' END)::"char", c.relowner, c.relacl
-      FROM pg_catalog.pg_class AS c
-      WHERE c.relnamespace IN (pg_catalog.to_regnamespace('hawser'), pg_catalog.to_regnamespace('hawser_data'))
+      FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+      WHERE n.nspname IN ('hawser', 'hawser_data', 'hawser_peer_data', 'hawser_bridge_data')
         AND c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S')
       UNION ALL
       SELECT p.oid, 'FUNCTION ' || p.oid::pg_catalog.regprocedure, 'f', p.proowner, p.proacl
@@ -26,6 +26,12 @@ BEGIN
   IF to_regnamespace('hawser_data') IS NULL THEN
     CREATE SCHEMA hawser_data;
   END IF;
+  IF to_regnamespace('hawser_peer_data') IS NULL THEN
+    CREATE SCHEMA hawser_peer_data;
+  END IF;
+  IF to_regnamespace('hawser_bridge_data') IS NULL THEN
+    CREATE SCHEMA hawser_bridge_data;
+  END IF;
 END
 $do$;
 
@@ -33,6 +39,7 @@ CREATE TABLE hawser_data.queue (
   topic text NOT NULL,
   recipient text DEFAULT '' NOT NULL,
   role text DEFAULT CASE current_setting('role') WHEN 'none' THEN session_user ELSE current_setting('role') END NOT NULL,
+  rank bigint NOT NULL,
   id bigint NOT NULL,
   worker bigint,
   attempts smallint DEFAULT 0 NOT NULL,
@@ -44,30 +51,46 @@ CREATE TABLE hawser_data.queue (
   payload bytea NOT NULL,
   headers jsonb,
   failures jsonb,
-  first_id bigint,
   unique_key text,
   awaited_as bigint,
   keep_ms integer,
   progress text,
-  CONSTRAINT queue_pkey PRIMARY KEY (topic, recipient, role, id)
+  is_suspect boolean DEFAULT false NOT NULL,
+  was_running boolean DEFAULT false NOT NULL,
+  begun_by bigint,
+  given_back smallint DEFAULT 0 NOT NULL,
+  copied_upto text,
+  role_id bigint DEFAULT to_regrole(quote_ident(CASE current_setting('role') WHEN 'none' THEN session_user ELSE current_setting('role') END))::oid::bigint,
+  behind text,
+  CONSTRAINT queue_pkey PRIMARY KEY (topic, recipient, role, rank)
 ) WITH (fillfactor = 45);
 
-CREATE INDEX queue_key ON hawser_data.queue (topic, recipient, key, role, id) WHERE key IS NOT NULL;
+CREATE INDEX queue_key ON hawser_data.queue (topic, recipient, key, role, rank) WHERE key IS NOT NULL;
 
-CREATE INDEX queue_due ON hawser_data.queue (topic, recipient, role, due_at, id) WHERE due_at IS NOT NULL OR pg_catalog.starts_with(recipient, '!');
+CREATE INDEX queue_ready ON hawser_data.queue (topic, recipient, role, rank) WHERE due_at IS NULL AND behind IS NULL;
 
-CREATE INDEX queue_first ON hawser_data.queue (first_id) WHERE first_id IS NOT NULL;
+CREATE INDEX queue_behind ON hawser_data.queue (topic, behind, role, recipient, rank) WHERE behind IS NOT NULL;
+
+CREATE INDEX queue_due ON hawser_data.queue (topic, recipient, role, due_at, rank) WHERE due_at IS NOT NULL AND behind IS NULL;
+
+CREATE INDEX queue_id ON hawser_data.queue (id);
+
+CREATE INDEX queue_late ON hawser_data.queue ((rank & 70368744177663)) WHERE rank <> id;
 
 COMMENT ON TABLE hawser_data.queue IS 'Messages for topics that are not handled yet. A row without a worker, or with one that is gone or not there, is free. Messages of
-one topic, recipient and key go to one worker at a time; those of one role also in the order of their ids. It has no rules of
-its own: each would add to what an insert costs. Functions alone write it.';
+one topic, recipient and key go to one worker at a time; those of one role also in the order of their ranks. It has no rules of
+its own: each would add to what an insert costs. Functions alone write it. \`queue_late\` has the numbers of ranks that are not the ids.';
 COMMENT ON COLUMN hawser_data.queue.topic IS 'The topic.';
 COMMENT ON COLUMN hawser_data.queue.recipient IS 'Who may take it. Empty: any worker of the topic. \`@name\`: the worker of that name. \`#group\`: a member of that group. With a
 priority, behind \`!\`.';
 COMMENT ON COLUMN hawser_data.queue.role IS 'The role that enqueued it, as in \`outbox\`.';
-COMMENT ON COLUMN hawser_data.queue.id IS 'Its number, from the sequence of the outbox. With a priority, less the priority times 2^46: messages are taken in the order of ids.';
+COMMENT ON COLUMN hawser_data.queue.rank IS 'Its place in line: messages of one topic, recipient and role are taken in the order of their ranks. A number of the sequence that ids
+are of, drawn when it came into the queue, less its priority times 2^46.';
+COMMENT ON COLUMN hawser_data.queue.id IS 'The id that its enqueue returned, which it keeps while it waits for its time, runs and is retried. A copy of a message for all has one of
+its own.';
 COMMENT ON COLUMN hawser_data.queue.worker IS 'The worker that has it. In no index, so that taking a row changes none.';
-COMMENT ON COLUMN hawser_data.queue.attempts IS 'Number of failed attempts, with those that ended with their process.';
+COMMENT ON COLUMN hawser_data.queue.attempts IS 'Number of failed attempts, with those that ended with their process. At the first unclean end of a worker, a message counts that may
+have been running; later, one that is known to have been.';
 COMMENT ON COLUMN hawser_data.queue.due_at IS 'When it is to be tried again. NULL: it was not put off.';
 COMMENT ON COLUMN hawser_data.queue.key IS 'Ordering key; NULL: none.';
 COMMENT ON COLUMN hawser_data.queue.origin IS 'The peer that enqueued it, as in \`outbox\`.';
@@ -76,31 +99,43 @@ COMMENT ON COLUMN hawser_data.queue.enqueued_at IS 'When it was enqueued.';
 COMMENT ON COLUMN hawser_data.queue.payload IS 'The payload.';
 COMMENT ON COLUMN hawser_data.queue.headers IS 'The headers: [[name, value], ...], without those of the key and of the origin; NULL: none.';
 COMMENT ON COLUMN hawser_data.queue.failures IS 'Its last failed attempts, as in \`dead_letters\`. NULL: none is known.';
-COMMENT ON COLUMN hawser_data.queue.first_id IS 'The id that its enqueue returned, if it was due later: it can still be cancelled by it. NULL: that is \`id\`.';
 COMMENT ON COLUMN hawser_data.queue.unique_key IS 'Its unique key; NULL: it has none.';
 COMMENT ON COLUMN hawser_data.queue.awaited_as IS 'The number by which others come after it; NULL: none does.';
 COMMENT ON COLUMN hawser_data.queue.keep_ms IS 'How long its result is kept after its end, in milliseconds. NULL: nothing of it is kept.';
 COMMENT ON COLUMN hawser_data.queue.progress IS 'What its handler said last of its progress, as JSON in ASCII. Only with \`keep_ms\`.';
+COMMENT ON COLUMN hawser_data.queue.is_suspect IS 'A worker that had it ended uncleanly: each further start is told with \`begin\`, and counts as an attempt if its worker ends in it.';
+COMMENT ON COLUMN hawser_data.queue.was_running IS 'One ended uncleanly while the handler was known to run.';
+COMMENT ON COLUMN hawser_data.queue.begun_by IS 'The worker that has told that its handler begins; NULL: that of \`worker\` has not.';
+COMMENT ON COLUMN hawser_data.queue.given_back IS 'How often its handler was cut off, as its process stopped. No attempts.';
+COMMENT ON COLUMN hawser_data.queue.copied_upto IS 'Of a message for all, the recipient of the last copy that was made. NULL: none was.';
+COMMENT ON COLUMN hawser_data.queue.role_id IS 'The oid of the role: a later role of its name is another one. NULL: there was no such role.';
+COMMENT ON COLUMN hawser_data.queue.behind IS 'What others of its role have that it waits for, since a take has passed it: \`k\` and its key, if another one of its key comes first, or \`l\`
+and its key of the topic''s limit, if as many of that run as may. No take looks at it before one of those has ended. NULL: it waits for none.';
 
 CREATE TABLE hawser_data.flow_edges (
   before_id bigint NOT NULL,
   after_id bigint NOT NULL,
   cancels boolean NOT NULL,
+  ended boolean DEFAULT false NOT NULL,
   CONSTRAINT flow_edges_pkey PRIMARY KEY (before_id, after_id)
 );
 
 CREATE INDEX flow_edges_after ON hawser_data.flow_edges (after_id);
 
+CREATE INDEX flow_edges_ended ON hawser_data.flow_edges (after_id, before_id) WHERE ended;
+
 COMMENT ON TABLE hawser_data.flow_edges IS 'Messages that are held until others have been handled: rows of \`outbox_later\` of the kind \`held\`.';
 COMMENT ON COLUMN hawser_data.flow_edges.before_id IS 'The message that comes first, as its \`awaited_as\`.';
 COMMENT ON COLUMN hawser_data.flow_edges.after_id IS 'The message that is held.';
 COMMENT ON COLUMN hawser_data.flow_edges.cancels IS 'It is cancelled if the first one becomes a dead letter or is cancelled. False: it is held further.';
+COMMENT ON COLUMN hawser_data.flow_edges.ended IS 'The first one has become a dead letter, or was cancelled: it releases nothing, unless its dead letter is retried.';
 
 CREATE TABLE hawser_data.flow_ends (
   nth bigserial NOT NULL,
   id bigint NOT NULL,
   is_done boolean NOT NULL,
-  CONSTRAINT flow_ends_pkey PRIMARY KEY (nth)
+  role text NOT NULL,
+  CONSTRAINT flow_ends_pkey PRIMARY KEY (role, nth)
 );
 
 COMMENT ON TABLE hawser_data.flow_ends IS 'Messages that others come after, and that have ended, until \`end_flows\` has drawn the consequences. What ends a message only
@@ -108,6 +143,7 @@ inserts here, and waits for nobody, however many others end before the same one.
 COMMENT ON COLUMN hawser_data.flow_ends.nth IS 'A number of its own.';
 COMMENT ON COLUMN hawser_data.flow_ends.id IS 'The message, as its \`awaited_as\`, or one that was held itself.';
 COMMENT ON COLUMN hawser_data.flow_ends.is_done IS 'It was handled. False: it was cancelled, or is a dead letter.';
+COMMENT ON COLUMN hawser_data.flow_ends.role IS 'The role that enqueued it, and those that come after it.';
 
 CREATE TABLE hawser_data.results (
   segment smallint NOT NULL,
@@ -125,6 +161,7 @@ CREATE TABLE hawser_data.results (
   error_code text,
   error_message text,
   expires_at timestamptz NOT NULL,
+  role_id bigint,
   CONSTRAINT results_pkey PRIMARY KEY (id, segment),
   CONSTRAINT results_result_bytes CHECK (octet_length(result) <= 65536)
 ) PARTITION BY LIST (segment);
@@ -155,9 +192,10 @@ COMMENT ON COLUMN hawser_data.results.ended_at IS 'When it ended.';
 COMMENT ON COLUMN hawser_data.results.duration_ms IS 'How long the attempt took that was done, in milliseconds. NULL: none was.';
 COMMENT ON COLUMN hawser_data.results.progress IS 'As in \`queue\`.';
 COMMENT ON COLUMN hawser_data.results.result IS 'What the handler returned, as JSON in ASCII. NULL: nothing.';
-COMMENT ON COLUMN hawser_data.results.error_code IS 'Of a dead letter, the code of its error.';
-COMMENT ON COLUMN hawser_data.results.error_message IS 'Of a dead letter, the message of its error.';
+COMMENT ON COLUMN hawser_data.results.error_code IS 'Of a dead letter, the code of its error. \`not_waiting\`: it was cancelled with one that it came after.';
+COMMENT ON COLUMN hawser_data.results.error_message IS 'The message of its error.';
 COMMENT ON COLUMN hawser_data.results.expires_at IS 'Until when it can be read.';
+COMMENT ON COLUMN hawser_data.results.role_id IS 'The oid of the role: a later role of its name is another one. NULL: there was no such role.';
 
 CREATE TABLE hawser_data.unique_keys (
   role text NOT NULL,
@@ -169,6 +207,7 @@ CREATE TABLE hawser_data.unique_keys (
   payload bytea,
   headers jsonb,
   due_at timestamptz,
+  role_id bigint DEFAULT to_regrole(quote_ident(CASE current_setting('role') WHEN 'none' THEN session_user ELSE current_setting('role') END))::oid::bigint,
   CONSTRAINT unique_keys_pkey PRIMARY KEY (role, topic, unique_key)
 );
 
@@ -183,6 +222,7 @@ COMMENT ON COLUMN hawser_data.unique_keys.has_begun IS 'The message has begun.';
 COMMENT ON COLUMN hawser_data.unique_keys.payload IS 'The payload that replaces that of the message in the queue when it begins; NULL: none does.';
 COMMENT ON COLUMN hawser_data.unique_keys.headers IS 'The headers that come with it.';
 COMMENT ON COLUMN hawser_data.unique_keys.due_at IS 'When the message with it is due; NULL: at once.';
+COMMENT ON COLUMN hawser_data.unique_keys.role_id IS 'The oid of the role: a later role of its name is another one. NULL: there was no such role.';
 
 CREATE TABLE hawser_data.unique_locks (
   id bigint NOT NULL,
@@ -194,21 +234,35 @@ not begin before that transaction ends. Apart from the keys, so that a worker ca
 without end.';
 COMMENT ON COLUMN hawser_data.unique_locks.id IS 'The number of the message that enqueue returned.';
 
+CREATE TABLE hawser_data.unique_ends (
+  id bigint NOT NULL,
+  role text NOT NULL,
+  topic text NOT NULL,
+  unique_key text NOT NULL,
+  CONSTRAINT unique_ends_pkey PRIMARY KEY (id)
+);
+
+COMMENT ON TABLE hawser_data.unique_ends IS 'Messages with a unique key that have ended while a transaction had locked the key or the lock, which are to be freed with its end.';
+COMMENT ON COLUMN hawser_data.unique_ends.id IS 'The number of the message that enqueue returned.';
+COMMENT ON COLUMN hawser_data.unique_ends.role IS 'Its role.';
+COMMENT ON COLUMN hawser_data.unique_ends.topic IS 'Its topic.';
+COMMENT ON COLUMN hawser_data.unique_ends.unique_key IS 'Its unique key.';
+
 CREATE TABLE hawser_data.cancellations (
   topic text NOT NULL,
   recipient text NOT NULL,
   role text NOT NULL,
-  id bigint NOT NULL,
+  rank bigint NOT NULL,
   xid xid8 DEFAULT pg_current_xact_id() NOT NULL,
-  CONSTRAINT cancellations_pkey PRIMARY KEY (topic, recipient, role, id, xid)
+  CONSTRAINT cancellations_pkey PRIMARY KEY (topic, recipient, role, rank, xid)
 );
 
 COMMENT ON TABLE hawser_data.cancellations IS 'Messages that are to be cancelled, and that a worker has. Their rows in the queue are not locked until the transaction ends that
-asks for it, since their workers would wait for it: workers delete both with their next statements.';
+asks for it, since their workers would wait for it. The worker deletes both when the handler has ended, or does not begin.';
 COMMENT ON COLUMN hawser_data.cancellations.topic IS 'The topic of the message.';
 COMMENT ON COLUMN hawser_data.cancellations.recipient IS 'Its recipient.';
 COMMENT ON COLUMN hawser_data.cancellations.role IS 'Its role.';
-COMMENT ON COLUMN hawser_data.cancellations.id IS 'Its id.';
+COMMENT ON COLUMN hawser_data.cancellations.rank IS 'Its rank.';
 COMMENT ON COLUMN hawser_data.cancellations.xid IS 'The transaction that asks for it. In the key, so that nobody waits for it.';
 
 CREATE TABLE hawser_data.workers (
@@ -269,19 +323,35 @@ COMMENT ON COLUMN hawser_data.topic_settings.rate IS 'How many messages may star
 COMMENT ON COLUMN hawser_data.topic_settings.interval_us IS 'Time for one start at this rate, in microseconds.';
 COMMENT ON COLUMN hawser_data.topic_settings.burst IS 'How many may start at once after a pause in the starts.';
 COMMENT ON COLUMN hawser_data.topic_settings.running IS 'How many may be handled at a time. NULL: any number.';
-COMMENT ON COLUMN hawser_data.topic_settings.running_per_key IS 'How many with one key may be handled at a time. NULL: any number.';
+COMMENT ON COLUMN hawser_data.topic_settings.running_per_key IS 'How many of one role with one key may be handled at a time. NULL: any number.';
 COMMENT ON COLUMN hawser_data.topic_settings.key_header IS 'Header that is the key of this limit, in lower case. NULL: the key of the message.';
 COMMENT ON COLUMN hawser_data.topic_settings.full_at_us IS 'When \`burst\` messages may start at once again, in microseconds since 1970.';
 COMMENT ON COLUMN hawser_data.topic_settings.keep_ms IS 'How long the results of its messages are kept, in milliseconds, unless a message says another time. NULL: they are not.';
+
+CREATE TABLE hawser_data.served_topics (
+  role text NOT NULL,
+  topic text NOT NULL,
+  name text NOT NULL,
+  served_until timestamptz NOT NULL,
+  CONSTRAINT served_topics_pkey PRIMARY KEY (role, topic)
+);
+
+COMMENT ON TABLE hawser_data.served_topics IS 'Who served a topic last, and until when: written as a worker ends, so that a topic whose workers have stopped is not taken for a
+mistyped one. Each role has rows of its own, at most \`served_topics\`, as nobody may wait for another''s.';
+COMMENT ON COLUMN hawser_data.served_topics.role IS 'The role of the session that has ended the worker.';
+COMMENT ON COLUMN hawser_data.served_topics.topic IS 'The topic.';
+COMMENT ON COLUMN hawser_data.served_topics.name IS 'The name of the worker that served it last.';
+COMMENT ON COLUMN hawser_data.served_topics.served_until IS 'Until when.';
 
 CREATE TABLE hawser_data.topic_starts (
   topic text NOT NULL,
   recipient text NOT NULL,
   role text NOT NULL,
-  id bigint NOT NULL,
+  rank bigint NOT NULL,
   worker bigint NOT NULL,
   started_at timestamptz NOT NULL,
-  CONSTRAINT topic_starts_pkey PRIMARY KEY (topic, recipient, role, id)
+  limit_key text,
+  CONSTRAINT topic_starts_pkey PRIMARY KEY (topic, recipient, role, rank)
 );
 
 COMMENT ON TABLE hawser_data.topic_starts IS 'Messages of topics with limits that were given to workers. One counts as long as that worker has the row in \`queue\` and goes on;
@@ -289,9 +359,10 @@ others are deleted by the next take.';
 COMMENT ON COLUMN hawser_data.topic_starts.topic IS 'As in \`queue\`.';
 COMMENT ON COLUMN hawser_data.topic_starts.recipient IS 'As in \`queue\`.';
 COMMENT ON COLUMN hawser_data.topic_starts.role IS 'As in \`queue\`.';
-COMMENT ON COLUMN hawser_data.topic_starts.id IS 'As in \`queue\`.';
+COMMENT ON COLUMN hawser_data.topic_starts.rank IS 'As in \`queue\`.';
 COMMENT ON COLUMN hawser_data.topic_starts.worker IS 'The worker.';
 COMMENT ON COLUMN hawser_data.topic_starts.started_at IS 'When the worker was given the message: its start.';
+COMMENT ON COLUMN hawser_data.topic_starts.limit_key IS 'Its key of \`running_per_key\`; NULL: there is no such limit, or it has none.';
 
 DO $do$
 DECLARE
@@ -302,12 +373,12 @@ BEGIN
     WITH made AS (
       SELECT o.* FROM (
         SELECT n.oid, 'SCHEMA ' || n.nspname AS object, 'n'::"char" AS type, n.nspowner AS owner, n.nspacl AS acl
-        FROM pg_catalog.pg_namespace AS n WHERE n.nspname IN ('hawser', 'hawser_data')
+        FROM pg_catalog.pg_namespace AS n WHERE n.nspname IN ('hawser', 'hawser_data', 'hawser_peer_data', 'hawser_bridge_data')
         UNION ALL
         SELECT c.oid, CASE c.relkind WHEN 'S' THEN 'SEQUENCE ' ELSE 'TABLE ' END || c.oid::pg_catalog.regclass,
           (CASE c.relkind WHEN 'S' THEN 's' ELSE 'r' END)::"char", c.relowner, c.relacl
-        FROM pg_catalog.pg_class AS c
-        WHERE c.relnamespace IN (pg_catalog.to_regnamespace('hawser'), pg_catalog.to_regnamespace('hawser_data'))
+        FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+        WHERE n.nspname IN ('hawser', 'hawser_data', 'hawser_peer_data', 'hawser_bridge_data')
           AND c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S')
         UNION ALL
         SELECT p.oid, 'FUNCTION ' || p.oid::pg_catalog.regprocedure, 'f', p.proowner, p.proacl
@@ -337,12 +408,12 @@ BEGIN
   PERFORM pg_catalog.set_config('hawser.present', (
     SELECT coalesce(pg_catalog.string_agg(o.oid::text, ','), '') FROM (
       SELECT n.oid, 'SCHEMA ' || n.nspname AS object, 'n'::"char" AS type, n.nspowner AS owner, n.nspacl AS acl
-      FROM pg_catalog.pg_namespace AS n WHERE n.nspname IN ('hawser', 'hawser_data')
+      FROM pg_catalog.pg_namespace AS n WHERE n.nspname IN ('hawser', 'hawser_data', 'hawser_peer_data', 'hawser_bridge_data')
       UNION ALL
       SELECT c.oid, CASE c.relkind WHEN 'S' THEN 'SEQUENCE ' ELSE 'TABLE ' END || c.oid::pg_catalog.regclass,
         (CASE c.relkind WHEN 'S' THEN 's' ELSE 'r' END)::"char", c.relowner, c.relacl
-      FROM pg_catalog.pg_class AS c
-      WHERE c.relnamespace IN (pg_catalog.to_regnamespace('hawser'), pg_catalog.to_regnamespace('hawser_data'))
+      FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+      WHERE n.nspname IN ('hawser', 'hawser_data', 'hawser_peer_data', 'hawser_bridge_data')
         AND c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S')
       UNION ALL
       SELECT p.oid, 'FUNCTION ' || p.oid::pg_catalog.regprocedure, 'f', p.proowner, p.proacl
@@ -354,6 +425,12 @@ BEGIN
   END IF;
   IF to_regnamespace('hawser_data') IS NULL THEN
     CREATE SCHEMA hawser_data;
+  END IF;
+  IF to_regnamespace('hawser_peer_data') IS NULL THEN
+    CREATE SCHEMA hawser_peer_data;
+  END IF;
+  IF to_regnamespace('hawser_bridge_data') IS NULL THEN
+    CREATE SCHEMA hawser_bridge_data;
   END IF;
 END
 $do$;
@@ -372,6 +449,7 @@ CREATE OR REPLACE FUNCTION hawser.queue_messages(
 )
 LANGUAGE plpgsql VOLATILE SECURITY INVOKER
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 SET row_security = off
 AS $function$
 #variable_conflict use_column
@@ -380,10 +458,10 @@ DECLARE
 BEGIN
   -- One array that is read from its beginning: its order is that of the ids.
   WITH written AS (
-    INSERT INTO hawser_data.queue (topic, recipient, role, id, key, origin, to_all, payload, headers)
-    SELECT p_topic, CASE p_priority WHEN 0 THEN p_recipient ELSE '!' || p_recipient END, p_role,
-           nextval('hawser_data.outbox_id_seq') - (p_priority::bigint << 46), p_key, p_origin, p_to_all, p.payload, p_headers
-      FROM unnest(p_payloads) AS p (payload)
+    INSERT INTO hawser_data.queue (topic, recipient, role, role_id, rank, id, key, origin, to_all, payload, headers)
+    SELECT p_topic, CASE p_priority WHEN 0 THEN p_recipient ELSE '!' || p_recipient END, p_role, to_regrole(quote_ident(p_role))::oid::bigint,
+           n.id - (p_priority::bigint << 46), n.id, p_key, p_origin, p_to_all, n.payload, p_headers
+      FROM (SELECT nextval('hawser_data.outbox_id_seq') AS id, p.payload FROM unnest(p_payloads) AS p (payload)) AS n
     RETURNING id
   )
   SELECT coalesce(array_agg(w.id ORDER BY w.id), '{}') INTO ids FROM written AS w;
@@ -400,6 +478,7 @@ CREATE OR REPLACE FUNCTION hawser.wake_topics(
 )
 LANGUAGE plpgsql VOLATILE SECURITY INVOKER
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 SET row_security = off
 AS $function$
 -- Whether a worker waits is asked by trying to have its lock alone. It is given back within the same expression, between whose calls
@@ -421,6 +500,51 @@ END
 $function$;
 COMMENT ON FUNCTION hawser.wake_topics(text[]) IS 'Notifies the workers of some topics with the end of the transaction, if one of them waits.';
 
+CREATE OR REPLACE FUNCTION hawser.remember_served(
+  p_topics text[],
+  p_names text[],
+  p_until_us bigint[],
+  OUT remembered boolean
+)
+LANGUAGE plpgsql VOLATILE SECURITY INVOKER
+SET search_path = pg_catalog, pg_temp
+SET jit = off
+SET row_security = off
+AS $function$
+#variable_conflict use_column
+DECLARE
+  v_role CONSTANT text := CASE current_setting('role') WHEN 'none' THEN session_user::text ELSE current_setting('role') END;
+BEGIN
+  remembered := true;
+  -- Another one of the role that has just ended is not waited for: what it writes says as much.
+  WITH ended AS MATERIALIZED (
+    SELECT DISTINCT ON (u.topic) u.topic, u.name, to_timestamp(u.until_us / 1000000.0) AS until
+      FROM unnest(p_topics, p_names, p_until_us) AS u (topic, name, until_us) ORDER BY u.topic, u.until_us DESC
+  ), known AS MATERIALIZED (
+    SELECT s.topic FROM hawser_data.served_topics AS s WHERE s.role = v_role AND s.topic = ANY (p_topics) ORDER BY s.topic FOR UPDATE SKIP LOCKED
+  ), renewed AS (
+    UPDATE hawser_data.served_topics AS s SET name = e.name, served_until = e.until
+      FROM ended AS e JOIN known AS k ON k.topic = e.topic
+     WHERE s.role = v_role AND s.topic = e.topic AND s.served_until < e.until
+  )
+  INSERT INTO hawser_data.served_topics (role, topic, name, served_until)
+  SELECT v_role, e.topic, e.name, e.until FROM ended AS e
+   WHERE NOT EXISTS (SELECT FROM hawser_data.served_topics AS s WHERE s.role = v_role AND s.topic = e.topic)
+   ORDER BY e.topic
+  ON CONFLICT (role, topic) DO NOTHING;
+  DELETE FROM hawser_data.served_topics AS s
+   WHERE s.role = v_role AND s.topic = ANY (ARRAY(
+     SELECT o.topic FROM hawser_data.served_topics AS o
+      WHERE o.role = v_role AND o.topic = ANY (ARRAY(
+        SELECT a.topic FROM hawser_data.served_topics AS a WHERE a.role = v_role
+         ORDER BY a.served_until DESC, a.topic OFFSET 1000
+      ))
+        FOR UPDATE SKIP LOCKED
+   ));
+END
+$function$;
+COMMENT ON FUNCTION hawser.remember_served(text[], text[], bigint[]) IS 'Keeps who served some topics last, of those that have ended. Waits for no other role.';
+
 CREATE OR REPLACE FUNCTION hawser.open_worker(
   p_name text,
   p_topics text[],
@@ -432,6 +556,7 @@ CREATE OR REPLACE FUNCTION hawser.open_worker(
 )
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 SET row_security = off
 AS $function$
 #variable_conflict use_column
@@ -512,14 +637,157 @@ BEGIN
   INSERT INTO hawser_data.workers AS w (name, group_name, topics, lease_ms, concurrency)
   VALUES (p_name, p_group, p_topics, p_lease_ms, p_concurrency)
   RETURNING w.id INTO worker;
-  -- What a worker had that was killed is free soon.
-  IF EXISTS (SELECT FROM hawser_data.cancellations) THEN
-    PERFORM hawser.end_cancelled('{}', '{}', '{}', '{}');
-  END IF;
 END;
 END
 $function$;
 COMMENT ON FUNCTION hawser.open_worker(text, text[], text, integer, integer, bigint) IS 'Begins a worker.';
+
+CREATE OR REPLACE FUNCTION hawser.resume_worker(
+  p_worker bigint,
+  p_as bigint,
+  p_topics text[],
+  p_recipients text[],
+  p_roles text[],
+  p_ranks bigint[],
+  OUT ranks bigint[]
+)
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+SET jit = off
+SET row_security = off
+SET enable_seqscan = off
+SET enable_bitmapscan = off
+AS $function$
+#variable_conflict use_column
+BEGIN
+  IF current_setting('transaction_isolation') <> 'read committed' THEN
+    RAISE EXCEPTION 'hawser.resume_worker needs READ COMMITTED, not %', current_setting('transaction_isolation')
+      USING ERRCODE = 'invalid_transaction_state', HINT = 'BEGIN ISOLATION LEVEL READ COMMITTED';
+  END IF;
+  IF pg_collation_for(p_topics) COLLATE "C" <> '"default"'
+    AND NOT (SELECT c.collisdeterministic FROM pg_collation AS c WHERE c.oid = (pg_collation_for(p_topics) COLLATE "C")::regcollation)
+  THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('hawser.resume_worker: the arguments have the collation %s, and must have a deterministic one', pg_collation_for(p_topics) COLLATE "C"),
+      HINT = 'Write COLLATE "default" behind the argument.';
+  END IF;
+  IF
+    p_worker IS NULL
+    OR p_as IS NULL
+    OR NOT (p_as BETWEEN 1 AND 9007199254740991)
+    OR p_topics IS NULL
+    OR num_nulls(VARIADIC p_topics) > 0
+    OR cardinality(p_topics) > 65536
+    OR ((pg_column_size(p_topics) > 16777216 OR pg_column_compression(p_topics) IS NOT NULL) AND hawser.list_excess(p_topics, 16777216, 1073741824) IS NOT NULL)
+    OR p_recipients IS NULL
+    OR num_nulls(VARIADIC p_recipients) > 0
+    OR cardinality(p_recipients) > 65536
+    OR ((pg_column_size(p_recipients) > 16777216 OR pg_column_compression(p_recipients) IS NOT NULL) AND hawser.list_excess(p_recipients, 16777216, 1073741824) IS NOT NULL)
+    OR p_roles IS NULL
+    OR num_nulls(VARIADIC p_roles) > 0
+    OR cardinality(p_roles) > 65536
+    OR ((pg_column_size(p_roles) > 16777216 OR pg_column_compression(p_roles) IS NOT NULL) AND hawser.list_excess(p_roles, 16777216, 1073741824) IS NOT NULL)
+    OR p_ranks IS NULL
+    OR num_nulls(VARIADIC p_ranks) > 0
+    OR cardinality(p_ranks) > 65536
+  THEN
+    IF p_worker IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.resume_worker', 'p_worker', 'NULL', 'needs a value');
+    END IF;
+    IF p_as IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.resume_worker', 'p_as', 'NULL', 'needs a value');
+    END IF;
+    IF NOT (p_as BETWEEN 1 AND 9007199254740991) THEN
+      PERFORM hawser.refuse_argument('hawser.resume_worker', 'p_as', p_as::text, 'must be 1 to 9007199254740991');
+    END IF;
+    IF p_topics IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.resume_worker', 'p_topics', 'NULL', 'needs a value');
+    END IF;
+    IF num_nulls(VARIADIC p_topics) > 0 THEN
+      PERFORM hawser.refuse_argument('hawser.resume_worker', 'p_topics', 'a list with a NULL', 'must have a value in each place');
+    END IF;
+    IF cardinality(p_topics) > 65536 THEN
+      PERFORM hawser.refuse_argument('hawser.resume_worker', 'p_topics', 'a list of ' || cardinality(p_topics) || ' elements', 'must have at most 65536 elements');
+    END IF;
+    IF ((pg_column_size(p_topics) > 16777216 OR pg_column_compression(p_topics) IS NOT NULL) AND hawser.list_excess(p_topics, 16777216, 1073741824) IS NOT NULL) THEN
+      PERFORM hawser.refuse_argument('hawser.resume_worker', 'p_topics', hawser.list_excess(p_topics, 16777216, 1073741824), 'must have at most 16777216 bytes in all');
+    END IF;
+    IF p_recipients IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.resume_worker', 'p_recipients', 'NULL', 'needs a value');
+    END IF;
+    IF num_nulls(VARIADIC p_recipients) > 0 THEN
+      PERFORM hawser.refuse_argument('hawser.resume_worker', 'p_recipients', 'a list with a NULL', 'must have a value in each place');
+    END IF;
+    IF cardinality(p_recipients) > 65536 THEN
+      PERFORM hawser.refuse_argument('hawser.resume_worker', 'p_recipients', 'a list of ' || cardinality(p_recipients) || ' elements', 'must have at most 65536 elements');
+    END IF;
+    IF ((pg_column_size(p_recipients) > 16777216 OR pg_column_compression(p_recipients) IS NOT NULL) AND hawser.list_excess(p_recipients, 16777216, 1073741824) IS NOT NULL) THEN
+      PERFORM hawser.refuse_argument('hawser.resume_worker', 'p_recipients', hawser.list_excess(p_recipients, 16777216, 1073741824), 'must have at most 16777216 bytes in all');
+    END IF;
+    IF p_roles IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.resume_worker', 'p_roles', 'NULL', 'needs a value');
+    END IF;
+    IF num_nulls(VARIADIC p_roles) > 0 THEN
+      PERFORM hawser.refuse_argument('hawser.resume_worker', 'p_roles', 'a list with a NULL', 'must have a value in each place');
+    END IF;
+    IF cardinality(p_roles) > 65536 THEN
+      PERFORM hawser.refuse_argument('hawser.resume_worker', 'p_roles', 'a list of ' || cardinality(p_roles) || ' elements', 'must have at most 65536 elements');
+    END IF;
+    IF ((pg_column_size(p_roles) > 16777216 OR pg_column_compression(p_roles) IS NOT NULL) AND hawser.list_excess(p_roles, 16777216, 1073741824) IS NOT NULL) THEN
+      PERFORM hawser.refuse_argument('hawser.resume_worker', 'p_roles', hawser.list_excess(p_roles, 16777216, 1073741824), 'must have at most 16777216 bytes in all');
+    END IF;
+    IF p_ranks IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.resume_worker', 'p_ranks', 'NULL', 'needs a value');
+    END IF;
+    IF num_nulls(VARIADIC p_ranks) > 0 THEN
+      PERFORM hawser.refuse_argument('hawser.resume_worker', 'p_ranks', 'a list with a NULL', 'must have a value in each place');
+    END IF;
+    IF cardinality(p_ranks) > 65536 THEN
+      PERFORM hawser.refuse_argument('hawser.resume_worker', 'p_ranks', 'a list of ' || cardinality(p_ranks) || ' elements', 'must have at most 65536 elements');
+    END IF;
+  END IF;
+DECLARE
+  v_done boolean;
+BEGIN
+  v_done := set_config('idle_in_transaction_session_timeout', '8000', true) IS NULL;
+  -- With the id of before no statement finds it any more that is still under way, and what a lost answer of take has named is free.
+  UPDATE hawser_data.workers AS w SET id = p_as, beat_at = clock_timestamp() WHERE w.id = p_worker AND w.gone_at IS NULL;
+  IF NOT FOUND THEN
+    -- The answer of this call may have been lost.
+    UPDATE hawser_data.workers AS w SET beat_at = clock_timestamp() WHERE w.id = p_as AND w.gone_at IS NULL;
+    IF NOT FOUND THEN
+      RAISE EXCEPTION USING
+        ERRCODE = hawser.error_sqlstate('lease_lost'),
+        MESSAGE = format('the worker %s has ended', p_worker),
+        HINT = 'Begin a new one with hawser.open_worker, and forget what this one had.';
+    END IF;
+  END IF;
+  -- In one order, so that no two wait for each other. What a transaction is just ending is waited for.
+  WITH locked AS MATERIALIZED (
+    SELECT topic, recipient, role, rank
+      FROM unnest(p_topics, p_recipients, p_roles, p_ranks) AS m (topic, recipient, role, rank)
+      JOIN hawser_data.queue AS q USING (topic, recipient, role, rank)
+     WHERE q.worker IN (p_worker, p_as)
+     ORDER BY q.rank FOR UPDATE OF q
+  ), kept AS (
+    UPDATE hawser_data.queue AS q SET worker = p_as, begun_by = CASE WHEN q.begun_by = p_worker THEN p_as ELSE q.begun_by END
+      FROM locked AS l
+     WHERE q.topic = l.topic AND q.recipient = l.recipient AND q.role = l.role AND q.rank = l.rank
+    RETURNING q.topic, q.recipient, q.role, q.rank
+  ), counted AS (
+    UPDATE hawser_data.topic_starts AS s SET worker = p_as
+      FROM kept AS k
+     WHERE s.topic = k.topic AND s.recipient = k.recipient AND s.role = k.role AND s.rank = k.rank AND s.worker = p_worker
+  )
+  SELECT coalesce(array_agg(k.rank ORDER BY k.rank), '{}') INTO ranks FROM kept AS k;
+  -- Of what is free now, others may not know.
+  v_done := hawser.wake_topics(ARRAY(SELECT t.topic FROM hawser_data.workers AS w, unnest(w.topics) AS t (topic) WHERE w.id = p_as));
+END;
+END
+$function$;
+COMMENT ON FUNCTION hawser.resume_worker(bigint, bigint, text[], text[], text[], bigint[]) IS 'Goes on with a worker whose session has ended, under a new id, with the messages that are named: all else that it had is free, and was
+not tried. Fails with lease_lost if the worker has ended.';
 
 CREATE OR REPLACE FUNCTION hawser.serve_topics(
   p_worker bigint,
@@ -529,6 +797,7 @@ CREATE OR REPLACE FUNCTION hawser.serve_topics(
 )
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 SET row_security = off
 SET enable_seqscan = off
 AS $function$
@@ -605,6 +874,7 @@ RETURNS TABLE (
   topic text,
   recipient text,
   role text,
+  rank bigint,
   id bigint,
   key text,
   payload bytea,
@@ -615,16 +885,18 @@ RETURNS TABLE (
   enqueued_at timestamptz,
   wait_ms integer,
   is_unique boolean,
-  is_kept boolean
+  is_kept boolean,
+  was_running boolean,
+  has_more boolean
 )
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 SET row_security = off
 SET enable_seqscan = off
 SET enable_bitmapscan = off
 SET enable_mergejoin = off
 SET plan_cache_mode = force_generic_plan
-SET jit = off
 AS $function$
 #variable_conflict use_column
 BEGIN
@@ -689,8 +961,9 @@ BEGIN
 DECLARE
   -- One value, as an index is searched for it.
   v_now CONSTANT timestamptz := clock_timestamp();
-  v_worker hawser_data.workers;
+  v_has_more boolean := false;
   v_asked text[];
+  v_may_find boolean;
   v_limited text[] := '{}';
   -- Times for which topics keep results, by topic. NULL: none of them does.
   v_keep_ms jsonb;
@@ -702,10 +975,13 @@ DECLARE
   v_wait_ms integer := 0;
   v_places text[];
   v_has_keys boolean;
+  -- Those that wait for others of their role and key, and of their role and key of the limit.
+  v_passed bigint[] := '{}';
+  v_full tid[] := '{}';
   v_has_copies boolean;
   v_has_gone boolean := false;
   v_tids tid[];
-  v_ids bigint[];
+  v_ranks bigint[];
   v_workers bigint[];
   -- How far this has looked, by topic, recipient and role.
   v_topics text[];
@@ -716,20 +992,38 @@ DECLARE
   v_copied_topics text[];
   v_copied_recipients text[];
   v_spread tid[] := '{}';
-  v_suspects bigint[] := '{}';
+  v_keys jsonb;
+  -- What is taken of workers that are gone, and of it what counts as tried.
+  v_left bigint[] := '{}';
+  v_tried bigint[] := '{}';
+  -- Some are to be cancelled.
+  v_cancels boolean;
+  v_has_settings boolean;
   v_done boolean;
 BEGIN
   -- From here on a session that stands still holds up others.
   v_done := set_config('idle_in_transaction_session_timeout', '8000', true) IS NULL;
-  SELECT w.* INTO v_worker FROM hawser_data.workers AS w WHERE w.id = p_worker AND w.gone_at IS NULL;
+  SELECT CASE p_topics WHEN '{}' THEN w.topics ELSE p_topics END,
+         l.places || ARRAY(SELECT '!' || p.recipient FROM unnest(l.places) AS p (recipient)),
+         EXISTS (SELECT FROM hawser_data.cancellations),
+         EXISTS (SELECT FROM hawser_data.topic_settings AS s WHERE s.topic = ANY (CASE p_topics WHEN '{}' THEN w.topics ELSE p_topics END))
+    INTO v_asked, v_places, v_cancels, v_has_settings
+    FROM hawser_data.workers AS w
+   CROSS JOIN LATERAL (
+     SELECT array_remove(ARRAY['', '@' || w.name, '#' || w.group_name], NULL) || ARRAY(SELECT '@' || n.name FROM unnest(w.stands_in_for) AS n (name)) AS places
+   ) AS l
+   WHERE w.id = p_worker AND w.gone_at IS NULL;
   IF NOT FOUND THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('lease_lost'),
       MESSAGE = format('the worker %s has ended', p_worker),
       HINT = 'Begin a new one with hawser.open_worker, and forget what this one had.';
   END IF;
-  v_asked := CASE p_topics WHEN '{}' THEN v_worker.topics ELSE p_topics END;
-  IF EXISTS (SELECT FROM hawser_data.topic_settings AS s WHERE s.topic = ANY (v_asked)) THEN
+  -- What is to be cancelled, and whose handler has ended or will not begin, is taken by nobody.
+  IF v_cancels THEN
+    v_done := hawser.end_cancelled(NULL, '{}') IS NULL;
+  END IF;
+  IF v_has_settings THEN
     -- Nothing is taken of a paused topic, and of one with limits only if no other one is asked for: taking is starting.
     SELECT coalesce(array_agg(s.topic) FILTER (WHERE s.paused_at IS NULL AND num_nonnulls(s.rate, s.running, s.running_per_key) > 0), '{}'),
            jsonb_object_agg(s.topic, s.keep_ms) FILTER (WHERE s.keep_ms IS NOT NULL)
@@ -739,104 +1033,110 @@ BEGIN
     );
     IF v_asked = '{}' AND cardinality(v_limited) = 1 THEN
       v_topic := v_limited[1];
-      SELECT a.* INTO v_admitted FROM hawser.admit_starts(v_topic) AS a;
+      SELECT a.* INTO v_admitted FROM hawser.admit_starts(v_topic, NULL) AS a;
       v_most := least(p_most, v_admitted.most);
       -- Some are looked at that may not start, and passed: the rest of their key has to wait.
       v_rows := greatest(v_most, CASE WHEN v_admitted.per_key > 0 THEN 500 ELSE 100 END);
     END IF;
   END IF;
-  v_places := array_remove(ARRAY['', '@' || v_worker.name, '#' || v_worker.group_name], NULL)
-    || ARRAY(SELECT '@' || n.name FROM unnest(v_worker.stands_in_for) AS n (name));
-  v_places := v_places || ARRAY(SELECT '!' || p.recipient FROM unnest(v_places) AS p (recipient));
+
+  -- Most looks of an idle worker find nothing, and to see that takes less time than to set up the search. In a large table an old snapshot
+  -- may keep many rows that are gone before the first one that is there.
+  v_may_find := pg_relation_size('hawser_data.queue') > 524288 OR EXISTS (
+    SELECT FROM unnest(v_asked || v_topic) AS t (topic)
+     CROSS JOIN unnest(v_places) AS r (recipient)
+     CROSS JOIN LATERAL (
+       (
+         SELECT FROM hawser_data.queue AS q
+          WHERE q.topic = t.topic AND q.recipient = r.recipient AND q.due_at IS NULL AND q.behind IS NULL ORDER BY q.role, q.rank LIMIT 1
+       )
+       UNION ALL
+       (
+         SELECT FROM hawser_data.queue AS q
+          WHERE q.topic = t.topic AND q.recipient = r.recipient AND q.due_at IS NOT NULL AND q.behind IS NULL ORDER BY q.role, q.due_at LIMIT 1
+       )
+     ) AS f
+  );
 
   -- The first rows of each place and role, and those that are due again. Each role gets an equal part, however many messages others
   -- have; a priority orders those of one role alone. This looks at messages with a priority from the first one on, since a new one may
   -- come before those that it has seen. The roles of
   -- a place are found one behind the other in the index; what a role has had before a known position may be dead there by thousands.
-  WITH RECURSIVE sources AS (
-    SELECT t.topic, r.recipient, '' AS role, CASE jsonb_typeof(p_after -> t.topic -> r.recipient) WHEN 'object' THEN p_after -> t.topic -> r.recipient ELSE '{}' END AS known
-      FROM unnest(v_asked) AS t (topic) CROSS JOIN unnest(v_places) AS r (recipient)
-    UNION ALL
-    SELECT s.topic, s.recipient, n.role, s.known
-      FROM sources AS s
-     CROSS JOIN LATERAL (SELECT min(o.role) AS role FROM jsonb_object_keys(s.known) AS o (role) WHERE o.role > s.role) AS k
-     CROSS JOIN LATERAL (
-       SELECT coalesce(CASE
-                WHEN k.role IS NULL THEN (
-                  SELECT q.role FROM hawser_data.queue AS q
-                   WHERE q.topic = s.topic AND q.recipient = s.recipient AND q.role > s.role ORDER BY q.role LIMIT 1
-                )
-                ELSE (
-                  SELECT q.role FROM hawser_data.queue AS q
-                   WHERE q.topic = s.topic AND q.recipient = s.recipient AND q.role > s.role AND q.role < k.role ORDER BY q.role LIMIT 1
-                )
-              END, k.role) AS role
-     ) AS n
-     WHERE n.role IS NOT NULL
-  ), parts AS MATERIALIZED (
-    SELECT s.topic, s.recipient, s.role, coalesce((s.known ->> s.role)::bigint, -9223372036854775808) AS after, least(p_most, 2 * p_most / count(*) OVER () + 1) AS most
-      FROM sources AS s WHERE s.role <> ''
-  ), found AS MATERIALIZED (
-    SELECT p.topic, p.recipient, p.role, f.*, random() AS lot
-      FROM parts AS p
-     CROSS JOIN LATERAL (
-       (
-         SELECT q.ctid AS tid, q.id, q.key, q.worker, q.to_all, octet_length(q.payload)::bigint AS bytes, q.due_at
-           FROM hawser_data.queue AS q
-          WHERE NOT starts_with(p.recipient, '!')
-            AND q.topic = p.topic AND q.recipient = p.recipient AND q.role = p.role AND q.id > p.after AND q.due_at IS NULL
-            AND (q.worker IS NULL OR NOT EXISTS (SELECT FROM hawser_data.workers AS w WHERE w.id = q.worker AND w.gone_at IS NULL))
-          ORDER BY q.id LIMIT p.most
-       )
-       UNION ALL
-       (
-         -- The index by due time has all messages with a priority, so that those that are put off are not read each time.
-         SELECT q.ctid, q.id, q.key, q.worker, q.to_all, octet_length(q.payload), q.due_at
-           FROM hawser_data.queue AS q
-          WHERE starts_with(p.recipient, '!') AND starts_with(q.recipient, '!')
-            AND q.topic = p.topic AND q.recipient = p.recipient AND q.role = p.role AND q.due_at IS NULL
-            AND (q.worker IS NULL OR NOT EXISTS (SELECT FROM hawser_data.workers AS w WHERE w.id = q.worker AND w.gone_at IS NULL))
-          ORDER BY q.due_at, q.id LIMIT p.most
-       )
-       UNION ALL
-       (
-         SELECT q.ctid, q.id, q.key, q.worker, q.to_all, octet_length(q.payload), q.due_at
-           FROM hawser_data.queue AS q
-          WHERE q.topic = p.topic AND q.recipient = p.recipient AND q.role = p.role AND q.due_at <= v_now
-            AND (q.worker IS NULL OR NOT EXISTS (SELECT FROM hawser_data.workers AS w WHERE w.id = q.worker AND w.gone_at IS NULL))
-            -- No worker passes these by their ids, so that those of a key that another one has would hide what is due behind them.
-            AND (q.key IS NULL OR NOT EXISTS (
-              SELECT FROM (
-                SELECT h.worker FROM hawser_data.queue AS h
-                 WHERE h.topic = q.topic AND h.recipient = q.recipient AND h.key = q.key AND h.role = q.role ORDER BY h.id LIMIT 1
-              ) AS h
-                JOIN hawser_data.workers AS w ON w.id = h.worker
-               WHERE w.id <> p_worker AND w.gone_at IS NULL
-            ))
-          ORDER BY q.due_at, q.id LIMIT p.most
-       )
-     ) AS f
-  ), chosen AS MATERIALIZED (
-    SELECT n.*
+  IF v_may_find AND v_asked <> '{}' THEN
+    WITH RECURSIVE sources AS (
+      SELECT t.topic, r.recipient, '' AS role, CASE jsonb_typeof(p_after -> t.topic -> r.recipient) WHEN 'object' THEN p_after -> t.topic -> r.recipient ELSE '{}' END AS known
+        FROM unnest(v_asked) AS t (topic) CROSS JOIN unnest(v_places) AS r (recipient)
+      UNION ALL
+      SELECT s.topic, s.recipient, n.role, s.known
+        FROM sources AS s
+       CROSS JOIN LATERAL (SELECT min(o.role) AS role FROM jsonb_object_keys(s.known) AS o (role) WHERE o.role > s.role) AS k
+       CROSS JOIN LATERAL (
+         SELECT coalesce(CASE
+                  WHEN k.role IS NULL THEN (
+                    SELECT q.role FROM hawser_data.queue AS q
+                     WHERE q.topic = s.topic AND q.recipient = s.recipient AND q.role > s.role ORDER BY q.role LIMIT 1
+                  )
+                  ELSE (
+                    SELECT q.role FROM hawser_data.queue AS q
+                     WHERE q.topic = s.topic AND q.recipient = s.recipient AND q.role > s.role AND q.role < k.role ORDER BY q.role LIMIT 1
+                  )
+                END, k.role) AS role
+       ) AS n
+       WHERE n.role IS NOT NULL
+    ), parts AS MATERIALIZED (
+      SELECT s.topic, s.recipient, s.role,
+             CASE WHEN starts_with(s.recipient, '!') THEN -9223372036854775808 ELSE coalesce((s.known ->> s.role)::bigint, -9223372036854775808) END AS after,
+             least(p_most, 2 * p_most / count(*) OVER () + 1) AS most
+        FROM sources AS s WHERE s.role <> ''
+    ), found AS MATERIALIZED (
+      SELECT p.topic, p.recipient, p.role, f.*, random() AS lot
+        FROM parts AS p
+       CROSS JOIN LATERAL (
+         (
+           SELECT q.ctid AS tid, q.rank, q.key, q.worker, q.to_all, CASE WHEN q.to_all AND q.recipient IN ('', '!') THEN 0 ELSE (octet_length(q.payload)::bigint + coalesce(pg_column_size(q.headers)::bigint * CASE WHEN pg_column_compression(q.headers) IS NULL THEN 1 ELSE 100 END, 0)) END AS bytes, q.due_at
+             FROM hawser_data.queue AS q
+            WHERE q.topic = p.topic AND q.recipient = p.recipient AND q.role = p.role AND q.rank > p.after AND q.due_at IS NULL AND q.behind IS NULL
+              AND (q.worker IS NULL OR NOT EXISTS (SELECT FROM hawser_data.workers AS w WHERE w.id = q.worker AND w.gone_at IS NULL))
+            ORDER BY q.rank LIMIT p.most
+         )
+         UNION ALL
+         (
+           SELECT q.ctid, q.rank, q.key, q.worker, q.to_all, CASE WHEN q.to_all AND q.recipient IN ('', '!') THEN 0 ELSE (octet_length(q.payload)::bigint + coalesce(pg_column_size(q.headers)::bigint * CASE WHEN pg_column_compression(q.headers) IS NULL THEN 1 ELSE 100 END, 0)) END, q.due_at
+             FROM hawser_data.queue AS q
+            WHERE q.topic = p.topic AND q.recipient = p.recipient AND q.role = p.role AND q.due_at <= v_now AND q.behind IS NULL
+              AND (q.worker IS NULL OR NOT EXISTS (SELECT FROM hawser_data.workers AS w WHERE w.id = q.worker AND w.gone_at IS NULL))
+            ORDER BY q.due_at, q.rank LIMIT p.most
+         )
+       ) AS f
+    ), ordered AS MATERIALIZED (
+      SELECT n.*
+        FROM (
+          SELECT r.*, row_number() OVER w AS place, sum(r.bytes) OVER w AS upto
+            FROM (
+              SELECT f.*, row_number() OVER o AS nth, (sum(f.bytes) OVER o - f.bytes) / 65536 AS bytes_before, bool_or(f.bytes > p_max_bytes) OVER o AS is_behind_long
+                FROM found AS f
+              WINDOW o AS (PARTITION BY f.topic, ltrim(f.recipient, '!'), f.role, f.due_at IS NULL ORDER BY f.rank >> 46, f.due_at, f.rank)
+            ) AS r
+          -- A message longer than all that a take may bring comes alone, now and then: by bytes as often as the messages of others, which come
+          -- before it otherwise.
+          WINDOW w AS (
+            ORDER BY CASE WHEN NOT r.is_behind_long THEN 1 WHEN r.nth = 1 AND r.lot < least(0.5, p_most * 65536::bigint::numeric / r.bytes) THEN 0 ELSE 2 END, r.nth + r.bytes_before, r.lot, r.nth ROWS UNBOUNDED PRECEDING
+          )
+        ) AS n
+       WHERE n.place <= p_most
+    ), chosen AS MATERIALIZED (
+      SELECT c.* FROM ordered AS c WHERE c.place = 1 OR c.upto <= p_max_bytes
+    ), looked AS (
+      SELECT c.topic, c.recipient, c.role, max(c.rank) AS upto FROM chosen AS c WHERE c.due_at IS NULL AND NOT starts_with(c.recipient, '!') GROUP BY 1, 2, 3
+    )
+    SELECT c.*, l.*, (SELECT count(*) FROM ordered) > (SELECT count(*) FROM chosen) INTO v_tids, v_ranks, v_workers, v_has_keys, v_has_copies, v_topics, v_recipients, v_roles, v_upto, v_has_more
       FROM (
-        SELECT r.*, row_number() OVER w AS place, sum(r.bytes) OVER w AS upto
-          FROM (
-            SELECT f.*, row_number() OVER (PARTITION BY f.topic, ltrim(f.recipient, '!'), f.role, f.due_at IS NULL ORDER BY f.id >> 46, f.due_at, f.id) AS nth
-              FROM found AS f
-          ) AS r
-        WINDOW w AS (ORDER BY r.nth, r.lot ROWS UNBOUNDED PRECEDING)
-      ) AS n
-     WHERE n.place = 1 OR (n.place <= p_most AND n.upto <= p_max_bytes)
-  ), looked AS (
-    SELECT c.topic, c.recipient, c.role, max(c.id) AS upto FROM chosen AS c WHERE c.due_at IS NULL AND NOT starts_with(c.recipient, '!') GROUP BY 1, 2, 3
-  )
-  SELECT c.*, l.* INTO v_tids, v_ids, v_workers, v_has_keys, v_has_copies, v_topics, v_recipients, v_roles, v_upto
-    FROM (
-      SELECT array_agg(c.tid), array_agg(c.id), array_agg(c.worker), bool_or(c.key IS NOT NULL), bool_or(c.to_all AND c.recipient IN ('', '!')) FROM chosen AS c
-    ) AS c, (
-      SELECT array_agg(l.topic), array_agg(l.recipient), array_agg(l.role), array_agg(l.upto) FROM looked AS l
-    ) AS l;
-  IF v_topic IS NOT NULL THEN
+        SELECT array_agg(c.tid), array_agg(c.rank), array_agg(c.worker), bool_or(c.key IS NOT NULL), bool_or(c.to_all AND c.recipient IN ('', '!')) FROM chosen AS c
+      ) AS c, (
+        SELECT array_agg(l.topic), array_agg(l.recipient), array_agg(l.role), array_agg(l.upto) FROM looked AS l
+      ) AS l;
+  END IF;
+  IF v_may_find AND v_topic IS NOT NULL THEN
     -- Of a topic with limits: those that may start at once, in the same order. Of a key the first one, if nobody has another one of it.
     WITH RECURSIVE sources AS (
       SELECT r.recipient, '' AS role, p_after -> v_topic -> r.recipient AS known FROM unnest(v_places) AS r (recipient) WHERE v_most > 0
@@ -848,61 +1148,51 @@ BEGIN
           WHERE q.topic = v_topic AND q.recipient = s.recipient AND q.role > s.role ORDER BY q.role LIMIT 1
        ) AS n
     ), started AS MATERIALIZED (
-      SELECT q.recipient, q.key, CASE WHEN v_admitted.per_key > 0 THEN hawser.limit_key(q.key, q.headers, v_admitted.key_header) END AS limit_key
-        FROM hawser_data.topic_starts AS s JOIN hawser_data.queue AS q USING (topic, recipient, role, id) WHERE s.topic = v_topic
+      SELECT q.recipient, q.role, q.key, CASE WHEN v_admitted.per_key > 0 THEN hawser.limit_key(q.key, q.headers, v_admitted.key_header) END AS limit_key
+        FROM hawser_data.topic_starts AS s JOIN hawser_data.queue AS q USING (topic, recipient, role, rank) WHERE s.topic = v_topic
     ), found AS MATERIALIZED (
       SELECT s.recipient, s.role, f.*, random() AS lot
         FROM sources AS s
        CROSS JOIN LATERAL (
          (
-           SELECT q.ctid AS tid, q.id, q.key, q.worker, q.to_all, octet_length(q.payload)::bigint AS bytes, q.due_at,
+           SELECT q.ctid AS tid, q.rank, q.id, q.key, q.worker, q.to_all, CASE WHEN q.to_all AND q.recipient IN ('', '!') THEN 0 ELSE (octet_length(q.payload)::bigint + coalesce(pg_column_size(q.headers)::bigint * CASE WHEN pg_column_compression(q.headers) IS NULL THEN 1 ELSE 100 END, 0)) END AS bytes, q.due_at,
                   CASE WHEN v_admitted.per_key > 0 THEN hawser.limit_key(q.key, q.headers, v_admitted.key_header) END AS limit_key
              FROM hawser_data.queue AS q
-            WHERE NOT starts_with(s.recipient, '!')
-              AND q.topic = v_topic AND q.recipient = s.recipient AND q.role = s.role AND q.due_at IS NULL
-              AND q.id > coalesce(CASE jsonb_typeof(s.known) WHEN 'object' THEN (s.known ->> s.role)::bigint END, -9223372036854775808)
+            WHERE q.topic = v_topic AND q.recipient = s.recipient AND q.role = s.role AND q.due_at IS NULL AND q.behind IS NULL
+              AND q.rank > CASE
+                    WHEN starts_with(s.recipient, '!') OR jsonb_typeof(s.known) IS DISTINCT FROM 'object' THEN -9223372036854775808
+                    ELSE coalesce((s.known ->> s.role)::bigint, -9223372036854775808)
+                  END
               AND (q.worker IS NULL OR NOT EXISTS (SELECT FROM hawser_data.workers AS w WHERE w.id = q.worker AND w.gone_at IS NULL))
-            ORDER BY q.id LIMIT v_rows
+            ORDER BY q.rank LIMIT v_rows
          )
          UNION ALL
          (
-           SELECT q.ctid, q.id, q.key, q.worker, q.to_all, octet_length(q.payload), q.due_at,
+           SELECT q.ctid, q.rank, q.id, q.key, q.worker, q.to_all, CASE WHEN q.to_all AND q.recipient IN ('', '!') THEN 0 ELSE (octet_length(q.payload)::bigint + coalesce(pg_column_size(q.headers)::bigint * CASE WHEN pg_column_compression(q.headers) IS NULL THEN 1 ELSE 100 END, 0)) END, q.due_at,
                   CASE WHEN v_admitted.per_key > 0 THEN hawser.limit_key(q.key, q.headers, v_admitted.key_header) END
              FROM hawser_data.queue AS q
-            WHERE starts_with(s.recipient, '!') AND starts_with(q.recipient, '!')
-              AND q.topic = v_topic AND q.recipient = s.recipient AND q.role = s.role AND q.due_at IS NULL
+            WHERE q.topic = v_topic AND q.recipient = s.recipient AND q.role = s.role AND q.due_at <= v_now AND q.behind IS NULL
               AND (q.worker IS NULL OR NOT EXISTS (SELECT FROM hawser_data.workers AS w WHERE w.id = q.worker AND w.gone_at IS NULL))
-            ORDER BY q.due_at, q.id LIMIT v_rows
-         )
-         UNION ALL
-         (
-           SELECT q.ctid, q.id, q.key, q.worker, q.to_all, octet_length(q.payload), q.due_at,
-                  CASE WHEN v_admitted.per_key > 0 THEN hawser.limit_key(q.key, q.headers, v_admitted.key_header) END
-             FROM hawser_data.queue AS q
-            WHERE q.topic = v_topic AND q.recipient = s.recipient AND q.role = s.role AND q.due_at <= v_now
-              AND (q.worker IS NULL OR NOT EXISTS (SELECT FROM hawser_data.workers AS w WHERE w.id = q.worker AND w.gone_at IS NULL))
-            ORDER BY q.due_at, q.id LIMIT v_rows
+            ORDER BY q.due_at, q.rank LIMIT v_rows
          )
        ) AS f
        WHERE s.role <> ''
-    ), first AS MATERIALIZED (
-      SELECT f.*, row_number() OVER (PARTITION BY f.recipient, f.key ORDER BY f.id) AS of_key,
-             row_number() OVER (PARTITION BY f.limit_key ORDER BY f.id >> 46, f.due_at, f.id) AS of_limit_key
+    ), headed AS MATERIALIZED (
+      SELECT f.*, (
+               SELECT h.rank FROM hawser_data.queue AS h
+                WHERE h.topic = v_topic AND h.recipient = f.recipient AND h.key = f.key AND h.role = f.role ORDER BY h.rank LIMIT 1
+             ) AS head
         FROM found AS f
-       WHERE f.key IS NULL OR (
-         NOT EXISTS (SELECT FROM started AS s WHERE s.recipient = f.recipient AND s.key = f.key)
-         AND f.id = (
-           SELECT h.id FROM hawser_data.queue AS h
-            WHERE h.topic = v_topic AND h.recipient = f.recipient AND h.key = f.key AND h.role = f.role ORDER BY h.id LIMIT 1
-         )
-       )
+    ), first AS MATERIALIZED (
+      SELECT f.*, row_number() OVER (PARTITION BY f.role, f.limit_key ORDER BY f.rank >> 46, f.due_at, f.rank) AS of_limit_key
+        FROM headed AS f
+       WHERE f.key IS NULL OR f.head = f.rank AND NOT EXISTS (SELECT FROM started AS s WHERE s.recipient = f.recipient AND s.role = f.role AND s.key = f.key)
     ), allowed AS MATERIALIZED (
       SELECT f.*, row_number() OVER (
-               PARTITION BY ltrim(f.recipient, '!'), f.role, f.due_at IS NULL ORDER BY f.id >> 46, f.due_at, f.id
+               PARTITION BY ltrim(f.recipient, '!'), f.role, f.due_at IS NULL ORDER BY f.rank >> 46, f.due_at, f.rank
              ) AS nth
         FROM first AS f
-       WHERE (f.key IS NULL OR f.of_key = 1)
-         AND (f.limit_key IS NULL OR f.of_limit_key + (SELECT count(*) FROM started AS s WHERE s.limit_key = f.limit_key) <= v_admitted.per_key)
+       WHERE (f.limit_key IS NULL OR f.of_limit_key + (SELECT count(*) FROM started AS s WHERE s.role = f.role AND s.limit_key = f.limit_key) <= v_admitted.per_key)
     ), chosen AS MATERIALIZED (
       SELECT n.*
         FROM (
@@ -912,14 +1202,17 @@ BEGIN
        WHERE n.place = 1 OR (n.place <= v_most AND n.upto <= p_max_bytes)
     ), looked AS (
       -- Up to the first one that is left and might start, or all that was found.
-      SELECT f.recipient, f.role, coalesce(min(a.id) FILTER (WHERE c.tid IS NULL) - 1, max(f.id)) AS upto
+      SELECT f.recipient, f.role, coalesce(min(a.rank) FILTER (WHERE c.tid IS NULL) - 1, max(f.rank)) AS upto
         FROM found AS f LEFT JOIN allowed AS a ON a.tid = f.tid LEFT JOIN chosen AS c ON c.tid = f.tid
        WHERE f.due_at IS NULL AND NOT starts_with(f.recipient, '!')
        GROUP BY 1, 2
     )
-    SELECT c.*, l.* INTO v_tids, v_ids, v_workers, v_has_keys, v_has_copies, v_topics, v_recipients, v_roles, v_upto
+    SELECT c.*, l.*, (SELECT count(*) FROM allowed) > (SELECT count(*) FROM chosen),
+           coalesce((SELECT array_agg(h.id) FROM headed AS h WHERE h.head <> h.rank AND h.worker IS NULL), '{}'),
+           coalesce((SELECT array_agg(f.tid) FROM first AS f WHERE f.limit_key IS NOT NULL AND f.worker IS NULL AND f.tid NOT IN (SELECT a.tid FROM allowed AS a)), '{}')
+      INTO v_tids, v_ranks, v_workers, v_has_keys, v_has_copies, v_topics, v_recipients, v_roles, v_upto, v_has_more, v_passed, v_full
       FROM (
-        SELECT array_agg(c.tid), array_agg(c.id), array_agg(c.worker), bool_or(c.key IS NOT NULL), bool_or(c.to_all AND c.recipient IN ('', '!')) FROM chosen AS c
+        SELECT array_agg(c.tid), array_agg(c.rank), array_agg(c.worker), bool_or(c.key IS NOT NULL), bool_or(c.to_all AND c.recipient IN ('', '!')) FROM chosen AS c
       ) AS c, (
         SELECT array_agg(v_topic), array_agg(l.recipient), array_agg(l.role), array_agg(l.upto) FROM looked AS l
       ) AS l;
@@ -935,9 +1228,13 @@ BEGIN
   END IF;
   v_tids := ARRAY(
     SELECT f.tid
-      FROM unnest(v_tids, v_ids, v_workers) AS f (tid, id, worker)
+      FROM unnest(v_tids, v_ranks, v_workers) AS f (tid, rank, worker)
      CROSS JOIN LATERAL (
-       SELECT FROM hawser_data.queue AS q WHERE q.ctid = f.tid AND q.id = f.id AND q.worker IS NOT DISTINCT FROM f.worker FOR UPDATE SKIP LOCKED
+       SELECT FROM hawser_data.queue AS q WHERE q.ctid = f.tid AND q.rank = f.rank AND q.worker IS NOT DISTINCT FROM f.worker
+          AND NOT (v_cancels AND EXISTS (
+            SELECT FROM hawser_data.cancellations AS c WHERE c.topic = q.topic AND c.recipient = q.recipient AND c.role = q.role AND c.rank = q.rank
+          ))
+          FOR UPDATE SKIP LOCKED
      ) AS q
   );
   -- A message for all: who takes it first makes its copies, in one transaction as many as a page has, or those of one message.
@@ -947,8 +1244,8 @@ BEGIN
     ), listed AS MATERIALIZED (
       SELECT a.topic, a.listener_name, a.durable, p.group_name
         FROM served AS s
-        JOIN hawser_data.listeners AS a ON a.topic = s.topic
-        LEFT JOIN hawser_data.peers AS p ON p.name = a.listener_name
+        JOIN hawser_peer_data.listeners AS a ON a.topic = s.topic
+        LEFT JOIN hawser_peer_data.peers AS p ON p.name = a.listener_name
     ), running AS MATERIALIZED (
       SELECT unnest(r.running) AS name
         FROM hawser.running_peers(ARRAY(SELECT DISTINCT l.listener_name FROM listed AS l WHERE l.group_name IS NULL AND NOT l.durable)) AS r
@@ -964,113 +1261,119 @@ BEGIN
     v_tids := ARRAY(
       SELECT n.tid
         FROM (
-          SELECT q.ctid AS tid, c.count, row_number() OVER w AS nth, sum(c.count) OVER w AS copies, sum(c.count * octet_length(q.payload)) OVER w AS bytes
+          SELECT q.ctid AS tid, c.count, row_number() OVER w AS nth, sum(c.count) OVER w AS copies, sum(c.count * (octet_length(q.payload)::bigint + coalesce(pg_column_size(q.headers)::bigint * CASE WHEN pg_column_compression(q.headers) IS NULL THEN 1 ELSE 100 END, 0))) OVER w AS bytes
             FROM hawser_data.queue AS q
             LEFT JOIN (SELECT u.topic, count(*) AS count FROM unnest(v_copied_topics) AS u (topic) GROUP BY 1) AS c
               ON q.to_all AND q.recipient IN ('', '!') AND c.topic = q.topic
            WHERE q.ctid = ANY (v_tids)
-          WINDOW w AS (PARTITION BY c.count IS NULL ORDER BY q.id)
+          WINDOW w AS (PARTITION BY c.count IS NULL ORDER BY q.rank)
         ) AS n
        WHERE n.count IS NULL OR n.nth = 1 OR (n.copies <= 2500 AND n.bytes <= p_max_bytes)
     );
   END IF;
   IF v_has_keys THEN
-    -- Of each role a key is taken from its first message on, and freed from its end: so its first row says who has it, and is its lock,
-    -- which no login can have that may not take messages. Nobody waits: a key that another transaction looks at is left. A statement
-    -- of its own, behind the locks: of two that take messages of a key, the later one sees what the other has locked or taken.
-    WITH RECURSIVE locked AS MATERIALIZED (
-      SELECT q.ctid AS tid, q.topic, q.recipient, q.role, q.key, q.id FROM hawser_data.queue AS q WHERE q.ctid = ANY (v_tids)
-    ), heads AS (
-      SELECT l.topic, l.recipient, l.key, '' AS role, NULL::bigint AS id, NULL::bigint AS worker
-        FROM (SELECT DISTINCT k.topic, k.recipient, k.key FROM locked AS k WHERE k.key IS NOT NULL) AS l
-      UNION ALL
-      SELECT h.topic, h.recipient, h.key, n.role, n.id, n.worker
-        FROM heads AS h
+    -- A worker takes a role's key from its first message on, a bounded run at a time, so that one key does not have all places. The first
+    -- row is the lock of the key: only who may take messages can lock it. A take does not wait for a key that another transaction
+    -- looks at, and leaves it. This is a statement of its own, behind the locks: of two takes of a key, the later one sees what the other
+    -- one has locked or taken.
+    WITH locked AS MATERIALIZED (
+      SELECT q.ctid AS tid, q.topic, q.recipient, q.role, q.key, q.rank, q.id FROM hawser_data.queue AS q WHERE q.ctid = ANY (v_tids)
+    ), firsts AS MATERIALIZED (
+      SELECT l.topic, l.recipient, l.role, l.key, n.rank, n.worker
+        FROM (SELECT k.topic, k.recipient, k.role, k.key, max(k.rank) AS upto FROM locked AS k WHERE k.key IS NOT NULL GROUP BY 1, 2, 3, 4) AS l
        CROSS JOIN LATERAL (
-         SELECT q.role, q.id, q.worker FROM hawser_data.queue AS q
-          WHERE q.topic = h.topic AND q.recipient = h.recipient AND q.key = h.key AND q.role > h.role ORDER BY q.role, q.id LIMIT 1
+         SELECT q.rank, q.worker FROM hawser_data.queue AS q
+          WHERE q.topic = l.topic AND q.recipient = l.recipient AND q.role = l.role AND q.key = l.key AND q.rank <= l.upto ORDER BY q.rank LIMIT 64
        ) AS n
-    ), others AS MATERIALIZED (
-      SELECT h.topic, h.recipient, h.key
-        FROM heads AS h
-       WHERE h.role <> '' AND h.worker IS DISTINCT FROM p_worker AND h.id NOT IN (SELECT l.id FROM locked AS l)
-         AND CASE
-               WHEN EXISTS (SELECT FROM hawser_data.workers AS w WHERE w.id = h.worker AND w.gone_at IS NULL) THEN true
-               ELSE (
-                 SELECT true FROM hawser_data.queue AS q
-                  WHERE q.topic = h.topic AND q.recipient = h.recipient AND q.role = h.role AND q.id = h.id AND q.worker IS NOT DISTINCT FROM h.worker
-                    FOR UPDATE SKIP LOCKED
-               ) IS NULL
-             END
     ), stops AS MATERIALIZED (
-      -- The first of as many rows as are locked that is not one of them.
-      SELECT r.topic, r.recipient, r.key, r.role, min(r.id) AS id
-        FROM (
-          SELECT s.topic, s.recipient, s.key, s.role, n.id
-            FROM (
-              SELECT l.topic, l.recipient, l.key, l.role, count(*) AS count FROM locked AS l WHERE l.key IS NOT NULL GROUP BY 1, 2, 3, 4
-            ) AS s
-           CROSS JOIN LATERAL (
-             SELECT q.id FROM hawser_data.queue AS q
-              WHERE q.topic = s.topic AND q.recipient = s.recipient AND q.key = s.key AND q.role = s.role AND q.worker IS DISTINCT FROM p_worker
-              ORDER BY q.id LIMIT s.count
-           ) AS n
-        ) AS r
-       WHERE r.id NOT IN (SELECT l.id FROM locked AS l)
-       GROUP BY 1, 2, 3, 4
+      SELECT f.topic, f.recipient, f.role, f.key, min(f.rank) AS rank
+        FROM firsts AS f WHERE f.worker IS DISTINCT FROM p_worker AND f.rank NOT IN (SELECT l.rank FROM locked AS l) GROUP BY 1, 2, 3, 4
+    ), decided AS (
+      SELECT l.tid, l.id,
+             l.key IS NULL OR l.rank IN (SELECT f.rank FROM firsts AS f) AND NOT EXISTS (
+               SELECT FROM stops AS s WHERE s.topic = l.topic AND s.recipient = l.recipient AND s.role = l.role AND s.key = l.key AND s.rank < l.rank
+             ) AS is_taken
+        FROM locked AS l
     )
-    SELECT coalesce(array_agg(l.tid), '{}') INTO v_tids
-      FROM locked AS l
-     WHERE l.key IS NULL
-        OR (l.topic, l.recipient, l.key) NOT IN (SELECT o.topic, o.recipient, o.key FROM others AS o)
-           AND NOT EXISTS (
-             SELECT FROM stops AS s
-              WHERE s.topic = l.topic AND s.recipient = l.recipient AND s.key = l.key AND s.role = l.role AND s.id < l.id
-           );
+    SELECT coalesce(array_agg(d.tid) FILTER (WHERE d.is_taken), '{}'), v_passed || coalesce(array_agg(d.id) FILTER (WHERE NOT d.is_taken), '{}') INTO v_tids, v_passed FROM decided AS d;
+  END IF;
+  IF v_passed <> '{}' THEN
+    v_done := hawser.put_behind(v_passed);
   END IF;
 
-  -- Of what a worker had that is gone, only its first messages may have been running, and of a key only the first.
+  -- What a worker had that is gone is suspect, and counts as tried if its handler was told to begin. For the first time nothing need have
+  -- been told: then the first messages may have been running, and of a key the first.
   IF v_has_gone THEN
     WITH had AS (
-      SELECT q.worker, q.topic || ':' || q.recipient AS place, q.id,
-             q.key IS NULL OR row_number() OVER (PARTITION BY q.worker, q.topic, q.recipient, q.role, q.key ORDER BY q.id) = 1 AS may_run
-        FROM hawser_data.queue AS q WHERE q.ctid = ANY (v_tids) AND q.worker IS NOT NULL
-    ), suspects AS MATERIALIZED (
-      SELECT h.id, h.worker, h.place, coalesce((w.suspects ->> h.place)::integer, w.concurrency) AS rest
-        FROM (SELECT h.*, row_number() OVER (PARTITION BY h.worker, h.place ORDER BY h.id) AS nth FROM had AS h WHERE h.may_run) AS h
-        JOIN hawser_data.workers AS w ON w.id = h.worker AND w.gone_at IS NOT NULL
+      SELECT q.worker, q.topic || ':' || q.recipient AS place, q.rank, q.is_suspect, q.begun_by IS NOT DISTINCT FROM q.worker AS has_begun,
+             q.key IS NULL OR row_number() OVER (PARTITION BY q.worker, q.topic, q.recipient, q.role, q.key ORDER BY q.rank) = 1 AS may_run
+        FROM hawser_data.queue AS q JOIN hawser_data.workers AS w ON w.id = q.worker AND w.gone_at IS NOT NULL WHERE q.ctid = ANY (v_tids)
+    ), guessed AS MATERIALIZED (
+      SELECT h.rank, h.worker, h.place, coalesce((w.suspects ->> h.place)::integer, w.concurrency) AS rest
+        FROM (
+          SELECT h.*, row_number() OVER (PARTITION BY h.worker, h.place ORDER BY h.rank) AS nth FROM had AS h WHERE h.may_run AND NOT h.is_suspect AND NOT h.has_begun
+        ) AS h
+        JOIN hawser_data.workers AS w ON w.id = h.worker
        WHERE h.nth <= coalesce((w.suspects ->> h.place)::integer, w.concurrency)
     ), counted AS (
       UPDATE hawser_data.workers AS w SET suspects = w.suspects || c.suspects
         FROM (
           SELECT p.worker, jsonb_object_agg(p.place, p.rest) AS suspects
-            FROM (SELECT s.worker, s.place, min(s.rest) - count(*) AS rest FROM suspects AS s GROUP BY 1, 2) AS p GROUP BY 1
+            FROM (SELECT g.worker, g.place, min(g.rest) - count(*) AS rest FROM guessed AS g GROUP BY 1, 2) AS p GROUP BY 1
         ) AS c
        WHERE w.id = c.worker
     )
-    SELECT coalesce(array_agg(s.id), '{}') INTO v_suspects FROM suspects AS s;
+    SELECT coalesce(array_agg(h.rank), '{}'), coalesce(array_agg(h.rank) FILTER (WHERE h.has_begun OR h.rank IN (SELECT g.rank FROM guessed AS g)), '{}')
+      INTO v_left, v_tried FROM had AS h;
   END IF;
 
   IF v_has_copies THEN
     v_spread := ARRAY(SELECT q.ctid FROM hawser_data.queue AS q WHERE q.ctid = ANY (v_tids) AND q.to_all AND q.recipient IN ('', '!'));
     v_tids := ARRAY(SELECT t.tid FROM unnest(v_tids) AS t (tid) WHERE t.tid <> ALL (v_spread));
-    WITH spread AS MATERIALIZED (
-      DELETE FROM hawser_data.queue AS q WHERE q.ctid = ANY (v_spread) RETURNING q.*
+    v_keys := (SELECT jsonb_agg(jsonb_build_array(q.role, q.topic, q.unique_key, q.id, q.awaited_as, q.recipient, q.key)) FROM hawser_data.queue AS q WHERE q.ctid = ANY (v_spread) AND q.key IS NOT NULL);
+    -- Of a long message as many copies as a take may bring, so that it ends in its time: the next take makes others.
+    WITH copies AS MATERIALIZED (
+      SELECT s.*, r.recipient AS for_recipient, row_number() OVER (PARTITION BY s.tid ORDER BY r.recipient) <= greatest(1, p_max_bytes / greatest(1, s.bytes)) AS is_made
+        FROM (SELECT q.ctid AS tid, (octet_length(q.payload)::bigint + coalesce(pg_column_size(q.headers)::bigint * CASE WHEN pg_column_compression(q.headers) IS NULL THEN 1 ELSE 100 END, 0)) AS bytes, q.* FROM hawser_data.queue AS q WHERE q.ctid = ANY (v_spread)) AS s
+        JOIN unnest(v_copied_topics, v_copied_recipients) AS r (topic, recipient) ON r.topic = s.topic AND (s.copied_upto IS NULL OR r.recipient > s.copied_upto)
+    ), goes_on AS MATERIALIZED (
+      UPDATE hawser_data.queue AS q SET copied_upto = c.upto
+        FROM (SELECT n.tid, max(n.for_recipient) FILTER (WHERE n.is_made) AS upto FROM copies AS n GROUP BY 1 HAVING NOT bool_and(n.is_made)) AS c
+       WHERE q.ctid = c.tid
+      RETURNING c.tid, q.topic, q.recipient, q.role, q.rank
+    ), ended AS (
+      DELETE FROM hawser_data.queue AS q WHERE q.ctid = ANY (v_spread) AND q.ctid NOT IN (SELECT g.tid FROM goes_on AS g)
+    ), made AS (
+      INSERT INTO hawser_data.queue (topic, recipient, role, role_id, rank, id, key, origin, to_all, enqueued_at, payload, headers)
+      SELECT c.topic, c.recipient || c.for_recipient, c.role, c.role_id, c.next_id + (c.rank >> 46 << 46), c.next_id, c.key, c.origin, true, c.enqueued_at, c.payload, c.headers
+        FROM (SELECT n.*, nextval('hawser_data.outbox_id_seq') AS next_id FROM copies AS n WHERE n.is_made ORDER BY n.rank, n.for_recipient) AS c
     )
-    INSERT INTO hawser_data.queue (topic, recipient, role, id, key, origin, to_all, enqueued_at, payload, headers)
-    SELECT c.topic, c.recipient || c.for_recipient, c.role, nextval('hawser_data.outbox_id_seq') + (c.id >> 46 << 46), c.key, c.origin, true, c.enqueued_at, c.payload, c.headers
-      FROM (
-        SELECT s.*, r.recipient AS for_recipient
-          FROM spread AS s JOIN unnest(v_copied_topics, v_copied_recipients) AS r (topic, recipient) ON r.topic = s.topic
-         ORDER BY s.id, r.recipient
-      ) AS c;
+    SELECT array_agg(CASE WHEN g.rank <= u.upto THEN g.rank - 1 ELSE u.upto END ORDER BY u.nth), bool_or(g.rank IS NOT NULL) OR v_has_more INTO v_upto, v_has_more
+      FROM unnest(v_topics, v_recipients, v_roles, v_upto) WITH ORDINALITY AS u (topic, recipient, role, upto, nth)
+      LEFT JOIN LATERAL (SELECT min(o.rank) AS rank FROM goes_on AS o WHERE o.topic = u.topic AND o.recipient = u.recipient AND o.role = u.role) AS g ON true;
     v_done := hawser.wake_topics(ARRAY(SELECT DISTINCT u.topic FROM unnest(v_copied_topics) AS u (topic)));
+    IF v_keys IS NOT NULL THEN
+      v_done := hawser.pass_keys(v_keys);
+    END IF;
   END IF;
 
   IF v_topic IS NOT NULL THEN
-    INSERT INTO hawser_data.topic_starts AS s (topic, recipient, role, id, worker, started_at)
-    SELECT q.topic, q.recipient, q.role, q.id, p_worker, v_admitted.at FROM hawser_data.queue AS q WHERE q.ctid = ANY (v_tids)
-    ON CONFLICT (topic, recipient, role, id) DO UPDATE SET worker = excluded.worker, started_at = excluded.started_at;
+    INSERT INTO hawser_data.topic_starts AS s (topic, recipient, role, rank, worker, started_at, limit_key)
+    SELECT q.topic, q.recipient, q.role, q.rank, p_worker, v_admitted.at,
+           CASE WHEN v_admitted.per_key > 0 THEN hawser.limit_key(q.key, q.headers, v_admitted.key_header) END
+      FROM hawser_data.queue AS q WHERE q.ctid = ANY (v_tids)
+    ON CONFLICT (topic, recipient, role, rank) DO UPDATE SET worker = excluded.worker, started_at = excluded.started_at, limit_key = excluded.limit_key;
+    -- Behind those of their role and key of the limit that run: the end of one is found by who looks next, which has the lock of the topic, too.
+    IF v_full <> '{}' THEN
+      WITH passed AS MATERIALIZED (
+        SELECT q.ctid AS tid, hawser.limit_key(q.key, q.headers, v_admitted.key_header) AS limit_key
+          FROM hawser_data.queue AS q WHERE q.ctid = ANY (v_full) AND q.worker IS NULL AND q.behind IS NULL FOR UPDATE SKIP LOCKED
+      )
+      UPDATE hawser_data.queue AS q SET behind = 'l' || p.limit_key
+        FROM passed AS p
+       WHERE q.ctid = p.tid
+         AND (SELECT count(*) FROM hawser_data.topic_starts AS s WHERE s.topic = v_topic AND s.role = q.role AND s.limit_key = p.limit_key) >= v_admitted.per_key;
+    END IF;
     v_wait_ms := CASE
       -- Another worker is taking some of them.
       WHEN v_admitted.at IS NULL THEN (random() * 20)::integer + 1
@@ -1081,19 +1384,20 @@ BEGIN
   RETURN QUERY
   WITH taken AS (
     UPDATE hawser_data.queue AS q
-       SET worker = p_worker, attempts = CASE WHEN q.id = ANY (v_suspects) THEN least(q.attempts + 1, 32767) ELSE q.attempts END,
+       SET worker = p_worker, attempts = CASE WHEN q.rank = ANY (v_tried) THEN least(q.attempts + 1, 32767) ELSE q.attempts END,
+           is_suspect = q.is_suspect OR q.rank = ANY (v_left), was_running = q.was_running OR q.rank = ANY (v_left) AND q.begun_by IS NOT DISTINCT FROM q.worker, begun_by = NULL,
            keep_ms = CASE WHEN v_keep_ms IS NULL OR q.to_all THEN q.keep_ms ELSE coalesce(q.keep_ms, (v_keep_ms ->> q.topic)::integer) END
      WHERE q.ctid = ANY (v_tids)
     RETURNING q.*
   )
-  SELECT t.topic, t.recipient, t.role, t.id, t.key, t.payload, jsonb_build_array(jsonb_build_array('message-origin', coalesce(t.origin, ':') || ':' || regexp_replace(t.role, E'[\\x01-\\x1f\\x7f]', '?', 'g'))) || CASE WHEN t.key IS NULL THEN '[]' ELSE jsonb_build_array(jsonb_build_array('message-key', t.key)) END || coalesce(t.headers, '[]'), t.attempts::integer, t.id = ANY (v_suspects), t.origin, t.enqueued_at, NULL::integer,
-         t.unique_key IS NOT NULL, t.keep_ms IS NOT NULL
+  SELECT t.topic, t.recipient, t.role, t.rank, t.id, t.key, t.payload, jsonb_build_array(jsonb_build_array('message-origin', coalesce(t.origin, ':') || ':' || regexp_replace(t.role, E'[\\x01-\\x1f\\x7f]', '?', 'g'))) || CASE WHEN t.key IS NULL THEN '[]' ELSE jsonb_build_array(jsonb_build_array('message-key', t.key)) END || coalesce(t.headers, '[]'), t.attempts::integer, t.is_suspect, t.origin, t.enqueued_at, NULL::integer,
+         t.unique_key IS NOT NULL, t.keep_ms IS NOT NULL, t.was_running, v_has_more
     FROM taken AS t
   UNION ALL
-  SELECT u.topic, u.recipient, u.role, u.id, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
-    FROM unnest(v_topics, v_recipients, v_roles, v_upto) AS u (topic, recipient, role, id)
+  SELECT u.topic, u.recipient, u.role, u.rank, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, v_has_more
+    FROM unnest(v_topics, v_recipients, v_roles, v_upto) AS u (topic, recipient, role, rank)
   UNION ALL
-  SELECT l.topic, '', '', 0, NULL, NULL, NULL, NULL, NULL, NULL, NULL, v_wait_ms, NULL, NULL FROM unnest(v_limited) AS l (topic)
+  SELECT l.topic, '', '', 0, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, v_wait_ms, NULL, NULL, NULL, v_has_more FROM unnest(v_limited) AS l (topic)
    ORDER BY 4;
 END;
 END
@@ -1108,10 +1412,14 @@ CREATE OR REPLACE FUNCTION hawser.extend(
   OUT is_first boolean,
   OUT has_messages boolean,
   OUT paused_topics text[],
-  OUT limited_topics text[]
+  OUT limited_topics text[],
+  OUT kept_topics text[],
+  OUT cancelled bigint[],
+  OUT due_in_ms bigint
 )
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 SET row_security = off
 SET enable_seqscan = off
 AS $function$
@@ -1153,16 +1461,32 @@ BEGIN
       SELECT DISTINCT t.topic FROM hawser_data.workers AS w, unnest(w.topics) AS t (topic) WHERE w.id = ANY (gone_workers)
     ));
   END IF;
+  -- What was told by a notification, if at all, is also found here.
+  cancelled := '{}';
   IF EXISTS (SELECT FROM hawser_data.cancellations) THEN
-    PERFORM hawser.end_cancelled('{}', '{}', '{}', '{}');
+    PERFORM hawser.end_cancelled(NULL, '{}');
+    cancelled := ARRAY(
+      SELECT DISTINCT c.rank FROM hawser_data.cancellations AS c JOIN hawser_data.queue AS q USING (topic, recipient, role, rank)
+       WHERE q.worker = p_worker ORDER BY c.rank
+    );
   END IF;
-  DELETE FROM hawser_data.workers AS w
-   WHERE w.id = ANY (ARRAY(
-     SELECT o.id FROM hawser_data.workers AS o WHERE o.gone_at < clock_timestamp() - interval '1 day' FOR UPDATE SKIP LOCKED
-   ));
+  IF EXISTS (SELECT FROM hawser_data.unique_ends) THEN
+    PERFORM hawser.free_unique(NULL);
+  END IF;
+  WITH gone AS (
+    DELETE FROM hawser_data.workers AS w
+     WHERE w.id = ANY (ARRAY(
+       SELECT o.id FROM hawser_data.workers AS o WHERE o.gone_at < clock_timestamp() - interval '1 day' FOR UPDATE SKIP LOCKED
+     ))
+    RETURNING w.*
+  )
+  SELECT hawser.remember_served(array_agg(t.topic), array_agg(g.name), array_agg(floor(extract(epoch FROM g.beat_at) * 1000000)::bigint)) INTO v_done
+    FROM gone AS g, unnest(g.topics) AS t (topic)
+  HAVING count(*) > 0;
+  v_done := hawser.pass_left_keys();
   -- Of the workers that are peers: others show no metrics.
   is_first := NOT EXISTS (
-    SELECT FROM hawser_data.workers AS w JOIN hawser_data.peers AS p ON p.name = w.name WHERE w.id < p_worker AND w.gone_at IS NULL
+    SELECT FROM hawser_data.workers AS w JOIN hawser_peer_data.peers AS p ON p.name = w.name WHERE w.id < p_worker AND w.gone_at IS NULL
   );
   has_messages := p_looks AND EXISTS (
     SELECT FROM hawser_data.workers AS w
@@ -1170,53 +1494,57 @@ BEGIN
      CROSS JOIN LATERAL unnest(
        array_remove(ARRAY['', '@' || w.name, '#' || w.group_name], NULL) || ARRAY(SELECT '@' || n.name FROM unnest(w.stands_in_for) AS n (name))
      ) AS p (recipient)
-     CROSS JOIN LATERAL (
-       SELECT FROM hawser_data.queue AS q
-        WHERE q.topic = t.topic AND q.recipient = p.recipient AND (q.due_at IS NULL OR q.due_at <= v_now)
-          AND (q.worker IS NULL OR NOT EXISTS (SELECT FROM hawser_data.workers AS o WHERE o.id = q.worker AND o.gone_at IS NULL))
-        LIMIT 1
-     ) AS m
-     WHERE w.id = p_worker
-  );
-  -- With a priority, role by role, as in \`take\`.
-  has_messages := has_messages OR p_looks AND EXISTS (
-    WITH RECURSIVE places AS (
-      SELECT t.topic, '!' || p.recipient AS recipient, '' AS role
-        FROM hawser_data.workers AS w
-       CROSS JOIN LATERAL unnest(w.topics) AS t (topic)
-       CROSS JOIN LATERAL unnest(
-         array_remove(ARRAY['', '@' || w.name, '#' || w.group_name], NULL) || ARRAY(SELECT '@' || n.name FROM unnest(w.stands_in_for) AS n (name))
-       ) AS p (recipient)
-       WHERE w.id = p_worker
-      UNION ALL
-      SELECT p.topic, p.recipient, n.role
-        FROM places AS p
-       CROSS JOIN LATERAL (
-         SELECT q.role FROM hawser_data.queue AS q
-          WHERE q.topic = p.topic AND q.recipient = p.recipient AND q.role > p.role ORDER BY q.role LIMIT 1
-       ) AS n
-    )
-    SELECT FROM places AS p
+     CROSS JOIN (VALUES (''), ('!')) AS m (mark)
      CROSS JOIN LATERAL (
        (
          SELECT FROM hawser_data.queue AS q
-          WHERE q.topic = p.topic AND q.recipient = p.recipient AND q.role = p.role AND q.due_at <= v_now
+          WHERE q.topic = t.topic AND q.recipient = m.mark || p.recipient AND q.due_at IS NULL AND q.behind IS NULL
             AND (q.worker IS NULL OR NOT EXISTS (SELECT FROM hawser_data.workers AS o WHERE o.id = q.worker AND o.gone_at IS NULL))
-          ORDER BY q.due_at, q.id LIMIT 1
+          LIMIT 1
        )
        UNION ALL
        (
          SELECT FROM hawser_data.queue AS q
-          WHERE q.topic = p.topic AND q.recipient = p.recipient AND q.role = p.role AND q.due_at IS NULL
-            AND starts_with(q.recipient, '!')
+          WHERE q.topic = t.topic AND q.recipient = m.mark || p.recipient AND q.due_at <= v_now AND q.behind IS NULL
             AND (q.worker IS NULL OR NOT EXISTS (SELECT FROM hawser_data.workers AS o WHERE o.id = q.worker AND o.gone_at IS NULL))
-          ORDER BY q.due_at, q.id LIMIT 1
+          LIMIT 1
        )
-     ) AS m
+       UNION ALL
+       (
+         -- The end of one of their role and key of the limit may not have been told.
+         SELECT FROM hawser_data.queue AS q WHERE q.topic = t.topic AND q.behind >= 'l' LIMIT 1
+       )
+     ) AS f
+     WHERE w.id = p_worker
   );
+  -- Role by role, too, as the index has them.
+  WITH RECURSIVE places AS (
+    SELECT t.topic, m.mark || p.recipient AS recipient, '' AS role
+      FROM hawser_data.workers AS w
+     CROSS JOIN LATERAL unnest(w.topics) AS t (topic)
+     CROSS JOIN LATERAL unnest(
+       array_remove(ARRAY['', '@' || w.name, '#' || w.group_name], NULL) || ARRAY(SELECT '@' || n.name FROM unnest(w.stands_in_for) AS n (name))
+     ) AS p (recipient)
+     CROSS JOIN (VALUES (''), ('!')) AS m (mark)
+     WHERE w.id = p_worker
+    UNION ALL
+    SELECT p.topic, p.recipient, n.role
+      FROM places AS p
+     CROSS JOIN LATERAL (
+       SELECT q.role FROM hawser_data.queue AS q
+        WHERE q.topic = p.topic AND q.recipient = p.recipient AND q.role > p.role AND q.due_at IS NOT NULL AND q.behind IS NULL ORDER BY q.role LIMIT 1
+     ) AS n
+  )
+  SELECT ceil(extract(epoch FROM least(min(d.due_at), v_now + interval '1 day') - v_now) * 1000) INTO due_in_ms
+    FROM places AS p
+   CROSS JOIN LATERAL (
+     SELECT q.due_at FROM hawser_data.queue AS q
+      WHERE q.topic = p.topic AND q.recipient = p.recipient AND q.role = p.role AND q.due_at > v_now AND q.behind IS NULL ORDER BY q.due_at LIMIT 1
+   ) AS d;
   SELECT coalesce(array_agg(s.topic ORDER BY s.topic) FILTER (WHERE s.paused_at IS NOT NULL), '{}'),
-         coalesce(array_agg(s.topic ORDER BY s.topic) FILTER (WHERE num_nonnulls(s.rate, s.running, s.running_per_key) > 0), '{}')
-    INTO paused_topics, limited_topics
+         coalesce(array_agg(s.topic ORDER BY s.topic) FILTER (WHERE num_nonnulls(s.rate, s.running, s.running_per_key) > 0), '{}'),
+         coalesce(array_agg(s.topic ORDER BY s.topic) FILTER (WHERE s.keep_ms IS NOT NULL), '{}')
+    INTO paused_topics, limited_topics, kept_topics
     FROM hawser_data.workers AS w
     JOIN hawser_data.topic_settings AS s ON s.topic = ANY (w.topics)
    WHERE w.id = p_worker;
@@ -1234,14 +1562,11 @@ CREATE OR REPLACE FUNCTION hawser.pause_topic(
 )
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 SET row_security = off
 AS $function$
 #variable_conflict use_column
 BEGIN
-  IF current_setting('transaction_isolation') <> 'read committed' THEN
-    RAISE EXCEPTION 'hawser.pause_topic needs READ COMMITTED, not %', current_setting('transaction_isolation')
-      USING ERRCODE = 'invalid_transaction_state', HINT = 'BEGIN ISOLATION LEVEL READ COMMITTED';
-  END IF;
   IF pg_collation_for(topic) COLLATE "C" <> '"default"'
     AND NOT (SELECT c.collisdeterministic FROM pg_collation AS c WHERE c.oid = (pg_collation_for(topic) COLLATE "C")::regcollation)
   THEN
@@ -1273,7 +1598,6 @@ DECLARE
   v_role CONSTANT text := CASE current_setting('role') WHEN 'none' THEN session_user::text ELSE current_setting('role') END;
   v_done boolean;
 BEGIN
-  v_done := set_config('idle_in_transaction_session_timeout', '8000', true) IS NULL;
   v_done := hawser.commit_durably();
   INSERT INTO hawser_data.topic_settings AS s (topic, paused_at, paused_by) VALUES (pause_topic.topic, clock_timestamp(), v_role)
   ON CONFLICT (topic) DO UPDATE SET paused_at = excluded.paused_at, paused_by = excluded.paused_by WHERE s.paused_at IS NULL
@@ -1301,14 +1625,11 @@ CREATE OR REPLACE FUNCTION hawser.limit_topic(
 )
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 SET row_security = off
 AS $function$
 #variable_conflict use_column
 BEGIN
-  IF current_setting('transaction_isolation') <> 'read committed' THEN
-    RAISE EXCEPTION 'hawser.limit_topic needs READ COMMITTED, not %', current_setting('transaction_isolation')
-      USING ERRCODE = 'invalid_transaction_state', HINT = 'BEGIN ISOLATION LEVEL READ COMMITTED';
-  END IF;
   IF pg_collation_for(topic) COLLATE "C" <> '"default"'
     AND NOT (SELECT c.collisdeterministic FROM pg_collation AS c WHERE c.oid = (pg_collation_for(topic) COLLATE "C")::regcollation)
   THEN
@@ -1364,7 +1685,8 @@ DECLARE
   v_rate CONSTANT text[] := regexp_match(limit_topic.rate, '^([1-9][0-9]{0,6})/(s|m|h|d)$');
   -- Rounded up: starts never exceed the rate.
   v_interval CONSTANT bigint := ceil(CASE v_rate[2] WHEN 's' THEN 1 WHEN 'm' THEN 60 WHEN 'h' THEN 3600 ELSE 86400 END * 1000000.0 / v_rate[1]::integer);
-  v_burst CONSTANT integer := CASE WHEN v_rate IS NOT NULL THEN coalesce(limit_topic.burst, greatest(1, ceil(100000.0 / v_interval))) END;
+  -- A start may come so late, since no place was free, before it is lost: a second. Without effect on a rate of minutes.
+  v_burst CONSTANT integer := CASE WHEN v_rate IS NOT NULL THEN coalesce(limit_topic.burst, CASE WHEN v_interval < 50000000 THEN 1 + ceil(1000000.0 / v_interval) ELSE 1 END) END;
   v_now bigint;
   v_before hawser_data.topic_settings;
   v_fault text;
@@ -1372,7 +1694,7 @@ DECLARE
 BEGIN
   v_fault := CASE
     WHEN limit_topic.rate IS NOT NULL AND v_rate IS NULL THEN
-      format('the argument rate is %s, and must be a number and a unit. Give one such as 100/s, 10/m, 500/h or 1000/d', to_json(limit_topic.rate))
+      format('the argument rate is %s, and must be a number and a unit, such as 100/s. Give one such as 100/s, 10/m, 500/h or 1000/d', to_json(limit_topic.rate))
     WHEN limit_topic.burst IS NOT NULL AND v_rate IS NULL THEN 'the argument burst belongs to a rate. Give a rate, too'
     WHEN limit_topic.key_header IS NOT NULL AND limit_topic.running_per_key IS NULL THEN
       'the argument key_header belongs to running_per_key. Give that, too'
@@ -1384,7 +1706,6 @@ BEGIN
       HINT = split_part(v_fault, '. ', 2) || '.';
   END IF;
   limited := num_nonnulls(limit_topic.rate, limit_topic.running, limit_topic.running_per_key) > 0;
-  v_done := set_config('idle_in_transaction_session_timeout', '8000', true) IS NULL;
   v_done := hawser.commit_durably();
   INSERT INTO hawser_data.topic_settings AS s (topic) VALUES (limit_topic.topic)
   ON CONFLICT (topic) DO UPDATE SET topic = excluded.topic RETURNING s.* INTO v_before;
@@ -1392,20 +1713,25 @@ BEGIN
   UPDATE hawser_data.topic_settings AS s
      SET rate = limit_topic.rate, interval_us = v_interval, burst = v_burst, running = limit_topic.running,
          running_per_key = limit_topic.running_per_key, key_header = lower(limit_topic.key_header COLLATE "C"),
-         -- As many of the burst are left as were before.
+         -- As many of the burst are used as were before.
          full_at_us = CASE
            WHEN v_interval IS NOT NULL AND v_before.interval_us IS NOT NULL THEN
-             v_now + v_interval * least(v_burst, ceil(greatest(0, v_before.full_at_us - v_now)::numeric / v_before.interval_us))
+             v_now + ceil(least(v_burst * v_interval, greatest(0, v_before.full_at_us - v_now)::numeric * v_interval / v_before.interval_us))
            ELSE 0
          END
    WHERE s.topic = limit_topic.topic;
+  IF v_before.running_per_key IS NOT NULL THEN
+    -- What waits for others of its key may start under other limits.
+    UPDATE hawser_data.queue AS q SET behind = NULL WHERE q.topic = limit_topic.topic AND q.behind >= 'l';
+  END IF;
   IF NOT limited THEN
     DELETE FROM hawser_data.topic_settings AS s WHERE s.topic = limit_topic.topic AND num_nonnulls(s.paused_at, s.keep_ms) = 0;
     DELETE FROM hawser_data.topic_starts AS s WHERE s.topic = limit_topic.topic;
   ELSIF num_nonnulls(v_before.rate, v_before.running, v_before.running_per_key) = 0 THEN
     -- What workers have counts from now on. They give back what they have not begun.
-    INSERT INTO hawser_data.topic_starts (topic, recipient, role, id, worker, started_at)
-    SELECT q.topic, q.recipient, q.role, q.id, q.worker, clock_timestamp()
+    INSERT INTO hawser_data.topic_starts (topic, recipient, role, rank, worker, started_at, limit_key)
+    SELECT q.topic, q.recipient, q.role, q.rank, q.worker, clock_timestamp(),
+           CASE WHEN limit_topic.running_per_key IS NOT NULL THEN hawser.limit_key(q.key, q.headers, lower(limit_topic.key_header COLLATE "C")) END
       FROM hawser_data.queue AS q
       JOIN hawser_data.workers AS w ON w.id = q.worker AND w.gone_at IS NULL
      WHERE q.topic = limit_topic.topic
@@ -1424,14 +1750,11 @@ CREATE OR REPLACE FUNCTION hawser.keep_results(
 )
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 SET row_security = off
 AS $function$
 #variable_conflict use_column
 BEGIN
-  IF current_setting('transaction_isolation') <> 'read committed' THEN
-    RAISE EXCEPTION 'hawser.keep_results needs READ COMMITTED, not %', current_setting('transaction_isolation')
-      USING ERRCODE = 'invalid_transaction_state', HINT = 'BEGIN ISOLATION LEVEL READ COMMITTED';
-  END IF;
   IF pg_collation_for(topic) COLLATE "C" <> '"default"'
     AND NOT (SELECT c.collisdeterministic FROM pg_collation AS c WHERE c.oid = (pg_collation_for(topic) COLLATE "C")::regcollation)
   THEN
@@ -1466,7 +1789,6 @@ BEGIN
 DECLARE
   v_done boolean;
 BEGIN
-  v_done := set_config('idle_in_transaction_session_timeout', '8000', true) IS NULL;
   v_done := hawser.commit_durably();
   kept := keep_results.keep_ms IS NOT NULL;
   IF kept THEN
@@ -1477,14 +1799,63 @@ BEGIN
     DELETE FROM hawser_data.topic_settings AS s
      WHERE s.topic = keep_results.topic AND num_nonnulls(s.paused_at, s.rate, s.running, s.running_per_key) = 0;
   END IF;
+  PERFORM pg_notify('hawser_topic_settings', keep_results.topic) WHERE pg_notification_queue_usage() < 0.9;
 END;
 END
 $function$;
 COMMENT ON FUNCTION hawser.keep_results(text, integer) IS 'Sets the time for which a topic keeps the results of messages that workers take, or that are cancelled, after the commit. The time of
 a message goes before it. The topic refuses messages for all listeners until the time is NULL again.';
 
+CREATE OR REPLACE FUNCTION hawser.paused_topics(
+  p_topics text[]
+)
+RETURNS TABLE (
+  topic text
+)
+LANGUAGE plpgsql STABLE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+SET jit = off
+SET row_security = off
+AS $function$
+#variable_conflict use_column
+BEGIN
+  IF pg_collation_for(p_topics) COLLATE "C" <> '"default"'
+    AND NOT (SELECT c.collisdeterministic FROM pg_collation AS c WHERE c.oid = (pg_collation_for(p_topics) COLLATE "C")::regcollation)
+  THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('hawser.paused_topics: the arguments have the collation %s, and must have a deterministic one', pg_collation_for(p_topics) COLLATE "C"),
+      HINT = 'Write COLLATE "default" behind the argument.';
+  END IF;
+  IF
+    p_topics IS NULL
+    OR num_nulls(VARIADIC p_topics) > 0
+    OR cardinality(p_topics) > 65536
+    OR ((pg_column_size(p_topics) > 16777216 OR pg_column_compression(p_topics) IS NOT NULL) AND hawser.list_excess(p_topics, 16777216, 1073741824) IS NOT NULL)
+  THEN
+    IF p_topics IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.paused_topics', 'p_topics', 'NULL', 'needs a value');
+    END IF;
+    IF num_nulls(VARIADIC p_topics) > 0 THEN
+      PERFORM hawser.refuse_argument('hawser.paused_topics', 'p_topics', 'a list with a NULL', 'must have a value in each place');
+    END IF;
+    IF cardinality(p_topics) > 65536 THEN
+      PERFORM hawser.refuse_argument('hawser.paused_topics', 'p_topics', 'a list of ' || cardinality(p_topics) || ' elements', 'must have at most 65536 elements');
+    END IF;
+    IF ((pg_column_size(p_topics) > 16777216 OR pg_column_compression(p_topics) IS NOT NULL) AND hawser.list_excess(p_topics, 16777216, 1073741824) IS NOT NULL) THEN
+      PERFORM hawser.refuse_argument('hawser.paused_topics', 'p_topics', hawser.list_excess(p_topics, 16777216, 1073741824), 'must have at most 16777216 bytes in all');
+    END IF;
+  END IF;
+BEGIN
+  RETURN QUERY SELECT s.topic FROM hawser_data.topic_settings AS s WHERE s.topic = ANY (p_topics) AND s.paused_at IS NOT NULL;
+END;
+END
+$function$;
+COMMENT ON FUNCTION hawser.paused_topics(text[]) IS 'Those of the topics that are paused.';
+
 CREATE OR REPLACE FUNCTION hawser.admit_starts(
   p_topic text,
+  p_at timestamptz,
   OUT at timestamptz,
   OUT most integer,
   OUT per_key integer,
@@ -1492,6 +1863,7 @@ CREATE OR REPLACE FUNCTION hawser.admit_starts(
 )
 LANGUAGE plpgsql VOLATILE SECURITY INVOKER
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 SET row_security = off
 AS $function$
 #variable_conflict use_column
@@ -1506,20 +1878,42 @@ BEGIN
     RETURN;
   END IF;
   -- Behind the lock: of two takes, the later one counts what the other has started.
-  at := clock_timestamp();
+  at := coalesce(p_at, clock_timestamp());
   v_now := extract(epoch FROM at) * 1000000;
   IF v_setting.full_at_us > v_now + v_setting.burst * v_setting.interval_us THEN
     -- The clock was set back.
     v_setting.full_at_us := v_now + v_setting.burst * v_setting.interval_us;
     UPDATE hawser_data.topic_settings AS s SET full_at_us = v_setting.full_at_us WHERE s.topic = p_topic;
   END IF;
-  DELETE FROM hawser_data.topic_starts AS s
-   WHERE s.topic = p_topic
-     AND NOT EXISTS (
-       SELECT FROM hawser_data.queue AS q
-         JOIN hawser_data.workers AS w ON w.id = q.worker AND w.gone_at IS NULL
-        WHERE q.topic = s.topic AND q.recipient = s.recipient AND q.role = s.role AND q.id = s.id AND q.worker = s.worker
-     );
+  -- The next ones of the same key and role may start.
+  WITH RECURSIVE ended AS (
+    DELETE FROM hawser_data.topic_starts AS s
+     WHERE s.topic = p_topic
+       AND NOT EXISTS (
+         SELECT FROM hawser_data.queue AS q
+           JOIN hawser_data.workers AS w ON w.id = q.worker AND w.gone_at IS NULL
+          WHERE q.topic = s.topic AND q.recipient = s.recipient AND q.role = s.role AND q.rank = s.rank AND q.worker = s.worker
+       )
+    RETURNING s.role, s.limit_key
+  ), places AS (
+    SELECT DISTINCT 'l' || e.limit_key AS behind, e.role, '' AS recipient FROM ended AS e
+    UNION ALL
+    SELECT p.behind, p.role, n.recipient
+      FROM places AS p
+     CROSS JOIN LATERAL (
+       SELECT q.recipient FROM hawser_data.queue AS q
+        WHERE q.topic = p_topic AND q.behind = p.behind AND q.role = p.role AND q.recipient > p.recipient ORDER BY q.recipient LIMIT 1
+     ) AS n
+  ), next AS MATERIALIZED (
+    SELECT n.tid
+      FROM places AS p
+     CROSS JOIN LATERAL (
+       SELECT q.ctid AS tid FROM hawser_data.queue AS q
+        WHERE q.topic = p_topic AND q.behind = p.behind AND q.role = p.role AND q.recipient = p.recipient
+        ORDER BY q.rank LIMIT v_setting.running_per_key FOR UPDATE SKIP LOCKED
+     ) AS n
+  )
+  UPDATE hawser_data.queue AS q SET behind = NULL FROM next AS n WHERE q.ctid = n.tid;
   most := greatest(0, least(
     1000,
     v_setting.running - CASE WHEN v_setting.running IS NOT NULL THEN (SELECT count(*) FROM hawser_data.topic_starts AS s WHERE s.topic = p_topic) END,
@@ -1529,7 +1923,7 @@ BEGIN
   key_header := v_setting.key_header;
 END
 $function$;
-COMMENT ON FUNCTION hawser.admit_starts(text) IS 'Locks a topic with limits until the end of the transaction, and tells how many of its messages may start.';
+COMMENT ON FUNCTION hawser.admit_starts(text, timestamptz) IS 'Locks a topic with limits until the end of the transaction, and tells how many of its messages may start.';
 
 CREATE OR REPLACE FUNCTION hawser.count_starts(
   p_topic text,
@@ -1539,6 +1933,7 @@ CREATE OR REPLACE FUNCTION hawser.count_starts(
 )
 LANGUAGE plpgsql VOLATILE SECURITY INVOKER
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 SET row_security = off
 AS $function$
 #variable_conflict use_column
@@ -1576,6 +1971,7 @@ CREATE OR REPLACE FUNCTION hawser.limit_key(
 )
 LANGUAGE plpgsql VOLATILE SECURITY INVOKER
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 SET row_security = off
 AS $function$
 BEGIN
@@ -1593,14 +1989,11 @@ CREATE OR REPLACE FUNCTION hawser.resume_topic(
 )
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 SET row_security = off
 AS $function$
 #variable_conflict use_column
 BEGIN
-  IF current_setting('transaction_isolation') <> 'read committed' THEN
-    RAISE EXCEPTION 'hawser.resume_topic needs READ COMMITTED, not %', current_setting('transaction_isolation')
-      USING ERRCODE = 'invalid_transaction_state', HINT = 'BEGIN ISOLATION LEVEL READ COMMITTED';
-  END IF;
   IF pg_collation_for(topic) COLLATE "C" <> '"default"'
     AND NOT (SELECT c.collisdeterministic FROM pg_collation AS c WHERE c.oid = (pg_collation_for(topic) COLLATE "C")::regcollation)
   THEN
@@ -1631,7 +2024,6 @@ BEGIN
 DECLARE
   v_done boolean;
 BEGIN
-  v_done := set_config('idle_in_transaction_session_timeout', '8000', true) IS NULL;
   v_done := hawser.commit_durably();
   UPDATE hawser_data.topic_settings AS s SET paused_at = NULL, paused_by = NULL WHERE s.topic = resume_topic.topic AND s.paused_at IS NOT NULL;
   resumed := FOUND;
@@ -1650,7 +2042,7 @@ CREATE OR REPLACE FUNCTION hawser.begin_unique(
   p_topic text,
   p_recipient text,
   p_role text,
-  p_id bigint,
+  p_rank bigint,
   OUT begins boolean,
   OUT due_in_ms bigint,
   OUT payload bytea,
@@ -1658,6 +2050,7 @@ CREATE OR REPLACE FUNCTION hawser.begin_unique(
 )
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 SET row_security = off
 SET enable_seqscan = off
 AS $function$
@@ -1679,7 +2072,7 @@ BEGIN
     OR octet_length(p_recipient) > 256
     OR p_role IS NULL
     OR octet_length(p_role) > 255
-    OR p_id IS NULL
+    OR p_rank IS NULL
   THEN
     IF p_worker IS NULL THEN
       PERFORM hawser.refuse_argument('hawser.begin_unique', 'p_worker', 'NULL', 'needs a value');
@@ -1702,14 +2095,13 @@ BEGIN
     IF octet_length(p_role) > 255 THEN
       PERFORM hawser.refuse_argument('hawser.begin_unique', 'p_role', octet_length(p_role) || ' bytes long', 'must be at most 255 bytes long in UTF-8');
     END IF;
-    IF p_id IS NULL THEN
-      PERFORM hawser.refuse_argument('hawser.begin_unique', 'p_id', 'NULL', 'needs a value');
+    IF p_rank IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.begin_unique', 'p_rank', 'NULL', 'needs a value');
     END IF;
   END IF;
 DECLARE
   v_now CONSTANT timestamptz := clock_timestamp();
   v_message hawser_data.queue;
-  v_id bigint;
   v_unique hawser_data.unique_keys;
   v_has_key boolean;
   -- A transaction relies on it that has not ended.
@@ -1718,32 +2110,39 @@ DECLARE
 BEGIN
   v_done := set_config('idle_in_transaction_session_timeout', '8000', true) IS NULL;
   SELECT q.* INTO v_message FROM hawser_data.queue AS q
-   WHERE q.topic = p_topic AND q.recipient = p_recipient AND q.role = p_role AND q.id = p_id AND q.worker = p_worker;
+   WHERE q.topic = p_topic AND q.recipient = p_recipient AND q.role = p_role AND q.rank = p_rank AND q.worker = p_worker;
   begins := FOUND;
   IF NOT begins THEN
     RETURN;
   END IF;
-  v_id := coalesce(v_message.first_id, p_id);
+  IF EXISTS (
+    SELECT FROM hawser_data.cancellations AS c WHERE c.topic = p_topic AND c.recipient = p_recipient AND c.role = p_role AND c.rank = p_rank
+  ) THEN
+    -- Nor is it replaced with one that is due later: who cancelled it was told that it ends.
+    begins := false;
+    v_done := hawser.end_cancelled(p_worker, ARRAY[p_rank]) IS NULL;
+    RETURN;
+  END IF;
   SELECT u.* INTO v_unique FROM hawser_data.unique_keys AS u
-   WHERE u.role = p_role AND u.topic = p_topic AND u.unique_key = v_message.unique_key AND u.id = v_id
+   WHERE u.role = p_role AND u.topic = p_topic AND u.unique_key = v_message.unique_key AND u.id = v_message.id
      FOR UPDATE SKIP LOCKED;
   v_has_key := FOUND;
-  PERFORM FROM hawser_data.unique_locks AS l WHERE l.id = v_id FOR UPDATE SKIP LOCKED;
-  v_is_held := NOT FOUND AND EXISTS (SELECT FROM hawser_data.unique_locks AS l WHERE l.id = v_id)
+  PERFORM FROM hawser_data.unique_locks AS l WHERE l.id = v_message.id FOR UPDATE SKIP LOCKED;
+  v_is_held := NOT FOUND AND EXISTS (SELECT FROM hawser_data.unique_locks AS l WHERE l.id = v_message.id)
     OR NOT v_has_key AND EXISTS (
       SELECT FROM hawser_data.unique_keys AS u
-       WHERE u.role = p_role AND u.topic = p_topic AND u.unique_key = v_message.unique_key AND u.id = v_id
+       WHERE u.role = p_role AND u.topic = p_topic AND u.unique_key = v_message.unique_key AND u.id = v_message.id
     );
   -- One that was held for long gives its key away, or transactions that follow each other could hold it for ever.
   IF v_has_key AND (NOT v_is_held OR v_message.due_at IS NOT NULL AND v_message.enqueued_at < v_now - interval '2 seconds') THEN
     IF v_unique.due_at > v_now THEN
       -- It was replaced with one that is due later.
       begins := false;
-      DELETE FROM hawser_data.queue AS q WHERE q.topic = p_topic AND q.recipient = p_recipient AND q.role = p_role AND q.id = p_id;
+      DELETE FROM hawser_data.queue AS q WHERE q.topic = p_topic AND q.recipient = p_recipient AND q.role = p_role AND q.rank = p_rank;
       INSERT INTO hawser_data.outbox_later
-        (id, kind, deliver_at, destination, payload, headers, message_id, to_stream, enqueued_at, role, origin, priority, unique_key, awaited_as, keep_ms, role_mark)
-      SELECT v_id, 'peer', v_unique.due_at, p_topic, v_unique.payload, v_unique.headers, gen_random_uuid(), false, v_message.enqueued_at, p_role,
-             v_message.origin, -(p_id >> 46), v_message.unique_key, v_message.awaited_as, v_message.keep_ms, m.mark
+        (id, kind, deliver_at, destination, payload, headers, message_id, to_stream, enqueued_at, role, role_id, origin, priority, unique_key, awaited_as, keep_ms, role_mark)
+      SELECT v_message.id, 'peer', v_unique.due_at, p_topic, v_unique.payload, v_unique.headers, gen_random_uuid(), false, v_message.enqueued_at, p_role, v_message.role_id,
+             v_message.origin, -(p_rank >> 46), v_message.unique_key, v_message.awaited_as, v_message.keep_ms, m.mark
         FROM hawser.role_mark(p_role, 'peer') AS m;
       UPDATE hawser_data.unique_keys AS u SET payload = NULL, headers = NULL, due_at = NULL
        WHERE u.role = p_role AND u.topic = p_topic AND u.unique_key = v_message.unique_key;
@@ -1756,7 +2155,7 @@ BEGIN
       payload := v_message.payload;
       headers := jsonb_build_array(jsonb_build_array('message-origin', coalesce(v_message.origin, ':') || ':' || regexp_replace(v_message.role, E'[\\x01-\\x1f\\x7f]', '?', 'g'))) || CASE WHEN v_message.key IS NULL THEN '[]' ELSE jsonb_build_array(jsonb_build_array('message-key', v_message.key)) END || coalesce(v_message.headers, '[]');
       UPDATE hawser_data.queue AS q SET payload = v_message.payload, headers = v_message.headers
-       WHERE q.topic = p_topic AND q.recipient = p_recipient AND q.role = p_role AND q.id = p_id;
+       WHERE q.topic = p_topic AND q.recipient = p_recipient AND q.role = p_role AND q.rank = p_rank;
     END IF;
     IF v_unique.while_running THEN
       UPDATE hawser_data.unique_keys AS u SET has_begun = true, payload = NULL, headers = NULL, due_at = NULL
@@ -1770,15 +2169,286 @@ BEGIN
     begins := false;
     due_in_ms := least(1000, greatest(20, extract(epoch FROM v_now - v_message.enqueued_at) * 250));
     UPDATE hawser_data.queue AS q SET worker = NULL, due_at = v_now + due_in_ms * interval '1 millisecond'
-     WHERE q.topic = p_topic AND q.recipient = p_recipient AND q.role = p_role AND q.id = p_id AND q.worker = p_worker;
+     WHERE q.topic = p_topic AND q.recipient = p_recipient AND q.role = p_role AND q.rank = p_rank AND q.worker = p_worker;
     RETURN;
   END IF;
-  DELETE FROM hawser_data.unique_locks AS l WHERE l.id = v_id;
+  DELETE FROM hawser_data.unique_locks AS l WHERE l.id = v_message.id;
 END;
 END
 $function$;
 COMMENT ON FUNCTION hawser.begin_unique(bigint, text, text, text, bigint) IS 'Begins a message with a unique key, before its handler is called: the key is free then, or from the message''s end on. A worker that
 does not call this handles messages as if each counted while it runs.';
+
+CREATE OR REPLACE FUNCTION hawser.begin(
+  p_worker bigint,
+  p_topics text[],
+  p_recipients text[],
+  p_roles text[],
+  p_ranks bigint[],
+  OUT ranks bigint[]
+)
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+SET jit = off
+SET row_security = off
+SET enable_seqscan = off
+SET enable_bitmapscan = off
+AS $function$
+#variable_conflict use_column
+BEGIN
+  IF pg_collation_for(p_topics) COLLATE "C" <> '"default"'
+    AND NOT (SELECT c.collisdeterministic FROM pg_collation AS c WHERE c.oid = (pg_collation_for(p_topics) COLLATE "C")::regcollation)
+  THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('hawser.begin: the arguments have the collation %s, and must have a deterministic one', pg_collation_for(p_topics) COLLATE "C"),
+      HINT = 'Write COLLATE "default" behind the argument.';
+  END IF;
+  IF
+    p_worker IS NULL
+    OR p_topics IS NULL
+    OR num_nulls(VARIADIC p_topics) > 0
+    OR cardinality(p_topics) > 65536
+    OR ((pg_column_size(p_topics) > 16777216 OR pg_column_compression(p_topics) IS NOT NULL) AND hawser.list_excess(p_topics, 16777216, 1073741824) IS NOT NULL)
+    OR p_recipients IS NULL
+    OR num_nulls(VARIADIC p_recipients) > 0
+    OR cardinality(p_recipients) > 65536
+    OR ((pg_column_size(p_recipients) > 16777216 OR pg_column_compression(p_recipients) IS NOT NULL) AND hawser.list_excess(p_recipients, 16777216, 1073741824) IS NOT NULL)
+    OR p_roles IS NULL
+    OR num_nulls(VARIADIC p_roles) > 0
+    OR cardinality(p_roles) > 65536
+    OR ((pg_column_size(p_roles) > 16777216 OR pg_column_compression(p_roles) IS NOT NULL) AND hawser.list_excess(p_roles, 16777216, 1073741824) IS NOT NULL)
+    OR p_ranks IS NULL
+    OR num_nulls(VARIADIC p_ranks) > 0
+    OR cardinality(p_ranks) > 65536
+  THEN
+    IF p_worker IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.begin', 'p_worker', 'NULL', 'needs a value');
+    END IF;
+    IF p_topics IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.begin', 'p_topics', 'NULL', 'needs a value');
+    END IF;
+    IF num_nulls(VARIADIC p_topics) > 0 THEN
+      PERFORM hawser.refuse_argument('hawser.begin', 'p_topics', 'a list with a NULL', 'must have a value in each place');
+    END IF;
+    IF cardinality(p_topics) > 65536 THEN
+      PERFORM hawser.refuse_argument('hawser.begin', 'p_topics', 'a list of ' || cardinality(p_topics) || ' elements', 'must have at most 65536 elements');
+    END IF;
+    IF ((pg_column_size(p_topics) > 16777216 OR pg_column_compression(p_topics) IS NOT NULL) AND hawser.list_excess(p_topics, 16777216, 1073741824) IS NOT NULL) THEN
+      PERFORM hawser.refuse_argument('hawser.begin', 'p_topics', hawser.list_excess(p_topics, 16777216, 1073741824), 'must have at most 16777216 bytes in all');
+    END IF;
+    IF p_recipients IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.begin', 'p_recipients', 'NULL', 'needs a value');
+    END IF;
+    IF num_nulls(VARIADIC p_recipients) > 0 THEN
+      PERFORM hawser.refuse_argument('hawser.begin', 'p_recipients', 'a list with a NULL', 'must have a value in each place');
+    END IF;
+    IF cardinality(p_recipients) > 65536 THEN
+      PERFORM hawser.refuse_argument('hawser.begin', 'p_recipients', 'a list of ' || cardinality(p_recipients) || ' elements', 'must have at most 65536 elements');
+    END IF;
+    IF ((pg_column_size(p_recipients) > 16777216 OR pg_column_compression(p_recipients) IS NOT NULL) AND hawser.list_excess(p_recipients, 16777216, 1073741824) IS NOT NULL) THEN
+      PERFORM hawser.refuse_argument('hawser.begin', 'p_recipients', hawser.list_excess(p_recipients, 16777216, 1073741824), 'must have at most 16777216 bytes in all');
+    END IF;
+    IF p_roles IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.begin', 'p_roles', 'NULL', 'needs a value');
+    END IF;
+    IF num_nulls(VARIADIC p_roles) > 0 THEN
+      PERFORM hawser.refuse_argument('hawser.begin', 'p_roles', 'a list with a NULL', 'must have a value in each place');
+    END IF;
+    IF cardinality(p_roles) > 65536 THEN
+      PERFORM hawser.refuse_argument('hawser.begin', 'p_roles', 'a list of ' || cardinality(p_roles) || ' elements', 'must have at most 65536 elements');
+    END IF;
+    IF ((pg_column_size(p_roles) > 16777216 OR pg_column_compression(p_roles) IS NOT NULL) AND hawser.list_excess(p_roles, 16777216, 1073741824) IS NOT NULL) THEN
+      PERFORM hawser.refuse_argument('hawser.begin', 'p_roles', hawser.list_excess(p_roles, 16777216, 1073741824), 'must have at most 16777216 bytes in all');
+    END IF;
+    IF p_ranks IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.begin', 'p_ranks', 'NULL', 'needs a value');
+    END IF;
+    IF num_nulls(VARIADIC p_ranks) > 0 THEN
+      PERFORM hawser.refuse_argument('hawser.begin', 'p_ranks', 'a list with a NULL', 'must have a value in each place');
+    END IF;
+    IF cardinality(p_ranks) > 65536 THEN
+      PERFORM hawser.refuse_argument('hawser.begin', 'p_ranks', 'a list of ' || cardinality(p_ranks) || ' elements', 'must have at most 65536 elements');
+    END IF;
+  END IF;
+DECLARE
+  v_done boolean;
+BEGIN
+  v_done := set_config('idle_in_transaction_session_timeout', '8000', true) IS NULL;
+  -- In one order, so that no two wait for each other.
+  WITH locked AS MATERIALIZED (
+    SELECT topic, recipient, role, rank
+      FROM unnest(p_topics, p_recipients, p_roles, p_ranks) AS m (topic, recipient, role, rank)
+      JOIN hawser_data.queue AS q USING (topic, recipient, role, rank)
+     WHERE q.worker = p_worker
+     ORDER BY rank FOR UPDATE OF q
+  ), written AS (
+    UPDATE hawser_data.queue AS q SET begun_by = p_worker
+      FROM locked AS l
+     WHERE q.topic = l.topic AND q.recipient = l.recipient AND q.role = l.role AND q.rank = l.rank AND q.worker = p_worker
+    RETURNING q.rank
+  )
+  SELECT coalesce(array_agg(w.rank ORDER BY w.rank), '{}') INTO ranks FROM written AS w;
+END;
+END
+$function$;
+COMMENT ON FUNCTION hawser.begin(bigint, text[], text[], text[], bigint[]) IS 'Tells that the handlers of some messages begin: if their worker ends uncleanly before their ends, these are attempts. For suspects, and
+for the last attempt of any message; a worker need not tell of other starts.';
+
+CREATE OR REPLACE FUNCTION hawser.put_behind(
+  p_ids bigint[],
+  OUT is_put boolean
+)
+LANGUAGE plpgsql VOLATILE SECURITY INVOKER
+SET search_path = pg_catalog, pg_temp
+SET jit = off
+SET row_security = off
+SET enable_seqscan = off
+AS $function$
+#variable_conflict use_column
+BEGIN
+  -- This function locks the first message of the key, so that whoever ends that message sees those behind it. If another transaction has the
+  -- lock, for example to end the message, the function does not wait, and leaves the key as it is. It also marks the messages that follow in
+  -- the key, so that takes pass a key with many messages in few steps.
+  WITH keys AS MATERIALIZED (
+    SELECT q.topic, q.recipient, q.role, q.key, min(q.rank) AS rank, greatest(1, 1000 / count(*) OVER ()) AS most
+      FROM unnest(p_ids) AS p (id)
+     -- One by one: with statistics from when there was no message, a plan could read all that have a key.
+     CROSS JOIN LATERAL (SELECT o.topic, o.recipient, o.role, o.key, o.rank FROM hawser_data.queue AS o WHERE o.id = p.id OFFSET 0) AS q
+     WHERE q.key IS NOT NULL
+     GROUP BY 1, 2, 3, 4
+  ), held AS MATERIALIZED (
+    SELECT k.*
+      FROM keys AS k
+     CROSS JOIN LATERAL (
+       SELECT q.ctid AS tid, q.rank FROM hawser_data.queue AS q
+        WHERE q.topic = k.topic AND q.recipient = k.recipient AND q.role = k.role AND q.key = k.key ORDER BY q.rank LIMIT 1
+     ) AS f
+     CROSS JOIN LATERAL (SELECT FROM hawser_data.queue AS q WHERE q.ctid = f.tid AND q.rank = f.rank FOR KEY SHARE SKIP LOCKED) AS l
+     WHERE f.rank < k.rank
+  ), passed AS MATERIALIZED (
+    SELECT r.tid, h.key
+      FROM held AS h
+     CROSS JOIN LATERAL (
+       SELECT q.ctid AS tid FROM hawser_data.queue AS q
+        WHERE q.topic = h.topic AND q.recipient = h.recipient AND q.role = h.role AND q.key = h.key AND q.rank >= h.rank AND q.worker IS NULL AND q.behind IS NULL
+          AND NOT (q.to_all AND q.recipient IN ('', '!'))
+        ORDER BY q.rank LIMIT h.most FOR UPDATE SKIP LOCKED
+     ) AS r
+  )
+  UPDATE hawser_data.queue AS q SET behind = 'k' || p.key FROM passed AS p WHERE q.ctid = p.tid;
+  is_put := FOUND;
+END
+$function$;
+COMMENT ON FUNCTION hawser.put_behind(bigint[]) IS 'Puts rows, and those that follow, behind the first one of their key and role: no take looks at them before that one has ended.';
+
+CREATE OR REPLACE FUNCTION hawser.pass_keys(
+  p_messages jsonb,
+  OUT passed boolean
+)
+LANGUAGE plpgsql VOLATILE SECURITY INVOKER
+SET search_path = pg_catalog, pg_temp
+SET jit = off
+SET row_security = off
+SET enable_seqscan = off
+AS $function$
+#variable_conflict use_column
+DECLARE
+  v_topics text[];
+BEGIN
+  -- Of a key whose first one is not behind another, that one's end will call this again. What another transaction has locked is left.
+  WITH keys AS MATERIALIZED (
+    SELECT DISTINCT m.of ->> 1 AS topic, m.of ->> 5 AS recipient, m.of ->> 0 AS role, m.of ->> 6 AS key
+      FROM jsonb_array_elements(p_messages) AS m (of) WHERE m.of ->> 6 IS NOT NULL
+  ), next AS MATERIALIZED (
+    SELECT n.tid
+      FROM keys AS k
+     CROSS JOIN LATERAL (
+       SELECT q.behind FROM hawser_data.queue AS q
+        WHERE q.topic = k.topic AND q.recipient = k.recipient AND q.role = k.role AND q.key = k.key ORDER BY q.rank LIMIT 1
+     ) AS f
+     CROSS JOIN LATERAL (
+       SELECT q.ctid AS tid FROM hawser_data.queue AS q
+        WHERE q.topic = k.topic AND q.behind = 'k' || k.key AND q.recipient = k.recipient AND q.role = k.role
+        ORDER BY q.rank LIMIT 64 FOR UPDATE SKIP LOCKED
+     ) AS n
+     WHERE f.behind = 'k' || k.key
+  ), written AS (
+    UPDATE hawser_data.queue AS q SET behind = NULL FROM next AS n WHERE q.ctid = n.tid RETURNING q.topic
+  )
+  SELECT array_agg(DISTINCT w.topic) INTO v_topics FROM written AS w;
+  passed := v_topics IS NOT NULL AND hawser.wake_topics(v_topics);
+END
+$function$;
+COMMENT ON FUNCTION hawser.pass_keys(jsonb) IS 'Has takes look again at the next rows of keys of which a message has ended.';
+
+CREATE OR REPLACE FUNCTION hawser.pass_left_keys(
+  OUT passed boolean
+)
+LANGUAGE plpgsql VOLATILE SECURITY INVOKER
+SET search_path = pg_catalog, pg_temp
+SET jit = off
+SET row_security = off
+SET enable_seqscan = off
+AS $function$
+#variable_conflict use_column
+DECLARE
+  v_topic text := '';
+  v_behind text := 'k';
+  v_recipient text := '';
+  v_role text := '';
+  v_left jsonb;
+BEGIN
+  IF NOT EXISTS (SELECT FROM hawser_data.queue AS q WHERE q.behind IS NOT NULL) THEN
+    RETURN;
+  END IF;
+  -- From the first one on, or from any.
+  IF random() < 0.5 THEN
+    SELECT q.topic, coalesce(q.behind, 'k' || q.key, ''), q.recipient, q.role INTO v_topic, v_behind, v_recipient, v_role FROM hawser_data.queue AS q
+     WHERE q.id >= (SELECT min(o.id) + (max(o.id) - min(o.id)) * random() FROM hawser_data.queue AS o)::bigint
+     ORDER BY q.id LIMIT 1;
+  END IF;
+  WITH RECURSIVE keys AS (
+    (
+      SELECT q.topic, q.behind, q.recipient, q.role, q.key, 1 AS nth FROM hawser_data.queue AS q
+       WHERE q.behind IS NOT NULL AND (q.topic, q.behind, q.role, q.recipient) >= (v_topic, v_behind, v_role, v_recipient)
+       ORDER BY q.topic, q.behind, q.role, q.recipient LIMIT 1
+    )
+    UNION ALL
+    SELECT n.*, k.nth + 1
+      FROM keys AS k
+     CROSS JOIN LATERAL (
+       SELECT q.topic, q.behind, q.recipient, q.role, q.key FROM hawser_data.queue AS q
+        WHERE q.behind IS NOT NULL AND (q.topic, q.behind, q.role, q.recipient) > (k.topic, k.behind, k.role, k.recipient)
+        ORDER BY q.topic, q.behind, q.role, q.recipient LIMIT 1
+     ) AS n
+     WHERE k.nth < 100
+  ), idle AS MATERIALIZED (
+    SELECT n.tid
+      FROM keys AS k
+     CROSS JOIN LATERAL (
+       SELECT q.ctid AS tid FROM hawser_data.queue AS q
+        WHERE q.topic = k.topic AND q.behind = k.behind AND q.role = k.role AND q.recipient = k.recipient ORDER BY q.rank LIMIT 1 FOR UPDATE SKIP LOCKED
+     ) AS n
+     WHERE starts_with(k.behind, 'l') AND NOT EXISTS (
+       SELECT FROM hawser_data.topic_starts AS s WHERE s.topic = k.topic AND s.role = k.role AND 'l' || s.limit_key = k.behind
+     )
+  ), written AS (
+    UPDATE hawser_data.queue AS q SET behind = NULL FROM idle AS i WHERE q.ctid = i.tid
+  )
+  SELECT jsonb_agg(jsonb_build_array(k.role, k.topic, NULL, NULL, NULL, k.recipient, k.key)) INTO v_left
+    FROM keys AS k
+   WHERE starts_with(k.behind, 'k') AND k.behind = (
+     SELECT q.behind FROM hawser_data.queue AS q
+      WHERE q.topic = k.topic AND q.recipient = k.recipient AND q.role = k.role AND q.key = k.key ORDER BY q.rank LIMIT 1
+   );
+  IF v_left IS NOT NULL THEN
+    passed := hawser.pass_keys(v_left);
+  END IF;
+END
+$function$;
+COMMENT ON FUNCTION hawser.pass_left_keys() IS 'The same for keys whose first message is behind none: who ended that one saw an older state of them. And for keys of a topic''s limit of
+which nothing runs: who counted the last end found those behind it locked. Looks at some of all keys.';
 
 CREATE OR REPLACE FUNCTION hawser.end_marked(
   p_messages jsonb,
@@ -1787,43 +2457,101 @@ CREATE OR REPLACE FUNCTION hawser.end_marked(
 )
 LANGUAGE plpgsql VOLATILE SECURITY INVOKER
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 SET row_security = off
 AS $function$
 #variable_conflict use_column
 DECLARE
-  v_ids CONSTANT bigint[] := ARRAY(SELECT (m.of ->> 3)::bigint FROM jsonb_array_elements(p_messages) AS m (of));
-  v_awaited CONSTANT bigint[] := ARRAY(SELECT (m.of ->> 4)::bigint FROM jsonb_array_elements(p_messages) AS m (of) WHERE m.of ->> 4 IS NOT NULL);
+  v_done boolean;
 BEGIN
-  IF v_awaited <> '{}' THEN
-    INSERT INTO hawser_data.flow_ends (id, is_done) SELECT a.id, p_done FROM unnest(v_awaited) AS a (id);
+  IF jsonb_path_exists(p_messages, '$[*][4] ? (@ != null)') THEN
+    INSERT INTO hawser_data.flow_ends (role, id, is_done)
+    SELECT m.of ->> 0, (m.of ->> 4)::bigint, p_done FROM jsonb_array_elements(p_messages) AS m (of) WHERE m.of ->> 4 IS NOT NULL;
     -- A transaction that notifies could not be prepared. That of a handler never is.
     IF p_done OR current_setting('max_prepared_transactions') = '0' THEN
       PERFORM pg_notify('hawser_schedules', '') WHERE pg_notification_queue_usage() < 0.9;
     END IF;
   END IF;
-  DELETE FROM hawser_data.unique_locks AS l
-   WHERE l.id = ANY (ARRAY(SELECT o.id FROM hawser_data.unique_locks AS o WHERE o.id = ANY (v_ids) FOR UPDATE SKIP LOCKED));
-  -- With a lock that is left, the key is left, too: who enqueues with it next finds that its message is gone.
-  WITH locked AS MATERIALIZED (
-    SELECT u.role, u.topic, u.unique_key
-      FROM jsonb_array_elements(p_messages) AS m (of)
-      JOIN hawser_data.unique_keys AS u
-        ON u.role = m.of ->> 0 AND u.topic = m.of ->> 1 AND u.unique_key = m.of ->> 2 AND u.id = (m.of ->> 3)::bigint
-     WHERE NOT EXISTS (SELECT FROM hawser_data.unique_locks AS l WHERE l.id = u.id)
-       FOR UPDATE OF u SKIP LOCKED
-  )
-  DELETE FROM hawser_data.unique_keys AS u USING locked AS l WHERE u.role = l.role AND u.topic = l.topic AND u.unique_key = l.unique_key;
+  IF jsonb_path_exists(p_messages, '$[*][2] ? (@ != null)') THEN
+    PERFORM hawser.free_unique(p_messages);
+  END IF;
+  IF jsonb_path_exists(p_messages, '$[*][6] ? (@ != null)') THEN
+    v_done := hawser.pass_keys(p_messages);
+  END IF;
   ended := true;
 END
 $function$;
-COMMENT ON FUNCTION hawser.end_marked(jsonb, boolean) IS 'What follows from the end of messages with a unique key, or that others come after. Frees the keys, except those that a transaction is
-just enqueueing with: these mean nothing then.';
+COMMENT ON FUNCTION hawser.end_marked(jsonb, boolean) IS 'What follows from the end of messages with a key, with a unique key, or that others come after.';
+
+CREATE OR REPLACE FUNCTION hawser.free_unique(
+  p_messages jsonb,
+  OUT freed boolean
+)
+LANGUAGE plpgsql VOLATILE SECURITY INVOKER
+SET search_path = pg_catalog, pg_temp
+SET jit = off
+SET row_security = off
+SET enable_seqscan = off
+SET enable_hashjoin = off
+SET enable_mergejoin = off
+AS $function$
+DECLARE
+  v_messages CONSTANT jsonb := CASE
+    WHEN p_messages IS NOT NULL THEN p_messages
+    ELSE (
+      SELECT jsonb_agg(jsonb_build_array(l.role, l.topic, l.unique_key, l.id))
+        FROM (
+          -- Some of each role: one whose keys are locked for long hides nothing of others.
+          SELECT e.*
+            FROM (
+              SELECT o.id FROM hawser_data.unique_ends AS o ORDER BY row_number() OVER (PARTITION BY o.role ORDER BY random()) LIMIT 1000
+            ) AS n
+            JOIN hawser_data.unique_ends AS e USING (id) FOR UPDATE OF e SKIP LOCKED
+        ) AS l
+    )
+  END;
+BEGIN
+  DELETE FROM hawser_data.unique_locks AS l
+   WHERE l.id = ANY (ARRAY(
+     SELECT o.id FROM jsonb_array_elements(v_messages) AS m (of) JOIN hawser_data.unique_locks AS o ON o.id = (m.of ->> 3)::bigint
+        FOR UPDATE OF o SKIP LOCKED
+   ));
+  WITH locked AS MATERIALIZED (
+    SELECT u.role, u.topic, u.unique_key
+      FROM jsonb_array_elements(v_messages) AS m (of)
+      JOIN hawser_data.unique_keys AS u
+        ON u.role = m.of ->> 0 AND u.topic = m.of ->> 1 AND u.unique_key = m.of ->> 2 AND u.id = (m.of ->> 3)::bigint
+       FOR UPDATE OF u SKIP LOCKED
+  )
+  DELETE FROM hawser_data.unique_keys AS u USING locked AS l WHERE u.role = l.role AND u.topic = l.topic AND u.unique_key = l.unique_key;
+  -- What a transaction has locked that enqueues with the key is looked at again, with the beats of workers.
+  WITH given AS MATERIALIZED (
+    SELECT DISTINCT (m.of ->> 3)::bigint AS id, m.of ->> 0 AS role, m.of ->> 1 AS topic, m.of ->> 2 AS unique_key
+      FROM jsonb_array_elements(v_messages) AS m (of) WHERE m.of ->> 2 IS NOT NULL
+  ), met AS MATERIALIZED (
+    SELECT g.*, EXISTS (SELECT FROM hawser_data.unique_locks AS l WHERE l.id = g.id) OR EXISTS (
+             SELECT FROM hawser_data.unique_keys AS u
+              WHERE u.role = g.role AND u.topic = g.topic AND u.unique_key = g.unique_key AND u.id = g.id
+           ) AS is_left
+      FROM given AS g
+  ), noted AS (
+    INSERT INTO hawser_data.unique_ends (id, role, topic, unique_key)
+    SELECT m.id, m.role, m.topic, m.unique_key FROM met AS m WHERE p_messages IS NOT NULL AND m.is_left
+    ON CONFLICT DO NOTHING
+  )
+  DELETE FROM hawser_data.unique_ends AS e USING met AS m WHERE p_messages IS NULL AND e.id = m.id AND NOT m.is_left;
+  freed := true;
+END
+$function$;
+COMMENT ON FUNCTION hawser.free_unique(jsonb) IS 'Frees the unique keys of messages that have ended, and notes those that a transaction has locked, which is not waited for.';
 
 CREATE OR REPLACE FUNCTION hawser.end_flows(
+  p_role text,
   OUT went_on boolean
 )
 LANGUAGE plpgsql VOLATILE SECURITY INVOKER
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 SET row_security = off
 SET enable_seqscan = off
 SET enable_hashjoin = off
@@ -1831,81 +2559,124 @@ SET enable_mergejoin = off
 AS $function$
 #variable_conflict use_column
 DECLARE
+  v_point double precision := 0;
+  v_from bigint;
+  v_has_more boolean;
   v_released bigint[];
   v_cancelled bigint[];
+  -- By the message that is cancelled, the one because of which it is.
+  v_causes jsonb;
   v_kept jsonb;
   v_count integer;
 BEGIN
-  -- Nobody waits: a transaction that locks a message, because another one is to come after it, may be open for long. What is left is looked
-  -- at again. Of those that end at once, each that locks the message they hold sees what the ones before it have deleted.
-  WITH met AS MATERIALIZED (
-    SELECT e.before_id, e.after_id, d.is_done
-      FROM hawser_data.flow_ends AS d
-      JOIN hawser_data.flow_edges AS e ON e.before_id = d.id AND (d.is_done OR e.cancels)
-      JOIN hawser_data.outbox_later AS l ON l.id = e.after_id
-     LIMIT 1000
-       FOR UPDATE OF l SKIP LOCKED
-  ), gone AS (
-    DELETE FROM hawser_data.flow_edges AS e USING met AS m WHERE e.before_id = m.before_id AND e.after_id = m.after_id
-  )
-  SELECT array_agg(DISTINCT m.after_id) FILTER (WHERE m.is_done), array_agg(DISTINCT m.after_id) FILTER (WHERE NOT m.is_done)
-    INTO v_released, v_cancelled FROM met AS m;
-  went_on := num_nonnulls(v_released, v_cancelled) > 0;
+  LOOP
+    SELECT min(d.nth) + floor(v_point * (max(d.nth) - min(d.nth)))::bigint INTO v_from FROM hawser_data.flow_ends AS d WHERE d.role = p_role;
+    -- Nobody waits: a transaction that locks a message, because another one is to come after it, may be open for long. What is left is looked
+    -- at again. Of those that end at once, each that locks the message they hold sees what the ones before it have deleted.
+    WITH ends AS MATERIALIZED (
+      SELECT d.nth, d.id, d.is_done FROM hawser_data.flow_ends AS d WHERE d.role = p_role AND d.nth >= v_from ORDER BY d.nth LIMIT 500
+    ), edges AS MATERIALIZED (
+      SELECT e.before_id, e.after_id, d.is_done
+        FROM ends AS d
+       CROSS JOIN LATERAL (
+         SELECT min(o.after_id) AS first, max(o.after_id) AS last FROM hawser_data.flow_edges AS o WHERE o.before_id = d.id
+       ) AS b
+       CROSS JOIN LATERAL (
+         SELECT o.* FROM hawser_data.flow_edges AS o
+          WHERE o.before_id = d.id AND (d.is_done OR o.cancels) AND o.after_id >= b.first + floor(v_point * (b.last - b.first))::bigint
+          ORDER BY o.after_id LIMIT 500 FOR UPDATE SKIP LOCKED
+       ) AS e
+       LIMIT 500
+    ), met AS MATERIALIZED (
+      SELECT e.*
+        FROM edges AS e
+       CROSS JOIN LATERAL (
+         SELECT FROM hawser_data.outbox_later AS l WHERE l.id = e.after_id FOR UPDATE SKIP LOCKED
+       ) AS l
+    ), gone AS (
+      DELETE FROM hawser_data.flow_edges AS e USING met AS m WHERE e.before_id = m.before_id AND e.after_id = m.after_id
+    )
+    SELECT array_agg(DISTINCT m.after_id) FILTER (WHERE m.is_done), array_agg(DISTINCT m.after_id) FILTER (WHERE NOT m.is_done),
+           jsonb_object_agg(m.after_id, m.before_id) FILTER (WHERE NOT m.is_done),
+           (SELECT count(*) FROM ends) = 500 OR (SELECT count(*) FROM edges) = 500
+      INTO v_released, v_cancelled, v_causes, v_has_more FROM met AS m;
+    went_on := num_nonnulls(v_released, v_cancelled) > 0;
 
-  WITH gone AS (
-    DELETE FROM hawser_data.outbox_later AS l WHERE l.id = ANY (v_cancelled) AND l.kind = 'held' RETURNING l.*
-  ), ended AS (
-    INSERT INTO hawser_data.flow_ends (id, is_done) SELECT g.id, false FROM gone AS g
-  )
-  SELECT jsonb_agg(jsonb_build_object('id', g.id, 'role', g.role, 'topic', g.destination, 'keep_ms', coalesce(g.keep_ms, CASE WHEN g.kind <> 'nats' AND NOT g.to_all THEN (SELECT s.keep_ms FROM hawser_data.topic_settings AS s WHERE s.topic = g.destination) END), 'enqueued_at', g.enqueued_at, 'attempts', 0)) INTO v_kept FROM gone AS g WHERE coalesce(g.keep_ms, CASE WHEN g.kind <> 'nats' AND NOT g.to_all THEN (SELECT s.keep_ms FROM hawser_data.topic_settings AS s WHERE s.topic = g.destination) END) IS NOT NULL;
-  IF v_kept IS NOT NULL THEN
-    PERFORM hawser.keep_ended(v_kept, 'cancelled', NULL, NULL);
-  END IF;
-  UPDATE hawser_data.outbox_later AS l SET kind = 'peer', deliver_at = greatest(l.deliver_at, now())
-   WHERE l.id = ANY (v_released) AND l.kind = 'held' AND NOT EXISTS (SELECT FROM hawser_data.flow_edges AS e WHERE e.after_id = l.id);
+    WITH gone AS (
+      DELETE FROM hawser_data.outbox_later AS l WHERE l.id = ANY (v_cancelled) AND l.kind = 'held' RETURNING l.*
+    ), ended AS (
+      INSERT INTO hawser_data.flow_ends (role, id, is_done) SELECT g.role, g.id, false FROM gone AS g
+    )
+    SELECT jsonb_agg(jsonb_build_object('id', g.id, 'role', g.role, 'role_id', g.role_id, 'topic', g.destination, 'keep_ms', coalesce(g.keep_ms, CASE WHEN g.kind <> 'nats' AND NOT g.to_all THEN (SELECT s.keep_ms FROM hawser_data.topic_settings AS s WHERE s.topic = g.destination) END), 'enqueued_at', g.enqueued_at, 'attempts', 0) || jsonb_build_object(
+             'error_message', format('The message %s, which it comes after, has become a dead letter or was cancelled.', v_causes ->> g.id::text)
+           )) INTO v_kept FROM gone AS g WHERE coalesce(g.keep_ms, CASE WHEN g.kind <> 'nats' AND NOT g.to_all THEN (SELECT s.keep_ms FROM hawser_data.topic_settings AS s WHERE s.topic = g.destination) END) IS NOT NULL;
+    IF v_kept IS NOT NULL THEN
+      PERFORM hawser.keep_ended(v_kept, 'cancelled', 'not_waiting', NULL);
+    END IF;
+    UPDATE hawser_data.outbox_later AS l SET kind = 'peer', deliver_at = greatest(l.deliver_at, now()), xid = pg_current_xact_id()
+     WHERE l.id = ANY (v_released) AND l.kind = 'held' AND NOT EXISTS (SELECT FROM hawser_data.flow_edges AS e WHERE e.after_id = l.id);
 
-  -- Those that nothing is to follow from any more. One that was held itself is not held any more, either.
-  WITH over AS MATERIALIZED (
-    SELECT d.nth, d.id FROM hawser_data.flow_ends AS d
-     WHERE NOT EXISTS (SELECT FROM hawser_data.flow_edges AS e WHERE e.before_id = d.id AND (d.is_done OR e.cancels))
-     LIMIT 1000
-       FOR UPDATE SKIP LOCKED
-  ), edges AS (
-    DELETE FROM hawser_data.flow_edges AS e USING over AS o WHERE e.after_id = o.id
-  )
-  DELETE FROM hawser_data.flow_ends AS d USING over AS o WHERE d.nth = o.nth;
-  GET DIAGNOSTICS v_count = ROW_COUNT;
-  went_on := went_on OR v_count > 0;
+    -- Those that are held further say so: a person has to retry the dead letter, or cancel them.
+    WITH blocked AS MATERIALIZED (
+      SELECT e.before_id, e.after_id
+        FROM (
+          SELECT o.* FROM hawser_data.flow_ends AS o WHERE o.role = p_role AND o.nth >= v_from ORDER BY o.nth LIMIT 500
+        ) AS d
+       CROSS JOIN LATERAL (
+         SELECT o.before_id, o.after_id FROM hawser_data.flow_edges AS o
+          WHERE o.before_id = d.id AND NOT o.cancels AND NOT o.ended LIMIT 500 FOR UPDATE SKIP LOCKED
+       ) AS e
+       WHERE NOT d.is_done
+       LIMIT 500
+    )
+    UPDATE hawser_data.flow_edges AS e SET ended = true FROM blocked AS b WHERE e.before_id = b.before_id AND e.after_id = b.after_id;
+    went_on := went_on OR FOUND;
+
+    -- Those that nothing is to follow from any more. One that was held itself is not held any more, either.
+    WITH over AS MATERIALIZED (
+      SELECT d.nth, d.id
+        FROM (
+          SELECT o.* FROM hawser_data.flow_ends AS o WHERE o.role = p_role AND o.nth >= v_from ORDER BY o.nth LIMIT 500
+        ) AS d
+       CROSS JOIN LATERAL (
+         SELECT FROM hawser_data.flow_ends AS o WHERE o.role = p_role AND o.nth = d.nth FOR UPDATE SKIP LOCKED
+       ) AS l
+       WHERE NOT EXISTS (SELECT FROM hawser_data.flow_edges AS e WHERE e.before_id = d.id AND (d.is_done OR e.cancels OR NOT e.ended))
+    ), edges AS MATERIALIZED (
+      SELECT o.nth, e.before_id, e.after_id FROM over AS o JOIN hawser_data.flow_edges AS e ON e.after_id = o.id FOR UPDATE OF e SKIP LOCKED
+    ), gone AS (
+      DELETE FROM hawser_data.flow_edges AS e USING edges AS l WHERE e.before_id = l.before_id AND e.after_id = l.after_id
+    )
+    DELETE FROM hawser_data.flow_ends AS d USING over AS o
+     WHERE d.role = p_role AND d.nth = o.nth
+       AND (SELECT count(*) FROM hawser_data.flow_edges AS e WHERE e.after_id = o.id) = (SELECT count(*) FROM edges AS l WHERE l.nth = o.nth);
+    GET DIAGNOSTICS v_count = ROW_COUNT;
+    went_on := went_on OR v_count > 0;
+    EXIT WHEN went_on OR NOT v_has_more OR v_point > 0;
+    -- The first ones are all locked. Those behind have their turn from anywhere.
+    v_point := random();
+  END LOOP;
 END
 $function$;
-COMMENT ON FUNCTION hawser.end_flows() IS 'Releases messages that were held until others had been handled, and cancels those that do not come after a dead letter.';
+COMMENT ON FUNCTION hawser.end_flows(text) IS 'Releases messages that were held until others had been handled, and cancels those that do not come after a dead letter.';
 
 CREATE OR REPLACE FUNCTION hawser.keep_result(
   id bigint,
   keep_ms integer,
-  topic text DEFAULT NULL,
   OUT kept boolean
 )
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 SET row_security = off
 SET enable_seqscan = off
 AS $function$
 #variable_conflict use_column
 BEGIN
-  IF pg_collation_for(topic) COLLATE "C" <> '"default"'
-    AND NOT (SELECT c.collisdeterministic FROM pg_collation AS c WHERE c.oid = (pg_collation_for(topic) COLLATE "C")::regcollation)
-  THEN
-    RAISE EXCEPTION USING
-      ERRCODE = hawser.error_sqlstate('invalid_argument'),
-      MESSAGE = format('hawser.keep_result: the arguments have the collation %s, and must have a deterministic one', pg_collation_for(topic) COLLATE "C"),
-      HINT = 'Write COLLATE "default" behind the argument.';
-  END IF;
   IF
     id IS NULL
     OR keep_ms IS NULL
     OR NOT (keep_ms BETWEEN 1000 AND 604800000)
-    OR octet_length(topic) > 255
   THEN
     IF id IS NULL THEN
       PERFORM hawser.refuse_argument('hawser.keep_result', 'id', 'NULL', 'needs a value');
@@ -1916,9 +2687,6 @@ BEGIN
     IF NOT (keep_ms BETWEEN 1000 AND 604800000) THEN
       PERFORM hawser.refuse_argument('hawser.keep_result', 'keep_ms', keep_ms::text, 'must be 1000 to 604800000');
     END IF;
-    IF octet_length(topic) > 255 THEN
-      PERFORM hawser.refuse_argument('hawser.keep_result', 'topic', octet_length(topic) || ' bytes long', 'must be at most 255 bytes long in UTF-8');
-    END IF;
   END IF;
 DECLARE
   v_roles CONSTANT text[] := hawser.callers_roles();
@@ -1927,26 +2695,22 @@ DECLARE
   v_to_all boolean;
 BEGIN
   UPDATE hawser_data.outbox_later AS l SET keep_ms = keep_result.keep_ms
-   WHERE l.id = keep_result.id AND l.kind <> 'nats' AND (v_roles IS NULL OR l.role = ANY (v_roles))
+   WHERE l.id = keep_result.id AND l.kind <> 'nats' AND (v_roles IS NULL OR l.role = ANY (v_roles) AND l.role_id = to_regrole(quote_ident(l.role))::oid::bigint)
   RETURNING l.to_all INTO v_to_all;
   kept := FOUND;
   IF NOT kept THEN
-    SELECT n.*,
+    SELECT q.topic, q.recipient, q.role, q.rank, q.keep_ms, q.to_all,
            -- One that is there though its transaction runs is of this one, or of a part of it behind a savepoint.
-           CASE WHEN age(n.xmin) <= 0 THEN coalesce(pg_xact_status((v_xid::text::bigint - age(n.xmin))::text::xid8) = 'in progress', false) ELSE false END AS is_own
+           CASE WHEN age(q.xmin) <= 0 THEN coalesce(pg_xact_status((v_xid::text::bigint - age(q.xmin))::text::xid8) = 'in progress', false) ELSE false END AS is_own
       INTO v_message
-      FROM hawser.queue_places(CASE WHEN keep_result.topic IS NULL THEN '{}' ELSE ARRAY[keep_result.topic] END) AS p
-     CROSS JOIN LATERAL (
-       SELECT q.topic, q.recipient, q.role, q.id, q.keep_ms, q.to_all, q.xmin FROM hawser_data.queue AS q
-        WHERE q.topic = p.topic AND q.recipient = p.recipient AND q.role = p.role AND q.id = keep_result.id
-        LIMIT 1
-     ) AS n
-     WHERE v_roles IS NULL OR p.role = ANY (v_roles);
+      FROM hawser_data.queue AS q
+     WHERE q.id = keep_result.id AND (v_roles IS NULL OR q.role = ANY (v_roles) AND q.role_id = to_regrole(quote_ident(q.role))::oid::bigint)
+     LIMIT 1;
     kept := FOUND AND (v_message.is_own OR v_message.keep_ms IS NOT NULL);
     -- Another one's row may be a worker's, which would wait for the end of this transaction.
     IF kept AND v_message.is_own THEN
       UPDATE hawser_data.queue AS q SET keep_ms = keep_result.keep_ms
-       WHERE q.topic = v_message.topic AND q.recipient = v_message.recipient AND q.role = v_message.role AND q.id = v_message.id;
+       WHERE q.topic = v_message.topic AND q.recipient = v_message.recipient AND q.role = v_message.role AND q.rank = v_message.rank;
       v_to_all := v_message.to_all;
     END IF;
   END IF;
@@ -1959,7 +2723,7 @@ BEGIN
 END;
 END
 $function$;
-COMMENT ON FUNCTION hawser.keep_result(bigint, integer, text) IS 'Has the result of a message kept, in the transaction that has enqueued it. Returns whether it is: not of a message that another
+COMMENT ON FUNCTION hawser.keep_result(bigint, integer) IS 'Has the result of a message kept, in the transaction that has enqueued it. Returns whether it is: not of a message that another
 transaction has enqueued without this, and not of one for NATS.';
 
 CREATE OR REPLACE FUNCTION hawser.job(
@@ -1976,13 +2740,16 @@ CREATE OR REPLACE FUNCTION hawser.job(
   OUT result text,
   OUT error_code text,
   OUT error_message text,
-  OUT expires_at timestamptz
+  OUT expires_at timestamptz,
+  OUT waits_for jsonb,
+  OUT given_back integer,
+  OUT role text
 )
 LANGUAGE plpgsql STABLE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 SET row_security = off
 SET enable_seqscan = off
-SET jit = off
 AS $function$
 #variable_conflict use_column
 BEGIN
@@ -1997,30 +2764,28 @@ DECLARE
   v_roles CONSTANT text[] := hawser.callers_roles();
 BEGIN
   -- One statement, and so one snapshot: between two it could pass from one table to the next.
-  SELECT f.* INTO state, topic, listener, attempts, enqueued_at, due_at, ended_at, duration_ms, progress, result, error_code, error_message, expires_at
+  SELECT f.* INTO state, topic, listener, attempts, enqueued_at, due_at, ended_at, duration_ms, progress, result, error_code, error_message, expires_at, waits_for, given_back, role
     FROM (
       SELECT CASE WHEN w.id IS NULL THEN 'waiting' ELSE 'running' END, n.topic, w.name, n.attempts::integer, n.enqueued_at,
-             CASE WHEN w.id IS NULL THEN n.due_at END, NULL::timestamptz, NULL::bigint, n.progress, NULL, NULL, NULL, NULL::timestamptz
-        FROM (
-          SELECT q.* FROM hawser_data.queue AS q WHERE q.first_id = job.id AND (v_roles IS NULL OR q.role = ANY (v_roles))
-          UNION ALL
-          SELECT q.*
-            FROM hawser.queue_places('{}') AS p
-           CROSS JOIN LATERAL (
-             SELECT o.* FROM hawser_data.queue AS o
-              WHERE o.topic = p.topic AND o.recipient = p.recipient AND o.role = p.role AND o.id = job.id
-              LIMIT 1
-           ) AS q
-           WHERE v_roles IS NULL OR p.role = ANY (v_roles)
-        ) AS n
+             CASE WHEN w.id IS NULL THEN n.due_at END, NULL::timestamptz, NULL::bigint, n.progress, NULL, NULL, NULL, NULL::timestamptz, NULL::jsonb, n.given_back::integer, n.role
+        FROM hawser_data.queue AS n
         LEFT JOIN hawser_data.workers AS w ON w.id = n.worker AND w.gone_at IS NULL
+       WHERE n.id = job.id AND (v_roles IS NULL OR n.role = ANY (v_roles) AND n.role_id = to_regrole(quote_ident(n.role))::oid::bigint)
       UNION ALL
-      SELECT CASE l.kind WHEN 'held' THEN 'waiting' ELSE 'later' END, l.destination, NULL, 0, l.enqueued_at, l.deliver_at, NULL, NULL, NULL, NULL, NULL, NULL, NULL
-        FROM hawser_data.outbox_later AS l WHERE l.id = job.id AND l.kind <> 'nats' AND (v_roles IS NULL OR l.role = ANY (v_roles))
+      -- One that is held without a due time of its own has that of its enqueue.
+      SELECT CASE l.kind WHEN 'held' THEN 'held' ELSE 'later' END, l.destination, NULL, 0, l.enqueued_at,
+             CASE WHEN l.kind <> 'held' OR l.deliver_at > l.enqueued_at THEN l.deliver_at END, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
+             CASE l.kind WHEN 'held' THEN (SELECT jsonb_agg(jsonb_build_object('id', n.before_id::text, 'state', n.state) ORDER BY n.state = 'waiting', n.before_id) FROM ( SELECT e.before_id, CASE WHEN NOT (e.ended AND NOT EXISTS (SELECT FROM hawser_data.queue AS q WHERE q.id = e.before_id)) THEN 'waiting' WHEN EXISTS (SELECT FROM hawser_data.dead_letters AS d WHERE d.job_id = e.before_id) THEN 'dead' ELSE 'gone' END AS state FROM hawser_data.flow_edges AS e WHERE e.after_id = l.id ORDER BY NOT e.ended, e.before_id LIMIT 100) AS n) END, NULL, l.role
+        FROM hawser_data.outbox_later AS l WHERE l.id = job.id AND l.kind <> 'nats' AND (v_roles IS NULL OR l.role = ANY (v_roles) AND l.role_id = to_regrole(quote_ident(l.role))::oid::bigint)
       UNION ALL
-      SELECT r.state, r.topic, r.listener, r.attempts, r.enqueued_at, NULL, r.ended_at, r.duration_ms, r.progress, r.result, r.error_code, r.error_message, r.expires_at
+      SELECT r.state, r.topic, r.listener, r.attempts, r.enqueued_at, NULL, r.ended_at, r.duration_ms, r.progress, r.result, r.error_code, r.error_message, r.expires_at, NULL,
+             CASE r.state WHEN 'dead' THEN (SELECT d.given_back::integer FROM hawser_data.dead_letters AS d WHERE d.job_id = r.id LIMIT 1) END, r.role
         FROM hawser_data.results AS r
-       WHERE r.id = job.id AND r.expires_at > clock_timestamp() AND (v_roles IS NULL OR r.role = ANY (v_roles))
+       WHERE r.id = job.id AND r.expires_at > clock_timestamp() AND (v_roles IS NULL OR r.role = ANY (v_roles) AND r.role_id = to_regrole(quote_ident(r.role))::oid::bigint)
+      UNION ALL
+      -- Also of one of which nothing is kept.
+      SELECT 'dead', d.topic, d.worker, d.attempts, to_timestamp(d.epoch / 1000.0), NULL, d.created_at, NULL, d.progress, NULL, d.error_code, d.error_message, NULL, NULL, d.given_back::integer, d.role
+        FROM hawser_data.dead_letters AS d WHERE d.job_id = job.id AND (v_roles IS NULL OR d.role = ANY (v_roles) AND d.role_id = to_regrole(quote_ident(d.role))::oid::bigint)
     ) AS f
    LIMIT 1;
   state := coalesce(state, 'unknown');
@@ -2035,12 +2800,13 @@ CREATE OR REPLACE FUNCTION hawser.set_progress(
   p_topic text,
   p_recipient text,
   p_role text,
-  p_id bigint,
+  p_rank bigint,
   p_progress text,
   OUT written boolean
 )
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 SET row_security = off
 SET enable_seqscan = off
 AS $function$
@@ -2061,7 +2827,7 @@ BEGIN
     OR octet_length(p_recipient) > 256
     OR p_role IS NULL
     OR octet_length(p_role) > 255
-    OR p_id IS NULL
+    OR p_rank IS NULL
     OR p_progress IS NULL
     OR octet_length(p_progress) > 1024
   THEN
@@ -2086,8 +2852,8 @@ BEGIN
     IF octet_length(p_role) > 255 THEN
       PERFORM hawser.refuse_argument('hawser.set_progress', 'p_role', octet_length(p_role) || ' bytes long', 'must be at most 255 bytes long in UTF-8');
     END IF;
-    IF p_id IS NULL THEN
-      PERFORM hawser.refuse_argument('hawser.set_progress', 'p_id', 'NULL', 'needs a value');
+    IF p_rank IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.set_progress', 'p_rank', 'NULL', 'needs a value');
     END IF;
     IF p_progress IS NULL THEN
       PERFORM hawser.refuse_argument('hawser.set_progress', 'p_progress', 'NULL', 'needs a value');
@@ -2101,12 +2867,12 @@ DECLARE
 BEGIN
   v_done := set_config('idle_in_transaction_session_timeout', '8000', true) IS NULL;
   PERFORM FROM hawser_data.queue AS q
-    WHERE q.topic = p_topic AND q.recipient = p_recipient AND q.role = p_role AND q.id = p_id AND q.worker = p_worker AND q.keep_ms IS NOT NULL
+    WHERE q.topic = p_topic AND q.recipient = p_recipient AND q.role = p_role AND q.rank = p_rank AND q.worker = p_worker AND q.keep_ms IS NOT NULL
       FOR NO KEY UPDATE SKIP LOCKED;
   written := FOUND;
   IF written THEN
     UPDATE hawser_data.queue AS q SET progress = p_progress::json::text
-     WHERE q.topic = p_topic AND q.recipient = p_recipient AND q.role = p_role AND q.id = p_id;
+     WHERE q.topic = p_topic AND q.recipient = p_recipient AND q.role = p_role AND q.rank = p_rank;
   END IF;
 END;
 END
@@ -2117,13 +2883,14 @@ CREATE OR REPLACE FUNCTION hawser.done_kept(
   p_topics text[],
   p_recipients text[],
   p_roles text[],
-  p_ids bigint[],
+  p_ranks bigint[],
   p_handling boolean,
   p_results jsonb,
   OUT ended boolean
 )
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 SET row_security = off
 SET enable_seqscan = off
 SET enable_bitmapscan = off
@@ -2151,9 +2918,9 @@ BEGIN
     OR num_nulls(VARIADIC p_roles) > 0
     OR cardinality(p_roles) > 65536
     OR ((pg_column_size(p_roles) > 16777216 OR pg_column_compression(p_roles) IS NOT NULL) AND hawser.list_excess(p_roles, 16777216, 1073741824) IS NOT NULL)
-    OR p_ids IS NULL
-    OR num_nulls(VARIADIC p_ids) > 0
-    OR cardinality(p_ids) > 65536
+    OR p_ranks IS NULL
+    OR num_nulls(VARIADIC p_ranks) > 0
+    OR cardinality(p_ranks) > 65536
     OR p_handling IS NULL
     OR p_results IS NULL
     OR ((pg_column_size(p_results) > 5461 OR pg_column_compression(p_results) IS NOT NULL) AND octet_length(p_results::text) > 67108864)
@@ -2194,14 +2961,14 @@ BEGIN
     IF ((pg_column_size(p_roles) > 16777216 OR pg_column_compression(p_roles) IS NOT NULL) AND hawser.list_excess(p_roles, 16777216, 1073741824) IS NOT NULL) THEN
       PERFORM hawser.refuse_argument('hawser.done_kept', 'p_roles', hawser.list_excess(p_roles, 16777216, 1073741824), 'must have at most 16777216 bytes in all');
     END IF;
-    IF p_ids IS NULL THEN
-      PERFORM hawser.refuse_argument('hawser.done_kept', 'p_ids', 'NULL', 'needs a value');
+    IF p_ranks IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.done_kept', 'p_ranks', 'NULL', 'needs a value');
     END IF;
-    IF num_nulls(VARIADIC p_ids) > 0 THEN
-      PERFORM hawser.refuse_argument('hawser.done_kept', 'p_ids', 'a list with a NULL', 'must have a value in each place');
+    IF num_nulls(VARIADIC p_ranks) > 0 THEN
+      PERFORM hawser.refuse_argument('hawser.done_kept', 'p_ranks', 'a list with a NULL', 'must have a value in each place');
     END IF;
-    IF cardinality(p_ids) > 65536 THEN
-      PERFORM hawser.refuse_argument('hawser.done_kept', 'p_ids', 'a list of ' || cardinality(p_ids) || ' elements', 'must have at most 65536 elements');
+    IF cardinality(p_ranks) > 65536 THEN
+      PERFORM hawser.refuse_argument('hawser.done_kept', 'p_ranks', 'a list of ' || cardinality(p_ranks) || ' elements', 'must have at most 65536 elements');
     END IF;
     IF p_handling IS NULL THEN
       PERFORM hawser.refuse_argument('hawser.done_kept', 'p_handling', 'NULL', 'needs a value');
@@ -2219,16 +2986,16 @@ BEGIN
   v_done := set_config('idle_in_transaction_session_timeout', '8000', true) IS NULL;
   -- In the order of done_batch, so that no two wait for each other. Who waits for another one here finds the row gone.
   WITH locked AS MATERIALIZED (
-    SELECT m.nth, q.topic, q.role, q.id, q.first_id, q.keep_ms, q.to_all, q.enqueued_at, q.attempts, q.worker, q.progress
-      FROM unnest(p_topics, p_recipients, p_roles, p_ids) WITH ORDINALITY AS m (topic, recipient, role, id, nth)
-      JOIN hawser_data.queue AS q USING (topic, recipient, role, id)
-     ORDER BY q.id FOR UPDATE OF q
+    SELECT m.nth, q.topic, q.role, q.role_id, q.rank, q.id, q.keep_ms, q.to_all, q.enqueued_at, q.attempts, q.worker, q.progress
+      FROM unnest(p_topics, p_recipients, p_roles, p_ranks) WITH ORDINALITY AS m (topic, recipient, role, rank, nth)
+      JOIN hawser_data.queue AS q USING (topic, recipient, role, rank)
+     ORDER BY q.rank FOR UPDATE OF q
   )
-  SELECT hawser.keep_ended(jsonb_agg(jsonb_build_object('id', coalesce(l.first_id, l.id), 'role', l.role, 'topic', l.topic, 'keep_ms', coalesce(l.keep_ms, CASE WHEN NOT l.to_all THEN (SELECT s.keep_ms FROM hawser_data.topic_settings AS s WHERE s.topic = l.topic) END), 'enqueued_at', l.enqueued_at, 'attempts', l.attempts, 'worker', l.worker, 'progress', l.progress) || jsonb_build_object('attempts', l.attempts + 1, 'duration_ms', r.of -> 1, 'result', r.of -> 2)), 'done', NULL, NULL)
+  SELECT hawser.keep_ended(jsonb_agg(jsonb_build_object('id', l.id, 'role', l.role, 'role_id', l.role_id, 'topic', l.topic, 'keep_ms', coalesce(l.keep_ms, CASE WHEN NOT l.to_all THEN (SELECT s.keep_ms FROM hawser_data.topic_settings AS s WHERE s.topic = l.topic) END), 'enqueued_at', l.enqueued_at, 'attempts', l.attempts, 'worker', l.worker, 'progress', l.progress) || jsonb_build_object('attempts', l.attempts + 1, 'duration_ms', r.of -> 1, 'result', r.of -> 2)), 'done', NULL, NULL)
     INTO v_done
     FROM locked AS l LEFT JOIN jsonb_array_elements(p_results) AS r (of) ON (r.of ->> 0)::bigint = l.nth
    WHERE l.keep_ms IS NOT NULL;
-  ended := hawser.done_batch(p_topics, p_recipients, p_roles, p_ids, p_handling);
+  ended := hawser.done_batch(p_topics, p_recipients, p_roles, p_ranks, p_handling);
 END;
 END
 $function$;
@@ -2243,6 +3010,7 @@ CREATE OR REPLACE FUNCTION hawser.keep_ended(
 )
 LANGUAGE plpgsql VOLATILE SECURITY INVOKER
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 SET row_security = off
 AS $function$
 #variable_conflict use_column
@@ -2250,12 +3018,12 @@ DECLARE
   v_now CONSTANT timestamptz := clock_timestamp();
 BEGIN
   INSERT INTO hawser_data.results
-    (segment, id, role, topic, state, listener, attempts, enqueued_at, ended_at, duration_ms, progress, result, error_code, error_message, expires_at)
-  SELECT (extract(epoch FROM e.expires_at)::bigint / 86400) % 12, m.id, m.role, m.topic, p_state, w.name, m.attempts, m.enqueued_at, v_now,
-         m.duration_ms, m.progress, m.result::json::text, p_error_code, p_error_message, e.expires_at
+    (segment, id, role, role_id, topic, state, listener, attempts, enqueued_at, ended_at, duration_ms, progress, result, error_code, error_message, expires_at)
+  SELECT (extract(epoch FROM e.expires_at)::bigint / 86400) % 12, m.id, m.role, m.role_id, m.topic, p_state, w.name, m.attempts, m.enqueued_at, v_now,
+         m.duration_ms, m.progress, m.result::json::text, p_error_code, coalesce(p_error_message, m.error_message), e.expires_at
     FROM jsonb_to_recordset(p_messages) AS m (
-      id bigint, role text, topic text, keep_ms integer, enqueued_at timestamptz, attempts integer, worker bigint, progress text, duration_ms bigint,
-      result text
+      id bigint, role text, role_id bigint, topic text, keep_ms integer, enqueued_at timestamptz, attempts integer, worker bigint, progress text, duration_ms bigint,
+      result text, error_message text
     )
    CROSS JOIN LATERAL (SELECT v_now + m.keep_ms * interval '1 millisecond' AS expires_at) AS e
     LEFT JOIN hawser_data.workers AS w ON w.id = m.worker
@@ -2276,6 +3044,7 @@ CREATE OR REPLACE FUNCTION hawser.expire_results(
 )
 LANGUAGE plpgsql VOLATILE SECURITY INVOKER
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 SET row_security = off
 AS $function$
 DECLARE
@@ -2284,16 +3053,20 @@ DECLARE
   v_table text;
 BEGIN
   truncated := 0;
-  -- No row comes into the segments of these days any more: the last day of a result that is new is seven days from now.
-  FOR v_segment IN SELECT (v_today - d.days) % 12 FROM generate_series(1, 3) AS d (days) LOOP
+  -- All days but the present one: a reader may have been there while a segment could have been emptied, and it holds other days' results
+  -- since, or will.
+  FOR v_segment IN SELECT (v_today + d.days) % 12 FROM generate_series(1, 12 - 1) AS d (days) LOOP
     CONTINUE WHEN NOT EXISTS (SELECT FROM hawser_data.results AS r WHERE r.segment = v_segment)
       OR EXISTS (SELECT FROM hawser_data.results AS r WHERE r.segment = v_segment AND r.expires_at > clock_timestamp());
     v_table := 'hawser_data.results_' || v_segment;
     BEGIN
       -- Not waited for: those who read results would wait behind it.
       EXECUTE 'LOCK TABLE ONLY ' || v_table || ' IN ACCESS EXCLUSIVE MODE NOWAIT';
-      EXECUTE 'TRUNCATE TABLE ONLY ' || v_table;
-      truncated := truncated + 1;
+      -- One may have come since.
+      IF NOT EXISTS (SELECT FROM hawser_data.results AS r WHERE r.segment = v_segment AND r.expires_at > clock_timestamp()) THEN
+        EXECUTE 'TRUNCATE TABLE ONLY ' || v_table;
+        truncated := truncated + 1;
+      END IF;
     EXCEPTION
       WHEN lock_not_available THEN
         NULL;
@@ -2307,12 +3080,13 @@ CREATE OR REPLACE FUNCTION hawser.done(
   p_topic text,
   p_recipient text,
   p_role text,
-  p_id bigint,
+  p_rank bigint,
   p_handling boolean,
   OUT ended boolean
 )
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 SET row_security = off
 SET enable_seqscan = off
 AS $function$
@@ -2332,7 +3106,7 @@ BEGIN
     OR octet_length(p_recipient) > 256
     OR p_role IS NULL
     OR octet_length(p_role) > 255
-    OR p_id IS NULL
+    OR p_rank IS NULL
     OR p_handling IS NULL
   THEN
     IF p_topic IS NULL THEN
@@ -2353,8 +3127,8 @@ BEGIN
     IF octet_length(p_role) > 255 THEN
       PERFORM hawser.refuse_argument('hawser.done', 'p_role', octet_length(p_role) || ' bytes long', 'must be at most 255 bytes long in UTF-8');
     END IF;
-    IF p_id IS NULL THEN
-      PERFORM hawser.refuse_argument('hawser.done', 'p_id', 'NULL', 'needs a value');
+    IF p_rank IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.done', 'p_rank', 'NULL', 'needs a value');
     END IF;
     IF p_handling IS NULL THEN
       PERFORM hawser.refuse_argument('hawser.done', 'p_handling', 'NULL', 'needs a value');
@@ -2374,8 +3148,8 @@ BEGIN
   IF current_setting('synchronous_commit') IN ('off', 'local') THEN
     v_done := set_config('synchronous_commit', 'on', true) IS NULL;
   END IF;
-  DELETE FROM hawser_data.queue AS q WHERE q.topic = p_topic AND q.recipient = p_recipient AND q.role = p_role AND q.id = p_id
-  RETURNING CASE WHEN (q.unique_key IS NOT NULL OR q.awaited_as IS NOT NULL) THEN jsonb_build_array(jsonb_build_array(q.role, q.topic, q.unique_key, coalesce(q.first_id, q.id), q.awaited_as)) END INTO v_marked;
+  DELETE FROM hawser_data.queue AS q WHERE q.topic = p_topic AND q.recipient = p_recipient AND q.role = p_role AND q.rank = p_rank
+  RETURNING CASE WHEN (q.key IS NOT NULL OR q.unique_key IS NOT NULL OR q.awaited_as IS NOT NULL) THEN jsonb_build_array(jsonb_build_array(q.role, q.topic, q.unique_key, q.id, q.awaited_as, q.recipient, q.key)) END INTO v_marked;
   ended := FOUND;
   IF v_marked IS NOT NULL THEN
     v_done := hawser.end_marked(v_marked, true);
@@ -2383,7 +3157,7 @@ BEGIN
     -- An error, so that a COMMIT that is sent along is not carried out.
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('message_gone'),
-      MESSAGE = format('the message %s of topic %s is not in the queue any more', p_id, to_json(left(p_topic, 60))),
+      MESSAGE = format('the message of rank %s of topic %s is not in the queue any more', p_rank, to_json(left(p_topic, 60))),
       HINT = 'Roll back: another worker has handled it, or it was given up.';
   END IF;
 END;
@@ -2396,12 +3170,13 @@ CREATE OR REPLACE FUNCTION hawser.done_batch(
   p_topics text[],
   p_recipients text[],
   p_roles text[],
-  p_ids bigint[],
+  p_ranks bigint[],
   p_handling boolean,
   OUT ended boolean
 )
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 SET row_security = off
 SET enable_seqscan = off
 SET enable_bitmapscan = off
@@ -2429,9 +3204,9 @@ BEGIN
     OR num_nulls(VARIADIC p_roles) > 0
     OR cardinality(p_roles) > 65536
     OR ((pg_column_size(p_roles) > 16777216 OR pg_column_compression(p_roles) IS NOT NULL) AND hawser.list_excess(p_roles, 16777216, 1073741824) IS NOT NULL)
-    OR p_ids IS NULL
-    OR num_nulls(VARIADIC p_ids) > 0
-    OR cardinality(p_ids) > 65536
+    OR p_ranks IS NULL
+    OR num_nulls(VARIADIC p_ranks) > 0
+    OR cardinality(p_ranks) > 65536
     OR p_handling IS NULL
   THEN
     IF p_topics IS NULL THEN
@@ -2470,14 +3245,14 @@ BEGIN
     IF ((pg_column_size(p_roles) > 16777216 OR pg_column_compression(p_roles) IS NOT NULL) AND hawser.list_excess(p_roles, 16777216, 1073741824) IS NOT NULL) THEN
       PERFORM hawser.refuse_argument('hawser.done_batch', 'p_roles', hawser.list_excess(p_roles, 16777216, 1073741824), 'must have at most 16777216 bytes in all');
     END IF;
-    IF p_ids IS NULL THEN
-      PERFORM hawser.refuse_argument('hawser.done_batch', 'p_ids', 'NULL', 'needs a value');
+    IF p_ranks IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.done_batch', 'p_ranks', 'NULL', 'needs a value');
     END IF;
-    IF num_nulls(VARIADIC p_ids) > 0 THEN
-      PERFORM hawser.refuse_argument('hawser.done_batch', 'p_ids', 'a list with a NULL', 'must have a value in each place');
+    IF num_nulls(VARIADIC p_ranks) > 0 THEN
+      PERFORM hawser.refuse_argument('hawser.done_batch', 'p_ranks', 'a list with a NULL', 'must have a value in each place');
     END IF;
-    IF cardinality(p_ids) > 65536 THEN
-      PERFORM hawser.refuse_argument('hawser.done_batch', 'p_ids', 'a list of ' || cardinality(p_ids) || ' elements', 'must have at most 65536 elements');
+    IF cardinality(p_ranks) > 65536 THEN
+      PERFORM hawser.refuse_argument('hawser.done_batch', 'p_ranks', 'a list of ' || cardinality(p_ranks) || ' elements', 'must have at most 65536 elements');
     END IF;
     IF p_handling IS NULL THEN
       PERFORM hawser.refuse_argument('hawser.done_batch', 'p_handling', 'NULL', 'needs a value');
@@ -2496,24 +3271,24 @@ BEGIN
   v_done := set_config('idle_in_transaction_session_timeout', '8000', true) IS NULL;
   v_done := hawser.commit_durably();
   -- In one order, so that no two wait for each other.
-  PERFORM FROM unnest(p_topics, p_recipients, p_roles, p_ids) AS m (topic, recipient, role, id)
-     JOIN hawser_data.queue AS q USING (topic, recipient, role, id)
-    ORDER BY id FOR UPDATE OF q;
+  PERFORM FROM unnest(p_topics, p_recipients, p_roles, p_ranks) AS m (topic, recipient, role, rank)
+     JOIN hawser_data.queue AS q USING (topic, recipient, role, rank)
+    ORDER BY rank FOR UPDATE OF q;
   WITH gone AS (
     DELETE FROM hawser_data.queue AS q
-     USING unnest(p_topics, p_recipients, p_roles, p_ids) AS m (topic, recipient, role, id)
-     WHERE q.topic = m.topic AND q.recipient = m.recipient AND q.role = m.role AND q.id = m.id
-    RETURNING CASE WHEN (q.unique_key IS NOT NULL OR q.awaited_as IS NOT NULL) THEN jsonb_build_array(q.role, q.topic, q.unique_key, coalesce(q.first_id, q.id), q.awaited_as) END AS key
+     USING unnest(p_topics, p_recipients, p_roles, p_ranks) AS m (topic, recipient, role, rank)
+     WHERE q.topic = m.topic AND q.recipient = m.recipient AND q.role = m.role AND q.rank = m.rank
+    RETURNING CASE WHEN (q.key IS NOT NULL OR q.unique_key IS NOT NULL OR q.awaited_as IS NOT NULL) THEN jsonb_build_array(q.role, q.topic, q.unique_key, q.id, q.awaited_as, q.recipient, q.key) END AS key
   )
   SELECT count(*), jsonb_agg(g.key) FILTER (WHERE g.key IS NOT NULL) INTO v_count, v_marked FROM gone AS g;
   IF v_marked IS NOT NULL THEN
     v_done := hawser.end_marked(v_marked, true);
   END IF;
-  ended := v_count = cardinality(p_ids);
+  ended := v_count = cardinality(p_ranks);
   IF NOT ended THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('message_gone'),
-      MESSAGE = format('%s of %s messages are not in the queue any more', cardinality(p_ids) - v_count, cardinality(p_ids)),
+      MESSAGE = format('%s of %s messages are not in the queue any more', cardinality(p_ranks) - v_count, cardinality(p_ranks)),
       HINT = 'Roll back: other workers have handled them, or they were given up.';
   END IF;
 END;
@@ -2526,14 +3301,15 @@ CREATE OR REPLACE FUNCTION hawser.retry(
   p_topic text,
   p_recipient text,
   p_role text,
-  p_id bigint,
+  p_rank bigint,
   p_delay_ms bigint,
   p_failure jsonb DEFAULT NULL,
   p_counts_attempt boolean DEFAULT NULL,
-  OUT ids bigint[]
+  OUT ranks bigint[]
 )
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 SET row_security = off
 SET enable_seqscan = off
 SET enable_bitmapscan = off
@@ -2556,7 +3332,7 @@ BEGIN
     OR octet_length(p_recipient) > 256
     OR p_role IS NULL
     OR octet_length(p_role) > 255
-    OR p_id IS NULL
+    OR p_rank IS NULL
     OR p_delay_ms IS NULL
     OR NOT (p_delay_ms BETWEEN 0 AND 316224000000)
     OR octet_length(p_failure::text) > 4096
@@ -2582,8 +3358,8 @@ BEGIN
     IF octet_length(p_role) > 255 THEN
       PERFORM hawser.refuse_argument('hawser.retry', 'p_role', octet_length(p_role) || ' bytes long', 'must be at most 255 bytes long in UTF-8');
     END IF;
-    IF p_id IS NULL THEN
-      PERFORM hawser.refuse_argument('hawser.retry', 'p_id', 'NULL', 'needs a value');
+    IF p_rank IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.retry', 'p_rank', 'NULL', 'needs a value');
     END IF;
     IF p_delay_ms IS NULL THEN
       PERFORM hawser.refuse_argument('hawser.retry', 'p_delay_ms', 'NULL', 'needs a value');
@@ -2597,7 +3373,6 @@ BEGIN
   END IF;
 DECLARE
   v_key text;
-  v_due_at timestamptz;
   v_done boolean;
 BEGIN
   v_done := set_config('idle_in_transaction_session_timeout', '8000', true) IS NULL;
@@ -2605,25 +3380,23 @@ BEGIN
   UPDATE hawser_data.queue AS q
      SET worker = NULL, attempts = least(q.attempts + coalesce(p_counts_attempt, true)::integer, 32767), due_at = clock_timestamp() + make_interval(secs => p_delay_ms / 1000.0),
          failures = (SELECT jsonb_agg(f.value ORDER BY f.nth) FROM (SELECT e.value, e.nth FROM jsonb_array_elements(coalesce(q.failures, '[]') || CASE WHEN p_failure IS NULL THEN '[]' ELSE jsonb_build_array(p_failure) END) WITH ORDINALITY AS e (value, nth) ORDER BY e.nth DESC LIMIT 16) AS f)
-   WHERE q.topic = p_topic AND q.recipient = p_recipient AND q.role = p_role AND q.id = p_id AND q.worker = p_worker
-  RETURNING q.key, q.due_at INTO v_key, v_due_at;
+   WHERE q.topic = p_topic AND q.recipient = p_recipient AND q.role = p_role AND q.rank = p_rank AND q.worker = p_worker
+  RETURNING q.key INTO v_key;
   IF NOT FOUND THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('message_gone'),
-      MESSAGE = format('the worker %s does not have the message %s of topic %s any more', p_worker, p_id, to_json(left(p_topic, 60))),
+      MESSAGE = format('the worker %s does not have the message of rank %s of topic %s any more', p_worker, p_rank, to_json(left(p_topic, 60))),
       HINT = 'Begin a new worker with hawser.open_worker, which replaces this one.';
   END IF;
-  ids := ARRAY[p_id];
+  ranks := ARRAY[p_rank];
   IF v_key IS NOT NULL THEN
-    -- The messages of the key behind it are given back: a worker takes them together with it. None of them may be due before it, because
-    -- \`take\` looks at messages in the order in which they are due, and would find only those that have to wait.
+    -- The messages of the key behind it are given back, and wait for its end.
     WITH rest AS (
-      UPDATE hawser_data.queue AS q SET worker = NULL, due_at = v_due_at
-       WHERE q.topic = p_topic AND q.recipient = p_recipient AND q.key = v_key AND q.role = p_role AND q.id > p_id
-         AND (q.worker = p_worker OR q.due_at < v_due_at)
-      RETURNING q.id
+      UPDATE hawser_data.queue AS q SET worker = NULL, behind = 'k' || v_key
+       WHERE q.topic = p_topic AND q.recipient = p_recipient AND q.key = v_key AND q.role = p_role AND q.rank > p_rank AND q.worker = p_worker
+      RETURNING q.rank
     )
-    SELECT ids || coalesce(array_agg(r.id ORDER BY r.id), '{}') INTO ids FROM rest AS r;
+    SELECT ranks || coalesce(array_agg(r.rank ORDER BY r.rank), '{}') INTO ranks FROM rest AS r;
   END IF;
 END;
 END
@@ -2636,7 +3409,7 @@ CREATE OR REPLACE FUNCTION hawser.give_up(
   p_topic text,
   p_recipient text,
   p_role text,
-  p_id bigint,
+  p_rank bigint,
   p_error_code text,
   p_error_message text,
   p_failure jsonb,
@@ -2645,6 +3418,7 @@ CREATE OR REPLACE FUNCTION hawser.give_up(
 )
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 SET row_security = off
 SET enable_seqscan = off
 AS $function$
@@ -2666,7 +3440,7 @@ BEGIN
     OR octet_length(p_recipient) > 256
     OR p_role IS NULL
     OR octet_length(p_role) > 255
-    OR p_id IS NULL
+    OR p_rank IS NULL
     OR p_error_code IS NULL
     OR octet_length(p_error_code) > 255
     OR p_error_message IS NULL
@@ -2695,8 +3469,8 @@ BEGIN
     IF octet_length(p_role) > 255 THEN
       PERFORM hawser.refuse_argument('hawser.give_up', 'p_role', octet_length(p_role) || ' bytes long', 'must be at most 255 bytes long in UTF-8');
     END IF;
-    IF p_id IS NULL THEN
-      PERFORM hawser.refuse_argument('hawser.give_up', 'p_id', 'NULL', 'needs a value');
+    IF p_rank IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.give_up', 'p_rank', 'NULL', 'needs a value');
     END IF;
     IF p_error_code IS NULL THEN
       PERFORM hawser.refuse_argument('hawser.give_up', 'p_error_code', 'NULL', 'needs a value');
@@ -2725,23 +3499,25 @@ BEGIN
   v_done := hawser.commit_durably();
   WITH gone AS (
     DELETE FROM hawser_data.queue AS q
-     WHERE q.topic = p_topic AND q.recipient = p_recipient AND q.role = p_role AND q.id = p_id AND q.worker = p_worker
+     WHERE q.topic = p_topic AND q.recipient = p_recipient AND q.role = p_role AND q.rank = p_rank AND q.worker = p_worker
     RETURNING q.*
   )
   INSERT INTO hawser_data.dead_letters AS d
-    (origin, source, epoch, number, topic, payload, headers, error_code, error_message, attempts, stack, failures, role, awaited_as)
-  SELECT 'queue', g.recipient, floor(extract(epoch FROM g.enqueued_at) * 1000), g.id, g.topic, g.payload, jsonb_build_array(jsonb_build_array('message-origin', coalesce(g.origin, ':') || ':' || regexp_replace(g.role, E'[\\x01-\\x1f\\x7f]', '?', 'g'))) || CASE WHEN g.key IS NULL THEN '[]' ELSE jsonb_build_array(jsonb_build_array('message-key', g.key)) END || coalesce(g.headers, '[]'), p_error_code, p_error_message,
-         g.attempts + (p_failure IS NOT NULL)::integer, p_stack, (SELECT jsonb_agg(f.value ORDER BY f.nth) FROM (SELECT e.value, e.nth FROM jsonb_array_elements(coalesce(g.failures, '[]') || CASE WHEN p_failure IS NULL THEN '[]' ELSE jsonb_build_array(p_failure) END) WITH ORDINALITY AS e (value, nth) ORDER BY e.nth DESC LIMIT 16) AS f), g.role, g.awaited_as
+    (origin, source, epoch, number, topic, payload, headers, error_code, error_message, attempts, stack, failures, role, role_id, awaited_as, job_id, keep_ms, progress, given_back, worker)
+  SELECT 'queue', g.recipient, floor(extract(epoch FROM g.enqueued_at) * 1000), g.rank, g.topic, g.payload, jsonb_build_array(jsonb_build_array('message-origin', coalesce(g.origin, ':') || ':' || regexp_replace(g.role, E'[\\x01-\\x1f\\x7f]', '?', 'g'))) || CASE WHEN g.key IS NULL THEN '[]' ELSE jsonb_build_array(jsonb_build_array('message-key', g.key)) END || coalesce(g.headers, '[]'), p_error_code, p_error_message,
+         g.attempts + (p_failure IS NOT NULL)::integer, p_stack, (SELECT jsonb_agg(f.value ORDER BY f.nth) FROM (SELECT e.value, e.nth FROM jsonb_array_elements(coalesce(g.failures, '[]') || CASE WHEN p_failure IS NULL THEN '[]' ELSE jsonb_build_array(p_failure) END) WITH ORDINALITY AS e (value, nth) ORDER BY e.nth DESC LIMIT 16) AS f), g.role, g.role_id, g.awaited_as,
+         g.id, g.keep_ms, g.progress, g.given_back,
+         (SELECT w.name FROM hawser_data.workers AS w WHERE w.id = p_worker)
     FROM gone AS g
   RETURNING d.id, (
-    SELECT hawser.end_marked(jsonb_build_array(jsonb_build_array(g.role, g.topic, g.unique_key, coalesce(g.first_id, g.id), g.awaited_as)), false) FROM gone AS g WHERE (g.unique_key IS NOT NULL OR g.awaited_as IS NOT NULL)
+    SELECT hawser.end_marked(jsonb_build_array(jsonb_build_array(g.role, g.topic, g.unique_key, g.id, g.awaited_as, g.recipient, g.key)), false) FROM gone AS g WHERE (g.key IS NOT NULL OR g.unique_key IS NOT NULL OR g.awaited_as IS NOT NULL)
   ), (
-    SELECT jsonb_build_array(jsonb_build_object('id', coalesce(g.first_id, g.id), 'role', g.role, 'topic', g.topic, 'keep_ms', coalesce(g.keep_ms, CASE WHEN NOT g.to_all THEN (SELECT s.keep_ms FROM hawser_data.topic_settings AS s WHERE s.topic = g.topic) END), 'enqueued_at', g.enqueued_at, 'attempts', g.attempts, 'worker', g.worker, 'progress', g.progress) || jsonb_build_object('attempts', d.attempts)) FROM gone AS g WHERE g.keep_ms IS NOT NULL
+    SELECT jsonb_build_array(jsonb_build_object('id', g.id, 'role', g.role, 'role_id', g.role_id, 'topic', g.topic, 'keep_ms', coalesce(g.keep_ms, CASE WHEN NOT g.to_all THEN (SELECT s.keep_ms FROM hawser_data.topic_settings AS s WHERE s.topic = g.topic) END), 'enqueued_at', g.enqueued_at, 'attempts', g.attempts, 'worker', g.worker, 'progress', g.progress) || jsonb_build_object('attempts', d.attempts)) FROM gone AS g WHERE g.keep_ms IS NOT NULL
   ) INTO dead_letter, v_done, v_kept;
   IF dead_letter IS NULL THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('message_gone'),
-      MESSAGE = format('the worker %s does not have the message %s of topic %s any more', p_worker, p_id, to_json(left(p_topic, 60))),
+      MESSAGE = format('the worker %s does not have the message of rank %s of topic %s any more', p_worker, p_rank, to_json(left(p_topic, 60))),
       HINT = 'Begin a new worker with hawser.open_worker, which replaces this one.';
   END IF;
   IF v_kept IS NOT NULL THEN
@@ -2757,11 +3533,13 @@ CREATE OR REPLACE FUNCTION hawser.give_back(
   p_topics text[],
   p_recipients text[],
   p_roles text[],
-  p_ids bigint[],
-  OUT ids bigint[]
+  p_ranks bigint[],
+  p_begun boolean,
+  OUT ranks bigint[]
 )
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 SET row_security = off
 SET enable_seqscan = off
 SET enable_bitmapscan = off
@@ -2790,9 +3568,9 @@ BEGIN
     OR num_nulls(VARIADIC p_roles) > 0
     OR cardinality(p_roles) > 65536
     OR ((pg_column_size(p_roles) > 16777216 OR pg_column_compression(p_roles) IS NOT NULL) AND hawser.list_excess(p_roles, 16777216, 1073741824) IS NOT NULL)
-    OR p_ids IS NULL
-    OR num_nulls(VARIADIC p_ids) > 0
-    OR cardinality(p_ids) > 65536
+    OR p_ranks IS NULL
+    OR num_nulls(VARIADIC p_ranks) > 0
+    OR cardinality(p_ranks) > 65536
   THEN
     IF p_worker IS NULL THEN
       PERFORM hawser.refuse_argument('hawser.give_back', 'p_worker', 'NULL', 'needs a value');
@@ -2833,14 +3611,14 @@ BEGIN
     IF ((pg_column_size(p_roles) > 16777216 OR pg_column_compression(p_roles) IS NOT NULL) AND hawser.list_excess(p_roles, 16777216, 1073741824) IS NOT NULL) THEN
       PERFORM hawser.refuse_argument('hawser.give_back', 'p_roles', hawser.list_excess(p_roles, 16777216, 1073741824), 'must have at most 16777216 bytes in all');
     END IF;
-    IF p_ids IS NULL THEN
-      PERFORM hawser.refuse_argument('hawser.give_back', 'p_ids', 'NULL', 'needs a value');
+    IF p_ranks IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.give_back', 'p_ranks', 'NULL', 'needs a value');
     END IF;
-    IF num_nulls(VARIADIC p_ids) > 0 THEN
-      PERFORM hawser.refuse_argument('hawser.give_back', 'p_ids', 'a list with a NULL', 'must have a value in each place');
+    IF num_nulls(VARIADIC p_ranks) > 0 THEN
+      PERFORM hawser.refuse_argument('hawser.give_back', 'p_ranks', 'a list with a NULL', 'must have a value in each place');
     END IF;
-    IF cardinality(p_ids) > 65536 THEN
-      PERFORM hawser.refuse_argument('hawser.give_back', 'p_ids', 'a list of ' || cardinality(p_ids) || ' elements', 'must have at most 65536 elements');
+    IF cardinality(p_ranks) > 65536 THEN
+      PERFORM hawser.refuse_argument('hawser.give_back', 'p_ranks', 'a list of ' || cardinality(p_ranks) || ' elements', 'must have at most 65536 elements');
     END IF;
   END IF;
 DECLARE
@@ -2849,121 +3627,65 @@ BEGIN
   v_done := set_config('idle_in_transaction_session_timeout', '8000', true) IS NULL;
   -- In one order, so that no two wait for each other. What is freed is at the end of its key, or another worker could have two parts of it.
   WITH given AS MATERIALIZED (
-    SELECT q.topic, q.recipient, q.role, q.id, q.key
-      FROM unnest(p_topics, p_recipients, p_roles, p_ids) AS m (topic, recipient, role, id)
-      JOIN hawser_data.queue AS q USING (topic, recipient, role, id)
+    SELECT q.topic, q.recipient, q.role, q.rank, q.key
+      FROM unnest(p_topics, p_recipients, p_roles, p_ranks) AS m (topic, recipient, role, rank)
+      JOIN hawser_data.queue AS q USING (topic, recipient, role, rank)
      WHERE q.worker = p_worker
   ), first AS MATERIALIZED (
-    SELECT g.topic, g.recipient, g.role, g.key, min(g.id) AS id FROM given AS g WHERE g.key IS NOT NULL GROUP BY 1, 2, 3, 4
+    SELECT g.topic, g.recipient, g.role, g.key, min(g.rank) AS rank FROM given AS g WHERE g.key IS NOT NULL GROUP BY 1, 2, 3, 4
   ), freed AS MATERIALIZED (
-    SELECT g.topic, g.recipient, g.role, g.id FROM given AS g
-    UNION
-    SELECT q.topic, q.recipient, q.role, q.id
+    SELECT g.topic, g.recipient, g.role, g.rank, true AS is_given FROM given AS g
+    UNION ALL
+    SELECT q.topic, q.recipient, q.role, q.rank, false
       FROM first AS f
      CROSS JOIN LATERAL (
        SELECT b.* FROM hawser_data.queue AS b
-        WHERE b.topic = f.topic AND b.recipient = f.recipient AND b.key = f.key AND b.role = f.role AND b.id > f.id AND b.worker = p_worker
+        WHERE b.topic = f.topic AND b.recipient = f.recipient AND b.key = f.key AND b.role = f.role AND b.rank > f.rank AND b.worker = p_worker
      ) AS q
+     WHERE q.rank NOT IN (SELECT g.rank FROM given AS g)
   ), locked AS MATERIALIZED (
-    SELECT topic, recipient, role, id FROM freed AS f JOIN hawser_data.queue AS q USING (topic, recipient, role, id)
-     ORDER BY id FOR UPDATE OF q
+    SELECT topic, recipient, role, rank, f.is_given FROM freed AS f JOIN hawser_data.queue AS q USING (topic, recipient, role, rank)
+     ORDER BY rank FOR UPDATE OF q
   ), written AS (
-    UPDATE hawser_data.queue AS q SET worker = NULL
+    UPDATE hawser_data.queue AS q SET worker = NULL, given_back = least(q.given_back + (coalesce(p_begun, false) AND l.is_given)::integer, 32767)
       FROM locked AS l
-     WHERE q.topic = l.topic AND q.recipient = l.recipient AND q.role = l.role AND q.id = l.id AND q.worker = p_worker
-    RETURNING q.topic, q.id
+     WHERE q.topic = l.topic AND q.recipient = l.recipient AND q.role = l.role AND q.rank = l.rank AND q.worker = p_worker
+    RETURNING q.topic, q.rank
   )
-  SELECT coalesce(array_agg(w.id ORDER BY w.id), '{}'), hawser.wake_topics(array_agg(DISTINCT w.topic)) INTO ids, v_done FROM written AS w;
+  SELECT coalesce(array_agg(w.rank ORDER BY w.rank), '{}'), hawser.wake_topics(array_agg(DISTINCT w.topic)) INTO ranks, v_done FROM written AS w;
 END;
 END
 $function$;
-COMMENT ON FUNCTION hawser.give_back(bigint, text[], text[], text[], bigint[]) IS 'Frees messages that a worker has not begun: no attempt is counted. Those behind them of the same role and key that the worker has
+COMMENT ON FUNCTION hawser.give_back(bigint, text[], text[], text[], bigint[], boolean) IS 'Frees messages that a worker has not begun, or has cut off: no attempt is counted. Those behind them of the same role and key that the worker has
 are freed, too.';
 
 CREATE OR REPLACE FUNCTION hawser.end_cancelled(
-  p_topics text[],
-  p_recipients text[],
-  p_roles text[],
-  p_ids bigint[],
-  OUT ids bigint[]
+  p_worker bigint,
+  p_ranks bigint[],
+  OUT ranks bigint[]
 )
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 SET row_security = off
 SET enable_seqscan = off
 SET enable_bitmapscan = off
 AS $function$
 #variable_conflict use_column
 BEGIN
-  IF pg_collation_for(p_topics) COLLATE "C" <> '"default"'
-    AND NOT (SELECT c.collisdeterministic FROM pg_collation AS c WHERE c.oid = (pg_collation_for(p_topics) COLLATE "C")::regcollation)
-  THEN
-    RAISE EXCEPTION USING
-      ERRCODE = hawser.error_sqlstate('invalid_argument'),
-      MESSAGE = format('hawser.end_cancelled: the arguments have the collation %s, and must have a deterministic one', pg_collation_for(p_topics) COLLATE "C"),
-      HINT = 'Write COLLATE "default" behind the argument.';
-  END IF;
   IF
-    p_topics IS NULL
-    OR num_nulls(VARIADIC p_topics) > 0
-    OR cardinality(p_topics) > 65536
-    OR ((pg_column_size(p_topics) > 16777216 OR pg_column_compression(p_topics) IS NOT NULL) AND hawser.list_excess(p_topics, 16777216, 1073741824) IS NOT NULL)
-    OR p_recipients IS NULL
-    OR num_nulls(VARIADIC p_recipients) > 0
-    OR cardinality(p_recipients) > 65536
-    OR ((pg_column_size(p_recipients) > 16777216 OR pg_column_compression(p_recipients) IS NOT NULL) AND hawser.list_excess(p_recipients, 16777216, 1073741824) IS NOT NULL)
-    OR p_roles IS NULL
-    OR num_nulls(VARIADIC p_roles) > 0
-    OR cardinality(p_roles) > 65536
-    OR ((pg_column_size(p_roles) > 16777216 OR pg_column_compression(p_roles) IS NOT NULL) AND hawser.list_excess(p_roles, 16777216, 1073741824) IS NOT NULL)
-    OR p_ids IS NULL
-    OR num_nulls(VARIADIC p_ids) > 0
-    OR cardinality(p_ids) > 65536
+    p_ranks IS NULL
+    OR num_nulls(VARIADIC p_ranks) > 0
+    OR cardinality(p_ranks) > 65536
   THEN
-    IF p_topics IS NULL THEN
-      PERFORM hawser.refuse_argument('hawser.end_cancelled', 'p_topics', 'NULL', 'needs a value');
+    IF p_ranks IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.end_cancelled', 'p_ranks', 'NULL', 'needs a value');
     END IF;
-    IF num_nulls(VARIADIC p_topics) > 0 THEN
-      PERFORM hawser.refuse_argument('hawser.end_cancelled', 'p_topics', 'a list with a NULL', 'must have a value in each place');
+    IF num_nulls(VARIADIC p_ranks) > 0 THEN
+      PERFORM hawser.refuse_argument('hawser.end_cancelled', 'p_ranks', 'a list with a NULL', 'must have a value in each place');
     END IF;
-    IF cardinality(p_topics) > 65536 THEN
-      PERFORM hawser.refuse_argument('hawser.end_cancelled', 'p_topics', 'a list of ' || cardinality(p_topics) || ' elements', 'must have at most 65536 elements');
-    END IF;
-    IF ((pg_column_size(p_topics) > 16777216 OR pg_column_compression(p_topics) IS NOT NULL) AND hawser.list_excess(p_topics, 16777216, 1073741824) IS NOT NULL) THEN
-      PERFORM hawser.refuse_argument('hawser.end_cancelled', 'p_topics', hawser.list_excess(p_topics, 16777216, 1073741824), 'must have at most 16777216 bytes in all');
-    END IF;
-    IF p_recipients IS NULL THEN
-      PERFORM hawser.refuse_argument('hawser.end_cancelled', 'p_recipients', 'NULL', 'needs a value');
-    END IF;
-    IF num_nulls(VARIADIC p_recipients) > 0 THEN
-      PERFORM hawser.refuse_argument('hawser.end_cancelled', 'p_recipients', 'a list with a NULL', 'must have a value in each place');
-    END IF;
-    IF cardinality(p_recipients) > 65536 THEN
-      PERFORM hawser.refuse_argument('hawser.end_cancelled', 'p_recipients', 'a list of ' || cardinality(p_recipients) || ' elements', 'must have at most 65536 elements');
-    END IF;
-    IF ((pg_column_size(p_recipients) > 16777216 OR pg_column_compression(p_recipients) IS NOT NULL) AND hawser.list_excess(p_recipients, 16777216, 1073741824) IS NOT NULL) THEN
-      PERFORM hawser.refuse_argument('hawser.end_cancelled', 'p_recipients', hawser.list_excess(p_recipients, 16777216, 1073741824), 'must have at most 16777216 bytes in all');
-    END IF;
-    IF p_roles IS NULL THEN
-      PERFORM hawser.refuse_argument('hawser.end_cancelled', 'p_roles', 'NULL', 'needs a value');
-    END IF;
-    IF num_nulls(VARIADIC p_roles) > 0 THEN
-      PERFORM hawser.refuse_argument('hawser.end_cancelled', 'p_roles', 'a list with a NULL', 'must have a value in each place');
-    END IF;
-    IF cardinality(p_roles) > 65536 THEN
-      PERFORM hawser.refuse_argument('hawser.end_cancelled', 'p_roles', 'a list of ' || cardinality(p_roles) || ' elements', 'must have at most 65536 elements');
-    END IF;
-    IF ((pg_column_size(p_roles) > 16777216 OR pg_column_compression(p_roles) IS NOT NULL) AND hawser.list_excess(p_roles, 16777216, 1073741824) IS NOT NULL) THEN
-      PERFORM hawser.refuse_argument('hawser.end_cancelled', 'p_roles', hawser.list_excess(p_roles, 16777216, 1073741824), 'must have at most 16777216 bytes in all');
-    END IF;
-    IF p_ids IS NULL THEN
-      PERFORM hawser.refuse_argument('hawser.end_cancelled', 'p_ids', 'NULL', 'needs a value');
-    END IF;
-    IF num_nulls(VARIADIC p_ids) > 0 THEN
-      PERFORM hawser.refuse_argument('hawser.end_cancelled', 'p_ids', 'a list with a NULL', 'must have a value in each place');
-    END IF;
-    IF cardinality(p_ids) > 65536 THEN
-      PERFORM hawser.refuse_argument('hawser.end_cancelled', 'p_ids', 'a list of ' || cardinality(p_ids) || ' elements', 'must have at most 65536 elements');
+    IF cardinality(p_ranks) > 65536 THEN
+      PERFORM hawser.refuse_argument('hawser.end_cancelled', 'p_ranks', 'a list of ' || cardinality(p_ranks) || ' elements', 'must have at most 65536 elements');
     END IF;
   END IF;
 DECLARE
@@ -2973,33 +3695,40 @@ DECLARE
   v_done boolean;
 BEGIN
   v_done := set_config('idle_in_transaction_session_timeout', '8000', true) IS NULL;
-  -- A row that is locked is just being handled, or freed: it is looked at again, unless it is gone then.
-  WITH asked AS MATERIALIZED (
-    SELECT c.* FROM hawser_data.cancellations AS c
-     WHERE p_ids = '{}' OR (c.topic, c.recipient, c.role, c.id) IN (SELECT * FROM unnest(p_topics, p_recipients, p_roles, p_ids))
-     LIMIT 10000 FOR UPDATE SKIP LOCKED
+  -- What another worker has is left: its handler may run. A row that is locked is just being handled, or freed: it is looked at again,
+  -- unless it is gone then.
+  WITH chosen AS MATERIALIZED (
+    -- Some of each role: one whose rows are locked for long hides nothing of others.
+    SELECT c.*, q.rank IS NOT NULL AS is_there, q.worker
+      FROM hawser_data.cancellations AS c LEFT JOIN hawser_data.queue AS q USING (topic, recipient, role, rank)
+     WHERE (p_ranks = '{}' OR c.rank = ANY (p_ranks))
+       AND (
+         q.rank IS NULL OR q.worker IS NULL OR q.worker = p_worker
+         OR NOT EXISTS (SELECT FROM hawser_data.workers AS w WHERE w.id = q.worker AND w.gone_at IS NULL)
+       )
+     ORDER BY row_number() OVER (PARTITION BY c.role ORDER BY random()) LIMIT 1000
+  ), asked AS MATERIALIZED (
+    SELECT h.* FROM chosen AS h JOIN hawser_data.cancellations AS c USING (topic, recipient, role, rank, xid) FOR UPDATE OF c SKIP LOCKED
   ), locked AS MATERIALIZED (
-    SELECT topic, recipient, role, id
-      FROM (SELECT DISTINCT a.topic, a.recipient, a.role, a.id FROM asked AS a) AS a JOIN hawser_data.queue AS q USING (topic, recipient, role, id)
+    SELECT topic, recipient, role, rank
+      FROM (SELECT DISTINCT a.topic, a.recipient, a.role, a.rank, a.worker FROM asked AS a WHERE a.is_there) AS a
+      JOIN hawser_data.queue AS q USING (topic, recipient, role, rank)
+     -- The same worker as before: it was not taken. An id of a worker is never used again.
+     WHERE q.worker IS NOT DISTINCT FROM a.worker
        FOR UPDATE OF q SKIP LOCKED
   ), gone AS (
     DELETE FROM hawser_data.queue AS q USING locked AS l
-     WHERE q.topic = l.topic AND q.recipient = l.recipient AND q.role = l.role AND q.id = l.id
+     WHERE q.topic = l.topic AND q.recipient = l.recipient AND q.role = l.role AND q.rank = l.rank
     RETURNING q.*
   ), ended AS (
     DELETE FROM hawser_data.cancellations AS c USING asked AS a
-     WHERE c.topic = a.topic AND c.recipient = a.recipient AND c.role = a.role AND c.id = a.id AND c.xid = a.xid
-       AND (
-         (a.topic, a.recipient, a.role, a.id) IN (SELECT l.topic, l.recipient, l.role, l.id FROM locked AS l)
-         OR NOT EXISTS (
-           SELECT FROM hawser_data.queue AS q WHERE q.topic = a.topic AND q.recipient = a.recipient AND q.role = a.role AND q.id = a.id
-         )
-       )
+     WHERE c.topic = a.topic AND c.recipient = a.recipient AND c.role = a.role AND c.rank = a.rank AND c.xid = a.xid
+       AND (NOT a.is_there OR (a.topic, a.recipient, a.role, a.rank) IN (SELECT l.topic, l.recipient, l.role, l.rank FROM locked AS l))
   )
   -- Workers may have looked at those behind them, and left them because of them.
-  SELECT array_agg(DISTINCT g.topic) FILTER (WHERE g.key IS NOT NULL), jsonb_agg(jsonb_build_array(g.role, g.topic, g.unique_key, coalesce(g.first_id, g.id), g.awaited_as)) FILTER (WHERE (g.unique_key IS NOT NULL OR g.awaited_as IS NOT NULL)),
-         jsonb_agg(jsonb_build_object('id', coalesce(g.first_id, g.id), 'role', g.role, 'topic', g.topic, 'keep_ms', coalesce(g.keep_ms, CASE WHEN NOT g.to_all THEN (SELECT s.keep_ms FROM hawser_data.topic_settings AS s WHERE s.topic = g.topic) END), 'enqueued_at', g.enqueued_at, 'attempts', g.attempts, 'worker', g.worker, 'progress', g.progress)) FILTER (WHERE coalesce(g.keep_ms, CASE WHEN NOT g.to_all THEN (SELECT s.keep_ms FROM hawser_data.topic_settings AS s WHERE s.topic = g.topic) END) IS NOT NULL)
-    INTO v_topics, v_marked, v_kept FROM gone AS g;
+  SELECT coalesce(array_agg(g.rank ORDER BY g.rank), '{}'), array_agg(DISTINCT g.topic) FILTER (WHERE g.key IS NOT NULL),
+         jsonb_agg(jsonb_build_array(g.role, g.topic, g.unique_key, g.id, g.awaited_as, g.recipient, g.key)) FILTER (WHERE (g.key IS NOT NULL OR g.unique_key IS NOT NULL OR g.awaited_as IS NOT NULL)), jsonb_agg(jsonb_build_object('id', g.id, 'role', g.role, 'role_id', g.role_id, 'topic', g.topic, 'keep_ms', coalesce(g.keep_ms, CASE WHEN NOT g.to_all THEN (SELECT s.keep_ms FROM hawser_data.topic_settings AS s WHERE s.topic = g.topic) END), 'enqueued_at', g.enqueued_at, 'attempts', g.attempts, 'worker', g.worker, 'progress', g.progress)) FILTER (WHERE coalesce(g.keep_ms, CASE WHEN NOT g.to_all THEN (SELECT s.keep_ms FROM hawser_data.topic_settings AS s WHERE s.topic = g.topic) END) IS NOT NULL)
+    INTO ranks, v_topics, v_marked, v_kept FROM gone AS g;
   v_done := hawser.end_marked(v_marked, false);
   IF v_kept IS NOT NULL THEN
     v_done := hawser.keep_ended(v_kept, 'cancelled', NULL, NULL);
@@ -3007,36 +3736,34 @@ BEGIN
   IF v_topics IS NOT NULL THEN
     v_done := hawser.wake_topics(v_topics);
   END IF;
-  ids := ARRAY(
-    SELECT m.id FROM unnest(p_topics, p_recipients, p_roles, p_ids) AS m (topic, recipient, role, id)
-     WHERE NOT EXISTS (
-       SELECT FROM hawser_data.queue AS q WHERE q.topic = m.topic AND q.recipient = m.recipient AND q.role = m.role AND q.id = m.id
-     )
-  );
 END;
 END
 $function$;
-COMMENT ON FUNCTION hawser.end_cancelled(text[], text[], text[], bigint[]) IS 'Deletes messages that are to be cancelled and that a worker has, unless a transaction is just ending them. Returns which of the
-given ones are not in the queue any more: a handler that runs with one is not to go on.';
+COMMENT ON FUNCTION hawser.end_cancelled(bigint, bigint[]) IS 'Ends messages that are to be cancelled: those of a worker whose handlers have ended or do not begin, and those that no worker has. Until
+then they keep their keys, unique keys and places under limits. Those that a transaction is just ending are left.';
 
 CREATE OR REPLACE FUNCTION hawser.cancel_queued(
   p_topics text[],
   p_recipients text[],
   p_roles text[],
-  p_ids bigint[]
+  p_ranks bigint[]
 )
 RETURNS TABLE (
   id bigint,
-  state text
+  state text,
+  rank bigint
 )
 LANGUAGE plpgsql VOLATILE SECURITY INVOKER
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 SET row_security = off
 AS $function$
 #variable_conflict use_column
 DECLARE
   v_cancelled bigint[];
+  v_gone bigint[];
   v_running bigint[];
+  v_ranks bigint[];
   v_topics text[];
   v_marked jsonb;
   v_kept jsonb;
@@ -3044,27 +3771,27 @@ BEGIN
   -- Nobody waits for a worker that is just taking or ending a row. With the same worker as before it was not taken: an id of a worker
   -- is never used again.
   WITH free AS MATERIALIZED (
-    SELECT q.topic, q.recipient, q.role, q.id, q.worker
-      FROM unnest(p_topics, p_recipients, p_roles, p_ids) AS m (topic, recipient, role, id)
-      JOIN hawser_data.queue AS q USING (topic, recipient, role, id)
+    SELECT q.topic, q.recipient, q.role, q.rank, q.worker
+      FROM unnest(p_topics, p_recipients, p_roles, p_ranks) AS m (topic, recipient, role, rank)
+      JOIN hawser_data.queue AS q USING (topic, recipient, role, rank)
      WHERE NOT EXISTS (SELECT FROM hawser_data.workers AS w WHERE w.id = q.worker AND w.gone_at IS NULL)
   ), locked AS MATERIALIZED (
     SELECT f.*
       FROM free AS f
      CROSS JOIN LATERAL (
        SELECT FROM hawser_data.queue AS q
-        WHERE q.topic = f.topic AND q.recipient = f.recipient AND q.role = f.role AND q.id = f.id AND q.worker IS NOT DISTINCT FROM f.worker
+        WHERE q.topic = f.topic AND q.recipient = f.recipient AND q.role = f.role AND q.rank = f.rank AND q.worker IS NOT DISTINCT FROM f.worker
           FOR UPDATE SKIP LOCKED
      ) AS l
   ), gone AS (
     DELETE FROM hawser_data.queue AS q USING locked AS l
-     WHERE q.topic = l.topic AND q.recipient = l.recipient AND q.role = l.role AND q.id = l.id
+     WHERE q.topic = l.topic AND q.recipient = l.recipient AND q.role = l.role AND q.rank = l.rank
     RETURNING q.*
   )
   -- Workers may have looked at those behind them, and left them because of them.
-  SELECT array_agg(g.id), array_agg(DISTINCT g.topic) FILTER (WHERE g.key IS NOT NULL), jsonb_agg(jsonb_build_array(g.role, g.topic, g.unique_key, coalesce(g.first_id, g.id), g.awaited_as)) FILTER (WHERE (g.unique_key IS NOT NULL OR g.awaited_as IS NOT NULL)),
-         jsonb_agg(jsonb_build_object('id', coalesce(g.first_id, g.id), 'role', g.role, 'topic', g.topic, 'keep_ms', coalesce(g.keep_ms, CASE WHEN NOT g.to_all THEN (SELECT s.keep_ms FROM hawser_data.topic_settings AS s WHERE s.topic = g.topic) END), 'enqueued_at', g.enqueued_at, 'attempts', g.attempts, 'worker', g.worker, 'progress', g.progress)) FILTER (WHERE coalesce(g.keep_ms, CASE WHEN NOT g.to_all THEN (SELECT s.keep_ms FROM hawser_data.topic_settings AS s WHERE s.topic = g.topic) END) IS NOT NULL)
-    INTO v_cancelled, v_topics, v_marked, v_kept FROM gone AS g;
+  SELECT array_agg(g.id), array_agg(g.rank), array_agg(DISTINCT g.topic) FILTER (WHERE g.key IS NOT NULL), jsonb_agg(jsonb_build_array(g.role, g.topic, g.unique_key, g.id, g.awaited_as, g.recipient, g.key)) FILTER (WHERE (g.key IS NOT NULL OR g.unique_key IS NOT NULL OR g.awaited_as IS NOT NULL)),
+         jsonb_agg(jsonb_build_object('id', g.id, 'role', g.role, 'role_id', g.role_id, 'topic', g.topic, 'keep_ms', coalesce(g.keep_ms, CASE WHEN NOT g.to_all THEN (SELECT s.keep_ms FROM hawser_data.topic_settings AS s WHERE s.topic = g.topic) END), 'enqueued_at', g.enqueued_at, 'attempts', g.attempts, 'worker', g.worker, 'progress', g.progress)) FILTER (WHERE coalesce(g.keep_ms, CASE WHEN NOT g.to_all THEN (SELECT s.keep_ms FROM hawser_data.topic_settings AS s WHERE s.topic = g.topic) END) IS NOT NULL)
+    INTO v_cancelled, v_gone, v_topics, v_marked, v_kept FROM gone AS g;
   PERFORM hawser.end_marked(v_marked, false);
   IF v_kept IS NOT NULL THEN
     PERFORM hawser.keep_ended(v_kept, 'cancelled', NULL, NULL);
@@ -3074,20 +3801,26 @@ BEGIN
   END IF;
 
   -- Those that are left are a worker's. To lock their rows would hold it up until this transaction ends.
-  v_running := ARRAY(
-    SELECT q.id FROM unnest(p_topics, p_recipients, p_roles, p_ids) AS m (topic, recipient, role, id)
-      JOIN hawser_data.queue AS q USING (topic, recipient, role, id)
-  );
-  INSERT INTO hawser_data.cancellations (topic, recipient, role, id)
-  SELECT m.* FROM unnest(p_topics, p_recipients, p_roles, p_ids) AS m (topic, recipient, role, id) WHERE m.id = ANY (v_running)
+  SELECT array_agg(q.id), array_agg(q.rank) INTO v_running, v_ranks
+    FROM unnest(p_topics, p_recipients, p_roles, p_ranks) AS m (topic, recipient, role, rank)
+    JOIN hawser_data.queue AS q USING (topic, recipient, role, rank);
+  INSERT INTO hawser_data.cancellations (topic, recipient, role, rank)
+  SELECT m.* FROM unnest(p_topics, p_recipients, p_roles, p_ranks) AS m (topic, recipient, role, rank)
+   WHERE m.rank = ANY (v_ranks)
+     -- One is enough, however often it is asked for while the handler runs.
+     AND NOT EXISTS (
+       SELECT FROM hawser_data.cancellations AS c WHERE c.topic = m.topic AND c.recipient = m.recipient AND c.role = m.role AND c.rank = m.rank
+     )
   ON CONFLICT DO NOTHING;
-  -- A transaction that notifies could not be prepared; there the next beat of any worker finds them.
+  -- A transaction that notifies could not be prepared; there the worker learns of it with its next beat.
   IF current_setting('max_prepared_transactions') = '0' THEN
-    PERFORM pg_notify('hawser_queue', ':' || r.id)
-       FROM unnest(v_running) AS r (id) WHERE pg_notification_queue_usage() < 0.9;
+    PERFORM pg_notify('hawser_queue', ':' || r.rank)
+       FROM unnest(v_ranks) AS r (rank) WHERE pg_notification_queue_usage() < 0.9;
   END IF;
   RETURN QUERY
-    SELECT c.id, 'cancelled' FROM unnest(v_cancelled) AS c (id) UNION ALL SELECT r.id, 'cancelling' FROM unnest(v_running) AS r (id);
+    SELECT c.id, 'cancelled', c.rank FROM unnest(v_cancelled, v_gone) AS c (id, rank)
+    UNION ALL
+    SELECT r.id, 'cancelling', r.rank FROM unnest(v_running, v_ranks) AS r (id, rank);
 END
 $function$;
 COMMENT ON FUNCTION hawser.cancel_queued(text[], text[], text[], bigint[]) IS 'Cancels messages of the queue, for functions that have asked whether the caller may: those that no worker has at once.';
@@ -3098,6 +3831,7 @@ CREATE OR REPLACE FUNCTION hawser.end_workers(
 )
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 SET row_security = off
 SET enable_seqscan = off
 AS $function$
@@ -3164,6 +3898,7 @@ CREATE OR REPLACE FUNCTION hawser.close_worker(
 )
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 SET row_security = off
 SET enable_seqscan = off
 AS $function$
@@ -3178,12 +3913,17 @@ BEGIN
   END IF;
 DECLARE
   v_topics text[];
+  v_name text;
   v_done boolean;
 BEGIN
-  DELETE FROM hawser_data.workers AS w WHERE w.id = p_worker AND w.gone_at IS NULL RETURNING w.topics INTO v_topics;
+  DELETE FROM hawser_data.workers AS w WHERE w.id = p_worker AND w.gone_at IS NULL RETURNING w.topics, w.name INTO v_topics, v_name;
   closed := FOUND;
   IF closed THEN
     v_done := hawser.wake_topics(v_topics);
+    v_done := hawser.remember_served(
+      v_topics, array_fill(v_name, ARRAY[cardinality(v_topics)]),
+      array_fill(floor(extract(epoch FROM clock_timestamp()) * 1000000)::bigint, ARRAY[cardinality(v_topics)])
+    );
   END IF;
 END;
 END
@@ -3197,6 +3937,7 @@ CREATE OR REPLACE FUNCTION hawser.wait_for(
 )
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 SET row_security = off
 AS $function$
 BEGIN
@@ -3273,6 +4014,7 @@ CREATE OR REPLACE FUNCTION hawser.stop_waiting(
 )
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 SET row_security = off
 AS $function$
 BEGIN
@@ -3321,6 +4063,7 @@ CREATE OR REPLACE FUNCTION hawser.wait_locks(
 )
 LANGUAGE plpgsql VOLATILE SECURITY INVOKER
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 SET row_security = off
 AS $function$
 -- Few, so that workers with many topics do not fill the table of locks.
@@ -3344,10 +4087,10 @@ RETURNS TABLE (
 )
 LANGUAGE plpgsql STABLE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 SET row_security = off
 SET enable_seqscan = off
 SET enable_bitmapscan = off
-SET jit = off
 AS $function$
 #variable_conflict use_column
 BEGIN
@@ -3384,7 +4127,7 @@ BEGIN
     RETURN QUERY
     WITH RECURSIVE places AS (
       (
-        SELECT q.topic, q.recipient, q.role FROM hawser_data.queue AS q ORDER BY q.topic, q.recipient, q.role, q.id LIMIT 1
+        SELECT q.topic, q.recipient, q.role FROM hawser_data.queue AS q ORDER BY q.topic, q.recipient, q.role, q.rank LIMIT 1
       )
       UNION ALL
       SELECT n.topic, n.recipient, n.role
@@ -3392,7 +4135,7 @@ BEGIN
        CROSS JOIN LATERAL (
          SELECT q.topic, q.recipient, q.role FROM hawser_data.queue AS q
           WHERE (q.topic, q.recipient, q.role) > (p.topic, p.recipient, p.role)
-          ORDER BY q.topic, q.recipient, q.role, q.id LIMIT 1
+          ORDER BY q.topic, q.recipient, q.role, q.rank LIMIT 1
        ) AS n
     )
     SELECT p.topic, p.recipient, p.role FROM places AS p;
@@ -3404,14 +4147,14 @@ BEGIN
       FROM (SELECT DISTINCT u.topic FROM unnest(p_topics) AS u (topic)) AS t
      CROSS JOIN LATERAL (
        SELECT q.topic, q.recipient, q.role FROM hawser_data.queue AS q
-        WHERE q.topic = t.topic ORDER BY q.recipient, q.role, q.id LIMIT 1
+        WHERE q.topic = t.topic ORDER BY q.recipient, q.role, q.rank LIMIT 1
      ) AS f
     UNION ALL
     SELECT n.topic, n.recipient, n.role
       FROM places AS p
      CROSS JOIN LATERAL (
        SELECT q.topic, q.recipient, q.role FROM hawser_data.queue AS q
-        WHERE q.topic = p.topic AND (q.recipient, q.role) > (p.recipient, p.role) ORDER BY q.recipient, q.role, q.id LIMIT 1
+        WHERE q.topic = p.topic AND (q.recipient, q.role) > (p.recipient, p.role) ORDER BY q.recipient, q.role, q.rank LIMIT 1
      ) AS n
   )
   SELECT p.topic, p.recipient, p.role FROM places AS p;
@@ -3428,6 +4171,7 @@ CREATE OR REPLACE FUNCTION hawser.reassign_queued(
 )
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 SET row_security = off
 SET enable_seqscan = off
 SET enable_bitmapscan = off
@@ -3497,8 +4241,6 @@ BEGIN
   PERFORM hawser.lock_dead_letters(true);
   -- A worker that does not run any more gets no copies for all listeners.
   UPDATE hawser_data.workers AS w SET gone_at = clock_timestamp() WHERE w.name = p_from AND w.gone_at IS NULL;
-  -- Under another recipient they would not be found.
-  PERFORM hawser.end_cancelled('{}', '{}', '{}', '{}');
   -- A handler that runs finds its row gone.
   WITH chosen AS MATERIALIZED (
     SELECT q.*
@@ -3506,19 +4248,24 @@ BEGIN
         SELECT a.topic, a.recipient, a.role FROM hawser.queue_places('{}') AS a WHERE a.recipient IN ('@' || p_from, '!' || '@' || p_from)
       ) AS p
      CROSS JOIN LATERAL (
-       SELECT o.topic, o.recipient, o.role, o.id FROM hawser_data.queue AS o
-        WHERE o.topic = p.topic AND o.recipient = p.recipient AND o.role = p.role ORDER BY o.id LIMIT p_most
+       SELECT o.topic, o.recipient, o.role, o.rank FROM hawser_data.queue AS o
+        WHERE o.topic = p.topic AND o.recipient = p.recipient AND o.role = p.role ORDER BY o.rank LIMIT p_most
      ) AS q
-     ORDER BY q.id LIMIT p_most
+     ORDER BY q.rank LIMIT p_most
   ), locked AS MATERIALIZED (
-    SELECT q.topic, q.recipient, q.role, q.id FROM chosen AS c JOIN hawser_data.queue AS q
-        ON q.topic = c.topic AND q.recipient = c.recipient AND q.role = c.role AND q.id = c.id
-     ORDER BY q.id FOR UPDATE OF q
+    SELECT q.topic, q.recipient, q.role, q.rank FROM chosen AS c JOIN hawser_data.queue AS q
+        ON q.topic = c.topic AND q.recipient = c.recipient AND q.role = c.role AND q.rank = c.rank
+     ORDER BY q.rank FOR UPDATE OF q
   ), written AS (
-    UPDATE hawser_data.queue AS q SET recipient = CASE WHEN starts_with(l.recipient, '!') THEN '!' ELSE '' END || '@' || p_to, worker = NULL
+    UPDATE hawser_data.queue AS q SET recipient = CASE WHEN starts_with(l.recipient, '!') THEN '!' ELSE '' END || '@' || p_to, worker = NULL, behind = NULL
       FROM locked AS l
-     WHERE q.topic = l.topic AND q.recipient = l.recipient AND q.role = l.role AND q.id = l.id
+     WHERE q.topic = l.topic AND q.recipient = l.recipient AND q.role = l.role AND q.rank = l.rank
     RETURNING q.topic
+  ), followed AS (
+    -- Those that are to be cancelled would not be found under another recipient.
+    UPDATE hawser_data.cancellations AS c SET recipient = CASE WHEN starts_with(l.recipient, '!') THEN '!' ELSE '' END || '@' || p_to
+      FROM locked AS l
+     WHERE c.topic = l.topic AND c.recipient = l.recipient AND c.role = l.role AND c.rank = l.rank
   )
   SELECT count(*), hawser.wake_topics(array_agg(DISTINCT w.topic)) INTO moved, v_done FROM written AS w;
   -- With the last of them, those that may be retried.
@@ -3549,11 +4296,11 @@ RETURNS TABLE (
 )
 LANGUAGE plpgsql STABLE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 SET row_security = off
 SET plan_cache_mode = force_generic_plan
 SET enable_seqscan = off
 SET enable_bitmapscan = off
-SET jit = off
 AS $function$
 #variable_conflict use_column
 BEGIN
@@ -3596,49 +4343,97 @@ DECLARE
   v_now CONSTANT timestamptz := clock_timestamp();
 BEGIN
   RETURN QUERY
-  WITH RECURSIVE places AS (
-    -- As queue_places, by priority, with the first row of each: what an old snapshot keeps of the rows before it is walked over once. A
-    -- lower priority has a part of its own, or the messages before it would hide how old its own are.
-    SELECT f.*
+  WITH RECURSIVE known AS MATERIALIZED (
+    SELECT DISTINCT u.topic
       FROM (
-        SELECT DISTINCT u.topic
-          FROM unnest(CASE p_topics
-                 WHEN '{}' THEN ARRAY(SELECT q.topic FROM hawser_data.queue AS q ORDER BY q.topic, q.recipient, q.role, q.id LIMIT 1)
-                 ELSE p_topics
-               END) AS u (topic)
-      ) AS t
+        SELECT unnest(p_topics) AS topic
+         UNION ALL
+        SELECT unnest(w.topics) FROM hawser_data.workers AS w WHERE p_topics = '{}'
+         UNION ALL
+        SELECT l.topic FROM hawser_peer_data.listeners AS l WHERE p_topics = '{}'
+         UNION ALL
+        SELECT t.topic FROM hawser_data.topic_settings AS t WHERE p_topics = '{}'
+      ) AS u
+  ), walked AS (
+    -- As queue_places, by priority, with the first row of each: what an old snapshot keeps of the rows before it is walked over once. A
+    -- lower priority has a part of its own, or the messages before it would hide how old its own are. Topics that have a worker, a
+    -- listener or a setting come by themselves, so that thousands of others neither hide them nor make this slow.
+    SELECT f.*, k.topic IS NOT NULL AS is_known, 1 AS nth
+      FROM (
+        SELECT k.topic FROM known AS k
+         UNION ALL
+        SELECT NULL WHERE p_topics = '{}'
+      ) AS k
      CROSS JOIN LATERAL (
-       SELECT q.topic, q.recipient, q.role, q.id FROM hawser_data.queue AS q
-        WHERE q.topic = t.topic ORDER BY q.topic, q.recipient, q.role, q.id LIMIT 1
+       SELECT q.topic, q.recipient, q.role, q.rank FROM hawser_data.queue AS q
+        WHERE q.topic = coalesce(k.topic, (SELECT o.topic FROM hawser_data.queue AS o ORDER BY o.topic, o.recipient, o.role, o.rank LIMIT 1))
+        ORDER BY q.topic, q.recipient, q.role, q.rank LIMIT 1
      ) AS f
     UNION ALL
-    SELECT n.*
-      FROM places AS p
+    SELECT n.*, p.is_known, p.nth + 1
+      FROM walked AS p
      CROSS JOIN LATERAL (
-       SELECT q.topic, q.recipient, q.role, q.id FROM hawser_data.queue AS q
-        WHERE (q.topic, q.recipient, q.role, q.id) >= (p.topic, p.recipient, p.role, ((p.id >> 46) + 1) << 46)
-        ORDER BY q.topic, q.recipient, q.role, q.id LIMIT 1
+       SELECT q.topic, q.recipient, q.role, q.rank FROM hawser_data.queue AS q
+        WHERE (q.topic, q.recipient, q.role, q.rank) >= (p.topic, p.recipient, p.role, ((p.rank >> 46) + 1) << 46)
+        ORDER BY q.topic, q.recipient, q.role, q.rank LIMIT 1
      ) AS n
-     WHERE p_topics = '{}' OR n.topic = p.topic
+     WHERE p.nth < 2000 AND (NOT p.is_known OR n.topic = p.topic)
+  ), places AS MATERIALIZED (
+    -- The last one that was walked to may have others behind it.
+    SELECT w.topic, w.recipient, w.role, w.rank, max(w.nth) = 2000 AS is_cut FROM walked AS w GROUP BY 1, 2, 3, 4
   ), part AS MATERIALIZED (
     -- Enqueuers choose priorities: with very many, the first row of each has to do.
     SELECT greatest(CASE WHEN count(*) <= 1000 THEN 100 ELSE 1 END, p_max_rows / greatest(1, count(*))) AS rows FROM places
-  ), counted AS MATERIALIZED (
-    SELECT p.topic, p.recipient, k.worker, k.is_put_off, k.messages, k.bytes, k.oldest_at,
-           sum(k.messages) OVER (PARTITION BY p.topic, p.recipient, p.role, p.id) < (SELECT t.rows FROM part AS t) AS is_complete
+  ), first AS MATERIALIZED (
+    SELECT p.*, k.*
       FROM places AS p
+     CROSS JOIN LATERAL (
+       SELECT o.worker, o.is_put_off, count(*) AS messages, sum(o.bytes) AS bytes, min(o.enqueued_at) AS oldest_at, max(o.rank) AS last_rank
+         FROM (
+           SELECT q.rank, q.worker, coalesce(q.due_at > v_now, false) AS is_put_off, octet_length(q.payload)::bigint AS bytes, q.enqueued_at
+             FROM hawser_data.queue AS q
+            WHERE q.topic = p.topic AND q.recipient = p.recipient AND q.role = p.role
+              AND q.rank >= p.rank AND q.rank < ((p.rank >> 46) + 1) << 46
+            ORDER BY q.rank
+            LIMIT (SELECT t.rows FROM part AS t)
+         ) AS o
+        GROUP BY o.worker, o.is_put_off
+     ) AS k
+  ), seen AS MATERIALIZED (
+    SELECT f.topic, f.recipient, f.role, f.rank, f.is_cut, sum(f.messages) < (SELECT t.rows FROM part AS t) AS is_complete,
+           max(f.last_rank) AS last_rank, sum(sum(f.messages)) OVER () AS all_messages
+      FROM first AS f GROUP BY 1, 2, 3, 4, 5
+  ), rest AS MATERIALIZED (
+    -- Places with few messages leave their part to those with many.
+    SELECT floor(greatest(0, p_max_rows - max(s.all_messages)) / greatest(1, count(*) FILTER (WHERE NOT s.is_complete)))::bigint AS rows FROM seen AS s
+  ), second AS MATERIALIZED (
+    SELECT s.*, k.*
+      FROM seen AS s
      CROSS JOIN LATERAL (
        SELECT o.worker, o.is_put_off, count(*) AS messages, sum(o.bytes) AS bytes, min(o.enqueued_at) AS oldest_at
          FROM (
            SELECT q.worker, coalesce(q.due_at > v_now, false) AS is_put_off, octet_length(q.payload)::bigint AS bytes, q.enqueued_at
              FROM hawser_data.queue AS q
-            WHERE q.topic = p.topic AND q.recipient = p.recipient AND q.role = p.role
-              AND q.id >= p.id AND q.id < ((p.id >> 46) + 1) << 46
-            ORDER BY q.id
-            LIMIT (SELECT t.rows FROM part AS t)
+            WHERE q.topic = s.topic AND q.recipient = s.recipient AND q.role = s.role
+              AND q.rank > s.last_rank AND q.rank < ((s.rank >> 46) + 1) << 46
+            ORDER BY q.rank
+            LIMIT (SELECT t.rows FROM rest AS t)
          ) AS o
         GROUP BY o.worker, o.is_put_off
      ) AS k
+     WHERE NOT s.is_complete
+  ), counted AS MATERIALIZED (
+    SELECT c.*, NOT s.is_cut AND (
+             coalesce(bool_or(s.is_complete) OVER of_place, false)
+             OR coalesce(sum(c.more) OVER of_place, 0) < (SELECT t.rows FROM rest AS t)
+           ) AS is_complete
+      FROM (
+        SELECT f.topic, f.recipient, f.role, f.rank, f.worker, f.is_put_off, f.messages, f.bytes, f.oldest_at, 0 AS more FROM first AS f
+         UNION ALL
+        SELECT n.topic, n.recipient, n.role, n.rank, n.worker, n.is_put_off, n.messages, n.bytes, n.oldest_at, n.messages FROM second AS n
+      ) AS c
+      JOIN seen AS s USING (topic, recipient, role, rank)
+    WINDOW of_place AS (PARTITION BY c.topic, c.recipient, c.role, c.rank)
   )
   SELECT c.topic, coalesce(w.name, substring(ltrim(c.recipient, '!') FROM '^@(.*)$')),
          CASE
@@ -3674,14 +4469,14 @@ RETURNS TABLE (
   attempts integer,
   due_at timestamptz,
   worker text,
-  first_id bigint
+  given_back integer
 )
 LANGUAGE plpgsql STABLE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 SET row_security = off
 SET enable_seqscan = off
 SET enable_bitmapscan = off
-SET jit = off
 AS $function$
 #variable_conflict use_column
 BEGIN
@@ -3722,20 +4517,11 @@ DECLARE
 BEGIN
   RETURN QUERY
   WITH found AS MATERIALIZED (
-    SELECT n.*
-      FROM hawser.queue_places('{}') AS p
-     CROSS JOIN LATERAL (
-       SELECT q.* FROM hawser_data.queue AS q
-        WHERE q.topic = p.topic AND q.recipient = p.recipient AND q.role = p.role AND q.id = p_number
-        LIMIT 1
-     ) AS n
-     WHERE p_number IS NOT NULL AND (v_roles IS NULL OR p.role = ANY (v_roles))
-    UNION ALL
-    SELECT q.* FROM hawser_data.queue AS q WHERE q.first_id = p_number AND (v_roles IS NULL OR q.role = ANY (v_roles))
+    SELECT q.* FROM hawser_data.queue AS q WHERE q.id = p_number AND (v_roles IS NULL OR q.role = ANY (v_roles) AND q.role_id = to_regrole(quote_ident(q.role))::oid::bigint)
     UNION ALL
     (
       SELECT q.* FROM hawser_data.queue AS q
-       WHERE p_message_id IS NOT NULL AND coalesce(q.first_id, q.id) IS DISTINCT FROM p_number AND (v_roles IS NULL OR q.role = ANY (v_roles))
+       WHERE p_message_id IS NOT NULL AND q.id IS DISTINCT FROM p_number AND (v_roles IS NULL OR q.role = ANY (v_roles) AND q.role_id = to_regrole(quote_ident(q.role))::oid::bigint)
          -- The first alone is also true of a pair that is turned around, and for the name as an id, of every pair. Quotes within a
          -- text are escaped, so the second is true of the pair only.
          AND q.headers @> jsonb_build_array(v_header) AND strpos(q.headers::text, v_header::text) > 0
@@ -3743,8 +4529,8 @@ BEGIN
     )
   )
   SELECT n.id, n.topic, substring(ltrim(n.recipient, '!') FROM '^@(.*)$'), substring(ltrim(n.recipient, '!') FROM '^#(.*)$'),
-         n.role, (-(n.id >> 46))::integer, n.to_all, h.message_id, h.traceparent, n.enqueued_at, n.attempts::integer, n.due_at, w.name,
-         n.first_id
+         n.role, (-(n.rank >> 46))::integer, n.to_all, h.message_id, h.traceparent, n.enqueued_at, n.attempts::integer, n.due_at, w.name,
+         n.given_back::integer
     FROM found AS n
    CROSS JOIN LATERAL (
      SELECT max(e.pair ->> 1) FILTER (WHERE e.pair ->> 0 = 'message-id') AS message_id,
@@ -3752,7 +4538,7 @@ BEGIN
        FROM jsonb_array_elements(coalesce(n.headers, '[]')) AS e (pair)
    ) AS h
     LEFT JOIN hawser_data.workers AS w ON w.id = n.worker AND w.gone_at IS NULL
-   ORDER BY n.id
+   ORDER BY n.rank
    LIMIT p_limit;
 END;
 END
@@ -3768,6 +4554,7 @@ RETURNS TABLE (
 )
 LANGUAGE plpgsql VOLATILE SECURITY INVOKER
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 SET row_security = off
 AS $function$
 #variable_conflict use_column
@@ -3776,22 +4563,29 @@ BEGIN
   WITH gone AS (
     DELETE FROM hawser_data.dead_letters AS d WHERE d.id = ANY (p_ids) AND d.origin = 'queue' RETURNING d.*
   ), put AS (
-    -- Without a key, as its place in the order has passed; it keeps the header, and its id.
-    INSERT INTO hawser_data.queue (topic, recipient, role, id, origin, payload, headers, awaited_as)
-    SELECT g.topic, g.source, g.role, nextval('hawser_data.outbox_id_seq') + coalesce(g.number >> 46 << 46, 0),
-           nullif(substring(g.enqueued_by FROM '^[^:]*:[^:]*'), ':'), g.payload,
+    -- It is the same job: with its id, what is kept of it, and those that come after it. It has no key, as its place in the order has
+    -- passed, but the header of it, and is wanted whatever its age.
+    INSERT INTO hawser_data.queue (topic, recipient, role, role_id, rank, id, origin, payload, headers, awaited_as, keep_ms, progress)
+    SELECT g.topic, g.source, g.role, g.role_id, g.next_id + coalesce(g.number >> 46 << 46, 0),
+           coalesce(g.job_id, g.next_id), nullif(substring(g.enqueued_by FROM '^[^:]*:[^:]*'), ':'), g.payload,
            nullif(
-             jsonb_path_query_array(g.headers, 'strict $[*] ? (@[0] != $name)', jsonb_build_object('name', 'message-origin'))
-               || CASE WHEN g.message_id IS NULL AND jsonb_array_length(g.headers) < 256 AND g.place IS NOT NULL
-                    THEN jsonb_build_array(jsonb_build_array('message-id', g.place)) ELSE '[]' END,
+             jsonb_path_query_array(
+               g.headers, 'strict $[*] ? (@[0] != $origin && @[0] != $expires)',
+               jsonb_build_object('origin', 'message-origin', 'expires', 'message-expires')
+             ),
              '[]'
-           ), g.awaited_as
+           ), g.awaited_as, g.keep_ms, g.progress
       FROM (
-        SELECT d.topic, d.source, d.role, d.number, d.payload, d.headers, d.awaited_as, '__#outbox' || '/' || d.epoch || '/' || d.number AS place,
-               jsonb_path_query_first(d.headers, 'strict $[*] ? (@[0] == $name)', jsonb_build_object('name', 'message-origin')) ->> 1 AS enqueued_by, jsonb_path_query_first(d.headers, 'strict $[*] ? (@[0] == $name)', jsonb_build_object('name', 'message-id')) ->> 1 AS message_id
+        SELECT d.*, nextval('hawser_data.outbox_id_seq') AS next_id,
+               jsonb_path_query_first(d.headers, 'strict $[*] ? (@[0] == $name)', jsonb_build_object('name', 'message-origin')) ->> 1 AS enqueued_by
           FROM gone AS d ORDER BY d.id
       ) AS g
     RETURNING topic
+  ), ended AS (
+    -- What was kept of its end.
+    DELETE FROM hawser_data.results AS r WHERE r.id = ANY (ARRAY(SELECT g.job_id FROM gone AS g)) AND r.state = 'dead'
+  ), awaited AS (
+    UPDATE hawser_data.flow_edges AS e SET ended = false WHERE e.before_id = ANY (ARRAY(SELECT g.awaited_as FROM gone AS g)) AND e.ended
   ), woken AS MATERIALIZED (
     SELECT hawser.wake_topics(array_agg(DISTINCT p.topic)) AS woken FROM put AS p
   )
@@ -3809,12 +4603,12 @@ BEGIN
     WITH made AS (
       SELECT o.* FROM (
         SELECT n.oid, 'SCHEMA ' || n.nspname AS object, 'n'::"char" AS type, n.nspowner AS owner, n.nspacl AS acl
-        FROM pg_catalog.pg_namespace AS n WHERE n.nspname IN ('hawser', 'hawser_data')
+        FROM pg_catalog.pg_namespace AS n WHERE n.nspname IN ('hawser', 'hawser_data', 'hawser_peer_data', 'hawser_bridge_data')
         UNION ALL
         SELECT c.oid, CASE c.relkind WHEN 'S' THEN 'SEQUENCE ' ELSE 'TABLE ' END || c.oid::pg_catalog.regclass,
           (CASE c.relkind WHEN 'S' THEN 's' ELSE 'r' END)::"char", c.relowner, c.relacl
-        FROM pg_catalog.pg_class AS c
-        WHERE c.relnamespace IN (pg_catalog.to_regnamespace('hawser'), pg_catalog.to_regnamespace('hawser_data'))
+        FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+        WHERE n.nspname IN ('hawser', 'hawser_data', 'hawser_peer_data', 'hawser_bridge_data')
           AND c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S')
         UNION ALL
         SELECT p.oid, 'FUNCTION ' || p.oid::pg_catalog.regprocedure, 'f', p.proowner, p.proacl
@@ -3840,6 +4634,8 @@ $do$;
 /** Revokes everything from PUBLIC and grants the roles what they need. Skips, with a NOTICE, what the current role may not do. */
 export const queueGrantsSql = `REVOKE ALL ON SCHEMA hawser FROM PUBLIC;
 REVOKE ALL ON SCHEMA hawser_data FROM PUBLIC;
+REVOKE ALL ON SCHEMA hawser_peer_data FROM PUBLIC;
+REVOKE ALL ON SCHEMA hawser_bridge_data FROM PUBLIC;
 REVOKE ALL ON TABLE hawser_data.queue FROM PUBLIC;
 REVOKE ALL ON TABLE hawser_data.flow_edges FROM PUBLIC;
 REVOKE ALL ON TABLE hawser_data.flow_ends FROM PUBLIC;
@@ -3858,27 +4654,37 @@ REVOKE ALL ON TABLE hawser_data.results_10 FROM PUBLIC;
 REVOKE ALL ON TABLE hawser_data.results_11 FROM PUBLIC;
 REVOKE ALL ON TABLE hawser_data.unique_keys FROM PUBLIC;
 REVOKE ALL ON TABLE hawser_data.unique_locks FROM PUBLIC;
+REVOKE ALL ON TABLE hawser_data.unique_ends FROM PUBLIC;
 REVOKE ALL ON TABLE hawser_data.cancellations FROM PUBLIC;
 REVOKE ALL ON TABLE hawser_data.workers FROM PUBLIC;
 REVOKE ALL ON TABLE hawser_data.topic_settings FROM PUBLIC;
+REVOKE ALL ON TABLE hawser_data.served_topics FROM PUBLIC;
 REVOKE ALL ON TABLE hawser_data.topic_starts FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.queue_messages(text, text, bytea[], jsonb, text, text, text, boolean, smallint) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.wake_topics(text[]) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.remember_served(text[], text[], bigint[]) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.open_worker(text, text[], text, integer, integer, bigint) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.resume_worker(bigint, bigint, text[], text[], text[], bigint[]) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.serve_topics(bigint, text[], text[]) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.take(bigint, integer, bigint, jsonb, text[]) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.extend(bigint, boolean) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.pause_topic(text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.limit_topic(text, text, integer, integer, integer, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.keep_results(text, integer) FROM PUBLIC;
-REVOKE ALL ON FUNCTION hawser.admit_starts(text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.paused_topics(text[]) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.admit_starts(text, timestamptz) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.count_starts(text, timestamptz, integer) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.limit_key(text, jsonb, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.resume_topic(text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.begin_unique(bigint, text, text, text, bigint) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.begin(bigint, text[], text[], text[], bigint[]) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.put_behind(bigint[]) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.pass_keys(jsonb) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.pass_left_keys() FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.end_marked(jsonb, boolean) FROM PUBLIC;
-REVOKE ALL ON FUNCTION hawser.end_flows() FROM PUBLIC;
-REVOKE ALL ON FUNCTION hawser.keep_result(bigint, integer, text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.free_unique(jsonb) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.end_flows(text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.keep_result(bigint, integer) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.job(bigint) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.set_progress(bigint, text, text, text, bigint, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.done_kept(text[], text[], text[], bigint[], boolean, jsonb) FROM PUBLIC;
@@ -3888,8 +4694,8 @@ REVOKE ALL ON FUNCTION hawser.done(text, text, text, bigint, boolean) FROM PUBLI
 REVOKE ALL ON FUNCTION hawser.done_batch(text[], text[], text[], bigint[], boolean) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.retry(bigint, text, text, text, bigint, bigint, jsonb, boolean) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.give_up(bigint, text, text, text, bigint, text, text, jsonb, text) FROM PUBLIC;
-REVOKE ALL ON FUNCTION hawser.give_back(bigint, text[], text[], text[], bigint[]) FROM PUBLIC;
-REVOKE ALL ON FUNCTION hawser.end_cancelled(text[], text[], text[], bigint[]) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.give_back(bigint, text[], text[], text[], bigint[], boolean) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.end_cancelled(bigint, bigint[]) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.cancel_queued(text[], text[], text[], bigint[]) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.end_workers(text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.close_worker(bigint) FROM PUBLIC;
@@ -3976,18 +4782,19 @@ DO $do$
 BEGIN
   IF EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = 'hawser_peer') THEN
     GRANT USAGE ON SCHEMA hawser TO hawser_peer;
-    GRANT USAGE ON SCHEMA hawser_data TO hawser_peer;
-    GRANT SELECT ON TABLE hawser_data.topic_settings TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.open_worker(text, text[], text, integer, integer, bigint) TO hawser_peer;
+    GRANT EXECUTE ON FUNCTION hawser.resume_worker(bigint, bigint, text[], text[], text[], bigint[]) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.serve_topics(bigint, text[], text[]) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.take(bigint, integer, bigint, jsonb, text[]) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.extend(bigint, boolean) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.pause_topic(text) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.limit_topic(text, text, integer, integer, integer, text) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.keep_results(text, integer) TO hawser_peer;
+    GRANT EXECUTE ON FUNCTION hawser.paused_topics(text[]) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.resume_topic(text) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.begin_unique(bigint, text, text, text, bigint) TO hawser_peer;
-    GRANT EXECUTE ON FUNCTION hawser.keep_result(bigint, integer, text) TO hawser_peer;
+    GRANT EXECUTE ON FUNCTION hawser.begin(bigint, text[], text[], text[], bigint[]) TO hawser_peer;
+    GRANT EXECUTE ON FUNCTION hawser.keep_result(bigint, integer) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.job(bigint) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.set_progress(bigint, text, text, text, bigint, text) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.done_kept(text[], text[], text[], bigint[], boolean, jsonb) TO hawser_peer;
@@ -3995,8 +4802,8 @@ BEGIN
     GRANT EXECUTE ON FUNCTION hawser.done_batch(text[], text[], text[], bigint[], boolean) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.retry(bigint, text, text, text, bigint, bigint, jsonb, boolean) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.give_up(bigint, text, text, text, bigint, text, text, jsonb, text) TO hawser_peer;
-    GRANT EXECUTE ON FUNCTION hawser.give_back(bigint, text[], text[], text[], bigint[]) TO hawser_peer;
-    GRANT EXECUTE ON FUNCTION hawser.end_cancelled(text[], text[], text[], bigint[]) TO hawser_peer;
+    GRANT EXECUTE ON FUNCTION hawser.give_back(bigint, text[], text[], text[], bigint[], boolean) TO hawser_peer;
+    GRANT EXECUTE ON FUNCTION hawser.end_cancelled(bigint, bigint[]) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.end_workers(text) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.close_worker(bigint) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.wait_for(text[]) TO hawser_peer;
@@ -4049,6 +4856,8 @@ BEGIN
   END IF;
   ALTER SCHEMA hawser OWNER TO hawser_owner;
   ALTER SCHEMA hawser_data OWNER TO hawser_owner;
+  ALTER SCHEMA hawser_peer_data OWNER TO hawser_owner;
+  ALTER SCHEMA hawser_bridge_data OWNER TO hawser_owner;
   FOR relation IN
     SELECT c.oid FROM pg_catalog.pg_class AS c
       JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
@@ -4071,9 +4880,11 @@ BEGIN
        'hawser_data.results_11',
        'hawser_data.unique_keys',
        'hawser_data.unique_locks',
+       'hawser_data.unique_ends',
        'hawser_data.cancellations',
        'hawser_data.workers',
        'hawser_data.topic_settings',
+       'hawser_data.served_topics',
        'hawser_data.topic_starts'
      ) AND c.relowner <> 'hawser_owner'::pg_catalog.regrole
      ORDER BY c.oid
@@ -4082,21 +4893,29 @@ BEGIN
   END LOOP;
   ALTER FUNCTION hawser.queue_messages(text, text, bytea[], jsonb, text, text, text, boolean, smallint) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.wake_topics(text[]) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.remember_served(text[], text[], bigint[]) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.open_worker(text, text[], text, integer, integer, bigint) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.resume_worker(bigint, bigint, text[], text[], text[], bigint[]) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.serve_topics(bigint, text[], text[]) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.take(bigint, integer, bigint, jsonb, text[]) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.extend(bigint, boolean) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.pause_topic(text) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.limit_topic(text, text, integer, integer, integer, text) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.keep_results(text, integer) OWNER TO hawser_owner;
-  ALTER FUNCTION hawser.admit_starts(text) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.paused_topics(text[]) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.admit_starts(text, timestamptz) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.count_starts(text, timestamptz, integer) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.limit_key(text, jsonb, text) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.resume_topic(text) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.begin_unique(bigint, text, text, text, bigint) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.begin(bigint, text[], text[], text[], bigint[]) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.put_behind(bigint[]) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.pass_keys(jsonb) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.pass_left_keys() OWNER TO hawser_owner;
   ALTER FUNCTION hawser.end_marked(jsonb, boolean) OWNER TO hawser_owner;
-  ALTER FUNCTION hawser.end_flows() OWNER TO hawser_owner;
-  ALTER FUNCTION hawser.keep_result(bigint, integer, text) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.free_unique(jsonb) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.end_flows(text) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.keep_result(bigint, integer) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.job(bigint) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.set_progress(bigint, text, text, text, bigint, text) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.done_kept(text[], text[], text[], bigint[], boolean, jsonb) OWNER TO hawser_owner;
@@ -4106,8 +4925,8 @@ BEGIN
   ALTER FUNCTION hawser.done_batch(text[], text[], text[], bigint[], boolean) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.retry(bigint, text, text, text, bigint, bigint, jsonb, boolean) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.give_up(bigint, text, text, text, bigint, text, text, jsonb, text) OWNER TO hawser_owner;
-  ALTER FUNCTION hawser.give_back(bigint, text[], text[], text[], bigint[]) OWNER TO hawser_owner;
-  ALTER FUNCTION hawser.end_cancelled(text[], text[], text[], bigint[]) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.give_back(bigint, text[], text[], text[], bigint[], boolean) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.end_cancelled(bigint, bigint[]) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.cancel_queued(text[], text[], text[], bigint[]) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.end_workers(text) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.close_worker(bigint) OWNER TO hawser_owner;

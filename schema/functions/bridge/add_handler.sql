@@ -45,7 +45,7 @@ BEGIN
         HINT = format('Have "%s" unregister it first.', other);
     END IF;
     SELECT h.subject, pg_get_userbyid(t.typowner) INTO overlapping, other
-    FROM hawser_data.nats_handlers AS h
+    FROM hawser_bridge_data.nats_handlers AS h
     JOIN pg_type AS t ON t.typnamespace = to_regnamespace('hawser_run') AND t.typname = 'token_' || right(h.wrapper, @BridgeConstants.wrapper_random_length@)
     WHERE h.kind = 'responder' AND h.subject <> p_subject AND hawser.subjects_overlap(h.subject, p_subject)
       AND NOT pg_has_role(owner, t.typowner, 'USAGE')
@@ -57,7 +57,7 @@ BEGIN
         HINT = format('Choose subjects that no request can have in common, or have "%s" unregister it first.', other);
     END IF;
     -- Those whose wrapper is gone, or under another name for now: it would be there again beside this one.
-    DELETE FROM hawser_data.nats_handlers AS h WHERE h.kind = p_kind AND h.subject = p_subject;
+    DELETE FROM hawser_bridge_data.nats_handlers AS h WHERE h.kind = p_kind AND h.subject = p_subject;
   END IF;
   IF p_kind = 'stream' THEN
     IF EXISTS (SELECT FROM hawser.lock_handlers(p_kind, p_subject)) THEN
@@ -65,15 +65,15 @@ BEGIN
         ERRCODE = hawser.error_sqlstate('invalid_argument'),
         MESSAGE = format('hawser.add_handler: there is a subscription %L already', p_subject);
     END IF;
-    DELETE FROM hawser_data.nats_handlers AS h WHERE h.kind = p_kind AND h.subject = p_subject;
+    DELETE FROM hawser_bridge_data.nats_handlers AS h WHERE h.kind = p_kind AND h.subject = p_subject;
   END IF;
   IF p_kind <> 'responder' THEN
     most := coalesce(
-      (SELECT (s.options ->> 'max_role_subscriptions')::integer FROM hawser_data.nats_server AS s),
+      (SELECT (s.options ->> 'max_role_subscriptions')::integer FROM hawser_bridge_data.nats_server AS s),
       (hawser.nats_server_options('{}') ->> 'max_role_subscriptions')::integer);
     -- All roles together hardly ever have as many, and to count them needs no type of theirs.
-    PERFORM FROM hawser_data.nats_handlers AS h
-    JOIN pg_type AS t ON (SELECT count(*) FROM hawser_data.nats_handlers AS a WHERE a.kind <> 'responder') >= most
+    PERFORM FROM hawser_bridge_data.nats_handlers AS h
+    JOIN pg_type AS t ON (SELECT count(*) FROM hawser_bridge_data.nats_handlers AS a WHERE a.kind <> 'responder') >= most
      AND t.typnamespace = to_regnamespace('hawser_run') AND t.typname = 'token_' || right(h.wrapper, @BridgeConstants.wrapper_random_length@)
     WHERE h.kind <> 'responder' AND t.typowner = owner
     OFFSET most - 1 LIMIT 1;
@@ -84,7 +84,7 @@ BEGIN
         HINT = (SELECT e.remedy FROM hawser.error_codes() AS e WHERE e.code = 'subscription_limit');
     END IF;
   END IF;
-  INSERT INTO hawser_data.nats_handlers AS h (kind, subject, function_schema, function_name, argument_types, wrapper, token)
+  INSERT INTO hawser_bridge_data.nats_handlers AS h (kind, subject, function_schema, function_name, argument_types, wrapper, token)
   VALUES (p_kind, p_subject, p_function_schema, p_function_name, p_argument_types, p_wrapper, p_token)
   RETURNING h.id INTO id;
 EXCEPTION

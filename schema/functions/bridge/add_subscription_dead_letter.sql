@@ -2,6 +2,7 @@
 DECLARE
   v_token bytea;
   v_role text;
+  v_role_id bigint;
   -- Of a stream: whether the position passes the message now.
   v_state text;
   v_fault CONSTANT text := (
@@ -18,8 +19,8 @@ BEGIN
   END IF;
   -- The role that subscribed is the owner of the wrapper. If that is gone, nothing can be called again, and the dead letter is the
   -- schema owner's.
-  SELECT h.token, pg_get_userbyid(w.proowner) INTO v_token, v_role
-    FROM hawser_data.nats_handlers AS h
+  SELECT h.token, pg_get_userbyid(w.proowner), w.proowner INTO v_token, v_role, v_role_id
+    FROM hawser_bridge_data.nats_handlers AS h
     LEFT JOIN pg_type AS t ON t.typnamespace = to_regnamespace('hawser_run')
      AND t.typname = 'token_' || right(h.wrapper, @BridgeConstants.wrapper_random_length@)
     LEFT JOIN pg_proc AS w ON w.pronamespace = t.typnamespace AND w.proname = h.wrapper AND w.proargtypes[0] = t.oid
@@ -34,9 +35,9 @@ BEGIN
   held := v_state <> 'moved';
   -- A message is dead-lettered once, however often it is tried.
   INSERT INTO hawser_data.dead_letters
-    (origin, source, topic, payload, headers, error_code, error_message, attempts, handler_id, message_id, role)
+    (origin, source, topic, payload, headers, error_code, error_message, attempts, handler_id, message_id, role, role_id)
   SELECT 'subscription', p_source, p_topic, p_payload, p_headers, left(p_error_code, @dead_letter_error_code.max_bytes@),
-         p_error_message, p_attempts, p_handler, p_message_id, coalesce(v_role, current_user)
+         p_error_message, p_attempts, p_handler, p_message_id, coalesce(v_role, current_user), coalesce(v_role_id, to_regrole(quote_ident(current_user))::oid::bigint)
    WHERE v_state = 'marked' AND NOT EXISTS (
      SELECT FROM hawser_data.dead_letters AS d
       WHERE d.message_id = p_message_id AND d.handler_id = p_handler AND d.origin = 'subscription'

@@ -5,11 +5,11 @@ DECLARE
 BEGIN
   state := 'marked';
   IF p_saved <> '{}' THEN
-    DELETE FROM hawser_data.saved_messages AS s USING hawser_data.nats_handlers AS h
+    DELETE FROM hawser_bridge_data.saved_messages AS s USING hawser_bridge_data.nats_handlers AS h
     WHERE s.handler_id = h.id AND h.id = p_handler AND h.token = p_token AND s.id = ANY (p_saved);
   END IF;
   IF p_dead_letter IS NOT NULL THEN
-    DELETE FROM hawser_data.dead_letters AS d USING hawser_data.nats_handlers AS h
+    DELETE FROM hawser_data.dead_letters AS d USING hawser_bridge_data.nats_handlers AS h
     WHERE d.id = p_dead_letter AND d.origin = 'subscription' AND d.retry_requested
       AND h.id = d.handler_id AND h.id = p_handler AND h.token = p_token;
     IF NOT FOUND THEN
@@ -21,7 +21,7 @@ BEGIN
   END IF;
   state := 'moved';
   SELECT s.turn, s.position, s.done, s.generation, s.paused INTO v_present
-    FROM hawser_data.stream_subscriptions AS s JOIN hawser_data.nats_handlers AS h ON h.id = s.handler_id
+    FROM hawser_bridge_data.stream_subscriptions AS s JOIN hawser_bridge_data.nats_handlers AS h ON h.id = s.handler_id
    WHERE s.handler_id = p_handler AND h.token = p_token
    ORDER BY s.turn DESC LIMIT 1 FOR UPDATE OF s;
   IF NOT FOUND OR v_present.generation <> p_generation OR v_present.paused OR v_present.position IS NULL THEN
@@ -38,7 +38,7 @@ BEGIN
   END IF;
   v_done := v_done + p_done;
   v_position := (SELECT upper(r.one) - 1 FROM unnest(v_done) AS r (one) WHERE lower_inf(r.one));
-  UPDATE hawser_data.stream_subscriptions AS s
+  UPDATE hawser_bridge_data.stream_subscriptions AS s
      SET turn = s.turn + 1, position = v_position, done = v_done - int8multirange(int8range(NULL, v_position + 1)),
          last_done = greatest(s.last_done, p_last_done),
          last_done_at = CASE WHEN s.last_done > p_last_done THEN s.last_done_at ELSE p_last_done_at END,

@@ -1,7 +1,7 @@
 BEGIN
   -- Who has taken one out and leaves the transaction open keeps nobody waiting.
-  DELETE FROM hawser_data.nats_handlers AS d WHERE d.id IN (
-    SELECT h.id FROM hawser_data.nats_handlers AS h
+  DELETE FROM hawser_bridge_data.nats_handlers AS d WHERE d.id IN (
+    SELECT h.id FROM hawser_bridge_data.nats_handlers AS h
     WHERE NOT EXISTS (
       SELECT FROM pg_type AS t JOIN pg_proc AS w ON w.pronamespace = t.typnamespace AND w.proargtypes[0] = t.oid
       WHERE t.typnamespace = to_regnamespace('hawser_run') AND t.typname = 'token_' || right(h.wrapper, @BridgeConstants.wrapper_random_length@)
@@ -13,8 +13,8 @@ BEGIN
             AND NOT EXISTS (SELECT FROM pg_proc AS p WHERE p.oid = d.refobjid)))
     FOR UPDATE OF h SKIP LOCKED);
   GET DIAGNOSTICS pruned = ROW_COUNT;
-  DELETE FROM hawser_data.stream_subscriptions AS d WHERE d.handler_id IN (
-    SELECT s.handler_id FROM hawser_data.stream_subscriptions AS s
-    WHERE NOT EXISTS (SELECT FROM hawser_data.nats_handlers AS h WHERE h.id = s.handler_id)
+  DELETE FROM hawser_bridge_data.stream_subscriptions AS d WHERE d.handler_id IN (
+    SELECT s.handler_id FROM hawser_bridge_data.stream_subscriptions AS s
+    WHERE NOT EXISTS (SELECT FROM hawser_bridge_data.nats_handlers AS h WHERE h.id = s.handler_id)
     FOR UPDATE OF s SKIP LOCKED);
 END

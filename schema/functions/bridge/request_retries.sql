@@ -3,7 +3,7 @@ BEGIN
   RETURN QUERY
   WITH asked AS (
     SELECT d.id, d.source, EXISTS (
-      SELECT FROM hawser_data.nats_handlers AS h
+      SELECT FROM hawser_bridge_data.nats_handlers AS h
       JOIN pg_type AS t ON t.typnamespace = to_regnamespace('hawser_run') AND t.typname = 'token_' || right(h.wrapper, @BridgeConstants.wrapper_random_length@)
       JOIN pg_proc AS w ON w.pronamespace = t.typnamespace AND w.proname = h.wrapper AND w.proargtypes[0] = t.oid
       WHERE h.id = d.handler_id

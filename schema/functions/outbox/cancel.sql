@@ -5,7 +5,7 @@ DECLARE
   v_kept jsonb;
 BEGIN
   -- A message of a role that the caller is not a member of is as if it were not there.
-  DELETE FROM hawser_data.outbox_later AS l WHERE l.id = cancel.id AND (v_roles IS NULL OR l.role = ANY (v_roles))
+  DELETE FROM hawser_data.outbox_later AS l WHERE l.id = cancel.id AND @is_own(l)@
   RETURNING jsonb_build_array(@later_marks_of(l)@), CASE WHEN @later_keep_ms(l)@ IS NOT NULL THEN jsonb_build_array(@kept_later(l)@) END
     INTO v_marked, v_kept;
   IF FOUND THEN
@@ -16,21 +16,10 @@ BEGIN
   END IF;
   SELECT c.state INTO state
     FROM (
-      SELECT array_agg(q.topic) AS topics, array_agg(q.recipient) AS recipients, array_agg(q.role) AS roles, array_agg(q.id) AS ids
-        FROM (
-          SELECT o.topic, o.recipient, o.role, o.id FROM hawser_data.queue AS o WHERE o.first_id = cancel.id
-          UNION ALL
-          SELECT n.*
-            FROM hawser.queue_places('{}') AS p
-           CROSS JOIN LATERAL (
-             SELECT o.topic, o.recipient, o.role, o.id FROM hawser_data.queue AS o
-              WHERE o.topic = p.topic AND o.recipient = p.recipient AND o.role = p.role AND o.id = cancel.id
-              LIMIT 1
-           ) AS n
-        ) AS q
-       WHERE v_roles IS NULL OR q.role = ANY (v_roles)
+      SELECT array_agg(q.topic) AS topics, array_agg(q.recipient) AS recipients, array_agg(q.role) AS roles, array_agg(q.rank) AS ranks
+        FROM hawser_data.queue AS q WHERE q.id = cancel.id AND @is_own(q)@
     ) AS f
-   CROSS JOIN LATERAL hawser.cancel_queued(f.topics, f.recipients, f.roles, f.ids) AS c;
+   CROSS JOIN LATERAL hawser.cancel_queued(f.topics, f.recipients, f.roles, f.ranks) AS c;
   IF FOUND THEN
     RETURN;
   END IF;

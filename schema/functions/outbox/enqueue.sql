@@ -7,10 +7,11 @@ BEGIN
     IF key IS NOT NULL THEN
       PERFORM hawser.lock_key(topic, key);
     END IF;
-    INSERT INTO hawser_data.queue (topic, role, id, key, payload)
-    VALUES (topic, coalesce(nullif(current_setting('role'), 'none'), session_user), nextval('hawser_data.outbox_id_seq'), key, @plain_payload@)
+    v_id := nextval('hawser_data.outbox_id_seq');
+    INSERT INTO hawser_data.queue (topic, role, rank, id, key, payload)
+    VALUES (topic, coalesce(nullif(current_setting('role'), 'none'), session_user), v_id, v_id, key, @plain_payload@)
     -- As wait_locks makes it.
-    RETURNING id, hashtextextended('hawser:queue:' || (hashtextextended(enqueue.topic, 0) & 31), 0) INTO v_id, v_lock;
+    RETURNING hashtextextended('hawser:queue:' || (hashtextextended(enqueue.topic, 0) & 31), 0) INTO v_lock;
     -- As wake_topics asks.
     IF (
       CASE
@@ -24,5 +25,5 @@ BEGIN
     RETURN v_id;
   END IF;
   @checks@
-  RETURN (hawser.enqueue_peer(topic, ARRAY[@payload@], headers, key, message_id, NULL, deliver_at, to_all, NULL, priority))[1];
+  RETURN (hawser.enqueue_peer(topic, ARRAY[@payload@], @with_attempts(headers)@, key, message_id, NULL, deliver_at, to_all, NULL, priority))[1];
 END

@@ -1,6 +1,7 @@
 #variable_conflict use_column
 DECLARE
   v_role CONSTANT text := coalesce(nullif(current_setting('role'), 'none'), session_user);
+  v_role_id CONSTANT bigint := to_regrole(quote_ident(v_role))::oid::bigint;
   v_later bigint[];
   -- Of those in the queue: the numbers that were given, those by which they are awaited, and where the rows are.
   v_queued bigint[];
@@ -12,38 +13,29 @@ BEGIN
     id := (hawser.enqueue_peer(p_topic, ARRAY[p_payload], p_headers, p_key, p_message_id, NULL, p_deliver_at, p_to_all, p_origin, p_priority))[1];
     RETURN;
   END IF;
+  PERFORM hawser.check_due('hawser.enqueue_after', p_deliver_at);
   -- None of them begins before this transaction ends. Others may come after them, too. What a worker has is not locked: that would hold
   -- up the worker. With the same worker as before it was not taken.
   v_later := ARRAY(
     SELECT l.id FROM hawser_data.outbox_later AS l
-     WHERE l.id = ANY (p_after) AND l.role = v_role AND l.kind <> 'nats' AND NOT l.to_all
+     WHERE l.id = ANY (p_after) AND l.role = v_role AND l.role_id = v_role_id AND l.kind <> 'nats' AND NOT l.to_all
      ORDER BY l.id FOR KEY SHARE
   );
   WITH given AS MATERIALIZED (
     SELECT unnest(p_after) AS id EXCEPT SELECT unnest(v_later)
   ), found AS MATERIALIZED (
-    SELECT q.first_id AS number, q.topic, q.recipient, q.id, q.worker
-      FROM given AS g JOIN hawser_data.queue AS q ON q.first_id = g.id
-     WHERE q.role = v_role AND NOT q.to_all
-    UNION ALL
-    SELECT q.id, p.topic, p.recipient, q.id, q.worker
-      FROM given AS g
-     CROSS JOIN hawser.queue_places('{}') AS p
-     CROSS JOIN LATERAL (
-       SELECT o.id, o.worker FROM hawser_data.queue AS o
-        WHERE o.topic = p.topic AND o.recipient = p.recipient AND o.role = v_role AND o.id = g.id AND o.first_id IS NULL AND NOT o.to_all
-        LIMIT 1
-     ) AS q
-     WHERE p.role = v_role
+    SELECT q.id, q.topic, q.recipient, q.rank, q.worker
+      FROM given AS g JOIN hawser_data.queue AS q USING (id)
+     WHERE q.role = v_role AND q.role_id = v_role_id AND NOT q.to_all
   ), locked AS MATERIALIZED (
-    SELECT f.number, coalesce(q.awaited_as, f.number) AS awaited_as, q.ctid AS tid
+    SELECT q.id, coalesce(q.awaited_as, q.id) AS awaited_as, q.ctid AS tid
       FROM found AS f
       JOIN hawser_data.queue AS q
-        ON q.topic = f.topic AND q.recipient = f.recipient AND q.role = v_role AND q.id = f.id AND q.worker IS NOT DISTINCT FROM f.worker
+        ON q.topic = f.topic AND q.recipient = f.recipient AND q.role = v_role AND q.rank = f.rank AND q.worker IS NOT DISTINCT FROM f.worker
      WHERE NOT EXISTS (SELECT FROM hawser_data.workers AS w WHERE w.id = f.worker AND w.gone_at IS NULL)
-     ORDER BY q.id FOR KEY SHARE OF q
+     ORDER BY q.rank FOR KEY SHARE OF q
   )
-  SELECT array_agg(l.number), array_agg(l.awaited_as), array_agg(l.tid) INTO v_queued, v_awaited, v_tids FROM locked AS l;
+  SELECT array_agg(l.id), array_agg(l.awaited_as), array_agg(l.tid) INTO v_queued, v_awaited, v_tids FROM locked AS l;
   SELECT g.id INTO v_missing
     FROM (SELECT unnest(p_after) AS id EXCEPT SELECT unnest(v_later || v_queued)) AS g ORDER BY g.id LIMIT 1;
   IF FOUND THEN
@@ -54,7 +46,7 @@ BEGIN
   END IF;
   -- Of several that come after one, the first has marked it.
   UPDATE hawser_data.outbox_later AS l SET awaited_as = l.id WHERE l.id = ANY (v_later) AND l.awaited_as IS NULL;
-  UPDATE hawser_data.queue AS q SET awaited_as = coalesce(q.first_id, q.id) WHERE q.ctid = ANY (v_tids) AND q.awaited_as IS NULL;
+  UPDATE hawser_data.queue AS q SET awaited_as = q.id WHERE q.ctid = ANY (v_tids) AND q.awaited_as IS NULL;
 
   id := (hawser.enqueue_peer(
     p_topic, ARRAY[p_payload], p_headers, p_key, p_message_id, NULL, greatest(p_deliver_at, clock_timestamp() + interval '1 hour'), p_to_all, p_origin,

@@ -2,13 +2,10 @@
 DECLARE
   v_role CONSTANT text := coalesce(nullif(current_setting('role'), 'none'), session_user);
 BEGIN
+  IF p_deliver_at IS NOT NULL THEN
+    PERFORM hawser.check_due('hawser.enqueue', p_deliver_at);
+  END IF;
   IF p_deliver_at > clock_timestamp() THEN
-    IF p_deliver_at > clock_timestamp() + interval '@OutboxConstants.max_later_days@ days' THEN
-      RAISE EXCEPTION USING
-        ERRCODE = hawser.error_sqlstate('invalid_argument'),
-        MESSAGE = format('the argument deliver_at is %s, and must be within @OutboxConstants.max_later_days@ days', p_deliver_at),
-        HINT = 'Give an earlier moment, or keep the message in a table of yours until then.';
-    END IF;
     IF p_key IS NOT NULL AND p_kind = 'peer' THEN
       -- What brings the message in needs the row of its key.
       PERFORM hawser.lock_key(p_destination, p_key);

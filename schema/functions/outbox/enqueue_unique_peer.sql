@@ -1,6 +1,7 @@
 #variable_conflict use_column
 DECLARE
   v_role CONSTANT text := coalesce(nullif(current_setting('role'), 'none'), session_user);
+  v_role_id CONSTANT bigint := to_regrole(quote_ident(v_role))::oid::bigint;
   v_before record;
   v_given jsonb := p_headers;
   v_headers jsonb;
@@ -14,21 +15,13 @@ BEGIN
       MESSAGE = format('a payload for a peer has %s bytes, and must have 1 to %s', octet_length(p_payload), @peer_payload.max_bytes@),
       HINT = 'Give a payload of that size.';
   END IF;
-  IF p_replaces AND p_deliver_at > clock_timestamp() + interval '@OutboxConstants.max_later_days@ days' THEN
-    PERFORM hawser.refuse_argument(
-      'hawser.enqueue_unique', 'deliver_at', to_json(p_deliver_at)::text, 'must be within @OutboxConstants.max_later_days@ days'
-    );
-  END IF;
+  PERFORM hawser.check_due('hawser.enqueue_unique', p_deliver_at);
   -- Each round has found something that another transaction has changed meanwhile. With REPEATABLE READ that is an error.
   LOOP
     SELECT u.id, u.has_begun,
-           (u.has_begun OR EXISTS (SELECT FROM hawser_data.unique_locks AS l WHERE l.id = u.id)) AND (
+           coalesce(u.role_id = v_role_id, false) AND (u.has_begun OR EXISTS (SELECT FROM hawser_data.unique_locks AS l WHERE l.id = u.id)) AND (
              EXISTS (SELECT FROM hawser_data.outbox_later AS l WHERE l.id = u.id)
-             OR EXISTS (SELECT FROM hawser_data.queue AS q WHERE q.first_id = u.id)
-             OR EXISTS (
-               SELECT FROM hawser_data.queue AS q
-                WHERE q.topic = p_topic AND q.recipient IN ('', @QueueConstants.priority_mark@) AND q.role = v_role AND q.id = u.id
-             )
+             OR EXISTS (SELECT FROM hawser_data.queue AS q WHERE q.id = u.id)
            ) AS is_there
       INTO v_before
       FROM hawser_data.unique_keys AS u WHERE u.role = v_role AND u.topic = p_topic AND u.unique_key = p_unique_key;
@@ -40,7 +33,7 @@ BEGIN
       EXIT WHEN FOUND;
     ELSIF NOT v_before.is_there THEN
       UPDATE hawser_data.unique_keys AS u
-         SET id = 0, while_running = coalesce(p_while_running, false), has_begun = false, payload = NULL, headers = NULL, due_at = NULL
+         SET id = 0, role_id = v_role_id, while_running = coalesce(p_while_running, false), has_begun = false, payload = NULL, headers = NULL, due_at = NULL
        WHERE u.role = v_role AND u.topic = p_topic AND u.unique_key = p_unique_key AND u.id = v_before.id;
       IF FOUND THEN
         DELETE FROM hawser_data.unique_locks AS l
@@ -58,7 +51,8 @@ BEGIN
         IF v_given IS NOT NULL OR p_message_id IS NOT NULL THEN
           v_headers := hawser.peer_headers(v_given, p_message_id);
         END IF;
-        UPDATE hawser_data.outbox_later AS l SET payload = p_payload, headers = v_headers, deliver_at = coalesce(p_deliver_at, clock_timestamp())
+        UPDATE hawser_data.outbox_later AS l
+           SET payload = p_payload, headers = v_headers, deliver_at = coalesce(p_deliver_at, clock_timestamp()), xid = pg_current_xact_id()
          WHERE l.id = v_before.id;
         IF NOT FOUND THEN
           -- It is in the queue. A worker may have it, which would wait for the row: it replaces what it has when it begins.
@@ -85,7 +79,6 @@ BEGIN
   INSERT INTO hawser_data.unique_locks (id) VALUES (enqueue_unique_peer.id);
   UPDATE hawser_data.outbox_later AS l SET unique_key = p_unique_key WHERE l.id = enqueue_unique_peer.id;
   IF NOT FOUND THEN
-    UPDATE hawser_data.queue AS q SET unique_key = p_unique_key
-     WHERE q.topic = p_topic AND q.recipient IN ('', @QueueConstants.priority_mark@) AND q.role = v_role AND q.id = enqueue_unique_peer.id;
+    UPDATE hawser_data.queue AS q SET unique_key = p_unique_key WHERE q.id = enqueue_unique_peer.id;
   END IF;
 END

@@ -8,11 +8,11 @@ BEGIN
   RETURN QUERY
   WITH found AS MATERIALIZED (
     SELECT o.* FROM hawser_data.outbox AS o
-     WHERE o.id = p_number AND (v_roles IS NULL OR o.role = ANY (v_roles))
+     WHERE o.id = p_number AND @is_own(o)@
     UNION ALL
     (
       SELECT o.* FROM hawser_data.outbox AS o
-       WHERE p_message_id IS NOT NULL AND o.id IS DISTINCT FROM p_number AND (v_roles IS NULL OR o.role = ANY (v_roles))
+       WHERE p_message_id IS NOT NULL AND o.id IS DISTINCT FROM p_number AND @is_own(o)@
          AND CASE WHEN o.message_id IS NOT NULL THEN o.message_id = p_message_id ELSE v_is_hash AND @message_id(o)@ = p_message_id END
        LIMIT p_limit
     )

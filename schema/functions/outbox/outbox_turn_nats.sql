@@ -21,7 +21,8 @@ DECLARE
   v_rest jsonb;
   v_to pg_snapshot;
   v_due record;
-  v_found timestamptz;
+  v_found_from jsonb;
+  v_found_in_ms bigint;
 BEGIN
   SELECT t.* INTO STRICT v_last FROM hawser_data.outbox_turns AS t ORDER BY t.turn DESC LIMIT 1;
   IF p_owner = '' OR v_last.owner <> p_owner OR v_last.turn NOT IN (p_turn, p_turn - 1) THEN
@@ -49,7 +50,7 @@ BEGIN
     INSERT INTO hawser_data.outbox_turns (turn, owner, pid, done_from, done_to, done_after, series, skipped, cluster)
     VALUES (p_turn, p_owner, pg_backend_pid(), p_done_from, p_done_to, p_done_after, p_series, p_skipped, v_last.cluster);
   END IF;
-  SELECT b.brought, b.due_from, b.due_in_ms INTO v_due FROM hawser.bring_due('nats', p_due_from) AS b WHERE p_due_from IS NOT NULL;
+  SELECT b.brought, b.due_from, b.due_in_ms INTO v_due FROM hawser.bring_later('nats', p_due_from) AS b WHERE p_due_from IS NOT NULL;
   IF p_asleep IS NOT NULL THEN
     PERFORM setval('hawser_data.outbox_state_asleep_seq', CASE WHEN p_asleep THEN 2 ELSE 1 END);
   END IF;
@@ -57,13 +58,7 @@ BEGIN
   IF p_read = 'poll' THEN
     -- A statement of its own, behind the setval: of those who have not seen that, it sees or lists all.
     SELECT pg_current_snapshot() INTO v_to;
-    IF p_later_from IS NULL THEN
-      SELECT l.due_from INTO v_found FROM hawser.least_due('nats') AS l;
-    ELSE
-      SELECT min(l.deliver_at) INTO v_found FROM hawser_data.outbox_later AS l
-       WHERE l.kind = 'nats'
-         AND (l.xid >= pg_snapshot_xmax(p_later_from) OR l.xid = ANY (ARRAY(SELECT pg_snapshot_xip(p_later_from))));
-    END IF;
+    SELECT l.due_from, l.due_in_ms INTO v_found_from, v_found_in_ms FROM hawser.least_due('nats', p_later_from) AS l;
     -- Mostly there are few, which one statement reads, if they fit.
     IF p_read_series = '[]' THEN
       RETURN QUERY
@@ -76,7 +71,7 @@ BEGIN
           SELECT n.*, (octet_length(n.payload) + coalesce(octet_length(n.headers::text), 0))::bigint AS size
             FROM new AS n WHERE pg_visible_in_snapshot(n.xid, v_to)
         )
-        SELECT NULL::text, NULL::pg_snapshot, NULL::boolean, NULL::jsonb, NULL::integer, NULL::timestamptz, NULL::bigint,
+        SELECT NULL::text, NULL::pg_snapshot, NULL::boolean, NULL::jsonb, NULL::integer, NULL::jsonb, NULL::bigint,
                n.id, n.role, n.destination, CASE WHEN f.fits THEN n.payload END,
                CASE WHEN f.fits THEN n.headers END, n.size, n.key,
                coalesce(n.message_id, @message_id(n)@),
@@ -137,7 +132,7 @@ BEGIN
       FROM jsonb_to_recordset(p_read_excluded) AS x (role text, route text);
     -- By ids: each page that sorted the whole set would cost as much as the first.
     RETURN QUERY
-      SELECT NULL::text, NULL::pg_snapshot, NULL::boolean, NULL::jsonb, NULL::integer, NULL::timestamptz, NULL::bigint,
+      SELECT NULL::text, NULL::pg_snapshot, NULL::boolean, NULL::jsonb, NULL::integer, NULL::jsonb, NULL::bigint,
              p.id, p.role, p.destination, CASE WHEN p.fits THEN p.payload END,
              CASE WHEN p.fits THEN p.headers END, p.bytes, p.key,
              coalesce(p.message_id, @message_id(p)@),
@@ -191,13 +186,13 @@ BEGIN
   payload := NULL;
   headers := NULL;
   IF p_dead IS NOT NULL THEN
-    INSERT INTO hawser_data.dead_letters (origin, source, topic, payload, headers, error_code, error_message, attempts, message_id, role, role_mark)
+    INSERT INTO hawser_data.dead_letters (origin, source, topic, payload, headers, error_code, error_message, attempts, message_id, role, role_id, role_mark)
     SELECT DISTINCT ON (o.role, o.destination, m.message_id, o.payload)
            'outbox', CASE WHEN o.to_stream THEN coalesce(o.domain, '') ELSE 'core' END, o.destination, o.payload, (
              SELECT jsonb_agg(jsonb_build_array(h.key, v.value))
                FROM jsonb_each(o.headers) AS h,
                     jsonb_array_elements(CASE jsonb_typeof(h.value) WHEN 'array' THEN h.value ELSE jsonb_build_array(h.value) END) AS v
-           ), d.code, d.message, d.attempts, m.message_id, o.role, hawser.role_mark(o.role, 'nats')
+           ), d.code, d.message, d.attempts, m.message_id, o.role, o.role_id, hawser.role_mark(o.role, 'nats')
       FROM jsonb_to_recordset(p_dead) AS d (id bigint, code text, message text, attempts integer)
       JOIN hawser_data.outbox AS o ON o.id = d.id
      CROSS JOIN LATERAL (
@@ -226,8 +221,8 @@ BEGIN
   END IF;
   state := CASE WHEN v_saves THEN 'saved' ELSE 'read' END;
   brought := coalesce(v_due.brought, 0);
-  due_from := least(v_due.due_from, v_found);
-  due_in_ms := least(v_due.due_in_ms, ceil(extract(epoch FROM v_found - clock_timestamp()) * 1000));
+  due_from := nullif(coalesce(v_due.due_from, '[]') || coalesce(v_found_from, '[]'), '[]');
+  due_in_ms := least(v_due.due_in_ms, v_found_in_ms);
   bytes := NULL;
   done_to := v_to;
   rest := v_rest;

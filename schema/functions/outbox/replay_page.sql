@@ -34,11 +34,11 @@ BEGIN
      WHERE o.id > p_after AND o.id <= upto ORDER BY o.id LIMIT p_max_messages
   ), put AS (
     INSERT INTO hawser_data.outbox
-      (segment, destination, payload, headers, key, message_id, to_stream, domain, cluster, first_enqueued_at, copy_of, role)
+      (segment, destination, payload, headers, key, message_id, to_stream, domain, cluster, first_enqueued_at, copy_of, role, role_id)
     SELECT (s.last_value - 1) % @OutboxConstants.segments@, p.destination, p.payload, p.headers, p.key, p.known_by, p.to_stream,
-           p.domain, v_cluster, coalesce(p.first_enqueued_at, p.enqueued_at), coalesce(p.copy_of, p.id), p.role
+           p.domain, v_cluster, coalesce(p.first_enqueued_at, p.enqueued_at), coalesce(p.copy_of, p.id), p.role, p.role_id
       FROM page AS p, hawser_data.outbox_state_segment_seq AS s
-     WHERE (v_roles IS NULL OR p.role = ANY (v_roles))
+     WHERE @is_own(p)@
        AND p.enqueued_at >= p_since
        AND (p_until IS NULL OR p.enqueued_at < p_until)
        AND (p_subject IS NULL OR p.destination ~ v_pattern)

@@ -10,20 +10,42 @@ BEGIN
     RETURN;
   END IF;
   -- Behind the lock: of two takes, the later one counts what the other has started.
-  at := clock_timestamp();
+  at := coalesce(p_at, clock_timestamp());
   v_now := extract(epoch FROM at) * 1000000;
   IF v_setting.full_at_us > v_now + v_setting.burst * v_setting.interval_us THEN
     -- The clock was set back.
     v_setting.full_at_us := v_now + v_setting.burst * v_setting.interval_us;
     UPDATE hawser_data.topic_settings AS s SET full_at_us = v_setting.full_at_us WHERE s.topic = p_topic;
   END IF;
-  DELETE FROM hawser_data.topic_starts AS s
-   WHERE s.topic = p_topic
-     AND NOT EXISTS (
-       SELECT FROM hawser_data.queue AS q
-         JOIN hawser_data.workers AS w ON w.id = q.worker AND w.gone_at IS NULL
-        WHERE q.topic = s.topic AND q.recipient = s.recipient AND q.role = s.role AND q.id = s.id AND q.worker = s.worker
-     );
+  -- The next ones of the same key and role may start.
+  WITH RECURSIVE ended AS (
+    DELETE FROM hawser_data.topic_starts AS s
+     WHERE s.topic = p_topic
+       AND NOT EXISTS (
+         SELECT FROM hawser_data.queue AS q
+           JOIN hawser_data.workers AS w ON w.id = q.worker AND w.gone_at IS NULL
+          WHERE q.topic = s.topic AND q.recipient = s.recipient AND q.role = s.role AND q.rank = s.rank AND q.worker = s.worker
+       )
+    RETURNING s.role, s.limit_key
+  ), places AS (
+    SELECT DISTINCT @QueueConstants.behind_limit@ || e.limit_key AS behind, e.role, '' AS recipient FROM ended AS e
+    UNION ALL
+    SELECT p.behind, p.role, n.recipient
+      FROM places AS p
+     CROSS JOIN LATERAL (
+       SELECT q.recipient FROM hawser_data.queue AS q
+        WHERE q.topic = p_topic AND q.behind = p.behind AND q.role = p.role AND q.recipient > p.recipient ORDER BY q.recipient LIMIT 1
+     ) AS n
+  ), next AS MATERIALIZED (
+    SELECT n.tid
+      FROM places AS p
+     CROSS JOIN LATERAL (
+       SELECT q.ctid AS tid FROM hawser_data.queue AS q
+        WHERE q.topic = p_topic AND q.behind = p.behind AND q.role = p.role AND q.recipient = p.recipient
+        ORDER BY q.rank LIMIT v_setting.running_per_key FOR UPDATE SKIP LOCKED
+     ) AS n
+  )
+  UPDATE hawser_data.queue AS q SET behind = NULL FROM next AS n WHERE q.ctid = n.tid;
   most := greatest(0, least(
     1000,
     v_setting.running - CASE WHEN v_setting.running IS NOT NULL THEN (SELECT count(*) FROM hawser_data.topic_starts AS s WHERE s.topic = p_topic) END,

@@ -2,7 +2,6 @@
 DECLARE
   v_now CONSTANT timestamptz := clock_timestamp();
   v_message hawser_data.queue;
-  v_id bigint;
   v_unique hawser_data.unique_keys;
   v_has_key boolean;
   -- A transaction relies on it that has not ended.
@@ -11,32 +10,39 @@ DECLARE
 BEGIN
   v_done := set_config('idle_in_transaction_session_timeout', '@StoreConstants.session_idle_in_transaction_ms@', true) IS NULL;
   SELECT q.* INTO v_message FROM hawser_data.queue AS q
-   WHERE q.topic = p_topic AND q.recipient = p_recipient AND q.role = p_role AND q.id = p_id AND q.worker = p_worker;
+   WHERE q.topic = p_topic AND q.recipient = p_recipient AND q.role = p_role AND q.rank = p_rank AND q.worker = p_worker;
   begins := FOUND;
   IF NOT begins THEN
     RETURN;
   END IF;
-  v_id := coalesce(v_message.first_id, p_id);
+  IF EXISTS (
+    SELECT FROM hawser_data.cancellations AS c WHERE c.topic = p_topic AND c.recipient = p_recipient AND c.role = p_role AND c.rank = p_rank
+  ) THEN
+    -- Nor is it replaced with one that is due later: who cancelled it was told that it ends.
+    begins := false;
+    v_done := hawser.end_cancelled(p_worker, ARRAY[p_rank]) IS NULL;
+    RETURN;
+  END IF;
   SELECT u.* INTO v_unique FROM hawser_data.unique_keys AS u
-   WHERE u.role = p_role AND u.topic = p_topic AND u.unique_key = v_message.unique_key AND u.id = v_id
+   WHERE u.role = p_role AND u.topic = p_topic AND u.unique_key = v_message.unique_key AND u.id = v_message.id
      FOR UPDATE SKIP LOCKED;
   v_has_key := FOUND;
-  PERFORM FROM hawser_data.unique_locks AS l WHERE l.id = v_id FOR UPDATE SKIP LOCKED;
-  v_is_held := NOT FOUND AND EXISTS (SELECT FROM hawser_data.unique_locks AS l WHERE l.id = v_id)
+  PERFORM FROM hawser_data.unique_locks AS l WHERE l.id = v_message.id FOR UPDATE SKIP LOCKED;
+  v_is_held := NOT FOUND AND EXISTS (SELECT FROM hawser_data.unique_locks AS l WHERE l.id = v_message.id)
     OR NOT v_has_key AND EXISTS (
       SELECT FROM hawser_data.unique_keys AS u
-       WHERE u.role = p_role AND u.topic = p_topic AND u.unique_key = v_message.unique_key AND u.id = v_id
+       WHERE u.role = p_role AND u.topic = p_topic AND u.unique_key = v_message.unique_key AND u.id = v_message.id
     );
   -- One that was held for long gives its key away, or transactions that follow each other could hold it for ever.
   IF v_has_key AND (NOT v_is_held OR v_message.due_at IS NOT NULL AND v_message.enqueued_at < v_now - interval '2 seconds') THEN
     IF v_unique.due_at > v_now THEN
       -- It was replaced with one that is due later.
       begins := false;
-      DELETE FROM hawser_data.queue AS q WHERE q.topic = p_topic AND q.recipient = p_recipient AND q.role = p_role AND q.id = p_id;
+      DELETE FROM hawser_data.queue AS q WHERE q.topic = p_topic AND q.recipient = p_recipient AND q.role = p_role AND q.rank = p_rank;
       INSERT INTO hawser_data.outbox_later
-        (id, kind, deliver_at, destination, payload, headers, message_id, to_stream, enqueued_at, role, origin, priority, unique_key, awaited_as, keep_ms, role_mark)
-      SELECT v_id, 'peer', v_unique.due_at, p_topic, v_unique.payload, v_unique.headers, gen_random_uuid(), false, v_message.enqueued_at, p_role,
-             v_message.origin, -(p_id >> @QueueConstants.id_bits@), v_message.unique_key, v_message.awaited_as, v_message.keep_ms, m.mark
+        (id, kind, deliver_at, destination, payload, headers, message_id, to_stream, enqueued_at, role, role_id, origin, priority, unique_key, awaited_as, keep_ms, role_mark)
+      SELECT v_message.id, 'peer', v_unique.due_at, p_topic, v_unique.payload, v_unique.headers, gen_random_uuid(), false, v_message.enqueued_at, p_role, v_message.role_id,
+             v_message.origin, -(p_rank >> @QueueConstants.id_bits@), v_message.unique_key, v_message.awaited_as, v_message.keep_ms, m.mark
         FROM hawser.role_mark(p_role, 'peer') AS m;
       UPDATE hawser_data.unique_keys AS u SET payload = NULL, headers = NULL, due_at = NULL
        WHERE u.role = p_role AND u.topic = p_topic AND u.unique_key = v_message.unique_key;
@@ -49,7 +55,7 @@ BEGIN
       payload := v_message.payload;
       headers := @headers_of(v_message)@;
       UPDATE hawser_data.queue AS q SET payload = v_message.payload, headers = v_message.headers
-       WHERE q.topic = p_topic AND q.recipient = p_recipient AND q.role = p_role AND q.id = p_id;
+       WHERE q.topic = p_topic AND q.recipient = p_recipient AND q.role = p_role AND q.rank = p_rank;
     END IF;
     IF v_unique.while_running THEN
       UPDATE hawser_data.unique_keys AS u SET has_begun = true, payload = NULL, headers = NULL, due_at = NULL
@@ -63,8 +69,8 @@ BEGIN
     begins := false;
     due_in_ms := least(1000, greatest(20, extract(epoch FROM v_now - v_message.enqueued_at) * 250));
     UPDATE hawser_data.queue AS q SET worker = NULL, due_at = v_now + due_in_ms * interval '1 millisecond'
-     WHERE q.topic = p_topic AND q.recipient = p_recipient AND q.role = p_role AND q.id = p_id AND q.worker = p_worker;
+     WHERE q.topic = p_topic AND q.recipient = p_recipient AND q.role = p_role AND q.rank = p_rank AND q.worker = p_worker;
     RETURN;
   END IF;
-  DELETE FROM hawser_data.unique_locks AS l WHERE l.id = v_id;
+  DELETE FROM hawser_data.unique_locks AS l WHERE l.id = v_message.id;
 END

@@ -1,7 +1,9 @@
 #variable_conflict use_column
 DECLARE
   v_cancelled bigint[];
+  v_gone bigint[];
   v_running bigint[];
+  v_ranks bigint[];
   v_topics text[];
   v_marked jsonb;
   v_kept jsonb;
@@ -9,27 +11,27 @@ BEGIN
   -- Nobody waits for a worker that is just taking or ending a row. With the same worker as before it was not taken: an id of a worker
   -- is never used again.
   WITH free AS MATERIALIZED (
-    SELECT q.topic, q.recipient, q.role, q.id, q.worker
-      FROM unnest(p_topics, p_recipients, p_roles, p_ids) AS m (topic, recipient, role, id)
-      JOIN hawser_data.queue AS q USING (topic, recipient, role, id)
+    SELECT q.topic, q.recipient, q.role, q.rank, q.worker
+      FROM unnest(p_topics, p_recipients, p_roles, p_ranks) AS m (topic, recipient, role, rank)
+      JOIN hawser_data.queue AS q USING (topic, recipient, role, rank)
      WHERE NOT EXISTS (SELECT FROM hawser_data.workers AS w WHERE w.id = q.worker AND w.gone_at IS NULL)
   ), locked AS MATERIALIZED (
     SELECT f.*
       FROM free AS f
      CROSS JOIN LATERAL (
        SELECT FROM hawser_data.queue AS q
-        WHERE q.topic = f.topic AND q.recipient = f.recipient AND q.role = f.role AND q.id = f.id AND q.worker IS NOT DISTINCT FROM f.worker
+        WHERE q.topic = f.topic AND q.recipient = f.recipient AND q.role = f.role AND q.rank = f.rank AND q.worker IS NOT DISTINCT FROM f.worker
           FOR UPDATE SKIP LOCKED
      ) AS l
   ), gone AS (
     DELETE FROM hawser_data.queue AS q USING locked AS l
-     WHERE q.topic = l.topic AND q.recipient = l.recipient AND q.role = l.role AND q.id = l.id
+     WHERE q.topic = l.topic AND q.recipient = l.recipient AND q.role = l.role AND q.rank = l.rank
     RETURNING q.*
   )
   -- Workers may have looked at those behind them, and left them because of them.
-  SELECT array_agg(g.id), array_agg(DISTINCT g.topic) FILTER (WHERE g.key IS NOT NULL), jsonb_agg(@marks_of(g)@) FILTER (WHERE @is_marked(g)@),
+  SELECT array_agg(g.id), array_agg(g.rank), array_agg(DISTINCT g.topic) FILTER (WHERE g.key IS NOT NULL), jsonb_agg(@marks_of(g)@) FILTER (WHERE @is_marked(g)@),
          jsonb_agg(@kept_of(g)@) FILTER (WHERE @keep_ms_of(g)@ IS NOT NULL)
-    INTO v_cancelled, v_topics, v_marked, v_kept FROM gone AS g;
+    INTO v_cancelled, v_gone, v_topics, v_marked, v_kept FROM gone AS g;
   PERFORM hawser.end_marked(v_marked, false);
   IF v_kept IS NOT NULL THEN
     PERFORM hawser.keep_ended(v_kept, 'cancelled', NULL, NULL);
@@ -39,18 +41,24 @@ BEGIN
   END IF;
 
   -- Those that are left are a worker's. To lock their rows would hold it up until this transaction ends.
-  v_running := ARRAY(
-    SELECT q.id FROM unnest(p_topics, p_recipients, p_roles, p_ids) AS m (topic, recipient, role, id)
-      JOIN hawser_data.queue AS q USING (topic, recipient, role, id)
-  );
-  INSERT INTO hawser_data.cancellations (topic, recipient, role, id)
-  SELECT m.* FROM unnest(p_topics, p_recipients, p_roles, p_ids) AS m (topic, recipient, role, id) WHERE m.id = ANY (v_running)
+  SELECT array_agg(q.id), array_agg(q.rank) INTO v_running, v_ranks
+    FROM unnest(p_topics, p_recipients, p_roles, p_ranks) AS m (topic, recipient, role, rank)
+    JOIN hawser_data.queue AS q USING (topic, recipient, role, rank);
+  INSERT INTO hawser_data.cancellations (topic, recipient, role, rank)
+  SELECT m.* FROM unnest(p_topics, p_recipients, p_roles, p_ranks) AS m (topic, recipient, role, rank)
+   WHERE m.rank = ANY (v_ranks)
+     -- One is enough, however often it is asked for while the handler runs.
+     AND NOT EXISTS (
+       SELECT FROM hawser_data.cancellations AS c WHERE c.topic = m.topic AND c.recipient = m.recipient AND c.role = m.role AND c.rank = m.rank
+     )
   ON CONFLICT DO NOTHING;
-  -- A transaction that notifies could not be prepared; there the next beat of any worker finds them.
+  -- A transaction that notifies could not be prepared; there the worker learns of it with its next beat.
   IF current_setting('max_prepared_transactions') = '0' THEN
-    PERFORM pg_notify(@QueueConstants.channel@, @QueueConstants.cancel_mark@ || r.id)
-       FROM unnest(v_running) AS r (id) WHERE pg_notification_queue_usage() < 0.9;
+    PERFORM pg_notify(@QueueConstants.channel@, @QueueConstants.cancel_mark@ || r.rank)
+       FROM unnest(v_ranks) AS r (rank) WHERE pg_notification_queue_usage() < 0.9;
   END IF;
   RETURN QUERY
-    SELECT c.id, 'cancelled' FROM unnest(v_cancelled) AS c (id) UNION ALL SELECT r.id, 'cancelling' FROM unnest(v_running) AS r (id);
+    SELECT c.id, 'cancelled', c.rank FROM unnest(v_cancelled, v_gone) AS c (id, rank)
+    UNION ALL
+    SELECT r.id, 'cancelling', r.rank FROM unnest(v_running, v_ranks) AS r (id, rank);
 END

@@ -12,7 +12,7 @@ BEGIN
   IF current_setting('synchronous_commit') IN ('off', 'local') THEN
     v_done := set_config('synchronous_commit', 'on', true) IS NULL;
   END IF;
-  DELETE FROM hawser_data.queue AS q WHERE q.topic = p_topic AND q.recipient = p_recipient AND q.role = p_role AND q.id = p_id
+  DELETE FROM hawser_data.queue AS q WHERE q.topic = p_topic AND q.recipient = p_recipient AND q.role = p_role AND q.rank = p_rank
   RETURNING CASE WHEN @is_marked(q)@ THEN jsonb_build_array(@marks_of(q)@) END INTO v_marked;
   ended := FOUND;
   IF v_marked IS NOT NULL THEN
@@ -21,7 +21,7 @@ BEGIN
     -- An error, so that a COMMIT that is sent along is not carried out.
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('message_gone'),
-      MESSAGE = format('the message %s of topic %s is not in the queue any more', p_id, to_json(left(p_topic, 60))),
+      MESSAGE = format('the message of rank %s of topic %s is not in the queue any more', p_rank, to_json(left(p_topic, 60))),
       HINT = 'Roll back: another worker has handled it, or it was given up.';
   END IF;
 END

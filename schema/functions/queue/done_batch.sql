@@ -12,24 +12,24 @@ BEGIN
   v_done := set_config('idle_in_transaction_session_timeout', '@StoreConstants.session_idle_in_transaction_ms@', true) IS NULL;
   v_done := hawser.commit_durably();
   -- In one order, so that no two wait for each other.
-  PERFORM FROM unnest(p_topics, p_recipients, p_roles, p_ids) AS m (topic, recipient, role, id)
-     JOIN hawser_data.queue AS q USING (topic, recipient, role, id)
-    ORDER BY id FOR UPDATE OF q;
+  PERFORM FROM unnest(p_topics, p_recipients, p_roles, p_ranks) AS m (topic, recipient, role, rank)
+     JOIN hawser_data.queue AS q USING (topic, recipient, role, rank)
+    ORDER BY rank FOR UPDATE OF q;
   WITH gone AS (
     DELETE FROM hawser_data.queue AS q
-     USING unnest(p_topics, p_recipients, p_roles, p_ids) AS m (topic, recipient, role, id)
-     WHERE q.topic = m.topic AND q.recipient = m.recipient AND q.role = m.role AND q.id = m.id
+     USING unnest(p_topics, p_recipients, p_roles, p_ranks) AS m (topic, recipient, role, rank)
+     WHERE q.topic = m.topic AND q.recipient = m.recipient AND q.role = m.role AND q.rank = m.rank
     RETURNING CASE WHEN @is_marked(q)@ THEN @marks_of(q)@ END AS key
   )
   SELECT count(*), jsonb_agg(g.key) FILTER (WHERE g.key IS NOT NULL) INTO v_count, v_marked FROM gone AS g;
   IF v_marked IS NOT NULL THEN
     v_done := hawser.end_marked(v_marked, true);
   END IF;
-  ended := v_count = cardinality(p_ids);
+  ended := v_count = cardinality(p_ranks);
   IF NOT ended THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('message_gone'),
-      MESSAGE = format('%s of %s messages are not in the queue any more', cardinality(p_ids) - v_count, cardinality(p_ids)),
+      MESSAGE = format('%s of %s messages are not in the queue any more', cardinality(p_ranks) - v_count, cardinality(p_ranks)),
       HINT = 'Roll back: other workers have handled them, or they were given up.';
   END IF;
 END

@@ -6,33 +6,40 @@ DECLARE
   v_done boolean;
 BEGIN
   v_done := set_config('idle_in_transaction_session_timeout', '@StoreConstants.session_idle_in_transaction_ms@', true) IS NULL;
-  -- A row that is locked is just being handled, or freed: it is looked at again, unless it is gone then.
-  WITH asked AS MATERIALIZED (
-    SELECT c.* FROM hawser_data.cancellations AS c
-     WHERE p_ids = '{}' OR (c.topic, c.recipient, c.role, c.id) IN (SELECT * FROM unnest(p_topics, p_recipients, p_roles, p_ids))
-     LIMIT 10000 FOR UPDATE SKIP LOCKED
+  -- What another worker has is left: its handler may run. A row that is locked is just being handled, or freed: it is looked at again,
+  -- unless it is gone then.
+  WITH chosen AS MATERIALIZED (
+    -- Some of each role: one whose rows are locked for long hides nothing of others.
+    SELECT c.*, q.rank IS NOT NULL AS is_there, q.worker
+      FROM hawser_data.cancellations AS c LEFT JOIN hawser_data.queue AS q USING (topic, recipient, role, rank)
+     WHERE (p_ranks = '{}' OR c.rank = ANY (p_ranks))
+       AND (
+         q.rank IS NULL OR q.worker IS NULL OR q.worker = p_worker
+         OR NOT EXISTS (SELECT FROM hawser_data.workers AS w WHERE w.id = q.worker AND w.gone_at IS NULL)
+       )
+     ORDER BY row_number() OVER (PARTITION BY c.role ORDER BY random()) LIMIT 1000
+  ), asked AS MATERIALIZED (
+    SELECT h.* FROM chosen AS h JOIN hawser_data.cancellations AS c USING (topic, recipient, role, rank, xid) FOR UPDATE OF c SKIP LOCKED
   ), locked AS MATERIALIZED (
-    SELECT topic, recipient, role, id
-      FROM (SELECT DISTINCT a.topic, a.recipient, a.role, a.id FROM asked AS a) AS a JOIN hawser_data.queue AS q USING (topic, recipient, role, id)
+    SELECT topic, recipient, role, rank
+      FROM (SELECT DISTINCT a.topic, a.recipient, a.role, a.rank, a.worker FROM asked AS a WHERE a.is_there) AS a
+      JOIN hawser_data.queue AS q USING (topic, recipient, role, rank)
+     -- The same worker as before: it was not taken. An id of a worker is never used again.
+     WHERE q.worker IS NOT DISTINCT FROM a.worker
        FOR UPDATE OF q SKIP LOCKED
   ), gone AS (
     DELETE FROM hawser_data.queue AS q USING locked AS l
-     WHERE q.topic = l.topic AND q.recipient = l.recipient AND q.role = l.role AND q.id = l.id
+     WHERE q.topic = l.topic AND q.recipient = l.recipient AND q.role = l.role AND q.rank = l.rank
     RETURNING q.*
   ), ended AS (
     DELETE FROM hawser_data.cancellations AS c USING asked AS a
-     WHERE c.topic = a.topic AND c.recipient = a.recipient AND c.role = a.role AND c.id = a.id AND c.xid = a.xid
-       AND (
-         (a.topic, a.recipient, a.role, a.id) IN (SELECT l.topic, l.recipient, l.role, l.id FROM locked AS l)
-         OR NOT EXISTS (
-           SELECT FROM hawser_data.queue AS q WHERE q.topic = a.topic AND q.recipient = a.recipient AND q.role = a.role AND q.id = a.id
-         )
-       )
+     WHERE c.topic = a.topic AND c.recipient = a.recipient AND c.role = a.role AND c.rank = a.rank AND c.xid = a.xid
+       AND (NOT a.is_there OR (a.topic, a.recipient, a.role, a.rank) IN (SELECT l.topic, l.recipient, l.role, l.rank FROM locked AS l))
   )
   -- Workers may have looked at those behind them, and left them because of them.
-  SELECT array_agg(DISTINCT g.topic) FILTER (WHERE g.key IS NOT NULL), jsonb_agg(@marks_of(g)@) FILTER (WHERE @is_marked(g)@),
-         jsonb_agg(@kept_of(g)@) FILTER (WHERE @keep_ms_of(g)@ IS NOT NULL)
-    INTO v_topics, v_marked, v_kept FROM gone AS g;
+  SELECT coalesce(array_agg(g.rank ORDER BY g.rank), '{}'), array_agg(DISTINCT g.topic) FILTER (WHERE g.key IS NOT NULL),
+         jsonb_agg(@marks_of(g)@) FILTER (WHERE @is_marked(g)@), jsonb_agg(@kept_of(g)@) FILTER (WHERE @keep_ms_of(g)@ IS NOT NULL)
+    INTO ranks, v_topics, v_marked, v_kept FROM gone AS g;
   v_done := hawser.end_marked(v_marked, false);
   IF v_kept IS NOT NULL THEN
     v_done := hawser.keep_ended(v_kept, 'cancelled', NULL, NULL);
@@ -40,10 +47,4 @@ BEGIN
   IF v_topics IS NOT NULL THEN
     v_done := hawser.wake_topics(v_topics);
   END IF;
-  ids := ARRAY(
-    SELECT m.id FROM unnest(p_topics, p_recipients, p_roles, p_ids) AS m (topic, recipient, role, id)
-     WHERE NOT EXISTS (
-       SELECT FROM hawser_data.queue AS q WHERE q.topic = m.topic AND q.recipient = m.recipient AND q.role = m.role AND q.id = m.id
-     )
-  );
 END

@@ -24,16 +24,32 @@ BEGIN
       SELECT DISTINCT t.topic FROM hawser_data.workers AS w, unnest(w.topics) AS t (topic) WHERE w.id = ANY (gone_workers)
     ));
   END IF;
+  -- What was told by a notification, if at all, is also found here.
+  cancelled := '{}';
   IF EXISTS (SELECT FROM hawser_data.cancellations) THEN
-    PERFORM hawser.end_cancelled('{}', '{}', '{}', '{}');
+    PERFORM hawser.end_cancelled(NULL, '{}');
+    cancelled := ARRAY(
+      SELECT DISTINCT c.rank FROM hawser_data.cancellations AS c JOIN hawser_data.queue AS q USING (topic, recipient, role, rank)
+       WHERE q.worker = p_worker ORDER BY c.rank
+    );
   END IF;
-  DELETE FROM hawser_data.workers AS w
-   WHERE w.id = ANY (ARRAY(
-     SELECT o.id FROM hawser_data.workers AS o WHERE o.gone_at < clock_timestamp() - interval '1 day' FOR UPDATE SKIP LOCKED
-   ));
+  IF EXISTS (SELECT FROM hawser_data.unique_ends) THEN
+    PERFORM hawser.free_unique(NULL);
+  END IF;
+  WITH gone AS (
+    DELETE FROM hawser_data.workers AS w
+     WHERE w.id = ANY (ARRAY(
+       SELECT o.id FROM hawser_data.workers AS o WHERE o.gone_at < clock_timestamp() - interval '1 day' FOR UPDATE SKIP LOCKED
+     ))
+    RETURNING w.*
+  )
+  SELECT hawser.remember_served(array_agg(t.topic), array_agg(g.name), array_agg(floor(extract(epoch FROM g.beat_at) * 1000000)::bigint)) INTO v_done
+    FROM gone AS g, unnest(g.topics) AS t (topic)
+  HAVING count(*) > 0;
+  v_done := hawser.pass_left_keys();
   -- Of the workers that are peers: others show no metrics.
   is_first := NOT EXISTS (
-    SELECT FROM hawser_data.workers AS w JOIN hawser_data.peers AS p ON p.name = w.name WHERE w.id < p_worker AND w.gone_at IS NULL
+    SELECT FROM hawser_data.workers AS w JOIN hawser_peer_data.peers AS p ON p.name = w.name WHERE w.id < p_worker AND w.gone_at IS NULL
   );
   has_messages := p_looks AND EXISTS (
     SELECT FROM hawser_data.workers AS w
@@ -41,53 +57,57 @@ BEGIN
      CROSS JOIN LATERAL unnest(
        array_remove(ARRAY['', '@' || w.name, '#' || w.group_name], NULL) || ARRAY(SELECT '@' || n.name FROM unnest(w.stands_in_for) AS n (name))
      ) AS p (recipient)
-     CROSS JOIN LATERAL (
-       SELECT FROM hawser_data.queue AS q
-        WHERE q.topic = t.topic AND q.recipient = p.recipient AND (q.due_at IS NULL OR q.due_at <= v_now)
-          AND (q.worker IS NULL OR NOT EXISTS (SELECT FROM hawser_data.workers AS o WHERE o.id = q.worker AND o.gone_at IS NULL))
-        LIMIT 1
-     ) AS m
-     WHERE w.id = p_worker
-  );
-  -- With a priority, role by role, as in `take`.
-  has_messages := has_messages OR p_looks AND EXISTS (
-    WITH RECURSIVE places AS (
-      SELECT t.topic, @QueueConstants.priority_mark@ || p.recipient AS recipient, '' AS role
-        FROM hawser_data.workers AS w
-       CROSS JOIN LATERAL unnest(w.topics) AS t (topic)
-       CROSS JOIN LATERAL unnest(
-         array_remove(ARRAY['', '@' || w.name, '#' || w.group_name], NULL) || ARRAY(SELECT '@' || n.name FROM unnest(w.stands_in_for) AS n (name))
-       ) AS p (recipient)
-       WHERE w.id = p_worker
-      UNION ALL
-      SELECT p.topic, p.recipient, n.role
-        FROM places AS p
-       CROSS JOIN LATERAL (
-         SELECT q.role FROM hawser_data.queue AS q
-          WHERE q.topic = p.topic AND q.recipient = p.recipient AND q.role > p.role ORDER BY q.role LIMIT 1
-       ) AS n
-    )
-    SELECT FROM places AS p
+     CROSS JOIN (VALUES (''), (@QueueConstants.priority_mark@)) AS m (mark)
      CROSS JOIN LATERAL (
        (
          SELECT FROM hawser_data.queue AS q
-          WHERE q.topic = p.topic AND q.recipient = p.recipient AND q.role = p.role AND q.due_at <= v_now
+          WHERE q.topic = t.topic AND q.recipient = m.mark || p.recipient AND q.due_at IS NULL AND q.behind IS NULL
             AND (q.worker IS NULL OR NOT EXISTS (SELECT FROM hawser_data.workers AS o WHERE o.id = q.worker AND o.gone_at IS NULL))
-          ORDER BY q.due_at, q.id LIMIT 1
+          LIMIT 1
        )
        UNION ALL
        (
          SELECT FROM hawser_data.queue AS q
-          WHERE q.topic = p.topic AND q.recipient = p.recipient AND q.role = p.role AND q.due_at IS NULL
-            AND starts_with(q.recipient, @QueueConstants.priority_mark@)
+          WHERE q.topic = t.topic AND q.recipient = m.mark || p.recipient AND q.due_at <= v_now AND q.behind IS NULL
             AND (q.worker IS NULL OR NOT EXISTS (SELECT FROM hawser_data.workers AS o WHERE o.id = q.worker AND o.gone_at IS NULL))
-          ORDER BY q.due_at, q.id LIMIT 1
+          LIMIT 1
        )
-     ) AS m
+       UNION ALL
+       (
+         -- The end of one of their role and key of the limit may not have been told.
+         SELECT FROM hawser_data.queue AS q WHERE q.topic = t.topic AND q.behind >= @QueueConstants.behind_limit@ LIMIT 1
+       )
+     ) AS f
+     WHERE w.id = p_worker
   );
+  -- Role by role, too, as the index has them.
+  WITH RECURSIVE places AS (
+    SELECT t.topic, m.mark || p.recipient AS recipient, '' AS role
+      FROM hawser_data.workers AS w
+     CROSS JOIN LATERAL unnest(w.topics) AS t (topic)
+     CROSS JOIN LATERAL unnest(
+       array_remove(ARRAY['', '@' || w.name, '#' || w.group_name], NULL) || ARRAY(SELECT '@' || n.name FROM unnest(w.stands_in_for) AS n (name))
+     ) AS p (recipient)
+     CROSS JOIN (VALUES (''), (@QueueConstants.priority_mark@)) AS m (mark)
+     WHERE w.id = p_worker
+    UNION ALL
+    SELECT p.topic, p.recipient, n.role
+      FROM places AS p
+     CROSS JOIN LATERAL (
+       SELECT q.role FROM hawser_data.queue AS q
+        WHERE q.topic = p.topic AND q.recipient = p.recipient AND q.role > p.role AND q.due_at IS NOT NULL AND q.behind IS NULL ORDER BY q.role LIMIT 1
+     ) AS n
+  )
+  SELECT ceil(extract(epoch FROM least(min(d.due_at), v_now + interval '1 day') - v_now) * 1000) INTO due_in_ms
+    FROM places AS p
+   CROSS JOIN LATERAL (
+     SELECT q.due_at FROM hawser_data.queue AS q
+      WHERE q.topic = p.topic AND q.recipient = p.recipient AND q.role = p.role AND q.due_at > v_now AND q.behind IS NULL ORDER BY q.due_at LIMIT 1
+   ) AS d;
   SELECT coalesce(array_agg(s.topic ORDER BY s.topic) FILTER (WHERE s.paused_at IS NOT NULL), '{}'),
-         coalesce(array_agg(s.topic ORDER BY s.topic) FILTER (WHERE num_nonnulls(s.rate, s.running, s.running_per_key) > 0), '{}')
-    INTO paused_topics, limited_topics
+         coalesce(array_agg(s.topic ORDER BY s.topic) FILTER (WHERE num_nonnulls(s.rate, s.running, s.running_per_key) > 0), '{}'),
+         coalesce(array_agg(s.topic ORDER BY s.topic) FILTER (WHERE s.keep_ms IS NOT NULL), '{}')
+    INTO paused_topics, limited_topics, kept_topics
     FROM hawser_data.workers AS w
     JOIN hawser_data.topic_settings AS s ON s.topic = ANY (w.topics)
    WHERE w.id = p_worker;

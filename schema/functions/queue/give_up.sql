@@ -7,13 +7,15 @@ BEGIN
   v_done := hawser.commit_durably();
   WITH gone AS (
     DELETE FROM hawser_data.queue AS q
-     WHERE q.topic = p_topic AND q.recipient = p_recipient AND q.role = p_role AND q.id = p_id AND q.worker = p_worker
+     WHERE q.topic = p_topic AND q.recipient = p_recipient AND q.role = p_role AND q.rank = p_rank AND q.worker = p_worker
     RETURNING q.*
   )
   INSERT INTO hawser_data.dead_letters AS d
-    (origin, source, epoch, number, topic, payload, headers, error_code, error_message, attempts, stack, failures, role, awaited_as)
-  SELECT 'queue', g.recipient, floor(extract(epoch FROM g.enqueued_at) * 1000), g.id, g.topic, g.payload, @headers_of(g)@, p_error_code, p_error_message,
-         g.attempts + (p_failure IS NOT NULL)::integer, p_stack, @with_failure(g)@, g.role, g.awaited_as
+    (origin, source, epoch, number, topic, payload, headers, error_code, error_message, attempts, stack, failures, role, role_id, awaited_as, job_id, keep_ms, progress, given_back, worker)
+  SELECT 'queue', g.recipient, floor(extract(epoch FROM g.enqueued_at) * 1000), g.rank, g.topic, g.payload, @headers_of(g)@, p_error_code, p_error_message,
+         g.attempts + (p_failure IS NOT NULL)::integer, p_stack, @with_failure(g)@, g.role, g.role_id, g.awaited_as,
+         g.id, g.keep_ms, g.progress, g.given_back,
+         (SELECT w.name FROM hawser_data.workers AS w WHERE w.id = p_worker)
     FROM gone AS g
   RETURNING d.id, (
     SELECT hawser.end_marked(jsonb_build_array(@marks_of(g)@), false) FROM gone AS g WHERE @is_marked(g)@
@@ -23,7 +25,7 @@ BEGIN
   IF dead_letter IS NULL THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('message_gone'),
-      MESSAGE = format('the worker %s does not have the message %s of topic %s any more', p_worker, p_id, to_json(left(p_topic, 60))),
+      MESSAGE = format('the worker %s does not have the message of rank %s of topic %s any more', p_worker, p_rank, to_json(left(p_topic, 60))),
       HINT = 'Begin a new worker with hawser.open_worker, which replaces this one.';
   END IF;
   IF v_kept IS NOT NULL THEN

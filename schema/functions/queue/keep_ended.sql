@@ -3,12 +3,12 @@ DECLARE
   v_now CONSTANT timestamptz := clock_timestamp();
 BEGIN
   INSERT INTO hawser_data.results
-    (segment, id, role, topic, state, listener, attempts, enqueued_at, ended_at, duration_ms, progress, result, error_code, error_message, expires_at)
-  SELECT (extract(epoch FROM e.expires_at)::bigint / 86400) % @QueueConstants.result_segments@, m.id, m.role, m.topic, p_state, w.name, m.attempts, m.enqueued_at, v_now,
-         m.duration_ms, m.progress, m.result::json::text, p_error_code, p_error_message, e.expires_at
+    (segment, id, role, role_id, topic, state, listener, attempts, enqueued_at, ended_at, duration_ms, progress, result, error_code, error_message, expires_at)
+  SELECT (extract(epoch FROM e.expires_at)::bigint / 86400) % @QueueConstants.result_segments@, m.id, m.role, m.role_id, m.topic, p_state, w.name, m.attempts, m.enqueued_at, v_now,
+         m.duration_ms, m.progress, m.result::json::text, p_error_code, coalesce(p_error_message, m.error_message), e.expires_at
     FROM jsonb_to_recordset(p_messages) AS m (
-      id bigint, role text, topic text, keep_ms integer, enqueued_at timestamptz, attempts integer, worker bigint, progress text, duration_ms bigint,
-      result text
+      id bigint, role text, role_id bigint, topic text, keep_ms integer, enqueued_at timestamptz, attempts integer, worker bigint, progress text, duration_ms bigint,
+      result text, error_message text
     )
    CROSS JOIN LATERAL (SELECT v_now + m.keep_ms * interval '1 millisecond' AS expires_at) AS e
     LEFT JOIN hawser_data.workers AS w ON w.id = m.worker

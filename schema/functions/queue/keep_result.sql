@@ -6,26 +6,22 @@ DECLARE
   v_to_all boolean;
 BEGIN
   UPDATE hawser_data.outbox_later AS l SET keep_ms = keep_result.keep_ms
-   WHERE l.id = keep_result.id AND l.kind <> 'nats' AND (v_roles IS NULL OR l.role = ANY (v_roles))
+   WHERE l.id = keep_result.id AND l.kind <> 'nats' AND @is_own(l)@
   RETURNING l.to_all INTO v_to_all;
   kept := FOUND;
   IF NOT kept THEN
-    SELECT n.*,
+    SELECT q.topic, q.recipient, q.role, q.rank, q.keep_ms, q.to_all,
            -- One that is there though its transaction runs is of this one, or of a part of it behind a savepoint.
-           CASE WHEN age(n.xmin) <= 0 THEN coalesce(pg_xact_status((v_xid::text::bigint - age(n.xmin))::text::xid8) = 'in progress', false) ELSE false END AS is_own
+           CASE WHEN age(q.xmin) <= 0 THEN coalesce(pg_xact_status((v_xid::text::bigint - age(q.xmin))::text::xid8) = 'in progress', false) ELSE false END AS is_own
       INTO v_message
-      FROM hawser.queue_places(CASE WHEN keep_result.topic IS NULL THEN '{}' ELSE ARRAY[keep_result.topic] END) AS p
-     CROSS JOIN LATERAL (
-       SELECT q.topic, q.recipient, q.role, q.id, q.keep_ms, q.to_all, q.xmin FROM hawser_data.queue AS q
-        WHERE q.topic = p.topic AND q.recipient = p.recipient AND q.role = p.role AND q.id = keep_result.id
-        LIMIT 1
-     ) AS n
-     WHERE v_roles IS NULL OR p.role = ANY (v_roles);
+      FROM hawser_data.queue AS q
+     WHERE q.id = keep_result.id AND @is_own(q)@
+     LIMIT 1;
     kept := FOUND AND (v_message.is_own OR v_message.keep_ms IS NOT NULL);
     -- Another one's row may be a worker's, which would wait for the end of this transaction.
     IF kept AND v_message.is_own THEN
       UPDATE hawser_data.queue AS q SET keep_ms = keep_result.keep_ms
-       WHERE q.topic = v_message.topic AND q.recipient = v_message.recipient AND q.role = v_message.role AND q.id = v_message.id;
+       WHERE q.topic = v_message.topic AND q.recipient = v_message.recipient AND q.role = v_message.role AND q.rank = v_message.rank;
       v_to_all := v_message.to_all;
     END IF;
   END IF;

@@ -2,7 +2,6 @@
 DECLARE
   v_done boolean;
 BEGIN
-  v_done := set_config('idle_in_transaction_session_timeout', '@StoreConstants.session_idle_in_transaction_ms@', true) IS NULL;
   v_done := hawser.commit_durably();
   kept := keep_results.keep_ms IS NOT NULL;
   IF kept THEN
@@ -13,4 +12,5 @@ BEGIN
     DELETE FROM hawser_data.topic_settings AS s
      WHERE s.topic = keep_results.topic AND num_nonnulls(s.paused_at, s.rate, s.running, s.running_per_key) = 0;
   END IF;
+  PERFORM pg_notify(@QueueConstants.settings_channel@, keep_results.topic) WHERE pg_notification_queue_usage() < 0.9;
 END

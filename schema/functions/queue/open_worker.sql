@@ -4,8 +4,4 @@ BEGIN
   INSERT INTO hawser_data.workers AS w (name, group_name, topics, lease_ms, concurrency)
   VALUES (p_name, p_group, p_topics, p_lease_ms, p_concurrency)
   RETURNING w.id INTO worker;
-  -- What a worker had that was killed is free soon.
-  IF EXISTS (SELECT FROM hawser_data.cancellations) THEN
-    PERFORM hawser.end_cancelled('{}', '{}', '{}', '{}');
-  END IF;
 END

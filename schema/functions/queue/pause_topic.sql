@@ -3,7 +3,6 @@ DECLARE
   v_role CONSTANT text := CASE current_setting('role') WHEN 'none' THEN session_user::text ELSE current_setting('role') END;
   v_done boolean;
 BEGIN
-  v_done := set_config('idle_in_transaction_session_timeout', '@StoreConstants.session_idle_in_transaction_ms@', true) IS NULL;
   v_done := hawser.commit_durably();
   INSERT INTO hawser_data.topic_settings AS s (topic, paused_at, paused_by) VALUES (pause_topic.topic, clock_timestamp(), v_role)
   ON CONFLICT (topic) DO UPDATE SET paused_at = excluded.paused_at, paused_by = excluded.paused_by WHERE s.paused_at IS NULL

@@ -5,7 +5,7 @@ BEGIN
     RETURN QUERY
     WITH RECURSIVE places AS (
       (
-        SELECT q.topic, q.recipient, q.role FROM hawser_data.queue AS q ORDER BY q.topic, q.recipient, q.role, q.id LIMIT 1
+        SELECT q.topic, q.recipient, q.role FROM hawser_data.queue AS q ORDER BY q.topic, q.recipient, q.role, q.rank LIMIT 1
       )
       UNION ALL
       SELECT n.topic, n.recipient, n.role
@@ -13,7 +13,7 @@ BEGIN
        CROSS JOIN LATERAL (
          SELECT q.topic, q.recipient, q.role FROM hawser_data.queue AS q
           WHERE (q.topic, q.recipient, q.role) > (p.topic, p.recipient, p.role)
-          ORDER BY q.topic, q.recipient, q.role, q.id LIMIT 1
+          ORDER BY q.topic, q.recipient, q.role, q.rank LIMIT 1
        ) AS n
     )
     SELECT p.topic, p.recipient, p.role FROM places AS p;
@@ -25,14 +25,14 @@ BEGIN
       FROM (SELECT DISTINCT u.topic FROM unnest(p_topics) AS u (topic)) AS t
      CROSS JOIN LATERAL (
        SELECT q.topic, q.recipient, q.role FROM hawser_data.queue AS q
-        WHERE q.topic = t.topic ORDER BY q.recipient, q.role, q.id LIMIT 1
+        WHERE q.topic = t.topic ORDER BY q.recipient, q.role, q.rank LIMIT 1
      ) AS f
     UNION ALL
     SELECT n.topic, n.recipient, n.role
       FROM places AS p
      CROSS JOIN LATERAL (
        SELECT q.topic, q.recipient, q.role FROM hawser_data.queue AS q
-        WHERE q.topic = p.topic AND (q.recipient, q.role) > (p.recipient, p.role) ORDER BY q.recipient, q.role, q.id LIMIT 1
+        WHERE q.topic = p.topic AND (q.recipient, q.role) > (p.recipient, p.role) ORDER BY q.recipient, q.role, q.rank LIMIT 1
      ) AS n
   )
   SELECT p.topic, p.recipient, p.role FROM places AS p;

@@ -7,8 +7,6 @@ BEGIN
   PERFORM hawser.lock_dead_letters(true);
   -- A worker that does not run any more gets no copies for all listeners.
   UPDATE hawser_data.workers AS w SET gone_at = clock_timestamp() WHERE w.name = p_from AND w.gone_at IS NULL;
-  -- Under another recipient they would not be found.
-  PERFORM hawser.end_cancelled('{}', '{}', '{}', '{}');
   -- A handler that runs finds its row gone.
   WITH chosen AS MATERIALIZED (
     SELECT q.*
@@ -16,19 +14,24 @@ BEGIN
         SELECT a.topic, a.recipient, a.role FROM hawser.queue_places('{}') AS a WHERE a.recipient IN ('@' || p_from, @QueueConstants.priority_mark@ || '@' || p_from)
       ) AS p
      CROSS JOIN LATERAL (
-       SELECT o.topic, o.recipient, o.role, o.id FROM hawser_data.queue AS o
-        WHERE o.topic = p.topic AND o.recipient = p.recipient AND o.role = p.role ORDER BY o.id LIMIT p_most
+       SELECT o.topic, o.recipient, o.role, o.rank FROM hawser_data.queue AS o
+        WHERE o.topic = p.topic AND o.recipient = p.recipient AND o.role = p.role ORDER BY o.rank LIMIT p_most
      ) AS q
-     ORDER BY q.id LIMIT p_most
+     ORDER BY q.rank LIMIT p_most
   ), locked AS MATERIALIZED (
-    SELECT q.topic, q.recipient, q.role, q.id FROM chosen AS c JOIN hawser_data.queue AS q
-        ON q.topic = c.topic AND q.recipient = c.recipient AND q.role = c.role AND q.id = c.id
-     ORDER BY q.id FOR UPDATE OF q
+    SELECT q.topic, q.recipient, q.role, q.rank FROM chosen AS c JOIN hawser_data.queue AS q
+        ON q.topic = c.topic AND q.recipient = c.recipient AND q.role = c.role AND q.rank = c.rank
+     ORDER BY q.rank FOR UPDATE OF q
   ), written AS (
-    UPDATE hawser_data.queue AS q SET recipient = CASE WHEN starts_with(l.recipient, @QueueConstants.priority_mark@) THEN @QueueConstants.priority_mark@ ELSE '' END || '@' || p_to, worker = NULL
+    UPDATE hawser_data.queue AS q SET recipient = CASE WHEN starts_with(l.recipient, @QueueConstants.priority_mark@) THEN @QueueConstants.priority_mark@ ELSE '' END || '@' || p_to, worker = NULL, behind = NULL
       FROM locked AS l
-     WHERE q.topic = l.topic AND q.recipient = l.recipient AND q.role = l.role AND q.id = l.id
+     WHERE q.topic = l.topic AND q.recipient = l.recipient AND q.role = l.role AND q.rank = l.rank
     RETURNING q.topic
+  ), followed AS (
+    -- Those that are to be cancelled would not be found under another recipient.
+    UPDATE hawser_data.cancellations AS c SET recipient = CASE WHEN starts_with(l.recipient, @QueueConstants.priority_mark@) THEN @QueueConstants.priority_mark@ ELSE '' END || '@' || p_to
+      FROM locked AS l
+     WHERE c.topic = l.topic AND c.recipient = l.recipient AND c.role = l.role AND c.rank = l.rank
   )
   SELECT count(*), hawser.wake_topics(array_agg(DISTINCT w.topic)) INTO moved, v_done FROM written AS w;
   -- With the last of them, those that may be retried.

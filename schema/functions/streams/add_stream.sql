@@ -22,13 +22,13 @@ BEGIN
       MESSAGE = format('nats_subscribe_stream: filter has %L, and must have words joined by ''.'', of which each may be ''*'', and the last ''>''', left(v_wrong, 100)),
       HINT = 'Give subjects of up to @stream_filter.max_bytes@ bytes as NATS has them, or leave filter out for all messages.';
   END IF;
-  SELECT h.id INTO v_handler FROM hawser_data.nats_handlers AS h WHERE h.kind = 'stream' AND h.subject = p_name ORDER BY h.id DESC LIMIT 1;
+  SELECT h.id INTO v_handler FROM hawser_bridge_data.nats_handlers AS h WHERE h.kind = 'stream' AND h.subject = p_name ORDER BY h.id DESC LIMIT 1;
   IF NOT FOUND THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('invalid_argument'),
       MESSAGE = format('hawser.add_stream: there is no handler %L of the kind stream', left(p_name, 100));
   END IF;
-  SELECT s.* INTO v_present FROM hawser_data.stream_subscriptions AS s WHERE s.handler_id = v_handler ORDER BY s.turn DESC LIMIT 1;
+  SELECT s.* INTO v_present FROM hawser_bridge_data.stream_subscriptions AS s WHERE s.handler_id = v_handler ORDER BY s.turn DESC LIMIT 1;
   IF FOUND THEN
     IF (v_present.stream, v_present.filters) IS DISTINCT FROM (p_stream, v_filters)
       OR (v_present.key_token, v_present.domain) IS DISTINCT FROM (p_key_token, p_domain)
@@ -41,13 +41,13 @@ BEGIN
     RETURN;
   END IF;
   -- Of a handler that another transaction has made, somebody else may be the owner.
-  IF NOT EXISTS (SELECT FROM hawser_data.nats_handlers AS h WHERE h.id = v_handler AND h.created_at = now()) THEN
+  IF NOT EXISTS (SELECT FROM hawser_bridge_data.nats_handlers AS h WHERE h.id = v_handler AND h.created_at = now()) THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('not_permitted'),
       MESSAGE = format('hawser.add_stream: the handler %L was not made in this transaction', left(p_name, 100)),
       HINT = 'nats_subscribe_stream makes both.';
   END IF;
-  INSERT INTO hawser_data.stream_subscriptions (handler_id, name, stream, domain, filters, key_token, consumer, start)
+  INSERT INTO hawser_bridge_data.stream_subscriptions (handler_id, name, stream, domain, filters, key_token, consumer, start)
   VALUES (v_handler, p_name, p_stream, p_domain, v_filters, p_key_token,
           format('hawser_%s_%s', p_name, left(replace(gen_random_uuid()::text, '-', ''), 8)), v_start);
   added := true;

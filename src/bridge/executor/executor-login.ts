@@ -27,7 +27,7 @@ const rightsSql = `
          r.rolreplication AS replicates,
          ARRAY(SELECT g.rolname::text FROM pg_roles AS g WHERE g.oid <> r.oid AND g.rolname <> 'hawser_executor' AND NOT r.rolsuper
                 AND pg_has_role(r.oid, g.oid, 'MEMBER') ORDER BY 1) AS roles,
-         ARRAY(SELECT c.relname::text FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace AND n.nspname = 'hawser_data'
+         ARRAY(SELECT n.nspname || '.' || c.relname FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace AND n.nspname ~ '^hawser(_[a-z]+)?_data$'
                 WHERE c.relkind = 'r' AND has_table_privilege(r.oid, c.oid, 'SELECT') ORDER BY 1) AS tables,
          ARRAY(SELECT c.setting FROM pg_db_role_setting AS s, unnest(s.setconfig) AS c (setting) WHERE s.setrole = r.oid ORDER BY 1) AS settings
     FROM pg_roles AS r WHERE r.rolname = session_user`;
@@ -163,7 +163,7 @@ async function refusePowerfulLogin(client: pg.Client): Promise<Omit<Backend, "se
             .join(", ")}`,
         ]
       : []),
-    ...(readable.length > 0 && !superuser ? [`can read hawser_data.${readable[0]}`] : []),
+    ...(readable.length > 0 && !superuser ? [`can read ${readable[0]}`] : []),
   ];
   if (powers.length === 0) return { pid, startedAt };
   throw new HawserError(

@@ -3,10 +3,10 @@
  * of Hawser write and lock.
  */
 import pg from "pg";
-import { tables, views } from "../../../generated/ts/rows/nats.js";
+import { tables } from "../../../generated/ts/rows/nats.js";
 import { tables as peerTables } from "../../../generated/ts/rows/peer.js";
 import { bridgeConstants } from "../../../generated/ts/settings/nats.js";
-import type { PostgresSession } from "../../postgres/index.js";
+import { type PostgresSession, relationOidSql } from "../../postgres/index.js";
 import type {
   ClockSample,
   FenceHolders,
@@ -32,10 +32,10 @@ const serverTime = "(extract(epoch FROM clock_timestamp()) * 1000)::float8 AS se
 
 const sql = {
   read: `
-    SELECT epoch, owner, beat, (extract(epoch FROM progress_at) * 1000)::float8 AS progress_at,
-           (extract(epoch FROM complete_since) * 1000)::float8 AS complete_since,
-           (extract(epoch FROM complete_until) * 1000)::float8 AS complete_until, behind, ${serverTime}
-      FROM ${views.bridgeLead}`,
+    SELECT epoch, owner, beat, (state ->> 'progress_at')::float8 AS progress_at,
+           (state ->> 'complete_since')::float8 AS complete_since, (state ->> 'complete_until')::float8 AS complete_until,
+           state ->> 'behind' AS behind, ${serverTime}
+      FROM hawser.read_lead()`,
   take: "SELECT epoch FROM hawser.take_lead($1, $2, $3)",
   raise: `SELECT held, raised, ${serverTime} FROM hawser.raise_lead($1, $2)`,
   keep: `SELECT held, ${serverTime} FROM hawser.keep_lead($1, $2, $3, $4)`,
@@ -50,10 +50,10 @@ const sql = {
              OR EXISTS (SELECT FROM ${tables.executorLogin} AS e WHERE e.user_name = a.usename) AS is_executor
         FROM pg_catalog.pg_locks AS l
         JOIN pg_catalog.pg_stat_activity AS a ON a.pid = l.pid
-       WHERE l.locktype = 'relation' AND l.relation = '${peerTables.fence}'::regclass AND l.granted
+       WHERE l.locktype = 'relation' AND l.relation = ${relationOidSql(peerTables.fence)} AND l.granted
          AND l.database = (SELECT d.oid FROM pg_catalog.pg_database AS d WHERE d.datname = current_database())
          AND l.mode NOT IN ('AccessShareLock', 'SIReadLock') AND l.pid <> pg_catalog.pg_backend_pid()
-         AND EXISTS (SELECT FROM ${views.bridgeLead} AS b WHERE b.owner = $1 AND b.epoch = $2)
+         AND EXISTS (SELECT FROM hawser.read_lead() AS b WHERE b.owner = $1 AND b.epoch = $2)
     )
     SELECT pid, role, is_executor, CASE WHEN is_executor THEN pg_catalog.pg_terminate_backend(pid) END AS ended
       FROM held WHERE is_executor OR is_bridge`,

@@ -29,5 +29,5 @@ export {
   nullRow,
 } from "./answer.js";
 export type { TlsSource } from "./client-connection.js";
+export { PostgresServer, type PostgresServerOptions } from "./postgres-server.js";
 export { isBindable } from "./scram.js";
-export { PostgresServer, type PostgresServerOptions } from "./server.js";

@@ -168,7 +168,7 @@ SET LOCAL search_path = pg_catalog, pg_temp;
 
 -- A function with a short call, because Postgres prints the whole failed statement in the CONTEXT of an error.
 CREATE FUNCTION ${installer} RETURNS void LANGUAGE plpgsql
-SET search_path = pg_catalog, pg_temp SET row_security = off AS $hawser$
+SET search_path = pg_catalog, pg_temp SET row_security = off SET jit = off AS $hawser$
 DECLARE
   extension CONSTANT oid := (SELECT e.oid FROM pg_extension AS e WHERE e.extname = '${extensionName}');
   place CONSTANT text := (SELECT n.nspname FROM pg_extension AS e JOIN pg_namespace AS n ON n.oid = e.extnamespace WHERE e.oid = extension);

@@ -1,7 +1,7 @@
-/** Pages about dead letters: causes, list, one letter, confirmation of a discard, and jobs. */
+/** Pages about dead letters: causes, list, one letter, confirmation of a retry or discard, and mass actions. */
 
 import { html } from "hono/html";
-import type { Abilities, Job, Reading } from "../../console/index.js";
+import type { Abilities, MassAction, MassActionKind, Reading } from "../../console/index.js";
 import { examinedDeadLetters, shownRows, undoMs } from "../../console/index.js";
 import { plural } from "../../errors/index.js";
 import type { DeadLetterCause, DeadLetterCauses, DeadLetterEntry, WholeDeadLetter } from "../../operate/index.js";
@@ -29,8 +29,8 @@ export function causesSection(read: Reading<DeadLetterCauses>, { prefix, now }: 
       examined < examinedDeadLetters
         ? html`<p>${plural(examined, "dead letter")}.</p>`
         : html`<p>The newest ${examined} dead letters are examined, and there may be more.${older}</p>`;
-    const more = causes.length > shownRows ? html`<p>Only the ${shownRows} most frequent causes are shown.</p>` : "";
-    return html`${scope}${table("Causes, the most frequent first", causes.slice(0, shownRows), [
+    const more = causes.length > shownRows ? html`<p>Only the ${shownRows} newest causes are shown.</p>` : "";
+    return html`${scope}${table("Causes, those that are new first", causes.slice(0, shownRows), [
       {
         head: "Cause",
         cell: (cause) => {
@@ -40,13 +40,13 @@ export function causesSection(read: Reading<DeadLetterCauses>, { prefix, now }: 
           return html`<a href="${prefix}/dead${queryOf({ ...fields })}">${short(cause.cause)}</a>`;
         },
       },
+      { head: "Dead letters", cell: ({ count }) => String(count), isNumber: true },
+      { head: "Newest", cell: ({ newestAt }) => time(newestAt, now) },
       { head: "Code", cell: ({ errorCode }) => short(errorCode) },
       { head: "Topic or subject", cell: ({ topic }) => short(topic) },
       { head: "Function", cell: (cause) => (cause.function === null ? "" : short(cause.function)) },
       { head: "Origin", cell: ({ origin }) => origin },
-      { head: "Dead letters", cell: ({ count }) => String(count), isNumber: true },
       { head: "To be retried", cell: ({ retryRequested }) => String(retryRequested), isNumber: true },
-      { head: "Newest", cell: ({ newestAt }) => time(newestAt, now) },
       { head: "Oldest", cell: ({ oldestAt }) => time(oldestAt, now) },
     ])}${more}`;
   });
@@ -84,20 +84,20 @@ export function deadList(
   return html`${filterForm(`${prefix}/dead`, given)}
 ${section("list", "List", read, ({ letters, count, throughId }) => {
   if (letters.length === 0) return html`<p>There are no dead letters, or none that match.</p>`;
-  const last = letters.length > shownRows ? letters[shownRows - 1]!.id : undefined;
-  return html`<p>${countText(count)} ${count === 1 ? "matches" : "match"}, the oldest first.</p>
+  const next = letters[shownRows]?.id;
+  return html`<p>${countText(count)} ${count === 1 ? "matches" : "match"}, the newest first.</p>
 ${allActions(given, throughId, count, abilities, context)}
 ${table("Dead letters", letters.slice(0, shownRows), [
   { head: "Id", cell: ({ id }) => html`<a href="${prefix}/dead/${id}">${id}</a>`, isNumber: true },
+  { head: "Error", cell: ({ errorCode, errorMessage }) => html`${short(errorCode)}: ${short(errorMessage)}` },
+  { head: "State", cell: stateOf },
   { head: "Given up", cell: ({ createdAt }) => time(createdAt, now) },
   { head: "Topic or subject", cell: ({ topic }) => short(topic) },
   { head: "Source", cell: ({ source }) => short(source) },
-  { head: "Error", cell: ({ errorCode, errorMessage }) => html`${short(errorCode)}: ${short(errorMessage)}` },
-  { head: "Attempts", cell: ({ attempts }) => String(attempts), isNumber: true },
+  { head: "Attempts", cell: attemptsOf, isNumber: true },
   { head: "Bytes", cell: ({ payloadBytes }) => String(payloadBytes), isNumber: true },
-  { head: "State", cell: stateOf },
 ])}
-${last === undefined ? "" : html`<p><a href="${prefix}/dead${queryOf({ ...given, after: String(last) })}">Next ${shownRows}</a></p>`}`;
+${next === undefined ? "" : html`<p><a href="${prefix}/dead${queryOf({ ...given, through: String(next) })}">Next ${shownRows}</a></p>`}`;
 })}`;
 }
 
@@ -106,6 +106,11 @@ function countText(count: number | undefined): string {
   return count > examinedDeadLetters
     ? `More than ${plural(examinedDeadLetters, "dead letter")}`
     : plural(count, "dead letter");
+}
+
+/** Attempts, and how often a stop cut the handler off, which is no attempt. */
+function attemptsOf({ attempts, givenBack }: DeadLetterEntry): string {
+  return givenBack === 0 ? String(attempts) : `${attempts}, and cut off ${plural(givenBack, "time")} by a stop`;
 }
 
 function stateOf({ retried, retryRequested }: DeadLetterEntry): string {
@@ -123,7 +128,7 @@ function allActions(
   const what = allOf(count);
   const fields = hiddenFields({ ...given, through: throughId?.toString(), token });
   return actions(abilities, {
-    retry: html`<form class="inline" method="post" action="${prefix}/dead/retry">${fields}<button type="submit">Retry ${what}, in order</button></form>`,
+    retry: html`<form class="inline" method="post" action="${prefix}/dead/retry">${fields}<button type="submit">Retry ${what}, in order…</button></form>`,
     discard: html`<form class="inline" method="post" action="${prefix}/dead/discard">${fields}<button type="submit">Discard ${what}…</button></form>`,
   });
 }
@@ -160,11 +165,18 @@ export function oneLetter(
     ["Topic or subject", short(letter.topic)],
     ["Origin", letter.origin],
     ["Source", short(letter.source)],
+    [
+      "Message",
+      letter.jobId === null
+        ? short(null)
+        : html`<a href="${prefix}/message${queryOf({ id: letter.jobId })}">${letter.jobId}</a>`,
+    ],
     ["Enqueued by", short(letter.enqueuedBy)],
     ["Listener", short(letter.listener)],
+    ["Had by", short(letter.worker)],
     ["Role", short(letter.role)],
     ["Given up", time(letter.createdAt, now)],
-    ["Attempts", String(letter.attempts)],
+    ["Attempts", attemptsOf(letter)],
     ["Error code", short(letter.errorCode)],
     ["State", stateOf(letter) || "not retried"],
     ["Trace", traceLink(headers, options.traceUrl)],
@@ -210,45 +222,50 @@ export function traceLink(headers: WholeDeadLetter["headers"], traceUrl: string 
     : html`<a rel="noreferrer" href="${traceUrl.replaceAll("{traceId}", trace)}">${trace}</a>`;
 }
 
-/** Confirmation of a discard. @param fields hidden fields that repeat the selection */
-export function confirmDiscard(
+/** Confirmation of a retry or discard. @param fields hidden fields that repeat the selection */
+export function confirmChange(
+  action: MassActionKind,
   count: number | undefined,
   fields: Readonly<Record<string, string | undefined>>,
   { prefix, token }: FormContext,
 ): Html {
-  return html`<p>${countText(count)} will be deleted, with payload. A discard cannot be undone once it has begun: it begins after
-${undoMs / 1_000} seconds, and can be stopped until then, and between batches.</p>
-<form method="post" action="${prefix}/dead/discard">${hiddenFields({ ...fields, confirm: "yes", token })}
-<button type="submit">Discard ${allOf(count)}</button></form>
-<p><a href="${prefix}/dead">Keep them</a></p>`;
+  const what = {
+    retry: html`${countText(count)} will be handled again, in the order of their ids. A retry cannot be undone; it can be stopped between batches.`,
+    discard: html`${countText(count)} will be deleted, with payload. A discard cannot be undone once it has begun: it begins after
+${undoMs / 1_000} seconds, and can be stopped until then, and between batches.`,
+  };
+  return html`<p>${what[action]}</p>
+<form method="post" action="${prefix}/dead/${action}">${hiddenFields({ ...fields, confirm: "yes", token })}
+<button type="submit">${action === "retry" ? "Retry" : "Discard"} ${allOf(count)}</button></form>
+<p><a href="${prefix}/dead">${action === "retry" ? "Leave" : "Keep"} them</a></p>`;
 }
 
-/** Table of jobs. */
-export function jobList(jobs: readonly Job[], { prefix }: FormContext): Html {
-  if (jobs.length === 0)
+/** Table of mass actions. */
+export function massActionList(actions: readonly MassAction[], { prefix }: FormContext): Html {
+  if (actions.length === 0)
     return html`<p>This process has not retried or discarded dead letters since it was started.</p>`;
-  return table("Retries and discards, the newest first", jobs, [
+  return table("Retries and discards, the newest first", actions, [
     {
       head: "Retry or discard",
-      cell: ({ id, action }) =>
-        html`<a href="${prefix}/jobs/${id}">${action === "retry" ? "Retry" : "Discard"} ${id}</a>`,
+      cell: ({ id, kind }) =>
+        html`<a href="${prefix}/actions/${id}">${kind === "retry" ? "Retry" : "Discard"} ${id}</a>`,
     },
     { head: "State", cell: ({ state }) => state },
-    { head: "Done", cell: (job) => String(doneOf(job)), isNumber: true },
+    { head: "Done", cell: (action) => String(doneOf(action)), isNumber: true },
     { head: "Refused", cell: ({ counts }) => String(counts.refused ?? 0), isNumber: true },
   ]);
 }
 
-function doneOf({ counts }: Job): number {
+function doneOf({ counts }: MassAction): number {
   return Object.entries(counts).reduce(
     (sum, [outcome, count]) => sum + (outcome === "refused" || outcome === "missing" ? 0 : count),
     0,
   );
 }
 
-/** Progress of a job. */
-export function oneJob(job: Job, { prefix, token }: FormContext): Html {
-  const { id, action, state, expected, counts, refusals, lastId, error } = job;
+/** Progress of a mass action. */
+export function oneMassAction(action: MassAction, { prefix, token }: FormContext): Html {
+  const { id, kind, state, expected, counts, refusals, lastId, error } = action;
   const seen = Object.values(counts).reduce((sum, count) => sum + count, 0);
   const isOpen = state === "waiting" || state === "running";
   const bar =
@@ -266,6 +283,6 @@ export function oneJob(job: Job, { prefix, token }: FormContext): Html {
 ${seen === 0 ? "" : html`<dl>${Object.entries(counts).map(([outcome, count]) => html`<dt>${outcome}</dt><dd>${count}</dd>`)}</dl>`}
 ${error === undefined ? "" : html`<p class="error">${short(error)}</p>`}
 ${refusals.size === 0 ? "" : html`<h2>Refused</h2><ul>${[...refusals].map(([reason, letter]) => html`<li><a href="${prefix}/dead/${letter}">Dead letter ${letter}</a> ${short(reason)}</li>`)}</ul>`}
-${isOpen ? html`<form method="post" action="${prefix}/jobs/${id}/stop">${hiddenFields({ token })}<button type="submit">${state === "waiting" ? "Undo" : "Stop"}</button></form>` : ""}
-<p>${undo[action]}</p>`;
+${isOpen ? html`<form method="post" action="${prefix}/actions/${id}/stop">${hiddenFields({ token })}<button type="submit">${state === "waiting" ? "Undo" : "Stop"}</button></form>` : ""}
+<p>${undo[kind]}</p>`;
 }

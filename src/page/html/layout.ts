@@ -28,7 +28,7 @@ const places = [
   ["/streams", "Streams"],
   ["/schedules", "Schedules"],
   ["/message", "Find a message"],
-  ["/jobs", "Retries and discards"],
+  ["/actions", "Retries and discards"],
 ] as const;
 
 /** Renders a page. */
@@ -74,7 +74,7 @@ function reloading({ prefix, path, refreshMs, isPaused }: Frame): Html | string 
   const interval = plural(refreshMs / 1_000, "second");
   return isPaused
     ? html`<p>This page does not reload itself. <a href="${to}">Reload every ${interval}</a></p>`
-    : html`<p>This page reloads every ${interval}. <a href="${to}">Pause</a></p>`;
+    : html`<p>This page reloads every ${interval}. <a href="${to}">Stop reloading</a></p>`;
 }
 
 /** Picture of the page in the browser's tabs. */
@@ -121,4 +121,5 @@ dd, main li { overflow-wrap: anywhere; }
 .mark { color: var(--mark); font-family: ui-monospace, monospace; font-size: .875em; border: 1px solid currentColor; border-radius: .2rem; padding: 0 .15rem; }
 .none { font-style: italic; }
 progress { width: min(30rem, 100%); }
+@media (max-width: 32rem) { main { padding: 0 .5rem 3rem; } th, td { min-width: 4.5rem; padding: .3rem .4rem .3rem 0; } .number { min-width: 0; } }
 `;

@@ -2,9 +2,10 @@
 
 import { html } from "hono/html";
 import { traceConstants } from "../../../generated/ts/settings/outbox.js";
-import type { Reading } from "../../console/index.js";
+import { heldForText, type Reading } from "../../console/index.js";
 import { plural } from "../../errors/index.js";
 import {
+  type EndedMessage,
   type FindStep,
   type FoundMessage,
   foundPlaces,
@@ -31,6 +32,7 @@ const sections: readonly {
   { id: "scheduled", title: "Enqueued: due later", steps: ["scheduledNumber", "scheduled"] },
   { id: "outbox", title: "Outbox for NATS: waits, or published", steps: ["outboxNumber", "outbox"] },
   { id: "queue", title: "Queue for peers: not handled yet", steps: ["queueNumber", "queue"] },
+  { id: "ended", title: "Ended, and its result is kept", steps: ["ended"] },
   { id: "stored", title: "Stored for a listener", steps: ["channel", "stored", "parked"] },
   { id: "saved", title: "Saved for a subscription", steps: ["saved"] },
   { id: "dead", title: "Dead letters", steps: ["dead", "deadByHeader"] },
@@ -57,7 +59,7 @@ function summary(searched: readonly SearchedStep[]): Html {
   const scope = searched.every(({ found }) => found.state === "read") ? "" : " in the parts that could be read";
   return html`<p role="status">Nothing is known of it${scope}. That is so of a message</p>
 <ul>
-<li>that was handled, after which it is deleted, or that was sent and never stored;</li>
+<li>that was handled, after which it is deleted unless its result is kept, or that was sent and never stored;</li>
 <li>that was published, and is no longer in the outbox, which keeps messages for a while only;</li>
 <li>that was discarded, cancelled, or expired as a dead letter;</li>
 <li>whose transaction has not committed, or was rolled back;</li>
@@ -91,14 +93,16 @@ function placeText(found: FoundMessage, shown: Shown): Html {
     case "scheduled":
       return html`Message ${found.id} for ${short(found.destination)}, enqueued ${time(found.at, now)}, is ${
         found.heldFor > 0
-          ? html`held until ${plural(found.heldFor, "message")} before it ${found.heldFor === 1 ? "has" : "have"} been handled`
+          ? html`held until ${plural(found.heldFor, "message")} before it ${found.heldFor === 1 ? "has" : "have"} been handled (${heldForText(found.heldFor, found.waitsFor ?? [])})`
           : html`due ${time(found.dueAt, now)}`
       }.
-Then it gets another id; for a peer it is still found by this one.`;
+Then a message for NATS gets another id; a job keeps this one.`;
     case "outbox":
       return html`${inOutbox(found, shown)}${more(found, shown)}`;
     case "queued":
       return html`${inQueue(found, shown)}${more(found, shown)}`;
+    case "ended":
+      return endedText(found, shown);
     case "stored":
       return html`${inChannel(found)}, stored ${time(found.at, now)}; ${found.handled ? "handled" : "waits"}.${more(found, shown)}`;
     case "parked":
@@ -108,7 +112,7 @@ Then it gets another id; for a peer it is still found by this one.`;
     case "saved":
       return html`Received on ${short(found.subject)} for the function ${short(found.function)}, saved ${time(found.at, now)}; waits.`;
     case "dead":
-      return html`<a href="${prefix}/dead/${found.id}">Dead letter ${found.id}</a> (${found.origin}) on ${short(found.topic)}: ${short(found.errorCode)}, ${time(found.at, now)}${
+      return html`<a href="${prefix}/dead/${found.id}">Dead letter ${found.id}</a> (${found.origin}) on ${short(found.topic)}: ${short(found.errorCode)}, ${time(found.at, now)}; of the role ${short(found.role)}${found.worker === null ? "" : html`, had by ${short(found.worker)}`}${
         found.firstChannel === null
           ? ""
           : html`; it was retried, has failed again, and was first sent on ${short(found.firstChannel)}`
@@ -131,7 +135,7 @@ function inOutbox(found: OutboxMessage, { prefix, now }: Shown): Html {
 }
 
 function inQueue(found: QueuedMessageFound, { now }: Shown): Html {
-  const { listener, groupName, toAll, worker, attempts, dueAt, priority } = found;
+  const { listener, groupName, toAll, worker, attempts, givenBack, dueAt, priority } = found;
   const recipient =
     listener !== null
       ? html` (listener ${short(listener)})`
@@ -142,13 +146,29 @@ function inQueue(found: QueuedMessageFound, { now }: Shown): Html {
           : "";
   const ofPriority = priority === 0 ? "" : ` with the priority ${priority}`;
   const failed = attempts === 0 ? "" : html` after ${plural(attempts, "failed attempt")}`;
+  const cut = givenBack === 0 ? "" : `, and was cut off ${plural(givenBack, "time")} by a stop`;
   const state =
     worker !== null
-      ? html`${short(worker)} has it${failed}.`
+      ? html`${short(worker)} has it${failed}${cut}.`
       : dueAt !== null
-        ? html`Is tried again ${time(dueAt, now)}${failed}.`
-        : html`Waits${failed}.`;
+        ? html`Is tried again ${time(dueAt, now)}${failed}${cut}.`
+        : html`Waits${failed}${cut}.`;
   return html`Message ${String(found.id)} for the topic ${short(found.topic)}${recipient}${ofPriority}, enqueued ${time(found.enqueuedAt, now)} by ${short(found.role)}. ${state}`;
+}
+
+function endedText(found: EndedMessage, { now }: Shown): Html {
+  const { state, listener, attempts, durationMs, errorCode } = found;
+  const by = listener === null ? "" : html` by ${short(listener)}`;
+  const duration = durationMs === null ? "" : html`, in ${String(durationMs)} ms`;
+  const tries = attempts === 0 ? "" : html` after ${plural(attempts, "attempt")}`;
+  const how = { done: html`Handled${by}`, dead: html`Given up${by}`, cancelled: html`Cancelled` }[state];
+  const parts: readonly (readonly [string, string | null])[] = [
+    ["Result", found.result],
+    ["Progress", found.progress],
+    ["Error", errorCode === null ? null : `${errorCode}: ${found.errorMessage ?? ""}`],
+  ];
+  return html`Message ${found.id} for the topic ${short(found.topic)}, enqueued ${time(found.enqueuedAt, now)} by ${short(found.role)}. ${how}${tries} ${time(found.at, now)}${duration}.
+${parts.map(([name, value]) => (value === null ? "" : html` ${name}: ${short(value)}.`))} Kept until ${time(found.expiresAt, now)}.`;
 }
 
 function inChannel({ name, topic, listener }: FoundMessage & { readonly place: "stored" | "parked" }): Html {

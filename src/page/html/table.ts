@@ -51,6 +51,7 @@ export function listFilter({ path, filter }: ListPlace): Html {
  * Section with an overview, or with the reason why it cannot be read.
  *
  * @param place place of the rows in their list. Default: the rows are the whole list
+ * @param actions what an operator can do with a row, in the last column. Default: nothing
  */
 export function overviewSection<Row>(
   id: string,
@@ -58,6 +59,7 @@ export function overviewSection<Row>(
   rows: Reading<readonly Row[]>,
   now: number,
   place?: ListPlace,
+  actions?: (row: Row) => Html,
 ): Html {
   const { title, none } = overview;
   const isPart = place !== undefined && (place.filter !== "" || place.from > 0);
@@ -73,6 +75,7 @@ export function overviewSection<Row>(
       };
       return { head, cell: htmlOf, isNumber };
     });
+    if (actions !== undefined) columns.push({ head: "Actions", cell: actions });
     return html`${table(title, shown, columns)}${place && pages(place, value.length)}`;
   });
 }

@@ -1,35 +1,25 @@
 /** Forms that pause a topic, resume it, and cancel its messages. */
 import { html } from "hono/html";
-import { type Abilities, shownRows } from "../../console/index.js";
+import type { Abilities } from "../../console/index.js";
 import { plural } from "../../errors/index.js";
 import type { TopicOverview } from "../../operate/index.js";
 import type { FormContext } from "./dead.js";
 import { hiddenFields } from "./filter.js";
-import { table } from "./table.js";
 import { type Html, short } from "./text.js";
 
 /** Number of messages that one form cancels at most, so that its answer does not take long. */
 export const cancelledByForm = 10_000;
 
-/** Actions on each topic of a list. Empty if the login may change none. */
+/** Actions on a topic, in all processes; undefined if the login may change none. */
 export function topicActions(
-  listed: readonly TopicOverview[],
   { canPause, canCancel }: Pick<Abilities, "canPause" | "canCancel">,
   { prefix, token }: FormContext,
-): Html | string {
-  if (listed.length === 0 || (!canPause && !canCancel)) return "";
-  const topics = [...new Map(listed.slice(0, shownRows).map((each) => [each.topic, each])).values()];
+): ((topic: TopicOverview) => Html) | undefined {
+  if (!canPause && !canCancel) return undefined;
   const form = (action: string, topic: string, text: string): Html =>
     html`<form class="inline" method="post" action="${prefix}/topics/${action}">${hiddenFields({ topic, token })}<button type="submit">${text}</button></form>`;
-  return html`<h2>Actions</h2>
-${table("Actions on topics, in all processes", topics, [
-  { head: "Topic", cell: ({ topic }) => short(topic) },
-  {
-    head: "Action",
-    cell: ({ topic, pausedAt }) =>
-      html`${canPause ? form(pausedAt === null ? "pause" : "resume", topic, pausedAt === null ? "Pause" : "Resume") : ""}${canCancel ? form("cancel", topic, "Cancel messages…") : ""}`,
-  },
-])}`;
+  return ({ topic, pausedAt }) =>
+    html`${canPause ? form(pausedAt === null ? "pause" : "resume", topic, pausedAt === null ? "Pause" : "Resume") : ""}${canCancel ? form("cancel", topic, "Cancel messages…") : ""}`;
 }
 
 /** Asks which messages of a topic are to be cancelled. */

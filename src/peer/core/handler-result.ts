@@ -10,6 +10,8 @@ export const done: HandlerResult = { kind: "done" };
 export const marked: HandlerResult = { kind: "done", isMarked: true };
 /** The attempt does not count: the message is handled again. */
 export const retryLater: HandlerResult = { kind: "postponed" };
+/** The handler was cut off, because the peer has stopped. The attempt does not count. */
+export const cutOff: HandlerResult = { kind: "postponed" };
 
 /** Adds the uncompressed payload to a result that becomes a dead letter. */
 export function withPlain(result: HandlerResult, plain: Uint8Array): HandlerResult {
@@ -22,9 +24,9 @@ export function refused(errorCode: HawserError["code"], errorMessage: string): H
 }
 
 /** Result for a handler whose Postgres session ended: the message itself may be the cause. */
-export function sessionEnded(maxAttempts: number, how: string): Extract<HandlerResult, { kind: "sessionEnded" }> {
+export function sessionEnded(how: string): Extract<HandlerResult, { kind: "sessionEnded" }> {
   const errorCode: HawserError["code"] = "handler_crashed";
-  const errorMessage = `the Postgres session ended while its handler was running, ${maxAttempts} times: ${how}`;
+  const errorMessage = `the Postgres session ended while its handler was running: ${how}`;
   return { kind: "sessionEnded", errorCode, errorMessage, failedAt: Date.now() };
 }
 
@@ -43,7 +45,7 @@ export function failed(
   const failure = { errorCode, errorMessage, stack: stackOf(error) };
   const wanted = retryWantedBy(error);
   if (wanted === undefined)
-    return { kind: finalCodes.has(errorCode) ? "refused" : "failed", ...failure, failedAt: now };
+    return { kind: isFinal(error, errorCode) ? "refused" : "failed", ...failure, failedAt: now };
   const delayMs = Math.max(0, (expiresAt < wanted.at ? expiresAt + 1 : wanted.at) - now);
   return wanted.countsAttempt
     ? { kind: "failed", ...failure, failedAt: now, delayMs }
@@ -67,7 +69,15 @@ const finalCodes: ReadonlySet<string> = new Set([
   "invalid_message",
   "rejected",
   "expired",
+  // Hawser refused what the handler gave it, such as a progress that is too long: the same call is refused again.
+  "invalid_argument",
+  "payload_too_large",
 ]);
+
+/** True if a retry cannot help. A reply to a message without a sender has no recipient at any attempt. */
+function isFinal(error: unknown, code: HawserError["code"]): boolean {
+  return finalCodes.has(code) || (code === "no_listener" && !(error as HawserError).retryable);
+}
 
 /** Code and message for an error that a handler threw, or that replaced its call. */
 export function failureOf(error: unknown): { readonly code: HawserError["code"]; readonly message: string } {

@@ -39,7 +39,7 @@ interface EnqueuedReply {
   readonly outcome: "enqueued";
   /** Name of the peer that receives the reply. */
   readonly peer: string;
-  /** Number of the message in the outbox. */
+  /** Id of the reply, as that of {@link enqueue}: {@link cancel} takes it. */
   readonly id: bigint;
 }
 
@@ -96,14 +96,14 @@ export interface Message<Value = AnyJson> extends Content<Value> {
   readonly attempt: number;
   readonly delivery: DeliveryName;
   /**
-   * Id of the message: the sender's `messageId`, or its position in its channel (sender, topic, listener, epoch and
-   * number). It stays the same for every attempt, also for a dead letter that is retried. Undefined for a request, and
+   * Id of the message: the sender's `messageId`; or else, of an enqueued message, the id that `enqueue` returned, in decimal,
+   * and of one that was sent, its position in its channel (sender, topic, listener, epoch and number). It stays the same for every attempt, also for a dead letter that is retried. Undefined for a request, and
    * for an at-most-once message without a `messageId`.
    */
   readonly id: string | undefined;
   /**
    * Id of the message that this one answers, if it is a {@link reply}: the `messageId` that was given to `send` or
-   * `enqueue`, or the id that `enqueue` returned for a message without `deliverAt`, in decimal. It is the header
+   * `enqueue`, or the id that `enqueue` returned, in decimal. It is the header
    * `correlation-id`, which any sender can set. Undefined otherwise.
    */
   readonly correlationId: string | undefined;
@@ -115,6 +115,12 @@ export interface Message<Value = AnyJson> extends Content<Value> {
    * disconnected or cancelled. Five seconds after the message was cancelled, the connection of a transaction is closed.
    */
   readonly signal: AbortSignal;
+  /**
+   * Signal that is aborted when the peer begins to stop. The handler then has until the deadline of the stop, `stopTimeoutMs`, at which
+   * {@link signal} is aborted and the message is given back, as no attempt. A handler that takes longer can save its progress and
+   * throw a `RetryAfter`, so that another process goes on.
+   */
+  readonly stopping: AbortSignal;
   /**
    * Says how far the handler is, for {@link job}: any value that JSON can carry, of up to 1,024 bytes. At most one value a second is
    * written, and the last one within that second. It is not part of the handler's transaction. Does nothing for a message whose
@@ -189,6 +195,8 @@ export interface Batch {
    * longer. It is also aborted when a message of a transactional batch is cancelled; the others are handled again then.
    */
   readonly signal: AbortSignal;
+  /** Signal that is aborted when the peer begins to stop, as `message.stopping`. */
+  readonly stopping: AbortSignal;
   /**
    * Marks one message as failed: it is retried as `retry` specifies, or as a `RetryAfter` says, or becomes a dead letter at
    * once if the error is a `Reject`. The other messages are complete when the handler returns, and are handled again if it throws. With
@@ -382,13 +390,10 @@ export class MessageView implements TransactionalMessage {
   }
 
   get id(): string | undefined {
-    const { headers, position } = this.#message;
+    const { headers, position, jobId } = this.#message;
     const given = headers && headerValue(headers, protocolConstants.messageIdHeader);
     if (given !== undefined || position === undefined) return given;
-    const { channelName, senderName } = this.#source;
-    // A message of the queue has the same id for all peers that may handle it, and as a dead letter that is retried.
-    const place = this.#isOfQueue ? senderName : channelName;
-    return `${place}/${position.epoch}/${this.#message.queueId ?? position.number}`;
+    return jobId === undefined ? `${this.#source.channelName}/${position.epoch}/${position.number}` : String(jobId);
   }
 
   get correlationId(): string | undefined {
@@ -397,9 +402,8 @@ export class MessageView implements TransactionalMessage {
 
   /** Id that the sender knows: its `messageId`, or the id that `enqueue` returned. */
   get #sentId(): string | undefined {
-    const { id, pairs } = this;
-    if (!this.#isOfQueue) return pairs && headerValue(pairs, protocolConstants.messageIdHeader);
-    return id?.startsWith(`${this.#source.senderName}/`) ? id.slice(id.lastIndexOf("/") + 1) : id;
+    if (this.#isOfQueue) return this.id;
+    return this.pairs && headerValue(this.pairs, protocolConstants.messageIdHeader);
   }
 
   get key(): string | undefined {
@@ -408,6 +412,10 @@ export class MessageView implements TransactionalMessage {
 
   get signal(): AbortSignal {
     return this.cancellation.signal;
+  }
+
+  get stopping(): AbortSignal {
+    return this.cancellation.stopping;
   }
 
   get client(): PoolClient {
@@ -445,6 +453,10 @@ export class BatchView implements TransactionalBatch {
 
   get signal(): AbortSignal {
     return this.messages[0]!.signal;
+  }
+
+  get stopping(): AbortSignal {
+    return this.messages[0]!.stopping;
   }
 
   get client(): PoolClient {

@@ -1,6 +1,7 @@
 import { EventEmitter } from "node:events";
 import { limits } from "../../../generated/ts/rules/peer/catalog.js";
 import { asHawserError, type HawserError, shortened } from "../../errors/index.js";
+import { type Logger, RareLog, silentLogger } from "../../runtime/index.js";
 
 /**
  * Event that no call can throw. `topic` and `peer` identify the other side, if there is one. `message` has at most 8
@@ -78,15 +79,39 @@ export type PeerStatus =
       readonly message: string;
     };
 
+/** Messages of log lines for the kinds of status events that are problems and are logged nowhere else. */
+const logged: Partial<Record<PeerStatus["kind"], string>> = {
+  attempt_failed: "an attempt to handle a message failed",
+  dead_letter: "a message became a dead letter, or was dropped",
+  sender_store_error: "messages could not be stored",
+  sender_send_error: "a listener could not be reached",
+  sender_busy: "a listener is busy",
+  listener_store_error: "a statement of the receiving side failed",
+  handshake_refused: "a connection was refused",
+};
+
 /**
- * Emits the status events of a peer. An error of an event listener is reported to the process and does not affect the
+ * Emits the status events of a peer, and logs problems as warnings, the same one at most once in 10 s with a count. An error of an event listener is reported to the process and does not affect the
  * peer.
  */
 export class StatusReporter {
   readonly #emitter: EventEmitter<{ status: [PeerStatus] }>;
 
-  constructor(emitter: EventEmitter<{ status: [PeerStatus] }> = new EventEmitter()) {
+  readonly #log: RareLog;
+
+  /** @param name name of the peer, for the log */
+  constructor(
+    emitter: EventEmitter<{ status: [PeerStatus] }> = new EventEmitter(),
+    logger: Logger = silentLogger,
+    name = "",
+  ) {
     this.#emitter = emitter;
+    this.#log = new RareLog(logger, name);
+  }
+
+  /** Logs the counts of repeated problems. */
+  flush(): void {
+    this.#log.end();
   }
 
   /** Reports that a statement of the receiving side has failed. */
@@ -97,6 +122,12 @@ export class StatusReporter {
 
   report(given: PeerStatus): void {
     const status = { ...given, message: shortened(given.message, limits.DeadLetter.errorMessage.maxBytes) };
+    const line = logged[status.kind];
+    if (line !== undefined) {
+      const { message, error: err, ...details }: PeerStatus & { readonly error?: unknown } = status;
+      const where = "topic" in details ? `${details.topic}: ` : "";
+      this.#log.warn(line, `${where}${message}`, err === undefined ? details : { ...details, err });
+    }
     // Listeners of `once` remove themselves.
     for (const listener of this.#emitter.rawListeners("status")) {
       try {

@@ -5,6 +5,7 @@
  * it returns ({@link HandlerCalls.call}); most messages go this way. Every other handler is called with a list of
  * messages, one or a batch of them, in one transaction if the handler is transactional (`#handle`).
  */
+import { outboxConstants } from "../../../generated/ts/settings/outbox.js";
 import { protocolConstants } from "../../../generated/ts/settings/peer.js";
 import {
   ConcurrencyLimit,
@@ -21,6 +22,7 @@ import { asHawserError, HawserError, RetryAfter } from "../../errors/index.js";
 import { outcomeOf } from "../../postgres/index.js";
 import {
   Cancellation,
+  delay,
   inSpan,
   inTime,
   nothingThrown,
@@ -31,11 +33,12 @@ import {
   traceContextOf,
   tracer,
 } from "../../runtime/index.js";
+import { postgresErrorOf } from "../../sql-clients/index.js";
 import { type HandledMessage, isRefusedForGood, isTransientFailure, type Transaction } from "../../store/index.js";
 import { decompress } from "../../wire/index.js";
 import type { PeerContext } from "../core/context.js";
 import type { HandledCounts } from "../core/counters.js";
-import { done, failed, marked, refused, retryLater, sessionEnded, withPlain } from "../core/handler-result.js";
+import { cutOff, done, failed, marked, refused, retryLater, sessionEnded, withPlain } from "../core/handler-result.js";
 import type { BatchHandling, HandlingSettings } from "../core/handling-settings.js";
 import { MessageView, type Source } from "../core/message.js";
 import { pairsOfFrame } from "../sending/frame-headers.js";
@@ -89,6 +92,12 @@ export interface HandledLink extends Waiter {
   readonly givesBack: boolean;
   /** What a transaction writes that completes the message; undefined for an at-most-once message. */
   completionOf(turn: HandledTurn): HandledMessage | undefined;
+  /**
+   * Tells the store that a handler begins, if the store must know before.
+   *
+   * @returns undefined if it need not; otherwise a promise, which never rejects, of the result of a message that must not begin
+   */
+  begin(turn: HandledTurn): Promise<HandlerResult | undefined> | undefined;
   /** Called after a transaction was refused, because the message or its channel belongs to another listener. */
   onNotOwned(): void;
   /** Frees the slot of a message that waits in a batch: batches run outside of `concurrency`. */
@@ -99,12 +108,22 @@ const { messageKeyHeader } = protocolConstants;
 /** Time that a handler has to end after its message was cancelled, before the connection of its transaction is closed. */
 const cancelledMs = 5_000;
 
+/** SQLSTATEs of serialization_failure and deadlock_detected. */
+const conflictCodes: ReadonlySet<unknown> = new Set(["40001", "40P01"]);
+/** Number of conflicts after which the next one fails the attempt. */
+const mostConflicts = 10;
+const conflictDelayMs = 5;
+const maxConflictDelayMs = 500;
+
+const committedByHandler =
+  "the handler has committed its transaction itself, so its message counts as handled and is not tried again; leave COMMIT out: Hawser commits";
+
 /** Handler whose promise is pending. */
 interface PendingHandler {
   /** Its messages; a request has none. */
   readonly messages: readonly IncomingMessage[];
   /** Closes the connection of its transaction, if it has one. */
-  readonly end: (() => void) | undefined;
+  readonly end: (() => Promise<void> | undefined) | undefined;
 }
 
 export class HandlerCalls {
@@ -117,6 +136,12 @@ export class HandlerCalls {
   /** Handlers whose promise is pending, by their cancellations. */
   readonly #pendingHandlers = new Map<Cancellation, PendingHandler>();
   readonly #cancelled = new WeakSet<IncomingMessage>();
+  /** Messages whose handlers are cut off. */
+  readonly #cutOff = new WeakSet<IncomingMessage>();
+  /** Reason with which the peer stops, from the beginning of the stop on. */
+  #stopReason: HawserError | undefined;
+  /** True from the deadline of the stop on. */
+  #isAborted = false;
   /** True while incomplete batches wait for further messages. */
   #mayDelayBatches = true;
   /**
@@ -132,33 +157,45 @@ export class HandlerCalls {
     this.topics = new TopicNames(context.store);
   }
 
-  /** Aborts the signals of all running message handlers. */
+  /** Tells all message handlers that the peer stops, and starts incomplete batches from now on without waiting for further messages. */
+  stop(reason: HawserError): void {
+    this.#stopReason = reason;
+    for (const cancellation of this.#pendingHandlers.keys()) cancellation.stop(reason);
+    this.#mayDelayBatches = false;
+    for (const queue of this.#batches.values()) queue.stopWaiting();
+  }
+
+  /** Cuts off the handlers of some messages, and rolls back their transactions. */
+  async cutOff(messages: ReadonlySet<IncomingMessage>): Promise<void> {
+    for (const message of messages) this.#cutOff.add(message);
+    const pending = [...this.#pendingHandlers.values()].filter((one) =>
+      one.messages.some((each) => messages.has(each)),
+    );
+    await Promise.all(pending.map(({ end }) => end?.()));
+  }
+
+  /** Aborts the signals of all running message handlers. An error that they throw from now on is no attempt. */
   abort(reason: HawserError): void {
+    this.#isAborted = true;
     for (const cancellation of this.#pendingHandlers.keys()) cancellation.abort(reason);
   }
 
   /**
-   * Ends a message whose row is gone: it does not start any more. If its handler runs, the signal is aborted, and the connection of
-   * a transaction is closed after `cancelledMs`. The other messages of a batch that has no transaction go on.
+   * Ends a message: it does not start any more, and nothing that its handler does counts. If that runs, the signal is aborted, and the
+   * connection of a transaction is closed after `cancelledMs`. The other messages of a batch that has no transaction go on.
    */
   cancel(message: IncomingMessage): void {
     this.#cancelled.add(message);
     for (const [cancellation, { messages, end }] of this.#pendingHandlers) {
       if (!messages.includes(message) || (messages.length > 1 && end === undefined)) continue;
       cancellation.abort(new HawserError("aborted", "the message was cancelled"));
-      setTimeout(() => this.#pendingHandlers.has(cancellation) && end?.(), cancelledMs).unref();
+      setTimeout(() => this.#pendingHandlers.has(cancellation) && void end?.(), cancelledMs).unref();
     }
   }
 
   /** True for a message that {@link cancel} has ended. */
   isCancelled(message: IncomingMessage): boolean {
     return this.#cancelled.has(message);
-  }
-
-  /** Starts incomplete batches from now on without waiting for further messages. */
-  stopWaiting(): void {
-    this.#mayDelayBatches = false;
-    for (const queue of this.#batches.values()) queue.stopWaiting();
   }
 
   /**
@@ -184,7 +221,7 @@ export class HandlerCalls {
   }
 
   retryOf({ topicId, headers }: IncomingMessage): RetryPolicy {
-    return this.#handlers.handlingOf(this.topics.known(topicId), headers).retry;
+    return withAttempts(this.#handlers.handlingOf(this.topics.known(topicId), headers).retry, headers);
   }
 
   /** Limit under which a message starts. */
@@ -262,18 +299,31 @@ export class HandlerCalls {
     const late = headers === undefined ? 0 : expiredMs(headers);
     if (late > 0) return refused("expired", `its time to live ended ${late} ms before its handler could start`);
     const handling = this.#handlers.handlingOf(topic, headers);
-    const { batch, transactional, retry } = handling;
-    if (attempts > retry.attempts) {
+    const { batch, transactional } = handling;
+    const most = withAttempts(handling.retry, headers).attempts;
+    if (attempts > most) {
       const why = "the process or its Postgres session ended while its handler was running";
-      return refused("handler_crashed", `${why}, ${retry.attempts} times`);
+      return refused("handler_crashed", `${why}, and it has no attempts left`);
     }
     if (batch !== undefined) return this.#addToBatch(handling, batch, link, turn, topic, payload);
     if (transactional || message.kept !== undefined) {
       const alone = [{ link, turn, payload, value: undefined }];
       return this.#handle(topic, handling, alone).then(([result]) => result!);
     }
-    served.counts.attempts += 1;
-    return this.call(link.source, message, served, payload, attempts, performance.now());
+    const begins = link.begin(turn);
+    const call = (): HandlerResult | Promise<HandlerResult> => {
+      served.counts.attempts += 1;
+      return this.call(link.source, message, served, payload, attempts, performance.now());
+    };
+    if (begins === undefined) return call();
+    return begins.then((withheld) => withheld ?? this.#overtakenBy(link, message) ?? call());
+  }
+
+  /** Result of a message that was cancelled, or cut off by a stop, while Postgres was told of its start; undefined if it may begin. */
+  #overtakenBy(link: HandledLink, message: IncomingMessage): HandlerResult | undefined {
+    if (this.isCancelled(message)) return retryLater;
+    if (this.#isAborted) return cutOff;
+    return link.isClosed ? retryLater : undefined;
   }
 
   /**
@@ -304,6 +354,7 @@ export class HandlerCalls {
     startedAt: number,
   ): HandlerResult | Promise<HandlerResult> {
     const view = new MessageView(this.#handlers.reply, source, message, topic.name, payload, attempt);
+    if (this.#stopReason !== undefined) view.cancellation.stop(this.#stopReason);
     const span = tracer && startHandling("process", this.#context, topic.name, [message], attempt);
     try {
       const returned = span === undefined ? this.#handlers.handle(topic, view) : this.#handleIn(span, topic, view);
@@ -491,13 +542,26 @@ export class HandlerCalls {
   async #handle(topic: string, handling: HandlingSettings, messages: readonly ListedMessage[]): Promise<Results> {
     const isGone = ({ link, turn }: ListedMessage): boolean => link.isClosed || this.isCancelled(turn.running);
     if (messages.some(isGone)) return messages.map((one) => (isGone(one) ? retryLater : undefined));
+    // Nor the parts of a batch that was cut off.
+    if (this.#isAborted) return messages.map(() => cutOff);
     // Since the messages have joined the batch.
     if (this.#handlers.isPaused(topic)) return messages.map(() => retryLater);
     const { batch, transactional, timeoutMs } = handling;
     const cancellation = new Cancellation();
     // Errors of messages that the handler has marked, by index.
     const errors = new Map<number, unknown>();
+    /** Results of messages that must not begin, by index. */
+    const withheld = new Map<number, HandlerResult>();
     const call = async (client?: Transaction): Promise<TransactionEnd> => {
+      const beginnings = messages.map(({ link, turn }) => link.begin(turn));
+      for (const [index, begins] of beginnings.entries()) {
+        if (begins === undefined) continue;
+        const { link, turn } = messages[index]!;
+        const result = (await begins) ?? this.#overtakenBy(link, turn.running);
+        if (result !== undefined) withheld.set(index, result);
+      }
+      if (withheld.size > 0) return "rollBack";
+      if (this.#stopReason !== undefined) cancellation.stop(this.#stopReason);
       const { reply } = this.#handlers;
       const views = messages.map(
         ({ link, turn, payload }) =>
@@ -512,7 +576,7 @@ export class HandlerCalls {
           ? this.#handlers.handle(this.#handlers.get(topic), views[0]!)
           : batch.handle(views, values, mark);
       // A handler that exceeds its timeout must not keep writing after the rollback: its connection is closed.
-      const end = client && (() => void endClient(client));
+      const end = client && (() => endClient(client));
       const pending = { messages: messages.map(({ turn }) => turn.running), end };
       const value = await this.#withTimeout(startedAt, returned, cancellation, topic, timeoutMs, pending);
       if (value === retryLater) return "rollBack";
@@ -526,7 +590,8 @@ export class HandlerCalls {
         // Messages of a batch continue their own traces, unless they have the same one.
         const trace = messages.length === 1 && span !== undefined ? span.context : sharedTrace(messages.map(traceOf));
         const inTransaction = () => this.#inTransaction(topic, handling, messages, call, trace);
-        result = await inSpan(span, inTransaction, () => errors.values().next().value);
+        const repeated = () => this.#repeatingConflicts(errors, inTransaction);
+        result = await inSpan(span, repeated, () => errors.values().next().value);
       } else {
         await inSpan(span, call);
         result = done;
@@ -536,12 +601,33 @@ export class HandlerCalls {
       if (messages.length === 1 || error instanceof RetryAfter)
         for (const index of messages.keys()) if (!errors.has(index)) errors.set(index, error);
     }
+    if (withheld.size > 0) return messages.map((_, index) => withheld.get(index));
     if (messages.length === 1) result ??= retryLater;
     return messages.map(({ link, turn }, index) => {
       if (!errors.has(index)) return result;
       if (this.isCancelled(turn.running)) return retryLater;
       return this.#failed(link.source, turn.running, topic, turn.attempts, errors.get(index));
     });
+  }
+
+  /**
+   * Calls a handler again after a deadlock or a serialization failure, at most {@link mostConflicts} times, as part of the same
+   * attempt. Nothing of it is committed, and the delays differ, so that the same ones do not meet again.
+   */
+  async #repeatingConflicts<Result>(errors: Map<number, unknown>, run: () => Promise<Result>): Promise<Result> {
+    for (let conflicts = 1; ; conflicts += 1) {
+      try {
+        return await run();
+      } catch (error) {
+        if (conflicts > mostConflicts || !conflictCodes.has(postgresErrorOf(error).code)) throw error;
+        this.#context.logger.debug(
+          { err: error, conflicts },
+          "a transaction was in conflict with others; it is repeated",
+        );
+      }
+      errors.clear();
+      await delay(Math.random() * Math.min(conflictDelayMs * 2 ** conflicts, maxConflictDelayMs));
+    }
   }
 
   /**
@@ -553,7 +639,7 @@ export class HandlerCalls {
    */
   async #inTransaction(
     topic: string,
-    { batch, retry }: HandlingSettings,
+    { batch }: HandlingSettings,
     messages: readonly ListedMessage[],
     call: (client: Transaction) => Promise<TransactionEnd>,
     trace: TraceContext | undefined,
@@ -562,11 +648,13 @@ export class HandlerCalls {
     const [{ link, turn }] = messages as [ListedMessage];
     const thrown: { error?: unknown } = {};
     let state = "waiting" as "waiting" | "called" | "done";
-    const hasCancelled = (): boolean => messages.some((one) => this.isCancelled(one.turn.running));
+    const hasCancelled = (): boolean =>
+      messages.some(({ turn }) => this.isCancelled(turn.running) || this.#cutOff.has(turn.running));
     // The call may have waited for a connection until the peer had stopped, the topic was paused, or the handler was removed
     // or replaced.
     const isObsolete = (): boolean =>
       messages.some((one) => one.link.isClosed) ||
+      this.#isAborted ||
       hasCancelled() ||
       this.#handlers.isPaused(topic) ||
       (batch === undefined && !(this.#handlers.serves(topic) && this.#changeLimit(link, turn)));
@@ -575,6 +663,7 @@ export class HandlerCalls {
       state = "called";
       try {
         const end = await call(client);
+        if (end === "commit" && hasCancelled()) return "rollBack";
         if (end === "commit") state = "done";
         return end;
       } catch (error) {
@@ -589,6 +678,12 @@ export class HandlerCalls {
       const origin = this.#originOf(topic, trace);
       const outcome = await store.handleInTransaction({ name, epoch }, completions, handler, origin);
       if (outcome === "committed") return marked;
+      if (outcome === "committedByHandler") {
+        const error = new HawserError("handler_failed", committedByHandler);
+        const result = { errorCode: error.code, errorMessage: error.message };
+        for (const one of messages) this.#reportFailure(one.link.source, topic, one.turn.attempts, result, error);
+        return marked;
+      }
       if (outcome === "rolledBack") return undefined;
       if (messages.every((one) => one.link.isClosed)) return retryLater;
       if (outcome === "fenced") nameLost("the store rejected a transaction");
@@ -607,7 +702,7 @@ export class HandlerCalls {
       const failure = asHawserError(error);
       status.storeFailed(failure);
       if (state === "waiting" || outcomeOf(failure.cause) !== "unknown") return retryLater;
-      const result = sessionEnded(retry.attempts, failure.message);
+      const result = sessionEnded(failure.message);
       for (const one of messages) this.#reportFailure(one.link.source, topic, one.turn.attempts, result, failure);
       return result;
     }
@@ -626,6 +721,7 @@ export class HandlerCalls {
   /** Result of a failed call. Reports the failure as a status, unless the handler wants the message again. */
   #failed(source: Source, { headers }: IncomingMessage, topic: string, attempt: number, error: unknown): HandlerResult {
     const result = failed(error, headers === undefined ? Infinity : expiresAt(headers));
+    if (this.#isAborted && result.kind === "failed" && result.delayMs === undefined) return cutOff;
     if (result.kind !== "deferred") this.#reportFailure(source, topic, attempt, result, error);
     return result;
   }
@@ -634,7 +730,7 @@ export class HandlerCalls {
     { senderName: peer }: Source,
     topic: string,
     attempt: number,
-    { errorCode: code, errorMessage: message }: Extract<HandlerResult, { readonly errorCode: string }>,
+    { errorCode: code, errorMessage: message }: { readonly errorCode: string; readonly errorMessage: string },
     error: unknown,
   ): void {
     this.#context.status.report({ kind: "attempt_failed", topic, peer, attempt, code, message, error });
@@ -659,7 +755,7 @@ export class HandlerCalls {
     try {
       if (timeoutMs === undefined) return await returned;
       const onTimeout = (): HawserError => {
-        pending.end?.();
+        void pending.end?.();
         const error = new HawserError("handler_failed", `the handler did not complete within ${timeoutMs} ms`);
         cancellation.abort(error);
         return error;
@@ -670,6 +766,15 @@ export class HandlerCalls {
       if (startedAt !== undefined && isThenable(returned)) this.#handlers.tookMs(topic, performance.now() - startedAt);
     }
   }
+}
+
+/** Policy of a handler for a message, whose headers may name a number of attempts of its own. */
+function withAttempts(retry: RetryPolicy, headers: Headers | undefined): RetryPolicy {
+  const given = headers === undefined ? undefined : headerValue(headers, protocolConstants.messageAttemptsHeader);
+  if (given === undefined) return retry;
+  const attempts = Number(given);
+  if (!(Number.isInteger(attempts) && attempts >= 1 && attempts <= outboxConstants.maxAttempts)) return retry;
+  return { attempts, delayMs: (after) => retry.delayMs(after) };
 }
 
 /** Last checked headers without a time to live. */

@@ -68,7 +68,7 @@ export class Inbox implements Receiver {
       after: (delayMs, callback) => systemClock.setTimeout(callback, delayMs),
       changed: () => this.#updateHalts(),
       othersIdle: (holder) =>
-        (holder === this.#queue || !this.#queue.isHandling) &&
+        this.#queue.runningMessages <= (holder === this.#queue ? 1 : 0) &&
         [...this.#links.values()].every(
           (link) => (link === holder || !link.channel.isHandling) && !link.requests.isHandling,
         ),
@@ -80,7 +80,8 @@ export class Inbox implements Receiver {
   /** Binds the socket and reads stored messages. @throws HawserError `bind_failed`; `store_failed` */
   async start(listenAddress: string): Promise<string> {
     const { store, settings, sender, status, secrets, tls } = this.context;
-    this.handlers.pauseEverywhere(await store.pausedTopics(this.handlers.topics));
+    const { topics } = this.handlers;
+    this.handlers.pauseEverywhere(await store.pausedTopics(topics), topics);
     await this.#openOwned();
     this.#unlisten = [
       store.on("announced", (channelId, listenerName) => {
@@ -131,6 +132,12 @@ export class Inbox implements Receiver {
     this.#queue.handlersChanged();
     this.#updateHalts();
     if (this.#isPollMissed && !this.handlers.isEmpty) this.#polls.soon();
+  }
+
+  /** Reads whether a topic is paused that got its first handler. @throws HawserError `store_failed` */
+  async readPause(topic: string): Promise<void> {
+    const paused = await this.context.store.pausedTopics([topic]);
+    if (this.handlers.firstPause(topic, paused.includes(topic))) this.handlersChanged();
   }
 
   /** Takes also what is enqueued for listeners that are away. */
@@ -194,11 +201,12 @@ export class Inbox implements Receiver {
     if (this.#returning.delete(channelId)) this.#announced(channelId);
   }
 
-  /** Stops starting handlers, and waits for running handlers and their cursors. */
-  async stop(): Promise<void> {
+  /** Stops starting handlers, tells the running ones, and waits for them and their cursors. */
+  async stop(reason: HawserError): Promise<void> {
     this.#polls.stop();
     this.halt(true);
-    this.calls.stopWaiting();
+    this.calls.stop(reason);
+    for (const link of this.#links.values()) link.requests.stopping(reason);
     await Promise.all([
       this.#queue.stop(),
       ...[...this.#links.values()].flatMap((link) => [link.idle(), link.requests.stop()]),
@@ -215,6 +223,14 @@ export class Inbox implements Receiver {
   abortHandlers(reason: HawserError): void {
     this.calls.abort(reason);
     for (const link of this.#links.values()) link.requests.abort(reason);
+  }
+
+  /** Cuts off the handlers that still run, at the deadline of a stop. Their messages are handled again, as the same attempt. */
+  async cutOff(): Promise<void> {
+    await Promise.all([
+      this.#queue.cutOff(),
+      ...[...this.#links.values()].map((link) => link.uncountAttempt(link.channel.isHandling)),
+    ]);
   }
 
   /** Says Goodbye to every sender, and closes the socket. */

@@ -21,11 +21,7 @@ export class KeptOutcome implements KeptResult {
   }
 
   progress(value: unknown): void {
-    const { maxBytes } = namedRules.jobProgress;
-    const json = jsonOf(value) ?? "null";
-    if (json.length > maxBytes)
-      throw invalidArgument(`progress of ${json.length} bytes as JSON: must be at most ${maxBytes} bytes long`);
-    this.#next = json;
+    this.#next = progressJson(value);
     if (this.#timer === undefined) this.#writeNext();
   }
 
@@ -50,6 +46,16 @@ export class KeptOutcome implements KeptResult {
     const why = `its result has ${this.json.length} bytes as JSON, and ${maxBytes} can be kept`;
     throw new HawserError("rejected", `${why}; return less, for example a reference to it`);
   }
+}
+
+/** JSON of a value for `message.progress`. @throws HawserError `invalid_argument` for one that is too long or that JSON cannot carry */
+export function progressJson(value: unknown): string {
+  const { maxBytes } = namedRules.jobProgress;
+  const json = jsonOf(value) ?? "null";
+  if (json.length <= maxBytes) return json;
+  throw invalidArgument(
+    `progress of ${json.length} bytes as JSON: must be at most ${maxBytes} bytes long; give less, for example a number`,
+  );
 }
 
 /** JSON in ASCII, which each database can represent. Undefined if JSON has no such value. */

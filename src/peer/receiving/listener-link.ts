@@ -250,9 +250,13 @@ export class ListenerLink implements ListenerHandlers, ListenerEffects, HandledL
     this.#arm();
   }
 
-  /** Undoes the counted start of an unfinished message in a graceful stop, because it did not crash the process. */
-  async uncountAttempt(): Promise<void> {
-    if (!this.#hasCounted || !this.channel.hasOpenStart || this.channel.isHandling) return;
+  /**
+   * Undoes the counted start of an unfinished message in a graceful stop, because it did not crash the process.
+   *
+   * @param isCutOff true if a handler that still runs is cut off
+   */
+  async uncountAttempt(isCutOff = false): Promise<void> {
+    if (!this.#hasCounted || !(isCutOff || (this.channel.hasOpenStart && !this.channel.isHandling))) return;
     this.#hasCounted = false;
     const { store, lease } = this.#context;
     await store.countAttempt(lease, this.channelId, -1);
@@ -338,7 +342,9 @@ export class ListenerLink implements ListenerHandlers, ListenerEffects, HandledL
 
   #onResult(turn: StartedMessage, result: HandlerResult | Promise<HandlerResult>, at: number): void {
     if (result instanceof Promise) {
-      result.then((later) => this.#finishLater(turn, later)).catch((error) => this.#context.status.storeFailed(error));
+      result
+        .then((later) => this.#finishLater(turn, later))
+        .catch((err) => this.#context.logger.error({ err }, "a defect of Hawser: a handled message was not ended"));
       return;
     }
     this.#finish(turn, result, at);
@@ -369,6 +375,7 @@ export class ListenerLink implements ListenerHandlers, ListenerEffects, HandledL
     this.#isDeadOrDropped = false;
     this.channel.finish(turn, result, at);
     if (result.kind === "done") handled.done += 1;
+    else if (result.kind === "deferred") handled.deferred += 1;
     else if (result.kind !== "postponed" && !this.#isDeadOrDropped) handled.retried += 1;
   }
 
@@ -387,6 +394,11 @@ export class ListenerLink implements ListenerHandlers, ListenerEffects, HandledL
   }
 
   /** Frees the slot of a message that waits in a batch. */
+  /** A channel counts starts before it passes messages on. */
+  begin(): undefined {
+    return undefined;
+  }
+
   onJoined(turn: StartedMessage): void {
     this.#joined.add(turn);
     this.#receiver.dispatcher.freeSlot();

@@ -3,11 +3,12 @@
  *
  * The peer is a worker of the queue (`docs/store-protocol.md`). All statements of the worker go through one session, in
  * order, so that the link knows what it has. Whenever it does not (a statement is not answered, the connection is new, a row
- * that it has is another's), it begins a new worker, and forgets what it has: the rows are free then. Handlers that run go on,
- * and their transactions decide whether their rows are still there. A message that the new worker takes while its handler
- * still runs is not started again: what that handler does counts.
+ * that it has is another's), it begins a new term: it goes on with the worker and the messages whose handlers run, and all others
+ * are free. If the worker has ended, handlers run on, and their transactions decide whether their rows are still there. A message
+ * that the new worker takes while its handler still runs is not started again: what that handler does counts.
  */
 
+import { randomBytes } from "node:crypto";
 import { outboxConstants } from "../../../generated/ts/settings/outbox.js";
 import {
   type ConcurrencyLimit,
@@ -22,9 +23,9 @@ import {
 import { asHawserError } from "../../errors/index.js";
 import { postgresBackoff } from "../../postgres/index.js";
 import { Backoff, DeadlineTimer, Waiters } from "../../runtime/index.js";
-import { drainBytes, type HandledMessage, type QueueRow, type TakenRow } from "../../store/index.js";
+import { drainBytes, type HandledMessage, type LookedRow, type QueueRow, type TakenRow } from "../../store/index.js";
 import type { PeerContext } from "../core/context.js";
-import { marked } from "../core/handler-result.js";
+import { cutOff, marked } from "../core/handler-result.js";
 import { defaultTakeoverMs } from "../core/handling-settings.js";
 import type { Source } from "../core/message.js";
 import { polls } from "../core/polls.js";
@@ -44,7 +45,11 @@ const passedPollMs = 100;
 const longestLeaseMs = 600_000;
 /** Longest delay of a timer. Beats tell of what is due later. */
 const longestTimerMs = 2 ** 31 - 1;
+/** Time until a message that was to run alone, and could not, is tried again. */
+const aloneAgainMs = 30_000;
 const postponedResult: HandlerResult = { kind: "postponed" };
+/** The message could not run alone. */
+const notAloneResult: HandlerResult = { kind: "deferred", errorCode: "busy", errorMessage: "", delayMs: aloneAgainMs };
 /** The message was not begun, and is not this worker's any more. */
 const releasedResult: HandlerResult = { kind: "done", isMarked: true };
 /** Codes of errors that say that what the peer has is another's. */
@@ -72,19 +77,28 @@ export class QueueLink implements HandledLink, LeaseEffects, SlicedWork {
   #isFirst = false;
   #isStarted = false;
   #isStopping = false;
+  #isCuttingOff = false;
   #term: Term | undefined;
   /** Worker of the term before, which the next one replaces. */
   #before: bigint | undefined;
+  /** The same worker, its server, and the id under which the next term goes on with it. */
+  #left: { readonly worker: bigint; readonly server: string | undefined; readonly as: bigint } | undefined;
   #isOpening = false;
   #isTaking = false;
+  /** First message of each key and role that was given back while a take was under way. */
+  readonly #givenBack = new Map<string, bigint>();
   /** True while a slot is kept for a topic with limits. */
   #hasReserved = false;
   #isExtending = false;
   /** True if settings of topics have changed since the worker was extended last. */
+  #hasSettings = false;
+  /** True if the worker is to be extended once more, as there may be something that the answer tells. */
   #mustExtend = false;
   /** Topics that the worker says that it serves. */
   #served: readonly string[] = [];
   #standsInFor: readonly string[] = [];
+  /** Topics whose results are kept. */
+  #kept: readonly string[] = [];
   /** Looks at what was left, once in a while: there may be many messages of a key that others have. */
   readonly #again = new DeadlineTimer(() => {
     this.#term?.plan.wantsPassed();
@@ -109,9 +123,10 @@ export class QueueLink implements HandledLink, LeaseEffects, SlicedWork {
   readonly #joined = new Set<HandledTurn>();
   /** Ids that notifications have named, of messages that may be cancelled. */
   readonly #named = new Set<string>();
-  #isAsking = false;
   /** Message that is to run while nothing else does, or runs. */
   #alone: LeasedTurn | undefined;
+  /** True while {@link run} starts messages. */
+  #isRunning = false;
   /** Rows to delete that were handled outside of a transaction. */
   #completed: Completed[] = [];
   readonly #whenIdle = new Waiters();
@@ -151,7 +166,7 @@ export class QueueLink implements HandledLink, LeaseEffects, SlicedWork {
     this.#unlisten = [
       queue.on("enqueued", (topic) => this.#wants(topic)),
       queue.on("settings", (topic) => this.#settingsChanged(topic)),
-      queue.on("cancelled", (id) => this.#mayBeCancelled(id)),
+      queue.on("cancelled", (rank) => this.#mayBeCancelled(rank)),
       queue.on("session", (state) => (state === "up" ? this.#open() : this.#lose("the session is lost"))),
     ];
     this.#open();
@@ -178,6 +193,8 @@ export class QueueLink implements HandledLink, LeaseEffects, SlicedWork {
     this.#served = this.#receiver.handlers.topics;
     const serving = this.#context.store.queue.serveTopics(term.worker, this.#served, this.#standsInFor);
     this.#onAnswer(serving, () => this.#look(), term);
+    // A new topic may have settings of which no notification tells.
+    this.#askSettings();
     this.#watch.end();
   }
 
@@ -227,8 +244,28 @@ export class QueueLink implements HandledLink, LeaseEffects, SlicedWork {
     this.#isStopping = true;
     if (this.#term !== undefined) this.#giveBack(this.#term);
     await this.idle();
-    // Its time has passed: what still runs counts as tried, when another peer has it.
-    if (this.isClosed) return;
+    if (!this.isClosed) await this.#end();
+  }
+
+  /**
+   * Cuts off the handlers that still run, at the deadline of a stop: their transactions are rolled back, and their messages given back, as
+   * no attempt. Ends the worker.
+   */
+  async cutOff(): Promise<void> {
+    const term = this.#term;
+    const ofTerm = (): HandledTurn[] =>
+      [...this.#turns].flatMap(([turn, of]) => (of === term || this.#resumed.has(turn as LeasedTurn) ? [turn] : []));
+    this.#isCuttingOff = true;
+    await this.#receiver.calls.cutOff(new Set([...this.#turns.keys()].map(({ running }) => running)));
+    const rows = ofTerm().map(({ running }) => running as QueuedMessage);
+    const given =
+      term === undefined || rows.length === 0 ? undefined : this.#context.store.queue.giveBack(term.worker, rows, true);
+    given?.catch((err) => this.#context.logger.debug({ err }, "could not give back what was cut off"));
+    // What ends from here on is another's.
+    await Promise.allSettled([given, this.#end()]);
+  }
+
+  async #end(): Promise<void> {
     this.#deleteCompleted();
     this.close();
     // Without an answer, it ends by its silence.
@@ -248,11 +285,30 @@ export class QueueLink implements HandledLink, LeaseEffects, SlicedWork {
     const { handlers } = this.#receiver;
     const willNotBegin = ({ topic }: QueuedMessage): boolean =>
       this.#isStopping || !handlers.serves(topic) || handlers.isPaused(topic) || topics.includes(topic);
-    const rows = term.leased.clear(willNotBegin);
+    this.#giveBackAll(term, willNotBegin);
+  }
+
+  /** Gives back messages that were taken, all or some of them. */
+  #giveBackAll(term: Term, which?: (message: QueuedMessage) => boolean): void {
+    const rows = term.leased.clear(which);
     if (rows.length === 0) return;
     this.#onAnswer(this.#context.store.queue.giveBack(term.worker, rows), () => undefined, term);
+    if (this.#isTaking) this.#noteGivenBack(rows);
     // They are behind what was looked at, and may be taken again after a pause.
     for (const topic of new Set(rows.map((row) => row.topic))) term.plan.wantsAll(topic);
+  }
+
+  /** Notes what `give_back` frees beside these rows: what the take under way has taken behind them of their keys. */
+  #noteGivenBack(rows: readonly QueuedMessage[]): void {
+    for (const row of rows) {
+      const first = this.#givenBack.get(keyOf(row));
+      if (row.key !== undefined && (first === undefined || row.rank < first)) this.#givenBack.set(keyOf(row), row.rank);
+    }
+  }
+
+  #isGivenBack(row: QueuedMessage): boolean {
+    const first = row.key === undefined ? undefined : this.#givenBack.get(keyOf(row));
+    return first !== undefined && first < row.rank;
   }
 
   close(): void {
@@ -280,24 +336,33 @@ export class QueueLink implements HandledLink, LeaseEffects, SlicedWork {
     const { topics } = handlers;
     const { queue } = store;
     const { server } = queue;
-    const open = async (): Promise<bigint> => {
-      // The process before this one has lost the name: it has ended, or will not go on.
-      if (this.#before === undefined) await queue.endWorkers(sender.name);
-      const worker = await queue.openWorker({
-        ...{ name: sender.name, topics, group, concurrency },
-        leaseMs,
-        replaces: this.#before,
-      });
+    const left = this.#left?.server === server ? this.#left : undefined;
+    const running = [...this.#turns].flatMap(([turn, term]) =>
+      term.server === server ? [turn.running as QueuedMessage] : [],
+    );
+    const open = async () => {
+      const kept = left && (await queue.resumeWorker(left.worker, left.as, running));
+      let worker = left?.as;
+      if (worker === undefined || kept === undefined) {
+        // The process before this one has lost the name: it has ended, or will not go on.
+        if (this.#before === undefined) await queue.endWorkers(sender.name);
+        worker = await queue.openWorker({
+          ...{ name: sender.name, topics, group, concurrency },
+          leaseMs,
+          replaces: this.#before,
+        });
+      }
       this.#before = worker;
       if (this.isClosed) void this.#closeWorker(worker);
-      return worker;
+      return { worker, kept };
     };
     // What earlier terms have handled is not taken again.
     this.#deleteCompleted();
     const opened = open().finally(() => {
       this.#isOpening = false;
     });
-    this.#onAnswer(opened, (worker) => {
+    this.#onAnswer(opened, ({ worker, kept }) => {
+      this.#left = { worker, server, as: randomWorker() };
       if (!queue.isUp || queue.server !== server) return this.#openLater();
       const leased = new LeasedMessages(
         {
@@ -309,38 +374,66 @@ export class QueueLink implements HandledLink, LeaseEffects, SlicedWork {
       this.#term = { worker, leased, server, plan: new TakePlan() };
       this.#served = topics;
       this.#beatMs = Math.min(leaseMs / beatsPerLease, polls.everyMs);
+      if (kept !== undefined) this.#goOn(this.#term, running, kept);
       // Settings may have changed while nobody listened.
       this.#extend(this.#term);
-      if (this.#standsInFor.length > 0 || topics.join("\n") !== handlers.topics.join("\n")) this.#serve(this.#term);
+      const isServing = kept === undefined && topics.join("\n") === handlers.topics.join("\n");
+      if (this.#standsInFor.length > 0 || !isServing) this.#serve(this.#term);
       else this.#look();
     });
   }
 
-  /** Any login can notify: one statement at a time asks what has changed. */
-  #settingsChanged(topic: string): void {
-    if (this.#term === undefined || !this.#receiver.handlers.serves(topic)) return;
-    this.#mustExtend = true;
-    if (!this.#isExtending) this.#extend(this.#term);
+  /** Goes on with messages whose handlers run since the term before. */
+  #goOn(term: Term, running: readonly QueuedMessage[], kept: ReadonlySet<bigint>): void {
+    const messages = running.filter(({ rank }) => kept.has(rank));
+    // Of these the handlers have ended since.
+    const ended = messages.filter((message) => !this.#resume(term, message));
+    if (ended.length === 0) return;
+    this.#deleteCompleted();
+    this.#onAnswer(this.#context.store.queue.giveBack(term.worker, ended), () => undefined, term);
   }
 
-  /** Says that the worker goes on, now and every `#beatMs`. The answer has the paused topics. */
+  /** Any login can notify: one statement at a time asks what has changed. */
+  #settingsChanged(topic: string): void {
+    if (this.#receiver.handlers.serves(topic)) this.#askSettings();
+  }
+
+  #askSettings(): void {
+    this.#hasSettings = true;
+    this.#ask();
+  }
+
+  /** Extends the worker now, for what the answer tells. */
+  #ask(): void {
+    this.#mustExtend = true;
+    if (this.#term !== undefined && !this.#isExtending) this.#extend(this.#term);
+  }
+
+  /** Says that the worker goes on, now and every `#beatMs`. The answer has what notifications tell, which may be lost. */
   #extend(term: Term): void {
     const { handlers } = this.#receiver;
-    const mustLook = this.#mustExtend;
-    [this.#isExtending, this.#mustExtend] = [true, false];
+    const mustLook = this.#hasSettings;
+    const asked = this.#served;
+    [this.#isExtending, this.#mustExtend, this.#hasSettings] = [true, false, false];
     clearTimeout(this.#beat);
     this.#onAnswer(
       this.#context.store.queue.extend(term.worker, this.#watch.isOn),
-      ({ isFirst, hasMessages, pausedTopics, limitedTopics }) => {
+      ({ isFirst, hasMessages, pausedTopics, limitedTopics, keptTopics, cancelled, dueInMs }) => {
         this.#isFirst = isFirst;
         this.#isExtending = false;
-        const hasChanged = handlers.pauseEverywhere(pausedTopics);
+        if (cancelled.length > 0) this.#cancel(term, cancelled);
+        const hasChanged = handlers.pauseEverywhere(pausedTopics, asked);
         if (hasChanged) this.#receiver.handlersChanged();
         // Of a topic with limits nothing is read ahead.
         this.#giveBack(term, term.plan.setLimited(limitedTopics));
+        // What was taken before its results were kept would leave none.
+        const isNewlyKept = (topic: string): boolean => !this.#kept.includes(topic);
+        this.#giveBack(term, keptTopics.filter(isNewlyKept));
+        this.#kept = keptTopics;
         if (mustLook) for (const topic of limitedTopics) term.plan.mayStart(topic);
         // Of some messages no notification tells, such as those that others have put off.
         if (hasChanged || mustLook || (hasMessages && this.#watch.isOn)) this.#look();
+        if (dueInMs !== null && dueInMs < this.#beatMs) this.#wantsIn(Number(dueInMs), handlers.topics);
         if (this.#mustExtend) this.#extend(term);
         else this.#beat = setTimeout(() => this.#extend(term), this.#beatMs);
       },
@@ -354,17 +447,18 @@ export class QueueLink implements HandledLink, LeaseEffects, SlicedWork {
     this.#retry = setTimeout(() => this.#open(), this.#backoff.failed());
   }
 
-  /** What it has may be another's now. Its handlers go on, and find that out. */
+  /** It does not know what it has. Its handlers go on, and so does the next term with their messages, unless these are another's now. */
   #lose(why: string): void {
     const term = this.#term;
     if (term === undefined) return;
-    this.#context.logger.debug({ why }, "what was taken of the queue is given up");
+    this.#context.logger.debug({ why }, "what was taken of the queue and has not begun is given up");
     term.leased.clear();
     this.#watch.end();
     this.#term = undefined;
     this.#isFirst = false;
     this.#resumed.clear();
-    this.#isAsking = false;
+    this.#givenBack.clear();
+    this.#named.clear();
     for (const turn of this.#turns.keys()) this.#outlived.set(rowOf(turn.running as QueuedMessage), turn as LeasedTurn);
     [this.#isTaking, this.#isExtending] = [false, false];
     this.#endReservation();
@@ -399,18 +493,18 @@ export class QueueLink implements HandledLink, LeaseEffects, SlicedWork {
     this.#isTaking = true;
     // What has ended must not count as running.
     if (term.plan.isLimited(take.topics[0]!)) this.#deleteCompleted();
-    const after = term.plan.begin(take.topics);
+    const after = term.plan.begin(take.topics, performance.now());
     const taking = this.#context.store.queue.take(term.worker, { ...take, after, maxBytes: drainBytes });
     this.#onAnswer(
       taking,
-      ({ rows, looked, limited }) => {
+      ({ rows, looked, limited, hasMore }) => {
         this.#isTaking = false;
         this.#endReservation();
         this.#backoff.reset();
         this.#add(term, rows, looked);
         this.#overtaken.clear();
         if (this.#named.size > 0) this.#askForNamed();
-        this.#afterTake(term.plan.taken(take, rows, looked, this.#watch.isOn, limited, performance.now()));
+        this.#afterTake(term.plan.taken(take, rows, looked, this.#watch.isOn, limited, performance.now(), hasMore));
         this.run();
       },
       term,
@@ -425,27 +519,29 @@ export class QueueLink implements HandledLink, LeaseEffects, SlicedWork {
     else if (found !== "passed" && !this.#watch.isOn) this.#watch.begin(this.#receiver.handlers.topics);
   }
 
-  #add(term: Term, rows: readonly TakenRow[], looked: readonly QueueRow[]): void {
+  #add(term: Term, rows: readonly TakenRow[], looked: readonly LookedRow[]): void {
     const { leased, plan } = term;
     const { calls } = this.#receiver;
     plan.seen(looked);
     const messages = rows.map((row): QueuedMessage => {
-      const { topic, recipient, role, id, key, headers, fault, enqueuedMs, payload } = row;
+      const { topic, recipient, role, rank, id, key, headers, fault, enqueuedMs, payload } = row;
       const topicId = calls.topics.idOf(topic);
       calls.received(topicId, 1);
       return {
         topic,
         recipient,
         role,
+        rank,
         id,
         key,
         fault,
         failedAttempts: row.failedAttempts,
         isSuspect: row.isSuspect,
+        wasRunning: row.wasRunning,
         isUnique: row.isUnique,
         topicId,
-        position: { epoch: enqueuedMs, number: Number(id) },
-        queueId: id,
+        position: { epoch: enqueuedMs, number: Number(rank) },
+        jobId: id,
         // A message that waits for its key must not keep the memory of all that came with it.
         payload: rows.length > 1 ? Buffer.from(payload) : payload,
         encoding: undefined,
@@ -454,11 +550,12 @@ export class QueueLink implements HandledLink, LeaseEffects, SlicedWork {
         kept: row.isKept ? new KeptOutcome((json) => this.#writeProgress(row, json)) : undefined,
       };
     });
+    const isHad = (message: QueuedMessage): boolean =>
+      !this.#isGivenBack(message) && !this.#overtaken.has(rowOf(message)) && !this.#resume(term, message);
     leased.add(
-      this.#outlived.size + this.#overtaken.size === 0
-        ? messages
-        : messages.filter((message) => !this.#overtaken.has(rowOf(message)) && !this.#resume(term, message)),
+      this.#givenBack.size + this.#outlived.size + this.#overtaken.size === 0 ? messages : messages.filter(isHad),
     );
+    this.#givenBack.clear();
     const { handlers } = this.#receiver;
     if (this.#isStopping || rows.some(({ topic }) => !handlers.serves(topic) || handlers.isPaused(topic)))
       this.#giveBack(term);
@@ -485,49 +582,63 @@ export class QueueLink implements HandledLink, LeaseEffects, SlicedWork {
   // ---- cancelling ----
 
   /** Asks whether a message is cancelled, if the peer has it: only the answer counts. What was named meanwhile is asked for together. */
-  #mayBeCancelled(id: string): void {
-    this.#named.add(id);
-    if (this.#isAsking) return;
-    this.#isAsking = true;
-    setImmediate(() => this.#askForNamed());
+  #mayBeCancelled(rank: string): void {
+    this.#named.add(rank);
+    if (this.#named.size === 1) setImmediate(() => this.#askForNamed());
   }
 
   #askForNamed(): void {
-    const term = this.#term;
     // What is just being taken may be meant.
-    if (this.#isTaking) {
-      this.#isAsking = false;
-      return;
-    }
-    const { queue } = this.#context.store;
-    const running = [...this.#turns].flatMap(([turn, { server }]) => (server === queue.server ? [turn] : []));
-    const named = [...(term?.leased.messages ?? []), ...running.map((turn) => turn.running as QueuedMessage)].filter(
-      ({ id }) => this.#named.has(String(id)),
-    );
+    if (this.#isTaking) return;
+    const running = [...this.#turns.keys()].map((turn) => turn.running as QueuedMessage);
+    const had = [...(this.#term?.leased.messages ?? []), ...running];
+    if (had.some(({ rank }) => this.#named.has(String(rank)))) this.#ask();
     this.#named.clear();
-    this.#isAsking = named.length > 0;
-    if (term === undefined || named.length === 0) return;
-    this.#onAnswer(
-      queue.endCancelled(named),
-      (ids) => {
-        this.#isAsking = false;
-        const gone = new Set(named.filter(({ id }) => ids.includes(id)).map(rowOf));
-        term.leased.clear((message) => gone.has(rowOf(message)));
-        for (const { running } of this.#turns.keys())
-          if (gone.has(rowOf(running as QueuedMessage))) this.#receiver.calls.cancel(running);
-        if (this.#named.size > 0) this.#askForNamed();
-        this.run();
-      },
-      term,
-    );
+  }
+
+  /** Withdraws messages: those whose handlers run end with them, all others at once. */
+  #cancel(term: Term, ranks: readonly bigint[]): void {
+    const { calls } = this.#receiver;
+    const left = new Set(ranks);
+    for (const [turn, { server }] of this.#turns) {
+      const running = turn.running as QueuedMessage;
+      if (server !== term.server || !left.delete(running.rank) || calls.isCancelled(running)) continue;
+      calls.cancel(running);
+    }
+    term.leased.clear(({ rank }) => left.has(rank));
+    this.#endCancelled(term, [...left]);
+    this.run();
+  }
+
+  #endCancelled(term: Term, ranks: readonly bigint[]): void {
+    if (ranks.length === 0) return;
+    // What was handled is not ended as cancelled.
+    this.#deleteCompleted();
+    this.#onAnswer(this.#context.store.queue.endCancelled(term.worker, ranks), () => undefined, term);
   }
 
   // ---- handling ----
 
-  /** Handles messages while slots are free and the time slice lasts. */
+  /**
+   * Handles messages while slots are free and the time slice lasts. A handler, and all that hears of its end, may cause a further
+   * run: the one that is under way does its work.
+   */
   run(): void {
     const term = this.#term;
-    if (term === undefined) return;
+    if (term === undefined || this.#isRunning) return;
+    this.#isRunning = true;
+    try {
+      this.#startMessages(term);
+    } finally {
+      this.#isRunning = false;
+    }
+    if (term !== this.#term) return;
+    this.#timer.arm(Math.min(term.leased.deadline, term.plan.deadline(performance.now())));
+    this.#pump();
+    if (!this.#isTaking) this.#endReservation();
+  }
+
+  #startMessages(term: Term): void {
     const { dispatcher, quarantine } = this.#receiver;
     const until = performance.now() + timeSliceMs;
     this.#reserve(term);
@@ -546,9 +657,6 @@ export class QueueLink implements HandledLink, LeaseEffects, SlicedWork {
       if (this.#isLastStart(turn)) this.#startAlone(turn);
       else this.#start(turn);
     }
-    this.#timer.arm(Math.min(term.leased.deadline, term.plan.deadline(performance.now())));
-    this.#pump();
-    if (!this.#isTaking) this.#endReservation();
   }
 
   /** Keeps a slot for a topic with limits, of which nothing is read ahead, or those with a backlog would have all slots. */
@@ -578,7 +686,7 @@ export class QueueLink implements HandledLink, LeaseEffects, SlicedWork {
     if (result instanceof Promise) {
       result
         .then((later) => this.#finish(turn, later, !this.#leftBatch(turn)))
-        .catch((error) => this.#context.status.storeFailed(error));
+        .catch((err) => this.#context.logger.error({ err }, "a defect of Hawser: a handled message was not ended"));
     } else this.#finish(turn, result, true);
   }
 
@@ -592,31 +700,52 @@ export class QueueLink implements HandledLink, LeaseEffects, SlicedWork {
     const answer = await beginning.catch(() => undefined);
     if (answer === undefined || term !== this.#term) return postponedResult;
     const { begins, dueInMs, replacement } = answer;
-    if (dueInMs !== undefined) this.#wantsIn(dueInMs, running.topic);
+    if (dueInMs !== undefined) this.#wantsIn(dueInMs, [running.topic]);
     if (!begins) return releasedResult;
     Object.assign(running, replacement);
     return calls.start(this, turn);
   }
 
-  /** A message that may have ended its process starts for the last time while nothing else runs: so it is the cause. */
+  /** A suspect starts for the last time while nothing else runs: if its process ends, it is the cause. */
   #isLastStart({ running, attempts }: LeasedTurn): boolean {
     return running.isSuspect && attempts === this.#receiver.calls.retryOf(running).attempts;
   }
 
+  /** All others that were taken are for other processes meanwhile. What cannot be alone for long is tried again later. */
   #startAlone(turn: LeasedTurn): void {
     this.#alone = turn;
-    this.#receiver.quarantine.enter(this, () => {
-      if (this.#alone === turn) this.#startWhenAlone();
+    this.#giveBackAll(this.#termOf(turn));
+    this.#receiver.quarantine.enter(this, (isAlone) => {
+      if (this.#alone !== turn) return;
+      if (isAlone) this.#start(turn);
+      else this.#finish(turn, notAloneResult, true);
     });
   }
 
-  #startWhenAlone(): void {
-    if (this.#alone !== undefined && this.#turns.size === 1) this.#start(this.#alone);
+  begin(given: HandledTurn): Promise<HandlerResult | undefined> | undefined {
+    const turn = given as LeasedTurn;
+    return this.#mustTell(turn) ? this.#tell(this.#termOf(turn), turn) : undefined;
+  }
+
+  #mustTell({ running, attempts }: LeasedTurn): boolean {
+    return running.isSuspect || attempts === this.#receiver.calls.retryOf(running).attempts;
+  }
+
+  /** @returns the result of a message that must not begin */
+  async #tell(term: Term, { running }: LeasedTurn): Promise<HandlerResult | undefined> {
+    if (term !== this.#term) return postponedResult;
+    const telling = this.#context.store.queue.begin(term.worker, running);
+    this.#onAnswer(telling, () => undefined, term);
+    const begins = await telling.catch(() => undefined);
+    if (begins === undefined || term !== this.#term) return postponedResult;
+    return begins ? undefined : releasedResult;
   }
 
   #finish(turn: LeasedTurn, ended: HandlerResult, hasSlot: boolean): void {
     const { dispatcher, calls, quarantine } = this.#receiver;
     const isCancelled = calls.isCancelled(turn.running);
+    // Its message is given back with all others whose handlers are cut off.
+    if (!isCancelled && (ended === cutOff || (this.#isCuttingOff && ended.kind !== "done"))) return;
     const result = isCancelled ? marked : ended;
     const term = this.#turns.get(turn);
     const { limit, running } = turn;
@@ -645,19 +774,21 @@ export class QueueLink implements HandledLink, LeaseEffects, SlicedWork {
       this.#outlived.delete(rowOf(running));
     }
     this.#turns.delete(turn);
-    if (this.#alone === turn) {
-      this.#alone = undefined;
-      quarantine.leave(this);
-    } else if (quarantine.holder !== undefined) quarantine.handlerEnded();
-    this.#startWhenAlone();
+    // Without a term, the next one finds it.
+    if (isCancelled && this.#term !== undefined) this.#endCancelled(this.#term, [(running as QueuedMessage).rank]);
+    const wasAlone = this.#alone === turn;
+    if (wasAlone) this.#alone = undefined;
     if (this.#turns.size === 0) this.#whenIdle.settle();
+    // From here on others may start messages of this link.
+    if (wasAlone) quarantine.leave(this);
+    else if (quarantine.holder !== undefined) quarantine.handlerEnded();
     if (dispatcher.hasWoken) dispatcher.wake(this);
     else this.run();
   }
 
   completionOf(turn: LeasedTurn): HandledMessage {
-    const { topic, recipient, role, id, kept } = turn.running;
-    return { topic, recipient, role, id, kept, server: this.#termOf(turn).server };
+    const { topic, recipient, role, rank, id, kept } = turn.running;
+    return { topic, recipient, role, rank, id, kept, server: this.#termOf(turn).server };
   }
 
   onNotOwned(): void {
@@ -713,12 +844,12 @@ export class QueueLink implements HandledLink, LeaseEffects, SlicedWork {
   putOff(turn: LeasedTurn, delayMs: number, failure: FailedAttempt | undefined): void {
     const term = this.#term!;
     const { running } = turn;
-    this.#receiver.calls.countsOf(running.topicId).handled.retried += 1;
+    this.#receiver.calls.countsOf(running.topicId).handled[failure === undefined ? "deferred" : "retried"] += 1;
     const put = this.#context.store.queue.retry(term.worker, running, delayMs, failure);
     this.#onAnswer(
       put,
       () => {
-        this.#wantsIn(delayMs, running.topic);
+        this.#wantsIn(delayMs, [running.topic]);
         term.leased.onPutOff(turn);
         this.run();
       },
@@ -726,12 +857,12 @@ export class QueueLink implements HandledLink, LeaseEffects, SlicedWork {
     );
   }
 
-  /** A message of the topic is due in so many ms. */
-  #wantsIn(ms: number, topic: string): void {
+  /** A message of one of the topics is due in so many ms. */
+  #wantsIn(ms: number, topics: readonly string[]): void {
     const timer = setTimeout(
       () => {
         this.#due.delete(timer);
-        this.#wants(topic);
+        for (const topic of topics) this.#wants(topic);
       },
       Math.min(ms, longestTimerMs),
     );
@@ -754,6 +885,12 @@ export class QueueLink implements HandledLink, LeaseEffects, SlicedWork {
   }
 }
 
+/** Id for a worker: below 2^53, and nobody can guess it. */
+const randomWorker = (): bigint => BigInt.asUintN(53, randomBytes(8).readBigUInt64LE()) || 1n;
+
 /** Topics, recipients and roles have no such character. */
-const rowOf = ({ topic, recipient, role, id }: QueueRow): string =>
-  `${topic}\u0001${recipient}\u0001${role}\u0001${id}`;
+const rowOf = ({ topic, recipient, role, rank }: QueueRow): string =>
+  `${topic}\u0001${recipient}\u0001${role}\u0001${rank}`;
+
+const keyOf = ({ topic, recipient, role, key }: QueuedMessage): string =>
+  `${topic}\u0001${recipient}\u0001${role}\u0001${key}`;

@@ -75,6 +75,11 @@ export class RequestIntake implements SlicedWork, Waiter {
     for (const request of this.#open.values()) request.abort(reason);
   }
 
+  /** Tells all running handlers that the peer stops. */
+  stopping(reason: HawserError): void {
+    for (const request of this.#open.values()) request.stop(reason);
+  }
+
   onClosed(connection: ListenerConnection): void {
     if (this.#connection === connection) this.onConnection(undefined);
   }

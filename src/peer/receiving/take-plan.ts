@@ -1,16 +1,17 @@
 /**
  * Plan of a worker of the queue: which topics it looks at next, and from which message on at each place.
  *
- * Messages may commit in another order than that of their ids. So after a notification that finds nothing in front, and with
+ * Messages may commit in another order than that of their ranks. So after a notification that finds nothing in front, and with
  * each poll, a topic is looked at again from its first message on. Pure: the link sends the statements and has the timers.
  */
-import { drainBytes, type Looked, type QueueRow, type TakenRow } from "../../store/index.js";
-
-/** Maximum number of messages to look at while all of them have keys of others. */
-const mostPassed = 64;
+import type { Looked, LookedRow, QueueRow, TakenRow } from "../../store/index.js";
 
 /** Time until messages of a topic with limits are looked at again that were passed. */
 const passedLimitMs = 1_000;
+
+/** Interval of looks at all messages of a topic with a backlog: as a rule, and as long as something asks for one. */
+const wholeMs = 1_000;
+const leastWholeMs = 250;
 
 /** Topics to take messages of, and their maximum number. */
 export interface Take {
@@ -25,7 +26,7 @@ export interface Take {
 type Found = "more" | "passed" | "all";
 
 export class TakePlan {
-  /** Ids up to which the worker has looked, by topic, recipient and role. */
+  /** Ranks up to which the worker has looked, by topic, recipient and role. */
   readonly #after = new Map<string, Record<string, Record<string, string>>>();
   /** The same for topics of which it looks at all messages again: up to where it had looked before. */
   readonly #behind = new Map<string, Looked[string]>();
@@ -35,23 +36,21 @@ export class TakePlan {
   readonly #late = new Set<string>();
   /** Topics of which messages were passed. */
   readonly #left = new Set<string>();
-  /** Topics with a backlog: they are wanted, and all of their messages are looked at when it has ended. */
-  readonly #backlogs = new Set<string>();
+  /** Topics with a backlog, which are wanted, and when all of their messages were looked at. */
+  readonly #backlogs = new Map<string, number>();
   /** Topics with limits, and the time from which more of their messages may start. */
   readonly #limited = new Map<string, number>();
-  /** Number of messages to look at, behind many that were passed; 0: as many as there is room for. */
-  page = 0;
 
   /** Notes that a topic may have messages. @param isNotified true if those who enqueue notify now */
   wants(topic: string, isNotified: boolean): void {
-    // The transaction with the lower ids may be the one that has committed last.
+    // The transaction with the lower ranks may be the one that has committed last.
     if (isNotified && this.wanted.has(topic)) this.wantsAll(topic);
     this.wanted.add(topic);
   }
 
   /** All messages of a topic are to be looked at. */
   wantsAll(topic: string): void {
-    if (!this.#backlogs.has(topic)) this.#late.add(topic);
+    this.#late.add(topic);
     this.wanted.add(topic);
   }
 
@@ -92,8 +91,8 @@ export class TakePlan {
   mayStart(topic: string): void {
     if (!this.#limited.has(topic)) return;
     this.#limited.set(topic, 0);
-    this.keyFreed(topic);
-    this.wanted.add(topic);
+    this.#left.delete(topic);
+    this.wantsAll(topic);
   }
 
   /** Time until which topics with limits have to wait, the first of them; Infinity if none has to. */
@@ -104,9 +103,14 @@ export class TakePlan {
   }
 
   /** Begins to take messages of topics. @returns from where on */
-  begin(topics: readonly string[]): Looked {
+  begin(topics: readonly string[], now: number): Looked {
     for (const topic of topics) {
-      if (!this.#late.delete(topic)) continue;
+      // Of a topic with limits few are looked at.
+      const lookedAt = this.#limited.has(topic) ? undefined : this.#backlogs.get(topic);
+      const isLate = this.#late.has(topic);
+      if (lookedAt === undefined ? !isLate : now < lookedAt + (isLate ? leastWholeMs : wholeMs)) continue;
+      this.#late.delete(topic);
+      if (lookedAt !== undefined) this.#backlogs.set(topic, now);
       // What was seen, up to where nothing was left.
       if (!this.#behind.has(topic)) this.#behind.set(topic, this.#after.get(topic) ?? {});
       this.#after.delete(topic);
@@ -115,7 +119,7 @@ export class TakePlan {
   }
 
   /** Notes how far was looked. */
-  seen(looked: readonly QueueRow[]): void {
+  seen(looked: readonly LookedRow[]): void {
     for (const row of looked) this.#seenTo(row);
   }
 
@@ -124,15 +128,17 @@ export class TakePlan {
    *
    * @param isNotified true if those who enqueue notify now
    * @param limited of topics with limits the time in ms after which more may start
+   * @param hasMore true if the limit of bytes has left messages
    * @returns what the answer says, and whether {@link wantsPassed} is to be called after a while
    */
   taken(
     { topics, most }: Take,
     rows: readonly TakenRow[],
-    looked: readonly QueueRow[],
+    looked: readonly LookedRow[],
     isNotified: boolean,
     limited: ReadonlyMap<string, number> = new Map(),
     now = 0,
+    hasMore = false,
   ): { readonly found: Found; readonly hasPassed: boolean } {
     for (const topic of topics) {
       const waitMs = limited.get(topic);
@@ -142,20 +148,17 @@ export class TakePlan {
       if (waitMs !== undefined && (waitMs > 0 || topics.length > 1)) this.wanted.add(topic);
     }
     if (topics.length === 1 && this.isWaiting(topics[0]!, now)) return { found: "more", hasPassed: false };
-    const bytes = rows.reduce((sum, { payload }) => sum + payload.length, 0);
-    if (rows.length >= most || bytes >= drainBytes / 2 || this.#mayHaveMore(topics, rows, most)) {
+    if (rows.length >= most || (hasMore && rows.length > 0) || this.#mayHaveMore(topics, rows, most)) {
       for (const topic of topics) {
         this.wanted.add(topic);
-        this.#backlogs.add(topic);
+        if (!this.#backlogs.has(topic)) this.#backlogs.set(topic, now);
       }
-      this.page = 0;
       return { found: "more", hasPassed: false };
     }
-    const ids = new Set(rows.map(({ id }) => id));
+    const ranks = new Set(rows.map(({ rank }) => rank));
     const found = new Set(rows.map(({ topic }) => topic));
     // There may be more behind them.
-    const passed = new Set(looked.filter(({ id }) => !ids.has(id)).map(({ topic }) => topic));
-    this.page = rows.length === 0 && passed.size > 0 ? Math.min(2 * Math.max(most, this.page), mostPassed) : 0;
+    const passed = new Set(looked.filter(({ rank }) => !ranks.has(rank)).map(({ topic }) => topic));
     let hasPassed = false;
     for (const topic of topics) {
       if (this.#backlogs.delete(topic) && isNotified) this.wantsAll(topic);
@@ -181,7 +184,7 @@ export class TakePlan {
     if (before === undefined) return false;
     this.#behind.delete(topic);
     for (const [recipient, roles] of Object.entries(before))
-      for (const [role, id] of Object.entries(roles)) this.#seenTo({ topic, recipient, role, id: BigInt(id) });
+      for (const [role, rank] of Object.entries(roles)) this.#seenTo({ topic, recipient, role, rank: BigInt(rank) });
     return true;
   }
 
@@ -202,11 +205,12 @@ export class TakePlan {
     return Math.max(...counts.values()) * parts > most;
   }
 
-  #seenTo({ topic, recipient, role, id }: QueueRow): void {
-    const places = this.#after.get(topic) ?? {};
+  #seenTo({ topic, recipient, role, rank }: LookedRow): void {
+    // Without a prototype: a role may be named "constructor".
+    const places = this.#after.get(topic) ?? Object.create(null);
     this.#after.set(topic, places);
-    places[recipient] ??= {};
-    const ids = places[recipient];
-    if (BigInt(ids[role] ?? 0) < id) ids[role] = String(id);
+    places[recipient] ??= Object.create(null);
+    const ranks = places[recipient];
+    if (BigInt(ranks[role] ?? 0) < rank) ranks[role] = String(rank);
   }
 }

@@ -11,8 +11,6 @@ import type { TopicHandlers } from "./topic-handlers.js";
 
 /** Maximum number of messages of one statement. */
 const mostTaken = 1_000;
-/** Number of messages that wait for their keys after which no more are taken. */
-const mostHeldUp = 1_000;
 
 export class TakeRoom {
   readonly #dispatcher: Dispatcher;
@@ -46,9 +44,9 @@ export class TakeRoom {
   next(plan: TakePlan, leased: LeasedMessages, hasReserved: boolean): Take {
     const topics: string[] = [];
     const now = performance.now();
-    const room = this.#room(plan, leased);
+    const room = this.#roomFor(leased.startable);
     // A topic that has none here does not wait for the backlog of others.
-    const roomAlone = leased.waiting < mostHeldUp ? this.#roomFor(0) : 0;
+    const roomAlone = this.#roomFor(0);
     const mostOf = (topic: string): number => (leased.waitingOf(topic) === 0 ? Math.max(room, roomAlone) : room);
     let mostOfAll = 0;
     for (const topic of plan.wanted) {
@@ -69,14 +67,7 @@ export class TakeRoom {
     return { topics, most: mostOfAll };
   }
 
-  /** Number of messages to take: those that can start now, or will be the next to start. */
-  #room(plan: TakePlan, leased: LeasedMessages): number {
-    if (leased.waiting - leased.startable >= mostHeldUp) return 0;
-    const room = this.#roomFor(leased.startable);
-    return room < 1 ? 0 : Math.min(Math.max(room, plan.page), mostTaken);
-  }
-
-  /** @param has number of messages that can start */
+  /** Number of messages to take: those that can start now, or will be the next to start. @param has number of messages that can start */
   #roomFor(has: number): number {
     return Math.min(roomFor(has, this.#dispatcher.free, this.#pace.recent(performance.now())), mostTaken);
   }

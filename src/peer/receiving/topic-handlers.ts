@@ -1,7 +1,8 @@
 /** Handlers of the user by topic, with their settings. */
-import type { BatchSettings } from "../../../generated/ts/settings/peer.js";
+import { type BatchSettings, peerSettingsDefaults } from "../../../generated/ts/settings/peer.js";
 import { ConcurrencyLimit, type Headers } from "../../channel/index.js";
 import { HawserError, Reject } from "../../errors/index.js";
+import type { HandlingCalls } from "../../peer-store/index.js";
 import { decodeChecked, type SchemaTopic } from "../../typed/index.js";
 import { HandledCounts, otherTopic } from "../core/counters.js";
 import type { BatchHandling, HandlingSettings, Membership } from "../core/handling-settings.js";
@@ -84,6 +85,8 @@ export class TopicHandlers {
   readonly #pauses = new Map<string, ConcurrencyLimit>();
   readonly #pausedHere = new Set<string>();
   #pausedEverywhere: readonly string[] = [];
+  /** Topics of which it is not known yet whether they are paused in all processes: they count as paused. */
+  readonly #unknown = new Set<string>();
   /** Counts of all topics without a handler, with those that had one. */
   readonly otherCounts = new HandledCounts();
 
@@ -218,14 +221,27 @@ export class TopicHandlers {
     return this.#updatePauses();
   }
 
-  /** Sets the topics that are paused in all processes. @returns false if nothing has changed */
-  pauseEverywhere(topics: readonly string[]): boolean {
-    this.#pausedEverywhere = topics;
+  /** No message of a topic starts that gets its first handler now, until {@link pauseEverywhere} or {@link firstPause} tells of it. */
+  awaitPause(topic: string): void {
+    this.#unknown.add(topic);
+    this.#updatePauses();
+  }
+
+  /** Tells whether a topic is paused in all processes, if nothing has told that yet. @returns false if nothing has changed */
+  firstPause(topic: string, isPaused: boolean): boolean {
+    return this.#unknown.has(topic) && this.pauseEverywhere(isPaused ? [topic] : [], [topic]);
+  }
+
+  /** Sets which of some topics are paused in all processes. @returns false if nothing has changed */
+  pauseEverywhere(paused: readonly string[], asked: readonly string[]): boolean {
+    const others = this.#pausedEverywhere.filter((topic) => this.serves(topic) && !asked.includes(topic));
+    this.#pausedEverywhere = [...others, ...paused];
+    for (const topic of asked) this.#unknown.delete(topic);
     return this.#updatePauses();
   }
 
   #updatePauses(): boolean {
-    const paused = new Set([...this.#pausedHere, ...this.#pausedEverywhere]);
+    const paused = new Set([...this.#pausedHere, ...this.#pausedEverywhere, ...this.#unknown]);
     let hasChanged = false;
     for (const [topic, limit] of this.#pauses) {
       if (paused.has(topic)) continue;
@@ -258,14 +274,27 @@ export class TopicHandlers {
     return limits.length > 0 && limits.every((limit) => limit !== undefined) ? limits : undefined;
   }
 
-  /** Number of transactional calls that the `concurrency` of handlers lets run at a time. Handlers without it do not count. */
-  get transactionsAtOnce(): number {
-    let count = 0;
+  /**
+   * Number of transactional calls that may run at a time.
+   *
+   * @param concurrency that of the peer, which is also that of a handler without its own
+   */
+  transactionsAtOnce(concurrency: number): HandlingCalls {
+    let [batches, all, asked] = [0, 0, 0];
     for (const topic of this.#topics.keys()) {
-      for (const { transactional, batch, limit } of this.#settingsOf(topic))
-        if (transactional) count += batch?.settings.concurrency ?? limit?.max ?? 0;
+      for (const { transactional, batch, limit } of this.#settingsOf(topic)) {
+        if (!transactional) continue;
+        if (batch !== undefined) batches += batch.settings.concurrency;
+        else {
+          all += limit?.max ?? concurrency;
+          asked += limit?.max ?? 0;
+        }
+      }
     }
-    return count;
+    const allCalls = batches + Math.min(all, concurrency);
+    // Who sets the peer's concurrency asks for it, too.
+    const isSet = concurrency !== peerSettingsDefaults.concurrency;
+    return { all: allCalls, asked: isSet ? allCalls : batches + Math.min(asked, concurrency) };
   }
 
   /** Number of messages that the batches of a topic and the next ones can have; 0 if it has no batch handler. */
@@ -302,6 +331,7 @@ export class TopicHandlers {
   #delete(topic: string): ServedTopic | undefined {
     const entry = this.#topics.get(topic);
     this.#topics.delete(topic);
+    if (this.#unknown.delete(topic)) this.#updatePauses();
     if (entry === undefined) return undefined;
     entry.isServed = false;
     if (entry.counts !== this.otherCounts) this.otherCounts.add(entry.counts);

@@ -109,15 +109,17 @@ export class TopicDirectory {
     }
     if (routes.topicId === 0) routes.topicId = await store.idOfTopic(topic);
     const addresses = new Map(known.map(({ name, addr }) => [name, addr]));
-    for (const listener of listeners) {
-      if (this.#closed) return;
-      if (addresses.get(listener.name) !== listener.addr) await store.rememberRoute(sender, topic, listener);
-    }
-    for (const candidate of routes.listed) {
-      const link = this.#links.get(candidate.name);
-      if (link === undefined) await this.#links.to(candidate, routes);
-      else link.dial.relocate(candidate);
-    }
+    // Together: the store combines them, and anybody who may write the directory can have many listeners there.
+    const unknown = listeners.filter(({ name, addr }) => addresses.get(name) !== addr);
+    await Promise.all(unknown.map((listener) => store.rememberRoute(sender, topic, listener)));
+    if (this.#closed) return;
+    await Promise.all(
+      routes.listed.map(async (candidate) => {
+        const link = this.#links.get(candidate.name);
+        if (link === undefined) await this.#links.to(candidate, routes);
+        else link.dial.relocate(candidate);
+      }),
+    );
     // Absent listeners get a link with the first send: most of them are never used again.
     for (const candidate of routes.away) {
       // A listener without an address for this topic may still have one for others.
@@ -130,13 +132,16 @@ export class TopicDirectory {
   /** Reports listeners that have registered or unregistered since `before`. */
   #reportChanges({ topic, listed, isEmpty, isOnlyWatched }: TopicRoutes, before: readonly Candidate[]): void {
     const { status } = this.#context;
-    const isIn = (list: readonly Candidate[], peer: string): boolean => list.some(({ name }) => name === peer);
-    for (const { name: peer } of listed) {
-      if (isIn(before, peer)) continue;
+    const [here, earlier] = [listed, before].map((list) => new Set(list.map(({ name }) => name))) as [
+      Set<string>,
+      Set<string>,
+    ];
+    for (const peer of here) {
+      if (earlier.has(peer)) continue;
       status.report({ kind: "peer_subscribed", topic, peer, message: `"${peer}" serves "${topic}"` });
     }
-    for (const { name: peer } of before) {
-      if (isIn(listed, peer)) continue;
+    for (const peer of earlier) {
+      if (here.has(peer)) continue;
       status.report({ kind: "peer_unsubscribed", topic, peer, message: `"${peer}" no longer serves "${topic}"` });
       if (!isEmpty || isOnlyWatched) continue;
       status.report({ kind: "sender_route_lost", topic, peer, message: `"${topic}" has no listener any more` });

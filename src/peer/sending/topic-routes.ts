@@ -119,23 +119,29 @@ export class TopicRoutes {
   }
 
   /**
-   * Next listener in turn that can be reached, or else the one used last.
+   * Next listener in turn that is connected, or else that may be reached, or else the one used last. Whether there is anybody at an
+   * address shows when it is dialled: what waits for that may end in the store of one that never comes.
    *
    * @param key key of the message: messages with the same key go to the same listener
    * @returns undefined if no listener can be reached and none was used before
    */
   choose(key?: string): Candidate | undefined {
     if (key !== undefined) return this.#listenerOfKey(key);
+    const next = this.#nextInTurn(true) ?? this.#nextInTurn(false);
+    if (next !== undefined) this.#lastUsed = next.name;
+    return next ?? (this.#lastUsed === undefined ? undefined : this.#byName.get(this.#lastUsed));
+  }
+
+  #nextInTurn(connected: boolean): Candidate | undefined {
     const { listed } = this;
     for (let tried = 0; tried < listed.length; tried++) {
-      const candidate = listed[this.#turn % listed.length] as Candidate;
-      this.#turn += 1;
-      if (this.#isUp(this.#links.get(candidate.name))) {
-        this.#lastUsed = candidate.name;
-        return candidate;
-      }
+      const candidate = listed[(this.#turn + tried) % listed.length] as Candidate;
+      const link = this.#links.get(candidate.name);
+      if (!this.#isUp(link) || (connected && link?.isConnected !== true)) continue;
+      this.#turn += tried + 1;
+      return candidate;
     }
-    return this.#lastUsed === undefined ? undefined : this.#byName.get(this.#lastUsed);
+    return undefined;
   }
 
   /** Link of the least busy group member that has room for a message of this length; equal members take turns. */

@@ -6,7 +6,7 @@
  */
 import { serveMetrics } from "../../../generated/ts/metrics/metrics.js";
 import type { BridgeStats } from "../../bridge/index.js";
-import type { ServeStoredCounters } from "../stored-counts.js";
+import type { ServeStoredCounters } from "../periodic-counts.js";
 
 /** Connections to NATS by their use. */
 export const natsClients = serveMetrics.hawser_nats_up.values.client;

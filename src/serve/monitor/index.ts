@@ -5,5 +5,5 @@ export {
   natsClients,
   type ServeCounters,
 } from "./counters.js";
-export { ServeMetrics, type ServeMetricsOptions } from "./metrics.js";
 export { Monitor, type MonitorOptions } from "./monitor.js";
+export { ServeMetrics, type ServeMetricsOptions } from "./serve-metrics.js";

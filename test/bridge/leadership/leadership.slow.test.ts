@@ -137,7 +137,7 @@ describe.concurrent("a takeover", () => {
     const url = await ownDatabase(test);
     const own = await login(url, "IN ROLE hawser_executor");
     test.onTestFinished(() => own[Symbol.asyncDispose]());
-    await onServer(url, "DELETE FROM hawser_data.executor_login", `GRANT ${own.role} TO hawser_bridge`);
+    await onServer(url, "DELETE FROM hawser_bridge_data.executor_login", `GRANT ${own.role} TO hawser_bridge`);
     const [first, second] = [newLead(test, url), newLead(test, await limitedUrl(test, url))];
     await startInTurn(first, second);
     const { ended } = await hangingBatch(await session(test, own.url), first.lead.epoch!);

@@ -86,7 +86,7 @@ export async function session({ onTestFinished }: TestContext, url: string): Pro
 }
 
 export async function executorSession(test: TestContext, databaseUrl: string): Promise<pg.Client> {
-  const [made] = await rowsOf(databaseUrl, "SELECT user_name, password FROM hawser_data.executor_login");
+  const [made] = await rowsOf(databaseUrl, "SELECT user_name, password FROM hawser_bridge_data.executor_login");
   const url = new URL(databaseUrl);
   url.username = String(made!["user_name"]);
   url.password = String(made!["password"]);

@@ -37,7 +37,7 @@ it("blames a message that never gets through while those of other queues do", as
       IF payload = 'stuck' THEN RAISE EXCEPTION 'no room' USING ERRCODE = '53400'; END IF;
     END $$`);
   await world.client.query("SELECT nats_subscribe_stream('S', 'touchy', 'touchy', key_token => 1)");
-  await world.client.query("UPDATE hawser_data.stream_subscriptions SET generation = 1, position = 0");
+  await world.client.query("UPDATE hawser_bridge_data.stream_subscriptions SET generation = 1, position = 0");
   const [{ startedAt }] = (await world.rows(
     `SELECT extract(epoch FROM pg_postmaster_start_time())::text AS "startedAt"`,
   )) as [{ startedAt: string }];

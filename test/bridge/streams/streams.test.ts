@@ -144,7 +144,7 @@ describe("a stream", () => {
     await subscribe();
     await eventually("it is there", async () => (await landed()).length === 1);
     const generation = () =>
-      world.rows("SELECT generation FROM hawser_data.stream_subscriptions WHERE name = $1", [name]);
+      world.rows("SELECT generation FROM hawser_bridge_data.stream_subscriptions WHERE name = $1", [name]);
     const before = await generation();
     const asked = answered;
     for (const text of numbered(2, 6)) {
@@ -164,7 +164,7 @@ describe("a stream", () => {
     await publish("b:6");
     await eventually("the position is known to be at the end", async () => {
       const rows = await world.rows(
-        "SELECT FROM hawser_data.stream_subscriptions WHERE name = $1 AND nothing_until = 6",
+        "SELECT FROM hawser_bridge_data.stream_subscriptions WHERE name = $1 AND nothing_until = 6",
         [name],
       );
       return rows.length === 1;
@@ -257,13 +257,14 @@ describe("the loss of messages is reported:", () => {
       await purged.publish("3", "4");
       await manager.streams.purge(purged.name);
       // As if more had been taken from a stream that has lost it.
-      const position = "UPDATE hawser_data.stream_subscriptions SET position = 9, last_done = 9 WHERE name = $1";
+      const position = "UPDATE hawser_bridge_data.stream_subscriptions SET position = 9, last_done = 9 WHERE name = $1";
       await world.client.query(position, [ahead.name]);
-      const doneAt = "UPDATE hawser_data.stream_subscriptions SET last_done_at = last_done_at - 1 WHERE name = $1";
+      const doneAt =
+        "UPDATE hawser_bridge_data.stream_subscriptions SET last_done_at = last_done_at - 1 WHERE name = $1";
       await world.client.query(doneAt, [replaced.name]);
       for (const { publish } of [bucket, bucketMadeAgain]) await publish("a:3", "a:4", "b:5");
       const lost =
-        "UPDATE hawser_data.stream_subscriptions SET missing = 7, missing_reason = 'recreated' WHERE name = $1";
+        "UPDATE hawser_bridge_data.stream_subscriptions SET missing = 7, missing_reason = 'recreated' WHERE name = $1";
       await world.client.query(lost, [bucketMadeAgain.name]);
     });
   });

@@ -46,7 +46,7 @@ describe("nats_subscribe_stream", () => {
     await owner.query("SELECT nats_unsubscribe_stream('once')");
     await owner.query("SELECT nats_unsubscribe_stream('once')");
     expect(await status("once")).toBeUndefined();
-    expect(await world.rows("SELECT FROM hawser_data.stream_subscriptions WHERE name = 'once'")).toEqual([]);
+    expect(await world.rows("SELECT FROM hawser_bridge_data.stream_subscriptions WHERE name = 'once'")).toEqual([]);
   });
 
   it.each([
@@ -96,7 +96,8 @@ describe("nats_subscribe_stream", () => {
       "SELECT nats_subscribe_stream('S', 'take', name => 'greatest', filter => array_fill(repeat('x', 1024), '{16}'))",
     );
     expect((await status("greatest"))!["filters"]).toHaveLength(16);
-    const more = "UPDATE hawser_data.stream_subscriptions SET filters = filters || 'y'::text WHERE name = 'greatest'";
+    const more =
+      "UPDATE hawser_bridge_data.stream_subscriptions SET filters = filters || 'y'::text WHERE name = 'greatest'";
     expect((await errorOf(world.client, more)).constraint).toBe("stream_subscriptions_filters_bytes");
     await owner.query("SELECT nats_unsubscribe_stream('greatest')");
   });
@@ -153,7 +154,7 @@ describe("nats_seek_stream", () => {
       message: `nats_seek_stream: the subscription 'sought' was made by "…", and "…" is not in that role`,
     });
     // What the owner asked for is not done again by others.
-    await world.client.query("UPDATE hawser_data.stream_subscriptions SET start = '5' WHERE name = 'sought'");
+    await world.client.query("UPDATE hawser_bridge_data.stream_subscriptions SET start = '5' WHERE name = 'sought'");
     expect((await other.query("SELECT sought FROM hawser.apply_seek('sought')")).rows).toEqual([{ sought: false }]);
     expect(await status("sought")).toMatchObject({ start: "5" });
     expect((await errorOf(owner, "SELECT nats_seek_stream('nobody', 'all')")).message).toBe(
@@ -165,11 +166,11 @@ describe("nats_seek_stream", () => {
 describe("a position", () => {
   const advance = async (name: string, done: string, generation = 1) => {
     const [row] = await world.rows<{ state: string }>(
-      `SELECT a.state FROM hawser_data.nats_handlers AS h, hawser.mark_handled(h.id, h.token, NULL, '{}', $2, $3, 1, 1, 0, 0) AS a WHERE h.subject = $1`,
+      `SELECT a.state FROM hawser_bridge_data.nats_handlers AS h, hawser.mark_handled(h.id, h.token, NULL, '{}', $2, $3, 1, 1, 0, 0) AS a WHERE h.subject = $1`,
       [name, generation, done],
     );
     const [at] = await world.rows<{ position: bigint; done: string }>(
-      "SELECT position, done FROM hawser_data.stream_subscriptions WHERE name = $1",
+      "SELECT position, done FROM hawser_bridge_data.stream_subscriptions WHERE name = $1",
       [name],
     );
     return `${row!.state} ${at!.position} ${at!.done}`;
@@ -179,7 +180,7 @@ describe("a position", () => {
     await owner.query("SELECT nats_subscribe_stream('S', 'take', 'moving')");
     expect(await advance("moving", "{[1,2)}", 0)).toBe("moved null {}");
     await world.client.query(
-      "UPDATE hawser_data.stream_subscriptions SET generation = 1, position = 4 WHERE name = 'moving'",
+      "UPDATE hawser_bridge_data.stream_subscriptions SET generation = 1, position = 4 WHERE name = 'moving'",
     );
     expect(await advance("moving", "{[7,9)}")).toBe("marked 4 {[7,9)}");
     expect(await advance("moving", "{[5,6)}")).toBe("marked 5 {[7,9)}");
@@ -187,7 +188,7 @@ describe("a position", () => {
     expect(await advance("moving", "{[6,8)}")).toBe("moved 5 {[7,9)}");
     expect(await advance("moving", "{[6,7)}", 2)).toBe("moved 5 {[7,9)}");
     expect(await advance("moving", "{[6,7)}")).toBe("marked 8 {}");
-    await world.client.query("UPDATE hawser_data.stream_subscriptions SET paused = true WHERE name = 'moving'");
+    await world.client.query("UPDATE hawser_bridge_data.stream_subscriptions SET paused = true WHERE name = 'moving'");
     expect(await advance("moving", "{[9,10)}")).toBe("moved 8 {}");
   });
 
@@ -198,7 +199,9 @@ describe("a position", () => {
     const forged = `SELECT state FROM hawser.mark_handled(${id}, 'x', NULL, '{}', 0, '{[1,9)}', 8, 1, 0, 0)`;
     expect((await executor.query(forged)).rows).toEqual([{ state: "moved" }]);
     expect((await errorOf(other, forged)).code).toBe("42501");
-    expect((await errorOf(other, "UPDATE hawser_data.stream_subscriptions SET position = 9")).code).toBe("42501");
+    expect((await errorOf(other, "UPDATE hawser_bridge_data.stream_subscriptions SET position = 9")).code).toBe(
+      "42501",
+    );
   });
 });
 
@@ -216,7 +219,7 @@ describe("a transaction that is left open", () => {
   it("does not hold up the bridge when it reads how a subscription stands", async () => {
     await owner.query("SELECT nats_subscribe_stream('S', 'take', 'held')");
     const [row] = await world.rows<{ id: bigint; epoch: bigint; startedAt: string }>(
-      "SELECT s.handler_id AS id, l.epoch, extract(epoch FROM pg_postmaster_start_time())::text AS \"startedAt\" FROM hawser_data.stream_subscriptions AS s, hawser.bridge_lead AS l WHERE s.name = 'held'",
+      "SELECT s.handler_id AS id, l.epoch, extract(epoch FROM pg_postmaster_start_time())::text AS \"startedAt\" FROM hawser_bridge_data.stream_subscriptions AS s, hawser.bridge_lead AS l WHERE s.name = 'held'",
     );
     const query = async (text: string, values: unknown[]) => (await world.client.query(text, values)).rows;
     const table = new StreamTable({ query } as unknown as PostgresSession);
@@ -242,7 +245,7 @@ describe("a transaction that is left open", () => {
   it("does not keep what is over of others from being cleared away", async () => {
     await world.client.query("CREATE FUNCTION over(payload bytea) RETURNS void LANGUAGE sql AS 'SELECT'");
     await owner.query("SELECT nats_subscribe_stream('S', 'over', 'over')");
-    const rows = () => world.rows("SELECT FROM hawser_data.stream_subscriptions WHERE name = 'over'");
+    const rows = () => world.rows("SELECT FROM hawser_bridge_data.stream_subscriptions WHERE name = 'over'");
     await world.client.query("SET lock_timeout = '2s'");
     await held("over", async () => {
       await world.client.query("DROP FUNCTION over(bytea) CASCADE");

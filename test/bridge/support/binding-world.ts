@@ -108,7 +108,7 @@ export async function bindingWorld(): Promise<BindingWorld> {
   const rows = async <Row extends object>(sql: string, values?: unknown[]): Promise<Row[]> =>
     (await client.query<Row>(sql, values)).rows;
   const [executor] = await rows<{ name: string; password: string }>(
-    "SELECT user_name AS name, password FROM hawser_data.executor_login",
+    "SELECT user_name AS name, password FROM hawser_bridge_data.executor_login",
   );
   const executorUrl = new URL(database.url);
   executorUrl.username = executor!.name;
@@ -129,7 +129,7 @@ export async function bindingWorld(): Promise<BindingWorld> {
     bound: (subject) =>
       rows<Bound>(
         `SELECT h.id, h.wrapper, h.token, pg_get_userbyid(p.proowner) AS "runAs"
-           FROM hawser_data.nats_handlers AS h JOIN pg_proc AS p ON p.proname = h.wrapper AND p.pronamespace = 'hawser_run'::regnamespace
+           FROM hawser_bridge_data.nats_handlers AS h JOIN pg_proc AS p ON p.proname = h.wrapper AND p.pronamespace = 'hawser_run'::regnamespace
           WHERE h.subject = $1 ORDER BY h.id`,
         [subject],
       ),

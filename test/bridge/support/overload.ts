@@ -60,7 +60,7 @@ export interface Load {
 export const bufferBytes = 1_048_576;
 /** Longer than the function is held: what was tried in vain is tried with others, and what is being tried is not saved. */
 export const subscriberTimeoutMs = 3_600_000;
-const savedMessages = "SELECT count(*) FROM hawser_data.saved_messages";
+const savedMessages = "SELECT count(*) FROM hawser_bridge_data.saved_messages";
 
 /**
  * As fast as memory allows, of which the table takes what is over half of it. What is being tried stays in memory: the

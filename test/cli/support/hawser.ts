@@ -1,6 +1,7 @@
 /**
  * The `hawser` command on a test's database: in this process, or as one of its own where that is what is tested.
  */
+
 import { spawnSync } from "node:child_process";
 import { once } from "node:events";
 import { createInterface } from "node:readline";
@@ -9,6 +10,7 @@ import { onTestFinished } from "vitest";
 import { runCli } from "../../../src/cli/run.js";
 import type { PeerWorld } from "../../peer/support/world.js";
 import { type Program, type ProgramOptions, startProgram } from "../../support/program.js";
+import { tableNamed } from "../../support/tables.js";
 
 /** End of a command: status, signal and output. */
 type End = Awaited<Program["ended"]>;
@@ -19,6 +21,8 @@ export interface HawserOptions {
   readonly databaseUrl?: string | undefined;
   /** Its whole standard input. */
   readonly input?: string | Uint8Array | undefined;
+  /** True if standard input and standard error are a terminal to the command. Only for {@link hawser}. */
+  readonly terminal?: boolean;
   /** Variables to add to the environment; undefined takes one out. */
   readonly env?: Record<string, string | undefined>;
 }
@@ -33,8 +37,13 @@ export async function hawser(args: readonly string[], options: HawserOptions = {
   if (isRunning) throw new Error("another command runs in this process; use hawserProcess");
   isRunning = true;
   const [stdout, stderr] = [new Collected(), new Collected()];
+  const stdin = Readable.from([Buffer.from(options.input ?? "")]);
+  if (options.terminal) {
+    Object.assign(stdin, { isTTY: true });
+    Object.assign(stderr, { isTTY: true, hasColors: () => false });
+  }
   const undo = [
-    replaceStream("stdin", Readable.from([Buffer.from(options.input ?? "")])),
+    replaceStream("stdin", stdin),
     replaceStream("stdout", stdout),
     replaceStream("stderr", stderr),
     setEnvironment({ HAWSER_DATABASE_URL: options.databaseUrl, ...options.env }),
@@ -149,12 +158,12 @@ export function isOnPath(program: string): boolean {
   return spawnSync("sh", ["-c", `command -v ${program}`]).status === 0;
 }
 
-/** Whether a session waits for a lock on a table of the schema `hawser`. */
+/** Whether a session waits for a lock on a table of Hawser. */
 export async function waitsFor(table: string, world: PeerWorld): Promise<boolean> {
   const waiting = await world.query(
     `SELECT FROM pg_locks WHERE relation = $1::regclass AND NOT granted
        AND database = (SELECT oid FROM pg_database WHERE datname = current_database())`,
-    [`hawser_data.${table}`],
+    [tableNamed(table)],
   );
   return waiting.length > 0;
 }

@@ -37,7 +37,9 @@ export class OwnTopic {
   /** Resolves when somebody listens. */
   listens(): Promise<void> {
     return eventually("it listens", async () => {
-      return (await this.world.query("SELECT FROM hawser_data.listeners WHERE topic = $1", [this.topic])).length === 1;
+      return (
+        (await this.world.query("SELECT FROM hawser_peer_data.listeners WHERE topic = $1", [this.topic])).length === 1
+      );
     });
   }
 
@@ -45,9 +47,9 @@ export class OwnTopic {
   async pending(): Promise<number> {
     const [row] = await this.world.query<{ count: number }>(
       `SELECT coalesce(sum(least(s.messages, s.number - c.number)), 0)::integer AS count
-         FROM hawser_data.stored_messages AS s JOIN hawser_data.cursors AS c USING (channel_id)
+         FROM hawser_peer_data.stored_messages AS s JOIN hawser_peer_data.cursors AS c USING (channel_id)
         WHERE (s.epoch, s.number) > (c.epoch, c.number)
-          AND channel_id IN (SELECT channel_id FROM hawser_data.channels WHERE listener_name = $1)`,
+          AND channel_id IN (SELECT channel_id FROM hawser_peer_data.channels WHERE listener_name = $1)`,
       [this.defaultName],
     );
     return row!.count;
@@ -55,9 +57,10 @@ export class OwnTopic {
 
   /** Whether the default name was given back in good order. */
   async endedClean(): Promise<boolean> {
-    const [peer] = await this.world.query<{ clean: boolean }>("SELECT clean FROM hawser_data.peers WHERE name = $1", [
-      this.defaultName,
-    ]);
+    const [peer] = await this.world.query<{ clean: boolean }>(
+      "SELECT clean FROM hawser_peer_data.peers WHERE name = $1",
+      [this.defaultName],
+    );
     return peer!.clean;
   }
 }

@@ -70,7 +70,7 @@ export async function startSystem(postgres: OwnPostgres, options: SystemOptions 
   const executor = `hawser_executor_${name}`;
   await onServer(postgres.url, `CREATE DATABASE ${name} TEMPLATE ${template}`);
   const superuserUrl = urlOf(postgres, name);
-  const [own] = await rowsOf(superuserUrl, "SELECT password FROM hawser_data.executor_login");
+  const [own] = await rowsOf(superuserUrl, "SELECT password FROM hawser_bridge_data.executor_login");
   const url = urlOf(postgres, name, { user: login, password: "right" });
   const run = (...statements: readonly string[]) => onServer(superuserUrl, ...statements);
   await run(
@@ -78,7 +78,7 @@ export async function startSystem(postgres: OwnPostgres, options: SystemOptions 
     `GRANT CREATE ON SCHEMA public TO ${login}`,
     `CREATE ROLE ${executor} LOGIN PASSWORD '${own!["password"]}' IN ROLE hawser_executor`,
     `GRANT ${executor} TO hawser_bridge`,
-    `UPDATE hawser_data.executor_login SET user_name = '${executor}'`,
+    `UPDATE hawser_bridge_data.executor_login SET user_name = '${executor}'`,
   );
   if (natsOptions !== false) {
     const { hostname: host, port } = new URL(natsUrl);

@@ -193,7 +193,7 @@ while (!isEnding) {
     while (!isEnding) {
       const { rows } = await client.query(
         `SELECT count(*)::float8 AS waiting FROM (
-           SELECT FROM hawser_data.stored_messages UNION ALL SELECT FROM hawser_data.queue LIMIT ${mostWaiting}
+           SELECT FROM hawser_peer_data.stored_messages UNION ALL SELECT FROM hawser_data.queue LIMIT ${mostWaiting}
          ) AS waiting`,
       );
       if (rows[0].waiting < mostWaiting) {

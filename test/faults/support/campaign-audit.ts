@@ -60,8 +60,8 @@ export async function auditCampaign(url: string): Promise<CampaignFindings> {
 export async function left(url: string): Promise<number> {
   const [row] = await rowsOf(
     url,
-    `SELECT (SELECT count(*) FROM (${schedulesSql}) AS s WHERE s.times = 0) + (SELECT count(*) FROM hawser_data.stored_messages)
-          + (SELECT count(*) FROM hawser_data.parked_messages) AS n`,
+    `SELECT (SELECT count(*) FROM (${schedulesSql}) AS s WHERE s.times = 0) + (SELECT count(*) FROM hawser_peer_data.stored_messages)
+          + (SELECT count(*) FROM hawser_peer_data.parked_messages) AS n`,
   );
   return Number(row!["n"]) + (await unfinished(url));
 }
@@ -82,7 +82,7 @@ export async function whereabouts(url: string, ids: readonly string[]): Promise<
   const tables = await rowsOf(
     url,
     `SELECT a.attrelid::regclass::text AS name FROM pg_attribute AS a JOIN pg_class AS t ON t.oid = a.attrelid AND t.relkind = 'r'
-      WHERE t.relnamespace IN ('hawser'::regnamespace, 'hawser_data'::regnamespace) AND a.attname = 'payload' AND a.atttypid = 'bytea'::regtype`,
+      WHERE t.relnamespace IN ('hawser'::regnamespace, 'hawser_data'::regnamespace, 'hawser_peer_data'::regnamespace, 'hawser_bridge_data'::regnamespace) AND a.attname = 'payload' AND a.atttypid = 'bytea'::regtype`,
   );
   const found: Record<string, unknown>[] = [];
   for (const { name } of tables) {

@@ -14,7 +14,7 @@ interface Sighting {
 }
 
 const cursorsSql = `SELECT m.channel_name, c.epoch::float8 AS epoch, c.number::float8 AS number
-  FROM hawser_data.cursors AS c JOIN hawser_data.channels AS m USING (channel_id)`;
+  FROM hawser_peer_data.cursors AS c JOIN hawser_peer_data.channels AS m USING (channel_id)`;
 const intervalMs = 20;
 
 export class CursorWatch implements AsyncDisposable {

@@ -125,7 +125,7 @@ export class Mesh implements AsyncDisposable {
     await untilStarted(async () => {
       const [row] = await rowsOf(
         this.options.url,
-        `SELECT epoch::float8 AS epoch FROM hawser_data.peers WHERE name = '${member.name}'`,
+        `SELECT epoch::float8 AS epoch FROM hawser_peer_data.peers WHERE name = '${member.name}'`,
       );
       member.epochs.set(started.options.run, row?.["epoch"] as number);
     });

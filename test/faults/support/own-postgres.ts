@@ -5,7 +5,7 @@ import { execFileSync, spawnSync } from "node:child_process";
 import { appendFileSync, rmSync } from "node:fs";
 import { setTimeout as delay } from "node:timers/promises";
 import pg from "pg";
-import { startPostgres } from "../../../src/dev/postgres/server.js";
+import { startPostgres } from "../../../src/dev/postgres/embedded-postgres.js";
 import { createTemporary, giveUp } from "../../../src/dev/run-directory.js";
 import { ServerProcess, serverAccount } from "../../../src/dev/server-process.js";
 import { guardDirectory } from "../../../src/dev/sweep.js";

@@ -132,9 +132,9 @@ export class SlowFunction implements AsyncDisposable {
 
   /** Number of messages in the table of those that were received and not run. */
   async saved(): Promise<number> {
-    const rows = await this.query<{ n: number }>("SELECT count(*)::integer AS n FROM hawser_data.saved_messages").catch(
-      () => [],
-    );
+    const rows = await this.query<{ n: number }>(
+      "SELECT count(*)::integer AS n FROM hawser_bridge_data.saved_messages",
+    ).catch(() => []);
     return rows[0]?.n ?? Number.NaN;
   }
 

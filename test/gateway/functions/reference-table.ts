@@ -115,27 +115,28 @@ const messageId = "message_id text DEFAULT NULL::text";
 const stream = "stream boolean";
 const toAll = "to_all boolean DEFAULT NULL::boolean";
 const priority = "priority integer DEFAULT NULL::integer";
+const attempts = "attempts integer DEFAULT NULL::integer";
 
 /** Overloads of the outbox, in the schema `hawser`: for topics and for subjects. They do not ask the gateway, and are tried in `test/outbox/`. */
 export const enqueuingFunctions: readonly ReferenceFunction[] = forTypes([
   [
     "enqueue",
-    `topic text, payload PAYLOAD, ${headers}, ${key}, ${messageId}, ${deliverAt}, ${toAll}, ${priority}`,
+    `topic text, payload PAYLOAD, ${headers}, ${key}, ${messageId}, ${deliverAt}, ${toAll}, ${priority}, ${attempts}`,
     "bigint",
   ],
   [
     "enqueue_batch",
-    `topic text, payloads PAYLOAD[], ${headers}, ${key}, ${deliverAt}, ${toAll}, ${priority}`,
+    `topic text, payloads PAYLOAD[], ${headers}, ${key}, ${deliverAt}, ${toAll}, ${priority}, ${attempts}`,
     "bigint[]",
   ],
   [
     "enqueue_after",
-    `topic text, payload PAYLOAD, after bigint[], cancels boolean DEFAULT NULL::boolean, ${headers}, ${key}, ${messageId}, ${deliverAt}, ${toAll}, ${priority}`,
+    `topic text, payload PAYLOAD, after bigint[], cancels boolean DEFAULT NULL::boolean, ${headers}, ${key}, ${messageId}, ${deliverAt}, ${toAll}, ${priority}, ${attempts}`,
     "bigint",
   ],
   [
     "enqueue_unique",
-    `topic text, payload PAYLOAD, unique_key text, replaces boolean DEFAULT NULL::boolean, while_running boolean DEFAULT NULL::boolean, ${headers}, ${messageId}, ${deliverAt}, ${priority}`,
+    `topic text, payload PAYLOAD, unique_key text, replaces boolean DEFAULT NULL::boolean, while_running boolean DEFAULT NULL::boolean, ${headers}, ${messageId}, ${deliverAt}, ${priority}, ${attempts}`,
     "bigint",
   ],
   [

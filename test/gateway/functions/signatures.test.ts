@@ -56,7 +56,7 @@ describe("the SQL functions", () => {
       expect(found, found.name).toMatchObject({
         ...(callersFunctions.some(({ name }) => name === found.name)
           ? { definer: false, settings: null }
-          : { definer: true, settings: ["search_path=pg_catalog, pg_temp", "row_security=off"] }),
+          : { definer: true, settings: ["search_path=pg_catalog, pg_temp", "jit=off", "row_security=off"] }),
         volatility: "v",
         // A strict function would answer NULL to a NULL, and do nothing.
         strict: false,
@@ -76,7 +76,7 @@ describe("the SQL functions", () => {
     for (const found of rows) {
       expect(found, found.parameters).toMatchObject({
         definer: true,
-        settings: ["search_path=pg_catalog, pg_temp", "row_security=off"],
+        settings: ["search_path=pg_catalog, pg_temp", "jit=off", "row_security=off"],
         volatility: "v",
         strict: false,
         owner: "hawser_owner",

@@ -5,7 +5,7 @@ import { rowsOf } from "../../support/on-server.js";
 
 /** Its name. */
 export const executorOf = async (databaseUrl: string) =>
-  (await rowsOf(databaseUrl, "SELECT user_name AS name FROM hawser_data.executor_login"))[0]!["name"] as string;
+  (await rowsOf(databaseUrl, "SELECT user_name AS name FROM hawser_bridge_data.executor_login"))[0]!["name"] as string;
 
 /** Query: rights of the login. */
 export const loginSql = (name: string) => `

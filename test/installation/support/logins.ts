@@ -86,6 +86,6 @@ export async function outcomesOf(databaseUrl: string, statements: readonly strin
 export async function deadGateway(databaseUrl: string): Promise<void> {
   await rowsOf(
     databaseUrl,
-    "INSERT INTO hawser_data.gateways (host, port) VALUES ('127.0.0.1', 1) ON CONFLICT DO NOTHING",
+    "INSERT INTO hawser_bridge_data.gateways (host, port) VALUES ('127.0.0.1', 1) ON CONFLICT DO NOTHING",
   );
 }

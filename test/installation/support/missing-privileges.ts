@@ -24,9 +24,7 @@ type MissingPrivileges = Awaited<ReturnType<typeof install>>["missingPrivileges"
 
 /** Missing privileges, without those of the schema `hawser`. */
 export function lacking(missingPrivileges: MissingPrivileges): string[] {
-  return missingPrivileges
-    .map(({ what }) => what)
-    .filter((what) => !what.includes("objects of the schemas hawser and hawser_data"));
+  return missingPrivileges.map(({ what }) => what).filter((what) => !what.includes("objects of Hawser's schemas"));
 }
 
 /** The SQL that a missing privilege names as its remedy for a superuser. */

@@ -9,7 +9,7 @@ import { rowsOf } from "../../support/on-server.js";
 export async function expectVerifier(databaseUrl: string): Promise<void> {
   const [row] = await rowsOf(
     databaseUrl,
-    "SELECT l.password, a.rolpassword AS verifier FROM hawser_data.executor_login AS l JOIN pg_authid AS a ON a.rolname = l.user_name",
+    "SELECT l.password, a.rolpassword AS verifier FROM hawser_bridge_data.executor_login AS l JOIN pg_authid AS a ON a.rolname = l.user_name",
   );
   const { password, verifier } = row as { password: string; verifier: string };
   const [, iterations, salt, storedKey, serverKey] = /^SCRAM-SHA-256\$(\d+):(.+)\$(.+):(.+)$/.exec(verifier)!;

@@ -146,7 +146,8 @@ export class PeerWorld implements AsyncDisposable {
     this.#operator.on("error", () => undefined);
     this.#operator.setTypeParser(pg.types.builtins.INT8, Number);
     await this.#operator.connect();
-    if (options.migrated ?? true) this.#secrets = await this.query("SELECT id, secret FROM hawser_data.mesh_secret");
+    if (options.migrated ?? true)
+      this.#secrets = await this.query("SELECT id, secret FROM hawser_peer_data.mesh_secret");
     if (options.keepsConnections !== true) return;
     const first = { clock: systemClock, logger: silentLogger, poolSize: peerSettingsDefaults.poolSize };
     this.#releaseConnections = (await acquireDatabase({ databaseUrl: this.url }, first)).release;
@@ -184,7 +185,8 @@ export class PeerWorld implements AsyncDisposable {
 
   /** Enters a listener into the directory, as an operator would. By default one that is nowhere. */
   async list(topic: string, name: string, { addr = "127.0.0.1:1", durable = false } = {}): Promise<void> {
-    const insert = "INSERT INTO hawser_data.listeners (topic, addr, listener_name, durable) VALUES ($1, $2, $3, $4)";
+    const insert =
+      "INSERT INTO hawser_peer_data.listeners (topic, addr, listener_name, durable) VALUES ($1, $2, $3, $4)";
     await this.query(insert, [topic, addr, name, durable]);
   }
 
@@ -199,7 +201,7 @@ export class PeerWorld implements AsyncDisposable {
   /** The number of messages that wait: those that are stored for a listener, and those that are enqueued. */
   async storedMessages(): Promise<number> {
     const [row] = await this.query<{ count: number }>(
-      "SELECT (SELECT count(*) FROM hawser_data.stored_messages) + (SELECT count(*) FROM hawser_data.queue) AS count",
+      "SELECT (SELECT count(*) FROM hawser_peer_data.stored_messages) + (SELECT count(*) FROM hawser_data.queue) AS count",
     );
     return row?.count ?? 0;
   }
@@ -219,7 +221,7 @@ export class PeerWorld implements AsyncDisposable {
     await this.#stopPeers();
     await this.query((this.#releaseConnections === undefined ? endSessionsSql : "") + emptySql);
     for (const { id, secret } of this.#secrets) {
-      await this.query("INSERT INTO hawser_data.mesh_secret (id, secret) VALUES ($1, $2)", [id, secret]);
+      await this.query("INSERT INTO hawser_peer_data.mesh_secret (id, secret) VALUES ($1, $2)", [id, secret]);
     }
   }
 

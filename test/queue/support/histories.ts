@@ -1,12 +1,13 @@
 /**
  * Random histories of the queue, step by step from a seed, on the SQL functions themselves: writers of several roles; workers that
  * take in transactions which stay open, handle, fail, put off, give back, end in good order, are killed, and stand still for longer
- * than their lease and go on; listeners that come and go; messages for all; messages that are cancelled.
+ * than their lease and go on, or lose their sessions and go on under another id; listeners that come and go; messages for all; messages that are cancelled.
  *
  * Checked: each committed message is handled once or is a dead letter, none that was rolled back, and each role, topic and key in the
- * order of the commits; a key has one worker that goes on; no row is taken from one that does; no worker is ended before its lease;
+ * order of the commits; a role's key has one worker that goes on; no row is taken from one that does; no worker is ended before its lease;
  * a message for all has one copy for each of those that are there when it is made; nothing is handled that was cancelled, and what a
- * worker had then is handled by no later one.
+ * worker had then is handled by no later one; of what a worker had that ended uncleanly, a suspect counts as tried if its handler had
+ * begun, and no other one does.
  */
 import pg from "pg";
 import { checkHistory, type Sent, Writers } from "../../outbox/support/writers.js";
@@ -23,7 +24,8 @@ const maxAttempts = 3;
 const witnessSql = `
   CREATE TABLE IF NOT EXISTS public.effects (text text, recipient text);
   CREATE TABLE IF NOT EXISTS public.known (text text PRIMARY KEY, recipients text[] NOT NULL);
-  GRANT ALL ON public.effects, public.known TO PUBLIC;
+  CREATE TABLE IF NOT EXISTS public.begun (worker bigint, rank bigint, PRIMARY KEY (worker, rank));
+  GRANT ALL ON public.effects, public.known, public.begun TO PUBLIC;
   CREATE OR REPLACE FUNCTION public.queue(p_topic text, p_payloads text[], p_key text, p_to_all boolean) RETURNS bigint[]
   LANGUAGE plpgsql SECURITY DEFINER AS $$
   BEGIN
@@ -39,7 +41,15 @@ const witnessSql = `
   CREATE OR REPLACE FUNCTION public.changed() RETURNS trigger LANGUAGE plpgsql AS $$
   BEGIN
     IF NEW.worker <> OLD.worker AND public.goes_on(OLD.worker) THEN
-      RAISE EXCEPTION 'row % was taken from a worker that goes on', OLD.id;
+      RAISE EXCEPTION 'row % was taken from a worker that goes on', OLD.rank;
+    END IF;
+    IF NEW.worker <> OLD.worker AND OLD.is_suspect
+       AND (NEW.attempts > OLD.attempts) <> (
+         EXISTS (SELECT FROM hawser_data.workers AS w WHERE w.id = OLD.worker)
+         AND EXISTS (SELECT FROM public.begun AS b WHERE b.worker = OLD.worker AND b.rank = OLD.rank)
+       )
+    THEN
+      RAISE EXCEPTION 'the row % has % attempts behind %, and its handler was begun or not', OLD.rank, NEW.attempts, OLD.attempts;
     END IF;
     RETURN NULL;
   END
@@ -63,7 +73,7 @@ const witnessSql = `
           FROM hawser_data.workers AS w WHERE w.gone_at IS NULL AND OLD.topic = ANY (w.topics)
         UNION ALL
         SELECT coalesce('#' || p.group_name, '@' || a.listener_name)
-          FROM hawser_data.listeners AS a LEFT JOIN hawser_data.peers AS p ON p.name = a.listener_name
+          FROM hawser_peer_data.listeners AS a LEFT JOIN hawser_peer_data.peers AS p ON p.name = a.listener_name
          WHERE a.topic = OLD.topic AND (p.group_name IS NOT NULL OR a.durable)
       ) AS r;
     RETURN NULL;
@@ -74,9 +84,9 @@ const witnessSql = `
 
 /** Keys that two workers have which go on. */
 const sharedSql = `
-  SELECT q.topic, q.recipient, q.key FROM hawser_data.queue AS q
+  SELECT q.topic, q.recipient, q.role, q.key FROM hawser_data.queue AS q
    WHERE q.key IS NOT NULL AND public.goes_on(q.worker)
-   GROUP BY 1, 2, 3 HAVING count(DISTINCT q.worker) > 1`;
+   GROUP BY 1, 2, 3, 4 HAVING count(DISTINCT q.worker) > 1`;
 
 /** Departures of the workers. */
 export interface HistoryDriver {
@@ -190,8 +200,8 @@ export class QueueHistories implements AsyncDisposable {
     }
     await this.#writers.reset(this.#random);
     await this.#control.query(
-      `TRUNCATE hawser_data.queue, hawser_data.cancellations, hawser_data.workers, hawser_data.listeners, hawser_data.peers, hawser_data.dead_letters,
-                public.effects, public.known`,
+      `TRUNCATE hawser_data.queue, hawser_data.cancellations, hawser_data.workers, hawser_peer_data.listeners, hawser_peer_data.peers, hawser_data.dead_letters,
+                public.effects, public.known, public.begun`,
     );
   }
 
@@ -265,23 +275,33 @@ export class QueueHistories implements AsyncDisposable {
     if (this.#driver.neverLooksBehind === true) process.worker.after = this.#lastPositions;
   }
 
-  /** What it has may be another's: it begins a new worker, which replaces this one. */
+  /** What it has may be another's: it goes on with what is its own, or begins a new worker, which replaces this one. */
   async #lose(process: Process): Promise<void> {
-    const before = process.worker?.id;
-    this.#forget(process);
+    const { worker, held } = process;
     const { rows } = await this.#control.query("SELECT FROM hawser_data.workers WHERE id = $1 AND gone_at IS NULL", [
-      String(before),
+      String(worker?.id),
     ]);
-    await this.#open(process, rows.length > 0 ? before : undefined);
+    this.#forget(process);
+    if (worker !== undefined && rows.length > 0 && this.#random.chance(0.5)) {
+      const ranks = await worker.resume(held);
+      Object.assign(process, { worker, held: held.filter(({ rank }) => ranks.includes(rank)) });
+      const { rows: own } = await this.#control.query<{ rank: string }>(
+        "SELECT rank FROM hawser_data.queue WHERE worker = $1",
+        [String(worker.id)],
+      );
+      if (own.length !== ranks.length) throw new Error("a worker has gone on with what it does not know");
+      return;
+    }
+    await this.#open(process, rows.length > 0 ? worker?.id : undefined);
   }
 
   /** True if a transaction that is open has a message of the worker. */
   async #isTaken({ held, handling }: Process): Promise<boolean> {
-    const ids = [...held, ...(handling === undefined ? [] : [handling])].map(({ id }) => String(id));
+    const ranks = [...held, ...(handling === undefined ? [] : [handling])].map(({ rank }) => String(rank));
     const { rows } = await this.#control.query<{ is_taken: boolean }>(
-      `SELECT (SELECT count(*) FROM hawser_data.queue AS q WHERE q.id = ANY ($1::bigint[]))
-            > (SELECT count(*) FROM (SELECT FROM hawser_data.queue AS q WHERE q.id = ANY ($1::bigint[]) FOR UPDATE SKIP LOCKED) AS l) AS is_taken`,
-      [ids],
+      `SELECT (SELECT count(*) FROM hawser_data.queue AS q WHERE q.rank = ANY ($1::bigint[]))
+            > (SELECT count(*) FROM (SELECT FROM hawser_data.queue AS q WHERE q.rank = ANY ($1::bigint[]) FOR UPDATE SKIP LOCKED) AS l) AS is_taken`,
+      [ranks],
     );
     return rows[0]!.is_taken;
   }
@@ -356,7 +376,13 @@ export class QueueHistories implements AsyncDisposable {
   }
 
   async #extend(process: Process, worker: TestWorker): Promise<void> {
-    await worker.extend().catch((error) => this.#lostBy(process, error));
+    try {
+      await worker.extend();
+      const ended = await worker.endCancelled(process.handling);
+      process.held = process.held.filter(({ rank }) => !ended.includes(rank));
+    } catch (error) {
+      await this.#lostBy(process, error);
+    }
   }
 
   async #silence(process: Process, worker: TestWorker): Promise<void> {
@@ -369,8 +395,8 @@ export class QueueHistories implements AsyncDisposable {
 
   /** The first message of a key that a worker has may run. */
   #runnable({ held }: Process): Taken[] {
-    const lane = ({ topic, recipient, key }: Taken) => `${topic} ${recipient} ${key}`;
-    const inOrder = held.toSorted((one, other) => Number(one.id - other.id));
+    const lane = ({ topic, recipient, role, key }: Taken) => `${topic} ${recipient} ${role} ${key}`;
+    const inOrder = held.toSorted((one, other) => Number(one.rank - other.rank));
     const seen = new Set<string>();
     return inOrder.filter((message) => {
       if (message.key === null) return true;
@@ -384,26 +410,55 @@ export class QueueHistories implements AsyncDisposable {
     const { handlers } = process;
     const runnable = this.#runnable(process);
     if (runnable.length === 0) return;
-    const message = this.#random.pick(runnable);
+    const suspects = runnable.filter(({ isSuspect }) => isSuspect === true);
+    const message = this.#random.pick(suspects.length > 0 ? suspects : runnable);
+    if (message.isSuspect === true && !(await this.#begin(process, message))) return;
     await handlers.query("BEGIN");
     await handlers.query("INSERT INTO public.effects VALUES ($1, $2)", [textOf(message), message.recipient]);
     process.handling = message;
     if (this.#random.chance(0.7)) await this.#endHandling(process, this.#random.next());
   }
 
+  /** Tells that the handler begins. @returns false if the worker does not have the message any more */
+  async #begin(process: Process, message: Taken): Promise<boolean> {
+    const worker = process.worker!;
+    if ((await worker.begin(message)).length === 0) {
+      await this.#lose(process);
+      return false;
+    }
+    const place = [String(worker.id), String(message.rank)];
+    await this.#control.query("INSERT INTO public.begun VALUES ($1, $2) ON CONFLICT DO NOTHING", place);
+    return true;
+  }
+
+  /** The worker has no handler of these messages any more. */
+  async #ended({ id }: TestWorker, ranks: readonly bigint[]): Promise<void> {
+    const sql = "DELETE FROM public.begun WHERE worker = $1 AND rank = ANY ($2::bigint[])";
+    await this.#control.query(sql, [String(id), ranks.map(String)]);
+  }
+
   async #endHandling(process: Process, lot: number): Promise<void> {
-    const { handlers } = process;
+    const { handlers, worker } = process;
     const message = process.handling!;
     process.handling = undefined;
+    if (lot > (message.isSuspect === true ? 0.5 : 0.95) && worker !== undefined) {
+      // The message ends its process.
+      await handlers.end();
+      process.handlers = await this.#connected();
+      await this.#silence(process, worker);
+      this.#forget(process);
+      process.isSilent = false;
+      return;
+    }
     if (lot > 0.9) {
       // The handler's session is lost; the message is tried again.
       await handlers.end();
       process.handlers = await this.#connected();
       return;
     }
-    const { topic, recipient, role, id } = message;
+    const { topic, recipient, role, rank } = message;
     try {
-      await handlers.query("SELECT hawser.done($1, $2, $3, $4, false)", [topic, recipient, role, String(id)]);
+      await handlers.query("SELECT hawser.done($1, $2, $3, $4, false)", [topic, recipient, role, String(rank)]);
     } catch (error) {
       await handlers.query("ROLLBACK");
       if (process.worker === undefined) throw error;
@@ -418,7 +473,7 @@ export class QueueHistories implements AsyncDisposable {
     if (wasTaken !== undefined && (!wasTaken || this.#isFinishing))
       throw new Error(`${sent.text} for "${recipient}" was committed, and had been cancelled`);
     this.#handled.push({ message: sent, recipient });
-    process.held = process.held.filter((one) => one.id !== id);
+    process.held = process.held.filter((one) => one.rank !== rank);
   }
 
   async #fail(process: Process, worker: TestWorker): Promise<void> {
@@ -430,11 +485,12 @@ export class QueueHistories implements AsyncDisposable {
       if (message.attempts + 1 >= maxAttempts) {
         await worker.giveUp(message, failure);
         this.#dead.push({ message: this.#writers.sent(textOf(message)), recipient: message.recipient });
-        process.held = process.held.filter(({ id }) => id !== message.id);
+        process.held = process.held.filter(({ rank }) => rank !== message.rank);
         return;
       }
       const released = await worker.retry(message, this.#random.pick([0, 60_000]), failure);
-      process.held = process.held.filter(({ id }) => !released.includes(id));
+      await this.#ended(worker, released);
+      process.held = process.held.filter(({ rank }) => !released.includes(rank));
     } catch (error) {
       await this.#lostBy(process, error);
     }
@@ -444,10 +500,11 @@ export class QueueHistories implements AsyncDisposable {
     if (process.held.length === 0) return;
     // Rather one that others are behind.
     const heads = this.#runnable(process).filter((one) =>
-      process.held.some(({ key, id }) => key === one.key && id > one.id),
+      process.held.some(({ role, key, rank }) => role === one.role && key === one.key && rank > one.rank),
     );
     const released = await worker.giveBack(this.#random.pick(heads.length > 0 ? heads : process.held));
-    process.held = process.held.filter(({ id }) => !released.includes(id));
+    await this.#ended(worker, released);
+    process.held = process.held.filter(({ rank }) => !released.includes(rank));
   }
 
   /** What waits to be tried again is due, unless a transaction has it. */
@@ -479,16 +536,16 @@ export class QueueHistories implements AsyncDisposable {
     const random = this.#random;
     const name = random.pick(["d1", "d2"]);
     if (random.chance(0.4)) {
-      await this.#control.query("DELETE FROM hawser_data.listeners WHERE listener_name = $1", [name]);
+      await this.#control.query("DELETE FROM hawser_peer_data.listeners WHERE listener_name = $1", [name]);
       return;
     }
     const group = name === "d2" ? random.pick(groups) : null;
     await this.#control.query(
-      "INSERT INTO hawser_data.peers (name, epoch, group_name) VALUES ($1, 1, $2) ON CONFLICT (name) DO UPDATE SET group_name = $2",
+      "INSERT INTO hawser_peer_data.peers (name, epoch, group_name) VALUES ($1, 1, $2) ON CONFLICT (name) DO UPDATE SET group_name = $2",
       [name, group],
     );
     await this.#control.query(
-      "INSERT INTO hawser_data.listeners (topic, addr, listener_name, durable) VALUES ($1, $2, $2, $3) ON CONFLICT DO NOTHING",
+      "INSERT INTO hawser_peer_data.listeners (topic, addr, listener_name, durable) VALUES ($1, $2, $2, $3) ON CONFLICT DO NOTHING",
       [random.pick(topics), name, random.chance(0.5)],
     );
   }
@@ -505,7 +562,7 @@ export class QueueHistories implements AsyncDisposable {
     await this.#writers.finish();
     this.#isFinishing = true;
     await this.#control.query("DELETE FROM hawser_data.workers");
-    await this.#control.query("DELETE FROM hawser_data.listeners");
+    await this.#control.query("DELETE FROM hawser_peer_data.listeners");
     // One for each name and each group, so that nothing waits for one that does not come.
     const [first] = this.#processes;
     const members = [...names, "d1", "d2"].map((name) => ({ name, group: undefined as string | undefined }));

@@ -1,11 +1,12 @@
 /** Workers of the queue, and messages for them. */
+import { randomInt } from "node:crypto";
 import type pg from "pg";
 import { queueFunctions, type TakeResult } from "../../../generated/ts/rows/queue.js";
 
 /** Message that a worker has. */
-export type Taken = TakeResult & { readonly payload: Buffer; readonly attempts: number };
+export type Taken = TakeResult & { readonly id: bigint; readonly payload: Buffer; readonly attempts: number };
 
-/** Ids up to which a worker has looked, by topic, recipient and role. */
+/** Ranks up to which a worker has looked, by topic, recipient and role. */
 export type Positions = Record<string, Record<string, Record<string, number>>>;
 
 interface WorkerOptions {
@@ -20,6 +21,8 @@ interface WorkerOptions {
 interface TakeOptions {
   readonly most?: number;
   readonly maxBytes?: number;
+  /** Default: all of its topics. */
+  readonly topics?: readonly string[];
   /** True: also at what the worker has looked at before. */
   readonly looksBehind?: boolean;
 }
@@ -27,7 +30,7 @@ interface TakeOptions {
 /** Worker that does what `docs/store-protocol.md` tells one to. */
 export class TestWorker {
   readonly #client: pg.Client | pg.PoolClient;
-  readonly id: bigint;
+  id: bigint;
   after: Positions = {};
 
   private constructor(client: pg.Client | pg.PoolClient, id: bigint) {
@@ -50,21 +53,34 @@ export class TestWorker {
     return queueFunctions(this.#client);
   }
 
+  /** Goes on with some of its messages under another id, as after the loss of its session. @returns the ranks of those that it still has */
+  async resume(messages: readonly Taken[], as = BigInt(randomInt(1, 2 ** 47))): Promise<bigint[]> {
+    const { ranks } = await this.#functions.resumeWorker({ worker: this.id, as, ...places(messages) });
+    this.id = as;
+    this.after = {};
+    return ranks;
+  }
+
   /** Takes also what is for these listeners. */
   async standInFor(...names: string[]): Promise<void> {
     await this.#functions.serveTopics({ worker: this.id, topics: ["t"], standsInFor: names });
   }
 
-  async take({ most = 100, maxBytes = 1_000_000, looksBehind = false }: TakeOptions = {}): Promise<Taken[]> {
+  async take({
+    most = 100,
+    maxBytes = 1_000_000,
+    topics = [],
+    looksBehind = false,
+  }: TakeOptions = {}): Promise<Taken[]> {
     const rows = await this.#functions.take({
-      ...{ worker: this.id, most, maxBytes: BigInt(maxBytes), topics: [] },
+      ...{ worker: this.id, most, maxBytes: BigInt(maxBytes), topics: [...topics] },
       after: looksBehind ? null : JSON.stringify(this.after),
     });
     if (looksBehind) this.after = {};
-    for (const { topic, recipient, role, id, payload } of rows) {
+    for (const { topic, recipient, role, rank, payload } of rows) {
       if (payload !== null) continue;
       const roles = ((this.after[topic] ??= {})[recipient] ??= {});
-      roles[role] = Math.max(roles[role] ?? 0, Number(id));
+      roles[role] = Math.max(roles[role] ?? 0, Number(rank));
     }
     return rows.filter((row): row is Taken => row.payload !== null);
   }
@@ -73,8 +89,15 @@ export class TestWorker {
     return (await this.#functions.extend({ worker: this.id, looks: true })).goneWorkers;
   }
 
-  async done({ topic, recipient, role, id }: Taken): Promise<void> {
-    await this.#functions.done({ topic, recipient, role, id, handling: false });
+  /** Ends those of its messages that are to be cancelled. @param running one whose handler runs @returns their ranks */
+  async endCancelled(running?: Taken): Promise<bigint[]> {
+    const { cancelled } = await this.#functions.extend({ worker: this.id, looks: false });
+    const ranks = cancelled.filter((rank) => rank !== running?.rank);
+    return ranks.length === 0 ? [] : (await this.#functions.endCancelled({ worker: this.id, ranks })).ranks;
+  }
+
+  async done({ topic, recipient, role, rank }: Taken): Promise<void> {
+    await this.#functions.done({ topic, recipient, role, rank, handling: false });
   }
 
   async doneBatch(...messages: readonly Taken[]): Promise<void> {
@@ -82,18 +105,18 @@ export class TestWorker {
   }
 
   async retry(
-    { topic, recipient, role, id }: Taken,
+    { topic, recipient, role, rank }: Taken,
     delayMs: number,
     failure: object | null = null,
     countsAttempt: boolean | null = null,
   ): Promise<bigint[]> {
-    const given = { worker: this.id, topic, recipient, role, id, delayMs: BigInt(delayMs), countsAttempt };
-    return (await this.#functions.retry({ ...given, failure: failure && JSON.stringify(failure) })).ids;
+    const given = { worker: this.id, topic, recipient, role, rank, delayMs: BigInt(delayMs), countsAttempt };
+    return (await this.#functions.retry({ ...given, failure: failure && JSON.stringify(failure) })).ranks;
   }
 
-  async giveUp({ topic, recipient, role, id }: Taken, failure: object | null = null): Promise<bigint> {
+  async giveUp({ topic, recipient, role, rank }: Taken, failure: object | null = null): Promise<bigint> {
     const { deadLetter } = await this.#functions.giveUp({
-      ...{ worker: this.id, topic, recipient, role, id },
+      ...{ worker: this.id, topic, recipient, role, rank },
       ...{ errorCode: "handler_failed", errorMessage: "no", stack: "at a" },
       failure: failure && JSON.stringify(failure),
     });
@@ -101,7 +124,15 @@ export class TestWorker {
   }
 
   async giveBack(...messages: readonly Taken[]): Promise<bigint[]> {
-    return (await this.#functions.giveBack({ worker: this.id, ...places(messages) })).ids;
+    return (await this.#functions.giveBack({ worker: this.id, ...places(messages), begun: null })).ranks;
+  }
+
+  async cutOff(...messages: readonly Taken[]): Promise<bigint[]> {
+    return (await this.#functions.giveBack({ worker: this.id, ...places(messages), begun: true })).ranks;
+  }
+
+  async begin(...messages: readonly Taken[]): Promise<bigint[]> {
+    return (await this.#functions.begin({ worker: this.id, ...places(messages) })).ranks;
   }
 
   async close(): Promise<boolean> {
@@ -114,7 +145,7 @@ function places(messages: readonly Taken[]) {
     topics: messages.map(({ topic }) => topic),
     recipients: messages.map(({ recipient }) => recipient),
     roles: messages.map(({ role }) => role),
-    ids: messages.map(({ id }) => id),
+    ranks: messages.map(({ rank }) => rank),
   };
 }
 

@@ -26,7 +26,7 @@ export const ledgerTable = `CREATE TABLE ledger (
 )`;
 
 const beginSql = `INSERT INTO ledger (text, cursor_epoch, cursor, pid)
-  SELECT $1, coalesce(max(epoch), 0), coalesce(max(number), 0), $2 FROM hawser_data.cursors`;
+  SELECT $1, coalesce(max(epoch), 0), coalesce(max(number), 0), $2 FROM hawser_peer_data.cursors`;
 
 /** Opens the ledger, on a connection of its own. */
 export async function openLedger(url: string): Promise<Ledger> {

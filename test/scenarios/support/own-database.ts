@@ -13,7 +13,7 @@ export async function ownDatabase(): Promise<string> {
 export async function storedMessages(databaseUrl: string): Promise<number> {
   const [row] = await rowsOf(
     databaseUrl,
-    "SELECT coalesce(sum(messages), 0)::int AS count FROM hawser_data.stored_messages",
+    "SELECT coalesce(sum(messages), 0)::int AS count FROM hawser_peer_data.stored_messages",
   );
   return row?.["count"] as number;
 }

@@ -123,6 +123,7 @@ describe("ServeMetrics", () => {
     const metrics = metricsOf();
     const [bills, odd] = ["bills billing stopped", 'a "topic" \\  unserved'];
     expect(await shown(metrics, "hawser_backlog_messages")).toEqual({ [bills]: 20, [odd]: 21 });
+    expect(await shown(metrics, "hawser_backlog_has_more")).toEqual({ [bills]: 0, [odd]: 1 });
     expect(await shown(metrics, "hawser_backlog_age_seconds")).toEqual({ [bills]: 10, [odd]: 12 });
   });
 

@@ -3,6 +3,7 @@
  * flag that says whether the relay sleeps.
  */
 import type { DoubtfulMessage } from "../../../src/outbox/doubt.js";
+import { type DueFound, type DueTimes, earliest } from "../../../src/outbox/poll-pace.js";
 import type {
   DeadOutboxMessage,
   OutboxMessage,
@@ -108,7 +109,7 @@ export type TurnAnswer =
       readonly kind: "done";
       readonly isSaved: boolean;
       readonly found?: PollFound<Row> | PageFound<Row>;
-      readonly due?: { moved: number; next: { from: number; inMs: number } | undefined };
+      readonly due?: DueFound;
     }
   | { readonly kind: "deposed" };
 
@@ -301,11 +302,11 @@ export class OutboxStore {
     }
     const brought = step.dueFrom === undefined ? undefined : this.#bring(step.dueFrom);
     if (step.asleep !== undefined) this.isAsleep = step.asleep;
-    let next = brought?.next;
+    let times = brought?.left ?? [];
     let found: PollFound<Row> | PageFound<Row> | undefined;
     if (step.read?.kind === "poll") {
       found = this.#look(step.read);
-      next = earlier(next, this.#leastDue(step.read.laterFrom));
+      times = [...times, ...this.#leastDue(step.read.laterFrom)];
     } else if (step.read?.kind === "page") found = this.#page(step.read);
     const isSaved = step.mustSave || (found !== undefined && found.messages.length > 0);
     const { turn, position } = step;
@@ -319,20 +320,21 @@ export class OutboxStore {
       return !isKnown;
     });
     if (isSaved) this.#save({ turn, owner, position, cluster: this.cluster, dead });
-    const inMs = next === undefined ? 0 : Math.max(0, next - this.#world.schedule.now);
-    const due = { moved: brought?.count ?? 0, next: next === undefined ? undefined : { from: next, inMs } };
+    const inMs = Math.max(0, Math.min(...times.map(([, dueAt]) => dueAt)) - this.#world.schedule.now);
+    const due = { moved: brought?.count ?? 0, next: times.length === 0 ? undefined : { from: earliest(times), inMs } };
     return found === undefined ? { kind: "done", isSaved, due } : { kind: "done", isSaved, due, found };
   }
 
   /** Brings in what is due, in the transaction of the turn. The snapshot of its look may see that, or not. */
-  #bring(from: number): { count: number; next: number | undefined } {
+  #bring(from: DueTimes): { count: number; left: DueTime[] } {
     const { now } = this.#world.schedule;
     const { random, counts } = this.#world;
-    const isDue = ({ dueAt }: LaterRow): boolean =>
-      dueAt >= from && (this.#faults.bringsEarly === true || dueAt <= now);
-    const page = [...this.later.values()].filter(isDue);
+    const isKnown = ({ role, dueAt }: LaterRow): boolean => dueAt >= (from.get(role) ?? Number.POSITIVE_INFINITY);
+    const page = [...this.later.values()].filter(
+      (row) => isKnown(row) && (this.#faults.bringsEarly === true || row.dueAt <= now),
+    );
     page.sort((one, other) => one.dueAt - other.dueAt || byId(one, other));
-    const due = page.slice(0, 4);
+    const due = [...from.keys()].flatMap((role) => page.filter((row) => row.role === role).slice(0, 4));
     if (due.length > 0) {
       counts.add("transition: due messages brought in");
       const tx = this.begin("relay");
@@ -346,18 +348,16 @@ export class OutboxStore {
       tx.brought.push(...due);
       this.commit(tx);
     }
-    const left = [...this.later.values()].flatMap(({ dueAt }) => (dueAt >= from ? [dueAt] : []));
-    return { count: due.length, next: left.length === 0 ? undefined : Math.min(...left) };
+    return { count: due.length, left: [...this.later.values()].filter(isKnown).map(dueTimeOf) };
   }
 
-  /** When the first message is due that the snapshot does not see. */
-  #leastDue(from: Snapshot | undefined): number | undefined {
+  /** When the messages are due that the snapshot does not see. */
+  #leastDue(from: Snapshot | undefined): DueTime[] {
     const isNew = ({ xid }: LaterRow): boolean => {
       if (from === undefined) return true;
       return this.#faults.forgetsLateCommits === true ? xid >= parseSnapshot(from).xmax : !sees(from, xid);
     };
-    const times = [...this.later.values()].flatMap((row) => (isNew(row) ? [row.dueAt] : []));
-    return times.length === 0 ? undefined : Math.min(...times);
+    return [...this.later.values()].filter(isNew).map(dueTimeOf);
   }
 
   #look({ from, series, maxMessages }: PollRead): PollFound<Row> {
@@ -501,8 +501,10 @@ export class OutboxStore {
   }
 }
 
-function earlier(one: number | undefined, other: number | undefined): number | undefined {
-  return one === undefined || other === undefined ? (one ?? other) : Math.min(one, other);
+type DueTime = readonly [role: string, dueAt: number];
+
+function dueTimeOf({ role, dueAt }: LaterRow): DueTime {
+  return [role, dueAt];
 }
 
 function byId(one: { readonly id: bigint }, other: { readonly id: bigint }): number {

@@ -7,15 +7,15 @@ export const madeStep: Migration = {
   name: "made for a test",
   oldestProgram: migrations.length + 1,
   sql: [
-    `ALTER TABLE hawser_data.stored_messages
+    `ALTER TABLE hawser_peer_data.stored_messages
   DROP CONSTRAINT IF EXISTS stored_messages_made, ADD CONSTRAINT stored_messages_made CHECK (number > -1) NOT VALID;
 `,
-    "ALTER TABLE hawser_data.stored_messages VALIDATE CONSTRAINT stored_messages_made;\n",
-    "CREATE INDEX CONCURRENTLY stored_messages_made_idx ON hawser_data.stored_messages (epoch, channel_id);\n",
+    "ALTER TABLE hawser_peer_data.stored_messages VALIDATE CONSTRAINT stored_messages_made;\n",
+    "CREATE INDEX CONCURRENTLY stored_messages_made_idx ON hawser_peer_data.stored_messages (epoch, channel_id);\n",
     // Not in the order of peers.
-    `ALTER TABLE hawser_data.stored_messages ADD COLUMN made boolean;
+    `ALTER TABLE hawser_peer_data.stored_messages ADD COLUMN made boolean;
 ALTER TABLE hawser_data.fences ADD COLUMN made boolean;
-ALTER TABLE hawser_data.peers ADD COLUMN made boolean;
+ALTER TABLE hawser_peer_data.peers ADD COLUMN made boolean;
 `,
   ].join("-- Next part.\n"),
 };

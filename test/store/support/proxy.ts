@@ -20,6 +20,8 @@ export interface Proxy extends AsyncDisposable {
   keepAnswersBack(): void;
   /** From here on nothing arrives in either direction; the connections stay open. */
   freeze(): void;
+  /** The same for the present connections alone, as when a router forgets them. New ones go through. */
+  freezePresent(): void;
   /** Ends all connections. New ones go through again. With `keepServer` the server does not hear of it. */
   cut(options?: { readonly keepServer: boolean }): void;
   /**
@@ -27,6 +29,8 @@ export interface Proxy extends AsyncDisposable {
    * that has happened.
    */
   cutAt(text: string, stage: CutStage, nth?: number): Promise<void>;
+  /** Holds all answers back on the connection on which the next question comes that holds the text. Resolves with what lets them come. */
+  holdAt(text: string): Promise<() => void>;
   /** The `nth` connection from now on fails, and no other. Resolves when it has. */
   failConnection(nth: number, fault: ConnectionFault): Promise<void>;
   /** New connections go to another server; the database's name stays. */
@@ -48,7 +52,7 @@ const noFreeSession = ((): Buffer => {
  */
 export async function startProxy(databaseUrl: string, { roundTripMs = 0 } = {}): Promise<Proxy> {
   let target = new URL(databaseUrl);
-  const pairs = new Set<{ client: net.Socket; server: net.Socket; keepsServer: boolean }>();
+  const pairs = new Set<{ client: net.Socket; server: net.Socket; keepsServer: boolean; isFrozen: boolean }>();
   let forwardsAnswers = true;
   let forwardsQuestions = true;
   let trap: { readonly text: string; readonly stage: CutStage; nth: number; readonly sprung: () => void } | undefined;
@@ -56,6 +60,7 @@ export async function startProxy(databaseUrl: string, { roundTripMs = 0 } = {}):
     if (roundTripMs === 0) to.write(bytes);
     else setTimeout(() => to.write(bytes), roundTripMs / 2);
   };
+  let hold: { readonly text: string; readonly held: (release: () => void) => void } | undefined;
   let fault: { readonly kind: ConnectionFault; nth: number; readonly failed: () => void } | undefined;
   const listener = net.createServer((client) => {
     if (fault !== undefined && --fault.nth === 0) {
@@ -67,7 +72,7 @@ export async function startProxy(databaseUrl: string, { roundTripMs = 0 } = {}):
       return;
     }
     const server = net.connect(Number(target.port), target.hostname);
-    const pair = { client, server, keepsServer: false };
+    const pair = { client, server, keepsServer: false, isFrozen: false };
     pairs.add(pair);
     /** Trap of this connection, once its query has come. */
     let mine: typeof trap;
@@ -77,7 +82,12 @@ export async function startProxy(databaseUrl: string, { roundTripMs = 0 } = {}):
       mine?.sprung();
     };
     client.on("data", (bytes) => {
-      if (!forwardsQuestions) return;
+      if (!forwardsQuestions || pair.isFrozen) return;
+      if (hold !== undefined && bytes.includes(hold.text)) {
+        server.pause();
+        hold.held(() => server.resume());
+        hold = undefined;
+      }
       if (trap === undefined || !bytes.includes(trap.text) || --trap.nth > 0) return pass(server, bytes);
       mine = trap;
       trap = undefined;
@@ -87,7 +97,7 @@ export async function startProxy(databaseUrl: string, { roundTripMs = 0 } = {}):
     });
     server.on("data", (bytes) => {
       if (mine?.stage === "answered") spring();
-      else if (mine === undefined && forwardsAnswers) pass(client, bytes);
+      else if (mine === undefined && forwardsAnswers && !pair.isFrozen) pass(client, bytes);
     });
     for (const socket of [client, server]) {
       socket.setNoDelay(true);
@@ -122,10 +132,17 @@ export async function startProxy(databaseUrl: string, { roundTripMs = 0 } = {}):
       forwardsAnswers = false;
       forwardsQuestions = false;
     },
+    freezePresent: () => {
+      for (const pair of pairs) pair.isFrozen = true;
+    },
     cut,
     cutAt: (text, stage, nth = 1) =>
       new Promise((sprung) => {
         trap = { text, stage, nth, sprung };
+      }),
+    holdAt: (text) =>
+      new Promise((held) => {
+        hold = { text, held };
       }),
     failConnection: (nth, kind) =>
       new Promise((failed) => {

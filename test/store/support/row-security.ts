@@ -1,4 +1,5 @@
 /** Row security on Hawser's own tables beside a listener, whose login it applies to. */
+
 import { randomBytes } from "node:crypto";
 import { afterAll, beforeAll, expect } from "vitest";
 import type { HawserError } from "../../../src/errors/index.js";
@@ -7,10 +8,11 @@ import { type Handler, type PeerWorld, peerWorld } from "../../peer/support/worl
 import { testServerUrl } from "../../support/database.js";
 import { eventually } from "../../support/eventually.js";
 import { onServer } from "../../support/on-server.js";
+import { tableNamed } from "../../support/tables.js";
 
 /** Switches row security off for all tables. */
 const unforcedSql = `DO $$ DECLARE one text; BEGIN
-  FOR one IN SELECT oid::regclass FROM pg_class WHERE relnamespace IN ('hawser'::regnamespace, 'hawser_data'::regnamespace) AND (relrowsecurity OR relforcerowsecurity)
+  FOR one IN SELECT oid::regclass FROM pg_class WHERE relnamespace IN ('hawser'::regnamespace, 'hawser_data'::regnamespace, 'hawser_peer_data'::regnamespace, 'hawser_bridge_data'::regnamespace) AND (relrowsecurity OR relforcerowsecurity)
   LOOP EXECUTE format('ALTER TABLE %s DISABLE ROW LEVEL SECURITY, NO FORCE ROW LEVEL SECURITY', one); END LOOP;
 END $$`;
 
@@ -61,14 +63,14 @@ export async function expectNothingLost({ mode, table, when }: Case): Promise<vo
     for (const text of texts) expect(await sender.send("b", text)).toMatchObject({ outcome: "stored" });
   }
 
-  await world.query(`ALTER TABLE hawser_data.${table} ENABLE ROW LEVEL SECURITY`);
-  if (mode === "FORCE") await world.query(`ALTER TABLE hawser_data.${table} FORCE ROW LEVEL SECURITY`);
+  await world.query(`ALTER TABLE ${tableNamed(table)} ENABLE ROW LEVEL SECURITY`);
+  if (mode === "FORCE") await world.query(`ALTER TABLE ${tableNamed(table)} FORCE ROW LEVEL SECURITY`);
   const told: string[] = [];
   const tell = ({ message, remedy }: HawserError) => told.push(`${message} ${remedy}`);
   const named = () => {
     const statuses = listener.statuses.all.flatMap((status) => ("message" in status ? String(status.message) : []));
     return [...told, ...statuses].some((text) =>
-      text.includes(`ALTER TABLE hawser_data.${table} DISABLE ROW LEVEL SECURITY`),
+      text.includes(`ALTER TABLE ${tableNamed(table)} DISABLE ROW LEVEL SECURITY`),
     );
   };
   if (when === "starts") await listener.record(record).catch(tell);

@@ -44,4 +44,4 @@ export const failing = (tag: string, nth: number) => [
 
 /** Tables with row security. */
 export const securedSql =
-  "SELECT relname FROM pg_class WHERE relnamespace IN ('hawser'::regnamespace, 'hawser_data'::regnamespace) AND relrowsecurity";
+  "SELECT relname FROM pg_class WHERE relnamespace IN ('hawser'::regnamespace, 'hawser_data'::regnamespace, 'hawser_peer_data'::regnamespace, 'hawser_bridge_data'::regnamespace) AND relrowsecurity";

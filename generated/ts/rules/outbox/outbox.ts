@@ -37,6 +37,7 @@ export const columnChecks = {
     cluster: (value: bigint) => checkInteger("cluster", { min: -9223372036854775808n, max: 9223372036854775807n }, value),
     copy_of: (value: bigint) => checkInteger("copy_of", { min: -9223372036854775808n, max: 9223372036854775807n }, value),
     role: (value: string) => checkText("role", {}, value),
+    role_id: (value: bigint) => checkInteger("role_id", { min: -9223372036854775808n, max: 9223372036854775807n }, value),
   },
   outbox_later: {
     id: (value: bigint) => checkInteger("id", { min: -9223372036854775808n, max: 9223372036854775807n }, value),
@@ -54,6 +55,7 @@ export const columnChecks = {
     unique_key: (value: string) => checkText("unique_key", namedRules.outboxKey, value),
     awaited_as: (value: bigint) => checkInteger("awaited_as", { min: -9223372036854775808n, max: 9223372036854775807n }, value),
     keep_ms: (value: number) => checkInteger("keep_ms", { min: 1000, max: 604800000 }, value),
+    role_id: (value: bigint) => checkInteger("role_id", { min: -9223372036854775808n, max: 9223372036854775807n }, value),
   },
   outbox_turns: {
     turn: (value: bigint) => checkInteger("turn", { min: 1n, max: 9223372036854775807n }, value),
@@ -73,5 +75,6 @@ export const columnChecks = {
     asleep: (value: bigint) => checkInteger("asleep", { min: -9223372036854775808n, max: 9223372036854775807n }, value),
     segment: (value: bigint) => checkInteger("segment", { min: -9223372036854775808n, max: 9223372036854775807n }, value),
     secret: (value: string) => checkText("secret", {}, value),
+    roles_at: (value: string) => checkText("roles_at", {}, value),
   },
 };

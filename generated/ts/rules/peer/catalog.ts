@@ -197,6 +197,12 @@ export const columnChecks = {
     stack: (value: string) => checkText("stack", { maxBytes: 8192 }, value),
     role_mark: (value: string) => checkText("role_mark", {}, value),
     awaited_as: (value: bigint) => checkInteger("awaited_as", { min: -9223372036854775808n, max: 9223372036854775807n }, value),
+    job_id: (value: bigint) => checkInteger("job_id", { min: -9223372036854775808n, max: 9223372036854775807n }, value),
+    keep_ms: (value: number) => checkInteger("keep_ms", { min: -2147483648, max: 2147483647 }, value),
+    progress: (value: string) => checkText("progress", {}, value),
+    role_id: (value: bigint) => checkInteger("role_id", { min: -9223372036854775808n, max: 9223372036854775807n }, value),
+    worker: (value: string) => checkText("worker", {}, value),
+    given_back: (value: number) => checkInteger("given_back", { min: -32768, max: 32767 }, value),
   },
   mesh_secret: {
     id: (value: number) => checkInteger("id", { min: 1, max: 2147483647 }, value),

@@ -12,7 +12,7 @@ const url = new URL(process.env["HAWSER_DATABASE_URL"]!);
 async function hang(epoch: bigint): Promise<void> {
   const owner = new pg.Client(url.href);
   await owner.connect();
-  const { rows } = await owner.query("SELECT user_name, password FROM hawser_data.executor_login");
+  const { rows } = await owner.query("SELECT user_name, password FROM hawser_bridge_data.executor_login");
   await owner.end();
   const executor = new URL(url);
   executor.username = rows[0].user_name;

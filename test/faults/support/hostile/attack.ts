@@ -115,7 +115,7 @@ export function writesOf({ name, privileges }: SqlObject, columns: readonly Para
     label: sql,
     sql: rolledBack && !sql.startsWith("BEGIN") ? `BEGIN; ${sql}; ROLLBACK` : sql,
   }));
-  // A row in hawser_data.gateways is where all calls go to; its role is the login of hawser serve.
+  // A row in hawser_bridge_data.gateways is where all calls go to; its role is the login of hawser serve.
   const added = may("INSERT") && role !== "hawser_bridge" ? insertsInto(name, columns, options) : [];
   return [...tried, ...added];
 }

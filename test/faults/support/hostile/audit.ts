@@ -20,16 +20,16 @@ const byDesign: readonly {
     role: "hawser_peer",
     changes: [
       ...["hawser.conn_key_map", "hawser.conn_mess_number", "hawser.conn_messages", "hawser.topic_addr"],
-      "hawser_data.channels",
-      "hawser_data.cursors",
-      "hawser_data.stored_messages",
-      "hawser_data.marks",
-      "hawser_data.parked_messages",
+      "hawser_peer_data.channels",
+      "hawser_peer_data.cursors",
+      "hawser_peer_data.stored_messages",
+      "hawser_peer_data.marks",
+      "hawser_peer_data.parked_messages",
       "hawser_data.owners",
-      "hawser_data.peers",
-      "hawser_data.routes",
-      "hawser_data.listeners",
-      "hawser_data.topics",
+      "hawser_peer_data.peers",
+      "hawser_peer_data.routes",
+      "hawser_peer_data.listeners",
+      "hawser_peer_data.topics",
       "hawser_data.queue",
     ],
     reads: ["mesh secret", "a stored message", "a message for peers", "a dead letter"],
@@ -38,7 +38,11 @@ const byDesign: readonly {
   },
   {
     role: "hawser_bridge",
-    changes: ["hawser_data.stream_subscriptions", "hawser_data.saved_messages", "hawser_data.dead_letters"],
+    changes: [
+      "hawser_bridge_data.stream_subscriptions",
+      "hawser_bridge_data.saved_messages",
+      "hawser_data.dead_letters",
+    ],
     reads: ["gateway password", "executor password", "token", "option", "a message for NATS", "a dead letter"],
     reason:
       "it is the login of hawser serve, which publishes the outbox, runs subscriptions and keeps their dead letters",
@@ -68,11 +72,11 @@ export async function secretsOf(world: HostileWorld): Promise<Secrets> {
       secrets.set(Buffer.from(value).toString("hex"), what);
     }
   };
-  add("mesh secret", await world.column("SELECT encode(secret, 'hex') FROM hawser_data.mesh_secret"));
-  add("gateway password", await world.column("SELECT password FROM hawser_data.gateway_secret"));
-  add("executor password", await world.column("SELECT password FROM hawser_data.executor_login"));
-  add("token", await world.column("SELECT encode(token, 'hex') FROM hawser_data.nats_handlers"));
-  add("option", await world.column("SELECT options ->> 'token' FROM hawser_data.nats_server"));
+  add("mesh secret", await world.column("SELECT encode(secret, 'hex') FROM hawser_peer_data.mesh_secret"));
+  add("gateway password", await world.column("SELECT password FROM hawser_bridge_data.gateway_secret"));
+  add("executor password", await world.column("SELECT password FROM hawser_bridge_data.executor_login"));
+  add("token", await world.column("SELECT encode(token, 'hex') FROM hawser_bridge_data.nats_handlers"));
+  add("option", await world.column("SELECT options ->> 'token' FROM hawser_bridge_data.nats_server"));
   for (const [suffix, what] of [
     ["-for-nats", "a message for NATS"],
     ["-for-peers", "a message for peers"],
@@ -150,7 +154,7 @@ export async function possessions(world: HostileWorld): Promise<Possessions> {
   const attackers = [...world.attackers.values()].map(({ name }) => `'${name}'`).join(", ");
   const mine = [world.victim.name, world.canary.name, ...world.logins.values()].map((name) => `'${name}'`).join(", ");
   const groups = "'hawser_owner', 'hawser_peer', 'hawser_nats', 'hawser_bridge', 'hawser_executor', 'hawser_viewer'";
-  const roles = `${mine}, ${groups}, (SELECT user_name FROM hawser_data.executor_login)`;
+  const roles = `${mine}, ${groups}, (SELECT user_name FROM hawser_bridge_data.executor_login)`;
   await note("roles", `SELECT r::text FROM pg_roles AS r WHERE rolname IN (${roles}) ORDER BY 1`);
   await note(
     "members of roles",

@@ -177,7 +177,7 @@ const callersOf = table(`
   n public.litmus_pgnats_unregister_responder public.pgnats_unregister_responder
   n public.litmus_pgnats_version public.pgnats_version public.litmus_pgnats_reload_conf public.pgnats_reload_conf
   n public.litmus_pgnats_reload_conf_force public.pgnats_reload_conf_force
-  p hawser.enqueue(topic) hawser.enqueue_batch(topic) hawser.enqueue_peer hawser.enqueue_after hawser.enqueue_after_peer hawser.enqueue_unique hawser.enqueue_unique_peer hawser.schedule(topic)
+  p hawser.cancel_flow hawser.enqueue(topic) hawser.enqueue_batch(topic) hawser.enqueue_peer hawser.enqueue_after hawser.enqueue_after_peer hawser.enqueue_unique hawser.enqueue_unique_peer hawser.schedule(topic)
   p hawser.channels_with_messages hawser.clear_addresses hawser.clear_stored_messages hawser.commit_cursors hawser.commit_durably
   p hawser.open_channel hawser.count_messages hawser.discard_dead_letters hawser.drain_messages hawser.drain_rows
   p hawser.enter_directory hawser.expire_dead_letters hawser.give_back_channels hawser.heir_of_channel hawser.id_of_topic
@@ -186,16 +186,16 @@ const callersOf = table(`
   p hawser.fenced hawser.raise_fence hawser.share_fences hawser.lock_dead_letters hawser.running_peers
   p hawser.mark_done hawser.handling_refusal hawser.lock_cursors hawser.cursor_of
   p hawser.park_messages hawser.count_attempt hawser.count_parked hawser.finish_parked
-  p hawser.open_worker hawser.serve_topics hawser.take hawser.extend hawser.done hawser.done_batch hawser.retry hawser.give_up
-  p hawser.give_back hawser.end_cancelled hawser.begin_unique hawser.close_worker hawser.end_workers hawser.wait_for hawser.stop_waiting hawser.queue_places hawser.queue_find hawser.reassign_queued
-  p hawser.pause_topic hawser.resume_topic hawser.limit_topic hawser.keep_results
+  p hawser.open_worker hawser.resume_worker hawser.serve_topics hawser.take hawser.extend hawser.done hawser.done_batch hawser.retry hawser.give_up
+  p hawser.give_back hawser.end_cancelled hawser.begin hawser.begin_unique hawser.close_worker hawser.end_workers hawser.wait_for hawser.stop_waiting hawser.queue_places hawser.queue_find hawser.reassign_queued
+  p hawser.pause_topic hawser.paused_topics hawser.resume_topic hawser.limit_topic hawser.keep_results
   p hawser.keep_result hawser.job hawser.set_progress hawser.done_kept
-  - hawser.admit_starts hawser.count_starts hawser.limit_key
+  - hawser.free_unique hawser.admit_starts hawser.count_starts hawser.limit_key
   n hawser.add_handler hawser.add_stream hawser.apply_seek hawser.bind_handler hawser.lock_handlers hawser.request_seek
   n hawser.stream_start hawser.subjects_overlap hawser.unbind_handler
   nb hawser.prune_handlers
   np hawser.cancel hawser.cancel_messages hawser.outbox_find hawser.outbox_replay hawser.replay_page hawser.unschedule
-  pb hawser.behind_sequences hawser.due_schedules hawser.run_schedules
+  pb hawser.adopt_roles hawser.applied_migrations hawser.behind_sequences hawser.due_schedules hawser.run_schedules
   b hawser.outbox_turn_nats hawser.outbox_take hawser.outbox_rotate
   pb hawser.bring_due
   pnbv hawser.outbox_undone hawser.queue_backlog
@@ -204,16 +204,16 @@ const callersOf = table(`
   pbv hawser.backlog hawser.dead_letter_counts
   bx hawser.token_of hawser.fence_batch hawser.stream_position
    bx hawser.mark_handled hawser.wrapper_version
-   b hawser.take_lead hawser.raise_lead hawser.keep_lead
+   b hawser.requested_retries hawser.read_lead hawser.take_lead hawser.raise_lead hawser.keep_lead
   b hawser.add_subscription_dead_letter hawser.fail_retry hawser.follow_nats_server hawser.gateway_unreached_at hawser.nats_foreign_servers
   pnbxv hawser.refuse_argument hawser.header_excess hawser.list_excess
   pnbxv hawser.error_codes hawser.error_sqlstate
   - hawser.outbox_poll hawser.callers_roles hawser.check_headers hawser.with_trace
-  - hawser.enqueue_message hawser.enqueue_nats hawser.lock_key hawser.gateway_call hawser.gateway_conninfo hawser.gateway_lost hawser.least_due
+  - hawser.enqueue_message hawser.enqueue_nats hawser.lock_key hawser.gateway_call hawser.gateway_conninfo hawser.gateway_lost hawser.least_due hawser.bring_later hawser.bring_page hawser.check_due
   - hawser.mesh_secret_notify hawser.nats_handlers_notify hawser.nats_server_notify hawser.listeners_notify
   - hawser.next_message_id hawser.peer_headers hawser.present_cluster hawser.refuse_uncommitted_server hawser.request_retries hawser.retry_enqueued hawser.dead_letter_fault
   - hawser.is_alive hawser.raise_owner hawser.set_nats_server hawser.write_schedule
-  - hawser.queue_messages hawser.cancel_queued hawser.end_marked hawser.end_flows hawser.keep_ended hawser.expire_results hawser.wake_topics hawser.wait_locks hawser.retry_queued
+  - hawser.queue_messages hawser.cancel_queued hawser.end_marked hawser.pass_keys hawser.pass_left_keys hawser.put_behind hawser.end_flows hawser.keep_ended hawser.expire_results hawser.remember_served hawser.wake_topics hawser.wait_locks hawser.retry_queued
   - hawser.may_enqueue hawser.role_mark hawser.role_fault
   - hawser.nats_auth_mode hawser.nats_option_boolean hawser.nats_option_integer hawser.nats_option_quoted
   - hawser.nats_option_shown hawser.nats_option_suggestion hawser.nats_option_table hawser.nats_options_jsonb
@@ -243,7 +243,7 @@ const beats = "Serve writes it from time to time";
 const relays = "a relay writes it at each turn";
 const victims = "t::text LIKE '%victim%'";
 const victimsChannels =
-  "channel_id IN (SELECT m.channel_id FROM hawser_data.channels AS m WHERE m.channel_name LIKE '%victim%')";
+  "channel_id IN (SELECT m.channel_id FROM hawser_peer_data.channels AS m WHERE m.channel_name LIKE '%victim%')";
 const victimsChannelsInView = victimsChannels.replace("channel_id", "connection_key");
 const victimsRows = "role LIKE 'victim%'";
 
@@ -256,21 +256,22 @@ export const relationsOf: Readonly<Record<string, Classified>> = {
   "hawser.conn_messages": { grants: "p:DELETE p:INSERT p:SELECT", others: victimsChannelsInView },
   "hawser.topic_addr": { grants: "p:DELETE p:INSERT p:SELECT p:UPDATE", others: victims },
   "hawser_data.cancellations": { grants: "", others: victimsRows },
-  "hawser_data.channels": { grants: "p:INSERT p:SELECT p:UPDATE", others: victims },
-  "hawser_data.cursors": { grants: "p:INSERT p:SELECT p:UPDATE", others: victimsChannels },
-  "hawser_data.marks": { grants: "p:DELETE p:INSERT p:SELECT", others: victimsChannels },
-  "hawser_data.parked_messages": { grants: "p:SELECT", others: victimsChannels },
-  "hawser_data.stored_messages": { grants: "p:DELETE p:INSERT p:SELECT", others: victimsChannels },
-  "hawser_data.database_settings": { grants: "p:SELECT", others: "true" },
-  "hawser_data.dead_letters": { grants: "b:SELECT p:SELECT", others: victimsRows },
-  "hawser_data.executor_login": { grants: "b:SELECT", others: "true" },
-  "hawser_data.gateway_secret": { grants: "b:SELECT", others: "true" },
+  "hawser_peer_data.channels": { grants: "p:INSERT p:SELECT p:UPDATE", others: victims },
+  "hawser_peer_data.cursors": { grants: "p:INSERT p:SELECT p:UPDATE", others: victimsChannels },
+  "hawser_peer_data.marks": { grants: "p:DELETE p:INSERT p:SELECT", others: victimsChannels },
+  "hawser_peer_data.parked_messages": { grants: "p:SELECT", others: victimsChannels },
+  "hawser_peer_data.stored_messages": { grants: "p:DELETE p:INSERT p:SELECT", others: victimsChannels },
+  "hawser_peer_data.database_settings": { grants: "p:SELECT", others: "true" },
+  "hawser.dead_letters": { grants: "b:SELECT p:SELECT", others: victimsRows },
+  "hawser_data.dead_letters": { grants: "", others: victimsRows },
+  "hawser_bridge_data.executor_login": { grants: "b:SELECT", others: "true" },
+  "hawser_bridge_data.gateway_secret": { grants: "b:SELECT", others: "true" },
   "hawser_data.gateway_state": { grants: "", others: "true" },
-  "hawser_data.gateways": { grants: "b:DELETE b:INSERT b:SELECT b:UPDATE", changes: beats },
-  "hawser_data.mesh_secret": { grants: "p:SELECT", others: "true" },
-  "hawser_data.migrations": { grants: "b:SELECT p:SELECT", others: "true" },
-  "hawser_data.nats_handlers": { grants: "b:SELECT", others: "function_schema = 'victim'" },
-  "hawser_data.nats_server": { grants: "b:SELECT", others: "true" },
+  "hawser_bridge_data.gateways": { grants: "b:DELETE b:INSERT b:SELECT b:UPDATE", changes: beats },
+  "hawser_peer_data.mesh_secret": { grants: "p:SELECT", others: "true" },
+  "hawser_data.migrations": { grants: "", others: "true" },
+  "hawser_bridge_data.nats_handlers": { grants: "b:SELECT", others: "function_schema = 'victim'" },
+  "hawser_bridge_data.nats_server": { grants: "b:SELECT", others: "true" },
   "hawser_data.outbox": { grants: "", others: victimsRows, mayGo: "a relay truncates what is done" },
   "hawser_data.outbox_keys": { grants: "", changes: "its rows are locks, which say nothing" },
   "hawser_data.outbox_later": { grants: "", others: victimsRows },
@@ -280,10 +281,11 @@ export const relationsOf: Readonly<Record<string, Classified>> = {
   "hawser_data.outbox_turns": { grants: "", changes: relays },
   "hawser_data.fences": { grants: "", changes: "its rows are locks, and peers raise the epochs in them" },
   "hawser_data.owners": { grants: "", others: "what LIKE '%victim%'" },
-  "hawser_data.peers": { grants: "p:SELECT", others: "name LIKE 'victim%'" },
+  "hawser_peer_data.peers": { grants: "p:SELECT", others: "name LIKE 'victim%'" },
   "hawser_data.queue": { grants: "", others: victimsRows },
   "hawser_data.results": { grants: "", others: victimsRows },
-  "hawser_data.topic_settings": { grants: "p:SELECT", changes: "operators are members of hawser_peer" },
+  "hawser_data.topic_settings": { grants: "", changes: "operators are members of hawser_peer" },
+  "hawser_data.served_topics": { grants: "", others: victimsRows },
   "hawser_data.topic_starts": { grants: "", changes: "each take of a limited topic writes it" },
   "hawser_data.workers": { grants: "", others: victimsRows },
   "hawser_data.unique_keys": { grants: "", others: victimsRows },
@@ -292,9 +294,10 @@ export const relationsOf: Readonly<Record<string, Classified>> = {
     grants: "",
     changes: "the end of each message that others come after is in it for a moment",
   },
+  "hawser_data.unique_ends": { grants: "", changes: "an end that is forgotten leaves a row that means nothing" },
   "hawser_data.unique_locks": { grants: "", changes: "its rows are locks, which say nothing" },
-  "hawser_data.saved_messages": { grants: "b:DELETE b:INSERT b:SELECT", others: "t::text LIKE '%victim%'" },
-  "hawser_data.routes": { grants: "p:DELETE p:INSERT p:SELECT p:UPDATE", others: victims },
+  "hawser_bridge_data.saved_messages": { grants: "b:DELETE b:INSERT b:SELECT", others: "t::text LIKE '%victim%'" },
+  "hawser_peer_data.routes": { grants: "p:DELETE p:INSERT p:SELECT p:UPDATE", others: victims },
   "hawser.schedule_status": { grants: "b:SELECT n:SELECT p:SELECT v:SELECT", changes: "of schedules" },
   "hawser_data.schedules": {
     grants: "",
@@ -302,40 +305,42 @@ export const relationsOf: Readonly<Record<string, Classified>> = {
     columns:
       "role, name, cron, timezone, missed, kind, destination, payload, headers, key, to_stream, domain, to_all, revision, secret",
   },
-  "hawser_data.id_counter": { grants: "p:SELECT p:UPDATE", changes: "each new channel and topic takes a key" },
+  "hawser_peer_data.id_counter": { grants: "p:SELECT p:UPDATE", changes: "each new channel and topic takes a key" },
   "hawser.stream_status": { grants: "b:SELECT n:SELECT v:SELECT", changes: "of stream_subscriptions" },
-  "hawser_data.stream_subscriptions": {
+  "hawser_bridge_data.stream_subscriptions": {
     grants: "b:SELECT b:UPDATE",
     others: "name LIKE 'victim%'",
     columns:
       "handler_id, name, stream, domain, filters, key_token, consumer, start, seek, stream_created, missing, paused",
   },
-  "hawser_data.listeners": {
+  "hawser_peer_data.listeners": {
     grants: "p:DELETE p:INSERT p:SELECT p:UPDATE",
     others: "topic LIKE 'victim%' OR listener_name LIKE 'victim%'",
   },
-  "hawser_data.topics": { grants: "p:INSERT p:SELECT", others: "topic LIKE 'victim%'" },
+  "hawser_peer_data.topics": { grants: "p:INSERT p:SELECT", others: "topic LIKE 'victim%'" },
   "hawser_dblink.dblink_pkey_results": { grants: "", changes: "a type" },
 };
 
 /** Sequences, by which rows get their ids: who may draw from them. */
 const sequencesOf: Readonly<Record<string, string>> = {
-  "hawser_data.stored_messages_id_seq": "p:USAGE",
+  "hawser_peer_data.stored_messages_id_seq": "p:USAGE",
   "hawser_data.dead_letters_id_seq": "",
   "hawser_data.flow_ends_nth_seq": "",
   "hawser_data.gateway_state_unreached_ms_seq": "",
-  "hawser_data.nats_handlers_id_seq": "",
+  "hawser_bridge_data.nats_handlers_id_seq": "",
   "hawser_data.outbox_id_seq": "",
   "hawser_data.outbox_state_asleep_seq": "",
   "hawser_data.outbox_state_segment_seq": "",
-  "hawser_data.saved_messages_id_seq": "b:USAGE",
+  "hawser_bridge_data.saved_messages_id_seq": "b:USAGE",
   "hawser_data.schedules_revision_seq": "",
 };
 
 /** The schemas. Anybody may use the validator of `CREATE SERVER`; subscribing makes wrappers in `hawser_run`. */
 const schemasOf: Readonly<Record<string, string>> = {
   hawser: "b:USAGE x:USAGE n:USAGE p:USAGE v:USAGE",
-  hawser_data: "b:USAGE p:USAGE",
+  hawser_data: "",
+  hawser_peer_data: "p:USAGE",
+  hawser_bridge_data: "b:USAGE",
   hawser_dblink: "",
   hawser_fdw: "b:USAGE x:USAGE n:USAGE p:USAGE v:USAGE 0:USAGE",
   hawser_run: "b:USAGE x:USAGE n:CREATE n:USAGE",

@@ -115,16 +115,16 @@ export class HostileWorld implements AsyncDisposable {
       `SELECT id::text FROM hawser_data.outbox WHERE role = '${this.victim.name}'
        UNION SELECT id::text FROM hawser_data.outbox_later WHERE role = '${this.victim.name}'
        UNION SELECT id::text FROM hawser_data.dead_letters
-       UNION SELECT id::text FROM hawser_data.nats_handlers
-       UNION SELECT channel_id::text FROM hawser_data.channels WHERE channel_name LIKE '%victim%'
+       UNION SELECT id::text FROM hawser_bridge_data.nats_handlers
+       UNION SELECT channel_id::text FROM hawser_peer_data.channels WHERE channel_name LIKE '%victim%'
        UNION SELECT 'victim.note'::regproc::oid::text ORDER BY 1`,
     );
     const texts = await this.column(
       `SELECT * FROM unnest(ARRAY['victim.in', 'victim.answer', 'victim.out', 'victim-topic', 'victim-peer', 'victim-sender',
               'victim.note', 'victim-stream', 'VICTIM', 'victim', 'victim.txt', '${this.victim.name}'])
-       UNION ALL (SELECT wrapper FROM hawser_data.nats_handlers ORDER BY 1)
+       UNION ALL (SELECT wrapper FROM hawser_bridge_data.nats_handlers ORDER BY 1)
        UNION ALL SELECT relay FROM hawser.outbox_status WHERE relay IS NOT NULL
-       UNION ALL SELECT token FROM hawser_data.peers WHERE name LIKE 'victim%' AND token IS NOT NULL`,
+       UNION ALL SELECT token FROM hawser_peer_data.peers WHERE name LIKE 'victim%' AND token IS NOT NULL`,
     );
     return { numbers, texts };
   }
@@ -175,7 +175,7 @@ export class HostileWorld implements AsyncDisposable {
     }
     await this.#makeVictim();
     await eventually("the canary's listener is in the directory", async () => {
-      const found = await this.column("SELECT 1 FROM hawser_data.listeners WHERE topic = 'canary-topic'");
+      const found = await this.column("SELECT 1 FROM hawser_peer_data.listeners WHERE topic = 'canary-topic'");
       return found.length > 0;
     });
     await waitForEveryLock(() => this.session(this.attackers.get("none")!, "lock waiter"));

@@ -335,7 +335,8 @@ export function checkKnownOptions(options: object | undefined, of: keyof typeof 
   }
   const names: readonly string[] = known[of];
   const unknown = Object.keys(options ?? {}).find((name) => !names.includes(name)) ?? "";
-  const place = places.find(([other]) => (known[other] as readonly string[]).includes(unknown))?.[1];
+  const given = places.find(([other]) => (known[other] as readonly string[]).includes(unknown))?.[1];
+  const place = unknown === "transactional" ? "an option of handle, and not under defaults" : given;
   throw invalidArgument(place ? `${problem}; ${unknown} is ${place}` : problem);
 }
 

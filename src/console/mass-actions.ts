@@ -1,11 +1,11 @@
 /**
- * Retries and discards that run in the background, batch by batch and in the order of ids, with their progress.
+ * Mass actions: retries and discards of many dead letters, which run in the background, batch by batch and in the order of ids, with their progress.
  *
  *     waiting --undoMs--> running --> done
  *        |                   |------> failed
  *        '-----stop----------'------> stopped
  *
- * Only a discard waits, because it cannot be undone once it has begun. A job lives in this process: its end leaves the
+ * Only a discard waits, because it cannot be undone once it has begun. A mass action lives in this process: its end leaves the
  * remaining dead letters as they are.
  */
 import { randomBytes } from "node:crypto";
@@ -13,15 +13,15 @@ import { errorMessageOf, HawserError, withoutPasswords } from "../errors/index.j
 import type { DeadLetterOutcome, DeadLetterSelection, DeadLetters } from "../operate/index.js";
 import type { Clock } from "../runtime/index.js";
 
-export type JobAction = "retry" | "discard";
+export type MassActionKind = "retry" | "discard";
 
-/** State and progress of a job. */
-export interface Job {
+/** State and progress of a mass action. */
+export interface MassAction {
   readonly id: string;
-  readonly action: JobAction;
+  readonly kind: MassActionKind;
   readonly selection: DeadLetterSelection;
   /**
-   * Number of dead letters that matched when the job was started, counted up to `examinedDeadLetters` + 1; undefined if
+   * Number of dead letters that matched when the action was started, counted up to `examinedDeadLetters` + 1; undefined if
    * counting took too long.
    */
   readonly expected: number | undefined;
@@ -37,15 +37,15 @@ export interface Job {
 /** Time for which a discard waits before it begins, and can be undone. */
 export const undoMs = 10_000;
 /** Maximum number of retries and discards that run at once. */
-const runningJobs = 4;
+const runningActions = 4;
 /** Number of ended retries and discards that are remembered. */
-const keptJobs = 50;
+const keptActions = 50;
 
-export class Jobs {
+export class MassActions {
   readonly #letters: DeadLetters;
   readonly #clock: Clock;
   /** Ordered by start, the oldest first. */
-  readonly #jobs = new Map<string, Job>();
+  readonly #actions = new Map<string, MassAction>();
   readonly #stops = new Map<string, AbortController>();
   readonly #running = new Set<Promise<void>>();
   #isClosed = false;
@@ -55,76 +55,76 @@ export class Jobs {
     this.#clock = clock;
   }
 
-  get(id: string): Job | undefined {
-    return this.#jobs.get(id);
+  get(id: string): MassAction | undefined {
+    return this.#actions.get(id);
   }
 
-  /** Jobs, the newest first. */
-  get all(): readonly Job[] {
-    return [...this.#jobs.values()].reverse();
+  /** Mass actions, the newest first. */
+  get all(): readonly MassAction[] {
+    return [...this.#actions.values()].reverse();
   }
 
-  /** Starts a job. @throws HawserError `invalid_argument` if `runningJobs` are waiting or running, or after {@link close} */
-  start(action: JobAction, selection: DeadLetterSelection, expected: number | undefined): Job {
+  /** Starts a mass action. @throws HawserError `invalid_argument` if `runningActions` are waiting or running, or after {@link close} */
+  start(kind: MassActionKind, selection: DeadLetterSelection, expected: number | undefined): MassAction {
     // A discard that waits would keep the process running.
     if (this.#isClosed)
       throw new HawserError("invalid_argument", "the page is being closed, and starts no more retries and discards");
-    if (this.#stops.size >= runningJobs) {
+    if (this.#stops.size >= runningActions) {
       throw new HawserError(
         "invalid_argument",
-        `${this.#stops.size} retries and discards run already, and at most ${runningJobs} may: wait for one to end, or stop it`,
+        `${this.#stops.size} retries and discards run already, and at most ${runningActions} may: wait for one to end, or stop it`,
       );
     }
-    const job: Job = {
+    const action: MassAction = {
       id: randomBytes(9).toString("base64url"),
-      action,
+      kind,
       selection,
       expected,
-      state: action === "discard" ? "waiting" : "running",
+      state: kind === "discard" ? "waiting" : "running",
       counts: {},
       refusals: new Map(),
       lastId: undefined,
       error: undefined,
     };
     const stop = new AbortController();
-    this.#stops.set(job.id, stop);
-    this.#jobs.set(job.id, job);
-    for (const { id } of this.all.slice(keptJobs)) if (!this.#stops.has(id)) this.#jobs.delete(id);
-    const running = this.#run(job, stop.signal).finally(() => {
-      this.#stops.delete(job.id);
+    this.#stops.set(action.id, stop);
+    this.#actions.set(action.id, action);
+    for (const { id } of this.all.slice(keptActions)) if (!this.#stops.has(id)) this.#actions.delete(id);
+    const running = this.#run(action, stop.signal).finally(() => {
+      this.#stops.delete(action.id);
       this.#running.delete(running);
     });
     this.#running.add(running);
-    return job;
+    return action;
   }
 
-  /** Stops a job after its current batch. Has no effect on a job that has ended. */
+  /** Stops an action after its current batch. Has no effect on one that has ended. */
   stop(id: string): void {
     this.#stops.get(id)?.abort();
   }
 
-  /** Stops all jobs, and waits for their current batches. */
+  /** Stops all actions, and waits for their current batches. */
   async close(): Promise<void> {
     this.#isClosed = true;
     for (const stop of this.#stops.values()) stop.abort();
     await Promise.all(this.#running);
   }
 
-  async #run(job: Job, signal: AbortSignal): Promise<void> {
+  async #run(action: MassAction, signal: AbortSignal): Promise<void> {
     try {
-      if (job.state === "waiting") await this.#undoTime(signal);
+      if (action.state === "waiting") await this.#undoTime(signal);
       if (!signal.aborted) {
-        job.state = "running";
-        const batches = job.action === "retry" ? this.#letters.retryInBatches : this.#letters.discardInBatches;
-        for await (const outcomes of batches(job.selection)) {
-          for (const outcome of outcomes) count(job, outcome);
+        action.state = "running";
+        const batches = action.kind === "retry" ? this.#letters.retryInBatches : this.#letters.discardInBatches;
+        for await (const outcomes of batches(action.selection)) {
+          for (const outcome of outcomes) count(action, outcome);
           if (signal.aborted) break;
         }
       }
-      job.state = signal.aborted ? "stopped" : "done";
+      action.state = signal.aborted ? "stopped" : "done";
     } catch (error) {
-      job.state = "failed";
-      job.error = withoutPasswords(errorMessageOf(error));
+      action.state = "failed";
+      action.error = withoutPasswords(errorMessageOf(error));
     }
   }
 
@@ -139,13 +139,13 @@ export class Jobs {
   }
 }
 
-/** Maximum number of reasons that a job remembers. */
+/** Maximum number of reasons that an action remembers. */
 const keptRefusals = 20;
 
-function count(job: Job, outcome: DeadLetterOutcome): void {
-  job.counts[outcome.outcome] = (job.counts[outcome.outcome] ?? 0) + 1;
-  job.lastId = outcome.id;
+function count(action: MassAction, outcome: DeadLetterOutcome): void {
+  action.counts[outcome.outcome] = (action.counts[outcome.outcome] ?? 0) + 1;
+  action.lastId = outcome.id;
   if (outcome.outcome !== "refused") return;
   const reason = outcome.message.replace(/^dead letter \d+ /, "");
-  if (!job.refusals.has(reason) && job.refusals.size < keptRefusals) job.refusals.set(reason, outcome.id);
+  if (!action.refusals.has(reason) && action.refusals.size < keptRefusals) action.refusals.set(reason, outcome.id);
 }

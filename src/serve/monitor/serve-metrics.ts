@@ -288,5 +288,6 @@ const readers: Readers<typeof serveMetrics, Scrape> = {
     return [[{ pid: pid === undefined ? "" : String(pid) }, used]];
   },
   hawser_backlog_messages: perBacklog(({ messages }) => messages),
+  hawser_backlog_has_more: perBacklog(({ hasMore }) => Number(hasMore)),
   hawser_backlog_age_seconds: perBacklog(({ oldestAt }, { at }) => secondsBetween(oldestAt, at)),
 };

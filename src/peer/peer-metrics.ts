@@ -149,5 +149,6 @@ const readers: Readers<typeof peerMetrics, Peers> = {
   hawser_peer_pending_messages: perPending(({ messages }) => messages),
   hawser_peer_recent_dead_letters: perDead(({ messages }) => messages),
   hawser_peer_database_backlog_messages: perDatabaseBacklog(({ messages }) => messages),
+  hawser_peer_database_backlog_has_more: perDatabaseBacklog(({ hasMore }) => Number(hasMore)),
   hawser_peer_database_backlog_age_seconds: perDatabaseBacklog(({ oldestAt }) => secondsSince(oldestAt)),
 };

@@ -14,7 +14,7 @@ export interface EnqueueBatchOptions {
    * commits. 1 to 1,024 bytes without control characters. The transaction holds a lock on the key until it ends.
    */
   readonly key?: string | undefined;
-  /** Earliest time of delivery. Until then {@link cancel} can delete the message. Default: now. */
+  /** Earliest time of delivery, from 1970 to ten years from now. Until then {@link cancel} can delete the message. Default: now. */
   readonly deliverAt?: Date | undefined;
   /** In place of `deliverAt`: delay in milliseconds from the call, by the clock of this process. At most ten years. */
   readonly delayMs?: number | undefined;
@@ -32,6 +32,11 @@ export interface EnqueueBatchOptions {
    * Topics only: time to live in milliseconds, as {@link SendOptions.ttlMs}. Starts at the earliest time of delivery.
    */
   readonly ttlMs?: number | undefined;
+  /**
+   * Topics only: how often the handler is called at most until the message is a dead letter, in place of `retry.attempts` of the
+   * handler. 1 to 32,767. Default: as the handler says.
+   */
+  readonly attempts?: number | undefined;
   /**
    * Topics only, without `all`: how long {@link job} tells what became of the message after its end, and what its handler returned,
    * in milliseconds. 1,000 to 604,800,000 (7 days). With `uniqueKey`, a message that waits already keeps what it was enqueued with.
@@ -115,6 +120,7 @@ const batchOptions = {
   delayMs: true,
   priority: true,
   ttlMs: true,
+  attempts: true,
   keepMs: true,
 } as const;
 

@@ -3,8 +3,8 @@ import { createServer } from "node:http";
 import { HawserError } from "../errors/index.js";
 import { listenAt } from "../transport/index.js";
 import { formatAddress, isLoopback, parseAddress } from "../wire/index.js";
-import type { PageOptions } from "./options.js";
 import { page } from "./page.js";
+import type { PageOptions } from "./page-options.js";
 
 /** Maximum time in which the server of hawser page receives a request. */
 const requestTimeoutMs = 10_000;

@@ -31,7 +31,7 @@ afterAll(async () => {
 });
 
 describe("a subscription", () => {
-  it("is live when litmus_pgnats_reload_conf() has returned", async () => {
+  it("has begun when litmus_pgnats_reload_conf() has returned", async () => {
     for (let nth = 0; nth < 5; nth++) {
       await world.client.query("SELECT nats_subscribe($1, 'capture')", [`${world.prefix}.${nth}`]);
       await world.client.query("SELECT litmus_pgnats_reload_conf()");
@@ -39,15 +39,15 @@ describe("a subscription", () => {
     }
   });
 
-  it("is live by the notification of its COMMIT, and gone by that of its end", async () => {
+  it("begins by the notification of its COMMIT, and ends by that of its unsubscribing", async () => {
     // No poll comes.
     noTimersAbove(optionsPollMs - 1);
     for (let n = 0; n < 5; n++) {
       const subject = `${world.prefix}.notified.${n}`;
       await world.client.query("SELECT nats_subscribe($1, 'capture')", [subject]);
-      await eventually("it is live", () => world.hears(subject));
+      await eventually("it has begun", () => world.hears(subject));
       await world.client.query("SELECT nats_unsubscribe($1, 'capture')", [subject]);
-      await eventually("it is gone", async () => !(await world.hears(subject)));
+      await eventually("it has ended", async () => !(await world.hears(subject)));
     }
   });
 
@@ -58,7 +58,7 @@ describe("a subscription", () => {
       for (const end of ["ROLLBACK", "COMMIT"]) {
         await session.query("BEGIN");
         await session.query("SELECT nats_subscribe($1, 'capture')", [subject]);
-        // What is committed later is live before: that one would be, too, if it were.
+        // A subscription that is committed later has begun: the first one would have, too, if it were committed.
         await world.subscribe(`${subject}.later.${end}`, "other(bytea)");
         expect(await world.hears(subject)).toBe(false);
         await session.query(end);
@@ -107,7 +107,9 @@ async function dropFunctions(world: BridgeWorld): Promise<void> {
   await world.client.query(`DROP OWNED BY ${user.role} CASCADE`);
   for (const subject of subjects) {
     await eventually(`nobody hears ${subject}`, async () => !(await world.hears(subject)));
-    expect(await world.count(`SELECT count(*) FROM hawser_data.nats_handlers WHERE subject = '${subject}'`)).toBe(0);
+    expect(
+      await world.count(`SELECT count(*) FROM hawser_bridge_data.nats_handlers WHERE subject = '${subject}'`),
+    ).toBe(0);
     expect(await world.count(`SELECT count(*) FROM pgnats.subscriptions WHERE subject = '${subject}'`)).toBe(0);
   }
   expect(await world.count("SELECT count(*) FROM got WHERE fn = 'again'")).toBe(0);
@@ -150,9 +152,9 @@ slowDescribe.concurrent("subscriptions", () => {
       await own.client.query(
         `CREATE SERVER nats_fdw_server FOREIGN DATA WRAPPER litmus_pgnats_fdw OPTIONS (host '${hostname}', port '${port}')`,
       );
-      await eventually("it is live", () => own.hears(subject));
+      await eventually("it has begun", () => own.hears(subject));
       await own.client.query("DROP SERVER nats_fdw_server");
-      await eventually("it is gone", async () => !(await own.hears(subject)));
+      await eventually("it has ended", async () => !(await own.hears(subject)));
     }
   });
 

@@ -3,7 +3,7 @@ import pg from "pg";
 import { afterAll, beforeAll, expect, it } from "vitest";
 import { DatabaseAddress, PostgresSession } from "../../src/postgres/index.js";
 import { silentLogger } from "../../src/runtime/index.js";
-import { StoredCounts } from "../../src/serve/stored-counts.js";
+import { StoredCounts } from "../../src/serve/periodic-counts.js";
 import { type TestDatabase, testDatabase } from "../support/database.js";
 import { onServer } from "../support/on-server.js";
 

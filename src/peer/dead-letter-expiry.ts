@@ -3,22 +3,22 @@
  * peer deletes those of the database roles that its login is a member of. A peer does nothing while another one is
  * deleting.
  */
-import { storeConstants } from "../../../generated/ts/settings/peer.js";
-import { type Clock, Repeated } from "../../runtime/index.js";
-import type { PeerContext } from "../core/context.js";
+import { storeConstants } from "../../generated/ts/settings/peer.js";
+import { type Clock, Repeated } from "../runtime/index.js";
+import type { PeerContext } from "./core/context.js";
 
 /** Interval at which a running peer deletes expired dead letters, in addition to its start. */
 export const deadLetterExpiryMs = 3_600_000;
 
-/** Parts of {@link PeerContext} that the retention uses. */
-export type RetentionContext = Pick<PeerContext, "logger"> & {
+/** Parts of {@link PeerContext} that the expiry uses. */
+export type ExpiryContext = Pick<PeerContext, "logger"> & {
   readonly store: { readonly deadLetters: Pick<PeerContext["store"]["deadLetters"], "expire"> };
 };
 
-export class DeadLetterRetention extends Repeated {
-  readonly #context: RetentionContext;
+export class DeadLetterExpiry extends Repeated {
+  readonly #context: ExpiryContext;
 
-  constructor(context: RetentionContext, clock?: Clock) {
+  constructor(context: ExpiryContext, clock?: Clock) {
     super(deadLetterExpiryMs, () => this.#expire(), clock);
     this.#context = context;
   }

@@ -1,0 +1,70 @@
+#variable_conflict use_column
+DECLARE
+  v_roles CONSTANT text[] := hawser.callers_roles();
+  v_ids bigint[];
+  v_marked jsonb;
+  v_kept jsonb;
+  v_cancelled bigint[];
+  v_is_own CONSTANT boolean := EXISTS (
+    SELECT FROM (
+      SELECT h.role, h.role_id FROM hawser_data.outbox_later AS h WHERE h.id = cancel_flow.of_id
+      UNION ALL
+      (
+        SELECT h.role, h.role_id FROM hawser_data.flow_edges AS e JOIN hawser_data.outbox_later AS h ON h.id = e.after_id
+         WHERE e.before_id = cancel_flow.of_id ORDER BY e.after_id LIMIT 1
+      )
+    ) AS l WHERE @is_own(l)@
+  );
+BEGIN
+  -- Those that come after others are of their roles: all of a flow is of one. Others learn neither that it is there, nor its size.
+  v_ids := ARRAY(
+    WITH RECURSIVE flow AS (
+      SELECT cancel_flow.of_id AS id
+      UNION
+      SELECT n.id
+        FROM flow AS f
+       CROSS JOIN LATERAL (
+         SELECT e.after_id AS id FROM hawser_data.flow_edges AS e WHERE e.before_id = f.id
+         UNION ALL
+         SELECT e.before_id FROM hawser_data.flow_edges AS e WHERE e.after_id = f.id
+       ) AS n
+       WHERE v_is_own
+    )
+    SELECT f.id FROM flow AS f LIMIT @OutboxConstants.flow_messages@ + 1
+  );
+  IF cardinality(v_ids) > @OutboxConstants.flow_messages@ THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('the flow of the message %s has more than @OutboxConstants.flow_messages@ messages', cancel_flow.of_id),
+      HINT = 'Cancel its topics with hawser.cancel_messages, or hawser jobs cancel --topic.';
+  END IF;
+  -- In one order, so that no two wait for each other.
+  PERFORM FROM hawser_data.outbox_later AS l
+    WHERE l.id = ANY (v_ids) AND l.kind <> 'nats' AND @is_own(l)@ ORDER BY l.id FOR UPDATE;
+  WITH gone AS (
+    DELETE FROM hawser_data.outbox_later AS l
+     WHERE l.id = ANY (v_ids) AND l.kind <> 'nats' AND @is_own(l)@
+    RETURNING l.*
+  )
+  SELECT array_agg(g.id), jsonb_agg(@later_marks_of(g)@) FILTER (WHERE g.kind = 'held' OR @is_marked(g)@),
+         jsonb_agg(@kept_later(g)@) FILTER (WHERE @later_keep_ms(g)@ IS NOT NULL)
+    INTO v_cancelled, v_marked, v_kept FROM gone AS g;
+  IF v_marked IS NOT NULL THEN
+    PERFORM hawser.end_marked(v_marked, false);
+  END IF;
+  IF v_kept IS NOT NULL THEN
+    PERFORM hawser.keep_ended(v_kept, 'cancelled', NULL, NULL);
+  END IF;
+  RETURN QUERY
+  WITH queued AS (
+    SELECT array_agg(q.topic) AS topics, array_agg(q.recipient) AS recipients, array_agg(q.role) AS roles, array_agg(q.rank) AS ranks
+      FROM hawser_data.queue AS q WHERE q.id = ANY (v_ids) AND @is_own(q)@
+  )
+  SELECT c.id, 'cancelled' FROM unnest(v_cancelled) AS c (id)
+  UNION ALL
+  SELECT s.id, s.state
+    FROM queued AS q
+   CROSS JOIN LATERAL hawser.cancel_queued(q.topics, q.recipients, q.roles, q.ranks) AS s
+   WHERE q.ranks IS NOT NULL
+   ORDER BY 1;
+END

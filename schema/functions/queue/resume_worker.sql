@@ -1,0 +1,38 @@
+#variable_conflict use_column
+DECLARE
+  v_done boolean;
+BEGIN
+  v_done := set_config('idle_in_transaction_session_timeout', '@StoreConstants.session_idle_in_transaction_ms@', true) IS NULL;
+  -- With the id of before no statement finds it any more that is still under way, and what a lost answer of take has named is free.
+  UPDATE hawser_data.workers AS w SET id = p_as, beat_at = clock_timestamp() WHERE w.id = p_worker AND w.gone_at IS NULL;
+  IF NOT FOUND THEN
+    -- The answer of this call may have been lost.
+    UPDATE hawser_data.workers AS w SET beat_at = clock_timestamp() WHERE w.id = p_as AND w.gone_at IS NULL;
+    IF NOT FOUND THEN
+      RAISE EXCEPTION USING
+        ERRCODE = hawser.error_sqlstate('lease_lost'),
+        MESSAGE = format('the worker %s has ended', p_worker),
+        HINT = 'Begin a new one with hawser.open_worker, and forget what this one had.';
+    END IF;
+  END IF;
+  -- In one order, so that no two wait for each other. What a transaction is just ending is waited for.
+  WITH locked AS MATERIALIZED (
+    SELECT topic, recipient, role, rank
+      FROM unnest(p_topics, p_recipients, p_roles, p_ranks) AS m (topic, recipient, role, rank)
+      JOIN hawser_data.queue AS q USING (topic, recipient, role, rank)
+     WHERE q.worker IN (p_worker, p_as)
+     ORDER BY q.rank FOR UPDATE OF q
+  ), kept AS (
+    UPDATE hawser_data.queue AS q SET worker = p_as, begun_by = CASE WHEN q.begun_by = p_worker THEN p_as ELSE q.begun_by END
+      FROM locked AS l
+     WHERE q.topic = l.topic AND q.recipient = l.recipient AND q.role = l.role AND q.rank = l.rank
+    RETURNING q.topic, q.recipient, q.role, q.rank
+  ), counted AS (
+    UPDATE hawser_data.topic_starts AS s SET worker = p_as
+      FROM kept AS k
+     WHERE s.topic = k.topic AND s.recipient = k.recipient AND s.role = k.role AND s.rank = k.rank AND s.worker = p_worker
+  )
+  SELECT coalesce(array_agg(k.rank ORDER BY k.rank), '{}') INTO ranks FROM kept AS k;
+  -- Of what is free now, others may not know.
+  v_done := hawser.wake_topics(ARRAY(SELECT t.topic FROM hawser_data.workers AS w, unnest(w.topics) AS t (topic) WHERE w.id = p_as));
+END

@@ -1,0 +1,54 @@
+/** What a call reads beside the messages of another role: by pages, which no other work of the machine changes. */
+import pg from "pg";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { type TestDatabase, testDatabase } from "../support/database.js";
+
+/** Number of topics of the other role, with a message each. */
+const topics = 3_000;
+
+let database: TestDatabase;
+let client: pg.Client;
+
+beforeAll(async () => {
+  database = await testDatabase({ nats: false });
+  client = new pg.Client({ connectionString: database.url });
+  await client.connect();
+  await client.query(`
+    INSERT INTO hawser_data.queue (topic, role, rank, id, payload)
+    SELECT 'f' || n, 'flood', n, n, 'x' FROM (SELECT nextval('hawser_data.outbox_id_seq') AS n FROM generate_series(1, ${topics})) AS s`);
+});
+afterAll(async () => {
+  await client?.end();
+  await database?.drop();
+});
+
+/** Pages that a statement reads. */
+async function pages(sql: string): Promise<number> {
+  const { rows } = await client.query(`EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) ${sql}`);
+  const { Plan: plan } = rows[0]["QUERY PLAN"][0];
+  return plan["Shared Hit Blocks"] + plan["Shared Read Blocks"];
+}
+
+describe("beside many topics of another role", () => {
+  const calls: readonly (readonly [what: string, sql: (id: string) => string])[] = [
+    ["the state of a message", (id) => `SELECT * FROM hawser.job(${id})`],
+    ["keeping a result", (id) => `SELECT * FROM hawser.keep_result(${id}, 60000)`],
+    ["coming after a message", (id) => `SELECT hawser.enqueue_after('t', 'x'::text, ARRAY[${id}]::bigint[])`],
+    ["finding a message", (id) => `SELECT * FROM hawser.queue_find(${id}, NULL, 10)`],
+    ["cancelling a message", (id) => `SELECT * FROM hawser.cancel(${id})`],
+    [
+      "cancelling the messages of a topic",
+      () => "SELECT * FROM hawser.cancel_messages('peer', 't', NULL, NULL, 0, 100)",
+    ],
+    ["looking after the sequences", () => "SELECT * FROM hawser.behind_sequences(false)"],
+  ];
+
+  it.each(calls)("%s reads few pages", async (_, sql) => {
+    // The first calls of a session read the catalog, and each new plan.
+    for (let call = 0; call < 6; call++) {
+      const { rows } = await client.query("SELECT hawser.enqueue('t', 'x'::text) AS id");
+      const read = await pages(sql(rows[0].id));
+      if (call === 5) expect(read).toBeLessThan(topics / 3);
+    }
+  });
+});
