@@ -112,7 +112,7 @@ const ratioRows: readonly RatioRow[] = [
   { what: "", ...jobs, baseline: "pg-boss by hand", alternative: "pg-boss 12, completed by hand" },
   { what: "", ...jobs, baseline: "graphile-worker by hand", alternative: "graphile-worker 0.18, completed by hand" },
   { what: "", ...jobs, baseline: "river", alternative: "River" },
-  { what: "store and drain 100,000 messages, 100 B", ...total, baseline: "pg-boss", alternative: "pg-boss 12" },
+  { what: "100,000 sends to an absent listener, 100 B", ...total, baseline: "pg-boss", alternative: "pg-boss 12" },
   { what: "", ...total, baseline: "graphile-worker", alternative: "graphile-worker 0.18" },
   { what: "", ...total, baseline: "river", alternative: "River" },
   { what: "", ...total, baseline: "pgmq", alternative: "pgmq, SQL alone" },

@@ -33,7 +33,7 @@ export async function cursorReaches(client: pg.Client, number: number): Promise<
   for (;;) {
     const { rows } = await client.query<{ sum: string | null }>({
       name: "bench.cursor",
-      text: "SELECT sum(number) FROM hawser_data.cursors",
+      text: "SELECT sum(number) FROM hawser_peer_data.cursors",
     });
     if (Number(rows[0]!.sum ?? 0) >= number) return;
     await delay(lookEveryMs);

@@ -186,8 +186,10 @@ try {
     console.error(`\nThe demo was ended by ${name}; everything is stopped again.`);
     process.exitCode = 128 + constants.signals[name];
   } else {
-    const reason = tooLong.aborted ? `it did not end within ${TIME_LIMIT_MS / 1000} s` : (error as Error).message;
-    console.error(styleText("red", `\nThe demo has failed: ${reason}`, { stream: process.stderr }));
+    const text = tooLong.aborted
+      ? `The demo has stopped itself after ${TIME_LIMIT_MS / 1000} s, before its last step. This machine is slow or busy: try again, or run one of the other examples.`
+      : `The demo has failed: ${(error as Error).message}`;
+    console.error(styleText("red", `\n${text}`, { stream: process.stderr }));
     if (!tooLong.aborted) console.error(error);
     process.exitCode = 1;
   }

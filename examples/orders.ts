@@ -2,7 +2,7 @@
  * `npm run orders -- [--seconds N]`: an order service in real processes, which are killed (SIGKILL) again and again.
  *
  *     shop ──┬─ a row in `orders`
- *            ├─ enqueue ──▶ the outbox ──▶ warehouse ──▶ a row in `bookings`
+ *            ├─ enqueue ──▶ the queue ───▶ warehouse ──▶ a row in `bookings`
  *            └─ enqueue ──▶ the outbox ──▶ a stream of NATS ──▶ audit_order() ──▶ a row in `audit`
  *
  * The shop writes all three in one transaction. In the end each order has one booking and one row of the audit, whatever was

@@ -17,8 +17,8 @@ def beat(worker, lost):
     finally:
         lost.set()  # Another worker may have what this one had.
 
-def attempt(session, handlers, worker, message):  # Returns the ids of messages that the worker does not have any more.
-    place = (message.topic, message.recipient, message.role, message.id)
+def attempt(session, handlers, worker, message):  # Returns the ranks of messages that the worker does not have any more.
+    place = (message.topic, message.recipient, message.role, message.rank)
     try:
         with handlers.transaction():
             handle(handlers, message)
@@ -29,16 +29,30 @@ def attempt(session, handlers, worker, message):  # Returns the ids of messages 
         if message.attempts + 1 < ATTEMPTS:
             return session.execute("SELECT hawser.retry(%s, %s, %s, %s, %s, 1000, NULL)", (worker, *place)).fetchone()[0]
         session.execute("SELECT hawser.give_up(%s, %s, %s, %s, %s, 'failed', %s, '{}', NULL)", (worker, *place, str(error)[:2000]))
-    return [message.id]
+    return [message.rank]
+
+def begins(session, worker, message, others):  # Of a suspect, and of each last attempt, the start is told; that of a suspect runs alone.
+    place, is_last = (message.topic, message.recipient, message.role, message.rank), message.attempts + 1 >= ATTEMPTS
+    if message.was_running and message.attempts >= ATTEMPTS:
+        session.execute("SELECT hawser.give_up(%s, %s, %s, %s, %s, 'handler_crashed', 'it ends its process', NULL, NULL)", (worker, *place))
+        return False
+    if message.is_suspect and is_last and others:
+        columns = list(zip(*((row.topic, row.recipient, row.role, row.rank) for row in others.values())))
+        [others.pop(rank, None) for rank in session.execute("SELECT hawser.give_back(%s, %s, %s, %s, %s, false)", (worker, *map(list, columns))).fetchone()[0]]
+    if message.is_suspect or is_last:
+        return session.execute("SELECT hawser.begin(%s, %s, %s, %s, %s)", (worker, *([value] for value in place))).fetchone()[0] != []
+    return True
 
 def work(session, handlers, worker, lost, after, looked=0):
     while not lost.is_set():
         taken = session.execute("SELECT * FROM hawser.take(%s, 50, 10000000, %s, '{}')", (worker, Jsonb(after)))
         rows = [row for row in taken if row.wait_ms is None]  # Others tell of limits.
-        [after.setdefault(row.topic, {}).setdefault(row.recipient, {}).update({row.role: row.id}) for row in rows if row.payload is None]
-        held = {row.id: row for row in rows if row.payload is not None}
+        [after.setdefault(row.topic, {}).setdefault(row.recipient, {}).update({row.role: row.rank}) for row in rows if row.payload is None]
+        held = {row.rank: row for row in rows if row.payload is not None}
         while held and not lost.is_set():
-            [held.pop(id, None) for id in attempt(session, handlers, worker, held[min(held)])]
+            message = held.pop(min(held))
+            if begins(session, worker, message, held):
+                [held.pop(rank, None) for rank in attempt(session, handlers, worker, message)]
         rows or next(session.notifies(timeout=1, stop_after=1), None)
         if not rows or time.monotonic() - looked > 1:
             after, looked = {}, time.monotonic()  # It looks at all messages again.

@@ -53,25 +53,25 @@ async function simulate(session: pg.Client, number: number): Promise<void> {
     `WITH channel AS (
        SELECT k.channel_id FROM unnest($2::text[]) AS o (name), hawser.open_channel($1, $1, o.name) AS k
      )
-     INSERT INTO hawser_data.cursors (channel_id, epoch, number) SELECT c.channel_id, 1, 1 FROM channel AS c
+     INSERT INTO hawser_peer_data.cursors (channel_id, epoch, number) SELECT c.channel_id, 1, 1 FROM channel AS c
      ON CONFLICT DO NOTHING`,
     [name, others],
   );
   await session.query(
-    `INSERT INTO hawser_data.routes (sender_key, listener_topic, listener_name, addr, max_message_bytes)
+    `INSERT INTO hawser_peer_data.routes (sender_key, listener_topic, listener_name, addr, max_message_bytes)
      SELECT DISTINCT $1::text || ':' || $1::text, o.name, o.name, '127.0.0.1:1', 1000000 FROM unnest($2::text[]) AS o (name)`,
     [name, others],
   );
   const ask = async (): Promise<void> => {
     const prepared = (text: string, values: unknown[]) => session.query({ name: text.slice(0, 40), text, values });
-    await prepared("SELECT name, epoch FROM hawser_data.peers WHERE name = ANY ($1::text[])", [[name]]);
+    await prepared("SELECT name, epoch FROM hawser_peer_data.peers WHERE name = ANY ($1::text[])", [[name]]);
     await prepared(
-      `SELECT channel_id FROM hawser_data.channels AS m WHERE coalesce(m.owner, m.listener_name) = $1 AND (
-         SELECT s.number FROM hawser_data.stored_messages AS s WHERE s.channel_id = m.channel_id
+      `SELECT channel_id FROM hawser_peer_data.channels AS m WHERE coalesce(m.owner, m.listener_name) = $1 AND (
+         SELECT s.number FROM hawser_peer_data.stored_messages AS s WHERE s.channel_id = m.channel_id
           ORDER BY s.channel_id, s.epoch, s.number LIMIT 1) IS NOT NULL`,
       [name],
     );
-    await prepared("SELECT * FROM hawser_data.listeners WHERE topic = ANY ($1::text[])", [others]);
+    await prepared("SELECT * FROM hawser_peer_data.listeners WHERE topic = ANY ($1::text[])", [others]);
   };
   // Told when the session ends, which ends the process.
   timers.push(setInterval(() => void ask().catch(() => undefined), polls.everyMs));

@@ -107,7 +107,7 @@ class Waiting {
     for (; this.#number < last; this.#number = Math.min(last, this.#number + fillMessages)) {
       // Batches, and what does not fill one.
       await this.#client.query(
-        `INSERT INTO hawser_data.stored_messages (channel_id, payload, epoch, number, topic_id, messages, lengths)
+        `INSERT INTO hawser_peer_data.stored_messages (channel_id, payload, epoch, number, topic_id, messages, lengths)
          SELECT $1, decode(repeat(encode($2::bytea, 'hex'), b.messages), 'hex'), 1, b.number + b.messages - 1, $3, b.messages,
                 CASE b.messages WHEN 1 THEN '{}' ELSE array_fill(octet_length($2::bytea), ARRAY[b.messages]) END
            FROM (
@@ -120,6 +120,6 @@ class Waiting {
         ],
       );
     }
-    await this.#client.query("VACUUM ANALYZE hawser_data.stored_messages");
+    await this.#client.query("VACUUM ANALYZE hawser_peer_data.stored_messages");
   }
 }

@@ -36,8 +36,8 @@ handler that does nothing, and that is committed; **total** is the sum. All use 
 is a \`VACUUM ANALYZE\`, which autovacuum would do in the meantime. What can be set is set to the fastest of several values
 that were tried.
 
-- **Hawser**: \`sendTo\`, 8,192 sends under way, every receipt looked at; then \`run\` with default settings. Messages of
-  a sender are handled in order.
+- **Hawser**: \`peer.send\`, 8,192 sends under way, every receipt looked at; then a peer that handles their topic, with default
+  settings. Messages of a sender are handled in order.
 - **pg-boss ${packages["pg-boss"]}**: \`insert\` of ${formatValue(batchSize)} jobs at a time; then \`fetch\` of as many and \`complete\` of all of
   them, both in two loops side by side. Its own \`work\` does the same, but waits half a second or more between two fetches.
   Maintenance and cron are off.
@@ -48,8 +48,9 @@ that were tried.
 - **pgmq**, its SQL alone, by node-postgres on one connection: \`send_batch\` of ${formatValue(pgmqBatch)}; then \`read\` of as many and \`delete\` of
   all of them, one after the other. It has no workers, no retries and no dead letters: that is left to its caller.
 
-pg-boss and graphile-worker run on Node 24 where the others run on an older one than they ask for. The job queues can do
-things that Hawser does not: priorities, delays, schedules, many workers that share a queue.`,
+pg-boss and graphile-worker run on Node 24 where the others run on an older one than they ask for. The job queues store
+jobs, which have priorities and delays and which many workers share. Hawser stores sends here, in order and packed, for one
+listener; its own jobs are compared in \`handlers\`.`,
   charts: [
     { title: "Store and drain 100,000 messages", results: ["total"], scale: "logarithmic" },
     { title: "Store", results: ["store"] },

@@ -74,8 +74,8 @@ ${formatValue(full.backlog)} messages, and the time is from its commit. \`hawser
 **commit to acknowledgement**: ${formatValue(perSecond)} transactions a second, one message each, over eight sessions. The time is from when the client has heard of
 the commit until the stream's acknowledgement is heard, by the same process.
 
-**commit to a peer's handler**: the same with the outbox for peers, until the handler of a peer in that process is called. The
-message is stored for the peer on its way. \`${throughNats}\` is the commit to acknowledgement.
+**commit to a peer's handler**: the same with a topic, until the handler of a peer in that process is called. The
+message is a row of the queue until then. \`${throughNats}\` is the commit to acknowledgement.
 
 **time by …** is how the way to the stream grows, for each message, each size beside the smallest one: with the sessions that
 commit, ${rowsOfTransaction} messages a transaction; with the payload; with the keys of a backlog, whose messages have them in turn; and with

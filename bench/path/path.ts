@@ -1,5 +1,5 @@
 /**
- * The suite `path`: files, functions and calls that one message passes, and the CPU and garbage that it costs.
+ * The suite `path`: files, functions and calls that one message or one job passes, and the CPU and garbage that a message costs.
  */
 import { type BenchServers, withServers } from "../servers.js";
 import type { Measured, Suite, SuiteContext, SuiteOutcome, SuitePage } from "../suite.js";
@@ -8,13 +8,13 @@ import type { Calls, PathRequests, Used } from "./process.js";
 
 const payloadBytes = 100;
 /** Messages sent one after another before anything is counted, until the path is as it stays. */
-const full = { warmUp: 1_000, counted: 300, rounds: 3, single: 500, burst: 10_000 };
-const quick = { warmUp: 50, counted: 50, rounds: 1, single: 50, burst: 200 };
+const full = { warmUp: 1_000, counted: 300, rounds: 3, single: 500, burst: 10_000, jobs: 300 };
+const quick = { warmUp: 50, counted: 50, rounds: 1, single: 50, burst: 200, jobs: 50 };
 const atATime = 1_000;
 /** A function belongs to the path if a message calls it about once: timers and sums of many messages do it less often. */
 const callsOfMessage = 0.5;
 
-const folders = ["channel", "wire", "peer", "generated", "runtime", "transport", "store", "postgres"];
+const folders = ["channel", "wire", "peer", "enqueue", "generated", "runtime", "transport", "store", "postgres"];
 const whole = "all";
 
 const page: SuitePage = {
@@ -25,6 +25,8 @@ const page: SuitePage = {
   them (precise coverage, nothing optimized) while ${full.counted} messages are sent one after another on a warm path; what an idle period of the same length
   calls is subtracted. A function counts if a message calls it at least every other time. One that both processes call counts once, its
   calls are added up.
+- The same **of a job**: one process calls \`enqueue\`, and a transactional handler of the other one handles the job, which is deleted
+  with its commit.
 - **CPU** and **garbage**, which is what is allocated on V8's heap, are of each process for one message, of messages one at a time or
   in bursts of ${atATime}, without coverage.`,
   charts: [
@@ -36,7 +38,7 @@ const page: SuitePage = {
 /** The suite. */
 export const path: Suite = {
   name: "path",
-  summary: "files, functions and calls that one message passes, its CPU and its garbage",
+  summary: "files, functions and calls that one message or job passes, and a message's CPU and garbage",
   seconds: 20,
   page,
   targets: [],
@@ -66,10 +68,22 @@ async function measure(context: SuiteContext, { databaseUrl }: BenchServers): Pr
     }
   });
   context.say("Counting calls");
-  const calls = await withProcesses(context, databaseUrl, { warmUp, counting: true }, (processes) =>
-    callsOf(processes, sizes.counted),
+  const [ofMessage, ofJob] = await withProcesses(
+    context,
+    databaseUrl,
+    { warmUp, counting: true },
+    async (processes) => {
+      const { sender, listener } = processes;
+      const messages = sizes.counted;
+      const send = () => sender.request("send", { payloadBytes, messages, atATime: 1 });
+      const calls = await callsOf(processes, messages, send);
+      await listener.request("handleJobs", undefined);
+      const enqueue = () => sender.request("enqueue", { databaseUrl, jobs: sizes.jobs });
+      await enqueue();
+      return [calls, await callsOf(processes, sizes.jobs, enqueue)] as const;
+    },
   );
-  return { results: [...pathOf(calls), ...costsMeasured(costs)], notes: [] };
+  return { results: [...pathOf(ofMessage), ...pathOf(ofJob, " of a job"), ...costsMeasured(costs)], notes: [] };
 }
 
 /** Starts both processes, which count calls if that is asked for, and stops them after `use`. */
@@ -108,10 +122,13 @@ async function costsOf(processes: Processes, messages: number, size: number): Pr
   );
 }
 
-/** Counts the calls of a message in both processes, of each function that it passes. */
-async function callsOf(processes: Processes, messages: number): Promise<Calls> {
+/**
+ * Counts the calls of a message in both processes, of each function that it passes.
+ *
+ * @param send sends so many messages. Resolves with the time in ms that it took
+ */
+async function callsOf(processes: Processes, messages: number, send: () => Promise<number>): Promise<Calls> {
   const both = Object.values(processes);
-  const send = () => processes.sender.request("send", { payloadBytes, messages, atATime: 1 });
   const taken = () => Promise.all(both.map((process) => process.request("calls", undefined)));
   const idleMs = await send();
   await taken();
@@ -129,8 +146,8 @@ async function callsOf(processes: Processes, messages: number): Promise<Calls> {
   return calls;
 }
 
-/** Calls for one message, by folder. Calls in unlisted folders count in the total only. */
-function pathOf(calls: Calls): Measured[] {
+/** Calls for one message, by folder. Calls in unlisted folders count in the total only. @param of what the results are named behind */
+function pathOf(calls: Calls, of = ""): Measured[] {
   const passed = Object.entries(calls).map(([name, count]) => {
     const file = name.slice(0, name.indexOf(" "));
     return { file, folder: file.startsWith("src/") ? file.split("/")[1]! : "generated", count };
@@ -141,11 +158,11 @@ function pathOf(calls: Calls): Measured[] {
   }));
   return [
     ...byFolder.map(({ folder, functions }) =>
-      measured("files", folder, "files", [new Set(functions.map(({ file }) => file)).size]),
+      measured(`files${of}`, folder, "files", [new Set(functions.map(({ file }) => file)).size]),
     ),
-    ...byFolder.map(({ folder, functions }) => measured("functions", folder, "functions", [functions.length])),
+    ...byFolder.map(({ folder, functions }) => measured(`functions${of}`, folder, "functions", [functions.length])),
     ...byFolder.map(({ folder, functions }) =>
-      measured("calls", folder, "calls", [functions.reduce((sum, { count }) => sum + count, 0)]),
+      measured(`calls${of}`, folder, "calls", [functions.reduce((sum, { count }) => sum + count, 0)]),
     ),
   ];
 }

@@ -6,10 +6,16 @@ import { Session } from "node:inspector/promises";
 import { setTimeout as delay } from "node:timers/promises";
 import { GCProfiler, setFlagsFromString } from "node:v8";
 import { newPeer, sendUntilDelivered } from "../peers.js";
+import { connected } from "../postgres.js";
 import { BenchFailure } from "../suite.js";
-import { cpuSecondsSince, measuredFolder, serveRequests } from "../worker.js";
+import { cpuSecondsSince, measuredFolder, measuredModule, serveRequests } from "../worker.js";
+
+const measured = await measuredModule<typeof import("../../src/enqueue/index.js")>("src/enqueue/index.ts");
 
 const listeningPeer = "bench-path-listening";
+const jobTopic = "bench-path-jobs";
+/** Time between two jobs, so that each is taken alone. */
+const jobEveryMs = 10;
 const modules = /^(?:src|generated)\//;
 
 /** Calls of each function by file, name and offset, such as `src/channel/fifo.js push 1204`. */
@@ -24,6 +30,7 @@ export interface Used {
 
 const session = new Session();
 let peer: ReturnType<typeof newPeer> | undefined;
+let client: Awaited<ReturnType<typeof connected>> | undefined;
 let watched:
   | { readonly cpu: NodeJS.CpuUsage; readonly heapBytes: number; readonly collections: GCProfiler }
   | undefined;
@@ -49,6 +56,21 @@ const requests = {
         if (outcome !== "delivered") throw new BenchFailure(`a message was ${outcome}, not delivered`);
       }
     }
+    return performance.now() - began;
+  },
+  async handleJobs(): Promise<void> {
+    await peer!.handle(jobTopic, { transactional: true }, () => undefined);
+  },
+  /** Enqueues jobs, one after another, and waits until all have ended. @returns how long it took, in ms */
+  async enqueue({ databaseUrl, jobs }: { databaseUrl: string; jobs: number }): Promise<number> {
+    client ??= await connected(databaseUrl);
+    const began = performance.now();
+    for (let left = jobs; left > 0; left--) {
+      await measured.enqueue(client, jobTopic, { left });
+      await delay(jobEveryMs);
+    }
+    const waiting = "SELECT FROM hawser_data.queue LIMIT 1";
+    while ((await client.query(waiting)).rowCount !== 0) await delay(jobEveryMs);
     return performance.now() - began;
   },
   /** Begins to watch what the process uses. */
@@ -98,5 +120,6 @@ export type PathRequests = typeof requests;
 
 serveRequests(requests, async () => {
   session.disconnect();
+  await client?.end();
   await peer?.stop();
 });

@@ -32,7 +32,7 @@ const page: SuitePage = {
 - **request** is peer.request, whose answer is what the handler returns, beside the line above: a message and a reply. \`tcp\` sends
   and answers many requests with one write where it can. \`nats.js\` is its \`request\` through nats-server to a subscription
   that responds. \`zeromq.js\` ${packages.zeromq} is a DEALER that asks a ROUTER, with a number before each payload.
-- **until delivered** is an at-least-once \`sendTo\` until its promise resolves \`delivered\`: there, through the handler,
+- **until delivered** is an at-least-once \`peer.send\` until its promise resolves \`delivered\`: there, through the handler,
   committed, and back. \`tcp and commit\` is the same by hand: the socket that answers inserts a small row into the same
   Postgres before it does, with a prepared statement.
 

@@ -9,18 +9,13 @@ import { serveRequests, systemMs } from "../worker.js";
 import { orderOf, orderSchema } from "./schema.js";
 
 /** Ways to send a message, and ways to handle one. */
-export type TypedWay =
-  | "typed publish"
-  | "protobuf-es, then sendTo"
-  | "raw"
-  | "typed handler"
-  | "protobuf-es in the handler";
+export type TypedWay = "typed send" | "protobuf-es, then send" | "raw" | "typed handler" | "protobuf-es in the handler";
 
 /** Topics by what handles them. */
 const topics = { raw: "bench-raw", typed: "bench-typed", byHand: "bench-by-hand" } as const;
 const topicOfWay: Readonly<Record<TypedWay, string>> = {
-  "typed publish": topics.raw,
-  "protobuf-es, then sendTo": topics.raw,
+  "typed send": topics.raw,
+  "protobuf-es, then send": topics.raw,
   raw: topics.raw,
   "typed handler": topics.typed,
   "protobuf-es in the handler": topics.byHand,
@@ -78,13 +73,13 @@ const requests = {
     const options = { delivery, headers };
     let sent = 0;
     const sends = {
-      "typed publish": () => peer.send(schema, orders[sent++ % differentOrders]!, { delivery }),
-      "protobuf-es, then sendTo": () =>
+      "typed send": () => peer.send(schema, orders[sent++ % differentOrders]!, { delivery }),
+      "protobuf-es, then send": () =>
         peer.send(topic, toBinary(schema, create(schema, orders[sent++ % differentOrders]!)), options),
       raw: () => peer.send(topic, payloads[sent++ % differentOrders]!, options),
     };
     const beganMs = systemMs();
-    const send = way === "typed publish" || way === "protobuf-es, then sendTo" ? sends[way] : sends.raw;
+    const send = way === "typed send" || way === "protobuf-es, then send" ? sends[way] : sends.raw;
     await settleInWindows(send, messages, usualWindows[delivery]);
     return { beganMs, doneMs: systemMs() };
   },

@@ -26,7 +26,7 @@ const arrivalTimeoutMs = 10_000;
 const deliveries: readonly Delivery[] = ["at-most-once", "at-least-once"];
 /** Ways of ours, each with its baselines. */
 const comparisons: readonly { readonly ours: TypedWay; readonly baselines: readonly TypedWay[] }[] = [
-  { ours: "typed publish", baselines: ["raw", "protobuf-es, then sendTo"] },
+  { ours: "typed send", baselines: ["raw", "protobuf-es, then send"] },
   { ours: "typed handler", baselines: ["raw", "protobuf-es in the handler"] },
 ];
 const ways = [...new Set(comparisons.flatMap(({ ours, baselines }) => [ours, ...baselines]))];
@@ -35,17 +35,17 @@ const page: SuitePage = {
   title: "Typed messages",
   text: `One peer sends orders of about 100 bytes to another as fast as that takes them: six fields, five of them with rules.
 
-- **typed publish** is \`peer.publish(schema, order)\`, which checks the rules and encodes, to a handler that only counts.
-- **typed handler** is a handler of \`peer.on(schema, …)\`, for which the message is decoded and checked. It was sent as raw
+- **typed send** is \`peer.send(schema, order)\`, which checks the rules and encodes, to a handler that only counts.
+- **typed handler** is a handler of \`peer.handle(schema, …)\`, for which the message is decoded and checked. It was sent as raw
   bytes.
-- \`raw\` is \`sendTo\` with the same bytes and the same header, encoded before the measurement, to the handler that counts.
+- \`raw\` is \`peer.send\` with the same bytes and the same header, encoded before the measurement, to the handler that counts.
 - The others do by hand, with protobuf-es alone and without any rules, what the typed ones do.
 
 What is in the way of the targets: \`raw\` handles a header once for all messages that share it, and so costs each side little
 more than half a microsecond a message. To read three texts, a 64-bit integer, a double and a boolean out of bytes into an object
 costs about as much again, in any program, and the garbage collector has to take each object away later. A profile has no part left that stands out.`,
   charts: [
-    { title: "Typed publish", results: deliveries.map((delivery) => `typed publish, ${delivery}`) },
+    { title: "Typed send", results: deliveries.map((delivery) => `typed send, ${delivery}`) },
     { title: "Typed handler", results: deliveries.map((delivery) => `typed handler, ${delivery}`) },
   ],
 };

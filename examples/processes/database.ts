@@ -13,7 +13,7 @@ export interface ExampleDatabase extends AsyncDisposable {
 }
 
 /** How many messages are stored for listeners. */
-export const countStored = "SELECT count(*) FROM hawser_data.stored_messages";
+export const countStored = "SELECT count(*) FROM hawser_peer_data.stored_messages";
 
 /** Makes a database on the server of the URL; `example` is a part of its name. */
 export async function createDatabase(serverUrl: string, example: string): Promise<ExampleDatabase> {
