@@ -19,6 +19,8 @@ import { type OwnPostgres, ownPostgres } from "./support/own-postgres.js";
 let postgres: OwnPostgres;
 /** Does not wait for standbys itself. */
 let operator: pg.Client;
+/** Waits for them. */
+let writer: pg.Client;
 let store: Store;
 let sender: Lease;
 let listener: Lease;
@@ -32,6 +34,8 @@ beforeAll(async () => {
   await operator.connect();
   await operator.query("SET synchronous_commit = local");
   await operator.query("CREATE TABLE effects (effect text)");
+  writer = new pg.Client({ connectionString: postgres.url, application_name: "writer" });
+  await writer.connect();
   store = await openStore({ databaseUrl: postgres.url });
   sender = await store.takeName("sender", { waitMs: 0 });
   listener = await store.takeName("listener", { waitMs: 0 });
@@ -39,6 +43,7 @@ beforeAll(async () => {
 afterAll(async () => {
   await store?.close();
   await operator?.end();
+  await writer?.end();
   await postgres?.[Symbol.asyncDispose]();
 });
 beforeEach(async () => {
@@ -48,14 +53,29 @@ beforeEach(async () => {
 });
 afterEach(() => waitForStandby(""));
 
-/** Makes commits wait for a standby of this name; none if it is empty. */
+/** Makes commits wait for a standby of this name; none if it is empty. Returns when they do. */
 async function waitForStandby(name: string): Promise<void> {
   await operator.query(`ALTER SYSTEM SET synchronous_standby_names = '${name}'`);
   await operator.query("SELECT pg_reload_conf()");
-  await eventually("the setting is in effect", async () => {
-    const { rows } = await operator.query("SELECT current_setting('synchronous_standby_names') AS names");
-    return rows[0].names === name;
+  // The setting counts when the checkpointer has read it, whatever a session shows.
+  await eventually("the setting is in effect", async () => (await waitOfCommit()) === (name !== ""));
+}
+
+/** Whether a commit waits for a standby. Cancels that. */
+async function waitOfCommit(): Promise<boolean> {
+  let isDone = false;
+  const commit = writer.query("INSERT INTO effects VALUES ('of the writer')").finally(() => {
+    isDone = true;
   });
+  let waited = false;
+  while (!isDone) {
+    const { rowCount } = await operator.query(
+      "SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE wait_event = 'SyncRep' AND application_name = 'writer'",
+    );
+    waited ||= rowCount! > 0;
+  }
+  await commit;
+  return waited;
 }
 
 /** Waits until a session waits for the standby, and cancels that. @param statement pattern of LIKE for its statement */
