@@ -19,17 +19,19 @@ export type {
 export { listenerDefaults, senderDefaults } from "./effects.js";
 export type { StartedMessage } from "./handling.js";
 export { deadLetterFailureBytes } from "./handling.js";
-export { LeasedMessages, type LeasedTurn, type LeaseEffects, type QueuedMessage } from "./leased-messages.js";
+export { LeasedMessages, type LeasedTurn, type LeaseEffects } from "./leased-messages.js";
 export { ListenerChannel } from "./listener-channel.js";
 export {
   comparePositions,
   type DeadMessage,
   type FailedAttempt,
+  type HandledMessage,
   type Headers,
   headerValue,
   type IncomingMessage,
   type KeptResult,
   memoryBytes,
+  type Origin,
   type OutgoingMessage,
   type ParkedMessage,
   type PayloadEncoding,
@@ -37,4 +39,5 @@ export {
   type StoredRow,
 } from "./messages.js";
 export { Quarantine } from "./quarantine.js";
+export { keyOf, QueuedMessage, type QueuePlace, rowOf } from "./queued-message.js";
 export { SenderChannel } from "./sender-channel.js";

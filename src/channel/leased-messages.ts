@@ -12,28 +12,8 @@
 import { type ConcurrencyLimit, type Limited, type Waiter, Waitlist } from "./concurrency-limit.js";
 import type { HandlerResult, RetryPolicy } from "./effects.js";
 import { failureOf } from "./handling.js";
-import type { DeadMessage, FailedAttempt, IncomingMessage } from "./messages.js";
-
-/** Message of the queue. Its place, rank and id are those of its row. */
-export interface QueuedMessage extends IncomingMessage {
-  readonly topic: string;
-  /** Who may have it: empty for any listener of the topic, `@name` for one, `#group` for the members of a group. */
-  readonly recipient: string;
-  /** Role that enqueued it. */
-  readonly role: string;
-  /** Its place in line: those of one topic, recipient, role and key are handled in the order of their ranks. */
-  readonly rank: bigint;
-  /** The id that its enqueue returned. */
-  readonly id: bigint;
-  /** Number of failed attempts, those included that ended with their process. */
-  readonly failedAttempts: number;
-  /** True if it may have ended a process. */
-  readonly isSuspect: boolean;
-  /** True if its handler is known to have run when a process ended. Otherwise it has its last attempt, whatever was counted. */
-  readonly wasRunning: boolean;
-  /** True if it has a unique key. */
-  readonly isUnique: boolean;
-}
+import type { DeadMessage, FailedAttempt } from "./messages.js";
+import { keyOf, type QueuedMessage } from "./queued-message.js";
 
 /** Side effects that {@link LeasedMessages} requests. */
 export interface LeaseEffects extends Waiter {
@@ -50,8 +30,8 @@ export interface LeaseEffects extends Waiter {
 }
 
 export interface LeaseLimits {
-  retryOf(message: IncomingMessage): RetryPolicy;
-  limitOf(message: IncomingMessage): ConcurrencyLimit | undefined;
+  retryOf(message: QueuedMessage): RetryPolicy;
+  limitOf(message: QueuedMessage): ConcurrencyLimit | undefined;
 }
 
 /** Messages that are handled one after another, and the one that runs. */
@@ -286,10 +266,9 @@ export class LeasedMessages {
     else if (lane.key !== undefined) this.#keyed.delete(lane.key);
   }
 
-  #laneOf({ topic, recipient, role, key }: QueuedMessage): Lane {
-    if (key === undefined) return new Lane(undefined);
-    // Topics, names, groups and roles have no such character.
-    const id = `${topic}\u0001${recipient}\u0001${role}\u0001${key}`;
+  #laneOf(message: QueuedMessage): Lane {
+    if (message.key === undefined) return new Lane(undefined);
+    const id = keyOf(message);
     let lane = this.#keyed.get(id);
     if (lane === undefined) {
       lane = new Lane(id);

@@ -63,16 +63,43 @@ export interface KeptResult {
   returned(value: unknown, durationMs: number): void;
 }
 
-/** Received message for the handler. It does not say when it was sent: frames carry no time. */
+/**
+ * Message that a handler is called with: a job, a message of a channel, or a request. Calls, results, status events, log lines
+ * and spans need no more of it.
+ */
+export interface HandledMessage {
+  /** `message.id` of the handler; undefined for a message that has none. */
+  readonly messageId: string | undefined;
+  /** Id by which the sender knows the message; undefined if it knows none. */
+  readonly sentId: string | undefined;
+  /** Peer that sent or enqueued the message; undefined if no peer did. */
+  readonly sender: Origin | undefined;
+  /** Database role that enqueued the message; undefined if it was sent. */
+  readonly enqueuedBy: string | undefined;
+  readonly isAtMostOnce: boolean;
+  /** Uncompressed payload. */
+  readonly payload: Uint8Array;
+  readonly headers: Headers | undefined;
+  readonly key: string | undefined;
+  /** True if the message came over a connection, and so belongs to no trace as a rule. */
+  readonly fromWire: boolean;
+  /** Reason why the message must become a dead letter: its row in the store breaks a rule. */
+  readonly fault?: string | undefined;
+  /** Undefined if nothing is kept of the message. */
+  readonly kept?: KeptResult | undefined;
+}
+
+/** Name of a peer and the topic under which it sends. */
+export interface Origin {
+  readonly name: string;
+  readonly topic: string;
+}
+
+/** Message that a channel has received. It does not say when it was sent: frames carry no time. */
 export interface IncomingMessage {
-  /**
-   * Position in the channel; undefined for an at-most-once message. That of an enqueued message is its time in ms since
-   * 1970, and its rank.
-   */
+  /** Position in the channel; undefined for an at-most-once message. */
   readonly position: Position | undefined;
   readonly topicId: number;
-  /** The id that its enqueue returned; undefined for a message of a channel. */
-  readonly jobId?: bigint | undefined;
   /** Payload as received, possibly compressed. */
   readonly payload: Uint8Array;
   /** Undefined for an uncompressed payload. */
@@ -84,8 +111,6 @@ export interface IncomingMessage {
   readonly fromWire: boolean;
   /** Reason why the message must become a dead letter: its row in the store breaks a rule. */
   readonly fault?: string | undefined;
-  /** Undefined if nothing is kept of the message. */
-  readonly kept?: KeptResult | undefined;
 }
 
 /** Stored message above the accepted watermark. */

@@ -4,7 +4,7 @@
  */
 import { EventEmitter } from "node:events";
 import { protocolConstants } from "../../generated/ts/settings/peer.js";
-import type { Headers } from "../channel/index.js";
+import type { Headers, Origin } from "../channel/index.js";
 import {
   type AnyJson,
   type AnyTopics,
@@ -50,7 +50,6 @@ import {
   deliveries,
   type HandlerFor,
   type MessageFor,
-  type Origin,
   type ReceiptOf,
   type ReplyReceipt,
   type RequestOptions,

@@ -1,7 +1,6 @@
 /** Messages for unit tests of handlers, of the class that handlers get. No peer and no database is needed. */
-import { outboxConstants } from "../../generated/ts/settings/outbox.js";
 import { protocolConstants } from "../../generated/ts/settings/peer.js";
-import type { IncomingMessage } from "../channel/index.js";
+import { QueuedMessage } from "../channel/index.js";
 import {
   type AnyJson,
   checkContent,
@@ -86,19 +85,22 @@ export function testMessage<Value = AnyJson>(
     ...headerPairsOf(content.headers),
     ...(messageId === undefined ? [] : [[messageIdHeader, messageId] as const]),
   ]);
-  const message: IncomingMessage = {
-    ...{ position: { epoch: 0, number: 1 }, jobId: 1n, topicId: 0, payload: content.bytes, encoding: undefined },
-    ...{ headers, key, fromWire: false },
-    kept: {
-      ...{ json: undefined, durationMs: 0, returned: () => undefined },
-      progress: (value) => {
-        progressJson(value);
-        onProgress?.(value);
-      },
+  const place = { topic, recipient: "", role: "", rank: 1n };
+  const started = { attempts: attempt - 1, isSuspect: false, wasRunning: false, isUnique: false, isKept: true };
+  const row = { ...place, ...started, key: key ?? null };
+  const message = new QueuedMessage(
+    row,
+    1n,
+    { payload: content.bytes, headers: headers ?? [], fault: undefined },
+    undefined,
+  );
+  message.kept = {
+    ...{ json: undefined, durationMs: 0, returned: () => undefined },
+    progress: (value) => {
+      progressJson(value);
+      onProgress?.(value);
     },
   };
-  const { peerSender } = outboxConstants;
-  const ofQueue = { channelId: 0, channelName: peerSender, senderName: peerSender, sourceTopic: peerSender };
   const cancellation = new Cancellation();
   onAbort(signal, (reason) => cancellation.abort(reason));
   onAbort(stopping, (reason) => cancellation.stop(reason));
@@ -114,7 +116,7 @@ export function testMessage<Value = AnyJson>(
     return { outcome: "delivered", peer: to.name };
   };
   const view = new MessageView(
-    ...([reply, ofQueue, message, topic, content.bytes, attempt] as const),
+    ...([reply, message, topic, attempt] as const),
     client as Transaction | undefined,
     cancellation,
   );

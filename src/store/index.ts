@@ -54,7 +54,7 @@ export {
   secretsChannel,
 } from "./notifications.js";
 export { parkedMessages } from "./parked-messages.js";
-export { type Looked, type LookedRow, Queue, type QueueRow, queueApplicationName, type TakenRow } from "./queue.js";
+export { type Looked, Queue, queueApplicationName } from "./queue.js";
 export type { HeaderPair } from "./row-faults.js";
 export { isRefusedForGood, isTransientFailure, scriptFailure, storeFailure } from "./store-failure.js";
 export {
@@ -67,4 +67,4 @@ export {
   storedMessages,
 } from "./stored-messages.js";
 export type { Transaction, WriterName } from "./transaction.js";
-export { type HandledMessage, transactional } from "./transactional.js";
+export { type Completion, transactional } from "./transactional.js";

@@ -8,7 +8,7 @@ import { queueFunctions, type TakeResult } from "../../generated/ts/rows/queue.j
 import { limits } from "../../generated/ts/rules/peer/catalog.js";
 import { storeConstants } from "../../generated/ts/settings/peer.js";
 import { queueConstants } from "../../generated/ts/settings/queue.js";
-import type { FailedAttempt, Headers, KeptResult } from "../channel/index.js";
+import { type FailedAttempt, type KeptResult, QueuedMessage, type QueuePlace } from "../channel/index.js";
 import { errorTable, HawserError, shortened } from "../errors/index.js";
 import {
   type ClientSource,
@@ -33,43 +33,10 @@ const answerMs = statementLimits.statementTimeoutMs! + statementLimits.lockTimeo
 /** Number of results that one statement can write: each has up to 64 KiB, and as text within JSON twice as much. */
 export const keptAtOnce = 400;
 
-/** Row of the queue. */
-export interface QueueRow {
-  readonly topic: string;
-  /** Who may have it: empty for any listener of the topic, `@name` for one, `#group` for the members of a group. */
-  readonly recipient: string;
-  /** Role that enqueued it. */
-  readonly role: string;
-  /** Its place in line: rows of one topic, recipient and role are taken in the order of their ranks. */
-  readonly rank: bigint;
-  /** The id that its enqueue returned. */
-  readonly id: bigint;
-  /** Result that is kept of it; undefined if none is. */
+/** Job that was handled, and the result that is kept of it. */
+export interface CompletedJob extends QueuePlace, Pick<QueuedMessage, "id"> {
   readonly kept?: Pick<KeptResult, "json" | "durationMs"> | undefined;
 }
-
-/** Row that was taken. */
-export interface TakenRow extends QueueRow {
-  readonly key: string | undefined;
-  readonly payload: Uint8Array;
-  readonly headers: Headers;
-  /** Reason why the message must become a dead letter: its row breaks a rule. */
-  readonly fault: string | undefined;
-  readonly failedAttempts: number;
-  /** True if it may have ended a process. */
-  readonly isSuspect: boolean;
-  /** True if its handler is known to have run when a process ended. */
-  readonly wasRunning: boolean;
-  /** True if it begins with {@link Queue.beginUnique}. */
-  readonly isUnique: boolean;
-  /** True if its result is kept. */
-  readonly isKept: boolean;
-  /** When it was enqueued, in ms since 1970. */
-  readonly enqueuedMs: number;
-}
-
-/** Rank up to which a worker has looked in a place. */
-export type LookedRow = Pick<QueueRow, "topic" | "recipient" | "role" | "rank">;
 
 /** Ranks up to which a worker has looked, by topic, recipient and role. */
 export type Looked = Readonly<Record<string, Readonly<Record<string, Readonly<Record<string, string>>>>>>;
@@ -178,7 +145,11 @@ export class Queue {
    * @param as the new id; the same again if the call was not answered
    * @returns ranks of those rows that it still has; undefined if the worker has ended
    */
-  async resumeWorker(worker: bigint, as: bigint, rows: readonly QueueRow[]): Promise<ReadonlySet<bigint> | undefined> {
+  async resumeWorker(
+    worker: bigint,
+    as: bigint,
+    rows: readonly QueuePlace[],
+  ): Promise<ReadonlySet<bigint> | undefined> {
     try {
       const { ranks } = await this.#run("go on with a worker of the queue", () =>
         this.#functions.resumeWorker({ worker, as, ...columnsOf(rows) }),
@@ -201,18 +172,19 @@ export class Queue {
    * Takes messages of some topics. Of a topic with limits it takes some only if no other one is named.
    *
    * @param after where to begin; what is missing, at the first message
-   * @returns the rows, how far each place was looked at, of topics with limits the time in ms after which more may start, and whether there is
+   * @returns the messages, how far each place was looked at, of topics with limits the time in ms after which more may start, and whether there is
    * more that `maxBytes` has left
    */
   async take(
     worker: bigint,
     { topics, most, maxBytes, after }: { topics: readonly string[]; most: number; maxBytes: number; after: Looked },
   ): Promise<{
-    readonly rows: TakenRow[];
-    readonly looked: LookedRow[];
+    readonly messages: QueuedMessage[];
+    readonly looked: QueuePlace[];
     readonly limited: Map<string, number>;
     readonly hasMore: boolean;
   }> {
+    const { server } = this;
     const found = await this.#run("take messages of the queue", () =>
       this.#functions.take({
         ...{ worker, most, topics: [...topics] },
@@ -220,12 +192,16 @@ export class Queue {
         after: JSON.stringify(after),
       }),
     );
-    return {
-      rows: found.flatMap((row) => takenRow(row) ?? []),
-      looked: found.filter(({ payload, waitMs }) => payload === null && waitMs === null),
-      hasMore: found[0]?.hasMore === true,
-      limited: new Map(found.flatMap(({ topic, waitMs }) => (waitMs === null ? [] : [[topic, waitMs]]))),
-    };
+    const messages: QueuedMessage[] = [];
+    const looked: QueuePlace[] = [];
+    const limited = new Map<string, number>();
+    for (const row of found) {
+      if (row.payload !== null && row.id !== null)
+        messages.push(queuedMessage(row, row.id, row.payload, found.length, server));
+      else if (row.waitMs === null) looked.push(row);
+      if (row.waitMs !== null) limited.set(row.topic, row.waitMs);
+    }
+    return { messages, looked, hasMore: found[0]?.hasMore === true, limited };
   }
 
   /**
@@ -257,7 +233,7 @@ export class Queue {
    *
    * @throws HawserError `message_gone` if another worker has deleted one of them; the others are deleted
    */
-  async done(rows: readonly QueueRow[]): Promise<void> {
+  async done(rows: readonly CompletedJob[]): Promise<void> {
     const kept = rows.filter((row) => row.kept !== undefined);
     // The results of one statement have a limit.
     const isLarge = kept.length > keptAtOnce;
@@ -267,7 +243,7 @@ export class Queue {
       await Promise.all(parts.map((part) => this.done(part)));
       return;
     }
-    const deleteAll = (some: readonly QueueRow[]): Promise<unknown> =>
+    const deleteAll = (some: readonly CompletedJob[]): Promise<unknown> =>
       this.#run("delete messages that are handled", () => {
         const given = { ...columnsOf(some), handling: false };
         if (kept.length === 0) return this.#functions.doneBatch(given);
@@ -283,7 +259,7 @@ export class Queue {
   }
 
   /** Puts a message off. @param failure failed attempt; undefined if none counts */
-  async retry(worker: bigint, row: QueueRow, delayMs: number, failure: FailedAttempt | undefined): Promise<void> {
+  async retry(worker: bigint, row: QueuedMessage, delayMs: number, failure: FailedAttempt | undefined): Promise<void> {
     const { topic, recipient, role, rank, id } = row;
     await this.#withText(`put off the message ${id}`, (text) =>
       this.#functions.retry({
@@ -298,7 +274,7 @@ export class Queue {
   /** Makes a message a dead letter. */
   async giveUp(
     worker: bigint,
-    row: QueueRow,
+    row: QueuedMessage,
     { errorCode, errorMessage, stack }: { errorCode: string; errorMessage: string; stack?: string | undefined },
     failure: FailedAttempt | undefined,
   ): Promise<void> {
@@ -314,14 +290,14 @@ export class Queue {
   }
 
   /** Gives back messages. @param begun true if their handlers had begun, which is counted */
-  async giveBack(worker: bigint, rows: readonly QueueRow[], begun = false): Promise<void> {
+  async giveBack(worker: bigint, rows: readonly QueuePlace[], begun = false): Promise<void> {
     await this.#run("give back messages of the queue", () =>
       this.#functions.giveBack({ worker, ...columnsOf(rows), begun }),
     );
   }
 
   /** Tells that the handler of a message begins. @returns false if the worker does not have the message */
-  async begin(worker: bigint, row: QueueRow): Promise<boolean> {
+  async begin(worker: bigint, row: QueuedMessage): Promise<boolean> {
     const given = { worker, ...columnsOf([row]) };
     const { ranks } = await this.#run(`begin the message ${row.id}`, () => this.#functions.begin(given));
     return ranks.length > 0;
@@ -332,7 +308,7 @@ export class Queue {
    *
    * @returns what its payload and headers were replaced with, if they were; if it does not begin, in how many ms it is due again
    */
-  async beginUnique(worker: bigint, { topic, recipient, role, rank }: QueueRow) {
+  async beginUnique(worker: bigint, { topic, recipient, role, rank }: QueuePlace) {
     const { begins, dueInMs, payload, headers } = await this.#run("begin a message of the queue", () =>
       this.#functions.beginUnique({ worker, topic, recipient, role, rank }),
     );
@@ -341,7 +317,7 @@ export class Queue {
   }
 
   /** Writes the progress of a message. @param json at most 1,024 bytes in ASCII */
-  async setProgress(worker: bigint, { topic, recipient, role, rank, id }: QueueRow, json: string): Promise<void> {
+  async setProgress(worker: bigint, { topic, recipient, role, rank, id }: QueuedMessage, json: string): Promise<void> {
     await this.#run(`write the progress of the message ${id}`, () =>
       this.#functions.setProgress({ worker, topic, recipient, role, rank, progress: json }),
     );
@@ -418,7 +394,7 @@ const codesByState: ReadonlyMap<string, HawserError["code"]> = new Map(
   (["lease_lost", "message_gone"] as const).map((code) => [errorTable[code].sqlstate, code]),
 );
 
-function columnsOf(rows: readonly QueueRow[]) {
+function columnsOf(rows: readonly QueuePlace[]) {
   return {
     topics: rows.map(({ topic }) => topic),
     recipients: rows.map(({ recipient }) => recipient),
@@ -428,34 +404,23 @@ function columnsOf(rows: readonly QueueRow[]) {
 }
 
 /** Results of rows as `done_kept` gets them: with the places of the rows. */
-export function resultsText(rows: readonly QueueRow[]): string {
+export function resultsText(rows: readonly CompletedJob[]): string {
   const results = rows.map(({ kept }, index) => kept && [index + 1, kept.durationMs, kept.json ?? null]);
   return JSON.stringify(results.filter((result) => result !== undefined));
 }
 
-/** @returns undefined for a row that only says how far was looked */
-function takenRow(row: TakeResult): TakenRow | undefined {
-  const { topic, recipient, role, rank, id, key, payload, headers, attempts, isUnique, isKept, enqueuedAt } = row;
-  if (payload === null || id === null) return undefined;
-  const { headers: pairs, fault } = checkedHeaders(headers);
-  // Without spreads, as for each message of the queue: they would make its object anew several times.
-  return {
-    topic,
-    recipient,
-    role,
-    rank,
-    id,
-    payload,
-    headers: pairs,
-    fault,
-    key: key ?? undefined,
-    failedAttempts: attempts ?? 0,
-    isSuspect: row.isSuspect === true,
-    wasRunning: row.wasRunning === true,
-    isUnique: isUnique === true,
-    isKept: isKept === true,
-    enqueuedMs: enqueuedAt?.getTime() ?? 0,
-  };
+/** @param together number of rows of the answer that has it */
+function queuedMessage(
+  row: TakeResult,
+  id: bigint,
+  payload: Uint8Array,
+  together: number,
+  server: string | undefined,
+): QueuedMessage {
+  const { headers, fault } = checkedHeaders(row.headers);
+  // A message that waits for its key must not keep the memory of all that came with it: one, and how far was looked, come together.
+  const own = together > 2 ? Buffer.from(payload) : payload;
+  return new QueuedMessage(row, id, { payload: own, headers, fault }, server);
 }
 
 function failureText(failure: FailedAttempt, text: (plain: string) => string): string {

@@ -9,13 +9,14 @@ import { tables } from "../../generated/ts/rows/peer.js";
 import { tables as queueTables } from "../../generated/ts/rows/queue.js";
 import { traceConstants } from "../../generated/ts/settings/outbox.js";
 import { storeConstants } from "../../generated/ts/settings/peer.js";
+import type { QueuedMessage } from "../channel/index.js";
 import { errorTable, HawserError } from "../errors/index.js";
 import { isServerError, ownTypes, type PreparedStatement, parameter } from "../postgres/index.js";
 import type { TraceContext } from "../runtime/index.js";
 import type { Position } from "./channels.js";
 import { type Database, statementLimits } from "./database.js";
 import { NestedTransactions } from "./nested-transactions.js";
-import { keptAtOnce, type QueueRow, resultsText } from "./queue.js";
+import { type CompletedJob, keptAtOnce, resultsText } from "./queue.js";
 import { isStoreFailure } from "./store-failure.js";
 import { beginStatement, type Transaction, type UserQuery, type WriterName } from "./transaction.js";
 
@@ -28,17 +29,14 @@ type TransactionalOutcome = "committed" | "committedByHandler" | "rolledBack" | 
 /** Handler of messages. If it resolves with `rollBack`, its effects are rolled back without a failure. */
 type TransactionalHandler = (transaction: Transaction) => Promise<unknown>;
 
-/** Row of the queue to handle: what completes it is that the row is deleted. */
-export interface HandledRow extends QueueRow {
-  /** Identity of the server on which it was taken: another one may have an earlier message of its key again. */
-  readonly server: string | undefined;
-}
+/** Message that a transaction completes. */
+export type Completion = JobCompletion | ChannelCompletion;
 
-/** Message to handle. */
-export type HandledMessage = HandledRow | HandledChannelMessage;
+/** Job whose row is deleted. */
+type JobCompletion = CompletedJob & Pick<QueuedMessage, "server">;
 
-/** Message of a channel to handle. */
-interface HandledChannelMessage extends Position {
+/** Message of a channel that gets a mark. */
+interface ChannelCompletion extends Position {
   readonly channelId: number;
   /** True if an earlier attempt may have been committed. */
   readonly mayBeDone?: boolean;
@@ -88,31 +86,28 @@ interface Part {
 }
 
 /** Groups messages by channel in a fixed order, so that two transactions never deadlock on each other's marks. */
-function partsOf({ name, epoch }: WriterName, messages: readonly HandledChannelMessage[]): Part[] {
-  const parts = new Map<string, HandledChannelMessage[]>();
+function partsOf({ name, epoch }: WriterName, messages: readonly ChannelCompletion[]): Part[] {
+  const parts = new Map<string, ChannelCompletion[]>();
   for (const message of messages) {
     const id = `${message.channelId} ${message.isParked === true}`;
     parts.set(id, [...(parts.get(id) ?? []), message]);
   }
   return [...parts.values()]
     .map((positions): Part => {
-      const [{ channelId, isParked = false }] = positions as [HandledChannelMessage];
+      const [{ channelId, isParked = false }] = positions as [ChannelCompletion];
       const [epochs, numbers] = [positions.map((one) => one.epoch), positions.map((one) => one.number)];
       return { channelId, isParked, positions, given: [name, String(epoch), String(channelId), epochs, numbers] };
     })
     .sort((one, other) => one.channelId - other.channelId || Number(one.isParked) - Number(other.isParked));
 }
 
-function isRow(message: HandledMessage): message is HandledRow {
-  return "recipient" in message;
-}
-
-function isOfChannel(message: HandledMessage): message is HandledChannelMessage {
-  return !isRow(message);
-}
-
-/** Statements that delete rows of the queue, in a fixed order; none for no rows. */
-function doneWith(rows: readonly HandledRow[]): readonly PreparedStatement[] {
+/** Statements that delete the rows of jobs, in a fixed order; none for no rows. */
+function doneWith(rows: readonly JobCompletion[]): readonly PreparedStatement[] {
+  const [row] = rows;
+  if (rows.length === 1 && row!.kept === undefined) {
+    const { topic, recipient, role, rank } = row!;
+    return [{ text: "SELECT hawser.done($1, $2, $3, $4, true)", values: [topic, recipient, role, String(rank)] }];
+  }
   const ordered = rows.toSorted((one, other) => (one.rank < other.rank ? -1 : 1));
   const atOnce = rows.some(({ kept }) => kept !== undefined) ? keptAtOnce : rows.length;
   const statements: PreparedStatement[] = [];
@@ -120,12 +115,8 @@ function doneWith(rows: readonly HandledRow[]): readonly PreparedStatement[] {
   return statements;
 }
 
-function doneTogether(rows: readonly HandledRow[]): PreparedStatement {
+function doneTogether(rows: readonly JobCompletion[]): PreparedStatement {
   const isKept = rows.some(({ kept }) => kept !== undefined);
-  if (rows.length === 1 && !isKept) {
-    const { topic, recipient, role, rank } = rows[0]!;
-    return { text: "SELECT hawser.done($1, $2, $3, $4, true)", values: [topic, recipient, role, String(rank)] };
-  }
   const text = pg.escapeLiteral;
   const array = (name: "topic" | "recipient" | "role"): string => `ARRAY[${rows.map((each) => text(each[name]))}]`;
   const ranks = `'{${rows.map(({ rank }) => rank)}}'`;
@@ -293,20 +284,25 @@ export function transactional(database: Database) {
      */
     async handleInTransaction(
       lease: WriterName,
-      messages: readonly HandledMessage[],
+      messages: readonly Completion[],
       handler: TransactionalHandler,
       origin: HandlerOrigin = {},
     ): Promise<TransactionalOutcome> {
       const [message, ...others] = messages;
       if (message === undefined) return await this.runInTransaction(handler, origin);
       const beside = others.length === 0 ? "" : ` and ${others.length} more`;
-      const which = isRow(message)
-        ? `the message ${message.id} of the queue`
-        : `message ${message.number} of channel ${message.channelId}`;
+      const which =
+        "channelId" in message
+          ? `message ${message.number} of channel ${message.channelId}`
+          : `the message ${message.id} of the queue`;
       const action = `handle ${which}${beside} in a transaction`;
-      const rows = messages.filter(isRow);
-      const ofChannels = messages.filter(isOfChannel);
-      const parts = partsOf(lease, ofChannels);
+      const jobs: JobCompletion[] = [];
+      const ofChannels: ChannelCompletion[] = [];
+      for (const each of messages) {
+        if ("channelId" in each) ofChannels.push(each);
+        else jobs.push(each);
+      }
+      const parts = ofChannels.length === 0 ? [] : partsOf(lease, ofChannels);
       let hasThrown = false;
       let isCommittedBefore = false;
       try {
@@ -324,11 +320,11 @@ export function transactional(database: Database) {
           origin,
           watched,
           async (_, hasCommitted) => {
-            if (rows.some(({ server }) => server !== database.server)) throw new RolledBack("not_owned");
+            for (const { server } of jobs) if (server !== database.server) throw new RolledBack("not_owned");
             isCommittedBefore = hasCommitted;
             // Another attempt would repeat what is committed.
             const again = hasCommitted ? [{ text: "ROLLBACK" }, beginStatement, handling] : [];
-            return [...again, ...ownSettings, ...doneWith(rows), ...parts.map(completionOf)];
+            return [...again, ...ownSettings, ...doneWith(jobs), ...parts.map(completionOf)];
           },
         );
         return isCommittedBefore ? "committedByHandler" : "committed";

@@ -229,12 +229,12 @@ describe("messages that were taken of the queue", () => {
     add("t k 2");
     const turn = leased.resume(message)!;
     expect([start(), leased.waiting]).toEqual([[], 1]);
-    expect(leased.resume({ ...message, rank: 3n })).toBeUndefined();
+    expect(leased.resume({ ...message, rank: 3n } as QueuedMessage)).toBeUndefined();
     leased.finish(turn, failed, 0);
     expect(asked).toEqual(["put off 1 for 200 at 2"]);
     leased.onPutOff(turn);
     expect([start(), leased.waiting]).toEqual([[], 0]);
-    const other = leased.resume({ ...message, id: 4n })!;
+    const other = leased.resume({ ...message, id: 4n } as QueuedMessage)!;
     add("t k 5");
     leased.finish(other, { kind: "done" }, 0);
     expect([asked.at(-1), start()]).toEqual(["complete 4", ["5"]]);

@@ -198,10 +198,14 @@ describe("what is enqueued", () => {
     await b.handle("more", () => undefined);
     await b.start();
     await using client = await connected(world.url);
-    const { traceId } = await recorded.inSpan("GET /", () => enqueue(client, "jobs", "x"));
+    let id: bigint | undefined;
+    const { traceId } = await recorded.inSpan("GET /", async () => {
+      id = await enqueue(client, "jobs", "x");
+    });
     await eventually("all is done", () => recorded.spans.filter(({ name }) => name === "process more").length === 2);
     const [job, written, wrote] = await recorded.spansOf("process jobs", "enqueue jobs", "enqueue more");
     expect([job!.parent, wrote!.parent]).toEqual([written!.id, job!.id]);
+    expect(job!.attributes["messaging.message.id"]).toBe(String(id));
     const parents = recorded.spans.filter(({ name }) => name === "process more").map(({ parent }) => parent);
     expect(new Set(parents)).toEqual(new Set([job!.id, wrote!.id]));
     expect(new Set(recorded.spans.map((span) => span.traceId))).toEqual(new Set([traceId]));

@@ -57,6 +57,7 @@ describe("handle", () => {
         kind: "attempt_failed",
         topic: "orders",
         peer: "a-1",
+        id: expect.stringMatching(/^a-1:a:b-1\/\d+\/\d+$/),
         attempt,
         code: "handler_failed",
         message: "Error: not yet",

@@ -39,7 +39,8 @@ describe("a handler that throws", () => {
     expect(attempts(b)).toEqual(["x 1", "x 2", "x 3", "y 1"]);
     const [code, message] = ["handler_failed", "TypeError: never"];
     const kind = "dead_letter";
-    expect(await b.saw(kind)).toEqual({ kind, topic: "b", peer: "a-1", stored: true, code, message });
+    const id = expect.stringMatching(/^a-1:a:b-1\/\d+\/1$/);
+    expect(await b.saw(kind)).toEqual({ kind, topic: "b", peer: "a-1", id, stored: true, code, message });
     expect(await world.deadLetters(1)).toMatchObject([
       {
         origin: "peer",

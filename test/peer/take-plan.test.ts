@@ -1,21 +1,17 @@
 import { describe, expect, it } from "vitest";
+import type { QueuePlace } from "../../src/channel/index.js";
 import { TakePlan } from "../../src/peer/receiving/take-plan.js";
-import type { TakenRow } from "../../src/store/index.js";
 
-const row = (id: number, role = "shop"): TakenRow => ({
-  ...{ topic: "t", recipient: "", role, rank: BigInt(id), id: BigInt(id) },
-  ...{ key: undefined, payload: new Uint8Array(1), headers: [], fault: undefined },
-  ...{ failedAttempts: 0, isSuspect: false, wasRunning: false, isUnique: false, isKept: false, enqueuedMs: 0 },
-});
+const row = (rank: number, role = "shop"): QueuePlace => ({ topic: "t", recipient: "", role, rank: BigInt(rank) });
 
 /** A plan that has taken some messages of topic `t`, of at most ten. */
-function having(...rows: TakenRow[]): TakePlan {
+function having(...rows: QueuePlace[]): TakePlan {
   const plan = new TakePlan();
   answered(plan, rows);
   return plan;
 }
 
-function answered(plan: TakePlan, rows: TakenRow[], { looked = rows, isNotified = true, most = 10 } = {}) {
+function answered(plan: TakePlan, rows: QueuePlace[], { looked = rows, isNotified = true, most = 10 } = {}) {
   for (const topic of [...plan.wanted]) plan.wanted.delete(topic);
   plan.begin(["t"], 0);
   plan.seen(looked);

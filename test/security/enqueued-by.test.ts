@@ -6,14 +6,14 @@ import { login } from "../installation/support/logins.js";
 import { peerWorld } from "../peer/support/world.js";
 import { eventually } from "../support/eventually.js";
 
-it("a message of a channel whose sender has the name of the queue's is not taken for an enqueued one", async () => {
+it("a message of a channel is not taken for an enqueued one, whatever its headers say", async () => {
   await using world = await peerWorld({ nats: false, keepsConnections: true });
   await using mallory = await login(world.url, "IN ROLE hawser_peer");
   const got: Pick<Message, "sender" | "enqueuedBy" | "id">[] = [];
   const listener = world.peer("b-1");
   await listener.startWith(({ sender, enqueuedBy, id }) => void got.push({ sender, enqueuedBy, id }));
   await using store = await openStore({ databaseUrl: mallory.url });
-  const { channelId } = await store.openChannel({ name: "__#outbox", sourceTopic: "__#outbox" }, "b-1");
+  const { channelId } = await store.openChannel({ name: "m-1", sourceTopic: "m" }, "b-1");
   const topicId = await store.idOfTopic("b");
   await world.query(
     `INSERT INTO hawser_peer_data.stored_messages (channel_id, epoch, number, topic_id, payload, headers)
@@ -23,7 +23,7 @@ it("a message of a channel whose sender has the name of the queue's is not taken
   await listener.stop();
   await listener.start();
   await eventually("it is handled", () => got.length === 1);
-  expect(got).toEqual([{ sender: "__#outbox", enqueuedBy: undefined, id: "__#outbox:__#outbox:b-1/1/1" }]);
+  expect(got).toEqual([{ sender: "m-1", enqueuedBy: undefined, id: "m-1:m:b-1/1/1" }]);
   await world.query("SELECT hawser.enqueue('b', 'true')");
   await eventually("the other one, too", () => got.length === 2);
   expect(got[1]).toEqual({

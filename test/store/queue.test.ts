@@ -1,7 +1,7 @@
 /** The queue as a peer's process uses it. What its SQL functions do is shown in `test/queue`. */
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
+import type { QueuedMessage } from "../../src/channel/index.js";
 import type { Lease } from "../../src/store/index.js";
-import type { TakenRow } from "../../src/store/queue.js";
 import { eventually } from "../support/eventually.js";
 import { type World, world } from "./support/world.js";
 
@@ -25,8 +25,8 @@ describe("a process's queue", () => {
   });
 
   const enqueue = async (): Promise<unknown> => await w.operator.query("SELECT hawser.enqueue('t', 'x'::text)");
-  const take = async (): Promise<TakenRow[]> =>
-    (await w.store.queue.take(worker, { topics: [], most: 9, maxBytes: 1_000_000, after: {} })).rows;
+  const take = async (): Promise<QueuedMessage[]> =>
+    (await w.store.queue.take(worker, { topics: [], most: 9, maxBytes: 1_000_000, after: {} })).messages;
   const waiting = async (): Promise<number> => (await w.operator.query("SELECT FROM hawser_data.queue")).rowCount!;
 
   it("says that some of what it has handled was gone, and deletes the others", async () => {

@@ -89,12 +89,6 @@ export const outboxConstants = {
    */
   reservedPrefix: "__#",
   /**
-   * Name and source topic of the sender that enqueued messages have.
-   *
-   * Value: "__#outbox".
-   */
-  peerSender: "__#outbox",
-  /**
    * Maximum of the number of attempts of a message.
    *
    * Value: 32767 attempts.

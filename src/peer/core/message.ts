@@ -2,11 +2,11 @@ import type { DescMessage, MessageShape } from "@bufbuild/protobuf";
 import type { PoolClient } from "pg";
 import { Delivery } from "../../../generated/ts/codecs/hawser/peer/v1/frames.js";
 import { protocolConstants } from "../../../generated/ts/settings/peer.js";
-import { type Headers, headerValue, type IncomingMessage } from "../../channel/index.js";
+import type { HandledMessage, Headers, Origin } from "../../channel/index.js";
 import type { AnyJson, AnyTopics, HeadersInput, Payload, Sendable } from "../../enqueue/index.js";
 import { HawserError } from "../../errors/index.js";
 import { Cancellation } from "../../runtime/index.js";
-import type { Channel, Transaction } from "../../store/index.js";
+import type { Transaction } from "../../store/index.js";
 import type { Format, OutputOf, SchemaTopic } from "../../typed/index.js";
 import { jsonOf, textOf } from "../../typed/index.js";
 import { type Content, type MessageHeaders, ReceivedHeaders } from "./content.js";
@@ -252,12 +252,6 @@ export const deliveries: ReadonlyMap<DeliveryName, Delivery> = new Map([
   ["at-most-once", Delivery.AT_MOST_ONCE],
 ]);
 
-/** Name of a peer and the topic under which it sends. */
-export interface Origin {
-  readonly name: string;
-  readonly topic: string;
-}
-
 /**
  * Sends a reply to the origin of a message.
  *
@@ -275,9 +269,6 @@ export type Reply = (
 
 const noHeaders = new ReceivedHeaders([]);
 
-/** Channel of a received message. */
-export type Source = Pick<Channel, "channelId" | "channelName" | "senderName" | "sourceTopic">;
-
 /**
  * Message as its handler sees it. A class shares its methods between all messages; an object literal per message would
  * cost more memory.
@@ -286,8 +277,7 @@ export class MessageView implements TransactionalMessage {
   readonly topic: string;
   readonly payload: Uint8Array;
   readonly attempt: number;
-  readonly #message: IncomingMessage;
-  readonly #source: Source;
+  readonly #message: HandledMessage;
   readonly #transaction: Transaction | undefined;
   #cancellation: Cancellation | undefined;
   #headers: MessageHeaders | undefined;
@@ -295,26 +285,22 @@ export class MessageView implements TransactionalMessage {
   readonly #replyTo: Reply;
 
   /**
-   * @param payload uncompressed payload
    * @param transaction transaction of the handler, if it has one
    * @param cancellation the request itself for a request, or one for all messages of a list; undefined creates a
    * cancellation on first use
    */
   constructor(
     replyTo: Reply,
-    source: Source,
-    message: IncomingMessage,
+    message: HandledMessage,
     topic: string,
-    payload: Uint8Array,
     attempt: number,
     transaction?: Transaction,
     cancellation?: Cancellation,
   ) {
     this.#replyTo = replyTo;
-    this.#source = source;
     this.#message = message;
     this.topic = topic;
-    this.payload = payload;
+    this.payload = message.payload;
     this.attempt = attempt;
     this.#transaction = transaction;
     this.#cancellation = cancellation;
@@ -330,35 +316,15 @@ export class MessageView implements TransactionalMessage {
   }
 
   get senderTopic(): string | undefined {
-    return this.#origin?.topic;
+    return this.#message.sender?.topic;
   }
 
   get sender(): string | undefined {
-    return this.#origin?.name;
+    return this.#message.sender?.name;
   }
 
   get enqueuedBy(): string | undefined {
-    return this.#enqueued()?.[2];
-  }
-
-  get #origin(): Origin | undefined {
-    const { senderName, sourceTopic } = this.#source;
-    if (!this.#isOfQueue) return { name: senderName, topic: sourceTopic };
-    const [name, topic] = this.#enqueued() ?? ["", ""];
-    return name === "" ? undefined : { name, topic };
-  }
-
-  /**
-   * Name, topic and database role of the enqueuing peer. Only messages of the queue are trusted: any sender can set
-   * this header, and a login with `hawser_peer` can make a channel whose sender has the name of the queue's.
-   */
-  #enqueued(): readonly [name: string, topic: string, role: string] | undefined {
-    if (!this.#isOfQueue) return undefined;
-    const { headers } = this.#message;
-    const origin = headers && headerValue(headers, protocolConstants.messageOriginHeader);
-    if (origin === undefined) return undefined;
-    const [name = "", topic = "", ...role] = origin.split(":");
-    return [name, topic, role.join(":")];
+    return this.#message.enqueuedBy;
   }
 
   get headers(): MessageHeaders {
@@ -381,29 +347,15 @@ export class MessageView implements TransactionalMessage {
   }
 
   get delivery(): DeliveryName {
-    return this.#message.position === undefined ? "at-most-once" : "at-least-once";
-  }
-
-  /** True for a message of the queue, which has no channel: 0 is the id of none. */
-  get #isOfQueue(): boolean {
-    return this.#source.channelId === 0;
+    return this.#message.isAtMostOnce ? "at-most-once" : "at-least-once";
   }
 
   get id(): string | undefined {
-    const { headers, position, jobId } = this.#message;
-    const given = headers && headerValue(headers, protocolConstants.messageIdHeader);
-    if (given !== undefined || position === undefined) return given;
-    return jobId === undefined ? `${this.#source.channelName}/${position.epoch}/${position.number}` : String(jobId);
+    return this.#message.messageId;
   }
 
   get correlationId(): string | undefined {
     return this.headers.get(protocolConstants.correlationIdHeader);
-  }
-
-  /** Id that the sender knows: its `messageId`, or the id that `enqueue` returned. */
-  get #sentId(): string | undefined {
-    if (this.#isOfQueue) return this.id;
-    return this.pairs && headerValue(this.pairs, protocolConstants.messageIdHeader);
   }
 
   get key(): string | undefined {
@@ -431,7 +383,7 @@ export class MessageView implements TransactionalMessage {
   }
 
   reply(payload: Payload, options?: SendOptions): Promise<ReplyReceipt> {
-    return this.#replyTo(this.#origin, payload, options, this.#transaction, this.#sentId);
+    return this.#replyTo(this.#message.sender, payload, options, this.#transaction, this.#message.sentId);
   }
 }
 

@@ -59,21 +59,29 @@ export type PeerStatus =
   | { readonly kind: "fenced"; readonly message: string }
   /** The name is lost: the peer has stopped. */
   | { readonly kind: "name_lost"; readonly message: string; readonly error: HawserError }
-  /** A handler failed with `error`; the message is retried or becomes a dead letter. `attempt` starts at 1. */
+  /**
+   * A handler failed with `error`; the message is retried or becomes a dead letter. `attempt` starts at 1. `id` is `message.id`,
+   * and `peer` the sender or enqueuer, empty if no peer is.
+   */
   | {
       readonly kind: "attempt_failed";
       readonly topic: string;
       readonly peer: string;
+      readonly id: string | undefined;
       readonly attempt: number;
       readonly code: string;
       readonly message: string;
       readonly error: unknown;
     }
-  /** A message became a dead letter (`stored` true), or an at-most-once message was dropped (`stored` false). */
+  /**
+   * A message became a dead letter (`stored` true), or an at-most-once message was dropped (`stored` false). `id` and `peer` are as
+   * in `attempt_failed`.
+   */
   | {
       readonly kind: "dead_letter";
       readonly topic: string;
       readonly peer: string;
+      readonly id: string | undefined;
       readonly stored: boolean;
       readonly code: string;
       readonly message: string;

@@ -17,7 +17,7 @@ import { Backoff, Repeated, shared } from "../../runtime/index.js";
 import { statementTimeoutMs } from "../../store/index.js";
 import type { PeerContext } from "../core/context.js";
 import { polls } from "../core/polls.js";
-import type { PassedOn } from "../receiving/handler-call.js";
+import type { PassedOn } from "../receiving/channel-calls.js";
 import type { Inbox } from "../receiving/inbox.js";
 
 export class GiveBack {

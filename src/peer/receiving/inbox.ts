@@ -12,11 +12,13 @@ import type { HelloFields } from "../../wire/index.js";
 import type { PeerContext } from "../core/context.js";
 import { polls } from "../core/polls.js";
 import { AnnouncedChannels } from "./announced-channels.js";
+import { ChannelCalls, type PassOn } from "./channel-calls.js";
 import { Dispatcher } from "./dispatcher.js";
-import { HandlerCalls, type PassOn } from "./handler-call.js";
+import { HandlerCalls } from "./handler-call.js";
 import { ListenerLink } from "./listener-link.js";
 import { QueueLink } from "./queue-link.js";
 import type { Receiver } from "./receiver.js";
+import { RequestCalls } from "./request-calls.js";
 import type { TopicHandlers } from "./topic-handlers.js";
 
 /** Maximum time for which a message that may have killed its process runs in quarantine. */
@@ -26,6 +28,8 @@ export class Inbox implements Receiver {
   readonly context: PeerContext;
   readonly handlers: TopicHandlers;
   readonly calls: HandlerCalls;
+  readonly channelCalls: ChannelCalls;
+  readonly requestCalls: RequestCalls;
   readonly dispatcher: Dispatcher;
   readonly quarantine: Quarantine<ListenerLink | QueueLink>;
   committer: CursorCommitter;
@@ -62,7 +66,9 @@ export class Inbox implements Receiver {
     this.context = context;
     this.handlers = handlers;
     handlers.renewLimits();
-    this.calls = new HandlerCalls(context, handlers, passOn);
+    this.calls = new HandlerCalls(context, handlers);
+    this.channelCalls = new ChannelCalls(context, handlers, this.calls, passOn);
+    this.requestCalls = new RequestCalls(context, handlers, this.calls.attempts, this.channelCalls);
     this.dispatcher = new Dispatcher(context.settings.concurrency);
     this.quarantine = new Quarantine(quarantineLimitMs, {
       after: (delayMs, callback) => systemClock.setTimeout(callback, delayMs),
@@ -164,7 +170,7 @@ export class Inbox implements Receiver {
     }
     this.#links.clear();
     this.#queue.reset();
-    this.calls.topics.clear();
+    this.channelCalls.topics.clear();
     this.#opening.clear();
     this.#unopened.clear();
     this.#returning.clear();
@@ -221,7 +227,7 @@ export class Inbox implements Receiver {
 
   /** Aborts the signals of all running handlers. */
   abortHandlers(reason: HawserError): void {
-    this.calls.abort(reason);
+    this.calls.attempts.abort(reason);
     for (const link of this.#links.values()) link.requests.abort(reason);
   }
 

@@ -1,18 +1,18 @@
 /** Request as its handler sees it, until the sender stops waiting for the answer. */
 
 import type { Request } from "../../../generated/ts/codecs/hawser/peer/v1/frames.js";
-import type { ConcurrencyLimit, Headers, IncomingMessage, Limited } from "../../channel/index.js";
+import type { ConcurrencyLimit, HandledMessage, Headers, Limited, Origin } from "../../channel/index.js";
 import { HawserError } from "../../errors/index.js";
 import { Cancellation } from "../../runtime/index.js";
 import type { ListenerConnection } from "../../transport/index.js";
-import type { Source } from "../core/message.js";
 import { pairsOfFrame } from "../sending/frame-headers.js";
+import { messageIdOf, originOf, type Source } from "./channel-message.js";
 
 /**
  * Request with a waiting sender. It is the message for the handler; its signal is aborted when the sender stops
  * waiting.
  */
-export class IncomingRequest extends Cancellation implements IncomingMessage, Limited {
+export class IncomingRequest extends Cancellation implements HandledMessage, Limited {
   /** Connection for the answer. */
   readonly connection: ListenerConnection;
   readonly source: Source;
@@ -30,8 +30,9 @@ export class IncomingRequest extends Cancellation implements IncomingMessage, Li
   readonly payload: Uint8Array;
   readonly headers: Headers | undefined;
   readonly position = undefined;
-  readonly encoding = undefined;
   readonly key = undefined;
+  readonly enqueuedBy = undefined;
+  readonly isAtMostOnce = true;
   readonly fromWire = true;
 
   constructor(
@@ -48,6 +49,18 @@ export class IncomingRequest extends Cancellation implements IncomingMessage, Li
     this.payload = payload;
     this.headers = headers.length === 0 ? undefined : pairsOfFrame(headers);
     this.until = performance.now() + timeoutMs;
+  }
+
+  get messageId(): string | undefined {
+    return messageIdOf(this.source, this);
+  }
+
+  get sentId(): string | undefined {
+    return this.messageId;
+  }
+
+  get sender(): Origin {
+    return originOf(this.source);
   }
 
   /** True if the sender no longer waits for the answer. */

@@ -25,15 +25,15 @@ import {
 import { HawserError } from "../../errors/index.js";
 import { postgresBackoff } from "../../postgres/index.js";
 import { Backoff, DeadlineTimer, Waiters } from "../../runtime/index.js";
-import type { Channel, CursorCommit, HandledMessage } from "../../store/index.js";
+import type { Channel, Completion, CursorCommit } from "../../store/index.js";
 import { drainBytes, drainRows, leasePollMs } from "../../store/index.js";
 import type { ListenerConnection, ListenerHandlers } from "../../transport/index.js";
 import type { PeerContext } from "../core/context.js";
 import { done } from "../core/handler-result.js";
-import type { Source } from "../core/message.js";
 import { pairsOfFrame } from "../sending/frame-headers.js";
+import { ChannelMessage, messageIdOf, type Source } from "./channel-message.js";
 import { type SlicedWork, timeSliceMs } from "./dispatcher.js";
-import type { HandledLink } from "./handler-call.js";
+import type { HandledLink } from "./handled-link.js";
 import type { Receiver } from "./receiver.js";
 import { RequestIntake } from "./request-intake.js";
 import type { ServedTopic } from "./topic-handlers.js";
@@ -46,7 +46,6 @@ const messagesPerClockRead = 64;
 export class ListenerLink implements ListenerHandlers, ListenerEffects, HandledLink, SlicedWork {
   readonly channel: ListenerChannel;
   readonly requests: RequestIntake;
-  readonly givesBack = false;
   readonly source: Source;
   readonly channelId: number;
   readonly #timer = new DeadlineTimer(() => this.#tick());
@@ -85,7 +84,7 @@ export class ListenerLink implements ListenerHandlers, ListenerEffects, HandledL
     this.channelId = channel.channelId;
     this.#hasMarks = channel.done.length > 0;
     this.requests = new RequestIntake(receiver, channel);
-    const { calls, context } = receiver;
+    const { channelCalls, context } = receiver;
     const { settings, lease, sender } = context;
     // The next message may have crashed the previous owner of the channel.
     const handedOver = !channel.channelName.endsWith(`:${sender.name}`);
@@ -96,8 +95,8 @@ export class ListenerLink implements ListenerHandlers, ListenerEffects, HandledL
         ...listenerDefaults,
         creditBytes: settings.creditBytes,
         busyAfterMs: settings.busyAfterMs,
-        retryOf: (message) => calls.retryOf(message),
-        limitOf: ({ topicId, headers }) => calls.limitOf(topicId, headers),
+        retryOf: (message) => channelCalls.retryOf(message),
+        limitOf: ({ topicId, headers }) => channelCalls.limitOf(topicId, headers),
         shortBacklogRows: storeConstants.shortBacklogRows,
         refillBelow: drainRows / 2,
         refillBelowBytes: drainBytes / 2,
@@ -124,8 +123,8 @@ export class ListenerLink implements ListenerHandlers, ListenerEffects, HandledL
   // ---- events of the connection ----
 
   onBatch(batch: Batch, connection: ListenerConnection): void {
-    const { dispatcher, calls } = this.#receiver;
-    const topic = calls.received(batch.topicId, batch.payloads.length);
+    const { dispatcher, channelCalls } = this.#receiver;
+    const topic = channelCalls.received(batch.topicId, batch.payloads.length);
     const mayRun = !dispatcher.hasWoken;
     const started = mayRun && topic !== undefined ? this.#passThrough(batch, topic, connection) : 0;
     if (started < batch.payloads.length) {
@@ -157,7 +156,7 @@ export class ListenerLink implements ListenerHandlers, ListenerEffects, HandledL
     if (compressions.length > 0 || !channel.canPassThrough(connection, epoch, firstNumber)) return 0;
     if (!dispatcher.takeSlot()) return 0;
     let [count, bytes, entry, at] = [0, 0, 0, 0];
-    let message: IncomingMessage | undefined;
+    let message: ChannelMessage | undefined;
     let result: HandlerResult | Promise<HandlerResult> = done;
     this.#isPassingThrough = true;
     this.#inTurn((now) => {
@@ -167,9 +166,9 @@ export class ListenerLink implements ListenerHandlers, ListenerEffects, HandledL
       if (!calls.mayCall(topic, pairs)) return false;
       const payload = payloads[count]!;
       const position = firstNumber === 0 ? undefined : { epoch, number: firstNumber + count };
-      message = { position, topicId, payload, encoding: undefined, headers: pairs, key: undefined, fromWire: true };
+      message = new ChannelMessage(source, position, topicId, payload, pairs);
       at = now;
-      result = calls.call(source, message, topic, payload, 1, at);
+      result = calls.call(message, topic, 1, at);
       if (result !== done) return false;
       count += 1;
       bytes += payload.length;
@@ -328,7 +327,7 @@ export class ListenerLink implements ListenerHandlers, ListenerEffects, HandledL
   /** Starts the next message of the channel. @returns false if none can start now */
   #startNext(at: number): boolean {
     const { channel } = this;
-    const { dispatcher, calls } = this.#receiver;
+    const { dispatcher, channelCalls } = this.#receiver;
     if (!channel.canTake) return false;
     if (!dispatcher.takeSlot()) {
       dispatcher.wake(this);
@@ -336,7 +335,7 @@ export class ListenerLink implements ListenerHandlers, ListenerEffects, HandledL
     }
     const turn = channel.take(at);
     if (turn === undefined) dispatcher.freeSlot();
-    else this.#onResult(turn, calls.start(this, turn), at);
+    else this.#onResult(turn, channelCalls.start(this, turn), at);
     return turn !== undefined;
   }
 
@@ -371,7 +370,7 @@ export class ListenerLink implements ListenerHandlers, ListenerEffects, HandledL
 
   #finish(turn: StartedMessage, result: HandlerResult, at: number): void {
     if (result.kind === "done" && result.isMarked === true) this.#hasMarks = true;
-    const { handled } = this.#receiver.calls.countsOf(turn.running.topicId);
+    const { handled } = this.#receiver.channelCalls.countsOf(turn.running.topicId);
     this.#isDeadOrDropped = false;
     this.channel.finish(turn, result, at);
     if (result.kind === "done") handled.done += 1;
@@ -393,10 +392,13 @@ export class ListenerLink implements ListenerHandlers, ListenerEffects, HandledL
     if (!this.isClosed) this.#receiver.committer.commit(this.channelId, { cursor: handled, hasMarks: this.#hasMarks });
   }
 
-  /** Frees the slot of a message that waits in a batch. */
   /** A channel counts starts before it passes messages on. */
   begin(): undefined {
     return undefined;
+  }
+
+  unserved({ running }: StartedMessage, topic: string): Promise<HandlerResult> {
+    return this.#receiver.channelCalls.unserved(this, running, topic);
   }
 
   onJoined(turn: StartedMessage): void {
@@ -404,7 +406,7 @@ export class ListenerLink implements ListenerHandlers, ListenerEffects, HandledL
     this.#receiver.dispatcher.freeSlot();
   }
 
-  completionOf({ running, attempts, place }: StartedMessage): HandledMessage | undefined {
+  completionOf({ running, attempts, place }: StartedMessage): Completion | undefined {
     const { position } = running;
     if (position === undefined) return undefined;
     const isParked = place.parked !== undefined;
@@ -438,7 +440,7 @@ export class ListenerLink implements ListenerHandlers, ListenerEffects, HandledL
       this.#context.store.drain(this.channelId, after),
       ({ rows, remaining }) => {
         this.#queryBackoff.reset();
-        for (const { topicId } of rows) this.#receiver.calls.received(topicId, 1);
+        for (const { topicId } of rows) this.#receiver.channelCalls.received(topicId, 1);
         this.channel.onRows(rows, remaining);
         this.#commitHandled();
         this.#arm();
@@ -462,12 +464,12 @@ export class ListenerLink implements ListenerHandlers, ListenerEffects, HandledL
   deadLetter({ message, payload, errorCode, errorMessage, attempts, stack, failures }: DeadMessage): void {
     this.#isDeadOrDropped = true;
     if (this.isClosed) return;
-    this.#receiver.calls.countsOf(message.topicId).handled.dead_letter += 1;
+    this.#receiver.channelCalls.countsOf(message.topicId).handled.dead_letter += 1;
     this.#hasMarks = true;
     this.#receiver.committer.commit(this.channelId, {
       deadLetter: {
         ...message.position!,
-        topic: this.#receiver.calls.topics.known(message.topicId) ?? `topic id ${message.topicId}`,
+        topic: this.#receiver.channelCalls.topics.known(message.topicId) ?? `topic id ${message.topicId}`,
         payload,
         headers: message.headers ?? [],
         errorCode,
@@ -575,7 +577,7 @@ export class ListenerLink implements ListenerHandlers, ListenerEffects, HandledL
 
   dropped(message: IncomingMessage, errorCode: string, errorMessage: string): void {
     this.#isDeadOrDropped = true;
-    this.#receiver.calls.countsOf(message.topicId).handled.dropped += 1;
+    this.#receiver.channelCalls.countsOf(message.topicId).handled.dropped += 1;
     void this.#reportDeadLetter(message, errorCode, errorMessage, false);
   }
 
@@ -590,7 +592,7 @@ export class ListenerLink implements ListenerHandlers, ListenerEffects, HandledL
   async #reportDeadLetter(message: IncomingMessage, code: string, text: string, stored: boolean): Promise<void> {
     let topic = "";
     try {
-      topic = (await this.#receiver.calls.topics.of(message.topicId)) ?? "";
+      topic = (await this.#receiver.channelCalls.topics.of(message.topicId)) ?? "";
     } catch {
       // The status is useful without the topic.
     }
@@ -598,6 +600,7 @@ export class ListenerLink implements ListenerHandlers, ListenerEffects, HandledL
       kind: "dead_letter",
       topic,
       peer: this.source.senderName,
+      id: messageIdOf(this.source, message),
       stored,
       code,
       message: text,

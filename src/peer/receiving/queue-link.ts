@@ -9,29 +9,29 @@
  */
 
 import { randomBytes } from "node:crypto";
-import { outboxConstants } from "../../../generated/ts/settings/outbox.js";
 import {
   type ConcurrencyLimit,
   type DeadMessage,
   type FailedAttempt,
   type HandlerResult,
+  keyOf,
   LeasedMessages,
   type LeasedTurn,
   type LeaseEffects,
   type QueuedMessage,
+  rowOf,
 } from "../../channel/index.js";
 import { asHawserError } from "../../errors/index.js";
 import { postgresBackoff } from "../../postgres/index.js";
 import { Backoff, DeadlineTimer, Waiters } from "../../runtime/index.js";
-import { drainBytes, type HandledMessage, type LookedRow, type QueueRow, type TakenRow } from "../../store/index.js";
+import { drainBytes } from "../../store/index.js";
 import type { PeerContext } from "../core/context.js";
-import { cutOff, marked } from "../core/handler-result.js";
+import { cutOff, marked, retryLater } from "../core/handler-result.js";
 import { defaultTakeoverMs } from "../core/handling-settings.js";
-import type { Source } from "../core/message.js";
 import { polls } from "../core/polls.js";
 import { type SlicedWork, timeSliceMs } from "./dispatcher.js";
 import { EnqueueWatch } from "./enqueue-watch.js";
-import type { HandledLink, HandledTurn } from "./handler-call.js";
+import type { HandledLink } from "./handled-link.js";
 import { KeptOutcome } from "./kept-result.js";
 import type { Receiver } from "./receiver.js";
 import { TakePlan } from "./take-plan.js";
@@ -64,15 +64,7 @@ interface Term {
   readonly plan: TakePlan;
 }
 
-/** Row to delete, and the server that had it. */
-interface Completed {
-  readonly message: QueuedMessage;
-  readonly server: string | undefined;
-}
-
 export class QueueLink implements HandledLink, LeaseEffects, SlicedWork {
-  readonly source: Source;
-  readonly givesBack = true;
   isClosed = false;
   #isFirst = false;
   #isStarted = false;
@@ -112,7 +104,7 @@ export class QueueLink implements HandledLink, LeaseEffects, SlicedWork {
   /** Timers of what was put off. */
   readonly #due = new Set<NodeJS.Timeout>();
   /** Terms of the turns that run. */
-  readonly #turns = new Map<HandledTurn, Term>();
+  readonly #turns = new Map<LeasedTurn, Term>();
   /** Turns that run since an earlier term, by their rows. */
   readonly #outlived = new Map<string, LeasedTurn>();
   /** Rows of such turns that ended while a take was under way, which may have taken them. */
@@ -120,7 +112,7 @@ export class QueueLink implements HandledLink, LeaseEffects, SlicedWork {
   /** Turns of this term for those of an earlier one, whose handlers still run. */
   readonly #resumed = new Map<LeasedTurn, LeasedTurn>();
   /** Turns of messages that wait in a batch and so occupy no slot. */
-  readonly #joined = new Set<HandledTurn>();
+  readonly #joined = new Set<LeasedTurn>();
   /** Ids that notifications have named, of messages that may be cancelled. */
   readonly #named = new Set<string>();
   /** Message that is to run while nothing else does, or runs. */
@@ -128,7 +120,7 @@ export class QueueLink implements HandledLink, LeaseEffects, SlicedWork {
   /** True while {@link run} starts messages. */
   #isRunning = false;
   /** Rows to delete that were handled outside of a transaction. */
-  #completed: Completed[] = [];
+  #completed: QueuedMessage[] = [];
   readonly #whenIdle = new Waiters();
   #unlisten: (() => void)[] = [];
 
@@ -146,9 +138,6 @@ export class QueueLink implements HandledLink, LeaseEffects, SlicedWork {
       look: () => this.#look(),
       onAnswer: (query, onAnswer) => this.#onAnswer(query, onAnswer, this.#term),
     });
-    const { peerSender } = outboxConstants;
-    const channelName = `${peerSender}:${peerSender}:${receiver.context.sender.name}`;
-    this.source = { channelId: 0, channelName, senderName: peerSender, sourceTopic: peerSender };
   }
 
   /** Begins to take, when the peer is in the directory and has handlers, or has left a worker behind. */
@@ -226,6 +215,11 @@ export class QueueLink implements HandledLink, LeaseEffects, SlicedWork {
     return this.#turns.size > 0;
   }
 
+  /** What has no handler any more is given back. */
+  unserved(): HandlerResult {
+    return retryLater;
+  }
+
   get runningMessages(): number {
     return this.#turns.size;
   }
@@ -253,11 +247,11 @@ export class QueueLink implements HandledLink, LeaseEffects, SlicedWork {
    */
   async cutOff(): Promise<void> {
     const term = this.#term;
-    const ofTerm = (): HandledTurn[] =>
-      [...this.#turns].flatMap(([turn, of]) => (of === term || this.#resumed.has(turn as LeasedTurn) ? [turn] : []));
+    const ofTerm = (): LeasedTurn[] =>
+      [...this.#turns].flatMap(([turn, of]) => (of === term || this.#resumed.has(turn) ? [turn] : []));
     this.#isCuttingOff = true;
-    await this.#receiver.calls.cutOff(new Set([...this.#turns.keys()].map(({ running }) => running)));
-    const rows = ofTerm().map(({ running }) => running as QueuedMessage);
+    await this.#receiver.calls.attempts.cutOff(new Set([...this.#turns.keys()].map(({ running }) => running)));
+    const rows = ofTerm().map(({ running }) => running);
     const given =
       term === undefined || rows.length === 0 ? undefined : this.#context.store.queue.giveBack(term.worker, rows, true);
     given?.catch((err) => this.#context.logger.debug({ err }, "could not give back what was cut off"));
@@ -328,7 +322,7 @@ export class QueueLink implements HandledLink, LeaseEffects, SlicedWork {
   #open(): void {
     const { store, sender, membership, settings } = this.#context;
     if (this.#isOpening || this.#term !== undefined || this.isClosed || !store.queue.isUp) return;
-    const { calls, handlers } = this.#receiver;
+    const { handlers } = this.#receiver;
     this.#isOpening = true;
     const { group } = membership;
     const leaseMs = Math.min(membership.takeoverMs ?? defaultTakeoverMs, longestLeaseMs);
@@ -337,9 +331,7 @@ export class QueueLink implements HandledLink, LeaseEffects, SlicedWork {
     const { queue } = store;
     const { server } = queue;
     const left = this.#left?.server === server ? this.#left : undefined;
-    const running = [...this.#turns].flatMap(([turn, term]) =>
-      term.server === server ? [turn.running as QueuedMessage] : [],
-    );
+    const running = [...this.#turns.keys()].flatMap((turn) => (turn.running.server === server ? [turn.running] : []));
     const open = async () => {
       const kept = left && (await queue.resumeWorker(left.worker, left.as, running));
       let worker = left?.as;
@@ -366,8 +358,8 @@ export class QueueLink implements HandledLink, LeaseEffects, SlicedWork {
       if (!queue.isUp || queue.server !== server) return this.#openLater();
       const leased = new LeasedMessages(
         {
-          retryOf: (message) => calls.retryOf(message),
-          limitOf: ({ topicId, headers }) => calls.limitOf(topicId, headers),
+          retryOf: ({ topic, headers }) => handlers.retryOf(topic, headers),
+          limitOf: ({ topic, headers }) => handlers.limitOf(topic, headers),
         },
         this,
       );
@@ -459,7 +451,7 @@ export class QueueLink implements HandledLink, LeaseEffects, SlicedWork {
     this.#resumed.clear();
     this.#givenBack.clear();
     this.#named.clear();
-    for (const turn of this.#turns.keys()) this.#outlived.set(rowOf(turn.running as QueuedMessage), turn as LeasedTurn);
+    for (const turn of this.#turns.keys()) this.#outlived.set(rowOf(turn.running), turn);
     [this.#isTaking, this.#isExtending] = [false, false];
     this.#endReservation();
     clearTimeout(this.#beat);
@@ -497,14 +489,15 @@ export class QueueLink implements HandledLink, LeaseEffects, SlicedWork {
     const taking = this.#context.store.queue.take(term.worker, { ...take, after, maxBytes: drainBytes });
     this.#onAnswer(
       taking,
-      ({ rows, looked, limited, hasMore }) => {
+      ({ messages, looked, limited, hasMore }) => {
         this.#isTaking = false;
         this.#endReservation();
         this.#backoff.reset();
-        this.#add(term, rows, looked);
+        term.plan.seen(looked);
+        this.#add(term, messages);
         this.#overtaken.clear();
         if (this.#named.size > 0) this.#askForNamed();
-        this.#afterTake(term.plan.taken(take, rows, looked, this.#watch.isOn, limited, performance.now(), hasMore));
+        this.#afterTake(term.plan.taken(take, messages, looked, this.#watch.isOn, limited, performance.now(), hasMore));
         this.run();
       },
       term,
@@ -519,64 +512,42 @@ export class QueueLink implements HandledLink, LeaseEffects, SlicedWork {
     else if (found !== "passed" && !this.#watch.isOn) this.#watch.begin(this.#receiver.handlers.topics);
   }
 
-  #add(term: Term, rows: readonly TakenRow[], looked: readonly LookedRow[]): void {
-    const { leased, plan } = term;
-    const { calls } = this.#receiver;
-    plan.seen(looked);
-    const messages = rows.map((row): QueuedMessage => {
-      const { topic, recipient, role, rank, id, key, headers, fault, enqueuedMs, payload } = row;
-      const topicId = calls.topics.idOf(topic);
-      calls.received(topicId, 1);
-      return {
-        topic,
-        recipient,
-        role,
-        rank,
-        id,
-        key,
-        fault,
-        failedAttempts: row.failedAttempts,
-        isSuspect: row.isSuspect,
-        wasRunning: row.wasRunning,
-        isUnique: row.isUnique,
-        topicId,
-        position: { epoch: enqueuedMs, number: Number(rank) },
-        jobId: id,
-        // A message that waits for its key must not keep the memory of all that came with it.
-        payload: rows.length > 1 ? Buffer.from(payload) : payload,
-        encoding: undefined,
-        headers: headers.length > 0 ? headers : undefined,
-        fromWire: false,
-        kept: row.isKept ? new KeptOutcome((json) => this.#writeProgress(row, json)) : undefined,
-      };
-    });
+  #add(term: Term, messages: readonly QueuedMessage[]): void {
+    const { handlers } = this.#receiver;
+    let mayNotBegin = this.#isStopping;
+    for (const message of messages) {
+      const { topic } = message;
+      handlers.countsOf(topic).received += 1;
+      if (message.isKept) message.kept = new KeptOutcome((json) => this.#writeProgress(message, json));
+      mayNotBegin ||= !handlers.serves(topic) || handlers.isPaused(topic);
+    }
     const isHad = (message: QueuedMessage): boolean =>
       !this.#isGivenBack(message) && !this.#overtaken.has(rowOf(message)) && !this.#resume(term, message);
-    leased.add(
+    term.leased.add(
       this.#givenBack.size + this.#outlived.size + this.#overtaken.size === 0 ? messages : messages.filter(isHad),
     );
     this.#givenBack.clear();
-    const { handlers } = this.#receiver;
-    if (this.#isStopping || rows.some(({ topic }) => !handlers.serves(topic) || handlers.isPaused(topic)))
-      this.#giveBack(term);
+    if (mayNotBegin) this.#giveBack(term);
   }
 
   /** @returns true if its handler runs since an earlier term */
   #resume({ leased, server }: Term, message: QueuedMessage): boolean {
     const before = this.#outlived.get(rowOf(message));
     // Another server may have another message in this row.
-    if (before === undefined || this.#termOf(before).server !== server) return false;
-    const turn = leased.resume({ ...message, kept: before.running.kept });
+    if (before === undefined || before.running.server !== server) return false;
+    const turn = leased.resume(message);
     if (turn === undefined) return false;
+    // What that handler gives is kept.
+    message.kept = before.running.kept;
     this.#resumed.set(before, turn);
     return true;
   }
 
   /** Not while there is no worker: the next progress is written. */
-  #writeProgress(row: QueueRow, json: string): void {
+  #writeProgress(message: QueuedMessage, json: string): void {
     const term = this.#term;
     if (term === undefined) return;
-    this.#onAnswer(this.#context.store.queue.setProgress(term.worker, row, json), () => undefined, term);
+    this.#onAnswer(this.#context.store.queue.setProgress(term.worker, message, json), () => undefined, term);
   }
 
   // ---- cancelling ----
@@ -590,7 +561,7 @@ export class QueueLink implements HandledLink, LeaseEffects, SlicedWork {
   #askForNamed(): void {
     // What is just being taken may be meant.
     if (this.#isTaking) return;
-    const running = [...this.#turns.keys()].map((turn) => turn.running as QueuedMessage);
+    const running = [...this.#turns.keys()].map((turn) => turn.running);
     const had = [...(this.#term?.leased.messages ?? []), ...running];
     if (had.some(({ rank }) => this.#named.has(String(rank)))) this.#ask();
     this.#named.clear();
@@ -598,12 +569,11 @@ export class QueueLink implements HandledLink, LeaseEffects, SlicedWork {
 
   /** Withdraws messages: those whose handlers run end with them, all others at once. */
   #cancel(term: Term, ranks: readonly bigint[]): void {
-    const { calls } = this.#receiver;
+    const { attempts } = this.#receiver.calls;
     const left = new Set(ranks);
-    for (const [turn, { server }] of this.#turns) {
-      const running = turn.running as QueuedMessage;
-      if (server !== term.server || !left.delete(running.rank) || calls.isCancelled(running)) continue;
-      calls.cancel(running);
+    for (const { running } of this.#turns.keys()) {
+      if (running.server !== term.server || !left.delete(running.rank) || attempts.isCancelled(running)) continue;
+      attempts.cancel(running);
     }
     term.leased.clear(({ rank }) => left.has(rank));
     this.#endCancelled(term, [...left]);
@@ -680,7 +650,7 @@ export class QueueLink implements HandledLink, LeaseEffects, SlicedWork {
   #start(turn: LeasedTurn): void {
     const term = this.#termOf(turn);
     const start = (): HandlerResult | Promise<HandlerResult> =>
-      turn.running.isUnique ? this.#startUnique(term, turn) : this.#receiver.calls.start(this, turn);
+      turn.running.isUnique ? this.#startUnique(term, turn) : this.#call(turn);
     // Its row was given up while it waited to run alone.
     const result = term === this.#term ? start() : postponedResult;
     if (result instanceof Promise) {
@@ -690,11 +660,16 @@ export class QueueLink implements HandledLink, LeaseEffects, SlicedWork {
     } else this.#finish(turn, result, true);
   }
 
+  #call(turn: LeasedTurn): HandlerResult | Promise<HandlerResult> {
+    const { running } = turn;
+    return this.#receiver.calls.start(this, turn, running, running.topic);
+  }
+
   /** Starts a message with a unique key, unless a transaction relies on it that has not ended. */
   async #startUnique(term: Term, turn: LeasedTurn): Promise<HandlerResult> {
     const { running } = turn;
-    const { calls, handlers } = this.#receiver;
-    if (!handlers.serves(running.topic) || handlers.isPaused(running.topic)) return calls.start(this, turn);
+    const { handlers } = this.#receiver;
+    if (!handlers.serves(running.topic) || handlers.isPaused(running.topic)) return this.#call(turn);
     const beginning = this.#context.store.queue.beginUnique(term.worker, running);
     this.#onAnswer(beginning, () => undefined, term);
     const answer = await beginning.catch(() => undefined);
@@ -702,13 +677,13 @@ export class QueueLink implements HandledLink, LeaseEffects, SlicedWork {
     const { begins, dueInMs, replacement } = answer;
     if (dueInMs !== undefined) this.#wantsIn(dueInMs, [running.topic]);
     if (!begins) return releasedResult;
-    Object.assign(running, replacement);
-    return calls.start(this, turn);
+    if (replacement !== undefined) running.replaceContent(replacement);
+    return this.#call(turn);
   }
 
   /** A suspect starts for the last time while nothing else runs: if its process ends, it is the cause. */
   #isLastStart({ running, attempts }: LeasedTurn): boolean {
-    return running.isSuspect && attempts === this.#receiver.calls.retryOf(running).attempts;
+    return running.isSuspect && attempts === this.#receiver.handlers.retryOf(running.topic, running.headers).attempts;
   }
 
   /** All others that were taken are for other processes meanwhile. What cannot be alone for long is tried again later. */
@@ -722,13 +697,12 @@ export class QueueLink implements HandledLink, LeaseEffects, SlicedWork {
     });
   }
 
-  begin(given: HandledTurn): Promise<HandlerResult | undefined> | undefined {
-    const turn = given as LeasedTurn;
+  begin(turn: LeasedTurn): Promise<HandlerResult | undefined> | undefined {
     return this.#mustTell(turn) ? this.#tell(this.#termOf(turn), turn) : undefined;
   }
 
   #mustTell({ running, attempts }: LeasedTurn): boolean {
-    return running.isSuspect || attempts === this.#receiver.calls.retryOf(running).attempts;
+    return running.isSuspect || attempts === this.#receiver.handlers.retryOf(running.topic, running.headers).attempts;
   }
 
   /** @returns the result of a message that must not begin */
@@ -742,8 +716,8 @@ export class QueueLink implements HandledLink, LeaseEffects, SlicedWork {
   }
 
   #finish(turn: LeasedTurn, ended: HandlerResult, hasSlot: boolean): void {
-    const { dispatcher, calls, quarantine } = this.#receiver;
-    const isCancelled = calls.isCancelled(turn.running);
+    const { dispatcher, calls, handlers, quarantine } = this.#receiver;
+    const isCancelled = calls.attempts.isCancelled(turn.running);
     // Its message is given back with all others whose handlers are cut off.
     if (!isCancelled && (ended === cutOff || (this.#isCuttingOff && ended.kind !== "done"))) return;
     const result = isCancelled ? marked : ended;
@@ -752,7 +726,7 @@ export class QueueLink implements HandledLink, LeaseEffects, SlicedWork {
     const now = performance.now();
     if (hasSlot) dispatcher.freeSlot();
     this.#room.ended(limit, now);
-    const { handled } = calls.countsOf(running.topicId);
+    const { handled } = handlers.countsOf(running.topic);
     if (result.kind === "done" && result !== releasedResult) handled[isCancelled ? "cancelled" : "done"] += 1;
     if (term !== undefined && term === this.#term) {
       term.leased.finish(turn, result, now);
@@ -766,7 +740,7 @@ export class QueueLink implements HandledLink, LeaseEffects, SlicedWork {
       // Others may have the row, and handle it again; deleted, it is not handled a third time.
       else if (result.kind === "done") {
         if (this.#isTaking) this.#overtaken.add(rowOf(running));
-        if (result.isMarked !== true) this.#complete(running, term?.server);
+        if (result.isMarked !== true) this.complete(running);
         // Before the next take.
         this.#deleteCompleted();
       }
@@ -775,7 +749,7 @@ export class QueueLink implements HandledLink, LeaseEffects, SlicedWork {
     }
     this.#turns.delete(turn);
     // Without a term, the next one finds it.
-    if (isCancelled && this.#term !== undefined) this.#endCancelled(this.#term, [(running as QueuedMessage).rank]);
+    if (isCancelled && this.#term !== undefined) this.#endCancelled(this.#term, [running.rank]);
     const wasAlone = this.#alone === turn;
     if (wasAlone) this.#alone = undefined;
     if (this.#turns.size === 0) this.#whenIdle.settle();
@@ -786,27 +760,26 @@ export class QueueLink implements HandledLink, LeaseEffects, SlicedWork {
     else this.run();
   }
 
-  completionOf(turn: LeasedTurn): HandledMessage {
-    const { topic, recipient, role, rank, id, kept } = turn.running;
-    return { topic, recipient, role, rank, id, kept, server: this.#termOf(turn).server };
+  completionOf({ running }: LeasedTurn): QueuedMessage {
+    return running;
   }
 
   onNotOwned(): void {
     this.#lose("a row is another's");
   }
 
-  onJoined(turn: HandledTurn): void {
+  onJoined(turn: LeasedTurn): void {
     this.#joined.add(turn);
-    this.#room.joined((turn.running as QueuedMessage).topic, 1);
+    this.#room.joined(turn.running.topic, 1);
     this.#receiver.dispatcher.freeSlot();
     // The slot is for the next one of the batch.
     this.#receiver.dispatcher.wake(this);
   }
 
   /** @returns true if the message was in a batch */
-  #leftBatch(turn: HandledTurn): boolean {
+  #leftBatch(turn: LeasedTurn): boolean {
     const wasJoined = this.#joined.delete(turn);
-    if (wasJoined) this.#room.joined((turn.running as QueuedMessage).topic, -1);
+    if (wasJoined) this.#room.joined(turn.running.topic, -1);
     return wasJoined;
   }
 
@@ -821,11 +794,7 @@ export class QueueLink implements HandledLink, LeaseEffects, SlicedWork {
   }
 
   complete(message: QueuedMessage): void {
-    this.#complete(message, this.#term?.server);
-  }
-
-  #complete(message: QueuedMessage, server: string | undefined): void {
-    if (this.#completed.push({ message, server }) === 1) queueMicrotask(() => this.#deleteCompleted());
+    if (this.#completed.push(message) === 1) queueMicrotask(() => this.#deleteCompleted());
   }
 
   /** Deletes rows that were handled. While the session is lost, they wait for the next one. */
@@ -834,7 +803,7 @@ export class QueueLink implements HandledLink, LeaseEffects, SlicedWork {
     if (!queue.isUp || this.isClosed) return;
     const completed = this.#completed.splice(0).filter(({ server }) => server === queue.server);
     if (completed.length === 0) return;
-    const deleted = queue.done(completed.map(({ message }) => message)).catch((error: unknown) => {
+    const deleted = queue.done(completed).catch((error: unknown) => {
       if (asHawserError(error).code === "store_failed") this.#completed.unshift(...completed);
       throw error;
     });
@@ -844,7 +813,7 @@ export class QueueLink implements HandledLink, LeaseEffects, SlicedWork {
   putOff(turn: LeasedTurn, delayMs: number, failure: FailedAttempt | undefined): void {
     const term = this.#term!;
     const { running } = turn;
-    this.#receiver.calls.countsOf(running.topicId).handled[failure === undefined ? "deferred" : "retried"] += 1;
+    this.#receiver.handlers.countsOf(running.topic).handled[failure === undefined ? "deferred" : "retried"] += 1;
     const put = this.#context.store.queue.retry(term.worker, running, delayMs, failure);
     this.#onAnswer(
       put,
@@ -872,7 +841,7 @@ export class QueueLink implements HandledLink, LeaseEffects, SlicedWork {
   giveUp(turn: LeasedTurn, dead: Omit<DeadMessage, "message" | "failures">, failure: FailedAttempt | undefined): void {
     const term = this.#term!;
     const { running } = turn;
-    this.#receiver.calls.countsOf(running.topicId).handled.dead_letter += 1;
+    this.#receiver.handlers.countsOf(running.topic).handled.dead_letter += 1;
     const given = this.#context.store.queue.giveUp(term.worker, running, dead, failure);
     const onGivenUp = (): void => {
       term.leased.onGivenUp(turn);
@@ -880,17 +849,11 @@ export class QueueLink implements HandledLink, LeaseEffects, SlicedWork {
     };
     this.#onAnswer(given, onGivenUp, term);
     const { errorCode: code, errorMessage: message } = dead;
-    const { senderName: peer } = this.source;
-    this.#context.status.report({ kind: "dead_letter", topic: running.topic, peer, stored: true, code, message });
+    const { topic, sender, messageId: id } = running;
+    const peer = sender?.name ?? "";
+    this.#context.status.report({ kind: "dead_letter", topic, peer, id, stored: true, code, message });
   }
 }
 
 /** Id for a worker: below 2^53, and nobody can guess it. */
 const randomWorker = (): bigint => BigInt.asUintN(53, randomBytes(8).readBigUInt64LE()) || 1n;
-
-/** Topics, recipients and roles have no such character. */
-const rowOf = ({ topic, recipient, role, rank }: QueueRow): string =>
-  `${topic}\u0001${recipient}\u0001${role}\u0001${rank}`;
-
-const keyOf = ({ topic, recipient, role, key }: QueuedMessage): string =>
-  `${topic}\u0001${recipient}\u0001${role}\u0001${key}`;

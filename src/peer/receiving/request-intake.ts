@@ -19,9 +19,9 @@ import { type ErrorCode, HawserError, shortened } from "../../errors/index.js";
 import { Waiters } from "../../runtime/index.js";
 import type { ListenerConnection } from "../../transport/index.js";
 import { failureOf } from "../core/handler-result.js";
-import type { Source } from "../core/message.js";
+import { isThenable } from "./attempts.js";
+import type { Source } from "./channel-message.js";
 import { type SlicedWork, timeSliceMs } from "./dispatcher.js";
-import { isThenable } from "./handler-call.js";
 import { IncomingRequest } from "./incoming-request.js";
 import type { Receiver } from "./receiver.js";
 import { answerOf, noBytes } from "./request-answer.js";
@@ -117,14 +117,14 @@ export class RequestIntake implements SlicedWork, Waiter {
 
   /** Starts waiting requests while slots are free and the time slice lasts. */
   run(): void {
-    const { dispatcher, calls } = this.#receiver;
+    const { dispatcher, channelCalls } = this.#receiver;
     const turnEnds = performance.now() + timeSliceMs;
     for (let request = this.#waiting.first; request !== undefined; request = this.#waiting.first) {
       if (!this.#canStart(request.connection)) return;
       if (request.isOver) {
         this.#removeWaiting(request);
         this.#open.delete(request.id);
-      } else if (request.limit !== calls.limitOfRequest(request)) this.#addWaiting(request);
+      } else if (request.limit !== channelCalls.limitOfRequest(request.topicId)) this.#addWaiting(request);
       else if (performance.now() > turnEnds || !dispatcher.takeSlot()) {
         dispatcher.wake(this);
         return;
@@ -150,7 +150,7 @@ export class RequestIntake implements SlicedWork, Waiter {
   /** Adds a request to the waiting ones under the limit of its current handler, or moves it there. */
   #addWaiting(request: IncomingRequest): void {
     this.#removeWaiting(request);
-    request.limit = this.#receiver.calls.limitOfRequest(request);
+    request.limit = this.#receiver.channelCalls.limitOfRequest(request.topicId);
     this.#waiting.add(request);
     this.#waitingBytes += bytesOf(request);
   }
@@ -164,7 +164,9 @@ export class RequestIntake implements SlicedWork, Waiter {
 
   /** True if a new request may start before the waiting ones: the limits of those are full, and its own is not. */
   #mayOvertake(request: IncomingRequest): boolean {
-    return this.#waiting.first === undefined && this.#receiver.calls.limitOfRequest(request)?.isFull !== true;
+    return (
+      this.#waiting.first === undefined && this.#receiver.channelCalls.limitOfRequest(request.topicId)?.isFull !== true
+    );
   }
 
   /** True if one more request may wait; always true for the first one. */
@@ -184,11 +186,11 @@ export class RequestIntake implements SlicedWork, Waiter {
   }
 
   #start(request: IncomingRequest): void {
-    const { calls } = this.#receiver;
+    const { channelCalls } = this.#receiver;
     this.#handlers += 1;
-    request.limit = calls.limitOfRequest(request);
+    request.limit = channelCalls.limitOfRequest(request.topicId);
     request.limit?.take();
-    const topic = calls.topics.of(request.topicId);
+    const topic = channelCalls.topics.of(request.topicId);
     if (typeof topic === "string") {
       this.#call(request, topic);
       return;
@@ -196,7 +198,7 @@ export class RequestIntake implements SlicedWork, Waiter {
     this.#open.set(request.id, request);
     topic.then(
       (name) => {
-        if (changeLimit(request, calls.limitOfRequest(request), this)) this.#call(request, name);
+        if (changeLimit(request, channelCalls.limitOfRequest(request.topicId), this)) this.#call(request, name);
         else this.#onFailed(request, new HawserError("busy", `all handlers of "${name}" are running`));
       },
       (error) => this.#onFailed(request, error),
@@ -207,7 +209,7 @@ export class RequestIntake implements SlicedWork, Waiter {
   #call(request: IncomingRequest, topic: string | undefined): void {
     let returned: unknown;
     try {
-      returned = this.#receiver.calls.answer(request, topic);
+      returned = this.#receiver.requestCalls.answer(request, topic);
       if (isThenable(returned)) {
         this.#open.set(request.id, request);
         Promise.resolve(returned).then(
@@ -227,7 +229,7 @@ export class RequestIntake implements SlicedWork, Waiter {
     try {
       const answer = answerOf(returned, request);
       if (this.#isAwaited(request)) request.connection.writeAnswer(answer);
-      this.#receiver.calls.countsOf(request.topicId).requests.answered += 1;
+      this.#receiver.channelCalls.countsOf(request.topicId).requests.answered += 1;
     } catch (error) {
       this.#onFailed(request, error);
       return;
@@ -238,11 +240,10 @@ export class RequestIntake implements SlicedWork, Waiter {
   #onFailed(request: IncomingRequest, error: unknown): void {
     const { code, message } = failureOf(error);
     if (request.isStarted) {
-      const { context, calls } = this.#receiver;
-      const topic = calls.topics.known(request.topicId) ?? "";
-      calls.countsOf(request.topicId).requests.failed += 1;
-      const peer = this.#source.senderName;
-      context.status.report({ kind: "attempt_failed", topic, peer, attempt: 1, code, message, error });
+      const { calls, channelCalls } = this.#receiver;
+      const topic = channelCalls.topics.known(request.topicId) ?? "";
+      channelCalls.countsOf(request.topicId).requests.failed += 1;
+      calls.attempts.report(request, topic, 1, { errorCode: code, errorMessage: message }, error);
     }
     if (this.#isAwaited(request)) this.#refuse(request, code, message);
     this.#onEnded(request);
@@ -265,7 +266,7 @@ export class RequestIntake implements SlicedWork, Waiter {
 
   /** Answers with an error, which also says whether the handler was started. */
   #refuse({ connection, id, topicId, isStarted: begun }: IncomingRequest, code: ErrorCode, why: string): void {
-    if (!begun) this.#receiver.calls.countsOf(topicId).requests.refused += 1;
+    if (!begun) this.#receiver.channelCalls.countsOf(topicId).requests.refused += 1;
     // A sender that does not read its answers and keeps sending requests gets no refusals.
     if (!connection.canWrite && !begun) return;
     const message = shortened(why.replaceAll("\0", ""), limits.Answer.message.maxBytes);

@@ -4,7 +4,8 @@
  * Messages may commit in another order than that of their ranks. So after a notification that finds nothing in front, and with
  * each poll, a topic is looked at again from its first message on. Pure: the link sends the statements and has the timers.
  */
-import type { Looked, LookedRow, QueueRow, TakenRow } from "../../store/index.js";
+import type { QueuePlace } from "../../channel/index.js";
+import type { Looked } from "../../store/index.js";
 
 /** Time until messages of a topic with limits are looked at again that were passed. */
 const passedLimitMs = 1_000;
@@ -119,7 +120,7 @@ export class TakePlan {
   }
 
   /** Notes how far was looked. */
-  seen(looked: readonly LookedRow[]): void {
+  seen(looked: readonly QueuePlace[]): void {
     for (const row of looked) this.#seenTo(row);
   }
 
@@ -133,8 +134,8 @@ export class TakePlan {
    */
   taken(
     { topics, most }: Take,
-    rows: readonly TakenRow[],
-    looked: readonly LookedRow[],
+    rows: readonly QueuePlace[],
+    looked: readonly QueuePlace[],
     isNotified: boolean,
     limited: ReadonlyMap<string, number> = new Map(),
     now = 0,
@@ -189,7 +190,7 @@ export class TakePlan {
   }
 
   /** True if one of the places and roles may have had more than its part of a take. */
-  #mayHaveMore(topics: readonly string[], rows: readonly QueueRow[], most: number): boolean {
+  #mayHaveMore(topics: readonly string[], rows: readonly QueuePlace[], most: number): boolean {
     const counts = new Map<string, number>();
     const count = (topic: string, recipient: string, role: string, more: number): void => {
       const place = `${topic}\u0001${recipient}\u0001${role}`;
@@ -205,7 +206,7 @@ export class TakePlan {
     return Math.max(...counts.values()) * parts > most;
   }
 
-  #seenTo({ topic, recipient, role, rank }: LookedRow): void {
+  #seenTo({ topic, recipient, role, rank }: QueuePlace): void {
     // Without a prototype: a role may be named "constructor".
     const places = this.#after.get(topic) ?? Object.create(null);
     this.#after.set(topic, places);

@@ -1,12 +1,13 @@
 /** Handlers of the user by topic, with their settings. */
-import { type BatchSettings, peerSettingsDefaults } from "../../../generated/ts/settings/peer.js";
-import { ConcurrencyLimit, type Headers } from "../../channel/index.js";
+import { outboxConstants } from "../../../generated/ts/settings/outbox.js";
+import { type BatchSettings, peerSettingsDefaults, protocolConstants } from "../../../generated/ts/settings/peer.js";
+import { ConcurrencyLimit, type Headers, headerValue, type Origin, type RetryPolicy } from "../../channel/index.js";
 import { HawserError, Reject } from "../../errors/index.js";
 import type { HandlingCalls } from "../../peer-store/index.js";
 import { decodeChecked, type SchemaTopic } from "../../typed/index.js";
 import { HandledCounts, otherTopic } from "../core/counters.js";
 import type { BatchHandling, HandlingSettings, Membership } from "../core/handling-settings.js";
-import { BatchView, type Handler, type MessageView, type Origin, type Reply } from "../core/message.js";
+import { BatchView, type Handler, type MessageView, type Reply } from "../core/message.js";
 
 /** Kind of a handler. A topic can have one of each kind. */
 export type HandledKind = "messages" | "requests";
@@ -204,8 +205,19 @@ export class TopicHandlers {
     return this.#topics.get(topic)?.messages?.settingsOf(headers) ?? this.defaults;
   }
 
+  /** Retry policy of a message, whose headers may name a number of attempts of its own. */
+  retryOf(topic: string | undefined, headers: Headers | undefined): RetryPolicy {
+    const { retry } = this.handlingOf(topic, headers);
+    const given = headers === undefined ? undefined : headerValue(headers, protocolConstants.messageAttemptsHeader);
+    if (given === undefined) return retry;
+    const attempts = Number(given);
+    if (!(Number.isInteger(attempts) && attempts >= 1 && attempts <= outboxConstants.maxAttempts)) return retry;
+    return { attempts, delayMs: (after) => retry.delayMs(after) };
+  }
+
   /** Limit under which a message starts. */
   limitOf(topic: string, headers: Headers | undefined): ConcurrencyLimit | undefined {
+    if (!this.hasLimits) return undefined;
     return this.#pauses.get(topic) ?? this.handlingOf(topic, headers).limit;
   }
 

@@ -1,10 +1,8 @@
-/** Names of topics by their ids, of channels and of the queue. */
+/** Names of topics by their ids, which frames and rows of channels have. */
 import type { PeerContext } from "../core/context.js";
 
 export class TopicNames {
   readonly #names = new Map<number, string>();
-  /** Ids of topics of the queue. */
-  readonly #ids = new Map<string, number>();
   /** Running queries, which all messages of a topic share. */
   readonly #lookUps = new Map<number, Promise<string | undefined>>();
 
@@ -12,17 +10,6 @@ export class TopicNames {
 
   constructor(store: PeerContext["store"]) {
     this.#store = store;
-  }
-
-  /** Id of a topic of the queue, whose rows have names: below zero, and valid in this process alone. */
-  idOf(name: string): number {
-    let id = this.#ids.get(name);
-    if (id === undefined) {
-      id = -1 - this.#ids.size;
-      this.#ids.set(name, id);
-      this.#names.set(id, name);
-    }
-    return id;
   }
 
   /** Cached name of a topic. */
@@ -44,9 +31,9 @@ export class TopicNames {
     return lookUp;
   }
 
-  /** Forgets the topics of channels, because their ids differ between databases. */
+  /** Forgets all topics, because their ids differ between databases. */
   clear(): void {
-    for (const id of this.#names.keys()) if (id >= 0) this.#names.delete(id);
+    this.#names.clear();
     this.#lookUps.clear();
   }
 

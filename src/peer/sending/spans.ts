@@ -1,7 +1,7 @@
 /** Spans of a peer: which operations have one, and what is said of them. */
 import { rpcConstants } from "../../../generated/ts/settings/connect.js";
 import { protocolConstants } from "../../../generated/ts/settings/peer.js";
-import { type Headers, headerValue, type IncomingMessage } from "../../channel/index.js";
+import { type HandledMessage, type Headers, headerValue } from "../../channel/index.js";
 import { withContext } from "../../enqueue/index.js";
 import {
   type Operation,
@@ -55,7 +55,7 @@ export function startHandling(
   kind: "process" | "respond",
   { sender, membership }: Pick<PeerContext, "sender" | "membership">,
   topic: string,
-  messages: readonly IncomingMessage[],
+  messages: readonly HandledMessage[],
   attempt: number,
 ): OperationSpan | undefined {
   if (tracer === undefined) return undefined;
@@ -72,7 +72,7 @@ export function startHandling(
     method: only && methodIn(kind, only.headers),
     from,
     count: only ? undefined : messages.length,
-    messageId: only && messageIdIn(only.headers),
+    messageId: only?.sentId,
     bytes: only?.payload.length,
     attempt: only && attempt,
     peer: sender.name,
