@@ -24,6 +24,7 @@ const sqlTypes = [
   "xid8",
   "pg_snapshot",
   "int8multirange",
+  "tid",
 ] as const;
 
 export type SqlType = (typeof sqlTypes)[number];
@@ -41,6 +42,7 @@ const kindOfType: Record<SqlType, ValueKind> = {
   xid8: "string",
   pg_snapshot: "string",
   int8multirange: "string",
+  tid: "string",
 };
 
 const rangeOfType: Partial<Record<SqlType, IntegerRange>> = {
@@ -107,7 +109,7 @@ function fittingTypes(field: DescField): readonly SqlType[] {
     case ScalarType.UINT64:
       return ["bigint", "bigserial"];
     case ScalarType.STRING:
-      return ["text", "jsonb", "xid8", "pg_snapshot", "int8multirange"];
+      return ["text", "jsonb", "xid8", "pg_snapshot", "int8multirange", "tid"];
     case ScalarType.BYTES:
       return ["bytea"];
     case ScalarType.BOOL:

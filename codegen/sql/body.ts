@@ -34,9 +34,20 @@ const rowExpressions: Readonly<Record<string, (row: string) => string>> = {
   /** Length of a message of the queue in memory, at most: headers are stored compressed, to a hundredth at best. */
   memory_bytes: (row) =>
     `(octet_length(${row}.payload)::bigint + coalesce(pg_column_size(${row}.headers)::bigint * CASE WHEN pg_column_compression(${row}.headers) IS NULL THEN 1 ELSE 100 END, 0))`,
-  /** The same, as far as it comes to the worker that takes it: not a message for all, of which copies are made. */
+  /** Condition: the row of the queue is a message for all of which copies are to be made, not one of the copies. */
+  is_for_all: (row) => `(${row}.to_all AND ${row}.recipient IN ('', @QueueConstants.priority_mark@))`,
+  /** Length of a message of the queue, as far as it comes to the worker that takes it: of a message for all, nothing does. */
   taken_bytes: (row) =>
-    `CASE WHEN ${row}.to_all AND ${row}.recipient IN ('', @QueueConstants.priority_mark@) THEN 0 ELSE ${rowExpressions["memory_bytes"]!(row)} END`,
+    `CASE WHEN ${rowExpressions["is_for_all"]!(row)} THEN 0 ELSE ${rowExpressions["memory_bytes"]!(row)} END`,
+  /**
+   * Condition: the row of the queue has no worker that goes on. A statement that locks such a row requires that its worker is still the same:
+   * an id is never used again, so that a row which another one has taken meanwhile is left.
+   */
+  is_free: (row) =>
+    `(${row}.worker IS NULL OR NOT EXISTS (SELECT FROM hawser_data.workers AS w WHERE w.id = ${row}.worker AND w.gone_at IS NULL))`,
+  /** Recipients whose messages a worker takes, as the queue has them: without a priority, and with one. */
+  places_of: (worker) =>
+    `(array_remove(ARRAY['', '@' || ${worker}.name, '#' || ${worker}.group_name, @QueueConstants.priority_mark@, @QueueConstants.priority_mark@ || '@' || ${worker}.name, @QueueConstants.priority_mark@ || '#' || ${worker}.group_name], NULL) || ARRAY(SELECT m.mark || '@' || n.name FROM unnest(${worker}.stands_in_for) AS n (name) CROSS JOIN (VALUES (''), (@QueueConstants.priority_mark@)) AS m (mark)))`,
   /** Failed attempts of a message of the queue with the function's \`p_failure\`, as many as a dead letter keeps. */
   with_failure: (row) =>
     `(SELECT jsonb_agg(f.value ORDER BY f.nth) FROM (SELECT e.value, e.nth FROM jsonb_array_elements(coalesce(${row}.failures, '[]') || CASE WHEN p_failure IS NULL THEN '[]' ELSE jsonb_build_array(p_failure) END) WITH ORDINALITY AS e (value, nth) ORDER BY e.nth DESC LIMIT 16) AS f)`,

@@ -35,7 +35,7 @@ const groups: Readonly<Record<string, Mistakes>> = {
     within: (fields) => `option (named_rules) = {name: "street" about: "A street." rules: {max_bytes: 8}};
       ${table(`int32 id = 1; ${fields}`)}`,
     said: {
-      'message Foo.a: unknown column type "money"; use one of smallint, integer, bigint, bigserial, text, bytea, boolean, timestamptz, jsonb, xid8, pg_snapshot, int8multirange':
+      'message Foo.a: unknown column type "money"; use one of smallint, integer, bigint, bigserial, text, bytea, boolean, timestamptz, jsonb, xid8, pg_snapshot, int8multirange, tid':
         'string a = 2 [(column) = {type: "money"}];',
       "message Foo.a: a column cannot be double; use int32, uint32, int64, uint64, string, bytes, bool or google.protobuf.Timestamp, or a list of one of them":
         "double a = 2;",
@@ -226,7 +226,7 @@ const sqlFiles: Readonly<Record<string, string>> = {
     "BEGIN PERFORM @FooConstants.foo_ms@ + @FooSettings.limit_ms@; END",
   "rpc FooService.Foo: body_file SQL names hawser_peer_data.bar, and the table is hawser_data.bar":
     "BEGIN PERFORM FROM hawser_peer_data.bar; END",
-  "rpc FooService.Foo: body_file SQL contains @foo(bar)@; known are @message_id(row)@, @headers_of(row)@, @memory_bytes(row)@, @taken_bytes(row)@, @with_failure(row)@, @is_own(row)@, @is_marked(row)@, @marks_of(row)@, @later_marks_of(row)@, @keep_ms_of(row)@, @later_keep_ms(row)@, @kept_of(row)@, @due_ms(row)@, @kept_later(row)@, @with_attempts(row)@, @is_blocking(row)@, @waits_for(row)@, @route(row)@":
+  "rpc FooService.Foo: body_file SQL contains @foo(bar)@; known are @message_id(row)@, @headers_of(row)@, @memory_bytes(row)@, @is_for_all(row)@, @taken_bytes(row)@, @is_free(row)@, @places_of(row)@, @with_failure(row)@, @is_own(row)@, @is_marked(row)@, @marks_of(row)@, @later_marks_of(row)@, @keep_ms_of(row)@, @later_keep_ms(row)@, @kept_of(row)@, @due_ms(row)@, @kept_later(row)@, @with_attempts(row)@, @is_blocking(row)@, @waits_for(row)@, @route(row)@":
     "BEGIN PERFORM @foo(bar)@; END",
 };
 

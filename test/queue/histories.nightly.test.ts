@@ -22,15 +22,15 @@ const mutants: readonly Mutant[] = [
     fn: "done",
     changes: [["ended := FOUND", "ended := true"]],
   },
-  { name: "takes what another worker has", fn: "take", changes: [[isFree, "true"]] },
+  { name: "takes what another worker has", fn: "find_ready", changes: [[isFree, "true"]] },
   {
     name: "lets two workers have one key",
-    fn: "take",
+    fn: "first_of_keys",
     changes: [["f.worker IS DISTINCT FROM p_worker AND", "f.worker IS NULL AND"]],
   },
   {
     name: "lets a key go on while its first message waits to be tried again",
-    fn: "take",
+    fn: "first_of_keys",
     changes: [["AND s.rank < l.rank", "AND s.rank < l.rank AND false"]],
   },
   {
@@ -45,18 +45,18 @@ const mutants: readonly Mutant[] = [
   },
   {
     name: "blames what was taken, and not begun",
-    fn: "take",
+    fn: "count_left",
     changes: [["AND NOT h.is_suspect AND NOT h.has_begun", "AND NOT h.has_begun"]],
   },
   {
     name: "does not count what was begun",
-    fn: "take",
+    fn: "count_left",
     changes: [["h.has_begun OR h.rank IN", "h.rank IN"]],
   },
   { name: "never looks behind", neverLooksBehind: true },
   {
     name: "makes no copy for workers outside of groups but the first",
-    fn: "take",
+    fn: "find_copies",
     changes: [
       [
         "AND s.topic = ANY (w.topics)",
@@ -66,22 +66,22 @@ const mutants: readonly Mutant[] = [
   },
   {
     name: "makes no copy for durable listeners",
-    fn: "take",
+    fn: "find_copies",
     changes: [["OR l.durable OR", "OR"]],
   },
   {
     name: "makes no copy for groups of the directory",
-    fn: "take",
+    fn: "find_copies",
     changes: [
       ["FROM listed AS l WHERE l.group_name IS NOT NULL OR", "FROM listed AS l WHERE l.group_name IS NULL AND"],
     ],
   },
   {
     name: "takes a message for all without making copies",
-    fn: "take",
+    fn: "make_copies",
     changes: [
       [
-        "SELECT q.ctid FROM hawser_data.queue AS q WHERE q.ctid = ANY (v_tids) AND q.to_all AND q.recipient IN ('', '!')",
+        "SELECT q.ctid FROM hawser_data.queue AS q WHERE q.ctid = ANY (p_tids) AND (q.to_all AND q.recipient IN ('', '!'))",
         "SELECT NULL::tid WHERE false",
       ],
     ],

@@ -955,63 +955,42 @@ BEGIN
       PERFORM hawser.refuse_argument('hawser.take', 'p_topics', hawser.list_excess(p_topics, 16711680, 255), 'must have at most 255 bytes in each element and at most 16711680 bytes in all');
     END IF;
   END IF;
--- A row is free if its worker is not there or is gone. Each statement that asks so also reads the workers, of the same moment, and what
--- it has found is locked only if its worker is still the same: an id is never used again, so that a row which another one has taken
--- meanwhile is left.
 DECLARE
-  -- One value, as an index is searched for it.
-  v_now CONSTANT timestamptz := clock_timestamp();
-  v_has_more boolean := false;
-  v_asked text[];
-  v_may_find boolean;
-  v_limited text[] := '{}';
-  -- Times for which topics keep results, by topic. NULL: none of them does.
-  v_keep_ms jsonb;
-  -- The topic, if it has limits and is the only one.
-  v_topic text;
-  v_admitted record;
-  v_most integer;
-  v_rows integer;
-  v_wait_ms integer := 0;
-  v_places text[];
-  v_has_keys boolean;
-  -- Those that wait for others of their role and key, and of their role and key of the limit.
-  v_passed bigint[] := '{}';
-  v_full tid[] := '{}';
-  v_has_copies boolean;
-  v_has_gone boolean := false;
-  v_tids tid[];
-  v_ranks bigint[];
-  v_workers bigint[];
-  -- How far this has looked, by topic, recipient and role.
   v_topics text[];
-  v_recipients text[];
-  v_roles text[];
-  v_upto bigint[];
-  -- Who gets a copy of a message for all, by topic, and the rows that become their copies.
-  v_copied_topics text[];
-  v_copied_recipients text[];
-  v_spread tid[] := '{}';
-  v_keys jsonb;
-  -- What is taken of workers that are gone, and of it what counts as tried.
-  v_left bigint[] := '{}';
-  v_tried bigint[] := '{}';
+  v_places text[];
+  v_has_settings boolean;
   -- Some are to be cancelled.
   v_cancels boolean;
-  v_has_settings boolean;
+  -- Topics with limits. How many messages may start of the only one that is asked for; NULL: messages are not for a start.
+  v_limited text[] := '{}';
+  v_starts integer;
+  v_at timestamptz;
+  v_per_key integer;
+  v_key_header text;
+  v_wait_ms integer := 0;
+  -- Times for which topics keep results, by topic. NULL: none of them does.
+  v_keep_ms jsonb;
+  v_may_find boolean;
+  v_found record;
+  -- Rows that are locked.
+  v_tids tid[];
+  v_copies record;
+  -- How far this has looked, by the topics, recipients and roles that were found.
+  v_upto bigint[];
+  v_has_more boolean;
+  -- What is taken of workers that are gone, and of it what counts as tried.
+  v_has_gone boolean := false;
+  v_left bigint[] := '{}';
+  v_tried bigint[] := '{}';
   v_done boolean;
 BEGIN
   -- From here on a session that stands still holds up others.
   v_done := set_config('idle_in_transaction_session_timeout', '8000', true) IS NULL;
-  SELECT CASE p_topics WHEN '{}' THEN w.topics ELSE p_topics END,
-         l.places || ARRAY(SELECT '!' || p.recipient FROM unnest(l.places) AS p (recipient)),
+  SELECT CASE p_topics WHEN '{}' THEN w.topics ELSE p_topics END, (array_remove(ARRAY['', '@' || w.name, '#' || w.group_name, '!', '!' || '@' || w.name, '!' || '#' || w.group_name], NULL) || ARRAY(SELECT m.mark || '@' || n.name FROM unnest(w.stands_in_for) AS n (name) CROSS JOIN (VALUES (''), ('!')) AS m (mark))),
          EXISTS (SELECT FROM hawser_data.cancellations),
          EXISTS (SELECT FROM hawser_data.topic_settings AS s WHERE s.topic = ANY (CASE p_topics WHEN '{}' THEN w.topics ELSE p_topics END))
-    INTO v_asked, v_places, v_cancels, v_has_settings
+    INTO v_topics, v_places, v_cancels, v_has_settings
     FROM hawser_data.workers AS w
-   CROSS JOIN LATERAL (
-     SELECT array_remove(ARRAY['', '@' || w.name, '#' || w.group_name], NULL) || ARRAY(SELECT '@' || n.name FROM unnest(w.stands_in_for) AS n (name)) AS places
-   ) AS l
    WHERE w.id = p_worker AND w.gone_at IS NULL;
   IF NOT FOUND THEN
     RAISE EXCEPTION USING
@@ -1024,26 +1003,15 @@ BEGIN
     v_done := hawser.end_cancelled(NULL, '{}') IS NULL;
   END IF;
   IF v_has_settings THEN
-    -- Nothing is taken of a paused topic, and of one with limits only if no other one is asked for: taking is starting.
-    SELECT coalesce(array_agg(s.topic) FILTER (WHERE s.paused_at IS NULL AND num_nonnulls(s.rate, s.running, s.running_per_key) > 0), '{}'),
-           jsonb_object_agg(s.topic, s.keep_ms) FILTER (WHERE s.keep_ms IS NOT NULL)
-      INTO v_limited, v_keep_ms FROM hawser_data.topic_settings AS s WHERE s.topic = ANY (v_asked);
-    v_asked := ARRAY(
-      SELECT t.topic FROM unnest(v_asked) AS t (topic) WHERE NOT EXISTS (SELECT FROM hawser_data.topic_settings AS s WHERE s.topic = t.topic AND (s.paused_at IS NOT NULL OR s.topic = ANY (v_limited)))
-    );
-    IF v_asked = '{}' AND cardinality(v_limited) = 1 THEN
-      v_topic := v_limited[1];
-      SELECT a.* INTO v_admitted FROM hawser.admit_starts(v_topic, NULL) AS a;
-      v_most := least(p_most, v_admitted.most);
-      -- Some are looked at that may not start, and passed: the rest of their key has to wait.
-      v_rows := greatest(v_most, CASE WHEN v_admitted.per_key > 0 THEN 500 ELSE 100 END);
-    END IF;
+    -- Taking from a topic with limits is starting.
+    SELECT a.topics, a.limited, a.keep_ms, a.starts, a.at, a.per_key, a.key_header
+      INTO v_topics, v_limited, v_keep_ms, v_starts, v_at, v_per_key, v_key_header FROM hawser.admit_topics(v_topics, p_most) AS a;
   END IF;
 
   -- Most looks of an idle worker find nothing, and to see that takes less time than to set up the search. In a large table an old snapshot
   -- may keep many rows that are gone before the first one that is there.
-  v_may_find := pg_relation_size('hawser_data.queue') > 524288 OR EXISTS (
-    SELECT FROM unnest(v_asked || v_topic) AS t (topic)
+  v_may_find := v_topics <> '{}' AND v_starts IS DISTINCT FROM 0 AND (pg_relation_size('hawser_data.queue') > 524288 OR EXISTS (
+    SELECT FROM unnest(v_topics) AS t (topic)
      CROSS JOIN unnest(v_places) AS r (recipient)
      CROSS JOIN LATERAL (
        (
@@ -1056,329 +1024,47 @@ BEGIN
           WHERE q.topic = t.topic AND q.recipient = r.recipient AND q.due_at IS NOT NULL AND q.behind IS NULL ORDER BY q.role, q.due_at LIMIT 1
        )
      ) AS f
-  );
-
-  -- The first rows of each place and role, and those that are due again. Each role gets an equal part, however many messages others
-  -- have; a priority orders those of one role alone. This looks at messages with a priority from the first one on, since a new one may
-  -- come before those that it has seen. The roles of
-  -- a place are found one behind the other in the index; what a role has had before a known position may be dead there by thousands.
-  IF v_may_find AND v_asked <> '{}' THEN
-    WITH RECURSIVE sources AS (
-      SELECT t.topic, r.recipient, '' AS role, CASE jsonb_typeof(p_after -> t.topic -> r.recipient) WHEN 'object' THEN p_after -> t.topic -> r.recipient ELSE '{}' END AS known
-        FROM unnest(v_asked) AS t (topic) CROSS JOIN unnest(v_places) AS r (recipient)
-      UNION ALL
-      SELECT s.topic, s.recipient, n.role, s.known
-        FROM sources AS s
-       CROSS JOIN LATERAL (SELECT min(o.role) AS role FROM jsonb_object_keys(s.known) AS o (role) WHERE o.role > s.role) AS k
-       CROSS JOIN LATERAL (
-         SELECT coalesce(CASE
-                  WHEN k.role IS NULL THEN (
-                    SELECT q.role FROM hawser_data.queue AS q
-                     WHERE q.topic = s.topic AND q.recipient = s.recipient AND q.role > s.role ORDER BY q.role LIMIT 1
-                  )
-                  ELSE (
-                    SELECT q.role FROM hawser_data.queue AS q
-                     WHERE q.topic = s.topic AND q.recipient = s.recipient AND q.role > s.role AND q.role < k.role ORDER BY q.role LIMIT 1
-                  )
-                END, k.role) AS role
-       ) AS n
-       WHERE n.role IS NOT NULL
-    ), parts AS MATERIALIZED (
-      SELECT s.topic, s.recipient, s.role,
-             CASE WHEN starts_with(s.recipient, '!') THEN -9223372036854775808 ELSE coalesce((s.known ->> s.role)::bigint, -9223372036854775808) END AS after,
-             least(p_most, 2 * p_most / count(*) OVER () + 1) AS most
-        FROM sources AS s WHERE s.role <> ''
-    ), found AS MATERIALIZED (
-      SELECT p.topic, p.recipient, p.role, f.*, random() AS lot
-        FROM parts AS p
-       CROSS JOIN LATERAL (
-         (
-           SELECT q.ctid AS tid, q.rank, q.key, q.worker, q.to_all, CASE WHEN q.to_all AND q.recipient IN ('', '!') THEN 0 ELSE (octet_length(q.payload)::bigint + coalesce(pg_column_size(q.headers)::bigint * CASE WHEN pg_column_compression(q.headers) IS NULL THEN 1 ELSE 100 END, 0)) END AS bytes, q.due_at
-             FROM hawser_data.queue AS q
-            WHERE q.topic = p.topic AND q.recipient = p.recipient AND q.role = p.role AND q.rank > p.after AND q.due_at IS NULL AND q.behind IS NULL
-              AND (q.worker IS NULL OR NOT EXISTS (SELECT FROM hawser_data.workers AS w WHERE w.id = q.worker AND w.gone_at IS NULL))
-            ORDER BY q.rank LIMIT p.most
-         )
-         UNION ALL
-         (
-           SELECT q.ctid, q.rank, q.key, q.worker, q.to_all, CASE WHEN q.to_all AND q.recipient IN ('', '!') THEN 0 ELSE (octet_length(q.payload)::bigint + coalesce(pg_column_size(q.headers)::bigint * CASE WHEN pg_column_compression(q.headers) IS NULL THEN 1 ELSE 100 END, 0)) END, q.due_at
-             FROM hawser_data.queue AS q
-            WHERE q.topic = p.topic AND q.recipient = p.recipient AND q.role = p.role AND q.due_at <= v_now AND q.behind IS NULL
-              AND (q.worker IS NULL OR NOT EXISTS (SELECT FROM hawser_data.workers AS w WHERE w.id = q.worker AND w.gone_at IS NULL))
-            ORDER BY q.due_at, q.rank LIMIT p.most
-         )
-       ) AS f
-    ), ordered AS MATERIALIZED (
-      SELECT n.*
-        FROM (
-          SELECT r.*, row_number() OVER w AS place, sum(r.bytes) OVER w AS upto
-            FROM (
-              SELECT f.*, row_number() OVER o AS nth, (sum(f.bytes) OVER o - f.bytes) / 65536 AS bytes_before, bool_or(f.bytes > p_max_bytes) OVER o AS is_behind_long
-                FROM found AS f
-              WINDOW o AS (PARTITION BY f.topic, ltrim(f.recipient, '!'), f.role, f.due_at IS NULL ORDER BY f.rank >> 46, f.due_at, f.rank)
-            ) AS r
-          -- A message longer than all that a take may bring comes alone, now and then: by bytes as often as the messages of others, which come
-          -- before it otherwise.
-          WINDOW w AS (
-            ORDER BY CASE WHEN NOT r.is_behind_long THEN 1 WHEN r.nth = 1 AND r.lot < least(0.5, p_most * 65536::bigint::numeric / r.bytes) THEN 0 ELSE 2 END, r.nth + r.bytes_before, r.lot, r.nth ROWS UNBOUNDED PRECEDING
-          )
-        ) AS n
-       WHERE n.place <= p_most
-    ), chosen AS MATERIALIZED (
-      SELECT c.* FROM ordered AS c WHERE c.place = 1 OR c.upto <= p_max_bytes
-    ), looked AS (
-      SELECT c.topic, c.recipient, c.role, max(c.rank) AS upto FROM chosen AS c WHERE c.due_at IS NULL AND NOT starts_with(c.recipient, '!') GROUP BY 1, 2, 3
-    )
-    SELECT c.*, l.*, (SELECT count(*) FROM ordered) > (SELECT count(*) FROM chosen) INTO v_tids, v_ranks, v_workers, v_has_keys, v_has_copies, v_topics, v_recipients, v_roles, v_upto, v_has_more
-      FROM (
-        SELECT array_agg(c.tid), array_agg(c.rank), array_agg(c.worker), bool_or(c.key IS NOT NULL), bool_or(c.to_all AND c.recipient IN ('', '!')) FROM chosen AS c
-      ) AS c, (
-        SELECT array_agg(l.topic), array_agg(l.recipient), array_agg(l.role), array_agg(l.upto) FROM looked AS l
-      ) AS l;
+  ));
+  IF NOT v_may_find AND v_limited = '{}' THEN
+    RETURN;
   END IF;
-  IF v_may_find AND v_topic IS NOT NULL THEN
-    -- Of a topic with limits: those that may start at once, in the same order. Of a key the first one, if nobody has another one of it.
-    WITH RECURSIVE sources AS (
-      SELECT r.recipient, '' AS role, p_after -> v_topic -> r.recipient AS known FROM unnest(v_places) AS r (recipient) WHERE v_most > 0
-      UNION ALL
-      SELECT s.recipient, n.role, s.known
-        FROM sources AS s
-       CROSS JOIN LATERAL (
-         SELECT q.role FROM hawser_data.queue AS q
-          WHERE q.topic = v_topic AND q.recipient = s.recipient AND q.role > s.role ORDER BY q.role LIMIT 1
-       ) AS n
-    ), started AS MATERIALIZED (
-      SELECT q.recipient, q.role, q.key, CASE WHEN v_admitted.per_key > 0 THEN hawser.limit_key(q.key, q.headers, v_admitted.key_header) END AS limit_key
-        FROM hawser_data.topic_starts AS s JOIN hawser_data.queue AS q USING (topic, recipient, role, rank) WHERE s.topic = v_topic
-    ), found AS MATERIALIZED (
-      SELECT s.recipient, s.role, f.*, random() AS lot
-        FROM sources AS s
-       CROSS JOIN LATERAL (
-         (
-           SELECT q.ctid AS tid, q.rank, q.id, q.key, q.worker, q.to_all, CASE WHEN q.to_all AND q.recipient IN ('', '!') THEN 0 ELSE (octet_length(q.payload)::bigint + coalesce(pg_column_size(q.headers)::bigint * CASE WHEN pg_column_compression(q.headers) IS NULL THEN 1 ELSE 100 END, 0)) END AS bytes, q.due_at,
-                  CASE WHEN v_admitted.per_key > 0 THEN hawser.limit_key(q.key, q.headers, v_admitted.key_header) END AS limit_key
-             FROM hawser_data.queue AS q
-            WHERE q.topic = v_topic AND q.recipient = s.recipient AND q.role = s.role AND q.due_at IS NULL AND q.behind IS NULL
-              AND q.rank > CASE
-                    WHEN starts_with(s.recipient, '!') OR jsonb_typeof(s.known) IS DISTINCT FROM 'object' THEN -9223372036854775808
-                    ELSE coalesce((s.known ->> s.role)::bigint, -9223372036854775808)
-                  END
-              AND (q.worker IS NULL OR NOT EXISTS (SELECT FROM hawser_data.workers AS w WHERE w.id = q.worker AND w.gone_at IS NULL))
-            ORDER BY q.rank LIMIT v_rows
-         )
-         UNION ALL
-         (
-           SELECT q.ctid, q.rank, q.id, q.key, q.worker, q.to_all, CASE WHEN q.to_all AND q.recipient IN ('', '!') THEN 0 ELSE (octet_length(q.payload)::bigint + coalesce(pg_column_size(q.headers)::bigint * CASE WHEN pg_column_compression(q.headers) IS NULL THEN 1 ELSE 100 END, 0)) END, q.due_at,
-                  CASE WHEN v_admitted.per_key > 0 THEN hawser.limit_key(q.key, q.headers, v_admitted.key_header) END
-             FROM hawser_data.queue AS q
-            WHERE q.topic = v_topic AND q.recipient = s.recipient AND q.role = s.role AND q.due_at <= v_now AND q.behind IS NULL
-              AND (q.worker IS NULL OR NOT EXISTS (SELECT FROM hawser_data.workers AS w WHERE w.id = q.worker AND w.gone_at IS NULL))
-            ORDER BY q.due_at, q.rank LIMIT v_rows
-         )
-       ) AS f
-       WHERE s.role <> ''
-    ), headed AS MATERIALIZED (
-      SELECT f.*, (
-               SELECT h.rank FROM hawser_data.queue AS h
-                WHERE h.topic = v_topic AND h.recipient = f.recipient AND h.key = f.key AND h.role = f.role ORDER BY h.rank LIMIT 1
-             ) AS head
-        FROM found AS f
-    ), first AS MATERIALIZED (
-      SELECT f.*, row_number() OVER (PARTITION BY f.role, f.limit_key ORDER BY f.rank >> 46, f.due_at, f.rank) AS of_limit_key
-        FROM headed AS f
-       WHERE f.key IS NULL OR f.head = f.rank AND NOT EXISTS (SELECT FROM started AS s WHERE s.recipient = f.recipient AND s.role = f.role AND s.key = f.key)
-    ), allowed AS MATERIALIZED (
-      SELECT f.*, row_number() OVER (
-               PARTITION BY ltrim(f.recipient, '!'), f.role, f.due_at IS NULL ORDER BY f.rank >> 46, f.due_at, f.rank
-             ) AS nth
-        FROM first AS f
-       WHERE (f.limit_key IS NULL OR f.of_limit_key + (SELECT count(*) FROM started AS s WHERE s.role = f.role AND s.limit_key = f.limit_key) <= v_admitted.per_key)
-    ), chosen AS MATERIALIZED (
-      SELECT n.*
-        FROM (
-          SELECT a.*, row_number() OVER w AS place, sum(a.bytes) OVER w AS upto FROM allowed AS a
-          WINDOW w AS (ORDER BY a.nth, a.lot ROWS UNBOUNDED PRECEDING)
-        ) AS n
-       WHERE n.place = 1 OR (n.place <= v_most AND n.upto <= p_max_bytes)
-    ), looked AS (
-      -- Up to the first one that is left and might start, or all that was found.
-      SELECT f.recipient, f.role, coalesce(min(a.rank) FILTER (WHERE c.tid IS NULL) - 1, max(f.rank)) AS upto
-        FROM found AS f LEFT JOIN allowed AS a ON a.tid = f.tid LEFT JOIN chosen AS c ON c.tid = f.tid
-       WHERE f.due_at IS NULL AND NOT starts_with(f.recipient, '!')
-       GROUP BY 1, 2
-    )
-    SELECT c.*, l.*, (SELECT count(*) FROM allowed) > (SELECT count(*) FROM chosen),
-           coalesce((SELECT array_agg(h.id) FROM headed AS h WHERE h.head <> h.rank AND h.worker IS NULL), '{}'),
-           coalesce((SELECT array_agg(f.tid) FROM first AS f WHERE f.limit_key IS NOT NULL AND f.worker IS NULL AND f.tid NOT IN (SELECT a.tid FROM allowed AS a)), '{}')
-      INTO v_tids, v_ranks, v_workers, v_has_keys, v_has_copies, v_topics, v_recipients, v_roles, v_upto, v_has_more, v_passed, v_full
-      FROM (
-        SELECT array_agg(c.tid), array_agg(c.rank), array_agg(c.worker), bool_or(c.key IS NOT NULL), bool_or(c.to_all AND c.recipient IN ('', '!')) FROM chosen AS c
-      ) AS c, (
-        SELECT array_agg(v_topic), array_agg(l.recipient), array_agg(l.role), array_agg(l.upto) FROM looked AS l
-      ) AS l;
-  END IF;
-  IF v_tids IS NULL AND v_limited = '{}' THEN
+  SELECT f.* INTO v_found FROM hawser.find_ready(v_topics, v_places, p_after, p_most, p_max_bytes, v_starts, v_per_key, v_key_header) AS f WHERE v_may_find;
+  IF v_found.tids IS NULL AND v_limited = '{}' THEN
     RETURN;
   END IF;
 
   -- Who else counts what a worker had that is gone, is waited for here, before anything is locked or looked up.
-  IF num_nonnulls(VARIADIC v_workers) > 0 THEN
-    PERFORM FROM hawser_data.workers AS w WHERE w.id = ANY (v_workers) AND w.gone_at IS NOT NULL ORDER BY w.id FOR UPDATE;
+  IF num_nonnulls(VARIADIC v_found.workers) > 0 THEN
+    PERFORM FROM hawser_data.workers AS w WHERE w.id = ANY (v_found.workers) AND w.gone_at IS NOT NULL ORDER BY w.id FOR UPDATE;
     v_has_gone := FOUND;
   END IF;
+  -- Rows that have the same worker as before: an id is never used again.
   v_tids := ARRAY(
-    SELECT f.tid
-      FROM unnest(v_tids, v_ranks, v_workers) AS f (tid, rank, worker)
-     CROSS JOIN LATERAL (
-       SELECT FROM hawser_data.queue AS q WHERE q.ctid = f.tid AND q.rank = f.rank AND q.worker IS NOT DISTINCT FROM f.worker
-          AND NOT (v_cancels AND EXISTS (
-            SELECT FROM hawser_data.cancellations AS c WHERE c.topic = q.topic AND c.recipient = q.recipient AND c.role = q.role AND c.rank = q.rank
-          ))
-          FOR UPDATE SKIP LOCKED
-     ) AS q
+    SELECT q.ctid FROM hawser_data.queue AS q
+     WHERE q.ctid = ANY (v_found.tids) AND q.rank = ANY (v_found.ranks) AND (q.worker IS NULL OR q.worker = ANY (v_found.workers))
+       AND NOT (v_cancels AND EXISTS (
+         SELECT FROM hawser_data.cancellations AS c WHERE c.topic = q.topic AND c.recipient = q.recipient AND c.role = q.role AND c.rank = q.rank
+       ))
+       FOR UPDATE SKIP LOCKED
   );
-  -- A message for all: who takes it first makes its copies, in one transaction as many as a page has, or those of one message.
-  IF v_has_copies THEN
-    WITH served AS MATERIALIZED (
-      SELECT DISTINCT q.topic FROM hawser_data.queue AS q WHERE q.ctid = ANY (v_tids) AND q.to_all AND q.recipient IN ('', '!')
-    ), listed AS MATERIALIZED (
-      SELECT a.topic, a.listener_name, a.durable, p.group_name
-        FROM served AS s
-        JOIN hawser_peer_data.listeners AS a ON a.topic = s.topic
-        LEFT JOIN hawser_peer_data.peers AS p ON p.name = a.listener_name
-    ), running AS MATERIALIZED (
-      SELECT unnest(r.running) AS name
-        FROM hawser.running_peers(ARRAY(SELECT DISTINCT l.listener_name FROM listed AS l WHERE l.group_name IS NULL AND NOT l.durable)) AS r
-    )
-    SELECT array_agg(c.topic), array_agg(c.recipient) INTO v_copied_topics, v_copied_recipients
-      FROM (
-        SELECT l.topic, CASE WHEN l.group_name IS NULL THEN '@' || l.listener_name ELSE '#' || l.group_name END AS recipient
-          FROM listed AS l WHERE l.group_name IS NOT NULL OR l.durable OR l.listener_name IN (SELECT r.name FROM running AS r)
-        UNION
-        SELECT s.topic, CASE WHEN w.group_name IS NULL THEN '@' || w.name ELSE '#' || w.group_name END
-          FROM served AS s JOIN hawser_data.workers AS w ON w.gone_at IS NULL AND s.topic = ANY (w.topics)
-      ) AS c;
-    v_tids := ARRAY(
-      SELECT n.tid
-        FROM (
-          SELECT q.ctid AS tid, c.count, row_number() OVER w AS nth, sum(c.count) OVER w AS copies, sum(c.count * (octet_length(q.payload)::bigint + coalesce(pg_column_size(q.headers)::bigint * CASE WHEN pg_column_compression(q.headers) IS NULL THEN 1 ELSE 100 END, 0))) OVER w AS bytes
-            FROM hawser_data.queue AS q
-            LEFT JOIN (SELECT u.topic, count(*) AS count FROM unnest(v_copied_topics) AS u (topic) GROUP BY 1) AS c
-              ON q.to_all AND q.recipient IN ('', '!') AND c.topic = q.topic
-           WHERE q.ctid = ANY (v_tids)
-          WINDOW w AS (PARTITION BY c.count IS NULL ORDER BY q.rank)
-        ) AS n
-       WHERE n.count IS NULL OR n.nth = 1 OR (n.copies <= 2500 AND n.bytes <= p_max_bytes)
-    );
+  IF v_found.has_copies THEN
+    SELECT c.* INTO v_copies FROM hawser.find_copies(v_tids, p_max_bytes) AS c;
+    v_tids := v_copies.tids;
   END IF;
-  IF v_has_keys THEN
-    -- A worker takes a role's key from its first message on, a bounded run at a time, so that one key does not have all places. The first
-    -- row is the lock of the key: only who may take messages can lock it. A take does not wait for a key that another transaction
-    -- looks at, and leaves it. This is a statement of its own, behind the locks: of two takes of a key, the later one sees what the other
-    -- one has locked or taken.
-    WITH locked AS MATERIALIZED (
-      SELECT q.ctid AS tid, q.topic, q.recipient, q.role, q.key, q.rank, q.id FROM hawser_data.queue AS q WHERE q.ctid = ANY (v_tids)
-    ), firsts AS MATERIALIZED (
-      SELECT l.topic, l.recipient, l.role, l.key, n.rank, n.worker
-        FROM (SELECT k.topic, k.recipient, k.role, k.key, max(k.rank) AS upto FROM locked AS k WHERE k.key IS NOT NULL GROUP BY 1, 2, 3, 4) AS l
-       CROSS JOIN LATERAL (
-         SELECT q.rank, q.worker FROM hawser_data.queue AS q
-          WHERE q.topic = l.topic AND q.recipient = l.recipient AND q.role = l.role AND q.key = l.key AND q.rank <= l.upto ORDER BY q.rank LIMIT 64
-       ) AS n
-    ), stops AS MATERIALIZED (
-      SELECT f.topic, f.recipient, f.role, f.key, min(f.rank) AS rank
-        FROM firsts AS f WHERE f.worker IS DISTINCT FROM p_worker AND f.rank NOT IN (SELECT l.rank FROM locked AS l) GROUP BY 1, 2, 3, 4
-    ), decided AS (
-      SELECT l.tid, l.id,
-             l.key IS NULL OR l.rank IN (SELECT f.rank FROM firsts AS f) AND NOT EXISTS (
-               SELECT FROM stops AS s WHERE s.topic = l.topic AND s.recipient = l.recipient AND s.role = l.role AND s.key = l.key AND s.rank < l.rank
-             ) AS is_taken
-        FROM locked AS l
-    )
-    SELECT coalesce(array_agg(d.tid) FILTER (WHERE d.is_taken), '{}'), v_passed || coalesce(array_agg(d.id) FILTER (WHERE NOT d.is_taken), '{}') INTO v_tids, v_passed FROM decided AS d;
+  IF v_found.has_keys THEN
+    v_tids := hawser.first_of_keys(p_worker, v_tids);
   END IF;
-  IF v_passed <> '{}' THEN
-    v_done := hawser.put_behind(v_passed);
-  END IF;
-
-  -- What a worker had that is gone is suspect, and counts as tried if its handler was told to begin. For the first time nothing need have
-  -- been told: then the first messages may have been running, and of a key the first.
   IF v_has_gone THEN
-    WITH had AS (
-      SELECT q.worker, q.topic || ':' || q.recipient AS place, q.rank, q.is_suspect, q.begun_by IS NOT DISTINCT FROM q.worker AS has_begun,
-             q.key IS NULL OR row_number() OVER (PARTITION BY q.worker, q.topic, q.recipient, q.role, q.key ORDER BY q.rank) = 1 AS may_run
-        FROM hawser_data.queue AS q JOIN hawser_data.workers AS w ON w.id = q.worker AND w.gone_at IS NOT NULL WHERE q.ctid = ANY (v_tids)
-    ), guessed AS MATERIALIZED (
-      SELECT h.rank, h.worker, h.place, coalesce((w.suspects ->> h.place)::integer, w.concurrency) AS rest
-        FROM (
-          SELECT h.*, row_number() OVER (PARTITION BY h.worker, h.place ORDER BY h.rank) AS nth FROM had AS h WHERE h.may_run AND NOT h.is_suspect AND NOT h.has_begun
-        ) AS h
-        JOIN hawser_data.workers AS w ON w.id = h.worker
-       WHERE h.nth <= coalesce((w.suspects ->> h.place)::integer, w.concurrency)
-    ), counted AS (
-      UPDATE hawser_data.workers AS w SET suspects = w.suspects || c.suspects
-        FROM (
-          SELECT p.worker, jsonb_object_agg(p.place, p.rest) AS suspects
-            FROM (SELECT g.worker, g.place, min(g.rest) - count(*) AS rest FROM guessed AS g GROUP BY 1, 2) AS p GROUP BY 1
-        ) AS c
-       WHERE w.id = c.worker
-    )
-    SELECT coalesce(array_agg(h.rank), '{}'), coalesce(array_agg(h.rank) FILTER (WHERE h.has_begun OR h.rank IN (SELECT g.rank FROM guessed AS g)), '{}')
-      INTO v_left, v_tried FROM had AS h;
+    SELECT l.suspects, l.tried INTO v_left, v_tried FROM hawser.count_left(v_tids) AS l;
   END IF;
-
-  IF v_has_copies THEN
-    v_spread := ARRAY(SELECT q.ctid FROM hawser_data.queue AS q WHERE q.ctid = ANY (v_tids) AND q.to_all AND q.recipient IN ('', '!'));
-    v_tids := ARRAY(SELECT t.tid FROM unnest(v_tids) AS t (tid) WHERE t.tid <> ALL (v_spread));
-    v_keys := (SELECT jsonb_agg(jsonb_build_array(q.role, q.topic, q.unique_key, q.id, q.awaited_as, q.recipient, q.key)) FROM hawser_data.queue AS q WHERE q.ctid = ANY (v_spread) AND q.key IS NOT NULL);
-    -- Of a long message as many copies as a take may bring, so that it ends in its time: the next take makes others.
-    WITH copies AS MATERIALIZED (
-      SELECT s.*, r.recipient AS for_recipient, row_number() OVER (PARTITION BY s.tid ORDER BY r.recipient) <= greatest(1, p_max_bytes / greatest(1, s.bytes)) AS is_made
-        FROM (SELECT q.ctid AS tid, (octet_length(q.payload)::bigint + coalesce(pg_column_size(q.headers)::bigint * CASE WHEN pg_column_compression(q.headers) IS NULL THEN 1 ELSE 100 END, 0)) AS bytes, q.* FROM hawser_data.queue AS q WHERE q.ctid = ANY (v_spread)) AS s
-        JOIN unnest(v_copied_topics, v_copied_recipients) AS r (topic, recipient) ON r.topic = s.topic AND (s.copied_upto IS NULL OR r.recipient > s.copied_upto)
-    ), goes_on AS MATERIALIZED (
-      UPDATE hawser_data.queue AS q SET copied_upto = c.upto
-        FROM (SELECT n.tid, max(n.for_recipient) FILTER (WHERE n.is_made) AS upto FROM copies AS n GROUP BY 1 HAVING NOT bool_and(n.is_made)) AS c
-       WHERE q.ctid = c.tid
-      RETURNING c.tid, q.topic, q.recipient, q.role, q.rank
-    ), ended AS (
-      DELETE FROM hawser_data.queue AS q WHERE q.ctid = ANY (v_spread) AND q.ctid NOT IN (SELECT g.tid FROM goes_on AS g)
-    ), made AS (
-      INSERT INTO hawser_data.queue (topic, recipient, role, role_id, rank, id, key, origin, to_all, enqueued_at, payload, headers)
-      SELECT c.topic, c.recipient || c.for_recipient, c.role, c.role_id, c.next_id + (c.rank >> 46 << 46), c.next_id, c.key, c.origin, true, c.enqueued_at, c.payload, c.headers
-        FROM (SELECT n.*, nextval('hawser_data.outbox_id_seq') AS next_id FROM copies AS n WHERE n.is_made ORDER BY n.rank, n.for_recipient) AS c
-    )
-    SELECT array_agg(CASE WHEN g.rank <= u.upto THEN g.rank - 1 ELSE u.upto END ORDER BY u.nth), bool_or(g.rank IS NOT NULL) OR v_has_more INTO v_upto, v_has_more
-      FROM unnest(v_topics, v_recipients, v_roles, v_upto) WITH ORDINALITY AS u (topic, recipient, role, upto, nth)
-      LEFT JOIN LATERAL (SELECT min(o.rank) AS rank FROM goes_on AS o WHERE o.topic = u.topic AND o.recipient = u.recipient AND o.role = u.role) AS g ON true;
-    v_done := hawser.wake_topics(ARRAY(SELECT DISTINCT u.topic FROM unnest(v_copied_topics) AS u (topic)));
-    IF v_keys IS NOT NULL THEN
-      v_done := hawser.pass_keys(v_keys);
-    END IF;
+  v_upto := v_found.upto;
+  v_has_more := coalesce(v_found.has_more, false);
+  IF v_found.has_copies THEN
+    SELECT m.tids, m.upto, m.has_more OR v_has_more INTO v_tids, v_upto, v_has_more
+      FROM hawser.make_copies(v_tids, v_copies.topics, v_copies.recipients, p_max_bytes, v_found.topics, v_found.recipients, v_found.roles, v_upto) AS m;
   END IF;
-
-  IF v_topic IS NOT NULL THEN
-    INSERT INTO hawser_data.topic_starts AS s (topic, recipient, role, rank, worker, started_at, limit_key)
-    SELECT q.topic, q.recipient, q.role, q.rank, p_worker, v_admitted.at,
-           CASE WHEN v_admitted.per_key > 0 THEN hawser.limit_key(q.key, q.headers, v_admitted.key_header) END
-      FROM hawser_data.queue AS q WHERE q.ctid = ANY (v_tids)
-    ON CONFLICT (topic, recipient, role, rank) DO UPDATE SET worker = excluded.worker, started_at = excluded.started_at, limit_key = excluded.limit_key;
-    -- Behind those of their role and key of the limit that run: the end of one is found by who looks next, which has the lock of the topic, too.
-    IF v_full <> '{}' THEN
-      WITH passed AS MATERIALIZED (
-        SELECT q.ctid AS tid, hawser.limit_key(q.key, q.headers, v_admitted.key_header) AS limit_key
-          FROM hawser_data.queue AS q WHERE q.ctid = ANY (v_full) AND q.worker IS NULL AND q.behind IS NULL FOR UPDATE SKIP LOCKED
-      )
-      UPDATE hawser_data.queue AS q SET behind = 'l' || p.limit_key
-        FROM passed AS p
-       WHERE q.ctid = p.tid
-         AND (SELECT count(*) FROM hawser_data.topic_starts AS s WHERE s.topic = v_topic AND s.role = q.role AND s.limit_key = p.limit_key) >= v_admitted.per_key;
-    END IF;
-    v_wait_ms := CASE
-      -- Another worker is taking some of them.
-      WHEN v_admitted.at IS NULL THEN (random() * 20)::integer + 1
-      ELSE (SELECT c.wait_ms FROM hawser.count_starts(v_topic, v_admitted.at, cardinality(v_tids)) AS c)
-    END;
+  IF v_starts IS NOT NULL THEN
+    v_wait_ms := hawser.note_starts(p_worker, v_limited[1], v_at, v_per_key, v_key_header, v_tids, v_found.passed_ids, v_found.full_tids);
   END IF;
 
   RETURN QUERY
@@ -1395,7 +1081,7 @@ BEGIN
     FROM taken AS t
   UNION ALL
   SELECT u.topic, u.recipient, u.role, u.rank, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, v_has_more
-    FROM unnest(v_topics, v_recipients, v_roles, v_upto) AS u (topic, recipient, role, rank)
+    FROM unnest(v_found.topics, v_found.recipients, v_found.roles, v_upto) AS u (topic, recipient, role, rank)
   UNION ALL
   SELECT l.topic, '', '', 0, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, v_wait_ms, NULL, NULL, NULL, v_has_more FROM unnest(v_limited) AS l (topic)
    ORDER BY 4;
@@ -1404,6 +1090,481 @@ END
 $function$;
 COMMENT ON FUNCTION hawser.take(bigint, integer, bigint, jsonb, text[]) IS 'Takes messages for a worker. Fails with lease_lost if the worker has ended. Rows with a payload are the worker''s from the commit
 on; the others only say how far this has looked.';
+
+CREATE OR REPLACE FUNCTION hawser.admit_topics(
+  p_topics text[],
+  p_most integer,
+  OUT topics text[],
+  OUT limited text[],
+  OUT keep_ms jsonb,
+  OUT starts integer,
+  OUT at timestamptz,
+  OUT per_key integer,
+  OUT key_header text
+)
+LANGUAGE plpgsql VOLATILE SECURITY INVOKER
+SET search_path = pg_catalog, pg_temp
+SET jit = off
+SET row_security = off
+SET enable_seqscan = off
+AS $function$
+#variable_conflict use_column
+BEGIN
+  SELECT coalesce(array_agg(s.topic) FILTER (WHERE s.paused_at IS NULL AND num_nonnulls(s.rate, s.running, s.running_per_key) > 0), '{}'),
+         jsonb_object_agg(s.topic, s.keep_ms) FILTER (WHERE s.keep_ms IS NOT NULL)
+    INTO limited, keep_ms FROM hawser_data.topic_settings AS s WHERE s.topic = ANY (p_topics);
+  topics := ARRAY(
+    SELECT t.topic FROM unnest(p_topics) AS t (topic) WHERE NOT EXISTS (SELECT FROM hawser_data.topic_settings AS s WHERE s.topic = t.topic AND (s.paused_at IS NOT NULL OR s.topic = ANY (limited)))
+  );
+  IF topics = '{}' AND cardinality(limited) = 1 THEN
+    topics := limited;
+    SELECT a.at, least(p_most, a.most), a.per_key, a.key_header INTO at, starts, per_key, key_header FROM hawser.admit_starts(limited[1], NULL) AS a;
+  END IF;
+END
+$function$;
+COMMENT ON FUNCTION hawser.admit_topics(text[], integer) IS 'Tells of which topics a take brings messages: none of a paused one, and of one with limits only if no other one is left. That one is
+locked until the end of the transaction, as by admit_starts.';
+
+CREATE OR REPLACE FUNCTION hawser.find_ready(
+  p_topics text[],
+  p_places text[],
+  p_after jsonb,
+  p_most integer,
+  p_max_bytes bigint,
+  p_starts integer,
+  p_per_key integer,
+  p_key_header text,
+  OUT tids tid[],
+  OUT ranks bigint[],
+  OUT workers bigint[],
+  OUT has_keys boolean,
+  OUT has_copies boolean,
+  OUT topics text[],
+  OUT recipients text[],
+  OUT roles text[],
+  OUT upto bigint[],
+  OUT passed_ids bigint[],
+  OUT full_tids tid[],
+  OUT has_more boolean
+)
+LANGUAGE plpgsql VOLATILE SECURITY INVOKER
+SET search_path = pg_catalog, pg_temp
+SET jit = off
+SET row_security = off
+SET enable_seqscan = off
+SET enable_bitmapscan = off
+SET enable_mergejoin = off
+SET plan_cache_mode = force_generic_plan
+AS $function$
+#variable_conflict use_column
+DECLARE
+  -- One value, as an index is searched for it.
+  v_now CONSTANT timestamptz := clock_timestamp();
+  -- With limits some are looked at that may not start, and passed: the rest of their key has to wait.
+  v_rows CONSTANT integer := CASE WHEN p_starts IS NULL THEN p_most ELSE greatest(p_starts, CASE WHEN p_per_key > 0 THEN 500 ELSE 100 END) END;
+BEGIN
+  -- The first rows of each place and role, and those that are due again. Each role gets an equal part, however many messages others
+  -- have; a priority orders those of one role alone. This looks at messages with a priority from the first one on, since a new one may
+  -- come before those that it has seen. The roles of a place are found one behind the other in the index; what a role has had before a known position may be dead there by thousands.
+  WITH RECURSIVE sources AS (
+    SELECT t.topic, r.recipient, '' AS role, CASE jsonb_typeof(p_after -> t.topic -> r.recipient) WHEN 'object' THEN p_after -> t.topic -> r.recipient ELSE '{}' END AS known
+      FROM unnest(p_topics) AS t (topic) CROSS JOIN unnest(p_places) AS r (recipient)
+    UNION ALL
+    SELECT s.topic, s.recipient, n.role, s.known
+      FROM sources AS s
+     CROSS JOIN LATERAL (SELECT min(o.role) AS role FROM jsonb_object_keys(s.known) AS o (role) WHERE o.role > s.role) AS k
+     CROSS JOIN LATERAL (
+       SELECT coalesce(CASE
+                WHEN k.role IS NULL THEN (
+                  SELECT q.role FROM hawser_data.queue AS q
+                   WHERE q.topic = s.topic AND q.recipient = s.recipient AND q.role > s.role ORDER BY q.role LIMIT 1
+                )
+                ELSE (
+                  SELECT q.role FROM hawser_data.queue AS q
+                   WHERE q.topic = s.topic AND q.recipient = s.recipient AND q.role > s.role AND q.role < k.role ORDER BY q.role LIMIT 1
+                )
+              END, k.role) AS role
+     ) AS n
+     WHERE n.role IS NOT NULL
+  ), parts AS MATERIALIZED (
+    SELECT s.topic, s.recipient, s.role,
+           CASE WHEN starts_with(s.recipient, '!') THEN -9223372036854775808 ELSE coalesce((s.known ->> s.role)::bigint, -9223372036854775808) END AS after,
+           least(v_rows, 2 * v_rows / count(*) OVER () + 1) AS most
+      FROM sources AS s WHERE s.role <> ''
+  ), found AS MATERIALIZED (
+    SELECT p.topic, p.recipient, p.role, f.*, random() AS lot
+      FROM parts AS p
+     CROSS JOIN LATERAL (
+       (
+         SELECT q.ctid AS tid, q.rank, q.key, q.worker, q.to_all, CASE WHEN (q.to_all AND q.recipient IN ('', '!')) THEN 0 ELSE (octet_length(q.payload)::bigint + coalesce(pg_column_size(q.headers)::bigint * CASE WHEN pg_column_compression(q.headers) IS NULL THEN 1 ELSE 100 END, 0)) END AS bytes, q.due_at
+           FROM hawser_data.queue AS q
+          WHERE q.topic = p.topic AND q.recipient = p.recipient AND q.role = p.role AND q.rank > p.after AND q.due_at IS NULL AND q.behind IS NULL
+            AND (q.worker IS NULL OR NOT EXISTS (SELECT FROM hawser_data.workers AS w WHERE w.id = q.worker AND w.gone_at IS NULL))
+          ORDER BY q.rank LIMIT p.most
+       )
+       UNION ALL
+       (
+         SELECT q.ctid, q.rank, q.key, q.worker, q.to_all, CASE WHEN (q.to_all AND q.recipient IN ('', '!')) THEN 0 ELSE (octet_length(q.payload)::bigint + coalesce(pg_column_size(q.headers)::bigint * CASE WHEN pg_column_compression(q.headers) IS NULL THEN 1 ELSE 100 END, 0)) END, q.due_at
+           FROM hawser_data.queue AS q
+          WHERE q.topic = p.topic AND q.recipient = p.recipient AND q.role = p.role AND q.due_at <= v_now AND q.behind IS NULL
+            AND (q.worker IS NULL OR NOT EXISTS (SELECT FROM hawser_data.workers AS w WHERE w.id = q.worker AND w.gone_at IS NULL))
+          ORDER BY q.due_at, q.rank LIMIT p.most
+       )
+     ) AS f
+  ), judged AS MATERIALIZED (
+    -- Of a topic with limits.
+    SELECT j.* FROM hawser.judge_starts(p_topics[1], ARRAY(SELECT f.tid FROM found AS f), p_per_key, p_key_header) AS j WHERE p_starts IS NOT NULL
+  ), ordered AS MATERIALIZED (
+    SELECT n.*
+      FROM (
+        SELECT r.*, row_number() OVER w AS place, sum(r.bytes) OVER w AS upto
+          FROM (
+            SELECT f.*, row_number() OVER o AS nth, (sum(f.bytes) OVER o - f.bytes) / 65536 AS bytes_before, bool_or(f.bytes > p_max_bytes) OVER o AS is_behind_long
+              FROM found AS f WHERE p_starts IS NULL OR f.tid IN (SELECT j.tid FROM judged AS j WHERE j.may_start)
+            WINDOW o AS (PARTITION BY f.topic, ltrim(f.recipient, '!'), f.role, f.due_at IS NULL ORDER BY f.rank >> 46, f.due_at, f.rank)
+          ) AS r
+        -- A message longer than all that a take may bring comes alone, now and then: by bytes as often as the messages of others, which come
+        -- before it otherwise.
+        WINDOW w AS (
+          ORDER BY CASE WHEN NOT r.is_behind_long THEN 1 WHEN r.nth = 1 AND r.lot < least(0.5, p_most * 65536::bigint::numeric / r.bytes) THEN 0 ELSE 2 END, r.nth + r.bytes_before, r.lot, r.nth ROWS UNBOUNDED PRECEDING
+        )
+      ) AS n
+     WHERE n.place <= p_most
+  ), chosen AS MATERIALIZED (
+    SELECT o.* FROM ordered AS o WHERE o.place = 1 OR (o.upto <= p_max_bytes AND o.place <= coalesce(p_starts, p_most))
+  ), looked AS (
+    SELECT c.topic, c.recipient, c.role, max(c.rank) AS upto FROM chosen AS c
+     WHERE p_starts IS NULL AND c.due_at IS NULL AND NOT starts_with(c.recipient, '!') GROUP BY 1, 2, 3
+    UNION ALL
+    -- With limits, up to the first one that is left and might start, or all that was found.
+    SELECT f.topic, f.recipient, f.role, coalesce(min(f.rank) FILTER (WHERE j.may_start AND c.tid IS NULL) - 1, max(f.rank))
+      FROM found AS f JOIN judged AS j ON j.tid = f.tid LEFT JOIN chosen AS c ON c.tid = f.tid
+     WHERE p_starts IS NOT NULL AND f.due_at IS NULL AND NOT starts_with(f.recipient, '!') GROUP BY 1, 2, 3
+  )
+  SELECT c.*, l.*, (SELECT count(*) FROM ordered) > coalesce(cardinality(c.tids), 0),
+         CASE WHEN p_starts IS NULL THEN '{}' ELSE ARRAY(SELECT j.id FROM judged AS j WHERE j.is_passed) END,
+         CASE WHEN p_starts IS NULL THEN '{}' ELSE ARRAY(SELECT j.tid FROM judged AS j WHERE j.is_full) END
+    INTO tids, ranks, workers, has_keys, has_copies, topics, recipients, roles, upto, has_more, passed_ids, full_tids
+    FROM (
+      SELECT array_agg(c.tid) AS tids, array_agg(c.rank), array_agg(c.worker), bool_or(c.key IS NOT NULL), bool_or((c.to_all AND c.recipient IN ('', '!'))) FROM chosen AS c
+    ) AS c, (
+      SELECT array_agg(l.topic), array_agg(l.recipient), array_agg(l.role), array_agg(l.upto) FROM looked AS l
+    ) AS l;
+END
+$function$;
+COMMENT ON FUNCTION hawser.find_ready(text[], text[], jsonb, integer, bigint, integer, integer, text) IS 'Finds free rows for a take, in the order in which it takes them: roles take turns, by rows and bytes. Of a topic with limits those alone that
+may start.';
+
+CREATE OR REPLACE FUNCTION hawser.judge_starts(
+  p_topic text,
+  p_tids tid[],
+  p_per_key integer,
+  p_key_header text
+)
+RETURNS TABLE (
+  tid tid,
+  id bigint,
+  may_start boolean,
+  is_passed boolean,
+  is_full boolean
+)
+LANGUAGE plpgsql STABLE SECURITY INVOKER
+SET search_path = pg_catalog, pg_temp
+SET jit = off
+SET row_security = off
+SET enable_seqscan = off
+SET enable_bitmapscan = off
+SET enable_mergejoin = off
+AS $function$
+#variable_conflict use_column
+BEGIN
+  RETURN QUERY
+  WITH started AS MATERIALIZED (
+    SELECT s.recipient, s.role, q.key, CASE WHEN p_per_key > 0 THEN hawser.limit_key(q.key, q.headers, p_key_header) END AS limit_key
+      FROM hawser_data.topic_starts AS s
+     CROSS JOIN LATERAL (
+       SELECT o.key, o.headers FROM hawser_data.queue AS o
+        WHERE o.topic = s.topic AND o.recipient = s.recipient AND o.role = s.role AND o.rank = s.rank OFFSET 0
+     ) AS q
+     WHERE s.topic = p_topic
+  ), counted AS MATERIALIZED (
+    SELECT s.role, s.limit_key, count(*) AS running FROM started AS s GROUP BY 1, 2
+  ), found AS MATERIALIZED (
+    SELECT q.ctid AS tid, q.recipient, q.role, q.rank, q.id, q.key, q.worker, q.due_at,
+           CASE WHEN p_per_key > 0 THEN hawser.limit_key(q.key, q.headers, p_key_header) END AS limit_key,
+           q.key IS NULL OR q.rank = (
+             SELECT h.rank FROM hawser_data.queue AS h
+              WHERE h.topic = p_topic AND h.recipient = q.recipient AND h.key = q.key AND h.role = q.role ORDER BY h.rank LIMIT 1
+           ) AS is_head
+      FROM hawser_data.queue AS q WHERE q.ctid = ANY (p_tids)
+  ), first AS MATERIALIZED (
+    SELECT f.tid, row_number() OVER (PARTITION BY f.role, f.limit_key ORDER BY f.rank >> 46, f.due_at, f.rank) AS nth
+      FROM found AS f
+     WHERE f.is_head AND (f.key IS NULL OR NOT EXISTS (SELECT FROM started AS s WHERE s.recipient = f.recipient AND s.role = f.role AND s.key = f.key))
+  ), judged AS (
+    SELECT f.*, i.tid IS NOT NULL AS is_first, f.limit_key IS NULL OR i.nth + coalesce(c.running, 0) <= p_per_key AS has_place
+      FROM found AS f
+      LEFT JOIN first AS i ON i.tid = f.tid
+      LEFT JOIN counted AS c ON c.role = f.role AND c.limit_key = f.limit_key
+  )
+  SELECT j.tid, j.id, j.is_first AND j.has_place, NOT j.is_head AND j.worker IS NULL, j.is_first AND NOT j.has_place AND j.worker IS NULL FROM judged AS j;
+END
+$function$;
+COMMENT ON FUNCTION hawser.judge_starts(text, tid[], integer, text) IS 'Tells which rows of a topic with limits may start now: without a key, or the first one of their key, of which nobody has another one; and with
+a place in their key of the limit.';
+
+CREATE OR REPLACE FUNCTION hawser.first_of_keys(
+  p_worker bigint,
+  p_tids tid[],
+  OUT tids tid[]
+)
+LANGUAGE plpgsql VOLATILE SECURITY INVOKER
+SET search_path = pg_catalog, pg_temp
+SET jit = off
+SET row_security = off
+SET enable_seqscan = off
+SET enable_bitmapscan = off
+SET enable_mergejoin = off
+AS $function$
+#variable_conflict use_column
+DECLARE
+  v_passed bigint[];
+  v_done boolean;
+BEGIN
+  -- A worker takes a role's key from its first message on, a bounded run at a time, so that one key does not have all places. The first
+  -- row is the lock of the key: only who may take messages can lock it. A take does not wait for a key that another transaction
+  -- looks at, and leaves it. This is a statement of its own, behind the locks: of two takes of a key, the later one sees what the other
+  -- one has locked or taken.
+  WITH locked AS MATERIALIZED (
+    SELECT q.ctid AS tid, q.topic, q.recipient, q.role, q.key, q.rank, q.id FROM hawser_data.queue AS q WHERE q.ctid = ANY (p_tids)
+  ), firsts AS MATERIALIZED (
+    SELECT l.topic, l.recipient, l.role, l.key, n.rank, n.worker
+      FROM (SELECT k.topic, k.recipient, k.role, k.key, max(k.rank) AS upto FROM locked AS k WHERE k.key IS NOT NULL GROUP BY 1, 2, 3, 4) AS l
+     CROSS JOIN LATERAL (
+       SELECT q.rank, q.worker FROM hawser_data.queue AS q
+        WHERE q.topic = l.topic AND q.recipient = l.recipient AND q.role = l.role AND q.key = l.key AND q.rank <= l.upto ORDER BY q.rank LIMIT 64
+     ) AS n
+  ), stops AS MATERIALIZED (
+    SELECT f.topic, f.recipient, f.role, f.key, min(f.rank) AS rank
+      FROM firsts AS f WHERE f.worker IS DISTINCT FROM p_worker AND f.rank NOT IN (SELECT l.rank FROM locked AS l) GROUP BY 1, 2, 3, 4
+  ), decided AS (
+    SELECT l.tid, l.id,
+           l.key IS NULL OR l.rank IN (SELECT f.rank FROM firsts AS f) AND NOT EXISTS (
+             SELECT FROM stops AS s WHERE s.topic = l.topic AND s.recipient = l.recipient AND s.role = l.role AND s.key = l.key AND s.rank < l.rank
+           ) AS is_taken
+      FROM locked AS l
+  )
+  SELECT coalesce(array_agg(d.tid) FILTER (WHERE d.is_taken), '{}'), array_agg(d.id) FILTER (WHERE NOT d.is_taken) INTO tids, v_passed FROM decided AS d;
+  IF v_passed IS NOT NULL THEN
+    v_done := hawser.put_behind(v_passed);
+  END IF;
+END
+$function$;
+COMMENT ON FUNCTION hawser.first_of_keys(bigint, tid[]) IS 'Tells which of the rows that a take has locked are the first ones of their keys, up to \`key_run\` of a key, and puts others behind
+these.';
+
+CREATE OR REPLACE FUNCTION hawser.find_copies(
+  p_tids tid[],
+  p_max_bytes bigint,
+  OUT topics text[],
+  OUT recipients text[],
+  OUT tids tid[]
+)
+LANGUAGE plpgsql VOLATILE SECURITY INVOKER
+SET search_path = pg_catalog, pg_temp
+SET jit = off
+SET row_security = off
+SET enable_seqscan = off
+SET enable_bitmapscan = off
+SET enable_mergejoin = off
+AS $function$
+#variable_conflict use_column
+BEGIN
+  WITH served AS MATERIALIZED (
+    SELECT DISTINCT q.topic FROM hawser_data.queue AS q WHERE q.ctid = ANY (p_tids) AND (q.to_all AND q.recipient IN ('', '!'))
+  ), listed AS MATERIALIZED (
+    SELECT a.topic, a.listener_name, a.durable, p.group_name
+      FROM served AS s
+      JOIN hawser_peer_data.listeners AS a ON a.topic = s.topic
+      LEFT JOIN hawser_peer_data.peers AS p ON p.name = a.listener_name
+  ), running AS MATERIALIZED (
+    SELECT unnest(r.running) AS name
+      FROM hawser.running_peers(ARRAY(SELECT DISTINCT l.listener_name FROM listed AS l WHERE l.group_name IS NULL AND NOT l.durable)) AS r
+  )
+  SELECT array_agg(c.topic), array_agg(c.recipient) INTO topics, recipients
+    FROM (
+      SELECT l.topic, CASE WHEN l.group_name IS NULL THEN '@' || l.listener_name ELSE '#' || l.group_name END AS recipient
+        FROM listed AS l WHERE l.group_name IS NOT NULL OR l.durable OR l.listener_name IN (SELECT r.name FROM running AS r)
+      UNION
+      SELECT s.topic, CASE WHEN w.group_name IS NULL THEN '@' || w.name ELSE '#' || w.group_name END
+        FROM served AS s JOIN hawser_data.workers AS w ON w.gone_at IS NULL AND s.topic = ANY (w.topics)
+    ) AS c;
+  tids := ARRAY(
+    SELECT n.tid
+      FROM (
+        SELECT q.ctid AS tid, c.count, row_number() OVER w AS nth, sum(c.count) OVER w AS copies, sum(c.count * (octet_length(q.payload)::bigint + coalesce(pg_column_size(q.headers)::bigint * CASE WHEN pg_column_compression(q.headers) IS NULL THEN 1 ELSE 100 END, 0))) OVER w AS bytes
+          FROM hawser_data.queue AS q
+          LEFT JOIN (SELECT u.topic, count(*) AS count FROM unnest(topics) AS u (topic) GROUP BY 1) AS c ON (q.to_all AND q.recipient IN ('', '!')) AND c.topic = q.topic
+         WHERE q.ctid = ANY (p_tids)
+        WINDOW w AS (PARTITION BY c.count IS NULL ORDER BY q.rank)
+      ) AS n
+     WHERE n.count IS NULL OR n.nth = 1 OR (n.copies <= 2500 AND n.bytes <= p_max_bytes)
+  );
+END
+$function$;
+COMMENT ON FUNCTION hawser.find_copies(tid[], bigint) IS 'Finds who gets copies of the messages for all that a take has locked. Leaves out messages beyond the copies that one transaction makes: as many
+as a page has, or those of one message.';
+
+CREATE OR REPLACE FUNCTION hawser.make_copies(
+  p_tids tid[],
+  p_topics text[],
+  p_recipients text[],
+  p_max_bytes bigint,
+  p_looked_topics text[],
+  p_looked_recipients text[],
+  p_looked_roles text[],
+  p_looked_upto bigint[],
+  OUT tids tid[],
+  OUT upto bigint[],
+  OUT has_more boolean
+)
+LANGUAGE plpgsql VOLATILE SECURITY INVOKER
+SET search_path = pg_catalog, pg_temp
+SET jit = off
+SET row_security = off
+SET enable_seqscan = off
+SET enable_bitmapscan = off
+SET enable_mergejoin = off
+AS $function$
+#variable_conflict use_column
+DECLARE
+  -- Messages whose copies are made.
+  v_tids CONSTANT tid[] := ARRAY(SELECT q.ctid FROM hawser_data.queue AS q WHERE q.ctid = ANY (p_tids) AND (q.to_all AND q.recipient IN ('', '!')));
+  v_keys CONSTANT jsonb := (SELECT jsonb_agg(jsonb_build_array(q.role, q.topic, q.unique_key, q.id, q.awaited_as, q.recipient, q.key)) FROM hawser_data.queue AS q WHERE q.ctid = ANY (v_tids) AND q.key IS NOT NULL);
+  v_done boolean;
+BEGIN
+  tids := ARRAY(SELECT t.tid FROM unnest(p_tids) AS t (tid) WHERE t.tid <> ALL (v_tids));
+  -- Of a long message as many copies as a take may bring, so that it ends in its time: the next take makes others.
+  WITH copies AS MATERIALIZED (
+    SELECT s.*, r.recipient AS for_recipient, row_number() OVER (PARTITION BY s.tid ORDER BY r.recipient) <= greatest(1, p_max_bytes / greatest(1, s.bytes)) AS is_made
+      FROM (SELECT q.ctid AS tid, (octet_length(q.payload)::bigint + coalesce(pg_column_size(q.headers)::bigint * CASE WHEN pg_column_compression(q.headers) IS NULL THEN 1 ELSE 100 END, 0)) AS bytes, q.* FROM hawser_data.queue AS q WHERE q.ctid = ANY (v_tids)) AS s
+      JOIN unnest(p_topics, p_recipients) AS r (topic, recipient) ON r.topic = s.topic AND (s.copied_upto IS NULL OR r.recipient > s.copied_upto)
+  ), goes_on AS MATERIALIZED (
+    UPDATE hawser_data.queue AS q SET copied_upto = c.upto
+      FROM (SELECT n.tid, max(n.for_recipient) FILTER (WHERE n.is_made) AS upto FROM copies AS n GROUP BY 1 HAVING NOT bool_and(n.is_made)) AS c
+     WHERE q.ctid = c.tid
+    RETURNING c.tid, q.topic, q.recipient, q.role, q.rank
+  ), ended AS (
+    DELETE FROM hawser_data.queue AS q WHERE q.ctid = ANY (v_tids) AND q.ctid NOT IN (SELECT g.tid FROM goes_on AS g)
+  ), made AS (
+    INSERT INTO hawser_data.queue (topic, recipient, role, role_id, rank, id, key, origin, to_all, enqueued_at, payload, headers)
+    SELECT c.topic, c.recipient || c.for_recipient, c.role, c.role_id, c.next_id + (c.rank >> 46 << 46), c.next_id, c.key, c.origin, true, c.enqueued_at, c.payload, c.headers
+      FROM (SELECT n.*, nextval('hawser_data.outbox_id_seq') AS next_id FROM copies AS n WHERE n.is_made ORDER BY n.rank, n.for_recipient) AS c
+  )
+  SELECT array_agg(CASE WHEN g.rank <= u.upto THEN g.rank - 1 ELSE u.upto END ORDER BY u.nth), coalesce(bool_or(g.rank IS NOT NULL), false)
+    INTO upto, has_more
+    FROM unnest(p_looked_topics, p_looked_recipients, p_looked_roles, p_looked_upto) WITH ORDINALITY AS u (topic, recipient, role, upto, nth)
+    LEFT JOIN LATERAL (SELECT min(o.rank) AS rank FROM goes_on AS o WHERE o.topic = u.topic AND o.recipient = u.recipient AND o.role = u.role) AS g ON true;
+  v_done := hawser.wake_topics(ARRAY(SELECT DISTINCT u.topic FROM unnest(p_topics) AS u (topic)));
+  IF v_keys IS NOT NULL THEN
+    v_done := hawser.pass_keys(v_keys);
+  END IF;
+END
+$function$;
+COMMENT ON FUNCTION hawser.make_copies(tid[], text[], text[], bigint, text[], text[], text[], bigint[]) IS 'Makes copies of the messages for all that a take has locked, which end with the last one: who takes a message first makes them.';
+
+CREATE OR REPLACE FUNCTION hawser.count_left(
+  p_tids tid[],
+  OUT suspects bigint[],
+  OUT tried bigint[]
+)
+LANGUAGE plpgsql VOLATILE SECURITY INVOKER
+SET search_path = pg_catalog, pg_temp
+SET jit = off
+SET row_security = off
+SET enable_seqscan = off
+SET enable_bitmapscan = off
+SET enable_mergejoin = off
+AS $function$
+#variable_conflict use_column
+BEGIN
+  -- What a worker had that is gone is suspect, and counts as tried if its handler was told to begin. For the first time nothing need have
+  -- been told: then the first messages may have been running, and of a key the first.
+  WITH had AS (
+    SELECT q.worker, q.topic || ':' || q.recipient AS place, q.rank, q.is_suspect, q.begun_by IS NOT DISTINCT FROM q.worker AS has_begun,
+           q.key IS NULL OR row_number() OVER (PARTITION BY q.worker, q.topic, q.recipient, q.role, q.key ORDER BY q.rank) = 1 AS may_run
+      FROM hawser_data.queue AS q JOIN hawser_data.workers AS w ON w.id = q.worker AND w.gone_at IS NOT NULL WHERE q.ctid = ANY (p_tids)
+  ), guessed AS MATERIALIZED (
+    SELECT h.rank, h.worker, h.place, coalesce((w.suspects ->> h.place)::integer, w.concurrency) AS rest
+      FROM (
+        SELECT h.*, row_number() OVER (PARTITION BY h.worker, h.place ORDER BY h.rank) AS nth FROM had AS h WHERE h.may_run AND NOT h.is_suspect AND NOT h.has_begun
+      ) AS h
+      JOIN hawser_data.workers AS w ON w.id = h.worker
+     WHERE h.nth <= coalesce((w.suspects ->> h.place)::integer, w.concurrency)
+  ), counted AS (
+    UPDATE hawser_data.workers AS w SET suspects = w.suspects || c.suspects
+      FROM (
+        SELECT p.worker, jsonb_object_agg(p.place, p.rest) AS suspects
+          FROM (SELECT g.worker, g.place, min(g.rest) - count(*) AS rest FROM guessed AS g GROUP BY 1, 2) AS p GROUP BY 1
+      ) AS c
+     WHERE w.id = c.worker
+  )
+  SELECT coalesce(array_agg(h.rank), '{}'), coalesce(array_agg(h.rank) FILTER (WHERE h.has_begun OR h.rank IN (SELECT g.rank FROM guessed AS g)), '{}')
+    INTO suspects, tried FROM had AS h;
+END
+$function$;
+COMMENT ON FUNCTION hawser.count_left(tid[]) IS 'Tells which of the rows that a take has locked were of workers that are gone, and which of them count as tried.';
+
+CREATE OR REPLACE FUNCTION hawser.note_starts(
+  p_worker bigint,
+  p_topic text,
+  p_at timestamptz,
+  p_per_key integer,
+  p_key_header text,
+  p_tids tid[],
+  p_passed_ids bigint[],
+  p_full_tids tid[],
+  OUT wait_ms integer
+)
+LANGUAGE plpgsql VOLATILE SECURITY INVOKER
+SET search_path = pg_catalog, pg_temp
+SET jit = off
+SET row_security = off
+SET enable_seqscan = off
+SET enable_bitmapscan = off
+SET enable_mergejoin = off
+AS $function$
+#variable_conflict use_column
+DECLARE
+  v_done boolean;
+BEGIN
+  IF p_passed_ids <> '{}' THEN
+    v_done := hawser.put_behind(p_passed_ids);
+  END IF;
+  INSERT INTO hawser_data.topic_starts AS s (topic, recipient, role, rank, worker, started_at, limit_key)
+  SELECT q.topic, q.recipient, q.role, q.rank, p_worker, p_at, CASE WHEN p_per_key > 0 THEN hawser.limit_key(q.key, q.headers, p_key_header) END
+    FROM hawser_data.queue AS q WHERE q.ctid = ANY (p_tids)
+  ON CONFLICT (topic, recipient, role, rank) DO UPDATE SET worker = excluded.worker, started_at = excluded.started_at, limit_key = excluded.limit_key;
+  -- Behind those of their role and key of the limit that run: the end of one is found by who looks next, which has the lock of the topic, too.
+  IF p_full_tids <> '{}' THEN
+    WITH passed AS MATERIALIZED (
+      SELECT q.ctid AS tid, hawser.limit_key(q.key, q.headers, p_key_header) AS limit_key
+        FROM hawser_data.queue AS q WHERE q.ctid = ANY (p_full_tids) AND q.worker IS NULL AND q.behind IS NULL FOR UPDATE SKIP LOCKED
+    )
+    UPDATE hawser_data.queue AS q SET behind = 'l' || p.limit_key
+      FROM passed AS p
+     WHERE q.ctid = p.tid
+       AND (SELECT count(*) FROM hawser_data.topic_starts AS s WHERE s.topic = p_topic AND s.role = q.role AND s.limit_key = p.limit_key) >= p_per_key;
+  END IF;
+  wait_ms := CASE
+    -- Another worker is taking some of them.
+    WHEN p_at IS NULL THEN (random() * 20)::integer + 1
+    ELSE (SELECT c.wait_ms FROM hawser.count_starts(p_topic, p_at, cardinality(p_tids)) AS c)
+  END;
+END
+$function$;
+COMMENT ON FUNCTION hawser.note_starts(bigint, text, timestamptz, integer, text, tid[], bigint[], tid[]) IS 'Notes the starts of a topic that admit_starts has locked, and puts rows that may not start behind others of their key, or behind those of their
+key of the limit that run.';
 
 CREATE OR REPLACE FUNCTION hawser.extend(
   p_worker bigint,
@@ -1438,10 +1599,13 @@ BEGIN
   END IF;
 DECLARE
   v_now CONSTANT timestamptz := clock_timestamp();
+  v_topics text[];
+  v_places text[];
   v_done boolean;
 BEGIN
   v_done := set_config('idle_in_transaction_session_timeout', '8000', true) IS NULL;
-  UPDATE hawser_data.workers AS w SET beat_at = clock_timestamp() WHERE w.id = p_worker AND w.gone_at IS NULL;
+  UPDATE hawser_data.workers AS w SET beat_at = clock_timestamp() WHERE w.id = p_worker AND w.gone_at IS NULL
+  RETURNING w.topics, (array_remove(ARRAY['', '@' || w.name, '#' || w.group_name, '!', '!' || '@' || w.name, '!' || '#' || w.group_name], NULL) || ARRAY(SELECT m.mark || '@' || n.name FROM unnest(w.stands_in_for) AS n (name) CROSS JOIN (VALUES (''), ('!')) AS m (mark))) INTO v_topics, v_places;
   IF NOT FOUND THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('lease_lost'),
@@ -1489,24 +1653,18 @@ BEGIN
     SELECT FROM hawser_data.workers AS w JOIN hawser_peer_data.peers AS p ON p.name = w.name WHERE w.id < p_worker AND w.gone_at IS NULL
   );
   has_messages := p_looks AND EXISTS (
-    SELECT FROM hawser_data.workers AS w
-     CROSS JOIN LATERAL unnest(w.topics) AS t (topic)
-     CROSS JOIN LATERAL unnest(
-       array_remove(ARRAY['', '@' || w.name, '#' || w.group_name], NULL) || ARRAY(SELECT '@' || n.name FROM unnest(w.stands_in_for) AS n (name))
-     ) AS p (recipient)
-     CROSS JOIN (VALUES (''), ('!')) AS m (mark)
+    SELECT FROM unnest(v_topics) AS t (topic)
+     CROSS JOIN unnest(v_places) AS p (recipient)
      CROSS JOIN LATERAL (
        (
          SELECT FROM hawser_data.queue AS q
-          WHERE q.topic = t.topic AND q.recipient = m.mark || p.recipient AND q.due_at IS NULL AND q.behind IS NULL
-            AND (q.worker IS NULL OR NOT EXISTS (SELECT FROM hawser_data.workers AS o WHERE o.id = q.worker AND o.gone_at IS NULL))
+          WHERE q.topic = t.topic AND q.recipient = p.recipient AND q.due_at IS NULL AND q.behind IS NULL AND (q.worker IS NULL OR NOT EXISTS (SELECT FROM hawser_data.workers AS w WHERE w.id = q.worker AND w.gone_at IS NULL))
           LIMIT 1
        )
        UNION ALL
        (
          SELECT FROM hawser_data.queue AS q
-          WHERE q.topic = t.topic AND q.recipient = m.mark || p.recipient AND q.due_at <= v_now AND q.behind IS NULL
-            AND (q.worker IS NULL OR NOT EXISTS (SELECT FROM hawser_data.workers AS o WHERE o.id = q.worker AND o.gone_at IS NULL))
+          WHERE q.topic = t.topic AND q.recipient = p.recipient AND q.due_at <= v_now AND q.behind IS NULL AND (q.worker IS NULL OR NOT EXISTS (SELECT FROM hawser_data.workers AS w WHERE w.id = q.worker AND w.gone_at IS NULL))
           LIMIT 1
        )
        UNION ALL
@@ -1515,18 +1673,10 @@ BEGIN
          SELECT FROM hawser_data.queue AS q WHERE q.topic = t.topic AND q.behind >= 'l' LIMIT 1
        )
      ) AS f
-     WHERE w.id = p_worker
   );
   -- Role by role, too, as the index has them.
   WITH RECURSIVE places AS (
-    SELECT t.topic, m.mark || p.recipient AS recipient, '' AS role
-      FROM hawser_data.workers AS w
-     CROSS JOIN LATERAL unnest(w.topics) AS t (topic)
-     CROSS JOIN LATERAL unnest(
-       array_remove(ARRAY['', '@' || w.name, '#' || w.group_name], NULL) || ARRAY(SELECT '@' || n.name FROM unnest(w.stands_in_for) AS n (name))
-     ) AS p (recipient)
-     CROSS JOIN (VALUES (''), ('!')) AS m (mark)
-     WHERE w.id = p_worker
+    SELECT t.topic, p.recipient, '' AS role FROM unnest(v_topics) AS t (topic) CROSS JOIN unnest(v_places) AS p (recipient)
     UNION ALL
     SELECT p.topic, p.recipient, n.role
       FROM places AS p
@@ -1545,9 +1695,7 @@ BEGIN
          coalesce(array_agg(s.topic ORDER BY s.topic) FILTER (WHERE num_nonnulls(s.rate, s.running, s.running_per_key) > 0), '{}'),
          coalesce(array_agg(s.topic ORDER BY s.topic) FILTER (WHERE s.keep_ms IS NOT NULL), '{}')
     INTO paused_topics, limited_topics, kept_topics
-    FROM hawser_data.workers AS w
-    JOIN hawser_data.topic_settings AS s ON s.topic = ANY (w.topics)
-   WHERE w.id = p_worker;
+    FROM hawser_data.topic_settings AS s WHERE s.topic = ANY (v_topics);
 END;
 END
 $function$;
@@ -3703,8 +3851,7 @@ BEGIN
       FROM hawser_data.cancellations AS c LEFT JOIN hawser_data.queue AS q USING (topic, recipient, role, rank)
      WHERE (p_ranks = '{}' OR c.rank = ANY (p_ranks))
        AND (
-         q.rank IS NULL OR q.worker IS NULL OR q.worker = p_worker
-         OR NOT EXISTS (SELECT FROM hawser_data.workers AS w WHERE w.id = q.worker AND w.gone_at IS NULL)
+         q.rank IS NULL OR q.worker = p_worker OR (q.worker IS NULL OR NOT EXISTS (SELECT FROM hawser_data.workers AS w WHERE w.id = q.worker AND w.gone_at IS NULL))
        )
      ORDER BY row_number() OVER (PARTITION BY c.role ORDER BY random()) LIMIT 1000
   ), asked AS MATERIALIZED (
@@ -3774,7 +3921,7 @@ BEGIN
     SELECT q.topic, q.recipient, q.role, q.rank, q.worker
       FROM unnest(p_topics, p_recipients, p_roles, p_ranks) AS m (topic, recipient, role, rank)
       JOIN hawser_data.queue AS q USING (topic, recipient, role, rank)
-     WHERE NOT EXISTS (SELECT FROM hawser_data.workers AS w WHERE w.id = q.worker AND w.gone_at IS NULL)
+     WHERE (q.worker IS NULL OR NOT EXISTS (SELECT FROM hawser_data.workers AS w WHERE w.id = q.worker AND w.gone_at IS NULL))
   ), locked AS MATERIALIZED (
     SELECT f.*
       FROM free AS f
@@ -4667,6 +4814,14 @@ REVOKE ALL ON FUNCTION hawser.open_worker(text, text[], text, integer, integer, 
 REVOKE ALL ON FUNCTION hawser.resume_worker(bigint, bigint, text[], text[], text[], bigint[]) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.serve_topics(bigint, text[], text[]) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.take(bigint, integer, bigint, jsonb, text[]) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.admit_topics(text[], integer) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.find_ready(text[], text[], jsonb, integer, bigint, integer, integer, text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.judge_starts(text, tid[], integer, text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.first_of_keys(bigint, tid[]) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.find_copies(tid[], bigint) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.make_copies(tid[], text[], text[], bigint, text[], text[], text[], bigint[]) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.count_left(tid[]) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.note_starts(bigint, text, timestamptz, integer, text, tid[], bigint[], tid[]) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.extend(bigint, boolean) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.pause_topic(text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.limit_topic(text, text, integer, integer, integer, text) FROM PUBLIC;
@@ -4898,6 +5053,14 @@ BEGIN
   ALTER FUNCTION hawser.resume_worker(bigint, bigint, text[], text[], text[], bigint[]) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.serve_topics(bigint, text[], text[]) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.take(bigint, integer, bigint, jsonb, text[]) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.admit_topics(text[], integer) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.find_ready(text[], text[], jsonb, integer, bigint, integer, integer, text) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.judge_starts(text, tid[], integer, text) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.first_of_keys(bigint, tid[]) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.find_copies(tid[], bigint) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.make_copies(tid[], text[], text[], bigint, text[], text[], text[], bigint[]) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.count_left(tid[]) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.note_starts(bigint, text, timestamptz, integer, text, tid[], bigint[], tid[]) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.extend(bigint, boolean) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.pause_topic(text) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.limit_topic(text, text, integer, integer, integer, text) OWNER TO hawser_owner;

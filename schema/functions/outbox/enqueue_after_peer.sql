@@ -32,7 +32,7 @@ BEGIN
       FROM found AS f
       JOIN hawser_data.queue AS q
         ON q.topic = f.topic AND q.recipient = f.recipient AND q.role = v_role AND q.rank = f.rank AND q.worker IS NOT DISTINCT FROM f.worker
-     WHERE NOT EXISTS (SELECT FROM hawser_data.workers AS w WHERE w.id = f.worker AND w.gone_at IS NULL)
+     WHERE @is_free(f)@
      ORDER BY q.rank FOR KEY SHARE OF q
   )
   SELECT array_agg(l.id), array_agg(l.awaited_as), array_agg(l.tid) INTO v_queued, v_awaited, v_tids FROM locked AS l;

@@ -14,7 +14,7 @@ BEGIN
     SELECT q.topic, q.recipient, q.role, q.rank, q.worker
       FROM unnest(p_topics, p_recipients, p_roles, p_ranks) AS m (topic, recipient, role, rank)
       JOIN hawser_data.queue AS q USING (topic, recipient, role, rank)
-     WHERE NOT EXISTS (SELECT FROM hawser_data.workers AS w WHERE w.id = q.worker AND w.gone_at IS NULL)
+     WHERE @is_free(q)@
   ), locked AS MATERIALIZED (
     SELECT f.*
       FROM free AS f

@@ -14,8 +14,7 @@ BEGIN
       FROM hawser_data.cancellations AS c LEFT JOIN hawser_data.queue AS q USING (topic, recipient, role, rank)
      WHERE (p_ranks = '{}' OR c.rank = ANY (p_ranks))
        AND (
-         q.rank IS NULL OR q.worker IS NULL OR q.worker = p_worker
-         OR NOT EXISTS (SELECT FROM hawser_data.workers AS w WHERE w.id = q.worker AND w.gone_at IS NULL)
+         q.rank IS NULL OR q.worker = p_worker OR @is_free(q)@
        )
      ORDER BY row_number() OVER (PARTITION BY c.role ORDER BY random()) LIMIT 1000
   ), asked AS MATERIALIZED (

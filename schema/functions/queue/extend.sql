@@ -1,10 +1,13 @@
 #variable_conflict use_column
 DECLARE
   v_now CONSTANT timestamptz := clock_timestamp();
+  v_topics text[];
+  v_places text[];
   v_done boolean;
 BEGIN
   v_done := set_config('idle_in_transaction_session_timeout', '@StoreConstants.session_idle_in_transaction_ms@', true) IS NULL;
-  UPDATE hawser_data.workers AS w SET beat_at = clock_timestamp() WHERE w.id = p_worker AND w.gone_at IS NULL;
+  UPDATE hawser_data.workers AS w SET beat_at = clock_timestamp() WHERE w.id = p_worker AND w.gone_at IS NULL
+  RETURNING w.topics, @places_of(w)@ INTO v_topics, v_places;
   IF NOT FOUND THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('lease_lost'),
@@ -52,24 +55,18 @@ BEGIN
     SELECT FROM hawser_data.workers AS w JOIN hawser_peer_data.peers AS p ON p.name = w.name WHERE w.id < p_worker AND w.gone_at IS NULL
   );
   has_messages := p_looks AND EXISTS (
-    SELECT FROM hawser_data.workers AS w
-     CROSS JOIN LATERAL unnest(w.topics) AS t (topic)
-     CROSS JOIN LATERAL unnest(
-       array_remove(ARRAY['', '@' || w.name, '#' || w.group_name], NULL) || ARRAY(SELECT '@' || n.name FROM unnest(w.stands_in_for) AS n (name))
-     ) AS p (recipient)
-     CROSS JOIN (VALUES (''), (@QueueConstants.priority_mark@)) AS m (mark)
+    SELECT FROM unnest(v_topics) AS t (topic)
+     CROSS JOIN unnest(v_places) AS p (recipient)
      CROSS JOIN LATERAL (
        (
          SELECT FROM hawser_data.queue AS q
-          WHERE q.topic = t.topic AND q.recipient = m.mark || p.recipient AND q.due_at IS NULL AND q.behind IS NULL
-            AND (q.worker IS NULL OR NOT EXISTS (SELECT FROM hawser_data.workers AS o WHERE o.id = q.worker AND o.gone_at IS NULL))
+          WHERE q.topic = t.topic AND q.recipient = p.recipient AND q.due_at IS NULL AND q.behind IS NULL AND @is_free(q)@
           LIMIT 1
        )
        UNION ALL
        (
          SELECT FROM hawser_data.queue AS q
-          WHERE q.topic = t.topic AND q.recipient = m.mark || p.recipient AND q.due_at <= v_now AND q.behind IS NULL
-            AND (q.worker IS NULL OR NOT EXISTS (SELECT FROM hawser_data.workers AS o WHERE o.id = q.worker AND o.gone_at IS NULL))
+          WHERE q.topic = t.topic AND q.recipient = p.recipient AND q.due_at <= v_now AND q.behind IS NULL AND @is_free(q)@
           LIMIT 1
        )
        UNION ALL
@@ -78,18 +75,10 @@ BEGIN
          SELECT FROM hawser_data.queue AS q WHERE q.topic = t.topic AND q.behind >= @QueueConstants.behind_limit@ LIMIT 1
        )
      ) AS f
-     WHERE w.id = p_worker
   );
   -- Role by role, too, as the index has them.
   WITH RECURSIVE places AS (
-    SELECT t.topic, m.mark || p.recipient AS recipient, '' AS role
-      FROM hawser_data.workers AS w
-     CROSS JOIN LATERAL unnest(w.topics) AS t (topic)
-     CROSS JOIN LATERAL unnest(
-       array_remove(ARRAY['', '@' || w.name, '#' || w.group_name], NULL) || ARRAY(SELECT '@' || n.name FROM unnest(w.stands_in_for) AS n (name))
-     ) AS p (recipient)
-     CROSS JOIN (VALUES (''), (@QueueConstants.priority_mark@)) AS m (mark)
-     WHERE w.id = p_worker
+    SELECT t.topic, p.recipient, '' AS role FROM unnest(v_topics) AS t (topic) CROSS JOIN unnest(v_places) AS p (recipient)
     UNION ALL
     SELECT p.topic, p.recipient, n.role
       FROM places AS p
@@ -108,7 +97,5 @@ BEGIN
          coalesce(array_agg(s.topic ORDER BY s.topic) FILTER (WHERE num_nonnulls(s.rate, s.running, s.running_per_key) > 0), '{}'),
          coalesce(array_agg(s.topic ORDER BY s.topic) FILTER (WHERE s.keep_ms IS NOT NULL), '{}')
     INTO paused_topics, limited_topics, kept_topics
-    FROM hawser_data.workers AS w
-    JOIN hawser_data.topic_settings AS s ON s.topic = ANY (w.topics)
-   WHERE w.id = p_worker;
+    FROM hawser_data.topic_settings AS s WHERE s.topic = ANY (v_topics);
 END

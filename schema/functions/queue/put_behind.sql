@@ -25,7 +25,7 @@ BEGIN
      CROSS JOIN LATERAL (
        SELECT q.ctid AS tid FROM hawser_data.queue AS q
         WHERE q.topic = h.topic AND q.recipient = h.recipient AND q.role = h.role AND q.key = h.key AND q.rank >= h.rank AND q.worker IS NULL AND q.behind IS NULL
-          AND NOT (q.to_all AND q.recipient IN ('', @QueueConstants.priority_mark@))
+          AND NOT @is_for_all(q)@
         ORDER BY q.rank LIMIT h.most FOR UPDATE SKIP LOCKED
      ) AS r
   )

@@ -133,6 +133,7 @@ const ranges = [
   nothing,
   ...["{}", "{(,)}", "{[1,9223372036854775807)}", "{[-9223372036854775808,0)}"].map((each) => text(each)),
 ];
+const tids = [nothing, ...["(0,0)", "(0,1)", "(4294967295,65535)"].map((each) => text(each))];
 const booleans = [nothing, text("true"), text("false")];
 const functions = (ids: VictimIds): Value[] => [
   nothing,
@@ -198,6 +199,8 @@ export function hostileValues({ type: declared }: Parameter, ids: VictimIds): re
       return snapshots;
     case "int8multirange":
       return ranges;
+    case "tid":
+      return tids;
     case "int2vector":
       return [nothing, text("1"), text("-1 0")];
     default:
@@ -299,6 +302,7 @@ export function validValue(
     "timestamp with time zone": "clock_timestamp()",
     pg_snapshot: "pg_current_snapshot()",
     int8multirange: "'{}'",
+    tid: "'(0,1)'",
     int2vector: "'1'",
     oid: "'0'",
   };
