@@ -257,9 +257,9 @@ export interface DeadLetterRow {
   created_at: Date;
   /** The channel's id (peers only). */
   channel_id: number | null;
-  /** The sender's epoch; of the queue when it was enqueued, in milliseconds (peers and the queue only). */
+  /** The sender's epoch (peers only). */
   epoch: bigint | null;
-  /** The message's number (peers and the queue only). */
+  /** The message's number (peers only). */
   number: bigint | null;
   /** The handler that failed (subscriptions only). */
   handler_id: bigint | null;
@@ -292,6 +292,10 @@ export interface DeadLetterRow {
   worker: string | null;
   /** How often its handler was cut off, as its process stopped (the queue only). No attempts. */
   given_back: number;
+  /** As in `queue` (the queue only). */
+  enqueued_at: Date | null;
+  /** Its place in line when it was given up, of which a retry keeps the priority (the queue only). */
+  rank: bigint | null;
 }
 
 /** Row of hawser_peer_data.mesh_secret. The mesh secret, made at the first migration; two rows while it is rotated, the newest is used for dialling. */

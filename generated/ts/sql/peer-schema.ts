@@ -390,6 +390,8 @@ CREATE TABLE hawser_data.dead_letters (
   role_id bigint DEFAULT to_regrole(quote_ident(CASE current_setting('role') WHEN 'none' THEN session_user ELSE current_setting('role') END))::oid::bigint,
   worker text,
   given_back smallint DEFAULT 0 NOT NULL,
+  enqueued_at timestamptz,
+  rank bigint,
   CONSTRAINT dead_letters_pkey PRIMARY KEY (id),
   CONSTRAINT dead_letters_origin_values CHECK (origin IN ('peer', 'subscription', 'outbox', 'queue')),
   CONSTRAINT dead_letters_error_message_bytes CHECK (octet_length(error_message) <= 8192),
@@ -418,8 +420,8 @@ COMMENT ON COLUMN hawser_data.dead_letters.error_message IS 'The error''s messag
 COMMENT ON COLUMN hawser_data.dead_letters.attempts IS 'How often the handler was started.';
 COMMENT ON COLUMN hawser_data.dead_letters.created_at IS 'When it was given up.';
 COMMENT ON COLUMN hawser_data.dead_letters.channel_id IS 'The channel''s id (peers only).';
-COMMENT ON COLUMN hawser_data.dead_letters.epoch IS 'The sender''s epoch; of the queue when it was enqueued, in milliseconds (peers and the queue only).';
-COMMENT ON COLUMN hawser_data.dead_letters.number IS 'The message''s number (peers and the queue only).';
+COMMENT ON COLUMN hawser_data.dead_letters.epoch IS 'The sender''s epoch (peers only).';
+COMMENT ON COLUMN hawser_data.dead_letters.number IS 'The message''s number (peers only).';
 COMMENT ON COLUMN hawser_data.dead_letters.handler_id IS 'The handler that failed (subscriptions only).';
 COMMENT ON COLUMN hawser_data.dead_letters.retry_requested IS 'The leading process will handle it again (subscriptions only).';
 COMMENT ON COLUMN hawser_data.dead_letters.message_id IS 'Id by which the process that gave it up knows the message (subscriptions and the outbox).';
@@ -435,6 +437,8 @@ COMMENT ON COLUMN hawser_data.dead_letters.progress IS 'As in \`queue\` (the que
 COMMENT ON COLUMN hawser_data.dead_letters.role_id IS 'The oid of the role: a later role of its name is another one. NULL: there was no such role.';
 COMMENT ON COLUMN hawser_data.dead_letters.worker IS 'Name of the peer or worker that had it when it was given up (peers and the queue only). NULL: none had it.';
 COMMENT ON COLUMN hawser_data.dead_letters.given_back IS 'How often its handler was cut off, as its process stopped (the queue only). No attempts.';
+COMMENT ON COLUMN hawser_data.dead_letters.enqueued_at IS 'As in \`queue\` (the queue only).';
+COMMENT ON COLUMN hawser_data.dead_letters.rank IS 'Its place in line when it was given up, of which a retry keeps the priority (the queue only).';
 
 CREATE TABLE hawser_peer_data.mesh_secret (
   id integer NOT NULL,
@@ -4454,7 +4458,9 @@ SELECT
   v.progress::text AS progress,
   v.role_id::bigint AS role_id,
   v.worker::text AS worker,
-  v.given_back::smallint AS given_back
+  v.given_back::smallint AS given_back,
+  v.enqueued_at::timestamptz AS enqueued_at,
+  v.rank::bigint AS rank
 FROM hawser_data.dead_letters AS v;
 COMMENT ON VIEW hawser.dead_letters IS 'Messages that could not be handled, with their errors. Functions alone write them: a dead letter that is retried acts with
 the rights of the subscribed function''s role, or of the gateway''s NATS user.';
@@ -4469,8 +4475,8 @@ COMMENT ON COLUMN hawser.dead_letters.error_message IS 'The error''s message; a 
 COMMENT ON COLUMN hawser.dead_letters.attempts IS 'How often the handler was started.';
 COMMENT ON COLUMN hawser.dead_letters.created_at IS 'When it was given up.';
 COMMENT ON COLUMN hawser.dead_letters.channel_id IS 'The channel''s id (peers only).';
-COMMENT ON COLUMN hawser.dead_letters.epoch IS 'The sender''s epoch; of the queue when it was enqueued, in milliseconds (peers and the queue only).';
-COMMENT ON COLUMN hawser.dead_letters.number IS 'The message''s number (peers and the queue only).';
+COMMENT ON COLUMN hawser.dead_letters.epoch IS 'The sender''s epoch (peers only).';
+COMMENT ON COLUMN hawser.dead_letters.number IS 'The message''s number (peers only).';
 COMMENT ON COLUMN hawser.dead_letters.handler_id IS 'The handler that failed (subscriptions only).';
 COMMENT ON COLUMN hawser.dead_letters.retry_requested IS 'The leading process will handle it again (subscriptions only).';
 COMMENT ON COLUMN hawser.dead_letters.message_id IS 'Id by which the process that gave it up knows the message (subscriptions and the outbox).';
@@ -4486,6 +4492,8 @@ COMMENT ON COLUMN hawser.dead_letters.progress IS 'As in \`queue\` (the queue on
 COMMENT ON COLUMN hawser.dead_letters.role_id IS 'The oid of the role: a later role of its name is another one. NULL: there was no such role.';
 COMMENT ON COLUMN hawser.dead_letters.worker IS 'Name of the peer or worker that had it when it was given up (peers and the queue only). NULL: none had it.';
 COMMENT ON COLUMN hawser.dead_letters.given_back IS 'How often its handler was cut off, as its process stopped (the queue only). No attempts.';
+COMMENT ON COLUMN hawser.dead_letters.enqueued_at IS 'As in \`queue\` (the queue only).';
+COMMENT ON COLUMN hawser.dead_letters.rank IS 'Its place in line when it was given up, of which a retry keeps the priority (the queue only).';
 
 CREATE OR REPLACE VIEW hawser.topic_addr AS
 SELECT

@@ -2932,7 +2932,7 @@ BEGIN
        WHERE r.id = job.id AND r.expires_at > clock_timestamp() AND (v_roles IS NULL OR r.role = ANY (v_roles) AND r.role_id = to_regrole(quote_ident(r.role))::oid::bigint)
       UNION ALL
       -- Also of one of which nothing is kept.
-      SELECT 'dead', d.topic, d.worker, d.attempts, to_timestamp(d.epoch / 1000.0), NULL, d.created_at, NULL, d.progress, NULL, d.error_code, d.error_message, NULL, NULL, d.given_back::integer, d.role
+      SELECT 'dead', d.topic, d.worker, d.attempts, d.enqueued_at, NULL, d.created_at, NULL, d.progress, NULL, d.error_code, d.error_message, NULL, NULL, d.given_back::integer, d.role
         FROM hawser_data.dead_letters AS d WHERE d.job_id = job.id AND (v_roles IS NULL OR d.role = ANY (v_roles) AND d.role_id = to_regrole(quote_ident(d.role))::oid::bigint)
     ) AS f
    LIMIT 1;
@@ -3651,8 +3651,8 @@ BEGIN
     RETURNING q.*
   )
   INSERT INTO hawser_data.dead_letters AS d
-    (origin, source, epoch, number, topic, payload, headers, error_code, error_message, attempts, stack, failures, role, role_id, awaited_as, job_id, keep_ms, progress, given_back, worker)
-  SELECT 'queue', g.recipient, floor(extract(epoch FROM g.enqueued_at) * 1000), g.rank, g.topic, g.payload, jsonb_build_array(jsonb_build_array('message-origin', coalesce(g.origin, ':') || ':' || regexp_replace(g.role, E'[\\x01-\\x1f\\x7f]', '?', 'g'))) || CASE WHEN g.key IS NULL THEN '[]' ELSE jsonb_build_array(jsonb_build_array('message-key', g.key)) END || coalesce(g.headers, '[]'), p_error_code, p_error_message,
+    (origin, source, enqueued_at, rank, topic, payload, headers, error_code, error_message, attempts, stack, failures, role, role_id, awaited_as, job_id, keep_ms, progress, given_back, worker)
+  SELECT 'queue', g.recipient, g.enqueued_at, g.rank, g.topic, g.payload, jsonb_build_array(jsonb_build_array('message-origin', coalesce(g.origin, ':') || ':' || regexp_replace(g.role, E'[\\x01-\\x1f\\x7f]', '?', 'g'))) || CASE WHEN g.key IS NULL THEN '[]' ELSE jsonb_build_array(jsonb_build_array('message-key', g.key)) END || coalesce(g.headers, '[]'), p_error_code, p_error_message,
          g.attempts + (p_failure IS NOT NULL)::integer, p_stack, (SELECT jsonb_agg(f.value ORDER BY f.nth) FROM (SELECT e.value, e.nth FROM jsonb_array_elements(coalesce(g.failures, '[]') || CASE WHEN p_failure IS NULL THEN '[]' ELSE jsonb_build_array(p_failure) END) WITH ORDINALITY AS e (value, nth) ORDER BY e.nth DESC LIMIT 16) AS f), g.role, g.role_id, g.awaited_as,
          g.id, g.keep_ms, g.progress, g.given_back,
          (SELECT w.name FROM hawser_data.workers AS w WHERE w.id = p_worker)
@@ -4713,7 +4713,7 @@ BEGIN
     -- It is the same job: with its id, what is kept of it, and those that come after it. It has no key, as its place in the order has
     -- passed, but the header of it, and is wanted whatever its age.
     INSERT INTO hawser_data.queue (topic, recipient, role, role_id, rank, id, origin, payload, headers, awaited_as, keep_ms, progress)
-    SELECT g.topic, g.source, g.role, g.role_id, g.next_id + coalesce(g.number >> 46 << 46, 0),
+    SELECT g.topic, g.source, g.role, g.role_id, g.next_id + coalesce(g.rank >> 46 << 46, 0),
            coalesce(g.job_id, g.next_id), nullif(substring(g.enqueued_by FROM '^[^:]*:[^:]*'), ':'), g.payload,
            nullif(
              jsonb_path_query_array(

@@ -23,7 +23,7 @@ BEGIN
        WHERE r.id = job.id AND r.expires_at > clock_timestamp() AND @is_own(r)@
       UNION ALL
       -- Also of one of which nothing is kept.
-      SELECT 'dead', d.topic, d.worker, d.attempts, to_timestamp(d.epoch / 1000.0), NULL, d.created_at, NULL, d.progress, NULL, d.error_code, d.error_message, NULL, NULL, d.given_back::integer, d.role
+      SELECT 'dead', d.topic, d.worker, d.attempts, d.enqueued_at, NULL, d.created_at, NULL, d.progress, NULL, d.error_code, d.error_message, NULL, NULL, d.given_back::integer, d.role
         FROM hawser_data.dead_letters AS d WHERE d.job_id = job.id AND @is_own(d)@
     ) AS f
    LIMIT 1;

@@ -7,7 +7,7 @@ BEGIN
     -- It is the same job: with its id, what is kept of it, and those that come after it. It has no key, as its place in the order has
     -- passed, but the header of it, and is wanted whatever its age.
     INSERT INTO hawser_data.queue (topic, recipient, role, role_id, rank, id, origin, payload, headers, awaited_as, keep_ms, progress)
-    SELECT g.topic, g.source, g.role, g.role_id, g.next_id + coalesce(g.number >> @QueueConstants.id_bits@ << @QueueConstants.id_bits@, 0),
+    SELECT g.topic, g.source, g.role, g.role_id, g.next_id + coalesce(g.rank >> @QueueConstants.id_bits@ << @QueueConstants.id_bits@, 0),
            coalesce(g.job_id, g.next_id), nullif(substring(g.enqueued_by FROM '^[^:]*:[^:]*'), ':'), g.payload,
            nullif(
              jsonb_path_query_array(

@@ -203,6 +203,7 @@ export const columnChecks = {
     role_id: (value: bigint) => checkInteger("role_id", { min: -9223372036854775808n, max: 9223372036854775807n }, value),
     worker: (value: string) => checkText("worker", {}, value),
     given_back: (value: number) => checkInteger("given_back", { min: -32768, max: 32767 }, value),
+    rank: (value: bigint) => checkInteger("rank", { min: -9223372036854775808n, max: 9223372036854775807n }, value),
   },
   mesh_secret: {
     id: (value: number) => checkInteger("id", { min: 1, max: 2147483647 }, value),
