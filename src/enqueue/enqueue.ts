@@ -185,7 +185,11 @@ function traced<T>(message: Addressed, count: number, statement: (message: Addre
   const span = startSpan(operation, "never");
   if (span === undefined) return statement(message);
   const headers = headerPairsOf(message.headers === null ? undefined : JSON.parse(message.headers));
-  return inSpan(span, () => statement({ ...message, headers: jsonOf(withContext(headers, span.context)) }));
+  return inSpan(span, async () => {
+    const written = await statement({ ...message, headers: jsonOf(withContext(headers, span.context)) });
+    if (isPeers && messageId === null && typeof written === "bigint") span.setMessageId(String(written));
+    return written;
+  });
 }
 
 /** Arguments that the headers of an {@link Addressed} message have already. */

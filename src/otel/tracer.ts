@@ -113,6 +113,10 @@ class ActiveSpan implements OperationSpan {
     return runIn(() => trace.setSpan(contexts.active(), this.#span), call);
   }
 
+  setMessageId(id: string): void {
+    guarded(() => this.#span.setAttribute(names.messageId, id));
+  }
+
   end(error?: unknown, outcome?: string): void {
     guarded(() => {
       if (outcome !== undefined) this.#span.setAttribute(names.outcome, outcome);

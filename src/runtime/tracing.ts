@@ -46,6 +46,8 @@ export interface OperationSpan {
   readonly context: TraceContext;
   /** Runs `call` with the span as the active one. Throws only what `call` throws. */
   run<T>(call: () => T): T;
+  /** Sets the id of a message that has got it within the operation. */
+  setMessageId(id: string): void;
   /**
    * Ends the span. Further calls have no effect.
    *

@@ -306,6 +306,7 @@ export function transactional(database: Database) {
       let hasThrown = false;
       let isCommittedBefore = false;
       try {
+        // Only of a message of a channel it can be asked whether it is done.
         const watched = async (transaction: Transaction): Promise<unknown> => {
           try {
             return await handler(transaction);
@@ -318,7 +319,7 @@ export function transactional(database: Database) {
           action,
           ofChannels.some(({ mayBeDone }) => mayBeDone === true) ? `coalesce(${parts.map(refusalSql)})` : undefined,
           origin,
-          watched,
+          parts.length === 0 ? handler : watched,
           async (_, hasCommitted) => {
             for (const { server } of jobs) if (server !== database.server) throw new RolledBack("not_owned");
             isCommittedBefore = hasCommitted;

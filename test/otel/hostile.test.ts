@@ -89,6 +89,7 @@ describe("a span", () => {
     const span: OperationSpan = {
       context: { parent: "", state: "" },
       run: (call) => call(),
+      setMessageId: () => undefined,
       end: (error) => void ended.push(error),
     };
     const frozen = Object.freeze({});

@@ -1,12 +1,12 @@
 /** Attempts to handle messages and requests: the handlers that run, which end by a stop, a timeout or a cancelled message, and the failures. */
-import type { HandledMessage, HandlerResult } from "../../channel/index.js";
+import { protocolConstants } from "../../../generated/ts/settings/peer.js";
+import { type HandledMessage, type HandlerResult, type Headers, headerValue } from "../../channel/index.js";
 import { HawserError } from "../../errors/index.js";
 import { type Cancellation, inTime } from "../../runtime/index.js";
 import type { Transaction } from "../../store/index.js";
 import type { PeerContext } from "../core/context.js";
 import { cutOff, failed, retryLater } from "../core/handler-result.js";
 import type { HandledLink } from "./handled-link.js";
-import { expiresAt } from "./time-to-live.js";
 
 /** Time that a handler has to end after its message was cancelled, before the connection of its transaction is closed. */
 const cancelledMs = 5_000;
@@ -145,4 +145,21 @@ export function isThenable(value: unknown): value is PromiseLike<unknown> {
     value !== null &&
     typeof (value as { then?: unknown }).then === "function"
   );
+}
+
+/** Last checked headers without a time to live. */
+let lastWithoutExpiry: Headers | undefined;
+
+/** Time in ms since a message with these headers expired; 0 or negative if it has not expired. */
+export function expiredMs(headers: Headers): number {
+  if (headers === lastWithoutExpiry) return 0;
+  const until = expiresAt(headers);
+  if (until !== Infinity) return Date.now() - until;
+  lastWithoutExpiry = headers;
+  return 0;
+}
+
+/** Time in ms since 1970 at which a message with these headers expires; Infinity if it does not. */
+export function expiresAt(headers: Headers): number {
+  return Number(headerValue(headers, protocolConstants.messageExpiresHeader) ?? Infinity);
 }

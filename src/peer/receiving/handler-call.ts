@@ -13,10 +13,9 @@ import type { PeerContext } from "../core/context.js";
 import { done, refused, retryLater } from "../core/handler-result.js";
 import { MessageView } from "../core/message.js";
 import { startHandling } from "../sending/spans.js";
-import { Attempts, isThenable } from "./attempts.js";
+import { Attempts, expiredMs, isThenable } from "./attempts.js";
 import type { HandledLink, HandledTurn } from "./handled-link.js";
 import { ListedCalls } from "./listed-calls.js";
-import { expiredMs } from "./time-to-live.js";
 import type { ServedTopic, TopicHandlers } from "./topic-handlers.js";
 
 const { messageKeyHeader } = protocolConstants;

@@ -135,15 +135,13 @@ export class ListedCalls {
     };
     const { errors, withheld } = call;
     const span =
-      tracer && startHandling("process", this.#context, topic, messages.map(messageOf), messages[0]!.turn.attempts);
+      tracer && startHandling("process", this.#context, topic, messagesOf(messages), messages[0]!.turn.attempts);
     let result: HandlerResult | undefined;
     try {
-      if (handling.transactional) {
-        const inTransaction = () => this.#inTransaction(call, span?.context);
-        result = await inSpan(span, inTransaction, () => errors.values().next().value);
-      } else {
-        await inSpan(span, () => this.#call(call, undefined));
-        result = done;
+      if (span === undefined) result = await this.#run(call, undefined);
+      else {
+        const failureIn = (): unknown => (handling.transactional ? errors.values().next().value : undefined);
+        result = await inSpan(span, () => this.#run(call, span.context), failureIn);
       }
     } catch (error) {
       // A batch that is wanted later is not handled again in parts.
@@ -152,19 +150,36 @@ export class ListedCalls {
     }
     if (withheld.size > 0) return messages.map((_, index) => withheld.get(index));
     if (messages.length === 1) result ??= retryLater;
-    return messages.map(({ turn, message }, index) => {
-      if (!errors.has(index)) return result;
-      if (this.#attempts.isCancelled(message)) return retryLater;
-      return this.#attempts.failed(message, topic, turn.attempts, errors.get(index));
-    });
+    const results = new Array<HandlerResult | undefined>(messages.length).fill(result);
+    for (const [index, { turn, message }] of messages.entries()) {
+      if (!errors.has(index)) continue;
+      results[index] = this.#attempts.isCancelled(message)
+        ? retryLater
+        : this.#attempts.failed(message, topic, turn.attempts, errors.get(index));
+    }
+    return results;
+  }
+
+  /** @param context context of the span of the call, if there is one */
+  async #run(call: ListedCall, context: TraceContext | undefined): Promise<HandlerResult | undefined> {
+    const { handling, messages } = call;
+    if (handling.transactional) {
+      const trace = messages.length === 1 ? (context ?? traceOf(messages)) : traceOf(messages);
+      return await this.#inTransaction(call, trace);
+    }
+    await this.#call(call, undefined);
+    return done;
   }
 
   /** Results of messages that do not begin, since they are gone, or the list is to wait; undefined if all may begin. */
   #resultsBefore(topic: string, messages: readonly ListedMessage[]): Results | undefined {
-    const results = messages.map(({ link, message }) =>
-      link.isClosed || this.#attempts.isCancelled(message) ? retryLater : undefined,
-    );
-    if (results.some((result) => result !== undefined)) return results;
+    let results: (HandlerResult | undefined)[] | undefined;
+    for (const [index, { link, message }] of messages.entries()) {
+      if (!link.isClosed && !this.#attempts.isCancelled(message)) continue;
+      results ??= new Array(messages.length).fill(undefined);
+      results[index] = retryLater;
+    }
+    if (results !== undefined) return results;
     // Nor the parts of a batch that was cut off.
     if (this.#attempts.isAborted) return messages.map(() => cutOff);
     // Since the messages have joined the batch.
@@ -176,14 +191,11 @@ export class ListedCalls {
    * most {@link mostConflicts} times, as part of the same attempt. Nothing of it is committed, and the delays differ, so that the same
    * ones do not meet again.
    *
-   * @param context context of the span of the call, if there is one
+   * @param trace context of what the handler enqueues from SQL
    * @returns the result of every message; undefined if they are handled again, alone or with fewer others
    * @throws the error of the handler
    */
-  async #inTransaction(call: ListedCall, context: TraceContext | undefined): Promise<HandlerResult | undefined> {
-    const { messages, errors } = call;
-    // Messages of a batch continue their own traces, unless they have the same one.
-    const trace = messages.length === 1 && context !== undefined ? context : sharedTrace(messages.map(traceOf));
+  async #inTransaction(call: ListedCall, trace: TraceContext | undefined): Promise<HandlerResult | undefined> {
     for (let conflicts = 1; ; conflicts += 1) {
       try {
         return await this.#transact(call, trace);
@@ -194,12 +206,11 @@ export class ListedCalls {
           "a transaction was in conflict with others; it is repeated",
         );
       }
-      errors.clear();
+      call.errors.clear();
       await delay(Math.random() * Math.min(conflictDelayMs * 2 ** conflicts, maxConflictDelayMs));
     }
   }
 
-  /** @param trace context of what the handler enqueues from SQL */
   async #transact(call: ListedCall, trace: TraceContext | undefined): Promise<HandlerResult | undefined> {
     const { topic, messages } = call;
     const { store, lease, status, nameLost } = this.#context;
@@ -267,9 +278,12 @@ export class ListedCalls {
   async #call(call: ListedCall, client: Transaction | undefined): Promise<TransactionEnd> {
     const { topic, handling, messages, cancellation, errors, withheld } = call;
     const { batch, timeoutMs } = handling;
-    const beginnings = messages.map(({ link, turn }) => link.begin(turn));
-    for (const [index, begins] of beginnings.entries()) {
-      if (begins === undefined) continue;
+    const beginnings: (readonly [number, Promise<HandlerResult | undefined>])[] = [];
+    for (const [index, { link, turn }] of messages.entries()) {
+      const begins = link.begin(turn);
+      if (begins !== undefined) beginnings.push([index, begins]);
+    }
+    for (const [index, begins] of beginnings) {
       const { link, message } = messages[index]!;
       const result = (await begins) ?? this.#attempts.overtakenBy(link, message);
       if (result !== undefined) withheld.set(index, result);
@@ -278,9 +292,9 @@ export class ListedCalls {
     const { stopReason } = this.#attempts;
     if (stopReason !== undefined) cancellation.stop(stopReason);
     const { reply } = this.#handlers;
-    const views = messages.map(
-      ({ turn, message }) => new MessageView(reply, message, topic, turn.attempts, client, cancellation),
-    );
+    const views: MessageView[] = [];
+    for (const { turn, message } of messages)
+      views.push(new MessageView(reply, message, topic, turn.attempts, client, cancellation));
     this.#handlers.countsOf(topic).attempts += messages.length;
     const startedAt = performance.now();
     const returned =
@@ -293,7 +307,7 @@ export class ListedCalls {
           );
     let value: unknown;
     try {
-      const pending = { messages: messages.map(messageOf), client };
+      const pending = { messages: messagesOf(messages), client };
       value = await this.#attempts.wait(returned, cancellation, timeoutMs, pending);
     } finally {
       if (isThenable(returned)) this.#handlers.tookMs(topic, performance.now() - startedAt);
@@ -309,8 +323,8 @@ export class ListedCalls {
    */
   #isObsolete({ topic, handling, messages }: ListedCall): boolean {
     const [{ link, turn, message }] = messages as [ListedMessage];
+    for (const one of messages) if (one.link.isClosed) return true;
     return (
-      messages.some((one) => one.link.isClosed) ||
       this.#attempts.isAborted ||
       this.#isWithdrawn(messages) ||
       this.#handlers.isPaused(topic) ||
@@ -356,10 +370,14 @@ function keepResults(
   }
 }
 
-function messageOf({ message }: ListedMessage): HandledMessage {
-  return message;
+function messagesOf(listed: readonly ListedMessage[]): readonly HandledMessage[] {
+  const messages: HandledMessage[] = [];
+  for (const { message } of listed) messages.push(message);
+  return messages;
 }
 
-function traceOf({ message }: ListedMessage): TraceContext | undefined {
-  return traceContextOf(message.headers ?? []);
+/** Context that all messages have; undefined if they have different ones, as messages of a batch continue their own traces. */
+function traceOf(listed: readonly ListedMessage[]): TraceContext | undefined {
+  if (listed.length === 1) return traceContextOf(listed[0]!.message.headers ?? []);
+  return sharedTrace(listed.map(({ message }) => traceContextOf(message.headers ?? [])));
 }
