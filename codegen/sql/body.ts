@@ -16,8 +16,6 @@ const topicKeepMs = (topic: string): string =>
   `(SELECT s.keep_ms FROM hawser_data.topic_settings AS s WHERE s.topic = ${topic})`;
 const keepMs = (row: string): string =>
   `coalesce(${row}.keep_ms, CASE WHEN NOT ${row}.to_all THEN ${topicKeepMs(`${row}.topic`)} END)`;
-const laterKeepMs = (row: string): string =>
-  `coalesce(${row}.keep_ms, CASE WHEN ${row}.kind <> 'nats' AND NOT ${row}.to_all THEN ${topicKeepMs(`${row}.destination`)} END)`;
 
 /** SQL expressions over a row of the outbox or of the queue, whose alias or variable is the argument. */
 const rowExpressions: Readonly<Record<string, (row: string) => string>> = {
@@ -54,34 +52,32 @@ const rowExpressions: Readonly<Record<string, (row: string) => string>> = {
   /** Condition: the row is of one of `v_roles`, and that is still the role that has written it; or the caller has all rights. */
   is_own: (row) =>
     `(v_roles IS NULL OR ${row}.role = ANY (v_roles) AND ${row}.role_id = to_regrole(quote_ident(${row}.role))::oid::bigint)`,
-  /** Condition: something follows from the end of a message of the queue or of `outbox_later`. */
+  /** Condition: a message of the queue is not in line. Written so that what is searched by its id is not searched in an index of all of these. */
+  is_later: (row) => `starts_with(${row}.recipient, @QueueConstants.later_mark@)`,
+  /** Condition: the same, of a job; it is due later or held. */
+  is_later_job: (row) => `(coalesce(${row}.later, 'nats') <> 'nats')`,
+  /** Condition: a job is held until others have been handled. */
+  is_held: (row) => `(coalesce(${row}.later, '') = 'held')`,
+  /** Condition: something follows from the end of a message of the queue. */
   is_marked: (row) => `(${row}.key IS NOT NULL OR ${row}.unique_key IS NOT NULL OR ${row}.awaited_as IS NOT NULL)`,
   /** Element of the argument of `end_marked`, of a message of the queue. */
   marks_of: (row) =>
     `jsonb_build_array(${row}.role, ${row}.topic, ${row}.unique_key, ${row}.id, ${row}.awaited_as, ${row}.recipient, ${row}.key)`,
-  /** Element of the same argument, of a message of `outbox_later`. One that is held ends what holds it, too. */
-  later_marks_of: (row) =>
-    `jsonb_build_array(${row}.role, ${row}.destination, ${row}.unique_key, ${row}.id, CASE ${row}.kind WHEN 'held' THEN ${row}.id ELSE ${row}.awaited_as END)`,
   /** Time for which the result of a message of the queue is kept: its own, otherwise that of its topic. Copies for all have none. */
   keep_ms_of: keepMs,
-  /** The same, of a message of `outbox_later`. */
-  later_keep_ms: laterKeepMs,
   /** A message of the queue, for `keep_ended`. */
   kept_of: (row) =>
     `jsonb_build_object('id', ${row}.id, 'role', ${row}.role, 'role_id', ${row}.role_id, 'topic', ${row}.topic, 'keep_ms', ${keepMs(row)}, 'enqueued_at', ${row}.enqueued_at, 'attempts', ${row}.attempts, 'worker', ${row}.worker, 'progress', ${row}.progress)`,
   /** Time `at` of a row in whole milliseconds since 1970, rounded down; of a time that is not finite, one that is. */
   due_ms: (row) =>
     `floor(extract(epoch FROM least(greatest(${row}.at, '1970-01-01 00:00:00Z'), '2900-01-01 00:00:00Z')) * 1000)::bigint`,
-  /** A message that is due later, for `keep_ended`. */
-  kept_later: (row) =>
-    `jsonb_build_object('id', ${row}.id, 'role', ${row}.role, 'role_id', ${row}.role_id, 'topic', ${row}.destination, 'keep_ms', ${laterKeepMs(row)}, 'enqueued_at', ${row}.enqueued_at, 'attempts', 0)`,
   /** Headers that were given, with the function's `attempts`. */
   with_attempts: (headers) =>
     `CASE WHEN attempts IS NULL THEN ${headers} ELSE coalesce(${headers}, '{}') || jsonb_build_object(@ProtocolConstants.message_attempts_header@, attempts::text) END`,
   /** Condition: the message before a row of `flow_edges` has ended without being handled, and is not back as a retried dead letter. */
   is_blocking: (row) =>
     `(${row}.ended AND NOT EXISTS (SELECT FROM hawser_data.queue AS q WHERE q.id = ${row}.before_id))`,
-  /** Up to 100 messages that hold a message of `outbox_later`, those that release nothing first. */
+  /** Up to 100 messages that hold a message, those that release nothing first. */
   waits_for: (row) =>
     [
       "(SELECT jsonb_agg(jsonb_build_object('id', n.before_id::text, 'state', n.state) ORDER BY n.state = 'waiting', n.before_id) FROM (",

@@ -12,7 +12,7 @@ BEGIN
   IF NOT FOUND THEN
     RETURN;
   END IF;
-  FOREACH v_table IN ARRAY ARRAY['queue', 'outbox', 'outbox_later', 'dead_letters', 'results', 'unique_keys'] LOOP
+  FOREACH v_table IN ARRAY ARRAY['queue', 'outbox', 'dead_letters', 'results', 'unique_keys'] LOOP
     EXECUTE format(
       'UPDATE hawser_data.%I AS t SET role_id = to_regrole(quote_ident(t.role))::oid::bigint WHERE t.role_id IS DISTINCT FROM to_regrole(quote_ident(t.role))::oid::bigint', v_table
     );

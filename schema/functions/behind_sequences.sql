@@ -29,8 +29,7 @@ BEGIN
                 ('hawser_data.flow_ends_nth_seq', (SELECT max(f.nth) FROM hawser_data.flow_ends AS f)),
                 ('hawser_bridge_data.nats_handlers_id_seq', v_handler),
                 ('hawser_data.outbox_id_seq', greatest(
-                  (SELECT max(o.id) FROM hawser_data.outbox AS o), (SELECT max(l.id) FROM hawser_data.outbox_later AS l),
-                  (SELECT max(q.id) FROM hawser_data.queue AS q),
+                  (SELECT max(o.id) FROM hawser_data.outbox AS o), (SELECT max(q.id) FROM hawser_data.queue AS q),
                   -- Of those whose ranks are not of their ids.
                   (SELECT max(q.rank & (1::bigint << @QueueConstants.id_bits@) - 1) FROM hawser_data.queue AS q WHERE q.rank <> q.id),
                   -- Of jobs that have ended, by which a retry and `job` find them.

@@ -4,13 +4,13 @@ WITH RECURSIVE roles AS (
   SELECT r.kind, n.role
     FROM roles AS r
    CROSS JOIN LATERAL (
-     SELECT l.role FROM hawser_data.outbox_later AS l WHERE l.kind = r.kind AND l.role > r.role ORDER BY l.role LIMIT 1
+     SELECT l.role FROM hawser_data.queue AS l WHERE l.later = r.kind AND l.role > r.role ORDER BY l.role LIMIT 1
    ) AS n
 ), dues AS (
   -- Role by role, as the index has them.
   SELECT r.kind, min(f.at) AS at
     FROM roles AS r
-   CROSS JOIN LATERAL (SELECT min(l.deliver_at) AS at FROM hawser_data.outbox_later AS l WHERE l.kind = r.kind AND l.role = r.role) AS f
+   CROSS JOIN LATERAL (SELECT min(l.due_at) AS at FROM hawser_data.queue AS l WHERE l.later = r.kind AND l.role = r.role) AS f
    GROUP BY r.kind
 )
 SELECT 'nats' AS kind,
@@ -30,7 +30,7 @@ SELECT 'nats' AS kind,
                 ) ORDER BY n.segment)
            FROM hawser_data.outbox_state_segment_seq AS s, generate_series(0, @OutboxConstants.segments@ - 1) AS n (segment)
        ) AS segments,
-       (SELECT count(*) FROM (SELECT FROM hawser_data.outbox_later AS f WHERE f.kind = 'nats' LIMIT @OutboxConstants.counted_messages@) AS f) AS later,
+       (SELECT count(*) FROM (SELECT FROM hawser_data.queue AS f WHERE f.later = 'nats' LIMIT @OutboxConstants.counted_messages@) AS f) AS later,
        (SELECT d.at FROM dues AS d WHERE d.kind = 'nats') AS next_due_at,
        (SELECT count(*) FROM hawser_data.dead_letters AS d WHERE d.origin = 'outbox') AS dead_letters,
        (
@@ -45,7 +45,7 @@ SELECT 'nats' AS kind,
  ) AS w
 UNION ALL
 SELECT 'peer', NULL, false, w.count, w.oldest_at, w.oldest_for, NULL, '[]',
-       (SELECT count(*) FROM (SELECT FROM hawser_data.outbox_later AS f WHERE f.kind IN ('held', 'peer') LIMIT @OutboxConstants.counted_messages@) AS f),
+       (SELECT count(*) FROM (SELECT FROM hawser_data.queue AS f WHERE f.later IN ('held', 'peer') LIMIT @OutboxConstants.counted_messages@) AS f),
        (SELECT d.at FROM dues AS d WHERE d.kind = 'peer'),
        (SELECT count(*) FROM hawser_data.dead_letters AS d WHERE d.origin = 'queue'), '[]', w.is_complete
   FROM (

@@ -1,5 +1,5 @@
 /** `hawser enqueue`: enqueues a message for a topic or a NATS subject, as `hawser.enqueue` does. */
-import { limits } from "../../generated/ts/rules/outbox/outbox.js";
+import { limits } from "../../generated/ts/rules/queue/queue.js";
 import { outboxConstants } from "../../generated/ts/settings/outbox.js";
 import { protocolConstants } from "../../generated/ts/settings/peer.js";
 import { type EnqueueOptions, enqueue, type NatsSubject } from "../enqueue/index.js";
@@ -82,7 +82,7 @@ export const command = defineCommand({
       afterDead: oneOf("after-dead", given["after-dead"], ["hold", "cancel"]),
       ttlMs: quantityOf("duration", "--ttl", given.ttl, { min: 1, max: protocolConstants.maxTtlMs }),
       attempts: wholeNumber("--attempts", given.attempts),
-      keepMs: quantityOf("duration", "--keep", given.keep, limits.LaterMessage.keepMs),
+      keepMs: quantityOf("duration", "--keep", given.keep, limits.TopicSetting.keepMs),
     };
     const destination = destinationOf(to, given);
     const message = await messageOf(payload, base64);

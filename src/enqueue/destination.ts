@@ -1,8 +1,9 @@
 /** Destinations of enqueued messages: a topic, a NATS subject, or a schema with one of them. */
 import type { DescMessage, MessageInitShape } from "@bufbuild/protobuf";
 import { namedRules } from "../../generated/ts/rules/named.js";
-import { columnChecks } from "../../generated/ts/rules/outbox/outbox.js";
+import { columnChecks as scheduleChecks } from "../../generated/ts/rules/outbox/schedules.js";
 import { checkHelloSourceTopic } from "../../generated/ts/rules/peer/frames.js";
+import { columnChecks as queueChecks } from "../../generated/ts/rules/queue/queue.js";
 import { checkBytes as checkBytesRule, checkText } from "../../generated/ts/rules/violation.js";
 import { outboxConstants } from "../../generated/ts/settings/outbox.js";
 import { protocolConstants } from "../../generated/ts/settings/peer.js";
@@ -174,7 +175,7 @@ function checked(
   if (options.all !== undefined && typeof options.all !== "boolean")
     throw invalidArgument(`all ${String(options.all)}: must be true or false`);
   checkPriority(options);
-  if (keepMs !== null) refuse(columnChecks.outbox_later.keep_ms(keepMs), "keepMs");
+  if (keepMs !== null) refuse(queueChecks.topic_settings.keep_ms(keepMs), "keepMs");
   if (keepMs !== null && options.all === true)
     throw invalidArgument(
       `keepMs ${keepMs}: does not go with all, whose listeners would each have a result; leave out one of the two`,
@@ -225,7 +226,7 @@ function refuseOptions<Name extends keyof EnqueueOptions>(
 /** @throws HawserError `invalid_argument` */
 function checkPriority({ priority, key }: EnqueueOptions): void {
   if (priority === undefined) return;
-  refuse(columnChecks.outbox_later.priority(priority));
+  refuse(scheduleChecks.schedules.priority(priority));
   if (priority !== 0 && key !== undefined)
     throw invalidArgument(`priority ${priority}: a message with a key is handled in order; leave out one of the two`);
 }

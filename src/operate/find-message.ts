@@ -3,7 +3,8 @@ import { tables as natsTables } from "../../generated/ts/rows/nats.js";
 import { type OutboxFindResult, outboxFunctions, views } from "../../generated/ts/rows/outbox.js";
 import { views as peerViews, tables } from "../../generated/ts/rows/peer.js";
 import { type QueueFindResult, queueFunctions } from "../../generated/ts/rows/queue.js";
-import { columnChecks } from "../../generated/ts/rules/outbox/outbox.js";
+import { namedRules } from "../../generated/ts/rules/named.js";
+import { checkText } from "../../generated/ts/rules/violation.js";
 import { traceConstants } from "../../generated/ts/settings/outbox.js";
 import { protocolConstants } from "../../generated/ts/settings/peer.js";
 import { cursorJoin, type Database } from "../store/index.js";
@@ -326,7 +327,7 @@ export async function findMessage(
     case "queue": {
       const found: (OutboxMessage | QueuedMessageFound)[] = [];
       for (const messageId of ids)
-        if (columnChecks.outbox_later.message_id(messageId) === undefined)
+        if (checkText("messageId", namedRules.outboxMessageId, messageId) === undefined)
           found.push(...(await (step === "outbox" ? inOutbox : inQueue)(database, { number: null, messageId })));
       return found.filter((message) => message.id !== number);
     }

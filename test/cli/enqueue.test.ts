@@ -13,7 +13,7 @@ beforeAll(async () => {
   client = new pg.Client({ connectionString: database.url });
   await client.connect();
 });
-beforeEach(() => client.query("TRUNCATE hawser_data.queue, hawser_data.outbox_later, hawser_data.schedules"));
+beforeEach(() => client.query("TRUNCATE hawser_data.queue, hawser_data.schedules"));
 afterAll(async () => {
   await client?.end();
   await database?.drop();
@@ -55,17 +55,19 @@ describe("hawser enqueue", () => {
       id: string;
     };
     await run("enqueue", "orders", "x", "--delay", "2h", "--priority", "7");
-    expect(await rows("SELECT id, headers -> 0 ->> 0 AS header FROM hawser_data.queue ORDER BY rank")).toEqual([
+    expect(
+      await rows("SELECT id, headers -> 0 ->> 0 AS header FROM hawser_data.queue WHERE later IS NULL ORDER BY rank"),
+    ).toEqual([
       { id: high, header: null },
       { id: low, header: "message-expires" },
     ]);
     const [later] = await rows(
-      "SELECT priority, round(extract(epoch FROM deliver_at - now()) / 3600)::int AS hours FROM hawser_data.outbox_later",
+      "SELECT -(rank >> 46)::int AS priority, round(extract(epoch FROM due_at - now()) / 3600)::int AS hours FROM hawser_data.queue WHERE later IS NOT NULL",
     );
     expect(later).toEqual({ priority: 7, hours: 2 });
     expect((await run("jobs")).stdout).toMatch(/PRIORITY.*\n.* 7 /);
     expect(await run("jobs", "cancel", "--", high, low)).toMatchObject({ status: 0 });
-    expect(await rows("SELECT FROM hawser_data.queue")).toEqual([]);
+    expect(await rows("SELECT FROM hawser_data.queue WHERE later IS NULL")).toEqual([]);
   });
 
   it("lets it come after messages that wait, which the list shows", async () => {
@@ -87,9 +89,10 @@ describe("hawser enqueue", () => {
   it("keeps what becomes of it, for a time", async () => {
     await run("enqueue", "orders", "x", "--keep", "1h");
     await run("enqueue", "orders", "x", "--keep", "7d", "--delay", "1h");
-    expect(
-      await rows("SELECT keep_ms FROM hawser_data.queue UNION ALL SELECT keep_ms FROM hawser_data.outbox_later"),
-    ).toEqual([{ keep_ms: 3_600_000 }, { keep_ms: 604_800_000 }]);
+    expect(await rows("SELECT keep_ms FROM hawser_data.queue ORDER BY id")).toEqual([
+      { keep_ms: 3_600_000 },
+      { keep_ms: 604_800_000 },
+    ]);
   });
 
   it("is for a login that may only call the function", async () => {

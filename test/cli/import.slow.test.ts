@@ -37,13 +37,13 @@ const messageId = `(SELECT h ->> 1 FROM jsonb_array_elements(headers) AS h WHERE
 const queued = () =>
   world.query(
     `SELECT topic, convert_from(payload, 'UTF8')::json AS data, key, ${messageId}
-       FROM hawser_data.queue AS q ORDER BY topic, recipient DESC, q.id`,
+       FROM hawser_data.queue AS q WHERE later IS NULL ORDER BY topic, recipient DESC, q.id`,
   );
 
 /** What is due later here. */
 const later = () =>
   world.query(
-    `SELECT destination AS topic, convert_from(payload, 'UTF8')::json AS data, deliver_at AS at, ${messageId} FROM hawser_data.outbox_later`,
+    `SELECT topic, convert_from(payload, 'UTF8')::json AS data, due_at AS at, ${messageId} FROM hawser_data.queue WHERE later IS NOT NULL`,
   );
 
 const uniqueKeys = () =>

@@ -11,7 +11,7 @@ beforeAll(async () => {
   client = new pg.Client({ connectionString: database.url });
   await client.connect();
 });
-beforeEach(() => client.query("TRUNCATE hawser_data.queue, hawser_data.outbox_later, hawser_data.outbox"));
+beforeEach(() => client.query("TRUNCATE hawser_data.queue, hawser_data.outbox"));
 afterAll(async () => {
   await client?.end();
   await database?.drop();
@@ -49,7 +49,7 @@ describe("hawser jobs and hawser outbox", () => {
   });
 
   it("cancel the messages of one kind each", async () => {
-    const left = () => rows("SELECT kind FROM hawser_data.outbox_later ORDER BY kind");
+    const left = () => rows("SELECT later AS kind FROM hawser_data.queue WHERE later IS NOT NULL ORDER BY 1");
     await bothKinds();
     expect(await run("jobs", "cancel", "--topic", "same")).toMatchObject({ stdout: "Cancelled 1 job.\n" });
     expect(await left()).toEqual([{ kind: "nats" }]);
@@ -73,7 +73,7 @@ describe("hawser jobs and hawser outbox", () => {
         stdout: "",
         stderr: expect.stringContaining(`the message ${other} is ${what}`),
       });
-    expect(await rows("SELECT FROM hawser_data.outbox_later")).toHaveLength(2);
+    expect(await rows("SELECT FROM hawser_data.queue WHERE later IS NOT NULL")).toHaveLength(2);
     expect(await run("jobs", "cancel", "--flow", later)).toMatchObject({ status: 64, stdout: "" });
     expect(await run("jobs", "cancel", "--", job, queued)).toMatchObject({ stdout: "Cancelled 2 jobs.\n" });
     // The relay may have read the one that waits.

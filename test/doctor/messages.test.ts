@@ -30,8 +30,8 @@ beforeAll(async () => {
      VALUES ('mistyped', 1, 1, '', NULL, NULL, now() - interval '2 min'), ('new', 2, 2, '', NULL, NULL, now()),
             ('bills', 3, 3, '', 1, NULL, now() - interval '3 min'), ('refunds', 4, 4, '', NULL, now() + interval '1 h', now() - interval '1 h')`,
     // Nobody hands over what is due.
-    `INSERT INTO hawser_data.outbox_later (id, kind, deliver_at, destination, payload, message_id, to_stream)
-     VALUES (5, 'peer', now() - interval '4 min', 'orders', '', 'm', false)`,
+    `INSERT INTO hawser_data.queue (topic, recipient, rank, id, later, later_xid, due_at, payload)
+     VALUES ('orders', '~', 5, 5, 'peer', pg_current_xact_id(), now() - interval '4 min', '')`,
     `INSERT INTO hawser_data.dead_letters (origin, source, topic, payload, error_code, error_message, attempts)
      SELECT 'peer', 's:t:l', 'orders', 'x', 'handler_failed', 'm', 1 FROM generate_series(1, 1000)`,
     `INSERT INTO hawser_data.dead_letters (origin, source, topic, payload, error_code, error_message, attempts)

@@ -344,7 +344,7 @@ describe("enqueueBatch", () => {
     for (const id of ids) expect(await cancel(client, id)).toBe("cancelled");
     await enqueueBatch(client, "b", ["1", "2"], { delayMs: 3_600_000, ttlMs: 1_000 });
     const later = await world.query<{ ms: number }>(
-      "SELECT (headers -> 0 ->> 1)::float8 - extract(epoch FROM deliver_at) * 1000 AS ms FROM hawser_data.outbox_later",
+      "SELECT (headers -> 0 ->> 1)::float8 - extract(epoch FROM due_at) * 1000 AS ms FROM hawser_data.queue WHERE later IS NOT NULL",
     );
     for (const { ms } of later) expect(Math.round(ms)).toBe(1_000);
     expect(later).toHaveLength(2);

@@ -61,8 +61,8 @@ it("holds or cancels what comes after a dead letter or a cancelled message", asy
   await enqueue(client, "b", "also cancelled", { after: [dropped], afterDead: "cancel" });
   await client.query("COMMIT");
   const ids = async () =>
-    (await world.query<{ id: string }>("SELECT id FROM hawser_data.outbox_later ORDER BY id")).map(({ id }) =>
-      BigInt(id),
+    (await world.query<{ id: string }>("SELECT id FROM hawser_data.queue WHERE later IS NOT NULL ORDER BY id")).map(
+      ({ id }) => BigInt(id),
     );
   await eventually("two are cancelled", async () => (await ids()).length === 2);
   expect(await ids()).toEqual([later, held]);

@@ -129,7 +129,7 @@ const earlySql = `
     LEFT JOIN done AS b ON b.id = e.before
    WHERE b.xid IS NULL OR NOT pg_visible_in_snapshot(b.xid, a.snapshot)`;
 const leftSql = `
-  SELECT ((SELECT count(*) FROM hawser_data.queue) + (SELECT count(*) FROM hawser_data.outbox_later)
+  SELECT ((SELECT count(*) FROM hawser_data.queue)
         + (SELECT count(*) FROM hawser_data.cancellations) + (SELECT count(*) FROM hawser_data.flow_ends))::integer AS n`;
 
 /** What is left of a topic, and who has it. */

@@ -38,10 +38,7 @@ const notesSql = [
 ];
 /** Keys of which two messages are there that have not begun. */
 const twiceSql = `
-  SELECT m.unique_key FROM (
-    SELECT q.unique_key, q.id AS number FROM hawser_data.queue AS q
-    UNION ALL SELECT l.unique_key, l.id FROM hawser_data.outbox_later AS l
-  ) AS m WHERE m.number NOT IN (SELECT b.number FROM begun AS b) GROUP BY 1 HAVING count(*) > 1`;
+  SELECT m.unique_key FROM hawser_data.queue AS m WHERE m.id NOT IN (SELECT b.number FROM begun AS b) GROUP BY 1 HAVING count(*) > 1`;
 /** Of rows of the queue that are gone: those whose transaction is a handler's. */
 const handledSql =
   "d.consumer = 'numbers' AND EXISTS (SELECT FROM done AS h WHERE h.consumer = 'jobs' AND h.xid = d.xid)";
@@ -99,8 +96,7 @@ it(`one of a key waits, and sees all that relied on it, after ${kills} kills (HA
   }
   isOver = true;
   await Promise.all(writers);
-  const left =
-    "SELECT (SELECT count(*) FROM hawser_data.queue) + (SELECT count(*) FROM hawser_data.outbox_later) AS left";
+  const left = "SELECT count(*) AS left FROM hawser_data.queue";
   await crew.awaits("nothing is left", async () => (await rowsOf(url, left))[0]!["left"] === "0");
   await Promise.all(crew.names.map((each) => crew.end(each)));
 

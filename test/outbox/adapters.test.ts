@@ -178,7 +178,7 @@ describe.each(Object.keys(libraries))("%s", (name) => {
     );
     library = libraries[name]!(database.url);
   });
-  beforeEach(() => onServer(database.url, "TRUNCATE hawser_data.outbox, hawser_data.outbox_later, hawser_data.queue"));
+  beforeEach(() => onServer(database.url, "TRUNCATE hawser_data.outbox, hawser_data.queue"));
   afterAll(async () => {
     await library?.end();
     // A pool says that it has ended before its connections have.
@@ -230,7 +230,7 @@ describe.each(Object.keys(libraries))("%s", (name) => {
     });
     const rows = await rowsIn(
       database.url,
-      "SELECT destination, deliver_at, NULL AS payload FROM hawser_data.outbox_later UNION ALL SELECT topic, NULL, payload FROM hawser_data.queue",
+      "SELECT topic AS destination, due_at AS deliver_at, CASE WHEN later IS NULL THEN payload END AS payload FROM hawser_data.queue ORDER BY later IS NULL, id",
     );
     expect(rows).toEqual([
       { destination: "warehouse", deliver_at: deliverAt, payload: null },

@@ -23,7 +23,7 @@ beforeAll(async () => {
 beforeEach(async () => {
   for (const each of [ann, mal]) await each.query("ROLLBACK");
   await client.query(
-    `TRUNCATE hawser_data.outbox, hawser_data.outbox_later, hawser_data.queue, hawser_data.flow_edges, hawser_data.flow_ends,
+    `TRUNCATE hawser_data.outbox, hawser_data.queue, hawser_data.flow_edges, hawser_data.flow_ends,
        hawser_data.unique_keys, hawser_data.unique_locks`,
   );
 });
@@ -62,7 +62,7 @@ class Polls {
   async all(): Promise<string[]> {
     while ((await this.next()).brought > 0);
     const { rows } = await client.query(
-      "SELECT convert_from(payload, 'UTF8') AS text FROM hawser_data.queue ORDER BY rank",
+      "SELECT convert_from(payload, 'UTF8') AS text FROM hawser_data.queue WHERE later IS NULL ORDER BY rank",
     );
     return rows.map(({ text }) => text);
   }
@@ -79,7 +79,7 @@ const later = async (payload: string, delay: string, on = ann): Promise<string> 
 /** Waits until the clock of Postgres is that far. */
 const untilDue = (): Promise<unknown> =>
   client.query(
-    "SELECT pg_sleep(extract(epoch FROM max(deliver_at) - clock_timestamp())) FROM hawser_data.outbox_later WHERE deliver_at < now() + interval '10 s'",
+    "SELECT pg_sleep(extract(epoch FROM max(due_at) - clock_timestamp())) FROM hawser_data.queue WHERE due_at < now() + interval '10 s'",
   );
 
 describe("a poll for what is due", () => {
@@ -89,9 +89,7 @@ describe("a poll for what is due", () => {
     expect(Number((await polls.next()).due_in_ms)).toBeGreaterThan(80_000_000);
     await later("in an hour", "1 hour");
     await later("soon", "1 min", mal);
-    await client.query(
-      "UPDATE hawser_data.outbox_later SET deliver_at = now() + interval '20 ms' WHERE payload = 'soon'",
-    );
+    await client.query("UPDATE hawser_data.queue SET due_at = now() + interval '20 ms' WHERE payload = 'soon'");
     const { due_in_ms } = await polls.next();
     expect(Number(due_in_ms)).toBeLessThan(3_600_000);
     await untilDue();
@@ -131,7 +129,7 @@ describe("a poll for what is due", () => {
     await ann.query(unique, ["replaced", null]);
     expect(await polls.all()).toEqual(["replaced"]);
     await client.query(
-      "INSERT INTO hawser_data.flow_ends (role, id, is_done) SELECT role, id, true FROM hawser_data.outbox_later WHERE id = $1",
+      "INSERT INTO hawser_data.flow_ends (role, id, is_done) SELECT role, id, true FROM hawser_data.queue WHERE id = $1",
       [first],
     );
     expect(await polls.all()).toEqual(["replaced", "second of two"]);
@@ -141,7 +139,7 @@ describe("a poll for what is due", () => {
 /** What a role has in the queue, and in the outbox. */
 const broughtOf = async (role: pg.Client): Promise<number> => {
   const { rows } = await client.query(
-    `SELECT (SELECT count(*) FROM hawser_data.queue WHERE role = $1)::int
+    `SELECT (SELECT count(*) FROM hawser_data.queue WHERE role = $1 AND later IS NULL)::int
           + (SELECT count(*) FROM hawser_data.outbox WHERE role = $1)::int AS count`,
     [role.user],
   );
@@ -159,8 +157,9 @@ describe("a role with many messages that are due", () => {
   /** @param ago so long ago they were due */
   const manyDue = async (on: pg.Client, kind: "nats" | "peer", count: number, ago: string): Promise<void> => {
     await client.query(
-      `INSERT INTO hawser_data.outbox_later (id, kind, deliver_at, destination, payload, message_id, to_stream, role)
-       SELECT nextval('hawser_data.outbox_id_seq'), $1, clock_timestamp() - $4::interval, 't', 'x', n, false, $2 FROM generate_series(1, $3) AS n`,
+      `INSERT INTO hawser_data.queue (topic, recipient, role, rank, id, later, later_xid, due_at, payload, message_id)
+       SELECT 't', '~', $2, n.id, n.id, $1, pg_current_xact_id(), clock_timestamp() - $4::interval, 'x', CASE $1 WHEN 'nats' THEN n.id::text END
+         FROM (SELECT nextval('hawser_data.outbox_id_seq') AS id FROM generate_series(1, $3)) AS n`,
       [kind, on.user, count, ago],
     );
   };
@@ -176,7 +175,7 @@ describe("a role with many messages that are due", () => {
     "neither holds up another one's nor its own for %s while it has locked them",
     async (kind) => {
       await manyDue(mal, kind, 3000, "1 hour");
-      await client.query("BEGIN; SELECT FROM hawser_data.outbox_later FOR UPDATE");
+      await client.query("BEGIN; SELECT FROM hawser_data.queue FOR UPDATE");
       const others = await connected();
       await others.query("SELECT set_config('lock_timeout', '1ms', false)");
       for (const on of [ann, mal]) await manyDueOn(others, on, kind);
@@ -194,8 +193,9 @@ describe("a role with many messages that are due", () => {
 
   const manyDueOn = async (on: pg.Client, of: pg.Client, kind: string): Promise<unknown> =>
     await on.query(
-      `INSERT INTO hawser_data.outbox_later (id, kind, deliver_at, destination, payload, message_id, to_stream, role)
-       VALUES (nextval('hawser_data.outbox_id_seq'), $1, clock_timestamp(), 't', 'x', 'm', false, $2)`,
+      `INSERT INTO hawser_data.queue (topic, recipient, role, rank, id, later, later_xid, due_at, payload, message_id)
+       SELECT 't', '~', $2, n.id, n.id, $1, pg_current_xact_id(), clock_timestamp(), 'x', CASE $1 WHEN 'nats' THEN 'm' END
+         FROM nextval('hawser_data.outbox_id_seq') AS n (id)`,
       [kind, of.user],
     );
 
@@ -204,8 +204,8 @@ describe("a role with many messages that are due", () => {
       const first = await later("first", "1 day", on);
       await client.query(
         `WITH held AS (
-           INSERT INTO hawser_data.outbox_later (id, kind, deliver_at, destination, payload, message_id, to_stream, role)
-           SELECT nextval('hawser_data.outbox_id_seq'), 'held', now(), 't', 'x', n, false, $1 FROM generate_series(1, $3) AS n RETURNING id
+           INSERT INTO hawser_data.queue (topic, recipient, role, rank, id, later, payload)
+           SELECT 't', '~', $1, n.id, n.id, 'held', 'x' FROM (SELECT nextval('hawser_data.outbox_id_seq') AS id FROM generate_series(1, $3)) AS n RETURNING id
          ), edges AS (
            INSERT INTO hawser_data.flow_edges (before_id, after_id, cancels) SELECT $2, h.id, false FROM held AS h
          )
@@ -216,9 +216,7 @@ describe("a role with many messages that are due", () => {
     await behind(mal, 1200);
     await behind(ann, 1);
     await client.query("BEGIN");
-    await client.query("SELECT FROM hawser_data.outbox_later WHERE kind = 'held' AND role = $1 FOR KEY SHARE", [
-      mal.user,
-    ]);
+    await client.query("SELECT FROM hawser_data.queue WHERE later = 'held' AND role = $1 FOR KEY SHARE", [mal.user]);
     const others = await connected();
     await new Polls().next(others);
     await client.query("ROLLBACK");
@@ -230,7 +228,9 @@ describe("a message that cannot be brought in", () => {
   it.each(["nats", "peer"] as const)("is put off and named, and the others for %s are brought in", async (kind) => {
     const table = kind === "nats" ? "outbox" : "queue";
     const [of, rest] = kind === "nats" ? ["a.b", ", stream => true"] : ["t", ""];
-    await client.query(`ALTER TABLE hawser_data.${table} ADD CONSTRAINT is_good CHECK (payload <> 'bad')`);
+    await client.query(
+      `ALTER TABLE hawser_data.${table} ADD CONSTRAINT is_good CHECK (payload <> 'bad'${kind === "peer" ? " OR later IS NOT NULL" : ""})`,
+    );
     try {
       for (const [on, payload] of [
         [mal, "good"],
@@ -250,7 +250,7 @@ describe("a message that cannot be brought in", () => {
       expect([await broughtOf(ann), await broughtOf(mal)]).toEqual([1, 2]);
       expect(problem).toMatch(/^the message \d+ of the role ".*" is put off for an hour: .*is_good/);
       const left = await client.query(
-        "SELECT convert_from(payload, 'UTF8') AS text, deliver_at > now() + interval '50 min' AS is_late FROM hawser_data.outbox_later",
+        "SELECT convert_from(payload, 'UTF8') AS text, due_at > now() + interval '50 min' AS is_late FROM hawser_data.queue WHERE later IS NOT NULL",
       );
       expect(left.rows).toEqual([{ text: "bad", is_late: true }]);
     } finally {
@@ -260,8 +260,8 @@ describe("a message that cannot be brought in", () => {
 
   it("may be due at a time that cannot be subtracted", async () => {
     const [first] = [await later("first", "1 hour"), await later("last", "1 hour"), await later("other", "10 ms", mal)];
-    await client.query("UPDATE hawser_data.outbox_later SET deliver_at = '-infinity' WHERE id = $1", [first]);
-    await client.query("UPDATE hawser_data.outbox_later SET deliver_at = 'infinity' WHERE payload = 'last'");
+    await client.query("UPDATE hawser_data.queue SET due_at = '-infinity' WHERE id = $1", [first]);
+    await client.query("UPDATE hawser_data.queue SET due_at = 'infinity' WHERE payload = 'last'");
     await client.query("INSERT INTO hawser_data.flow_ends (role, id, is_done) VALUES ($1, $2, true)", [
       ann.user,
       first,

@@ -121,7 +121,7 @@ describe("what is due later", () => {
 
   it("is brought into the queue once, by the first of two processes", async () => {
     await client.query("SELECT hawser.enqueue('later', 'x', deliver_at => now() + interval '1 hour')");
-    await client.query("UPDATE hawser_data.outbox_later SET deliver_at = now()");
+    await client.query("UPDATE hawser_data.queue SET due_at = now() WHERE later IS NOT NULL");
     await client.query("BEGIN");
     expect(await bring(client)).toBe(1);
     expect(await bring(other)).toBe(0);
@@ -135,7 +135,7 @@ describe("what is due later", () => {
       await client.query("SELECT hawser.enqueue('keyed', 'due', key => $1, deliver_at => now() + interval '1 hour')", [
         key,
       ]);
-    await client.query("UPDATE hawser_data.outbox_later SET deliver_at = now()");
+    await client.query("UPDATE hawser_data.queue SET due_at = now() WHERE later IS NOT NULL");
     await client.query("BEGIN");
     await client.query("SELECT hawser.enqueue('keyed', 'open', key => 'k')");
     expect(await bring(other)).toBe(1);

@@ -360,7 +360,7 @@ describe("a message can be enqueued", () => {
     await other.end();
   });
 
-  const ownTables = ["outbox", "outbox_0", "outbox_turns", "outbox_later", "outbox_state"];
+  const ownTables = ["outbox", "outbox_0", "outbox_turns", "queue", "outbox_state"];
   const asPeer = "hawser.enqueue_peer('t', ARRAY['x'::bytea], NULL, NULL, NULL, NULL, NULL, NULL, 'a-1:a', NULL)";
 
   it("by a role with only hawser_nats, which can read and write nothing else", async () => {

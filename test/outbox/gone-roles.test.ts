@@ -16,9 +16,7 @@ beforeAll(async () => {
   await admin.connect();
 });
 beforeEach(() =>
-  admin.query(
-    "TRUNCATE hawser_data.outbox, hawser_data.queue, hawser_data.outbox_later, hawser_data.schedules, hawser_data.dead_letters",
-  ),
+  admin.query("TRUNCATE hawser_data.outbox, hawser_data.queue, hawser_data.schedules, hawser_data.dead_letters"),
 );
 afterAll(async () => {
   await admin?.end();
@@ -48,7 +46,7 @@ const leavesAll = [
 
 /** All of it is due, and relays do their work. @returns what is enqueued */
 async function runAll(): Promise<string[]> {
-  await admin.query("UPDATE hawser_data.outbox_later SET deliver_at = now()");
+  await admin.query("UPDATE hawser_data.queue SET due_at = now() WHERE later IS NOT NULL");
   await admin.query(
     "UPDATE hawser_data.schedules SET since = date_trunc('second', clock_timestamp()) - interval '1 s', next_at = '-infinity'",
   );
@@ -147,8 +145,8 @@ describe("messages that are due later, and schedules", () => {
   it("go on in another cluster, where a role of that name has another number", async () => {
     await using ann = await login(database.url, `IN ROLE ${rights}`);
     await as(ann.url, ...leavesAll);
-    for (const table of ["outbox_later", "schedules"])
-      await admin.query(`UPDATE hawser_data.${table} SET role_mark = '17/42/may'`);
+    for (const table of ["queue", "schedules"])
+      await admin.query(`UPDATE hawser_data.${table} SET role_mark = '17/42/may' WHERE role_mark IS NOT NULL`);
     expect(await runAll()).toEqual(all);
   });
 

@@ -44,7 +44,7 @@ async function stream(): Promise<{ readonly subject: string; messages(): Promise
   };
 }
 
-const later = (): Promise<number> => gateway.value("SELECT count(*)::integer FROM hawser_data.outbox_later");
+const later = (): Promise<number> => gateway.value("SELECT count(*)::integer FROM hawser_data.queue");
 
 describe("a message with deliver_at", () => {
   it("is published when it is due, not earlier, in the order of the times", async () => {
@@ -100,7 +100,7 @@ describe("a message with deliver_at", () => {
     const next = await enqueue(session, { subject, stream: true }, "soon", { deliverAt: new Date(Date.now() + 100) });
     await eventually("it is there", async () => (await messages()).length === 1);
     expect(await cancel(next)).toBe("not_waiting");
-    await session.query("DELETE FROM hawser_data.outbox_later");
+    await session.query("DELETE FROM hawser_data.queue");
   });
 
   it("does not wait for a message that another session is cancelling", async () => {

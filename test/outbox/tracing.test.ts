@@ -92,9 +92,9 @@ describe("a message that is enqueued", () => {
   it("for later, and each of a batch, has it too", async () => {
     await setTrace(parentOf(3));
     await client.query("SELECT hawser.enqueue('later', 'x', deliver_at => now() + interval '1 hour')");
-    expect(await gateway.value("SELECT headers FROM hawser_data.outbox_later WHERE destination = 'later'")).toEqual([
-      ["traceparent", parentOf(3)],
-    ]);
+    expect(
+      await gateway.value("SELECT headers FROM hawser_data.queue WHERE later IS NOT NULL AND topic = 'later'"),
+    ).toEqual([["traceparent", parentOf(3)]]);
     await client.query("SELECT hawser.enqueue_batch('a', ARRAY['x', 'y'], headers => '{\"N\": \"1\"}')");
     const both = { N: "1", traceparent: parentOf(3) };
     expect(await enqueued(2)).toEqual([both, both]);

@@ -644,8 +644,8 @@ describe("the way of a message", () => {
         BEGIN RAISE EXCEPTION 'canceled' USING ERRCODE = 'query_canceled'; END
       $$;
       CREATE OR REPLACE VIEW hawser.outbox_scheduled AS
-        SELECT id, kind, deliver_at, destination, key, public.too_much(id) AS message_id, octet_length(payload) AS payload_bytes, enqueued_at, priority, 0 AS held_for, NULL::jsonb AS waits_for
-          FROM hawser_data.outbox_later`);
+        SELECT id, later AS kind, due_at AS deliver_at, topic AS destination, key, public.too_much(id) AS message_id, octet_length(payload) AS payload_bytes, enqueued_at, 0::smallint AS priority, 0 AS held_for, NULL::jsonb AS waits_for
+          FROM hawser_data.queue WHERE later IS NOT NULL`);
     expect((await sections("1"))["scheduled"]).toMatch(/^Message 1 for orders, .* because there is too much to read/);
   });
 

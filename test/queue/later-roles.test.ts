@@ -22,7 +22,7 @@ beforeEach(() => client.query(makes));
 afterEach(async () => {
   await client.query(`RESET SESSION AUTHORIZATION; DROP ROLE IF EXISTS ${quoted}`);
   await client.query(
-    "TRUNCATE hawser_data.queue, hawser_data.outbox, hawser_data.outbox_later, hawser_data.results, hawser_data.dead_letters, hawser_data.unique_keys, hawser_data.unique_locks, hawser_data.flow_edges, hawser_data.workers",
+    "TRUNCATE hawser_data.queue, hawser_data.outbox, hawser_data.results, hawser_data.dead_letters, hawser_data.unique_keys, hawser_data.unique_locks, hawser_data.flow_edges, hawser_data.workers",
   );
 });
 

@@ -21,7 +21,7 @@ afterAll(() => w?.[Symbol.asyncDispose]());
 beforeEach(async () => {
   for (const each of [client, other, work]) await each.query("ROLLBACK");
   await client.query(
-    "TRUNCATE hawser_data.queue, hawser_data.unique_keys, hawser_data.unique_locks, hawser_data.unique_ends, hawser_data.cancellations, hawser_data.workers, hawser_data.outbox_later, hawser_data.dead_letters, hawser_data.results, hawser_data.topic_settings",
+    "TRUNCATE hawser_data.queue, hawser_data.unique_keys, hawser_data.unique_locks, hawser_data.unique_ends, hawser_data.cancellations, hawser_data.workers, hawser_data.dead_letters, hawser_data.results, hawser_data.topic_settings",
   );
 });
 
@@ -105,7 +105,7 @@ describe("a message whose result is kept", () => {
     expect([await keep(id), await keep(first.id), await keep("999999999")]).toEqual([false, true, false]);
     const later = await put(", deliver_at => now() + interval '1 hour'");
     expect([later.kept, await keep(later.id), await stateOf(later.id)]).toEqual([true, true, "later"]);
-    await client.query("UPDATE hawser_data.outbox_later SET deliver_at = now()");
+    await client.query("UPDATE hawser_data.queue SET due_at = now() WHERE later IS NOT NULL");
     await client.query("SELECT hawser.bring_due(NULL, NULL)");
     const worker = await TestWorker.open(work);
     const all = await worker.take({ most: 10, looksBehind: true });
@@ -145,7 +145,7 @@ describe("a message whose result is kept", () => {
     const worker = await TestWorker.open(work);
     const { id } = await put(', priority => 3, headers => \'{"a": "b"}\'');
     const later = await put(", deliver_at => clock_timestamp() + interval '1 ms'");
-    await client.query("UPDATE hawser_data.outbox_later SET deliver_at = now()");
+    await client.query("UPDATE hawser_data.queue SET due_at = now() WHERE later IS NOT NULL");
     await client.query("SELECT FROM hawser.bring_due(NULL, NULL)");
     for (let time = 0; time < 2; time += 1) {
       for (const message of await worker.take({ looksBehind: true })) {
@@ -297,7 +297,7 @@ describe("a topic that keeps results", () => {
     expect(await keep(5_000)).toBe(true);
     const own = await put();
     const later = await plain(", deliver_at => now() + interval '1 hour'");
-    await client.query("UPDATE hawser_data.outbox_later SET deliver_at = now()");
+    await client.query("UPDATE hawser_data.queue SET due_at = now() WHERE later IS NOT NULL");
     await client.query("SELECT hawser.bring_due(NULL, NULL)");
     const urgent = await plain(", priority => 7");
     const other = (await client.query("SELECT hawser.enqueue('u', 'x'::text) AS id")).rows[0].id;
@@ -316,6 +316,18 @@ describe("a topic that keeps results", () => {
     const after = await plain();
     await done([await taken(worker)], []);
     expect([await stateOf(after), await stateOf(before)]).toEqual(["unknown", "done"]);
+  });
+
+  it("keeps nothing of a message for NATS that is due later, whose subject is its name", async () => {
+    await keep(5_000);
+    const { rows } = await client.query(
+      "SELECT hawser.enqueue('t', 'x'::text, stream => true, deliver_at => now() + interval '1 hour') AS id",
+    );
+    const { id } = rows[0];
+    expect(await stateOf(id)).toBe("unknown");
+    expect((await client.query("SELECT hawser.keep_result($1, 1000) AS kept", [id])).rows[0].kept).toBe(false);
+    expect((await client.query("SELECT hawser.cancel($1) AS state", [id])).rows[0].state).toBe("cancelled");
+    expect(await keptFor(id)).toBeUndefined();
   });
 
   it("keeps what has become of those that end before a worker takes them, or that become dead letters", async () => {

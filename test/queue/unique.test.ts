@@ -21,7 +21,7 @@ afterAll(() => w?.[Symbol.asyncDispose]());
 beforeEach(async () => {
   for (const each of [client, other, work]) await each.query("ROLLBACK");
   await client.query(
-    "TRUNCATE hawser_data.queue, hawser_data.unique_keys, hawser_data.unique_locks, hawser_data.unique_ends, hawser_data.cancellations, hawser_data.workers, hawser_data.outbox_later, hawser_data.dead_letters",
+    "TRUNCATE hawser_data.queue, hawser_data.unique_keys, hawser_data.unique_locks, hawser_data.unique_ends, hawser_data.cancellations, hawser_data.workers, hawser_data.dead_letters",
   );
 });
 
@@ -31,8 +31,8 @@ const put = async (payload: string, rest = "", on = client, key = "k"): Promise<
 const waiting = async (): Promise<string[]> =>
   (
     await client.query<{ text: string }>(
-      `SELECT convert_from(payload, 'UTF8') AS text FROM hawser_data.queue
-       UNION ALL SELECT 'later ' || convert_from(payload, 'UTF8') FROM hawser_data.outbox_later ORDER BY 1`,
+      `SELECT CASE WHEN later IS NULL THEN '' ELSE 'later ' END || convert_from(payload, 'UTF8') AS text FROM hawser_data.queue
+        ORDER BY later IS NOT NULL, 1`,
     )
   ).rows.map(({ text }) => text);
 const keys = async (): Promise<number> =>
@@ -102,7 +102,7 @@ describe("a message with a unique key", () => {
   it("counts while it is due later, under its first number", async () => {
     const first = await put("1", ", deliver_at => now() + interval '1 hour', priority => 3");
     expect(await put("2")).toBe(first);
-    await client.query("UPDATE hawser_data.outbox_later SET deliver_at = now()");
+    await client.query("UPDATE hawser_data.queue SET due_at = now() WHERE later IS NOT NULL");
     await client.query("SELECT hawser.bring_due(NULL, NULL)");
     expect(await put("3")).toBe(first);
     expect(await waiting()).toEqual(["1"]);
@@ -299,7 +299,7 @@ describe("a message with a unique key", () => {
     ]);
     expect(begun.rows).toEqual([{ begins: false, due_in_ms: null }]);
     expect((await client.query("SELECT state FROM hawser.job($1)", [id])).rows).toEqual([{ state: "unknown" }]);
-    for (const table of ["queue", "outbox_later", "cancellations", "unique_keys"])
+    for (const table of ["queue", "cancellations", "unique_keys"])
       expect((await client.query(`SELECT FROM hawser_data.${table}`)).rowCount, table).toBe(0);
   });
 
@@ -319,16 +319,12 @@ describe("a message with a unique key", () => {
       }
     });
     // Of those of a key that have not begun, two are never there in one snapshot.
-    const sql = `SELECT unique_key FROM (
-        SELECT q.unique_key, q.id FROM hawser_data.queue AS q
-        UNION ALL SELECT l.unique_key, l.id FROM hawser_data.outbox_later AS l
-      ) AS m JOIN hawser_data.unique_keys AS u USING (unique_key, id) GROUP BY 1 HAVING count(*) > 1`;
+    const sql = `SELECT unique_key FROM hawser_data.queue AS q
+       JOIN hawser_data.unique_keys AS u USING (unique_key, id) GROUP BY 1 HAVING count(*) > 1`;
     // One that transactions have held for two seconds gives its key away before it begins.
-    const unbegun = `SELECT m.unique_key, count(*) FROM (
-        SELECT q.unique_key, q.id FROM hawser_data.queue AS q
-         WHERE q.due_at IS NULL OR q.enqueued_at > clock_timestamp() - interval '2 seconds'
-        UNION ALL SELECT l.unique_key, l.id FROM hawser_data.outbox_later AS l
-      ) AS m WHERE m.id NOT IN (SELECT id FROM begun) GROUP BY 1 HAVING count(*) > 1`;
+    const unbegun = `SELECT q.unique_key, count(*) FROM hawser_data.queue AS q
+       WHERE (q.later IS NOT NULL OR q.due_at IS NULL OR q.enqueued_at > clock_timestamp() - interval '2 seconds')
+         AND q.id NOT IN (SELECT id FROM begun) GROUP BY 1 HAVING count(*) > 1`;
     await client.query("CREATE TABLE begun (id bigint)");
     const watcher = (async () => {
       while (!isDone.value) for (const text of [sql, unbegun]) expect((await clients[4]!.query(text)).rows).toEqual([]);

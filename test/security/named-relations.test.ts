@@ -80,16 +80,6 @@ it("a login that may call functions of the schema hawser can name views alone", 
 it("no role but the owner can name a table that several parts use", async () => {
   const roles = [...Object.keys(parts), enqueuer.role];
   const named = (await Promise.all(roles.map(namedBy))).flat().map(({ name }) => name);
-  const shared = [
-    "outbox",
-    "outbox_0",
-    "outbox_later",
-    "queue",
-    "schedules",
-    "dead_letters",
-    "owners",
-    "fences",
-    "migrations",
-  ];
+  const shared = ["outbox", "outbox_0", "queue", "schedules", "dead_letters", "owners", "fences", "migrations"];
   expect(named.filter((name) => shared.includes(name.replace("hawser_data.", "")))).toEqual([]);
 });

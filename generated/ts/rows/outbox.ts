@@ -51,59 +51,6 @@ export interface OutboxMessageRow {
 }
 
 /**
- * Row of hawser_data.outbox_later. Messages that are not due yet. When they are, the relay brings those for NATS into the outbox, and any process those for peers
- * into the queue, in one transaction.
- */
-export interface LaterMessageRow {
-  /**
-   * The number by which it can be cancelled, from the sequence of the outbox. In the outbox it has another one; in the
-   * queue it keeps this one.
-   */
-  id: bigint;
-  /** For NATS, or for peers. `held`: for peers, once others have been handled. */
-  kind: string;
-  /** The transaction that wrote it, or that has changed when it is due. */
-  xid: string;
-  /** When it is due. */
-  deliver_at: Date;
-  /** Where it goes to: the subject, or the topic. */
-  destination: string;
-  /** The payload. */
-  payload: Uint8Array;
-  /** The headers; NULL: none. */
-  headers: unknown;
-  /** Ordering key among messages that were due later; NULL: none. */
-  key: string | null;
-  /** Id by which the destination knows it. */
-  message_id: string;
-  /** It goes into a stream. */
-  to_stream: boolean;
-  /** The JetStream domain; NULL: that of the server. */
-  domain: string | null;
-  /** When it was enqueued. */
-  enqueued_at: Date;
-  /** The listener that it is for, as of a reply; NULL: one of those that serve the topic, or it is for NATS. */
-  listener: string | null;
-  /** The role that enqueued it. */
-  role: string;
-  /** Each listener of the topic, and each group of listeners, gets a copy. False for NATS. */
-  to_all: boolean;
-  /** The peer that enqueued it, as `name:topic`: replies go there. NULL: no peer did, or it is for NATS. */
-  origin: string | null;
-  /** The role's cluster and oid, and whether it may enqueue by itself, as `role_mark` makes it: a new role of its name is another one. */
-  role_mark: string | null;
-  /** Its priority. 0 for NATS. */
-  priority: number;
-  /** Its unique key; NULL: it has none. */
-  unique_key: string | null;
-  /** As in `queue`. */
-  awaited_as: bigint | null;
-  keep_ms: number | null;
-  /** The oid of the role: a later role of its name is another one. NULL: there was no such role. */
-  role_id: bigint | null;
-}
-
-/**
  * Row of hawser_data.outbox_turns. One row for each turn of the relay that has changed something: up to where all messages are done. The newest one counts. Rows are
  * added only, so that an old snapshot elsewhere makes nothing slow.
  */
@@ -201,7 +148,7 @@ export interface ScheduleRow {
   revision: bigint;
   /** A part of the ids of its messages. No other role can read it, or it could take the ids. */
   secret: string;
-  /** As in `outbox_later`. */
+  /** As in `queue`. */
   role_mark: string | null;
   /** The priority of its messages. 0 for NATS. */
   priority: number;
@@ -255,7 +202,7 @@ export interface OutboxScheduledRow {
   destination: string;
   /** Ordering key; NULL: none, or the reader may not read messages. */
   key: string | null;
-  /** Id by which the destination knows it; empty: the reader may not read messages. */
+  /** Id by which the destination knows it; empty: a job was given none, or the reader may not read messages. */
   message_id: string;
   /** How long the payload is. */
   payload_bytes: number;
@@ -298,7 +245,6 @@ export interface ScheduleStatusRow {
 /** Names of the tables, with their schema. */
 export const tables = {
   outboxMessage: "hawser_data.outbox",
-  laterMessage: "hawser_data.outbox_later",
   outboxTurn: "hawser_data.outbox_turns",
   outboxKey: "hawser_data.outbox_keys",
   outboxState: "hawser_data.outbox_state",
@@ -743,7 +689,7 @@ export interface CancelMessagesResult {
   id: bigint;
   /** As of cancel; `not_waiting`: it has ended meanwhile. */
   state: string;
-  /** Its rank in the queue; of one that is due later, its id. */
+  /** Its rank in the queue. */
   rank: bigint;
 }
 
@@ -1021,7 +967,7 @@ export type OutboxFunctions = ReturnType<typeof outboxFunctions>;
 export function outboxFunctions(client: QueryClient) {
   return {
     /**
-     * Brings the messages for peers that are due into the queue: also those that were held for messages that have ended. Each role has
+     * Brings the messages for peers that are due into line: also those that were held for messages that have ended. Each role has
      * its turn, however many messages others have.
      */
     async bringDue(args: BringDueArguments): Promise<BringDueResult> {

@@ -276,7 +276,7 @@ export interface DeadLetterRow {
   stack: string | null;
   /** Its last failed attempts, in order: [{"attempt", "at", "code", "message"}, ...] (peers and the queue only). NULL: none is known. */
   failures: unknown;
-  /** As in `outbox_later` (the outbox only). */
+  /** As in `queue` (the outbox only). */
   role_mark: string | null;
   /** As in `queue` (the queue only). */
   awaited_as: bigint | null;

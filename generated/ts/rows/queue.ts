@@ -5,20 +5,22 @@
  * Row of hawser_data.queue. Messages for topics that are not handled yet. A row without a worker, or with one that is gone or not there, is free. Messages of
  * one topic, recipient and key go to one worker at a time; those of one role also in the order of their ranks. It has no rules of
  * its own: each would add to what an insert costs. Functions alone write it. `queue_late` has the numbers of ranks that are not the ids.
+ * Messages that are due later are here too, also those for NATS: their recipients have a mark, so that no take looks at them. When one for
+ * a topic is due, any process changes its recipient and its rank; the relay brings one for NATS into the outbox.
  */
 export interface QueuedMessageRow {
   /** The topic. */
   topic: string;
   /**
    * Who may take it. Empty: any worker of the topic. `@name`: the worker of that name. `#group`: a member of that group. With a
-   * priority, behind `!`.
+   * priority, behind `!`. Of one that is due later, behind `~`.
    */
   recipient: string;
   /** The role that enqueued it, as in `outbox`. */
   role: string;
   /**
    * Its place in line: messages of one topic, recipient and role are taken in the order of their ranks. A number of the sequence that ids
-   * are of, drawn when it came into the queue, less its priority times 2^46.
+   * are of, drawn when it came into line, less its priority times 2^46.
    */
   rank: bigint;
   /**
@@ -33,7 +35,7 @@ export interface QueuedMessageRow {
    * have been running; later, one that is known to have been.
    */
   attempts: number;
-  /** When it is to be tried again. NULL: it was not put off. */
+  /** When it is due, or is to be tried again. NULL: at once. */
   due_at: Date | null;
   /** Ordering key; NULL: none. */
   key: string | null;
@@ -41,7 +43,7 @@ export interface QueuedMessageRow {
   origin: string | null;
   /** It becomes a row for each listener of the topic and each group of listeners. */
   to_all: boolean;
-  /** When it was enqueued. */
+  /** When it was enqueued, or was due. */
   enqueued_at: Date;
   /** The payload. */
   payload: Uint8Array;
@@ -74,9 +76,24 @@ export interface QueuedMessageRow {
    * and its key of the topic's limit, if as many of that run as may. No take looks at it before one of those has ended. NULL: it waits for none.
    */
   behind: string | null;
+  /**
+   * Why it is not in line: `peer`, if it is due later; `nats`, if it is for NATS and due later; `held`, until others have been handled. NULL:
+   * it is in line. The columns below are only for those that are not.
+   */
+  later: string | null;
+  /** The transaction that has said when it is due. NULL: it is held. */
+  later_xid: string | null;
+  /** The role's cluster and oid, and whether it may enqueue by itself, as `role_mark` makes it: a new role of its name is another one. */
+  role_mark: string | null;
+  /** For NATS: as in `outbox`. */
+  message_id: string | null;
+  /** For NATS: it goes into a stream. */
+  to_stream: boolean | null;
+  /** For NATS: the JetStream domain; NULL: that of the server. */
+  domain: string | null;
 }
 
-/** Row of hawser_data.flow_edges. Messages that are held until others have been handled: rows of `outbox_later` of the kind `held`. */
+/** Row of hawser_data.flow_edges. Messages that are held until others have been handled. */
 export interface FlowEdgeRow {
   /** The message that comes first, as its `awaited_as`. */
   before_id: bigint;

@@ -29,6 +29,12 @@ export const queueConstants = {
    */
   priorityMark: "!",
   /**
+   * First character of the recipient of a message that is due later, or is held.
+   *
+   * Value: "~".
+   */
+  laterMark: "~",
+  /**
    * Bits of a rank that are its number. Those above are the negative of its priority.
    *
    * Value: 46.

@@ -336,69 +336,6 @@ COMMENT ON COLUMN hawser_data.outbox.copy_of IS 'Of a message that is published 
 COMMENT ON COLUMN hawser_data.outbox.role IS 'The role that enqueued it, as the database knows it: the one that was set, or else the session''s.';
 COMMENT ON COLUMN hawser_data.outbox.role_id IS 'The oid of the role: a later role of its name is another one. NULL: there was no such role.';
 
-CREATE TABLE hawser_data.outbox_later (
-  id bigint NOT NULL,
-  kind text NOT NULL,
-  xid xid8 DEFAULT pg_current_xact_id() NOT NULL,
-  deliver_at timestamptz NOT NULL,
-  destination text NOT NULL,
-  payload bytea NOT NULL,
-  headers jsonb,
-  key text,
-  message_id text NOT NULL,
-  to_stream boolean NOT NULL,
-  domain text,
-  enqueued_at timestamptz DEFAULT clock_timestamp() NOT NULL,
-  listener text,
-  role text DEFAULT CASE current_setting('role') WHEN 'none' THEN session_user ELSE current_setting('role') END NOT NULL,
-  to_all boolean DEFAULT false NOT NULL,
-  origin text,
-  role_mark text,
-  priority smallint DEFAULT 0 NOT NULL,
-  unique_key text,
-  awaited_as bigint,
-  keep_ms integer,
-  role_id bigint DEFAULT to_regrole(quote_ident(CASE current_setting('role') WHEN 'none' THEN session_user ELSE current_setting('role') END))::oid::bigint,
-  CONSTRAINT outbox_later_pkey PRIMARY KEY (id),
-  CONSTRAINT outbox_later_kind_values CHECK (kind IN ('nats', 'peer', 'held')),
-  CONSTRAINT outbox_later_key_bytes CHECK (octet_length(key) BETWEEN 1 AND 1024),
-  CONSTRAINT outbox_later_key_pattern CHECK (key ~ E'^[^\\\\u0001-\\\\u001f\\\\u007f]+$'),
-  CONSTRAINT outbox_later_message_id_bytes CHECK (octet_length(message_id) BETWEEN 1 AND 255),
-  CONSTRAINT outbox_later_message_id_pattern CHECK (message_id ~ E'^[^\\\\u0001-\\\\u0020\\\\u007f]+$'),
-  CONSTRAINT outbox_later_unique_key_bytes CHECK (octet_length(unique_key) BETWEEN 1 AND 1024),
-  CONSTRAINT outbox_later_unique_key_pattern CHECK (unique_key ~ E'^[^\\\\u0001-\\\\u001f\\\\u007f]+$'),
-  CONSTRAINT outbox_later_keep_ms_range CHECK (keep_ms BETWEEN 1000 AND 604800000)
-);
-
-CREATE INDEX outbox_later_due ON hawser_data.outbox_later (kind, role, deliver_at, id);
-
-CREATE INDEX outbox_later_xid ON hawser_data.outbox_later (xid);
-
-COMMENT ON TABLE hawser_data.outbox_later IS 'Messages that are not due yet. When they are, the relay brings those for NATS into the outbox, and any process those for peers
-into the queue, in one transaction.';
-COMMENT ON COLUMN hawser_data.outbox_later.id IS 'The number by which it can be cancelled, from the sequence of the outbox. In the outbox it has another one; in the
-queue it keeps this one.';
-COMMENT ON COLUMN hawser_data.outbox_later.kind IS 'For NATS, or for peers. \`held\`: for peers, once others have been handled.';
-COMMENT ON COLUMN hawser_data.outbox_later.xid IS 'The transaction that wrote it, or that has changed when it is due.';
-COMMENT ON COLUMN hawser_data.outbox_later.deliver_at IS 'When it is due.';
-COMMENT ON COLUMN hawser_data.outbox_later.destination IS 'Where it goes to: the subject, or the topic.';
-COMMENT ON COLUMN hawser_data.outbox_later.payload IS 'The payload.';
-COMMENT ON COLUMN hawser_data.outbox_later.headers IS 'The headers; NULL: none.';
-COMMENT ON COLUMN hawser_data.outbox_later.key IS 'Ordering key among messages that were due later; NULL: none.';
-COMMENT ON COLUMN hawser_data.outbox_later.message_id IS 'Id by which the destination knows it.';
-COMMENT ON COLUMN hawser_data.outbox_later.to_stream IS 'It goes into a stream.';
-COMMENT ON COLUMN hawser_data.outbox_later.domain IS 'The JetStream domain; NULL: that of the server.';
-COMMENT ON COLUMN hawser_data.outbox_later.enqueued_at IS 'When it was enqueued.';
-COMMENT ON COLUMN hawser_data.outbox_later.listener IS 'The listener that it is for, as of a reply; NULL: one of those that serve the topic, or it is for NATS.';
-COMMENT ON COLUMN hawser_data.outbox_later.role IS 'The role that enqueued it.';
-COMMENT ON COLUMN hawser_data.outbox_later.to_all IS 'Each listener of the topic, and each group of listeners, gets a copy. False for NATS.';
-COMMENT ON COLUMN hawser_data.outbox_later.origin IS 'The peer that enqueued it, as \`name:topic\`: replies go there. NULL: no peer did, or it is for NATS.';
-COMMENT ON COLUMN hawser_data.outbox_later.role_mark IS 'The role''s cluster and oid, and whether it may enqueue by itself, as \`role_mark\` makes it: a new role of its name is another one.';
-COMMENT ON COLUMN hawser_data.outbox_later.priority IS 'Its priority. 0 for NATS.';
-COMMENT ON COLUMN hawser_data.outbox_later.unique_key IS 'Its unique key; NULL: it has none.';
-COMMENT ON COLUMN hawser_data.outbox_later.awaited_as IS 'As in \`queue\`.';
-COMMENT ON COLUMN hawser_data.outbox_later.role_id IS 'The oid of the role: a later role of its name is another one. NULL: there was no such role.';
-
 CREATE TABLE hawser_data.outbox_turns (
   turn bigint NOT NULL,
   owner text NOT NULL,
@@ -523,7 +460,7 @@ COMMENT ON COLUMN hawser_data.schedules.last_at IS 'The last occurrence that was
 COMMENT ON COLUMN hawser_data.schedules.problem IS 'Why it does not run; NULL: it does.';
 COMMENT ON COLUMN hawser_data.schedules.revision IS 'Drawn anew with each change of what it is, so that nobody goes by what it was.';
 COMMENT ON COLUMN hawser_data.schedules.secret IS 'A part of the ids of its messages. No other role can read it, or it could take the ids.';
-COMMENT ON COLUMN hawser_data.schedules.role_mark IS 'As in \`outbox_later\`.';
+COMMENT ON COLUMN hawser_data.schedules.role_mark IS 'As in \`queue\`.';
 COMMENT ON COLUMN hawser_data.schedules.priority IS 'The priority of its messages. 0 for NATS.';
 
 CREATE TABLE hawser_peer_data.id_counter (
@@ -920,7 +857,7 @@ COMMENT ON COLUMN hawser_data.dead_letters.role IS 'The role that it belongs to,
 or the role that enqueued.';
 COMMENT ON COLUMN hawser_data.dead_letters.stack IS 'The stack of the last error, cut as its message is (peers and the queue only). NULL: the thrown value had none.';
 COMMENT ON COLUMN hawser_data.dead_letters.failures IS 'Its last failed attempts, in order: [{"attempt", "at", "code", "message"}, ...] (peers and the queue only). NULL: none is known.';
-COMMENT ON COLUMN hawser_data.dead_letters.role_mark IS 'As in \`outbox_later\` (the outbox only).';
+COMMENT ON COLUMN hawser_data.dead_letters.role_mark IS 'As in \`queue\` (the outbox only).';
 COMMENT ON COLUMN hawser_data.dead_letters.awaited_as IS 'As in \`queue\` (the queue only).';
 COMMENT ON COLUMN hawser_data.dead_letters.job_id IS 'The id that its enqueue returned, which it keeps if it is retried (the queue only).';
 COMMENT ON COLUMN hawser_data.dead_letters.keep_ms IS 'As in \`queue\` (the queue only).';
@@ -1009,6 +946,12 @@ CREATE TABLE hawser_data.queue (
   copied_upto text,
   role_id bigint DEFAULT to_regrole(quote_ident(CASE current_setting('role') WHEN 'none' THEN session_user ELSE current_setting('role') END))::oid::bigint,
   behind text,
+  later text,
+  later_xid xid8,
+  role_mark text,
+  message_id text,
+  to_stream boolean,
+  domain text,
   CONSTRAINT queue_pkey PRIMARY KEY (topic, recipient, role, rank)
 ) WITH (fillfactor = 45);
 
@@ -1022,27 +965,33 @@ CREATE INDEX queue_due ON hawser_data.queue (topic, recipient, role, due_at, ran
 
 CREATE INDEX queue_id ON hawser_data.queue (id);
 
+CREATE INDEX queue_later ON hawser_data.queue (later, role, due_at, id) WHERE later IS NOT NULL;
+
+CREATE INDEX queue_later_xid ON hawser_data.queue (later_xid) WHERE later_xid IS NOT NULL;
+
 CREATE INDEX queue_late ON hawser_data.queue ((rank & 70368744177663)) WHERE rank <> id;
 
 COMMENT ON TABLE hawser_data.queue IS 'Messages for topics that are not handled yet. A row without a worker, or with one that is gone or not there, is free. Messages of
 one topic, recipient and key go to one worker at a time; those of one role also in the order of their ranks. It has no rules of
-its own: each would add to what an insert costs. Functions alone write it. \`queue_late\` has the numbers of ranks that are not the ids.';
+its own: each would add to what an insert costs. Functions alone write it. \`queue_late\` has the numbers of ranks that are not the ids.
+Messages that are due later are here too, also those for NATS: their recipients have a mark, so that no take looks at them. When one for
+a topic is due, any process changes its recipient and its rank; the relay brings one for NATS into the outbox.';
 COMMENT ON COLUMN hawser_data.queue.topic IS 'The topic.';
 COMMENT ON COLUMN hawser_data.queue.recipient IS 'Who may take it. Empty: any worker of the topic. \`@name\`: the worker of that name. \`#group\`: a member of that group. With a
-priority, behind \`!\`.';
+priority, behind \`!\`. Of one that is due later, behind \`~\`.';
 COMMENT ON COLUMN hawser_data.queue.role IS 'The role that enqueued it, as in \`outbox\`.';
 COMMENT ON COLUMN hawser_data.queue.rank IS 'Its place in line: messages of one topic, recipient and role are taken in the order of their ranks. A number of the sequence that ids
-are of, drawn when it came into the queue, less its priority times 2^46.';
+are of, drawn when it came into line, less its priority times 2^46.';
 COMMENT ON COLUMN hawser_data.queue.id IS 'The id that its enqueue returned, which it keeps while it waits for its time, runs and is retried. A copy of a message for all has one of
 its own.';
 COMMENT ON COLUMN hawser_data.queue.worker IS 'The worker that has it. In no index, so that taking a row changes none.';
 COMMENT ON COLUMN hawser_data.queue.attempts IS 'Number of failed attempts, with those that ended with their process. At the first unclean end of a worker, a message counts that may
 have been running; later, one that is known to have been.';
-COMMENT ON COLUMN hawser_data.queue.due_at IS 'When it is to be tried again. NULL: it was not put off.';
+COMMENT ON COLUMN hawser_data.queue.due_at IS 'When it is due, or is to be tried again. NULL: at once.';
 COMMENT ON COLUMN hawser_data.queue.key IS 'Ordering key; NULL: none.';
 COMMENT ON COLUMN hawser_data.queue.origin IS 'The peer that enqueued it, as in \`outbox\`.';
 COMMENT ON COLUMN hawser_data.queue.to_all IS 'It becomes a row for each listener of the topic and each group of listeners.';
-COMMENT ON COLUMN hawser_data.queue.enqueued_at IS 'When it was enqueued.';
+COMMENT ON COLUMN hawser_data.queue.enqueued_at IS 'When it was enqueued, or was due.';
 COMMENT ON COLUMN hawser_data.queue.payload IS 'The payload.';
 COMMENT ON COLUMN hawser_data.queue.headers IS 'The headers: [[name, value], ...], without those of the key and of the origin; NULL: none.';
 COMMENT ON COLUMN hawser_data.queue.failures IS 'Its last failed attempts, as in \`dead_letters\`. NULL: none is known.';
@@ -1058,6 +1007,13 @@ COMMENT ON COLUMN hawser_data.queue.copied_upto IS 'Of a message for all, the re
 COMMENT ON COLUMN hawser_data.queue.role_id IS 'The oid of the role: a later role of its name is another one. NULL: there was no such role.';
 COMMENT ON COLUMN hawser_data.queue.behind IS 'What others of its role have that it waits for, since a take has passed it: \`k\` and its key, if another one of its key comes first, or \`l\`
 and its key of the topic''s limit, if as many of that run as may. No take looks at it before one of those has ended. NULL: it waits for none.';
+COMMENT ON COLUMN hawser_data.queue.later IS 'Why it is not in line: \`peer\`, if it is due later; \`nats\`, if it is for NATS and due later; \`held\`, until others have been handled. NULL:
+it is in line. The columns below are only for those that are not.';
+COMMENT ON COLUMN hawser_data.queue.later_xid IS 'The transaction that has said when it is due. NULL: it is held.';
+COMMENT ON COLUMN hawser_data.queue.role_mark IS 'The role''s cluster and oid, and whether it may enqueue by itself, as \`role_mark\` makes it: a new role of its name is another one.';
+COMMENT ON COLUMN hawser_data.queue.message_id IS 'For NATS: as in \`outbox\`.';
+COMMENT ON COLUMN hawser_data.queue.to_stream IS 'For NATS: it goes into a stream.';
+COMMENT ON COLUMN hawser_data.queue.domain IS 'For NATS: the JetStream domain; NULL: that of the server.';
 
 CREATE TABLE hawser_data.flow_edges (
   before_id bigint NOT NULL,
@@ -1071,7 +1027,7 @@ CREATE INDEX flow_edges_after ON hawser_data.flow_edges (after_id);
 
 CREATE INDEX flow_edges_ended ON hawser_data.flow_edges (after_id, before_id) WHERE ended;
 
-COMMENT ON TABLE hawser_data.flow_edges IS 'Messages that are held until others have been handled: rows of \`outbox_later\` of the kind \`held\`.';
+COMMENT ON TABLE hawser_data.flow_edges IS 'Messages that are held until others have been handled.';
 COMMENT ON COLUMN hawser_data.flow_edges.before_id IS 'The message that comes first, as its \`awaited_as\`.';
 COMMENT ON COLUMN hawser_data.flow_edges.after_id IS 'The message that is held.';
 COMMENT ON COLUMN hawser_data.flow_edges.cancels IS 'It is cancelled if the first one becomes a dead letter or is cancelled. False: it is held further.';

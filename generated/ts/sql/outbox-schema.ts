@@ -97,69 +97,6 @@ COMMENT ON COLUMN hawser_data.outbox.copy_of IS 'Of a message that is published 
 COMMENT ON COLUMN hawser_data.outbox.role IS 'The role that enqueued it, as the database knows it: the one that was set, or else the session''s.';
 COMMENT ON COLUMN hawser_data.outbox.role_id IS 'The oid of the role: a later role of its name is another one. NULL: there was no such role.';
 
-CREATE TABLE hawser_data.outbox_later (
-  id bigint NOT NULL,
-  kind text NOT NULL,
-  xid xid8 DEFAULT pg_current_xact_id() NOT NULL,
-  deliver_at timestamptz NOT NULL,
-  destination text NOT NULL,
-  payload bytea NOT NULL,
-  headers jsonb,
-  key text,
-  message_id text NOT NULL,
-  to_stream boolean NOT NULL,
-  domain text,
-  enqueued_at timestamptz DEFAULT clock_timestamp() NOT NULL,
-  listener text,
-  role text DEFAULT CASE current_setting('role') WHEN 'none' THEN session_user ELSE current_setting('role') END NOT NULL,
-  to_all boolean DEFAULT false NOT NULL,
-  origin text,
-  role_mark text,
-  priority smallint DEFAULT 0 NOT NULL,
-  unique_key text,
-  awaited_as bigint,
-  keep_ms integer,
-  role_id bigint DEFAULT to_regrole(quote_ident(CASE current_setting('role') WHEN 'none' THEN session_user ELSE current_setting('role') END))::oid::bigint,
-  CONSTRAINT outbox_later_pkey PRIMARY KEY (id),
-  CONSTRAINT outbox_later_kind_values CHECK (kind IN ('nats', 'peer', 'held')),
-  CONSTRAINT outbox_later_key_bytes CHECK (octet_length(key) BETWEEN 1 AND 1024),
-  CONSTRAINT outbox_later_key_pattern CHECK (key ~ E'^[^\\\\u0001-\\\\u001f\\\\u007f]+$'),
-  CONSTRAINT outbox_later_message_id_bytes CHECK (octet_length(message_id) BETWEEN 1 AND 255),
-  CONSTRAINT outbox_later_message_id_pattern CHECK (message_id ~ E'^[^\\\\u0001-\\\\u0020\\\\u007f]+$'),
-  CONSTRAINT outbox_later_unique_key_bytes CHECK (octet_length(unique_key) BETWEEN 1 AND 1024),
-  CONSTRAINT outbox_later_unique_key_pattern CHECK (unique_key ~ E'^[^\\\\u0001-\\\\u001f\\\\u007f]+$'),
-  CONSTRAINT outbox_later_keep_ms_range CHECK (keep_ms BETWEEN 1000 AND 604800000)
-);
-
-CREATE INDEX outbox_later_due ON hawser_data.outbox_later (kind, role, deliver_at, id);
-
-CREATE INDEX outbox_later_xid ON hawser_data.outbox_later (xid);
-
-COMMENT ON TABLE hawser_data.outbox_later IS 'Messages that are not due yet. When they are, the relay brings those for NATS into the outbox, and any process those for peers
-into the queue, in one transaction.';
-COMMENT ON COLUMN hawser_data.outbox_later.id IS 'The number by which it can be cancelled, from the sequence of the outbox. In the outbox it has another one; in the
-queue it keeps this one.';
-COMMENT ON COLUMN hawser_data.outbox_later.kind IS 'For NATS, or for peers. \`held\`: for peers, once others have been handled.';
-COMMENT ON COLUMN hawser_data.outbox_later.xid IS 'The transaction that wrote it, or that has changed when it is due.';
-COMMENT ON COLUMN hawser_data.outbox_later.deliver_at IS 'When it is due.';
-COMMENT ON COLUMN hawser_data.outbox_later.destination IS 'Where it goes to: the subject, or the topic.';
-COMMENT ON COLUMN hawser_data.outbox_later.payload IS 'The payload.';
-COMMENT ON COLUMN hawser_data.outbox_later.headers IS 'The headers; NULL: none.';
-COMMENT ON COLUMN hawser_data.outbox_later.key IS 'Ordering key among messages that were due later; NULL: none.';
-COMMENT ON COLUMN hawser_data.outbox_later.message_id IS 'Id by which the destination knows it.';
-COMMENT ON COLUMN hawser_data.outbox_later.to_stream IS 'It goes into a stream.';
-COMMENT ON COLUMN hawser_data.outbox_later.domain IS 'The JetStream domain; NULL: that of the server.';
-COMMENT ON COLUMN hawser_data.outbox_later.enqueued_at IS 'When it was enqueued.';
-COMMENT ON COLUMN hawser_data.outbox_later.listener IS 'The listener that it is for, as of a reply; NULL: one of those that serve the topic, or it is for NATS.';
-COMMENT ON COLUMN hawser_data.outbox_later.role IS 'The role that enqueued it.';
-COMMENT ON COLUMN hawser_data.outbox_later.to_all IS 'Each listener of the topic, and each group of listeners, gets a copy. False for NATS.';
-COMMENT ON COLUMN hawser_data.outbox_later.origin IS 'The peer that enqueued it, as \`name:topic\`: replies go there. NULL: no peer did, or it is for NATS.';
-COMMENT ON COLUMN hawser_data.outbox_later.role_mark IS 'The role''s cluster and oid, and whether it may enqueue by itself, as \`role_mark\` makes it: a new role of its name is another one.';
-COMMENT ON COLUMN hawser_data.outbox_later.priority IS 'Its priority. 0 for NATS.';
-COMMENT ON COLUMN hawser_data.outbox_later.unique_key IS 'Its unique key; NULL: it has none.';
-COMMENT ON COLUMN hawser_data.outbox_later.awaited_as IS 'As in \`queue\`.';
-COMMENT ON COLUMN hawser_data.outbox_later.role_id IS 'The oid of the role: a later role of its name is another one. NULL: there was no such role.';
-
 CREATE TABLE hawser_data.outbox_turns (
   turn bigint NOT NULL,
   owner text NOT NULL,
@@ -284,7 +221,7 @@ COMMENT ON COLUMN hawser_data.schedules.last_at IS 'The last occurrence that was
 COMMENT ON COLUMN hawser_data.schedules.problem IS 'Why it does not run; NULL: it does.';
 COMMENT ON COLUMN hawser_data.schedules.revision IS 'Drawn anew with each change of what it is, so that nobody goes by what it was.';
 COMMENT ON COLUMN hawser_data.schedules.secret IS 'A part of the ids of its messages. No other role can read it, or it could take the ids.';
-COMMENT ON COLUMN hawser_data.schedules.role_mark IS 'As in \`outbox_later\`.';
+COMMENT ON COLUMN hawser_data.schedules.role_mark IS 'As in \`queue\`.';
 COMMENT ON COLUMN hawser_data.schedules.priority IS 'The priority of its messages. 0 for NATS.';
 
 DO $do$
@@ -392,12 +329,12 @@ BEGIN
       PERFORM hawser.lock_key(p_destination, p_key);
     END IF;
     WITH written AS (
-      INSERT INTO hawser_data.outbox_later
-        (id, kind, deliver_at, destination, payload, headers, key, message_id, to_stream, domain, listener, role, to_all, origin, role_mark, priority)
-      SELECT nextval('hawser_data.outbox_id_seq'), p_kind, p_deliver_at, p_destination, n.payload, p_headers, p_key,
-             coalesce(p_message_id, gen_random_uuid()::text), p_to_stream, p_domain, p_listener, v_role, p_to_all, p_origin,
-             m.mark, p_priority
-        FROM hawser.role_mark(v_role, p_kind) AS m, (SELECT p.payload FROM unnest(p_payloads) WITH ORDINALITY AS p (payload, nth) ORDER BY p.nth) AS n
+      INSERT INTO hawser_data.queue
+        (topic, recipient, role, rank, id, later, later_xid, due_at, role_mark, key, origin, to_all, payload, headers, message_id, to_stream, domain)
+      SELECT p_destination, '~' || CASE p_priority WHEN 0 THEN '' ELSE '!' END || coalesce('@' || p_listener, ''),
+             v_role, n.id - (p_priority::bigint << 46), n.id, p_kind, pg_current_xact_id(), p_deliver_at, m.mark, p_key, p_origin, p_to_all,
+             n.payload, p_headers, CASE p_kind WHEN 'nats' THEN coalesce(p_message_id, gen_random_uuid()::text) END, nullif(p_to_stream, false), p_domain
+        FROM hawser.role_mark(v_role, p_kind) AS m, (SELECT nextval('hawser_data.outbox_id_seq') AS id, p.payload FROM unnest(p_payloads) AS p (payload)) AS n
       RETURNING id
     )
     SELECT array_agg(w.id ORDER BY w.id) INTO ids FROM written AS w;
@@ -440,8 +377,8 @@ BEGIN
   END IF;
 END
 $function$;
-COMMENT ON FUNCTION hawser.enqueue_message(text, text, bytea[], jsonb, text, text, boolean, text, text, timestamptz, boolean, text, smallint) IS 'Writes messages for topics into the queue, those for NATS into the outbox, and those that are due later into \`outbox_later\`, in the
-caller''s transaction. For the functions that enqueue, which check the arguments.';
+COMMENT ON FUNCTION hawser.enqueue_message(text, text, bytea[], jsonb, text, text, boolean, text, text, timestamptz, boolean, text, smallint) IS 'Writes messages for topics and those that are due later into the queue, and others for NATS into the outbox, in the caller''s
+transaction. For the functions that enqueue, which check the arguments.';
 
 CREATE OR REPLACE FUNCTION hawser.may_enqueue(
   p_role text,
@@ -659,7 +596,7 @@ BEGIN
 END;
 END
 $function$;
-COMMENT ON FUNCTION hawser.bring_due(jsonb, pg_snapshot) IS 'Brings the messages for peers that are due into the queue: also those that were held for messages that have ended. Each role has
+COMMENT ON FUNCTION hawser.bring_due(jsonb, pg_snapshot) IS 'Brings the messages for peers that are due into line: also those that were held for messages that have ended. Each role has
 its turn, however many messages others have.';
 
 CREATE OR REPLACE FUNCTION hawser.bring_later(
@@ -729,12 +666,12 @@ BEGIN
               CONTINUE;
             END IF;
             problem := SQLERRM;
-            SELECT l.id, l.deliver_at INTO v_id, v_at FROM hawser_data.outbox_later AS l
-             WHERE l.kind = p_kind AND l.role = v_role AND (l.deliver_at, l.id) > (v_at, v_id) AND l.deliver_at <= v_now
-             ORDER BY l.deliver_at, l.id LIMIT 1;
+            SELECT l.id, l.due_at INTO v_id, v_at FROM hawser_data.queue AS l
+             WHERE l.later = p_kind AND l.role = v_role AND (l.due_at, l.id) > (v_at, v_id) AND l.due_at <= v_now
+             ORDER BY l.due_at, l.id LIMIT 1;
             EXIT WHEN NOT FOUND;
-            UPDATE hawser_data.outbox_later AS l SET deliver_at = v_now + interval '1 hour', xid = pg_current_xact_id()
-             WHERE l.id = (SELECT o.id FROM hawser_data.outbox_later AS o WHERE o.id = v_id FOR UPDATE SKIP LOCKED);
+            UPDATE hawser_data.queue AS l SET due_at = v_now + interval '1 hour', later_xid = pg_current_xact_id()
+             WHERE l.id = (SELECT o.id FROM hawser_data.queue AS o WHERE o.id = v_id FOR UPDATE SKIP LOCKED);
             problem := format('the message %s of the role %s is put off for an hour: %s', v_id, to_json(v_role), problem);
             RAISE WARNING 'hawser: %', problem;
             v_has_more := true;
@@ -747,7 +684,7 @@ BEGIN
             v_has_jumped := true;
           END IF;
         END LOOP;
-        SELECT min(l.deliver_at) INTO v_left FROM hawser_data.outbox_later AS l WHERE l.kind = p_kind AND l.role = v_role AND l.deliver_at >= v_from;
+        SELECT min(l.due_at) INTO v_left FROM hawser_data.queue AS l WHERE l.later = p_kind AND l.role = v_role AND l.due_at >= v_from;
         v_next := v_left;
         IF v_left <= v_now THEN
           -- There are more, or others have locked them, which is asked rarely if it takes long.
@@ -755,9 +692,9 @@ BEGIN
           IF v_of_role < v_most THEN
             SELECT least(
                      v_now + least(greatest(interval '50 milliseconds', 10 * (clock_timestamp() - v_begun_at)), interval '500 milliseconds'),
-                     min(l.deliver_at)
+                     min(l.due_at)
                    ) INTO v_next
-              FROM hawser_data.outbox_later AS l WHERE l.kind = p_kind AND l.role = v_role AND l.deliver_at > v_now;
+              FROM hawser_data.queue AS l WHERE l.later = p_kind AND l.role = v_role AND l.due_at > v_now;
           END IF;
         END IF;
       EXCEPTION WHEN OTHERS THEN
@@ -776,7 +713,7 @@ BEGIN
   END LOOP;
 END
 $function$;
-COMMENT ON FUNCTION hawser.bring_later(text, jsonb) IS 'Brings the messages of a kind that are due into the outbox, or those for peers into the queue.';
+COMMENT ON FUNCTION hawser.bring_later(text, jsonb) IS 'Brings the messages of a kind that are due into the outbox, or those for peers into line.';
 
 CREATE OR REPLACE FUNCTION hawser.bring_page(
   p_kind text,
@@ -810,21 +747,21 @@ BEGIN
   WITH candidates AS MATERIALIZED (
     SELECT l.*, row_number() OVER w AS nth, sum(l.bytes) OVER w AS upto
       FROM (
-        SELECT o.id, o.deliver_at, octet_length(o.payload)::bigint AS bytes,
-               CASE WHEN o.key IS NOT NULL THEN (hashtextextended(o.destination || ' ' || o.key, 0) & 4095)::integer END AS bucket
-          FROM hawser_data.outbox_later AS o
-         WHERE o.kind = p_kind AND o.role = p_role AND (o.deliver_at, o.id) > (p_at, p_id) AND o.deliver_at <= p_upto
-         ORDER BY o.deliver_at, o.id LIMIT p_most
+        SELECT o.topic, o.recipient, o.rank, o.id, o.due_at, octet_length(o.payload)::bigint AS bytes,
+               CASE WHEN o.key IS NOT NULL THEN (hashtextextended(o.topic || ' ' || o.key, 0) & 4095)::integer END AS bucket
+          FROM hawser_data.queue AS o
+         WHERE o.later = p_kind AND o.role = p_role AND (o.due_at, o.id) > (p_at, p_id) AND o.due_at <= p_upto
+         ORDER BY o.due_at, o.id LIMIT p_most
       ) AS l
-    WINDOW w AS (ORDER BY l.deliver_at, l.id)
+    WINDOW w AS (ORDER BY l.due_at, l.id)
   ), page AS MATERIALIZED (
     SELECT c.* FROM candidates AS c WHERE c.nth = 1 OR c.upto <= 8388608
   ), due AS MATERIALIZED (
-    SELECT p.id, p.bucket
+    SELECT l.*, p.bucket
       FROM page AS p
      CROSS JOIN LATERAL (
-       SELECT FROM hawser_data.outbox_later AS l
-        WHERE l.id = p.id AND l.kind = p_kind AND l.deliver_at <= p_upto
+       SELECT q.* FROM hawser_data.queue AS q
+        WHERE q.topic = p.topic AND q.recipient = p.recipient AND q.role = p_role AND q.rank = p.rank AND coalesce(q.later, '') = p_kind AND q.due_at <= p_upto
           FOR UPDATE SKIP LOCKED
      ) AS l
      WHERE p.bucket IS NULL OR p.bucket <> ALL (p_left)
@@ -832,25 +769,27 @@ BEGIN
     SELECT k.bucket FROM hawser_data.outbox_keys AS k
      WHERE p_kind = 'peer' AND k.role = p_role AND k.bucket IN (SELECT d.bucket FROM due AS d WHERE d.bucket IS NOT NULL)
        FOR UPDATE SKIP LOCKED
-  ), gone AS MATERIALIZED (
-    DELETE FROM hawser_data.outbox_later AS l USING due AS d
-     WHERE l.id = d.id AND (d.bucket IS NULL OR p_kind <> 'peer' OR d.bucket IN (SELECT h.bucket FROM held AS h))
-    RETURNING l.*
+  ), free AS MATERIALIZED (
+    SELECT d.* FROM due AS d WHERE d.bucket IS NULL OR p_kind <> 'peer' OR d.bucket IN (SELECT h.bucket FROM held AS h)
   ), roles AS MATERIALIZED (
-    SELECT d.*, hawser.role_fault(d.role, d.role_mark, p_kind) AS fault FROM (SELECT DISTINCT g.role, g.role_mark FROM gone AS g) AS d
+    SELECT d.*, hawser.role_fault(p_role, d.role_mark, p_kind) AS fault FROM (SELECT DISTINCT f.role_mark FROM free AS f) AS d
   ), refused AS MATERIALIZED (
-    SELECT g.*, r.fault FROM gone AS g JOIN roles AS r ON r.role = g.role AND r.role_mark IS NOT DISTINCT FROM g.role_mark
-     WHERE r.fault IS NOT NULL
+    SELECT f.*, r.fault FROM free AS f JOIN roles AS r ON r.role_mark IS NOT DISTINCT FROM f.role_mark WHERE r.fault IS NOT NULL
+  ), allowed AS MATERIALIZED (
+    SELECT f.* FROM free AS f WHERE f.id NOT IN (SELECT r.id FROM refused AS r)
+  ), gone AS (
+    DELETE FROM hawser_data.queue AS q USING free AS f
+     WHERE q.topic = f.topic AND q.recipient = f.recipient AND q.role = p_role AND q.rank = f.rank AND (p_kind = 'nats' OR f.id IN (SELECT r.id FROM refused AS r))
   ), dead AS (
     INSERT INTO hawser_data.dead_letters
-      (origin, source, topic, payload, headers, error_code, error_message, attempts, message_id, role, role_id, role_mark, awaited_as, job_id, keep_ms)
+      (origin, source, enqueued_at, rank, topic, payload, headers, error_code, error_message, attempts, message_id, role, role_id, role_mark, awaited_as, job_id, keep_ms)
     SELECT CASE p_kind WHEN 'nats' THEN 'outbox' ELSE 'queue' END,
            CASE
-             WHEN p_kind = 'peer' THEN coalesce('@' || r.listener, '')
+             WHEN p_kind = 'peer' THEN substr(r.recipient, 2)
              WHEN r.to_stream THEN coalesce(r.domain, '')
              ELSE 'core'
            END,
-           r.destination, r.payload,
+           CASE p_kind WHEN 'peer' THEN r.enqueued_at END, CASE p_kind WHEN 'peer' THEN r.rank END, r.topic, r.payload,
            CASE p_kind
              WHEN 'nats' THEN (
                SELECT jsonb_agg(jsonb_build_array(h.key, v.value))
@@ -859,37 +798,38 @@ BEGIN
              )
              ELSE jsonb_build_array(jsonb_build_array('message-origin', coalesce(r.origin, ':') || ':' || regexp_replace(r.role, E'[\\x01-\\x1f\\x7f]', '?', 'g'))) || CASE WHEN r.key IS NULL THEN '[]' ELSE jsonb_build_array(jsonb_build_array('message-key', r.key)) END || coalesce(r.headers, '[]')
            END,
-           'not_permitted', format('The message was due at %s, and %s.', r.deliver_at, r.fault), 0,
-           CASE p_kind WHEN 'nats' THEN r.message_id END, r.role, r.role_id, r.role_mark, r.awaited_as, CASE p_kind WHEN 'peer' THEN r.id END, r.keep_ms
+           'not_permitted', format('The message was due at %s, and %s.', r.due_at, r.fault), 0,
+           r.message_id, r.role, r.role_id, r.role_mark, r.awaited_as, CASE p_kind WHEN 'peer' THEN r.id END, r.keep_ms
       FROM refused AS r
-     ORDER BY r.deliver_at, r.id
-  ), allowed AS (
-    SELECT g.* FROM gone AS g WHERE g.id NOT IN (SELECT r.id FROM refused AS r)
+     ORDER BY r.due_at, r.id
   ), published AS (
     INSERT INTO hawser_data.outbox
       (segment, destination, payload, headers, key, message_id, to_stream, domain, role, role_id, cluster, first_enqueued_at)
-    SELECT (s.last_value - 1) % 3, a.destination, a.payload, a.headers, a.key, a.message_id, a.to_stream, a.domain,
-           a.role, a.role_id, hawser.present_cluster(), a.deliver_at
+    SELECT (s.last_value - 1) % 3, a.topic, a.payload, a.headers, a.key, a.message_id, coalesce(a.to_stream, false), a.domain,
+           a.role, a.role_id, hawser.present_cluster(), a.due_at
       FROM allowed AS a, hawser_data.outbox_state_segment_seq AS s
      WHERE p_kind = 'nats'
-     ORDER BY a.deliver_at, a.id
+     ORDER BY a.due_at, a.id
     RETURNING id
+  ), ranked AS MATERIALIZED (
+    SELECT a.topic, a.recipient, a.rank, nextval('hawser_data.outbox_id_seq') + (a.rank >> 46 << 46) AS next_rank
+      FROM (SELECT n.topic, n.recipient, n.rank FROM allowed AS n WHERE p_kind = 'peer' ORDER BY n.due_at, n.id) AS a
   ), queued AS (
-    INSERT INTO hawser_data.queue (topic, recipient, role, role_id, rank, id, unique_key, awaited_as, keep_ms, key, origin, to_all, payload, headers)
-    SELECT a.destination, CASE a.priority WHEN 0 THEN '' ELSE '!' END || coalesce('@' || a.listener, ''), a.role, a.role_id,
-           nextval('hawser_data.outbox_id_seq') - (a.priority::bigint << 46), a.id, a.unique_key, a.awaited_as, a.keep_ms, a.key, a.origin, a.to_all, a.payload, a.headers
-      FROM (SELECT n.* FROM allowed AS n WHERE p_kind = 'peer' ORDER BY n.deliver_at, n.id) AS a
-    RETURNING topic
+    UPDATE hawser_data.queue AS q
+       SET recipient = substr(q.recipient, 2), rank = r.next_rank, due_at = NULL, later = NULL, later_xid = NULL, role_mark = NULL, enqueued_at = clock_timestamp()
+      FROM ranked AS r
+     WHERE q.topic = r.topic AND q.recipient = r.recipient AND q.role = p_role AND q.rank = r.rank
+    RETURNING q.topic
   )
-  SELECT (SELECT count(*) FROM published) + (SELECT count(*) FROM queued), (SELECT count(*) FROM gone),
+  SELECT (SELECT count(*) FROM published) + (SELECT count(*) FROM queued), (SELECT count(*) FROM free),
          (SELECT count(*) = p_most OR count(*) > (SELECT count(*) FROM page) FROM candidates),
-         l.deliver_at, l.id,
-         ARRAY(SELECT DISTINCT p.bucket FROM page AS p WHERE p.bucket IS NOT NULL AND p.id NOT IN (SELECT g.id FROM gone AS g)),
+         l.due_at, l.id,
+         ARRAY(SELECT DISTINCT p.bucket FROM page AS p WHERE p.bucket IS NOT NULL AND p.id NOT IN (SELECT f.id FROM free AS f)),
          ARRAY(SELECT DISTINCT q.topic FROM queued AS q),
-         (SELECT jsonb_agg(jsonb_build_object('id', r.id, 'role', r.role, 'role_id', r.role_id, 'topic', r.destination, 'keep_ms', coalesce(r.keep_ms, CASE WHEN r.kind <> 'nats' AND NOT r.to_all THEN (SELECT s.keep_ms FROM hawser_data.topic_settings AS s WHERE s.topic = r.destination) END), 'enqueued_at', r.enqueued_at, 'attempts', 0)) FROM refused AS r WHERE coalesce(r.keep_ms, CASE WHEN r.kind <> 'nats' AND NOT r.to_all THEN (SELECT s.keep_ms FROM hawser_data.topic_settings AS s WHERE s.topic = r.destination) END) IS NOT NULL),
-         (SELECT jsonb_agg(jsonb_build_array(r.role, r.destination, r.unique_key, r.id, CASE r.kind WHEN 'held' THEN r.id ELSE r.awaited_as END)) FROM refused AS r WHERE (r.key IS NOT NULL OR r.unique_key IS NOT NULL OR r.awaited_as IS NOT NULL))
+         (SELECT jsonb_agg(jsonb_build_object('id', r.id, 'role', r.role, 'role_id', r.role_id, 'topic', r.topic, 'keep_ms', coalesce(r.keep_ms, CASE WHEN NOT r.to_all THEN (SELECT s.keep_ms FROM hawser_data.topic_settings AS s WHERE s.topic = r.topic) END), 'enqueued_at', r.enqueued_at, 'attempts', r.attempts, 'worker', r.worker, 'progress', r.progress)) FROM refused AS r WHERE p_kind = 'peer' AND coalesce(r.keep_ms, CASE WHEN NOT r.to_all THEN (SELECT s.keep_ms FROM hawser_data.topic_settings AS s WHERE s.topic = r.topic) END) IS NOT NULL),
+         (SELECT jsonb_agg(jsonb_build_array(r.role, r.topic, r.unique_key, r.id, r.awaited_as, r.recipient, r.key)) FROM refused AS r WHERE (r.key IS NOT NULL OR r.unique_key IS NOT NULL OR r.awaited_as IS NOT NULL))
     INTO brought, ended, has_more, last_at, last_id, left_keys, v_topics, v_kept, v_marked
-    FROM (SELECT 1) AS one LEFT JOIN LATERAL (SELECT p.deliver_at, p.id FROM page AS p ORDER BY p.nth DESC LIMIT 1) AS l ON true;
+    FROM (SELECT 1) AS one LEFT JOIN LATERAL (SELECT p.due_at, p.id FROM page AS p ORDER BY p.nth DESC LIMIT 1) AS l ON true;
   IF v_marked IS NOT NULL THEN
     PERFORM hawser.end_marked(v_marked, false);
   END IF;
@@ -925,9 +865,9 @@ BEGIN
   IF p_seen IS NULL OR pg_snapshot_xmax(p_seen) > pg_snapshot_xmax(v_seen) THEN
     -- In a copy of another cluster's database they may have ids of transactions that are still to come here, and every poll
     -- would find them. 2 is older than everything.
-    UPDATE hawser_data.outbox_later AS l SET xid = '2'
+    UPDATE hawser_data.queue AS l SET later_xid = '2'
      WHERE l.id = ANY (ARRAY(
-       SELECT o.id FROM hawser_data.outbox_later AS o WHERE o.kind = p_kind AND o.xid > pg_current_xact_id() FOR UPDATE SKIP LOCKED
+       SELECT o.id FROM hawser_data.queue AS o WHERE o.later = p_kind AND o.later_xid > pg_current_xact_id() FOR UPDATE SKIP LOCKED
      ));
     -- Role by role, one behind the other in the index.
     WITH RECURSIVE roles AS (
@@ -936,21 +876,21 @@ BEGIN
       SELECT n.role
         FROM roles AS r
        CROSS JOIN LATERAL (
-         SELECT l.role FROM hawser_data.outbox_later AS l WHERE l.kind = p_kind AND l.role > r.role ORDER BY l.role LIMIT 1
+         SELECT l.role FROM hawser_data.queue AS l WHERE l.later = p_kind AND l.role > r.role ORDER BY l.role LIMIT 1
        ) AS n
     ), firsts AS (
-      SELECT r.role, (SELECT min(l.deliver_at) FROM hawser_data.outbox_later AS l WHERE l.kind = p_kind AND l.role = r.role) AS at
+      SELECT r.role, (SELECT min(l.due_at) FROM hawser_data.queue AS l WHERE l.later = p_kind AND l.role = r.role) AS at
         FROM roles AS r
     )
     SELECT jsonb_agg(jsonb_build_array(f.role, floor(extract(epoch FROM least(greatest(f.at, '1970-01-01 00:00:00Z'), '2900-01-01 00:00:00Z')) * 1000)::bigint)), min(f.at) INTO due_from, v_first FROM firsts AS f WHERE f.at IS NOT NULL;
   ELSE
     -- Of transactions that were open then, those that have ended: what the others have written shows only when they end.
     WITH firsts AS (
-      SELECT l.role, min(l.deliver_at) AS at
-        FROM hawser_data.outbox_later AS l
-       WHERE l.kind = p_kind AND (
-         l.xid >= pg_snapshot_xmax(p_seen)
-         OR l.xid = ANY (ARRAY(SELECT x.id FROM pg_snapshot_xip(p_seen) AS x (id) WHERE pg_visible_in_snapshot(x.id, v_seen)))
+      SELECT l.role, min(l.due_at) AS at
+        FROM hawser_data.queue AS l
+       WHERE l.later = p_kind AND (
+         l.later_xid >= pg_snapshot_xmax(p_seen)
+         OR l.later_xid = ANY (ARRAY(SELECT x.id FROM pg_snapshot_xip(p_seen) AS x (id) WHERE pg_visible_in_snapshot(x.id, v_seen)))
        )
        GROUP BY l.role
     )
@@ -1010,19 +950,9 @@ BEGIN
   END IF;
 DECLARE
   v_roles CONSTANT text[] := hawser.callers_roles();
-  v_marked jsonb;
-  v_kept jsonb;
 BEGIN
-  -- A message of a role that the caller is not a member of is as if it were not there.
-  DELETE FROM hawser_data.outbox_later AS l WHERE l.id = cancel.id AND (v_roles IS NULL OR l.role = ANY (v_roles) AND l.role_id = to_regrole(quote_ident(l.role))::oid::bigint)
-  RETURNING jsonb_build_array(jsonb_build_array(l.role, l.destination, l.unique_key, l.id, CASE l.kind WHEN 'held' THEN l.id ELSE l.awaited_as END)), CASE WHEN coalesce(l.keep_ms, CASE WHEN l.kind <> 'nats' AND NOT l.to_all THEN (SELECT s.keep_ms FROM hawser_data.topic_settings AS s WHERE s.topic = l.destination) END) IS NOT NULL THEN jsonb_build_array(jsonb_build_object('id', l.id, 'role', l.role, 'role_id', l.role_id, 'topic', l.destination, 'keep_ms', coalesce(l.keep_ms, CASE WHEN l.kind <> 'nats' AND NOT l.to_all THEN (SELECT s.keep_ms FROM hawser_data.topic_settings AS s WHERE s.topic = l.destination) END), 'enqueued_at', l.enqueued_at, 'attempts', 0)) END
-    INTO v_marked, v_kept;
-  IF FOUND THEN
-    PERFORM hawser.end_marked(v_marked, false);
-    PERFORM hawser.keep_ended(v_kept, 'cancelled', NULL, NULL);
-    state := 'cancelled';
-    RETURN;
-  END IF;
+  -- A message of a role that the caller is not a member of is as if it were not there. One that is due later does not become due meanwhile.
+  PERFORM FROM hawser_data.queue AS q WHERE q.id = cancel.id AND starts_with(q.recipient, '~') AND (v_roles IS NULL OR q.role = ANY (v_roles) AND q.role_id = to_regrole(quote_ident(q.role))::oid::bigint) FOR UPDATE;
   SELECT c.state INTO state
     FROM (
       SELECT array_agg(q.topic) AS topics, array_agg(q.recipient) AS recipients, array_agg(q.role) AS roles, array_agg(q.rank) AS ranks
@@ -1068,15 +998,12 @@ BEGIN
 DECLARE
   v_roles CONSTANT text[] := hawser.callers_roles();
   v_ids bigint[];
-  v_marked jsonb;
-  v_kept jsonb;
-  v_cancelled bigint[];
   v_is_own CONSTANT boolean := EXISTS (
     SELECT FROM (
-      SELECT h.role, h.role_id FROM hawser_data.outbox_later AS h WHERE h.id = cancel_flow.of_id
+      SELECT h.role, h.role_id FROM hawser_data.queue AS h WHERE h.id = cancel_flow.of_id
       UNION ALL
       (
-        SELECT h.role, h.role_id FROM hawser_data.flow_edges AS e JOIN hawser_data.outbox_later AS h ON h.id = e.after_id
+        SELECT h.role, h.role_id FROM hawser_data.flow_edges AS e JOIN hawser_data.queue AS h ON h.id = e.after_id
          WHERE e.before_id = cancel_flow.of_id ORDER BY e.after_id LIMIT 1
       )
     ) AS l WHERE (v_roles IS NULL OR l.role = ANY (v_roles) AND l.role_id = to_regrole(quote_ident(l.role))::oid::bigint)
@@ -1104,30 +1031,13 @@ BEGIN
       MESSAGE = format('the flow of the message %s has more than 10000 messages', cancel_flow.of_id),
       HINT = 'Cancel its topics with hawser.cancel_messages, or hawser jobs cancel --topic.';
   END IF;
-  -- In one order, so that no two wait for each other.
-  PERFORM FROM hawser_data.outbox_later AS l
-    WHERE l.id = ANY (v_ids) AND l.kind <> 'nats' AND (v_roles IS NULL OR l.role = ANY (v_roles) AND l.role_id = to_regrole(quote_ident(l.role))::oid::bigint) ORDER BY l.id FOR UPDATE;
-  WITH gone AS (
-    DELETE FROM hawser_data.outbox_later AS l
-     WHERE l.id = ANY (v_ids) AND l.kind <> 'nats' AND (v_roles IS NULL OR l.role = ANY (v_roles) AND l.role_id = to_regrole(quote_ident(l.role))::oid::bigint)
-    RETURNING l.*
-  )
-  SELECT array_agg(g.id), jsonb_agg(jsonb_build_array(g.role, g.destination, g.unique_key, g.id, CASE g.kind WHEN 'held' THEN g.id ELSE g.awaited_as END)) FILTER (WHERE g.kind = 'held' OR (g.key IS NOT NULL OR g.unique_key IS NOT NULL OR g.awaited_as IS NOT NULL)),
-         jsonb_agg(jsonb_build_object('id', g.id, 'role', g.role, 'role_id', g.role_id, 'topic', g.destination, 'keep_ms', coalesce(g.keep_ms, CASE WHEN g.kind <> 'nats' AND NOT g.to_all THEN (SELECT s.keep_ms FROM hawser_data.topic_settings AS s WHERE s.topic = g.destination) END), 'enqueued_at', g.enqueued_at, 'attempts', 0)) FILTER (WHERE coalesce(g.keep_ms, CASE WHEN g.kind <> 'nats' AND NOT g.to_all THEN (SELECT s.keep_ms FROM hawser_data.topic_settings AS s WHERE s.topic = g.destination) END) IS NOT NULL)
-    INTO v_cancelled, v_marked, v_kept FROM gone AS g;
-  IF v_marked IS NOT NULL THEN
-    PERFORM hawser.end_marked(v_marked, false);
-  END IF;
-  IF v_kept IS NOT NULL THEN
-    PERFORM hawser.keep_ended(v_kept, 'cancelled', NULL, NULL);
-  END IF;
+  -- Those that are due later do not become due meanwhile. In one order, so that no two wait for each other.
+  PERFORM FROM hawser_data.queue AS q WHERE q.id = ANY (v_ids) AND (coalesce(q.later, 'nats') <> 'nats') AND (v_roles IS NULL OR q.role = ANY (v_roles) AND q.role_id = to_regrole(quote_ident(q.role))::oid::bigint) ORDER BY q.id FOR UPDATE;
   RETURN QUERY
   WITH queued AS (
     SELECT array_agg(q.topic) AS topics, array_agg(q.recipient) AS recipients, array_agg(q.role) AS roles, array_agg(q.rank) AS ranks
-      FROM hawser_data.queue AS q WHERE q.id = ANY (v_ids) AND (v_roles IS NULL OR q.role = ANY (v_roles) AND q.role_id = to_regrole(quote_ident(q.role))::oid::bigint)
+      FROM hawser_data.queue AS q WHERE q.id = ANY (v_ids) AND q.later IS DISTINCT FROM 'nats' AND (v_roles IS NULL OR q.role = ANY (v_roles) AND q.role_id = to_regrole(quote_ident(q.role))::oid::bigint)
   )
-  SELECT c.id, 'cancelled' FROM unnest(v_cancelled) AS c (id)
-  UNION ALL
   SELECT s.id, s.state
     FROM queued AS q
    CROSS JOIN LATERAL hawser.cancel_queued(q.topics, q.recipients, q.roles, q.ranks) AS s
@@ -1214,41 +1124,34 @@ DECLARE
   v_roles CONSTANT text[] := hawser.callers_roles();
 BEGIN
   RETURN QUERY
-  WITH later AS MATERIALIZED (
-    SELECT l.id, NULL AS topic, NULL AS recipient, l.role, l.id AS rank FROM hawser_data.outbox_later AS l
-     WHERE l.id > p_after AND l.destination = p_destination AND (l.kind = 'nats') = (p_kind = 'nats') AND (v_roles IS NULL OR l.role = ANY (v_roles) AND l.role_id = to_regrole(quote_ident(l.role))::oid::bigint)
-       AND (p_key IS NULL OR l.key = p_key) AND (p_before IS NULL OR l.enqueued_at < p_before)
-     ORDER BY l.id LIMIT p_most
-       FOR UPDATE SKIP LOCKED
-  ), chosen AS MATERIALIZED (
-    SELECT * FROM later
-    UNION ALL
+  WITH chosen AS MATERIALIZED (
     SELECT n.*
       FROM hawser.queue_places(ARRAY[p_destination]) AS p
      CROSS JOIN LATERAL (
-       SELECT q.id, q.topic, q.recipient, q.role, q.rank FROM hawser_data.queue AS q
+       SELECT q.id, q.topic, q.recipient, q.role, q.rank, q.later FROM hawser_data.queue AS q
         WHERE q.topic = p.topic AND q.recipient = p.recipient AND q.role = p.role AND q.rank > p_after AND (v_roles IS NULL OR q.role = ANY (v_roles) AND q.role_id = to_regrole(quote_ident(q.role))::oid::bigint)
+          AND (q.later IS NOT DISTINCT FROM 'nats') = (p_kind = 'nats')
           AND (p_key IS NULL OR q.key = p_key) AND (p_before IS NULL OR q.enqueued_at < p_before)
         ORDER BY q.rank LIMIT p_most
      ) AS n
-     WHERE p_kind = 'peer' AND (v_roles IS NULL OR p.role = ANY (v_roles))
+     WHERE v_roles IS NULL OR p.role = ANY (v_roles)
      ORDER BY rank LIMIT p_most
-  ), gone AS (
-    DELETE FROM hawser_data.outbox_later AS l USING chosen AS c WHERE l.id = c.id AND c.topic IS NULL RETURNING l.*
-  ), freed AS MATERIALIZED (
-    SELECT hawser.end_marked(jsonb_agg(jsonb_build_array(g.role, g.destination, g.unique_key, g.id, CASE g.kind WHEN 'held' THEN g.id ELSE g.awaited_as END)), false) FROM gone AS g WHERE g.kind = 'held' OR (g.key IS NOT NULL OR g.unique_key IS NOT NULL OR g.awaited_as IS NOT NULL)
-  ), kept AS MATERIALIZED (
-    SELECT hawser.keep_ended(jsonb_agg(jsonb_build_object('id', g.id, 'role', g.role, 'role_id', g.role_id, 'topic', g.destination, 'keep_ms', coalesce(g.keep_ms, CASE WHEN g.kind <> 'nats' AND NOT g.to_all THEN (SELECT s.keep_ms FROM hawser_data.topic_settings AS s WHERE s.topic = g.destination) END), 'enqueued_at', g.enqueued_at, 'attempts', 0)), 'cancelled', NULL, NULL) FROM gone AS g WHERE coalesce(g.keep_ms, CASE WHEN g.kind <> 'nats' AND NOT g.to_all THEN (SELECT s.keep_ms FROM hawser_data.topic_settings AS s WHERE s.topic = g.destination) END) IS NOT NULL
+  ), locked AS MATERIALIZED (
+    -- Those that are due later do not become due meanwhile. What another session is about to cancel or to bring in is left.
+    SELECT c.*
+      FROM chosen AS c
+     CROSS JOIN LATERAL (
+       SELECT FROM hawser_data.queue AS q
+        WHERE q.topic = c.topic AND q.recipient = c.recipient AND q.role = c.role AND q.rank = c.rank AND coalesce(q.later, '') = c.later FOR UPDATE SKIP LOCKED
+     ) AS l
   ), queued AS (
     SELECT array_agg(c.topic) AS topics, array_agg(c.recipient) AS recipients, array_agg(c.role) AS roles, array_agg(c.rank) AS ranks
-      FROM chosen AS c WHERE c.topic IS NOT NULL
+      FROM (SELECT w.* FROM chosen AS w WHERE w.later IS NULL UNION ALL SELECT l.* FROM locked AS l) AS c
   ), asked AS MATERIALIZED (
     SELECT c.rank, c.state FROM queued AS q CROSS JOIN LATERAL hawser.cancel_queued(q.topics, q.recipients, q.roles, q.ranks) AS c
   )
-  SELECT g.id, 'cancelled', g.id FROM gone AS g, freed, kept
-  UNION ALL
   -- Also those that workers have ended meanwhile: a page with fewer than it may have is the last one.
-  SELECT c.id, coalesce(a.state, 'not_waiting'), c.rank FROM chosen AS c LEFT JOIN asked AS a ON a.rank = c.rank WHERE c.topic IS NOT NULL
+  SELECT c.id, coalesce(a.state, 'not_waiting'), c.rank FROM chosen AS c LEFT JOIN asked AS a ON a.rank = c.rank
    ORDER BY 3;
 END;
 END
@@ -2826,10 +2729,8 @@ BEGIN
   -- Each round has found something that another transaction has changed meanwhile. With REPEATABLE READ that is an error.
   LOOP
     SELECT u.id, u.has_begun,
-           coalesce(u.role_id = v_role_id, false) AND (u.has_begun OR EXISTS (SELECT FROM hawser_data.unique_locks AS l WHERE l.id = u.id)) AND (
-             EXISTS (SELECT FROM hawser_data.outbox_later AS l WHERE l.id = u.id)
-             OR EXISTS (SELECT FROM hawser_data.queue AS q WHERE q.id = u.id)
-           ) AS is_there
+           coalesce(u.role_id = v_role_id, false) AND (u.has_begun OR EXISTS (SELECT FROM hawser_data.unique_locks AS l WHERE l.id = u.id))
+             AND EXISTS (SELECT FROM hawser_data.queue AS q WHERE q.id = u.id) AS is_there
       INTO v_before
       FROM hawser_data.unique_keys AS u WHERE u.role = v_role AND u.topic = p_topic AND u.unique_key = p_unique_key;
     IF NOT FOUND THEN
@@ -2858,11 +2759,11 @@ BEGIN
         IF v_given IS NOT NULL OR p_message_id IS NOT NULL THEN
           v_headers := hawser.peer_headers(v_given, p_message_id);
         END IF;
-        UPDATE hawser_data.outbox_later AS l
-           SET payload = p_payload, headers = v_headers, deliver_at = coalesce(p_deliver_at, clock_timestamp()), xid = pg_current_xact_id()
-         WHERE l.id = v_before.id;
+        UPDATE hawser_data.queue AS q
+           SET payload = p_payload, headers = v_headers, due_at = coalesce(p_deliver_at, clock_timestamp()), later_xid = pg_current_xact_id()
+         WHERE q.id = v_before.id AND starts_with(q.recipient, '~');
         IF NOT FOUND THEN
-          -- It is in the queue. A worker may have it, which would wait for the row: it replaces what it has when it begins.
+          -- It is in line. A worker may have it, which would wait for the row: it replaces what it has when it begins.
           UPDATE hawser_data.unique_keys AS u SET payload = p_payload, headers = v_headers, due_at = p_deliver_at
            WHERE u.role = v_role AND u.topic = p_topic AND u.unique_key = p_unique_key;
         ELSIF coalesce(p_deliver_at, '-infinity') < clock_timestamp() + interval '5000 milliseconds' THEN
@@ -2884,10 +2785,7 @@ BEGIN
   UPDATE hawser_data.unique_keys AS u SET id = enqueue_unique_peer.id
    WHERE u.role = v_role AND u.topic = p_topic AND u.unique_key = p_unique_key;
   INSERT INTO hawser_data.unique_locks (id) VALUES (enqueue_unique_peer.id);
-  UPDATE hawser_data.outbox_later AS l SET unique_key = p_unique_key WHERE l.id = enqueue_unique_peer.id;
-  IF NOT FOUND THEN
-    UPDATE hawser_data.queue AS q SET unique_key = p_unique_key WHERE q.id = enqueue_unique_peer.id;
-  END IF;
+  UPDATE hawser_data.queue AS q SET unique_key = p_unique_key WHERE q.id = enqueue_unique_peer.id;
 END;
 END
 $function$;
@@ -2997,8 +2895,7 @@ BEGIN
 DECLARE
   v_role CONSTANT text := coalesce(nullif(current_setting('role'), 'none'), session_user);
   v_role_id CONSTANT bigint := to_regrole(quote_ident(v_role))::oid::bigint;
-  v_later bigint[];
-  -- Of those in the queue: the numbers that were given, those by which they are awaited, and where the rows are.
+  -- The numbers that were given, those by which they are awaited, and where the rows are.
   v_queued bigint[];
   v_awaited bigint[];
   v_tids tid[];
@@ -3009,19 +2906,14 @@ BEGIN
     RETURN;
   END IF;
   PERFORM hawser.check_due('hawser.enqueue_after', p_deliver_at);
-  -- None of them begins before this transaction ends. Others may come after them, too. What a worker has is not locked: that would hold
-  -- up the worker. With the same worker as before it was not taken.
-  v_later := ARRAY(
-    SELECT l.id FROM hawser_data.outbox_later AS l
-     WHERE l.id = ANY (p_after) AND l.role = v_role AND l.role_id = v_role_id AND l.kind <> 'nats' AND NOT l.to_all
-     ORDER BY l.id FOR KEY SHARE
-  );
-  WITH given AS MATERIALIZED (
-    SELECT unnest(p_after) AS id EXCEPT SELECT unnest(v_later)
-  ), found AS MATERIALIZED (
+  -- None of them begins, or becomes due, before this transaction ends. Others may come after them, too. What a worker has is not locked: that
+  -- would hold up the worker. With the same worker as before it was not taken.
+  PERFORM FROM hawser_data.queue AS q
+    WHERE q.id = ANY (p_after) AND q.role = v_role AND q.role_id = v_role_id AND (coalesce(q.later, 'nats') <> 'nats') ORDER BY q.id FOR KEY SHARE;
+  WITH found AS MATERIALIZED (
     SELECT q.id, q.topic, q.recipient, q.rank, q.worker
-      FROM given AS g JOIN hawser_data.queue AS q USING (id)
-     WHERE q.role = v_role AND q.role_id = v_role_id AND NOT q.to_all
+      FROM (SELECT DISTINCT unnest(p_after) AS id) AS g JOIN hawser_data.queue AS q USING (id)
+     WHERE q.role = v_role AND q.role_id = v_role_id AND NOT q.to_all AND q.later IS DISTINCT FROM 'nats'
   ), locked AS MATERIALIZED (
     SELECT q.id, coalesce(q.awaited_as, q.id) AS awaited_as, q.ctid AS tid
       FROM found AS f
@@ -3032,7 +2924,7 @@ BEGIN
   )
   SELECT array_agg(l.id), array_agg(l.awaited_as), array_agg(l.tid) INTO v_queued, v_awaited, v_tids FROM locked AS l;
   SELECT g.id INTO v_missing
-    FROM (SELECT unnest(p_after) AS id EXCEPT SELECT unnest(v_later || v_queued)) AS g ORDER BY g.id LIMIT 1;
+    FROM (SELECT unnest(p_after) AS id EXCEPT SELECT unnest(v_queued)) AS g ORDER BY g.id LIMIT 1;
   IF FOUND THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('not_waiting'),
@@ -3040,16 +2932,16 @@ BEGIN
       HINT = 'Name messages that this role has enqueued in this transaction, or that wait: no process has taken them, and they are not for all.';
   END IF;
   -- Of several that come after one, the first has marked it.
-  UPDATE hawser_data.outbox_later AS l SET awaited_as = l.id WHERE l.id = ANY (v_later) AND l.awaited_as IS NULL;
   UPDATE hawser_data.queue AS q SET awaited_as = q.id WHERE q.ctid = ANY (v_tids) AND q.awaited_as IS NULL;
 
   id := (hawser.enqueue_peer(
     p_topic, ARRAY[p_payload], p_headers, p_key, p_message_id, NULL, greatest(p_deliver_at, clock_timestamp() + interval '1 hour'), p_to_all, p_origin,
     p_priority
   ))[1];
-  UPDATE hawser_data.outbox_later AS l SET kind = 'held', deliver_at = coalesce(p_deliver_at, l.enqueued_at) WHERE l.id = enqueue_after_peer.id;
+  -- What ends it ends what holds it, too, as if others came after it.
+  UPDATE hawser_data.queue AS q SET later = 'held', later_xid = NULL, due_at = p_deliver_at, awaited_as = q.id WHERE q.id = enqueue_after_peer.id;
   INSERT INTO hawser_data.flow_edges (before_id, after_id, cancels)
-  SELECT DISTINCT b.id, enqueue_after_peer.id, coalesce(p_cancels, false) FROM unnest(v_later || v_awaited) AS b (id);
+  SELECT DISTINCT b.id, enqueue_after_peer.id, coalesce(p_cancels, false) FROM unnest(v_awaited) AS b (id);
 END;
 END
 $function$;
@@ -3360,14 +3252,14 @@ BEGIN
     LEFT JOIN served AS v
       ON q.worker_runs IS NULL AND f.runs IS NOT TRUE AND r.name IS NULL AND v.topic = q.topic AND (q.listener IS NULL OR v.name = q.listener)
    UNION ALL
-  SELECT NULL, NULL, NULL, NULL, h.destination, count(*), sum(h.bytes)::bigint, min(h.enqueued_at), h.state, max(h.nth) < p_max_rows, NULL, NULL
+  SELECT NULL, NULL, NULL, NULL, h.topic, count(*), sum(h.bytes)::bigint, min(h.enqueued_at), h.state, max(h.nth) < p_max_rows, NULL, NULL
     FROM (
-      SELECT l.destination, octet_length(l.payload)::bigint AS bytes, l.enqueued_at, CASE WHEN b.id IS NULL THEN 'held' ELSE 'blocked' END AS state,
+      SELECT l.topic, octet_length(l.payload)::bigint AS bytes, l.enqueued_at, CASE WHEN b.id IS NULL THEN 'held' ELSE 'blocked' END AS state,
              count(*) OVER () AS nth
-        FROM (SELECT o.* FROM hawser_data.outbox_later AS o WHERE o.kind = 'held' AND (p_topic IS NULL OR o.destination = p_topic) LIMIT p_max_rows) AS l
+        FROM (SELECT o.* FROM hawser_data.queue AS o WHERE o.later = 'held' AND (p_topic IS NULL OR o.topic = p_topic) LIMIT p_max_rows) AS l
         LEFT JOIN (SELECT DISTINCT x.id FROM blocked AS x) AS b ON b.id = l.id
     ) AS h
-   GROUP BY h.destination, h.state;
+   GROUP BY h.topic, h.state;
 END;
 END
 $function$;
@@ -3457,6 +3349,8 @@ LANGUAGE plpgsql STABLE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 SET jit = off
 SET row_security = off
+SET enable_seqscan = off
+SET enable_bitmapscan = off
 AS $function$
 #variable_conflict use_column
 BEGIN
@@ -3488,10 +3382,10 @@ BEGIN
       ) AS n
      GROUP BY n.topic
   ), later AS (
-    SELECT DISTINCT o.destination AS topic
+    SELECT DISTINCT o.topic
       FROM (
         -- As many as the backlog walks over: one role may have thousands of topics that nobody serves.
-        SELECT l.destination FROM hawser_data.outbox_later AS l WHERE l.kind = 'peer' LIMIT 2000
+        SELECT l.topic FROM hawser_data.queue AS l WHERE l.later = 'peer' LIMIT 2000
       ) AS o
   )
   SELECT topic, coalesce(l.running, false), coalesce(l.listeners, 0), coalesce(l.named, '[]'), s.paused_at, s.paused_by,
@@ -8333,13 +8227,13 @@ WITH RECURSIVE roles AS (
   SELECT r.kind, n.role
     FROM roles AS r
    CROSS JOIN LATERAL (
-     SELECT l.role FROM hawser_data.outbox_later AS l WHERE l.kind = r.kind AND l.role > r.role ORDER BY l.role LIMIT 1
+     SELECT l.role FROM hawser_data.queue AS l WHERE l.later = r.kind AND l.role > r.role ORDER BY l.role LIMIT 1
    ) AS n
 ), dues AS (
   -- Role by role, as the index has them.
   SELECT r.kind, min(f.at) AS at
     FROM roles AS r
-   CROSS JOIN LATERAL (SELECT min(l.deliver_at) AS at FROM hawser_data.outbox_later AS l WHERE l.kind = r.kind AND l.role = r.role) AS f
+   CROSS JOIN LATERAL (SELECT min(l.due_at) AS at FROM hawser_data.queue AS l WHERE l.later = r.kind AND l.role = r.role) AS f
    GROUP BY r.kind
 )
 SELECT 'nats' AS kind,
@@ -8359,7 +8253,7 @@ SELECT 'nats' AS kind,
                 ) ORDER BY n.segment)
            FROM hawser_data.outbox_state_segment_seq AS s, generate_series(0, 3 - 1) AS n (segment)
        ) AS segments,
-       (SELECT count(*) FROM (SELECT FROM hawser_data.outbox_later AS f WHERE f.kind = 'nats' LIMIT 100000) AS f) AS later,
+       (SELECT count(*) FROM (SELECT FROM hawser_data.queue AS f WHERE f.later = 'nats' LIMIT 100000) AS f) AS later,
        (SELECT d.at FROM dues AS d WHERE d.kind = 'nats') AS next_due_at,
        (SELECT count(*) FROM hawser_data.dead_letters AS d WHERE d.origin = 'outbox') AS dead_letters,
        (
@@ -8374,7 +8268,7 @@ SELECT 'nats' AS kind,
  ) AS w
 UNION ALL
 SELECT 'peer', NULL, false, w.count, w.oldest_at, w.oldest_for, NULL, '[]',
-       (SELECT count(*) FROM (SELECT FROM hawser_data.outbox_later AS f WHERE f.kind IN ('held', 'peer') LIMIT 100000) AS f),
+       (SELECT count(*) FROM (SELECT FROM hawser_data.queue AS f WHERE f.later IN ('held', 'peer') LIMIT 100000) AS f),
        (SELECT d.at FROM dues AS d WHERE d.kind = 'peer'),
        (SELECT count(*) FROM hawser_data.dead_letters AS d WHERE d.origin = 'queue'), '[]', w.is_complete
   FROM (
@@ -8414,21 +8308,24 @@ SELECT
   v.held_for::integer AS held_for,
   v.waits_for::jsonb AS waits_for
 FROM (
-SELECT l.id, l.kind, l.deliver_at, l.destination,
+-- One that is held without a due time of its own has that of its enqueue.
+SELECT q.id, q.later AS kind, coalesce(q.due_at, q.enqueued_at) AS deliver_at, q.topic AS destination,
        -- Callers chose these: they are for those who may read messages, as dead letters are, and not for those who only watch.
-       CASE WHEN s.shows THEN l.key END AS key,
+       CASE WHEN s.shows THEN q.key END AS key,
        -- Peers know it by a header, which is written with it.
-       CASE WHEN s.shows THEN coalesce(
-         CASE WHEN l.kind <> 'nats' THEN (
-           SELECT h.pair ->> 1 FROM jsonb_array_elements(l.headers) AS h (pair) WHERE h.pair ->> 0 = 'message-id' LIMIT 1
-         ) END,
-         l.message_id
-       ) ELSE '' END AS message_id,
-       octet_length(l.payload) AS payload_bytes, l.enqueued_at, l.priority,
-       CASE l.kind WHEN 'held' THEN (SELECT count(*)::integer FROM hawser_data.flow_edges AS e WHERE e.after_id = l.id) ELSE 0 END AS held_for,
-       CASE l.kind WHEN 'held' THEN (SELECT jsonb_agg(jsonb_build_object('id', n.before_id::text, 'state', n.state) ORDER BY n.state = 'waiting', n.before_id) FROM ( SELECT e.before_id, CASE WHEN NOT (e.ended AND NOT EXISTS (SELECT FROM hawser_data.queue AS q WHERE q.id = e.before_id)) THEN 'waiting' WHEN EXISTS (SELECT FROM hawser_data.dead_letters AS d WHERE d.job_id = e.before_id) THEN 'dead' ELSE 'gone' END AS state FROM hawser_data.flow_edges AS e WHERE e.after_id = l.id ORDER BY NOT e.ended, e.before_id LIMIT 100) AS n) END AS waits_for
-  FROM hawser_data.outbox_later AS l
+       coalesce(CASE WHEN s.shows THEN coalesce(
+         q.message_id,
+         (
+           SELECT h.pair ->> 1 FROM jsonb_array_elements(CASE WHEN q.later <> 'nats' THEN q.headers END) AS h (pair)
+            WHERE h.pair ->> 0 = 'message-id' LIMIT 1
+         )
+       ) END, '') AS message_id,
+       octet_length(q.payload) AS payload_bytes, q.enqueued_at, (-(q.rank >> 46))::smallint AS priority,
+       CASE q.later WHEN 'held' THEN (SELECT count(*)::integer FROM hawser_data.flow_edges AS e WHERE e.after_id = q.id) ELSE 0 END AS held_for,
+       CASE q.later WHEN 'held' THEN (SELECT jsonb_agg(jsonb_build_object('id', n.before_id::text, 'state', n.state) ORDER BY n.state = 'waiting', n.before_id) FROM ( SELECT e.before_id, CASE WHEN NOT (e.ended AND NOT EXISTS (SELECT FROM hawser_data.queue AS q WHERE q.id = e.before_id)) THEN 'waiting' WHEN EXISTS (SELECT FROM hawser_data.dead_letters AS d WHERE d.job_id = e.before_id) THEN 'dead' ELSE 'gone' END AS state FROM hawser_data.flow_edges AS e WHERE e.after_id = q.id ORDER BY NOT e.ended, e.before_id LIMIT 100) AS n) END AS waits_for
+  FROM hawser_data.queue AS q
  CROSS JOIN (SELECT has_table_privilege('hawser.dead_letters'::regclass, 'SELECT') AS shows) AS s
+ WHERE q.later IS NOT NULL
 ) AS v;
 COMMENT ON VIEW hawser.outbox_scheduled IS 'The messages that are not due yet, without their payloads.';
 COMMENT ON COLUMN hawser.outbox_scheduled.id IS 'The number by which it can be cancelled.';
@@ -8436,7 +8333,7 @@ COMMENT ON COLUMN hawser.outbox_scheduled.kind IS '\`nats\`, \`peer\`, or \`held
 COMMENT ON COLUMN hawser.outbox_scheduled.deliver_at IS 'When it is due.';
 COMMENT ON COLUMN hawser.outbox_scheduled.destination IS 'The subject, or the topic.';
 COMMENT ON COLUMN hawser.outbox_scheduled.key IS 'Ordering key; NULL: none, or the reader may not read messages.';
-COMMENT ON COLUMN hawser.outbox_scheduled.message_id IS 'Id by which the destination knows it; empty: the reader may not read messages.';
+COMMENT ON COLUMN hawser.outbox_scheduled.message_id IS 'Id by which the destination knows it; empty: a job was given none, or the reader may not read messages.';
 COMMENT ON COLUMN hawser.outbox_scheduled.payload_bytes IS 'How long the payload is.';
 COMMENT ON COLUMN hawser.outbox_scheduled.enqueued_at IS 'When it was enqueued.';
 COMMENT ON COLUMN hawser.outbox_scheduled.priority IS 'Its priority. 0 for NATS.';
@@ -8522,7 +8419,6 @@ REVOKE ALL ON TABLE hawser_data.outbox FROM PUBLIC;
 REVOKE ALL ON TABLE hawser_data.outbox_0 FROM PUBLIC;
 REVOKE ALL ON TABLE hawser_data.outbox_1 FROM PUBLIC;
 REVOKE ALL ON TABLE hawser_data.outbox_2 FROM PUBLIC;
-REVOKE ALL ON TABLE hawser_data.outbox_later FROM PUBLIC;
 REVOKE ALL ON TABLE hawser_data.outbox_turns FROM PUBLIC;
 REVOKE ALL ON TABLE hawser_data.outbox_keys FROM PUBLIC;
 REVOKE ALL ON TABLE hawser_data.outbox_state FROM PUBLIC;
@@ -8810,7 +8706,6 @@ BEGIN
        'hawser_data.outbox_0',
        'hawser_data.outbox_1',
        'hawser_data.outbox_2',
-       'hawser_data.outbox_later',
        'hawser_data.outbox_turns',
        'hawser_data.outbox_keys',
        'hawser_data.outbox_state',

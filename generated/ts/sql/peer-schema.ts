@@ -429,7 +429,7 @@ COMMENT ON COLUMN hawser_data.dead_letters.role IS 'The role that it belongs to,
 or the role that enqueued.';
 COMMENT ON COLUMN hawser_data.dead_letters.stack IS 'The stack of the last error, cut as its message is (peers and the queue only). NULL: the thrown value had none.';
 COMMENT ON COLUMN hawser_data.dead_letters.failures IS 'Its last failed attempts, in order: [{"attempt", "at", "code", "message"}, ...] (peers and the queue only). NULL: none is known.';
-COMMENT ON COLUMN hawser_data.dead_letters.role_mark IS 'As in \`outbox_later\` (the outbox only).';
+COMMENT ON COLUMN hawser_data.dead_letters.role_mark IS 'As in \`queue\` (the outbox only).';
 COMMENT ON COLUMN hawser_data.dead_letters.awaited_as IS 'As in \`queue\` (the queue only).';
 COMMENT ON COLUMN hawser_data.dead_letters.job_id IS 'The id that its enqueue returned, which it keeps if it is retried (the queue only).';
 COMMENT ON COLUMN hawser_data.dead_letters.keep_ms IS 'As in \`queue\` (the queue only).';
@@ -4315,7 +4315,7 @@ BEGIN
   IF NOT FOUND THEN
     RETURN;
   END IF;
-  FOREACH v_table IN ARRAY ARRAY['queue', 'outbox', 'outbox_later', 'dead_letters', 'results', 'unique_keys'] LOOP
+  FOREACH v_table IN ARRAY ARRAY['queue', 'outbox', 'dead_letters', 'results', 'unique_keys'] LOOP
     EXECUTE format(
       'UPDATE hawser_data.%I AS t SET role_id = to_regrole(quote_ident(t.role))::oid::bigint WHERE t.role_id IS DISTINCT FROM to_regrole(quote_ident(t.role))::oid::bigint', v_table
     );
@@ -4380,8 +4380,7 @@ BEGIN
                 ('hawser_data.flow_ends_nth_seq', (SELECT max(f.nth) FROM hawser_data.flow_ends AS f)),
                 ('hawser_bridge_data.nats_handlers_id_seq', v_handler),
                 ('hawser_data.outbox_id_seq', greatest(
-                  (SELECT max(o.id) FROM hawser_data.outbox AS o), (SELECT max(l.id) FROM hawser_data.outbox_later AS l),
-                  (SELECT max(q.id) FROM hawser_data.queue AS q),
+                  (SELECT max(o.id) FROM hawser_data.outbox AS o), (SELECT max(q.id) FROM hawser_data.queue AS q),
                   -- Of those whose ranks are not of their ids.
                   (SELECT max(q.rank & (1::bigint << 46) - 1) FROM hawser_data.queue AS q WHERE q.rank <> q.id),
                   -- Of jobs that have ended, by which a retry and \`job\` find them.
@@ -4484,7 +4483,7 @@ COMMENT ON COLUMN hawser.dead_letters.role IS 'The role that it belongs to, whos
 or the role that enqueued.';
 COMMENT ON COLUMN hawser.dead_letters.stack IS 'The stack of the last error, cut as its message is (peers and the queue only). NULL: the thrown value had none.';
 COMMENT ON COLUMN hawser.dead_letters.failures IS 'Its last failed attempts, in order: [{"attempt", "at", "code", "message"}, ...] (peers and the queue only). NULL: none is known.';
-COMMENT ON COLUMN hawser.dead_letters.role_mark IS 'As in \`outbox_later\` (the outbox only).';
+COMMENT ON COLUMN hawser.dead_letters.role_mark IS 'As in \`queue\` (the outbox only).';
 COMMENT ON COLUMN hawser.dead_letters.awaited_as IS 'As in \`queue\` (the queue only).';
 COMMENT ON COLUMN hawser.dead_letters.job_id IS 'The id that its enqueue returned, which it keeps if it is retried (the queue only).';
 COMMENT ON COLUMN hawser.dead_letters.keep_ms IS 'As in \`queue\` (the queue only).';

@@ -62,6 +62,12 @@ CREATE TABLE hawser_data.queue (
   copied_upto text,
   role_id bigint DEFAULT to_regrole(quote_ident(CASE current_setting('role') WHEN 'none' THEN session_user ELSE current_setting('role') END))::oid::bigint,
   behind text,
+  later text,
+  later_xid xid8,
+  role_mark text,
+  message_id text,
+  to_stream boolean,
+  domain text,
   CONSTRAINT queue_pkey PRIMARY KEY (topic, recipient, role, rank)
 ) WITH (fillfactor = 45);
 
@@ -75,27 +81,33 @@ CREATE INDEX queue_due ON hawser_data.queue (topic, recipient, role, due_at, ran
 
 CREATE INDEX queue_id ON hawser_data.queue (id);
 
+CREATE INDEX queue_later ON hawser_data.queue (later, role, due_at, id) WHERE later IS NOT NULL;
+
+CREATE INDEX queue_later_xid ON hawser_data.queue (later_xid) WHERE later_xid IS NOT NULL;
+
 CREATE INDEX queue_late ON hawser_data.queue ((rank & 70368744177663)) WHERE rank <> id;
 
 COMMENT ON TABLE hawser_data.queue IS 'Messages for topics that are not handled yet. A row without a worker, or with one that is gone or not there, is free. Messages of
 one topic, recipient and key go to one worker at a time; those of one role also in the order of their ranks. It has no rules of
-its own: each would add to what an insert costs. Functions alone write it. \`queue_late\` has the numbers of ranks that are not the ids.';
+its own: each would add to what an insert costs. Functions alone write it. \`queue_late\` has the numbers of ranks that are not the ids.
+Messages that are due later are here too, also those for NATS: their recipients have a mark, so that no take looks at them. When one for
+a topic is due, any process changes its recipient and its rank; the relay brings one for NATS into the outbox.';
 COMMENT ON COLUMN hawser_data.queue.topic IS 'The topic.';
 COMMENT ON COLUMN hawser_data.queue.recipient IS 'Who may take it. Empty: any worker of the topic. \`@name\`: the worker of that name. \`#group\`: a member of that group. With a
-priority, behind \`!\`.';
+priority, behind \`!\`. Of one that is due later, behind \`~\`.';
 COMMENT ON COLUMN hawser_data.queue.role IS 'The role that enqueued it, as in \`outbox\`.';
 COMMENT ON COLUMN hawser_data.queue.rank IS 'Its place in line: messages of one topic, recipient and role are taken in the order of their ranks. A number of the sequence that ids
-are of, drawn when it came into the queue, less its priority times 2^46.';
+are of, drawn when it came into line, less its priority times 2^46.';
 COMMENT ON COLUMN hawser_data.queue.id IS 'The id that its enqueue returned, which it keeps while it waits for its time, runs and is retried. A copy of a message for all has one of
 its own.';
 COMMENT ON COLUMN hawser_data.queue.worker IS 'The worker that has it. In no index, so that taking a row changes none.';
 COMMENT ON COLUMN hawser_data.queue.attempts IS 'Number of failed attempts, with those that ended with their process. At the first unclean end of a worker, a message counts that may
 have been running; later, one that is known to have been.';
-COMMENT ON COLUMN hawser_data.queue.due_at IS 'When it is to be tried again. NULL: it was not put off.';
+COMMENT ON COLUMN hawser_data.queue.due_at IS 'When it is due, or is to be tried again. NULL: at once.';
 COMMENT ON COLUMN hawser_data.queue.key IS 'Ordering key; NULL: none.';
 COMMENT ON COLUMN hawser_data.queue.origin IS 'The peer that enqueued it, as in \`outbox\`.';
 COMMENT ON COLUMN hawser_data.queue.to_all IS 'It becomes a row for each listener of the topic and each group of listeners.';
-COMMENT ON COLUMN hawser_data.queue.enqueued_at IS 'When it was enqueued.';
+COMMENT ON COLUMN hawser_data.queue.enqueued_at IS 'When it was enqueued, or was due.';
 COMMENT ON COLUMN hawser_data.queue.payload IS 'The payload.';
 COMMENT ON COLUMN hawser_data.queue.headers IS 'The headers: [[name, value], ...], without those of the key and of the origin; NULL: none.';
 COMMENT ON COLUMN hawser_data.queue.failures IS 'Its last failed attempts, as in \`dead_letters\`. NULL: none is known.';
@@ -111,6 +123,13 @@ COMMENT ON COLUMN hawser_data.queue.copied_upto IS 'Of a message for all, the re
 COMMENT ON COLUMN hawser_data.queue.role_id IS 'The oid of the role: a later role of its name is another one. NULL: there was no such role.';
 COMMENT ON COLUMN hawser_data.queue.behind IS 'What others of its role have that it waits for, since a take has passed it: \`k\` and its key, if another one of its key comes first, or \`l\`
 and its key of the topic''s limit, if as many of that run as may. No take looks at it before one of those has ended. NULL: it waits for none.';
+COMMENT ON COLUMN hawser_data.queue.later IS 'Why it is not in line: \`peer\`, if it is due later; \`nats\`, if it is for NATS and due later; \`held\`, until others have been handled. NULL:
+it is in line. The columns below are only for those that are not.';
+COMMENT ON COLUMN hawser_data.queue.later_xid IS 'The transaction that has said when it is due. NULL: it is held.';
+COMMENT ON COLUMN hawser_data.queue.role_mark IS 'The role''s cluster and oid, and whether it may enqueue by itself, as \`role_mark\` makes it: a new role of its name is another one.';
+COMMENT ON COLUMN hawser_data.queue.message_id IS 'For NATS: as in \`outbox\`.';
+COMMENT ON COLUMN hawser_data.queue.to_stream IS 'For NATS: it goes into a stream.';
+COMMENT ON COLUMN hawser_data.queue.domain IS 'For NATS: the JetStream domain; NULL: that of the server.';
 
 CREATE TABLE hawser_data.flow_edges (
   before_id bigint NOT NULL,
@@ -124,7 +143,7 @@ CREATE INDEX flow_edges_after ON hawser_data.flow_edges (after_id);
 
 CREATE INDEX flow_edges_ended ON hawser_data.flow_edges (after_id, before_id) WHERE ended;
 
-COMMENT ON TABLE hawser_data.flow_edges IS 'Messages that are held until others have been handled: rows of \`outbox_later\` of the kind \`held\`.';
+COMMENT ON TABLE hawser_data.flow_edges IS 'Messages that are held until others have been handled.';
 COMMENT ON COLUMN hawser_data.flow_edges.before_id IS 'The message that comes first, as its \`awaited_as\`.';
 COMMENT ON COLUMN hawser_data.flow_edges.after_id IS 'The message that is held.';
 COMMENT ON COLUMN hawser_data.flow_edges.cancels IS 'It is cancelled if the first one becomes a dead letter or is cancelled. False: it is held further.';
@@ -2286,12 +2305,11 @@ BEGIN
     IF v_unique.due_at > v_now THEN
       -- It was replaced with one that is due later.
       begins := false;
-      DELETE FROM hawser_data.queue AS q WHERE q.topic = p_topic AND q.recipient = p_recipient AND q.role = p_role AND q.rank = p_rank;
-      INSERT INTO hawser_data.outbox_later
-        (id, kind, deliver_at, destination, payload, headers, message_id, to_stream, enqueued_at, role, role_id, origin, priority, unique_key, awaited_as, keep_ms, role_mark)
-      SELECT v_message.id, 'peer', v_unique.due_at, p_topic, v_unique.payload, v_unique.headers, gen_random_uuid(), false, v_message.enqueued_at, p_role, v_message.role_id,
-             v_message.origin, -(p_rank >> 46), v_message.unique_key, v_message.awaited_as, v_message.keep_ms, m.mark
-        FROM hawser.role_mark(p_role, 'peer') AS m;
+      UPDATE hawser_data.queue AS q
+         SET recipient = '~' || p_recipient, later = 'peer', later_xid = pg_current_xact_id(), due_at = v_unique.due_at, role_mark = m.mark,
+             worker = NULL, attempts = 0, failures = NULL, payload = v_unique.payload, headers = v_unique.headers
+        FROM hawser.role_mark(p_role, 'peer') AS m
+       WHERE q.topic = p_topic AND q.recipient = p_recipient AND q.role = p_role AND q.rank = p_rank;
       UPDATE hawser_data.unique_keys AS u SET payload = NULL, headers = NULL, due_at = NULL
        WHERE u.role = p_role AND u.topic = p_topic AND u.unique_key = v_message.unique_key;
       PERFORM pg_notify('hawser_schedules', '') WHERE pg_notification_queue_usage() < 0.9;
@@ -2739,8 +2757,8 @@ BEGIN
       SELECT e.*
         FROM edges AS e
        CROSS JOIN LATERAL (
-         SELECT FROM hawser_data.outbox_later AS l WHERE l.id = e.after_id FOR UPDATE SKIP LOCKED
-       ) AS l
+         SELECT FROM hawser_data.queue AS q WHERE q.id = e.after_id AND (coalesce(q.later, '') = 'held') FOR UPDATE SKIP LOCKED
+       ) AS q
     ), gone AS (
       DELETE FROM hawser_data.flow_edges AS e USING met AS m WHERE e.before_id = m.before_id AND e.after_id = m.after_id
     )
@@ -2751,18 +2769,20 @@ BEGIN
     went_on := num_nonnulls(v_released, v_cancelled) > 0;
 
     WITH gone AS (
-      DELETE FROM hawser_data.outbox_later AS l WHERE l.id = ANY (v_cancelled) AND l.kind = 'held' RETURNING l.*
+      DELETE FROM hawser_data.queue AS q WHERE q.id = ANY (v_cancelled) AND (coalesce(q.later, '') = 'held') RETURNING q.*
     ), ended AS (
       INSERT INTO hawser_data.flow_ends (role, id, is_done) SELECT g.role, g.id, false FROM gone AS g
     )
-    SELECT jsonb_agg(jsonb_build_object('id', g.id, 'role', g.role, 'role_id', g.role_id, 'topic', g.destination, 'keep_ms', coalesce(g.keep_ms, CASE WHEN g.kind <> 'nats' AND NOT g.to_all THEN (SELECT s.keep_ms FROM hawser_data.topic_settings AS s WHERE s.topic = g.destination) END), 'enqueued_at', g.enqueued_at, 'attempts', 0) || jsonb_build_object(
+    SELECT jsonb_agg(jsonb_build_object('id', g.id, 'role', g.role, 'role_id', g.role_id, 'topic', g.topic, 'keep_ms', coalesce(g.keep_ms, CASE WHEN NOT g.to_all THEN (SELECT s.keep_ms FROM hawser_data.topic_settings AS s WHERE s.topic = g.topic) END), 'enqueued_at', g.enqueued_at, 'attempts', g.attempts, 'worker', g.worker, 'progress', g.progress) || jsonb_build_object(
              'error_message', format('The message %s, which it comes after, has become a dead letter or was cancelled.', v_causes ->> g.id::text)
-           )) INTO v_kept FROM gone AS g WHERE coalesce(g.keep_ms, CASE WHEN g.kind <> 'nats' AND NOT g.to_all THEN (SELECT s.keep_ms FROM hawser_data.topic_settings AS s WHERE s.topic = g.destination) END) IS NOT NULL;
+           )) INTO v_kept FROM gone AS g WHERE coalesce(g.keep_ms, CASE WHEN NOT g.to_all THEN (SELECT s.keep_ms FROM hawser_data.topic_settings AS s WHERE s.topic = g.topic) END) IS NOT NULL;
     IF v_kept IS NOT NULL THEN
       PERFORM hawser.keep_ended(v_kept, 'cancelled', 'not_waiting', NULL);
     END IF;
-    UPDATE hawser_data.outbox_later AS l SET kind = 'peer', deliver_at = greatest(l.deliver_at, now()), xid = pg_current_xact_id()
-     WHERE l.id = ANY (v_released) AND l.kind = 'held' AND NOT EXISTS (SELECT FROM hawser_data.flow_edges AS e WHERE e.after_id = l.id);
+    UPDATE hawser_data.queue AS q
+       SET later = 'peer', later_xid = pg_current_xact_id(), due_at = greatest(q.due_at, now()),
+           awaited_as = CASE WHEN EXISTS (SELECT FROM hawser_data.flow_edges AS e WHERE e.before_id = q.id) THEN q.id END
+     WHERE q.id = ANY (v_released) AND (coalesce(q.later, '') = 'held') AND NOT EXISTS (SELECT FROM hawser_data.flow_edges AS e WHERE e.after_id = q.id);
 
     -- Those that are held further say so: a person has to retry the dead letter, or cancel them.
     WITH blocked AS MATERIALIZED (
@@ -2842,9 +2862,9 @@ DECLARE
   v_message record;
   v_to_all boolean;
 BEGIN
-  UPDATE hawser_data.outbox_later AS l SET keep_ms = keep_result.keep_ms
-   WHERE l.id = keep_result.id AND l.kind <> 'nats' AND (v_roles IS NULL OR l.role = ANY (v_roles) AND l.role_id = to_regrole(quote_ident(l.role))::oid::bigint)
-  RETURNING l.to_all INTO v_to_all;
+  UPDATE hawser_data.queue AS q SET keep_ms = keep_result.keep_ms
+   WHERE q.id = keep_result.id AND (coalesce(q.later, 'nats') <> 'nats') AND (v_roles IS NULL OR q.role = ANY (v_roles) AND q.role_id = to_regrole(quote_ident(q.role))::oid::bigint)
+  RETURNING q.to_all INTO v_to_all;
   kept := FOUND;
   IF NOT kept THEN
     SELECT q.topic, q.recipient, q.role, q.rank, q.keep_ms, q.to_all,
@@ -2852,7 +2872,7 @@ BEGIN
            CASE WHEN age(q.xmin) <= 0 THEN coalesce(pg_xact_status((v_xid::text::bigint - age(q.xmin))::text::xid8) = 'in progress', false) ELSE false END AS is_own
       INTO v_message
       FROM hawser_data.queue AS q
-     WHERE q.id = keep_result.id AND (v_roles IS NULL OR q.role = ANY (v_roles) AND q.role_id = to_regrole(quote_ident(q.role))::oid::bigint)
+     WHERE q.id = keep_result.id AND q.later IS NULL AND (v_roles IS NULL OR q.role = ANY (v_roles) AND q.role_id = to_regrole(quote_ident(q.role))::oid::bigint)
      LIMIT 1;
     kept := FOUND AND (v_message.is_own OR v_message.keep_ms IS NOT NULL);
     -- Another one's row may be a worker's, which would wait for the end of this transaction.
@@ -2914,17 +2934,12 @@ BEGIN
   -- One statement, and so one snapshot: between two it could pass from one table to the next.
   SELECT f.* INTO state, topic, listener, attempts, enqueued_at, due_at, ended_at, duration_ms, progress, result, error_code, error_message, expires_at, waits_for, given_back, role
     FROM (
-      SELECT CASE WHEN w.id IS NULL THEN 'waiting' ELSE 'running' END, n.topic, w.name, n.attempts::integer, n.enqueued_at,
-             CASE WHEN w.id IS NULL THEN n.due_at END, NULL::timestamptz, NULL::bigint, n.progress, NULL, NULL, NULL, NULL::timestamptz, NULL::jsonb, n.given_back::integer, n.role
+      SELECT CASE WHEN n.later = 'held' THEN 'held' WHEN n.later IS NOT NULL THEN 'later' WHEN w.id IS NULL THEN 'waiting' ELSE 'running' END, n.topic, w.name, n.attempts::integer, n.enqueued_at,
+             CASE WHEN w.id IS NULL THEN n.due_at END, NULL::timestamptz, NULL::bigint, n.progress, NULL, NULL, NULL, NULL::timestamptz,
+             CASE n.later WHEN 'held' THEN (SELECT jsonb_agg(jsonb_build_object('id', n.before_id::text, 'state', n.state) ORDER BY n.state = 'waiting', n.before_id) FROM ( SELECT e.before_id, CASE WHEN NOT (e.ended AND NOT EXISTS (SELECT FROM hawser_data.queue AS q WHERE q.id = e.before_id)) THEN 'waiting' WHEN EXISTS (SELECT FROM hawser_data.dead_letters AS d WHERE d.job_id = e.before_id) THEN 'dead' ELSE 'gone' END AS state FROM hawser_data.flow_edges AS e WHERE e.after_id = n.id ORDER BY NOT e.ended, e.before_id LIMIT 100) AS n) END, n.given_back::integer, n.role
         FROM hawser_data.queue AS n
         LEFT JOIN hawser_data.workers AS w ON w.id = n.worker AND w.gone_at IS NULL
-       WHERE n.id = job.id AND (v_roles IS NULL OR n.role = ANY (v_roles) AND n.role_id = to_regrole(quote_ident(n.role))::oid::bigint)
-      UNION ALL
-      -- One that is held without a due time of its own has that of its enqueue.
-      SELECT CASE l.kind WHEN 'held' THEN 'held' ELSE 'later' END, l.destination, NULL, 0, l.enqueued_at,
-             CASE WHEN l.kind <> 'held' OR l.deliver_at > l.enqueued_at THEN l.deliver_at END, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
-             CASE l.kind WHEN 'held' THEN (SELECT jsonb_agg(jsonb_build_object('id', n.before_id::text, 'state', n.state) ORDER BY n.state = 'waiting', n.before_id) FROM ( SELECT e.before_id, CASE WHEN NOT (e.ended AND NOT EXISTS (SELECT FROM hawser_data.queue AS q WHERE q.id = e.before_id)) THEN 'waiting' WHEN EXISTS (SELECT FROM hawser_data.dead_letters AS d WHERE d.job_id = e.before_id) THEN 'dead' ELSE 'gone' END AS state FROM hawser_data.flow_edges AS e WHERE e.after_id = l.id ORDER BY NOT e.ended, e.before_id LIMIT 100) AS n) END, NULL, l.role
-        FROM hawser_data.outbox_later AS l WHERE l.id = job.id AND l.kind <> 'nats' AND (v_roles IS NULL OR l.role = ANY (v_roles) AND l.role_id = to_regrole(quote_ident(l.role))::oid::bigint)
+       WHERE n.id = job.id AND n.later IS DISTINCT FROM 'nats' AND (v_roles IS NULL OR n.role = ANY (v_roles) AND n.role_id = to_regrole(quote_ident(n.role))::oid::bigint)
       UNION ALL
       SELECT r.state, r.topic, r.listener, r.attempts, r.enqueued_at, NULL, r.ended_at, r.duration_ms, r.progress, r.result, r.error_code, r.error_message, r.expires_at, NULL,
              CASE r.state WHEN 'dead' THEN (SELECT d.given_back::integer FROM hawser_data.dead_letters AS d WHERE d.job_id = r.id LIMIT 1) END, r.role
@@ -3937,7 +3952,7 @@ BEGIN
   )
   -- Workers may have looked at those behind them, and left them because of them.
   SELECT array_agg(g.id), array_agg(g.rank), array_agg(DISTINCT g.topic) FILTER (WHERE g.key IS NOT NULL), jsonb_agg(jsonb_build_array(g.role, g.topic, g.unique_key, g.id, g.awaited_as, g.recipient, g.key)) FILTER (WHERE (g.key IS NOT NULL OR g.unique_key IS NOT NULL OR g.awaited_as IS NOT NULL)),
-         jsonb_agg(jsonb_build_object('id', g.id, 'role', g.role, 'role_id', g.role_id, 'topic', g.topic, 'keep_ms', coalesce(g.keep_ms, CASE WHEN NOT g.to_all THEN (SELECT s.keep_ms FROM hawser_data.topic_settings AS s WHERE s.topic = g.topic) END), 'enqueued_at', g.enqueued_at, 'attempts', g.attempts, 'worker', g.worker, 'progress', g.progress)) FILTER (WHERE coalesce(g.keep_ms, CASE WHEN NOT g.to_all THEN (SELECT s.keep_ms FROM hawser_data.topic_settings AS s WHERE s.topic = g.topic) END) IS NOT NULL)
+         jsonb_agg(jsonb_build_object('id', g.id, 'role', g.role, 'role_id', g.role_id, 'topic', g.topic, 'keep_ms', coalesce(g.keep_ms, CASE WHEN NOT g.to_all THEN (SELECT s.keep_ms FROM hawser_data.topic_settings AS s WHERE s.topic = g.topic) END), 'enqueued_at', g.enqueued_at, 'attempts', g.attempts, 'worker', g.worker, 'progress', g.progress)) FILTER (WHERE g.later IS DISTINCT FROM 'nats' AND coalesce(g.keep_ms, CASE WHEN NOT g.to_all THEN (SELECT s.keep_ms FROM hawser_data.topic_settings AS s WHERE s.topic = g.topic) END) IS NOT NULL)
     INTO v_cancelled, v_gone, v_topics, v_marked, v_kept FROM gone AS g;
   PERFORM hawser.end_marked(v_marked, false);
   IF v_kept IS NOT NULL THEN
@@ -4527,7 +4542,8 @@ BEGIN
      WHERE p.nth < 2000 AND (NOT p.is_known OR n.topic = p.topic)
   ), places AS MATERIALIZED (
     -- The last one that was walked to may have others behind it.
-    SELECT w.topic, w.recipient, w.role, w.rank, max(w.nth) = 2000 AS is_cut FROM walked AS w GROUP BY 1, 2, 3, 4
+    SELECT w.topic, w.recipient, w.role, w.rank, max(w.nth) = 2000 AS is_cut
+      FROM walked AS w WHERE NOT starts_with(w.recipient, '~') GROUP BY 1, 2, 3, 4
   ), part AS MATERIALIZED (
     -- Enqueuers choose priorities: with very many, the first row of each has to do.
     SELECT greatest(CASE WHEN count(*) <= 1000 THEN 100 ELSE 1 END, p_max_rows / greatest(1, count(*))) AS rows FROM places
@@ -4664,11 +4680,11 @@ DECLARE
 BEGIN
   RETURN QUERY
   WITH found AS MATERIALIZED (
-    SELECT q.* FROM hawser_data.queue AS q WHERE q.id = p_number AND (v_roles IS NULL OR q.role = ANY (v_roles) AND q.role_id = to_regrole(quote_ident(q.role))::oid::bigint)
+    SELECT q.* FROM hawser_data.queue AS q WHERE q.id = p_number AND q.later IS NULL AND (v_roles IS NULL OR q.role = ANY (v_roles) AND q.role_id = to_regrole(quote_ident(q.role))::oid::bigint)
     UNION ALL
     (
       SELECT q.* FROM hawser_data.queue AS q
-       WHERE p_message_id IS NOT NULL AND q.id IS DISTINCT FROM p_number AND (v_roles IS NULL OR q.role = ANY (v_roles) AND q.role_id = to_regrole(quote_ident(q.role))::oid::bigint)
+       WHERE p_message_id IS NOT NULL AND q.id IS DISTINCT FROM p_number AND q.later IS NULL AND (v_roles IS NULL OR q.role = ANY (v_roles) AND q.role_id = to_regrole(quote_ident(q.role))::oid::bigint)
          -- The first alone is also true of a pair that is turned around, and for the name as an id, of every pair. Quotes within a
          -- text are escaped, so the second is true of the pair only.
          AND q.headers @> jsonb_build_array(v_header) AND strpos(q.headers::text, v_header::text) > 0

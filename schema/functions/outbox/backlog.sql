@@ -130,12 +130,12 @@ BEGIN
     LEFT JOIN served AS v
       ON q.worker_runs IS NULL AND f.runs IS NOT TRUE AND r.name IS NULL AND v.topic = q.topic AND (q.listener IS NULL OR v.name = q.listener)
    UNION ALL
-  SELECT NULL, NULL, NULL, NULL, h.destination, count(*), sum(h.bytes)::bigint, min(h.enqueued_at), h.state, max(h.nth) < p_max_rows, NULL, NULL
+  SELECT NULL, NULL, NULL, NULL, h.topic, count(*), sum(h.bytes)::bigint, min(h.enqueued_at), h.state, max(h.nth) < p_max_rows, NULL, NULL
     FROM (
-      SELECT l.destination, octet_length(l.payload)::bigint AS bytes, l.enqueued_at, CASE WHEN b.id IS NULL THEN 'held' ELSE 'blocked' END AS state,
+      SELECT l.topic, octet_length(l.payload)::bigint AS bytes, l.enqueued_at, CASE WHEN b.id IS NULL THEN 'held' ELSE 'blocked' END AS state,
              count(*) OVER () AS nth
-        FROM (SELECT o.* FROM hawser_data.outbox_later AS o WHERE o.kind = 'held' AND (p_topic IS NULL OR o.destination = p_topic) LIMIT p_max_rows) AS l
+        FROM (SELECT o.* FROM hawser_data.queue AS o WHERE o.later = 'held' AND (p_topic IS NULL OR o.topic = p_topic) LIMIT p_max_rows) AS l
         LEFT JOIN (SELECT DISTINCT x.id FROM blocked AS x) AS b ON b.id = l.id
     ) AS h
-   GROUP BY h.destination, h.state;
+   GROUP BY h.topic, h.state;
 END

@@ -52,12 +52,12 @@ BEGIN
               CONTINUE;
             END IF;
             problem := SQLERRM;
-            SELECT l.id, l.deliver_at INTO v_id, v_at FROM hawser_data.outbox_later AS l
-             WHERE l.kind = p_kind AND l.role = v_role AND (l.deliver_at, l.id) > (v_at, v_id) AND l.deliver_at <= v_now
-             ORDER BY l.deliver_at, l.id LIMIT 1;
+            SELECT l.id, l.due_at INTO v_id, v_at FROM hawser_data.queue AS l
+             WHERE l.later = p_kind AND l.role = v_role AND (l.due_at, l.id) > (v_at, v_id) AND l.due_at <= v_now
+             ORDER BY l.due_at, l.id LIMIT 1;
             EXIT WHEN NOT FOUND;
-            UPDATE hawser_data.outbox_later AS l SET deliver_at = v_now + interval '1 hour', xid = pg_current_xact_id()
-             WHERE l.id = (SELECT o.id FROM hawser_data.outbox_later AS o WHERE o.id = v_id FOR UPDATE SKIP LOCKED);
+            UPDATE hawser_data.queue AS l SET due_at = v_now + interval '1 hour', later_xid = pg_current_xact_id()
+             WHERE l.id = (SELECT o.id FROM hawser_data.queue AS o WHERE o.id = v_id FOR UPDATE SKIP LOCKED);
             problem := format('the message %s of the role %s is put off for an hour: %s', v_id, to_json(v_role), problem);
             RAISE WARNING 'hawser: %', problem;
             v_has_more := true;
@@ -70,7 +70,7 @@ BEGIN
             v_has_jumped := true;
           END IF;
         END LOOP;
-        SELECT min(l.deliver_at) INTO v_left FROM hawser_data.outbox_later AS l WHERE l.kind = p_kind AND l.role = v_role AND l.deliver_at >= v_from;
+        SELECT min(l.due_at) INTO v_left FROM hawser_data.queue AS l WHERE l.later = p_kind AND l.role = v_role AND l.due_at >= v_from;
         v_next := v_left;
         IF v_left <= v_now THEN
           -- There are more, or others have locked them, which is asked rarely if it takes long.
@@ -78,9 +78,9 @@ BEGIN
           IF v_of_role < v_most THEN
             SELECT least(
                      v_now + least(greatest(interval '50 milliseconds', 10 * (clock_timestamp() - v_begun_at)), interval '500 milliseconds'),
-                     min(l.deliver_at)
+                     min(l.due_at)
                    ) INTO v_next
-              FROM hawser_data.outbox_later AS l WHERE l.kind = p_kind AND l.role = v_role AND l.deliver_at > v_now;
+              FROM hawser_data.queue AS l WHERE l.later = p_kind AND l.role = v_role AND l.due_at > v_now;
           END IF;
         END IF;
       EXCEPTION WHEN OTHERS THEN

@@ -1,19 +1,9 @@
 #variable_conflict use_column
 DECLARE
   v_roles CONSTANT text[] := hawser.callers_roles();
-  v_marked jsonb;
-  v_kept jsonb;
 BEGIN
-  -- A message of a role that the caller is not a member of is as if it were not there.
-  DELETE FROM hawser_data.outbox_later AS l WHERE l.id = cancel.id AND @is_own(l)@
-  RETURNING jsonb_build_array(@later_marks_of(l)@), CASE WHEN @later_keep_ms(l)@ IS NOT NULL THEN jsonb_build_array(@kept_later(l)@) END
-    INTO v_marked, v_kept;
-  IF FOUND THEN
-    PERFORM hawser.end_marked(v_marked, false);
-    PERFORM hawser.keep_ended(v_kept, 'cancelled', NULL, NULL);
-    state := 'cancelled';
-    RETURN;
-  END IF;
+  -- A message of a role that the caller is not a member of is as if it were not there. One that is due later does not become due meanwhile.
+  PERFORM FROM hawser_data.queue AS q WHERE q.id = cancel.id AND @is_later(q)@ AND @is_own(q)@ FOR UPDATE;
   SELECT c.state INTO state
     FROM (
       SELECT array_agg(q.topic) AS topics, array_agg(q.recipient) AS recipients, array_agg(q.role) AS roles, array_agg(q.rank) AS ranks

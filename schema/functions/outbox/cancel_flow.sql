@@ -2,15 +2,12 @@
 DECLARE
   v_roles CONSTANT text[] := hawser.callers_roles();
   v_ids bigint[];
-  v_marked jsonb;
-  v_kept jsonb;
-  v_cancelled bigint[];
   v_is_own CONSTANT boolean := EXISTS (
     SELECT FROM (
-      SELECT h.role, h.role_id FROM hawser_data.outbox_later AS h WHERE h.id = cancel_flow.of_id
+      SELECT h.role, h.role_id FROM hawser_data.queue AS h WHERE h.id = cancel_flow.of_id
       UNION ALL
       (
-        SELECT h.role, h.role_id FROM hawser_data.flow_edges AS e JOIN hawser_data.outbox_later AS h ON h.id = e.after_id
+        SELECT h.role, h.role_id FROM hawser_data.flow_edges AS e JOIN hawser_data.queue AS h ON h.id = e.after_id
          WHERE e.before_id = cancel_flow.of_id ORDER BY e.after_id LIMIT 1
       )
     ) AS l WHERE @is_own(l)@
@@ -38,30 +35,13 @@ BEGIN
       MESSAGE = format('the flow of the message %s has more than @OutboxConstants.flow_messages@ messages', cancel_flow.of_id),
       HINT = 'Cancel its topics with hawser.cancel_messages, or hawser jobs cancel --topic.';
   END IF;
-  -- In one order, so that no two wait for each other.
-  PERFORM FROM hawser_data.outbox_later AS l
-    WHERE l.id = ANY (v_ids) AND l.kind <> 'nats' AND @is_own(l)@ ORDER BY l.id FOR UPDATE;
-  WITH gone AS (
-    DELETE FROM hawser_data.outbox_later AS l
-     WHERE l.id = ANY (v_ids) AND l.kind <> 'nats' AND @is_own(l)@
-    RETURNING l.*
-  )
-  SELECT array_agg(g.id), jsonb_agg(@later_marks_of(g)@) FILTER (WHERE g.kind = 'held' OR @is_marked(g)@),
-         jsonb_agg(@kept_later(g)@) FILTER (WHERE @later_keep_ms(g)@ IS NOT NULL)
-    INTO v_cancelled, v_marked, v_kept FROM gone AS g;
-  IF v_marked IS NOT NULL THEN
-    PERFORM hawser.end_marked(v_marked, false);
-  END IF;
-  IF v_kept IS NOT NULL THEN
-    PERFORM hawser.keep_ended(v_kept, 'cancelled', NULL, NULL);
-  END IF;
+  -- Those that are due later do not become due meanwhile. In one order, so that no two wait for each other.
+  PERFORM FROM hawser_data.queue AS q WHERE q.id = ANY (v_ids) AND @is_later_job(q)@ AND @is_own(q)@ ORDER BY q.id FOR UPDATE;
   RETURN QUERY
   WITH queued AS (
     SELECT array_agg(q.topic) AS topics, array_agg(q.recipient) AS recipients, array_agg(q.role) AS roles, array_agg(q.rank) AS ranks
-      FROM hawser_data.queue AS q WHERE q.id = ANY (v_ids) AND @is_own(q)@
+      FROM hawser_data.queue AS q WHERE q.id = ANY (v_ids) AND q.later IS DISTINCT FROM 'nats' AND @is_own(q)@
   )
-  SELECT c.id, 'cancelled' FROM unnest(v_cancelled) AS c (id)
-  UNION ALL
   SELECT s.id, s.state
     FROM queued AS q
    CROSS JOIN LATERAL hawser.cancel_queued(q.topics, q.recipients, q.roles, q.ranks) AS s

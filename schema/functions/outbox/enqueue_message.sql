@@ -11,12 +11,12 @@ BEGIN
       PERFORM hawser.lock_key(p_destination, p_key);
     END IF;
     WITH written AS (
-      INSERT INTO hawser_data.outbox_later
-        (id, kind, deliver_at, destination, payload, headers, key, message_id, to_stream, domain, listener, role, to_all, origin, role_mark, priority)
-      SELECT nextval('hawser_data.outbox_id_seq'), p_kind, p_deliver_at, p_destination, n.payload, p_headers, p_key,
-             coalesce(p_message_id, gen_random_uuid()::text), p_to_stream, p_domain, p_listener, v_role, p_to_all, p_origin,
-             m.mark, p_priority
-        FROM hawser.role_mark(v_role, p_kind) AS m, (SELECT p.payload FROM unnest(p_payloads) WITH ORDINALITY AS p (payload, nth) ORDER BY p.nth) AS n
+      INSERT INTO hawser_data.queue
+        (topic, recipient, role, rank, id, later, later_xid, due_at, role_mark, key, origin, to_all, payload, headers, message_id, to_stream, domain)
+      SELECT p_destination, @QueueConstants.later_mark@ || CASE p_priority WHEN 0 THEN '' ELSE @QueueConstants.priority_mark@ END || coalesce('@' || p_listener, ''),
+             v_role, n.id - (p_priority::bigint << @QueueConstants.id_bits@), n.id, p_kind, pg_current_xact_id(), p_deliver_at, m.mark, p_key, p_origin, p_to_all,
+             n.payload, p_headers, CASE p_kind WHEN 'nats' THEN coalesce(p_message_id, gen_random_uuid()::text) END, nullif(p_to_stream, false), p_domain
+        FROM hawser.role_mark(v_role, p_kind) AS m, (SELECT nextval('hawser_data.outbox_id_seq') AS id, p.payload FROM unnest(p_payloads) AS p (payload)) AS n
       RETURNING id
     )
     SELECT array_agg(w.id ORDER BY w.id) INTO ids FROM written AS w;

@@ -19,10 +19,8 @@ BEGIN
   -- Each round has found something that another transaction has changed meanwhile. With REPEATABLE READ that is an error.
   LOOP
     SELECT u.id, u.has_begun,
-           coalesce(u.role_id = v_role_id, false) AND (u.has_begun OR EXISTS (SELECT FROM hawser_data.unique_locks AS l WHERE l.id = u.id)) AND (
-             EXISTS (SELECT FROM hawser_data.outbox_later AS l WHERE l.id = u.id)
-             OR EXISTS (SELECT FROM hawser_data.queue AS q WHERE q.id = u.id)
-           ) AS is_there
+           coalesce(u.role_id = v_role_id, false) AND (u.has_begun OR EXISTS (SELECT FROM hawser_data.unique_locks AS l WHERE l.id = u.id))
+             AND EXISTS (SELECT FROM hawser_data.queue AS q WHERE q.id = u.id) AS is_there
       INTO v_before
       FROM hawser_data.unique_keys AS u WHERE u.role = v_role AND u.topic = p_topic AND u.unique_key = p_unique_key;
     IF NOT FOUND THEN
@@ -51,11 +49,11 @@ BEGIN
         IF v_given IS NOT NULL OR p_message_id IS NOT NULL THEN
           v_headers := hawser.peer_headers(v_given, p_message_id);
         END IF;
-        UPDATE hawser_data.outbox_later AS l
-           SET payload = p_payload, headers = v_headers, deliver_at = coalesce(p_deliver_at, clock_timestamp()), xid = pg_current_xact_id()
-         WHERE l.id = v_before.id;
+        UPDATE hawser_data.queue AS q
+           SET payload = p_payload, headers = v_headers, due_at = coalesce(p_deliver_at, clock_timestamp()), later_xid = pg_current_xact_id()
+         WHERE q.id = v_before.id AND @is_later(q)@;
         IF NOT FOUND THEN
-          -- It is in the queue. A worker may have it, which would wait for the row: it replaces what it has when it begins.
+          -- It is in line. A worker may have it, which would wait for the row: it replaces what it has when it begins.
           UPDATE hawser_data.unique_keys AS u SET payload = p_payload, headers = v_headers, due_at = p_deliver_at
            WHERE u.role = v_role AND u.topic = p_topic AND u.unique_key = p_unique_key;
         ELSIF coalesce(p_deliver_at, '-infinity') < clock_timestamp() + interval '@ScheduleConstants.poll_ms@ milliseconds' THEN
@@ -77,8 +75,5 @@ BEGIN
   UPDATE hawser_data.unique_keys AS u SET id = enqueue_unique_peer.id
    WHERE u.role = v_role AND u.topic = p_topic AND u.unique_key = p_unique_key;
   INSERT INTO hawser_data.unique_locks (id) VALUES (enqueue_unique_peer.id);
-  UPDATE hawser_data.outbox_later AS l SET unique_key = p_unique_key WHERE l.id = enqueue_unique_peer.id;
-  IF NOT FOUND THEN
-    UPDATE hawser_data.queue AS q SET unique_key = p_unique_key WHERE q.id = enqueue_unique_peer.id;
-  END IF;
+  UPDATE hawser_data.queue AS q SET unique_key = p_unique_key WHERE q.id = enqueue_unique_peer.id;
 END

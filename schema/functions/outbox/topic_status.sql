@@ -28,10 +28,10 @@ BEGIN
       ) AS n
      GROUP BY n.topic
   ), later AS (
-    SELECT DISTINCT o.destination AS topic
+    SELECT DISTINCT o.topic
       FROM (
         -- As many as the backlog walks over: one role may have thousands of topics that nobody serves.
-        SELECT l.destination FROM hawser_data.outbox_later AS l WHERE l.kind = 'peer' LIMIT @QueueConstants.walked_places@
+        SELECT l.topic FROM hawser_data.queue AS l WHERE l.later = 'peer' LIMIT @QueueConstants.walked_places@
       ) AS o
   )
   SELECT topic, coalesce(l.running, false), coalesce(l.listeners, 0), coalesce(l.named, '[]'), s.paused_at, s.paused_by,

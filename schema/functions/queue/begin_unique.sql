@@ -38,12 +38,11 @@ BEGIN
     IF v_unique.due_at > v_now THEN
       -- It was replaced with one that is due later.
       begins := false;
-      DELETE FROM hawser_data.queue AS q WHERE q.topic = p_topic AND q.recipient = p_recipient AND q.role = p_role AND q.rank = p_rank;
-      INSERT INTO hawser_data.outbox_later
-        (id, kind, deliver_at, destination, payload, headers, message_id, to_stream, enqueued_at, role, role_id, origin, priority, unique_key, awaited_as, keep_ms, role_mark)
-      SELECT v_message.id, 'peer', v_unique.due_at, p_topic, v_unique.payload, v_unique.headers, gen_random_uuid(), false, v_message.enqueued_at, p_role, v_message.role_id,
-             v_message.origin, -(p_rank >> @QueueConstants.id_bits@), v_message.unique_key, v_message.awaited_as, v_message.keep_ms, m.mark
-        FROM hawser.role_mark(p_role, 'peer') AS m;
+      UPDATE hawser_data.queue AS q
+         SET recipient = @QueueConstants.later_mark@ || p_recipient, later = 'peer', later_xid = pg_current_xact_id(), due_at = v_unique.due_at, role_mark = m.mark,
+             worker = NULL, attempts = 0, failures = NULL, payload = v_unique.payload, headers = v_unique.headers
+        FROM hawser.role_mark(p_role, 'peer') AS m
+       WHERE q.topic = p_topic AND q.recipient = p_recipient AND q.role = p_role AND q.rank = p_rank;
       UPDATE hawser_data.unique_keys AS u SET payload = NULL, headers = NULL, due_at = NULL
        WHERE u.role = p_role AND u.topic = p_topic AND u.unique_key = v_message.unique_key;
       PERFORM pg_notify(@ScheduleConstants.channel@, '') WHERE pg_notification_queue_usage() < 0.9;

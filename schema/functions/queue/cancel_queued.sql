@@ -30,7 +30,7 @@ BEGIN
   )
   -- Workers may have looked at those behind them, and left them because of them.
   SELECT array_agg(g.id), array_agg(g.rank), array_agg(DISTINCT g.topic) FILTER (WHERE g.key IS NOT NULL), jsonb_agg(@marks_of(g)@) FILTER (WHERE @is_marked(g)@),
-         jsonb_agg(@kept_of(g)@) FILTER (WHERE @keep_ms_of(g)@ IS NOT NULL)
+         jsonb_agg(@kept_of(g)@) FILTER (WHERE g.later IS DISTINCT FROM 'nats' AND @keep_ms_of(g)@ IS NOT NULL)
     INTO v_cancelled, v_gone, v_topics, v_marked, v_kept FROM gone AS g;
   PERFORM hawser.end_marked(v_marked, false);
   IF v_kept IS NOT NULL THEN

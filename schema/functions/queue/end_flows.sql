@@ -32,8 +32,8 @@ BEGIN
       SELECT e.*
         FROM edges AS e
        CROSS JOIN LATERAL (
-         SELECT FROM hawser_data.outbox_later AS l WHERE l.id = e.after_id FOR UPDATE SKIP LOCKED
-       ) AS l
+         SELECT FROM hawser_data.queue AS q WHERE q.id = e.after_id AND @is_held(q)@ FOR UPDATE SKIP LOCKED
+       ) AS q
     ), gone AS (
       DELETE FROM hawser_data.flow_edges AS e USING met AS m WHERE e.before_id = m.before_id AND e.after_id = m.after_id
     )
@@ -44,18 +44,20 @@ BEGIN
     went_on := num_nonnulls(v_released, v_cancelled) > 0;
 
     WITH gone AS (
-      DELETE FROM hawser_data.outbox_later AS l WHERE l.id = ANY (v_cancelled) AND l.kind = 'held' RETURNING l.*
+      DELETE FROM hawser_data.queue AS q WHERE q.id = ANY (v_cancelled) AND @is_held(q)@ RETURNING q.*
     ), ended AS (
       INSERT INTO hawser_data.flow_ends (role, id, is_done) SELECT g.role, g.id, false FROM gone AS g
     )
-    SELECT jsonb_agg(@kept_later(g)@ || jsonb_build_object(
+    SELECT jsonb_agg(@kept_of(g)@ || jsonb_build_object(
              'error_message', format('The message %s, which it comes after, has become a dead letter or was cancelled.', v_causes ->> g.id::text)
-           )) INTO v_kept FROM gone AS g WHERE @later_keep_ms(g)@ IS NOT NULL;
+           )) INTO v_kept FROM gone AS g WHERE @keep_ms_of(g)@ IS NOT NULL;
     IF v_kept IS NOT NULL THEN
       PERFORM hawser.keep_ended(v_kept, 'cancelled', 'not_waiting', NULL);
     END IF;
-    UPDATE hawser_data.outbox_later AS l SET kind = 'peer', deliver_at = greatest(l.deliver_at, now()), xid = pg_current_xact_id()
-     WHERE l.id = ANY (v_released) AND l.kind = 'held' AND NOT EXISTS (SELECT FROM hawser_data.flow_edges AS e WHERE e.after_id = l.id);
+    UPDATE hawser_data.queue AS q
+       SET later = 'peer', later_xid = pg_current_xact_id(), due_at = greatest(q.due_at, now()),
+           awaited_as = CASE WHEN EXISTS (SELECT FROM hawser_data.flow_edges AS e WHERE e.before_id = q.id) THEN q.id END
+     WHERE q.id = ANY (v_released) AND @is_held(q)@ AND NOT EXISTS (SELECT FROM hawser_data.flow_edges AS e WHERE e.after_id = q.id);
 
     -- Those that are held further say so: a person has to retry the dead letter, or cancel them.
     WITH blocked AS MATERIALIZED (

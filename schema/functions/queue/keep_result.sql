@@ -5,9 +5,9 @@ DECLARE
   v_message record;
   v_to_all boolean;
 BEGIN
-  UPDATE hawser_data.outbox_later AS l SET keep_ms = keep_result.keep_ms
-   WHERE l.id = keep_result.id AND l.kind <> 'nats' AND @is_own(l)@
-  RETURNING l.to_all INTO v_to_all;
+  UPDATE hawser_data.queue AS q SET keep_ms = keep_result.keep_ms
+   WHERE q.id = keep_result.id AND @is_later_job(q)@ AND @is_own(q)@
+  RETURNING q.to_all INTO v_to_all;
   kept := FOUND;
   IF NOT kept THEN
     SELECT q.topic, q.recipient, q.role, q.rank, q.keep_ms, q.to_all,
@@ -15,7 +15,7 @@ BEGIN
            CASE WHEN age(q.xmin) <= 0 THEN coalesce(pg_xact_status((v_xid::text::bigint - age(q.xmin))::text::xid8) = 'in progress', false) ELSE false END AS is_own
       INTO v_message
       FROM hawser_data.queue AS q
-     WHERE q.id = keep_result.id AND @is_own(q)@
+     WHERE q.id = keep_result.id AND q.later IS NULL AND @is_own(q)@
      LIMIT 1;
     kept := FOUND AND (v_message.is_own OR v_message.keep_ms IS NOT NULL);
     -- Another one's row may be a worker's, which would wait for the end of this transaction.

@@ -5,11 +5,11 @@ DECLARE
 BEGIN
   RETURN QUERY
   WITH found AS MATERIALIZED (
-    SELECT q.* FROM hawser_data.queue AS q WHERE q.id = p_number AND @is_own(q)@
+    SELECT q.* FROM hawser_data.queue AS q WHERE q.id = p_number AND q.later IS NULL AND @is_own(q)@
     UNION ALL
     (
       SELECT q.* FROM hawser_data.queue AS q
-       WHERE p_message_id IS NOT NULL AND q.id IS DISTINCT FROM p_number AND @is_own(q)@
+       WHERE p_message_id IS NOT NULL AND q.id IS DISTINCT FROM p_number AND q.later IS NULL AND @is_own(q)@
          -- The first alone is also true of a pair that is turned around, and for the name as an id, of every pair. Quotes within a
          -- text are escaped, so the second is true of the pair only.
          AND q.headers @> jsonb_build_array(v_header) AND strpos(q.headers::text, v_header::text) > 0

@@ -39,6 +39,11 @@ export const columnChecks = {
     copied_upto: (value: string) => checkText("copied_upto", {}, value),
     role_id: (value: bigint) => checkInteger("role_id", { min: -9223372036854775808n, max: 9223372036854775807n }, value),
     behind: (value: string) => checkText("behind", {}, value),
+    later: (value: string) => checkText("later", {}, value),
+    later_xid: (value: string) => checkText("later_xid", {}, value),
+    role_mark: (value: string) => checkText("role_mark", {}, value),
+    message_id: (value: string) => checkText("message_id", {}, value),
+    domain: (value: string) => checkText("domain", {}, value),
   },
   flow_edges: {
     before_id: (value: bigint) => checkInteger("before_id", { min: -9223372036854775808n, max: 9223372036854775807n }, value),

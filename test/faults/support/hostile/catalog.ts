@@ -274,7 +274,6 @@ export const relationsOf: Readonly<Record<string, Classified>> = {
   "hawser_bridge_data.nats_server": { grants: "b:SELECT", others: "true" },
   "hawser_data.outbox": { grants: "", others: victimsRows, mayGo: "a relay truncates what is done" },
   "hawser_data.outbox_keys": { grants: "", changes: "its rows are locks, which say nothing" },
-  "hawser_data.outbox_later": { grants: "", others: victimsRows },
   "hawser.outbox_scheduled": { grants: "b:SELECT p:SELECT v:SELECT", others: "destination LIKE 'victim%'" },
   "hawser_data.outbox_state": { grants: "", changes: relays },
   "hawser.outbox_status": { grants: "b:SELECT n:SELECT p:SELECT v:SELECT", changes: relays },

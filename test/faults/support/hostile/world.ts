@@ -113,7 +113,7 @@ export class HostileWorld implements AsyncDisposable {
   async victimIds(): Promise<VictimIds> {
     const numbers = await this.column(
       `SELECT id::text FROM hawser_data.outbox WHERE role = '${this.victim.name}'
-       UNION SELECT id::text FROM hawser_data.outbox_later WHERE role = '${this.victim.name}'
+       UNION SELECT id::text FROM hawser_data.queue WHERE role = '${this.victim.name}'
        UNION SELECT id::text FROM hawser_data.dead_letters
        UNION SELECT id::text FROM hawser_bridge_data.nats_handlers
        UNION SELECT channel_id::text FROM hawser_peer_data.channels WHERE channel_name LIKE '%victim%'
