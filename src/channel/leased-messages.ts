@@ -177,10 +177,18 @@ export class LeasedMessages {
 
   /** Ends a message, or requests its retry. */
   finish(turn: LeasedTurn, result: HandlerResult, now: number): void {
-    const { running: message, attempts } = turn;
+    const { running: message, limit } = turn;
     count(this.#running, message.topic, -1);
-    const { limit } = turn;
     turn.limit = undefined;
+    if (result.kind === "done") {
+      if (result.isMarked !== true) this.#effects.complete(message);
+      this.#end(turn);
+    } else this.#finishUndone(turn, result, now);
+    limit?.release(this.#effects, true);
+  }
+
+  #finishUndone(turn: LeasedTurn, result: Exclude<HandlerResult, { kind: "done" }>, now: number): void {
+    const { running: message, attempts } = turn;
     const policy = this.#limits.retryOf(message);
     if (result.kind === "postponed") {
       turn.queue.unshift(message);
@@ -188,23 +196,19 @@ export class LeasedMessages {
       (turn as Lane).running = undefined;
       turn.startsAt = now + policy.delayMs(1);
       this.#postponed.add(turn);
-    } else if (result.kind === "done") {
-      if (result.isMarked !== true) this.#effects.complete(message);
-      this.#end(turn);
-    } else {
-      const failure = failureOf(result, attempts);
-      if (result.kind === "deferred") this.#effects.putOff(turn, result.delayMs, undefined);
-      else if (result.kind !== "refused" && attempts < policy.attempts && failure !== undefined)
-        this.#effects.putOff(turn, result.delayMs ?? policy.delayMs(attempts), failure);
-      else {
-        const { errorCode, errorMessage, stack, plain = message.payload } = result;
-        const counted = Math.min(attempts, policy.attempts);
-        // One that is exhausted was not begun again.
-        const last = attempts > policy.attempts ? undefined : failure;
-        this.#effects.giveUp(turn, { payload: plain, errorCode, errorMessage, attempts: counted, stack }, last);
-      }
+      return;
     }
-    limit?.release(this.#effects, true);
+    const failure = failureOf(result, attempts);
+    if (result.kind === "deferred") this.#effects.putOff(turn, result.delayMs, undefined);
+    else if (result.kind !== "refused" && attempts < policy.attempts && failure !== undefined)
+      this.#effects.putOff(turn, result.delayMs ?? policy.delayMs(attempts), failure);
+    else {
+      const { errorCode, errorMessage, stack, plain = message.payload } = result;
+      const counted = Math.min(attempts, policy.attempts);
+      // One that is exhausted was not begun again.
+      const last = attempts > policy.attempts ? undefined : failure;
+      this.#effects.giveUp(turn, { payload: plain, errorCode, errorMessage, attempts: counted, stack }, last);
+    }
   }
 
   /** The message is a dead letter; the next one of its key may start. */
