@@ -17,6 +17,9 @@ const topicKeepMs = (topic: string): string =>
 const keepMs = (row: string): string =>
   `coalesce(${row}.keep_ms, CASE WHEN NOT ${row}.to_all THEN ${topicKeepMs(`${row}.topic`)} END)`;
 
+const ownRecipient = (worker: string): string =>
+  `CASE WHEN strpos(${worker}.name, ':') = 0 THEN '@' || ${worker}.name END`;
+
 /** SQL expressions over a row of the outbox or of the queue, whose alias or variable is the argument. */
 const rowExpressions: Readonly<Record<string, (row: string) => string>> = {
   /** Id of a message that was given none. `v_secret` of the body is the secret of the outbox. */
@@ -45,7 +48,7 @@ const rowExpressions: Readonly<Record<string, (row: string) => string>> = {
     `(${row}.worker IS NULL OR NOT EXISTS (SELECT FROM hawser_data.workers AS w WHERE w.id = ${row}.worker AND w.gone_at IS NULL))`,
   /** Recipients whose messages a worker takes, as the queue has them: without a priority, and with one. */
   places_of: (worker) =>
-    `(array_remove(ARRAY['', '@' || ${worker}.name, '#' || ${worker}.group_name, @QueueConstants.priority_mark@, @QueueConstants.priority_mark@ || '@' || ${worker}.name, @QueueConstants.priority_mark@ || '#' || ${worker}.group_name], NULL) || ARRAY(SELECT m.mark || '@' || n.name FROM unnest(${worker}.stands_in_for) AS n (name) CROSS JOIN (VALUES (''), (@QueueConstants.priority_mark@)) AS m (mark)))`,
+    `(array_remove(ARRAY['', ${ownRecipient(worker)}, '#' || ${worker}.group_name, @QueueConstants.priority_mark@, @QueueConstants.priority_mark@ || ${ownRecipient(worker)}, @QueueConstants.priority_mark@ || '#' || ${worker}.group_name], NULL) || ARRAY(SELECT m.mark || '@' || n.name FROM unnest(${worker}.stands_in_for) AS n (name) CROSS JOIN (VALUES (''), (@QueueConstants.priority_mark@)) AS m (mark)))`,
   /** Failed attempts of a message of the queue with the function's \`p_failure\`, as many as a dead letter keeps. */
   with_failure: (row) =>
     `(SELECT jsonb_agg(f.value ORDER BY f.nth) FROM (SELECT e.value, e.nth FROM jsonb_array_elements(coalesce(${row}.failures, '[]') || CASE WHEN p_failure IS NULL THEN '[]' ELSE jsonb_build_array(p_failure) END) WITH ORDINALITY AS e (value, nth) ORDER BY e.nth DESC LIMIT 16) AS f)`,
@@ -77,6 +80,11 @@ const rowExpressions: Readonly<Record<string, (row: string) => string>> = {
   /** Condition: the message before a row of `flow_edges` has ended without being handled, and is not back as a retried dead letter. */
   is_blocking: (row) =>
     `(${row}.ended AND NOT EXISTS (SELECT FROM hawser_data.queue AS q WHERE q.id = ${row}.before_id))`,
+  /** Recipient of what is for a worker alone; NULL for a name with a colon, under which nothing can be enqueued. */
+  own_recipient: ownRecipient,
+  /** Time without a beat after which others end a worker. */
+  lease_of: (row) =>
+    `make_interval(secs => CASE WHEN ${row}.is_idle THEN @QueueConstants.idle_lease_ms@ ELSE ${row}.lease_ms END / 1000.0)`,
   /** Up to 100 messages that hold a message, those that release nothing first. */
   waits_for: (row) =>
     [

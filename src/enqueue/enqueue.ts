@@ -154,10 +154,10 @@ export async function cancelFlow(client: SqlClient, id: bigint | string): Promis
   return rows.map(({ id, state }) => ({ id, outcome: state as CancelledJob["outcome"] }));
 }
 
-/** Enqueues a reply for one listener of a topic. @throws HawserError as {@link enqueue} */
+/** Enqueues a reply for one listener of a topic. @param origin sender of the reply; null for a worker @throws HawserError as {@link enqueue} */
 export async function enqueueReply(
   client: SqlClient,
-  { listener, topic, origin }: { readonly listener: string; readonly topic: string; readonly origin: string },
+  { listener, topic, origin }: { readonly listener: string; readonly topic: string; readonly origin: string | null },
   payload: Payload,
   options: EnqueueOptions = {},
 ): Promise<bigint> {
@@ -220,7 +220,7 @@ function write(
       if (origin === null) return (await enqueueFunctions(caller).enqueueAfter({ ...given, ...inHeaders })).id;
       return (await peerOutboxFunctions(caller).enqueueAfterPeer({ ...given, origin })).id;
     }
-    if (origin === null)
+    if (origin === null && listener === null)
       return (await enqueueFunctions(caller).enqueue({ ...message, topic, toAll, priority, ...inHeaders })).id;
     const { payload, ...marks } = message;
     const asPeer = { topic, payloads: [payload], listener, toAll, origin, priority };

@@ -8,7 +8,7 @@ import { outboxFunctions, schedulerFunctions } from "../../generated/ts/rows/out
 import { scheduleConstants } from "../../generated/ts/settings/outbox.js";
 import { errorMessageOf } from "../errors/index.js";
 import { functionClient, type SessionQuery } from "../postgres/index.js";
-import { delay, type Logger, RareLog } from "../runtime/index.js";
+import { DeadlineTimer, delay, type Logger, RareLog } from "../runtime/index.js";
 import { retryMs, runDueSchedules } from "./schedules.js";
 
 /** Interval between polls that rely on nothing that an earlier one has found. */
@@ -16,6 +16,8 @@ const wholeMs = 60_000;
 
 export class DueRunner {
   readonly #query: SessionQuery;
+  readonly #everyMs: () => number;
+  readonly #soon = new DeadlineTimer(() => this.#poll());
   readonly #rareLog: RareLog;
   #users = 0;
   #stopping = new AbortController();
@@ -24,9 +26,13 @@ export class DueRunner {
   #work: Promise<void> = Promise.resolve();
   #wholeAt = Number.NEGATIVE_INFINITY;
 
-  /** @param query sends statements that wait for no lock of a user */
-  constructor(query: SessionQuery, logger: Logger) {
+  /**
+   * @param query sends statements that wait for no lock of a user
+   * @param everyMs maximum interval between two polls
+   */
+  constructor(query: SessionQuery, logger: Logger, everyMs: () => number = () => scheduleConstants.pollMs) {
     this.#query = query;
+    this.#everyMs = everyMs;
     this.#rareLog = new RareLog(logger, "outbox");
   }
 
@@ -43,14 +49,21 @@ export class DueRunner {
       if (!isStopped) this.#users -= 1;
       isStopped = true;
       if (this.#users > 0) return;
+      this.#soon.stop();
       this.#stopping.abort();
       this.#pause.abort();
       await this.#work;
     };
   }
 
-  /** Polls at once: something may be due that was not known. */
-  changed(): void {
+  /** Polls in time: something may be due that was not known. @param payload that of the notification: in how many ms at the earliest, or empty */
+  changed(payload = ""): void {
+    const inMs = Number(payload);
+    if (!(inMs > 0)) this.#poll();
+    else if (inMs < this.#everyMs()) this.#soon.arm(performance.now() + inMs);
+  }
+
+  #poll(): void {
     this.#isChanged = true;
     this.#pause.abort();
   }
@@ -64,7 +77,7 @@ export class DueRunner {
     while (!signal.aborted) {
       this.#isChanged = false;
       this.#pause = new AbortController();
-      let inMs: number = scheduleConstants.pollMs;
+      let inMs = this.#everyMs();
       try {
         if (performance.now() >= this.#wholeAt) {
           known = undefined;

@@ -1,6 +1,8 @@
-/** A pool and a session per process and database, shared by all its users. */
+/** A pool and a session or two per process and database, shared by all its peers, or by all its workers. */
 import type pg from "pg";
+import { scheduleConstants } from "../../generated/ts/settings/outbox.js";
 import { peerSettingsRanges, storeConstants } from "../../generated/ts/settings/peer.js";
+import { queueConstants } from "../../generated/ts/settings/queue.js";
 import type { HawserError } from "../errors/index.js";
 import { raiseSequences } from "../migrations/index.js";
 import { DueRunner } from "../outbox/index.js";
@@ -20,6 +22,7 @@ import {
 } from "../store/index.js";
 
 const { leaseBeatMs } = storeConstants;
+const { idleBeatMs } = queueConstants;
 
 /** Address of the database. */
 export interface DatabaseLocation {
@@ -36,7 +39,19 @@ export function sessionLocation(location: DatabaseLocation): Omit<DatabaseLocati
   return location.sessionUrl === undefined ? location : { databaseUrl: location.sessionUrl };
 }
 
-/** Peer with handlers that use the pool. */
+/** `peers` hold names and hear of the directory, in a session beside that of the queue; `workers` have the queue alone. */
+export type DatabaseUsers = "peers" | "workers";
+
+/** Options of a database that the users of a process share. */
+export interface SharedOptions {
+  readonly clock: Clock;
+  readonly logger: Logger;
+  readonly poolSize: number;
+  /** Default: `peers`. */
+  readonly users?: DatabaseUsers | undefined;
+}
+
+/** Peer or worker with handlers that use the pool. */
 export interface PoolUser {
   readonly name: string;
   /** Pool of the user. */
@@ -96,7 +111,7 @@ interface ConnectionsLeft {
 }
 
 /** Callbacks of a user of a shared database. */
-interface SharedDatabaseListener {
+export interface SharedDatabaseListener {
   onSession(state: "up" | "down"): void;
   onCatalogChange(change: CatalogChange): void;
   /** Called for all other notifications. */
@@ -106,9 +121,13 @@ interface SharedDatabaseListener {
 /** A pool, a session, and the leases of the session. */
 export class SharedDatabase {
   readonly pool: Database;
+  /** Session that tells of its loss, and hears of what is due: that of the names, or of the queue for workers. */
   readonly session: PostgresSession;
   readonly leases: Leases;
   readonly queue: Queue;
+  readonly #users: DatabaseUsers;
+  /** Interval at which workers look for what is due. */
+  #pollMs: number = scheduleConstants.pollMs;
   readonly #due: DueRunner;
   readonly listeners = new Set<SharedDatabaseListener>();
   /** Number of transactional calls that each user has at a time. */
@@ -128,12 +147,10 @@ export class SharedDatabase {
   /** Reason why the last check of the pool failed. */
   #writeProblem: HawserError | undefined;
 
-  constructor(
-    location: DatabaseLocation,
-    options: { readonly clock: Clock; readonly logger: Logger; readonly poolSize: number },
-  ) {
+  constructor(location: DatabaseLocation, { users = "peers", ...options }: SharedOptions) {
     this.#logger = options.logger;
     this.#clock = options.clock;
+    this.#users = users;
     // Shared, so that the pool follows the session to the host that it has found.
     const source = sourceOf(location);
     const pooled = location.sessionUrl !== undefined;
@@ -141,37 +158,43 @@ export class SharedDatabase {
     this.pool.onShort = () => void this.#grow();
     this.pool.onClosed = (connections) => this.#shrink(connections);
     this.#leastSize = options.poolSize;
-    this.session = new PostgresSession({
-      ...options,
-      address: pooled ? sourceOf(sessionLocation(location)) : source,
-      heartbeatMs: leaseBeatMs,
-      queryTimeoutMs: leaseBeatMs,
-      lockTimeoutMs: leaseBeatMs / 2,
-      statementTimeoutMs: leaseBeatMs,
-      channels: [catalogChannel, secretsChannel, dueChannel],
-      onConnected: async (query) => {
-        // Leases first: the session is of no use until its locks are held again.
-        await this.leases.regainAll(query);
-        const server = await serverIdentity(query);
-        if (this.pool.server !== undefined && this.pool.server !== server)
-          await this.#raiseSequences(query, options.logger);
-        this.pool.server = server;
-      },
-      onHeartbeat: (query) => this.leases.heartbeat(query),
-      onUp: () => {
-        // Before the first session was up there may be no schema yet: see `openStore`.
-        if (this.session.generation > 1) void this.checkWrites();
-        this.#notify((listener) => listener.onSession("up"));
-      },
-      onDown: () => {
-        this.leases.suspendAll();
-        this.#notify((listener) => listener.onSession("down"));
-      },
-      onNotification: (channel, payload) => this.#onNotification(channel, payload),
-    });
+    const address = pooled ? sourceOf(sessionLocation(location)) : source;
+    const onConnected = async (query: SessionQuery): Promise<void> => {
+      // Leases first: the session is of no use until its locks are held again.
+      await this.leases.regainAll(query);
+      const server = await serverIdentity(query);
+      if (this.pool.server !== undefined && this.pool.server !== server)
+        await this.#raiseSequences(query, options.logger);
+      this.pool.server = server;
+      if (users === "workers") this.#pollMs = await pollMsOf(query);
+    };
+    const onSession = (state: "up" | "down"): void => {
+      if (state === "down") this.leases.suspendAll();
+      // Before the first session was up there may be no schema yet: see `openStore`.
+      else if (this.session.generation > 1) void this.checkWrites();
+      this.#notify((listener) => listener.onSession(state));
+    };
+    const onNotification = (channel: string, payload: string): void => this.#onNotification(channel, payload);
+    if (users === "workers") {
+      this.queue = new Queue(address, { ...options, channels: [dueChannel], onConnected, onSession, onNotification });
+      this.session = this.queue.session;
+    } else {
+      this.queue = new Queue(address, options);
+      this.session = new PostgresSession({
+        ...options,
+        ...{ address, onConnected, onNotification },
+        heartbeatMs: leaseBeatMs,
+        queryTimeoutMs: leaseBeatMs,
+        lockTimeoutMs: leaseBeatMs / 2,
+        statementTimeoutMs: leaseBeatMs,
+        channels: [catalogChannel, secretsChannel, dueChannel],
+        onHeartbeat: (query) => this.leases.heartbeat(query),
+        onUp: () => onSession("up"),
+        onDown: () => onSession("down"),
+      });
+    }
     this.leases = new Leases(this.session, options);
-    this.queue = new Queue(pooled ? sourceOf(sessionLocation(location)) : source, options);
-    this.#due = new DueRunner(this.#dueQuery, options.logger);
+    this.#due = new DueRunner(this.#dueQuery, options.logger, users === "workers" ? () => this.#pollMs : undefined);
   }
 
   /**
@@ -182,7 +205,7 @@ export class SharedDatabase {
    */
   async open(): Promise<void> {
     try {
-      await this.session.open();
+      await (this.#users === "workers" ? this.queue.openNow() : this.session.open());
     } catch (cause) {
       throw storeFailure("open a session with Postgres", cause);
     }
@@ -196,6 +219,14 @@ export class SharedDatabase {
     const reason = failure === undefined ? "" : `: ${storeFailure("open one", failure.error).message}`;
     return `there is no session with Postgres${reason}`;
   }
+
+  /** Runs a statement as a transaction of its own. */
+  readonly query = async (
+    text: string,
+    values: readonly unknown[] = [],
+  ): Promise<{ rows: Record<string, unknown>[] }> => ({
+    rows: await this.pool.query("run a statement for a handler", { text, values }),
+  });
 
   /**
    * Looks for what is due, which writes, and so shows whether the pool can: it may have another server, other settings and
@@ -224,7 +255,7 @@ export class SharedDatabase {
 
   async close(): Promise<void> {
     this.#closed.abort();
-    await Promise.all([this.pool.close(), this.session.close(), this.queue.close()]);
+    await Promise.all([this.pool.close(), this.queue.close(), this.#users === "peers" && this.session.close()]);
   }
 
   /** After a move to another server, which may have got the tables without their sequences. */
@@ -325,7 +356,7 @@ export class SharedDatabase {
   }
 
   #onNotification(channel: string, payload: string): void {
-    if (channel === dueChannel) this.#due.changed();
+    if (channel === dueChannel) this.#due.changed(payload);
     else if (channel === catalogChannel) {
       // Parsed once for all peers of the process, since each receives every directory change.
       const change = parseCatalogChange(payload);
@@ -342,19 +373,20 @@ export class SharedDatabase {
 const open = new Map<string, { users: number; readonly database: Promise<SharedDatabase> }>();
 
 /**
- * Opens a database, or joins its other users. Users of the same location share one pool: its size is the greatest
- * `poolSize`; clock and logger are those of the first user.
+ * Opens a database, or joins its other users. Peers of the same location share one pool, and so do workers: its size is the
+ * greatest `poolSize`; clock and logger are those of the first user.
  *
  * @throws as {@link SharedDatabase.open}
  */
 export async function acquireDatabase(
   location: DatabaseLocation,
-  options: { readonly clock: Clock; readonly logger: Logger; readonly poolSize: number },
+  options: SharedOptions,
 ): Promise<{ readonly database: SharedDatabase; release(): Promise<void> }> {
   const { databaseUrl, pool, sessionUrl = null } = location;
   const key = JSON.stringify([
     pool === undefined ? (databaseUrl ?? pgVariables()) : { pool: numberOf(pool) },
     sessionUrl,
+    options.users ?? "peers",
   ]);
   const known = open.get(key) ?? { users: 0, database: opened(location, options) };
   open.set(key, known);
@@ -380,6 +412,14 @@ export async function acquireDatabase(
   };
 }
 
+/** Where transactions can be prepared, which cannot notify, what is due is found by polls alone. */
+async function pollMsOf(query: SessionQuery): Promise<number> {
+  const [row] = await query<{ notified: boolean }>(
+    "SELECT current_setting('max_prepared_transactions') = '0' AS notified",
+  );
+  return row!.notified ? idleBeatMs : scheduleConstants.pollMs;
+}
+
 const poolNumbers = new WeakMap<pg.Pool, number>();
 let lastPoolNumber = 0;
 
@@ -390,10 +430,7 @@ function numberOf(pool: pg.Pool): number {
   return number;
 }
 
-async function opened(
-  location: DatabaseLocation,
-  options: { readonly clock: Clock; readonly logger: Logger; readonly poolSize: number },
-): Promise<SharedDatabase> {
+async function opened(location: DatabaseLocation, options: SharedOptions): Promise<SharedDatabase> {
   const database = new SharedDatabase(location, options);
   try {
     await database.open();

@@ -29,6 +29,8 @@ import {
   type DatabaseLocation,
   type HandlingCalls,
   type PoolUser,
+  type SharedDatabase,
+  type SharedDatabaseListener,
   sessionLocation,
 } from "./shared-database.js";
 
@@ -68,6 +70,87 @@ function lookUpsOf(database: Database, clock: Clock): ReturnType<typeof newLookU
   return known;
 }
 
+/** Connections and log of a store. */
+interface Shared {
+  readonly database: SharedDatabase;
+  readonly user: SharedDatabaseListener;
+  readonly location: DatabaseLocation;
+  readonly clock: Clock;
+  readonly logger: Logger;
+}
+
+/** What handling jobs needs of Postgres, with a peer or without. */
+export type QueueStore = ReturnType<typeof queueStore>;
+
+function queueStore({ database, user, location, clock, logger }: Shared) {
+  const { pool, session, queue } = database;
+  return {
+    ...transactional(pool),
+    topicOfId: lookUpsOf(pool, clock).topicOfId,
+    pausedTopics: directory(pool).pausedTopics,
+    /** Lets the pool grow with so many transactional calls at a time, or warns once that some of them will wait. */
+    fitPool: (of: PoolUser, calls: HandlingCalls): void => database.fitPool(of, user, calls),
+    /** The queue of enqueued messages. */
+    queue,
+    /** Dead letters of the database. */
+    deadLetters: deadLetters(pool),
+    /** Client for statements that are transactions of their own. */
+    client: { query: database.query },
+    /** Reason why nothing can be stored or handled, as far as it is known; undefined if there is none. */
+    get problem() {
+      return database.problem;
+    },
+    /** True while the session is up. Leases and notifications need it; stored messages and cursors do not. */
+    get isUp() {
+      return session.isUp;
+    },
+    /** Migrates the schema to this version, if it is not there already: see {@link migrate}. Then {@link problem} is known. */
+    async migrate(): Promise<void> {
+      if (!(await isReady(session, logger))) await migrate({ ...sessionLocation(location), logger });
+      await database.checkWrites();
+    },
+    /** Starts the runner of due messages. */
+    startDue: () => database.startDue(),
+  };
+}
+
+/**
+ * Opens the store of a worker without a peer, and waits until Postgres answers. All such stores of one process and database share
+ * one session and one pool.
+ *
+ * @throws HawserError as {@link openStore}
+ */
+export async function openQueueStore(options: StoreOptions) {
+  const { clock = systemClock, logger = silentLogger, poolSize = 1 } = options;
+  const { database, release } = await acquireDatabase(options, { clock, logger, poolSize, users: "workers" });
+  const sessionListeners = new Set<(state: "up" | "down") => void>();
+  const user: SharedDatabaseListener = {
+    onSession: (state) => {
+      for (const listener of sessionListeners) listener(state);
+    },
+    onCatalogChange: () => undefined,
+    onNotification: () => undefined,
+  };
+  database.listeners.add(user);
+  let closed: Promise<void> | undefined;
+  return Object.assign(queueStore({ database, user, location: options, clock, logger }), {
+    /** Has at least so many connections in the pool. */
+    hasAtLeast: (connections: number): void => database.hasAtLeast(connections),
+    /** Adds a listener of the session. After "up", query again for missed notifications. */
+    onSession: (listener: (state: "up" | "down") => void): void => void sessionListeners.add(listener),
+    /** Ends the use of the database. The last user in the process closes its connections. May be called twice. */
+    close(): Promise<void> {
+      closed ??= (async () => {
+        sessionListeners.clear();
+        database.listeners.delete(user);
+        database.leavePool(user);
+        await release();
+      })();
+      return closed;
+    },
+  });
+}
+
 /** All access of a peer to Postgres. Every method throws HawserError. */
 export type Store = Awaited<ReturnType<typeof openStore>>;
 
@@ -81,7 +164,7 @@ export type Store = Awaited<ReturnType<typeof openStore>>;
 export async function openStore(options: StoreOptions = {}) {
   const { clock = systemClock, logger = silentLogger, poolSize = peerSettingsDefaults.poolSize } = options;
   const { database, release } = await acquireDatabase(options, { clock, logger, poolSize });
-  const { pool, session, leases, queue } = database;
+  const { pool, session, leases } = database;
   const cursorStore = cursorCommits(pool);
   const taken = new Set<Lease>();
   const announcedTo = new Map<string, string>();
@@ -112,36 +195,17 @@ export async function openStore(options: StoreOptions = {}) {
     return closed;
   };
 
-  return {
+  const shared = { database, user: databaseListener, location: options, clock, logger };
+  return Object.assign(queueStore(shared), {
     ...directory(pool),
     ...lookUpsOf(pool, clock),
     ...storedMessages(pool),
     ...cursorStore,
     ...parkedMessages(pool),
-    ...transactional(pool),
     ...pending(pool),
     ...reassign(pool),
     /** Notifies a listener that messages were stored for it. Does not throw. */
     announce: (listenerName: string, channelId: number): Promise<void> => announce(pool, [[listenerName, channelId]]),
-    /** Lets the pool grow with so many transactional calls at a time, or warns once that some of them will wait. */
-    fitPool: (user: PoolUser, calls: HandlingCalls): void => database.fitPool(user, databaseListener, calls),
-    /** The queue of enqueued messages. */
-    queue,
-    /** Dead letters of the database. */
-    deadLetters: deadLetters(pool),
-    /** Reason why nothing can be stored or handled, as far as it is known; undefined if there is none. */
-    get problem() {
-      return database.problem;
-    },
-    /** True while the session is up. Leases and notifications need it; stored messages and cursors do not. */
-    get isUp() {
-      return session.isUp;
-    },
-    /** Migrates the schema to this version, if it is not there already: see {@link migrate}. Then {@link problem} is known. */
-    async migrate(): Promise<void> {
-      if (!(await isReady(session, logger))) await migrate({ ...sessionLocation(options), logger });
-      await database.checkWrites();
-    },
     /** Takes a name: see {@link Lease}. {@link close} releases leases that are still held, as unclean. */
     async takeName(name: string, takeOptions: TakeNameOptions): Promise<Lease> {
       const lease = await leases.take(name, takeOptions);
@@ -151,8 +215,6 @@ export async function openStore(options: StoreOptions = {}) {
       });
       return lease;
     },
-    /** Starts the runner of due messages. */
-    startDue: () => database.startDue(),
     /** Creates the group commit of a listener's cursors. */
     cursorCommitter: (lease: Lease, committerEvents: CursorCommitterEvents) =>
       new CursorCommitter(lease, cursorStore, { clock, events: committerEvents }),
@@ -170,5 +232,5 @@ export async function openStore(options: StoreOptions = {}) {
     },
     close,
     [Symbol.asyncDispose]: close,
-  };
+  });
 }

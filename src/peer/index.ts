@@ -1,6 +1,6 @@
 /**
- * Peers: processes that exchange messages directly over TCP. Postgres stores their directory, the messages for absent
- * listeners, and the cursors.
+ * Workers: processes that handle jobs. Peers: workers that also exchange messages directly over TCP; Postgres stores their
+ * directory, the messages for absent listeners, and the cursors.
  */
 
 export {
@@ -49,6 +49,8 @@ export type {
 } from "./core/message.js";
 export type { BatchOptions, HandleOptions, PeerOptions } from "./core/peer-options.js";
 export type { PeerStatus } from "./core/status.js";
+export type { WorkerBatchOptions, WorkerHandleOptions, WorkerOptions } from "./core/worker-options.js";
 export { monitor } from "./monitor.js";
 export { type AnyPeer, Peer } from "./peer.js";
 export type { Answer } from "./sending/outgoing-request.js";
+export { Worker } from "./worker.js";

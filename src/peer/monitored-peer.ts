@@ -2,23 +2,41 @@
 
 import type { Backlog, PeerStoredCounters } from "../operate/index.js";
 import { type Logger, within } from "../runtime/index.js";
+import type { Lease } from "../store/index.js";
 import type { PeerCounters } from "./core/counters.js";
+import type { Run } from "./lifecycle.js";
 import type { TopicHandlers } from "./receiving/topic-handlers.js";
-import type { PeerRun } from "./serving.js";
 
 /** Shortest time between two counts of what waits in the database. */
 export const storedCountMs = 15_000;
 /** Time for which a page of metrics waits for a count. */
 const storedCountWaitMs = 2_000;
 
-/** Peer as `monitor` sees it. */
+/** Run of a peer or worker as `monitor` sees it. */
+interface MonitoredRun {
+  /** Undefined for a worker. */
+  readonly lease?: Pick<Lease, "state" | "remainingMs"> | undefined;
+  readonly store: { readonly isUp: boolean };
+  /** A worker has handlers and messages of the queue alone. */
+  readonly numbers: {
+    readonly running: number;
+    readonly queued: number;
+    readonly parked?: number;
+    readonly connections?: number;
+    readonly listeners?: number;
+  };
+  /** Counts what the database has. @throws HawserError `store_failed` (as a rejection) */
+  countStored(): Promise<CountedOfPeer>;
+}
+
+/** Peer or worker as `monitor` sees it. */
 export interface MonitoredPeer {
   readonly name: string;
   readonly logger: Logger;
   readonly counters: PeerCounters;
   readonly handlers: TopicHandlers;
   readonly stored: StoredOfPeer;
-  readonly run: Pick<PeerRun, "running">;
+  readonly run: Pick<Run<MonitoredRun>, "running">;
   /** True if the last run ended because another process took the name. */
   isNameLost(): boolean;
   health(): { readonly ready: boolean; readonly problems: readonly string[] };

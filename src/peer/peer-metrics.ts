@@ -12,7 +12,6 @@ import type { StoredTopic } from "../operate/index.js";
 import { version } from "../runtime/index.js";
 import { otherTopic } from "./core/counters.js";
 import type { MonitoredPeer } from "./monitored-peer.js";
-import type { RunningPeer } from "./running-peer.js";
 
 /** Metrics of a peer for `hawser/otel`. */
 export function metricSourceOf(peer: MonitoredPeer): MetricSource {
@@ -36,13 +35,8 @@ export async function readPeerMetrics(peers: Peers): Promise<MetricFamily[]> {
   return readMetrics(peerMetrics, readers, peers);
 }
 
-function refreshStored({ name, run: { running }, stored, logger }: MonitoredPeer): Promise<void> {
-  const count = async (of: RunningPeer) => ({
-    ...(await of.store.storedCountersOf(name)),
-    // One peer of a database counts.
-    databaseBacklog: of.isFirst() ? await of.store.countBacklog() : [],
-  });
-  return stored.refresh(running && (() => count(running)), logger);
+function refreshStored({ run: { running }, stored, logger }: MonitoredPeer): Promise<void> {
+  return stored.refresh(running && (() => running.countStored()), logger);
 }
 
 type Peers = readonly MonitoredPeer[];
@@ -118,8 +112,8 @@ function secondsSince(at: number | undefined): number {
 const readers: Readers<typeof peerMetrics, Peers> = {
   hawser_peer_info: (peers) => peers.map(({ name: peer }) => [{ peer, version }, 1]),
   hawser_peer_ready: perPeer((peer) => Number(peer.health().ready)),
-  hawser_peer_lease_held: perPeer(({ run: { running } }) => Number(running?.lease.state === "held")),
-  hawser_peer_lease_remaining_seconds: perPeer(({ run: { running } }) => (running?.lease.remainingMs ?? 0) / 1_000),
+  hawser_peer_lease_held: perPeer(({ run: { running } }) => Number(running?.lease?.state === "held")),
+  hawser_peer_lease_remaining_seconds: perPeer(({ run: { running } }) => (running?.lease?.remainingMs ?? 0) / 1_000),
   hawser_peer_postgres_up: perPeer(({ run: { running } }) => Number(running?.store.isUp === true)),
   hawser_peer_postgres_reconnects_total: perPeer(({ counters }) => counters.postgresReconnects),
   hawser_peer_connections: (peers) =>

@@ -19,26 +19,16 @@ import {
   enqueueFrom,
   enqueueReply,
   expiresHeader,
-  headerPairsOf,
   type NatsSubject,
   type Payload,
   type PayloadFor,
   type TopicMap,
-  withHeader,
 } from "../enqueue/index.js";
 import { asHawserError, HawserError } from "../errors/index.js";
 import { metricSources } from "../monitor/index.js";
 import type { PendingMessages } from "../operate/index.js";
 import type { Store } from "../peer-store/index.js";
-import {
-  type OperationSpan,
-  onStopSignal,
-  rpcErrorIn,
-  type Subscription,
-  silentLogger,
-  tracer,
-  within,
-} from "../runtime/index.js";
+import { type OperationSpan, rpcErrorIn, type Subscription, silentLogger, tracer } from "../runtime/index.js";
 import type { SqlClient } from "../sql-clients/index.js";
 import type { Sender } from "../store/index.js";
 import { hasSchema } from "../typed/index.js";
@@ -54,6 +44,7 @@ import {
   type ReplyReceipt,
   type RequestOptions,
   type SendOptions,
+  withCorrelation,
 } from "./core/message.js";
 import { MessageStream } from "./core/message-stream.js";
 import {
@@ -70,6 +61,7 @@ import {
   type StopOptions,
 } from "./core/peer-options.js";
 import { type PeerStatus, StatusReporter } from "./core/status.js";
+import { Lifecycle, type Run } from "./lifecycle.js";
 import { type MonitoredPeer, monitoredPeers, StoredOfPeer } from "./monitored-peer.js";
 import { metricSourceOf } from "./peer-metrics.js";
 import { batchHandling, plainHandler, TopicHandlers } from "./receiving/topic-handlers.js";
@@ -77,7 +69,7 @@ import type { RunningPeer } from "./running-peer.js";
 import { abortable, abortedBefore, type CheckedMessage, checkSignal, type Sent } from "./sending/outgoing.js";
 import { type Answer, OutgoingRequest } from "./sending/outgoing-request.js";
 import { startSending } from "./sending/spans.js";
-import { checkHandler, optionsAndHandler, type PeerRun, Serving, type UserHandler } from "./serving.js";
+import { checkHandler, optionsAndHandler, Serving, type UserHandler } from "./serving.js";
 import { typedSend } from "./typed.js";
 
 /** Directory entry of a listener of a topic. */
@@ -110,13 +102,8 @@ export class Peer<Topics extends TopicMap<Topics> = AnyTopics>
   readonly #counters = new PeerCounters();
   readonly #handlers: TopicHandlers;
   readonly #serving: Serving;
-  readonly #run: PeerRun = { state: "stopped", transition: Promise.resolve(), running: undefined };
-  /** Cancels the start in progress. */
-  #starting: AbortController | undefined;
-  /** Open message iterators, each with the function that removes its handler after a stop. */
-  readonly #streams = new Map<MessageStream, () => void>();
+  readonly #life: Lifecycle<RunningPeer>;
   #bound = "";
-  #closing = new Closing();
 
   /**
    * @throws HawserError `invalid_argument` naming the option, its value and the rule; `internal_topic` if the topic is
@@ -128,7 +115,17 @@ export class Peer<Topics extends TopicMap<Topics> = AnyTopics>
     this.#logger = options.logger ?? silentLogger;
     this.#status = new StatusReporter(this, this.#logger, this.#options.name);
     this.#handlers = new TopicHandlers(this.#options, this.#options.handling, this.#reply);
-    this.#serving = new Serving(this.#options.name, this.#handlers, this.#run);
+    this.#life = new Lifecycle<RunningPeer>({
+      ...{ kind: "peer", name: this.name, logger: this.#logger, status: this.#status },
+      stopOnSignals: this.#options.stopOnSignals,
+      stopTimeoutMs: this.#options.settings.stopTimeoutMs,
+      begin: (signal, onLost) => this.#begin(signal, onLost),
+      onRunning: (running) => {
+        this.#bound = running.boundAddress;
+        this.#serving.unsubscribed.clear();
+      },
+    });
+    this.#serving = new Serving("peer", this.#handlers, this.#life);
     const monitored: MonitoredPeer = {
       name: this.name,
       logger: this.#logger,
@@ -136,7 +133,7 @@ export class Peer<Topics extends TopicMap<Topics> = AnyTopics>
       handlers: this.#handlers,
       stored: new StoredOfPeer(),
       run: this.#run,
-      isNameLost: () => this.#closing.isNameLost,
+      isNameLost: () => this.#life.isNameLost,
       health: () => this.health(),
     };
     monitoredPeers.set(this, monitored);
@@ -168,7 +165,7 @@ export class Peer<Topics extends TopicMap<Topics> = AnyTopics>
    * another process took the name. The next {@link start} creates a new promise.
    */
   get closed(): Promise<void> {
-    return this.#closing.promise;
+    return this.#life.closed;
   }
 
   /**
@@ -176,12 +173,7 @@ export class Peer<Topics extends TopicMap<Topics> = AnyTopics>
    * Postgres takes writes, which is checked every 5 seconds. Otherwise `problems` lists the reasons.
    */
   health(): { ready: boolean; problems: string[] } {
-    const state = this.#closing.isNameLost ? "stopped, because it has lost its name" : this.#run.state;
-    const problems =
-      this.#run.state === "running" && this.#run.running !== undefined
-        ? this.#run.running.problems
-        : [`the peer "${this.name}" is ${state}`];
-    return { ready: problems.length === 0, problems };
+    return this.#life.health();
   }
 
   /**
@@ -193,21 +185,8 @@ export class Peer<Topics extends TopicMap<Topics> = AnyTopics>
    * cause, `aborted` if `stop` is called before the end, …; `start` can be called again after each of them
    */
   async start(): Promise<this> {
-    this.#serving.startReminder.end();
-    while (this.#run.state === "stopping") await this.#run.transition.catch(() => undefined);
-    if (this.#run.state === "stopped") {
-      if (this.#closing.isOver) this.#closing = new Closing();
-      this.#run.state = "starting";
-      this.#run.transition = tracer === undefined ? this.#start() : tracer.detached(() => this.#start());
-    }
-    const transition = this.#run.transition;
-    try {
-      await transition;
-      return this;
-    } catch (error) {
-      if (this.#run.transition === transition) this.#run.transition = Promise.resolve();
-      throw error;
-    }
+    await this.#life.start();
+    return this;
   }
 
   /**
@@ -230,7 +209,7 @@ export class Peer<Topics extends TopicMap<Topics> = AnyTopics>
     const handler = plainHandler(stream.handle, settings, () => stream.close());
     const subscribed = this.#serving.serve(topic, settings, () => {
       this.#handlers.set(topic, "messages", handler);
-      this.#streams.set(stream, () => this.#handlers.endStream(topic, handler));
+      this.#life.streams.set(stream, () => this.#handlers.endStream(topic, handler));
     });
     subscribed.catch(() => undefined);
     return stream as AsyncIterableIterator<MessageFor<Transactional, Topics[Topic]>>;
@@ -535,114 +514,27 @@ export class Peer<Topics extends TopicMap<Topics> = AnyTopics>
    * database connection has ended. A further call during a stop waits for the first one, whose `timeoutMs` applies.
    */
   async stop(options: StopOptions = {}): Promise<void> {
-    checkKnownOptions(options, "stop");
-    this.#serving.startReminder.end();
-    const { timeoutMs = this.#options.settings.stopTimeoutMs } = options;
-    if (typeof timeoutMs !== "number" || Number.isNaN(timeoutMs) || timeoutMs < 0) {
-      throw new HawserError("invalid_argument", `timeoutMs ${timeoutMs}: must be a number of milliseconds, 0 or more`);
-    }
-    this.#starting?.abort(new HawserError("aborted", `"${this.name}" was stopped while it was starting`));
-    const until = performance.now() + timeoutMs;
-    while (this.#run.state === "starting") {
-      const ended = this.#run.transition.catch(() => undefined).then(() => true);
-      if (await within(until - performance.now(), ended)) continue;
-      this.#logger.warn(
-        { timeoutMs },
-        "the interrupted start is still waiting for Postgres; it ends when Postgres answers",
-      );
-      return;
-    }
-    if (this.#run.state === "stopping") return await this.#run.transition;
-    const running = this.#run.running;
-    if (running === undefined) return;
-    this.#run.state = "stopping";
-    this.#run.transition = running.stop(Math.max(until - performance.now(), 0)).finally(() => this.#onEnded(running));
-    for (const stream of this.#streams.keys()) stream.close();
-    await this.#run.transition;
+    await this.#life.stop(options);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.stop();
   }
 
+  get #run(): Run<RunningPeer> {
+    return this.#life.run;
+  }
+
   get #sender(): Sender {
     return { name: this.#options.name, sourceTopic: this.#options.topic };
   }
 
-  async #start(): Promise<void> {
-    const starting = new AbortController();
-    this.#starting = starting;
-    const endSignals = this.#options.stopOnSignals ? this.#stopOnSignals() : () => undefined;
-    try {
-      const { RunningPeer } = await loadRunningPeer();
-      const running = await RunningPeer.start(
-        {
-          options: this.#options,
-          logger: this.#logger,
-          status: this.#status,
-          counters: this.#counters,
-          unsubscribed: this.#serving.unsubscribed,
-          handlers: this.#handlers,
-          onLost: (ending) => this.#nameLost(ending),
-        },
-        starting.signal,
-      );
-      if (running.isLost) {
-        await running.stop(0);
-        throw new HawserError("name_lost", `"${this.name}" lost its name while it was starting`);
-      }
-      this.closed.then(endSignals, endSignals);
-      this.#run.running = running;
-      this.#bound = running.boundAddress;
-      this.#serving.unsubscribed.clear();
-      this.#run.state = "running";
-      running.startHandling();
-    } catch (error) {
-      endSignals();
-      this.#run.state = "stopped";
-      const cause = asHawserError(error);
-      if (starting.signal.aborted)
-        throw new HawserError("aborted", `"${this.name}" was stopped while it started`, { cause });
-      if (cause.code !== "internal" && cause.code !== "store_failed") throw cause;
-      const { retryable, message } = cause;
-      const remedy = retryable ? undefined : cause.remedy;
-      throw new HawserError("startup_failed", `"${this.name}" could not start: ${message}`, {
-        cause,
-        remedy,
-        retryable,
-      });
-    } finally {
-      this.#starting = undefined;
-    }
-  }
-
-  /** @returns a function that removes the signal handlers */
-  #stopOnSignals(): () => void {
-    return onStopSignal((signal) => {
-      this.#logger.info({ signal }, `"${this.name}" is stopping after a signal`);
-      this.stop().catch((err) => this.#logger.error({ err }, "could not stop"));
-    });
-  }
-
-  /** Another process owns the name: the running peer stops by itself. */
-  #nameLost(ending: Promise<void>): void {
-    const running = this.#run.running;
-    if (running === undefined || this.#run.state !== "running") return;
-    this.#run.state = "stopping";
-    this.#run.transition = ending.finally(() => this.#onEnded(running));
-    for (const stream of this.#streams.keys()) stream.close();
-  }
-
-  #onEnded(running: RunningPeer): void {
-    if (this.#run.running !== running) return;
-    this.#run.running = undefined;
-    this.#status.flush();
-    for (const end of this.#streams.values()) end();
-    this.#streams.clear();
-    this.#run.state = "stopped";
-    this.#run.transition = Promise.resolve();
-    if (running.isLost) this.#closing.reject(new HawserError("name_lost", `"${this.name}" has lost its name`));
-    else this.#closing.resolve();
+  async #begin(signal: AbortSignal, onLost: (ending: Promise<void>) => void): Promise<RunningPeer> {
+    const { RunningPeer } = await loadRunningPeer();
+    const { unsubscribed } = this.#serving;
+    const [options, logger, status, counters] = [this.#options, this.#logger, this.#status, this.#counters];
+    const run = { options, logger, status, counters, unsubscribed, handlers: this.#handlers, onLost };
+    return await RunningPeer.start(run, signal);
   }
 
   readonly #reply = async (
@@ -660,7 +552,7 @@ export class Peer<Topics extends TopicMap<Topics> = AnyTopics>
       );
     }
     const { name, topic } = to;
-    const options = correlationId === undefined ? given : withCorrelation(given, correlationId);
+    const options = withCorrelation(given, correlationId);
     if (transaction !== undefined && options?.delivery !== "at-most-once") {
       checkKnownOptions(options, "a send");
       const { delivery: _, signal, ...marks } = options ?? {};
@@ -816,48 +708,11 @@ function withMarks(headers: Headers | undefined, options: SendOptions): Headers 
   return checkHeaders([...(headers ?? []), ...marks]);
 }
 
-/** Adds the header that leads back to the message that a reply answers. */
-function withCorrelation(options: SendOptions | undefined, id: string): SendOptions {
-  return {
-    ...options,
-    headers: withHeader(headerPairsOf(options?.headers), protocolConstants.correlationIdHeader, id),
-  };
-}
-
 /** Copies the payload of a message that may still be sent. */
 function copyPayload(sent: Sent | Promise<Sent>, message: CheckedMessage): void {
   if ("promise" in sent) sent.copyPayload();
   else {
     message.payload = new Uint8Array(message.payload);
     void sent.then((outgoing) => outgoing.copyPayload()).catch(() => undefined);
-  }
-}
-
-/** End of one run of a peer, as a promise. */
-class Closing {
-  readonly promise: Promise<void>;
-  isOver = false;
-  isNameLost = false;
-  #resolve!: () => void;
-  #reject!: (error: HawserError) => void;
-
-  constructor() {
-    this.promise = new Promise((resolve, reject) => {
-      this.#resolve = resolve;
-      this.#reject = reject;
-    });
-    // The status `name_lost` reports the same error, so an unobserved rejection hides nothing.
-    this.promise.catch(() => undefined);
-  }
-
-  resolve(): void {
-    this.isOver = true;
-    this.#resolve();
-  }
-
-  reject(error: HawserError): void {
-    this.isOver = true;
-    this.isNameLost = true;
-    this.#reject(error);
   }
 }

@@ -11,7 +11,7 @@ import { HawserError } from "../errors/index.js";
 import type { AbsentListener } from "../operate/index.js";
 import { openStore, type Store } from "../peer-store/index.js";
 import { postgresBackoff } from "../postgres/index.js";
-import { Backoff, shared, version, within } from "../runtime/index.js";
+import { Backoff, shared, version } from "../runtime/index.js";
 import { insertBytes, insertRows, type Lease, type Registration, type ServedTopic } from "../store/index.js";
 import type { TlsCredentials } from "../tls/index.js";
 import { checkTlsRuntime } from "../transport/index.js";
@@ -22,18 +22,13 @@ import { defaultTakeoverMs, type Membership } from "./core/handling-settings.js"
 import type { CheckedOptions } from "./core/peer-options.js";
 import type { StatusReporter } from "./core/status.js";
 import { DeadLetterExpiry } from "./dead-letter-expiry.js";
+import { endHandlers, endOf, endsWithin } from "./ending.js";
 import { GiveBack } from "./membership/give-back.js";
 import { OrphanWatch } from "./membership/orphan-watch.js";
+import type { CountedOfPeer } from "./monitored-peer.js";
 import { Inbox } from "./receiving/inbox.js";
 import type { TopicHandlers } from "./receiving/topic-handlers.js";
 import { Sending } from "./sending/sending.js";
-
-/** Part of a stop's deadline, at most a tenth, that is reserved for cutting handlers off, and for releasing the name. */
-const leaveMs = 1_000;
-/** Minimum of that reserved time, even if the deadline is shorter. */
-const leaveLeastMs = 500;
-/** Parts of that time for handlers that end because their signals are aborted, and for giving back what does not. */
-const [heedPart, cutOffPart] = [0.25, 0.7];
 
 export interface RunOptions {
   readonly options: CheckedOptions;
@@ -90,6 +85,8 @@ export class RunningPeer {
       settings: limitsOf(options.settings, options.tuning),
       membership: handlers.membership,
       store,
+      workerName: options.name,
+      idleBeatMs: undefined,
       lease,
       status,
       counters,
@@ -210,9 +207,13 @@ export class RunningPeer {
     return problems;
   }
 
-  /** True for one peer of the database, for what one process is to do. */
-  isFirst(): boolean {
-    return this.#inbox.isFirst();
+  /** Counts the messages that concern the peer; one of all peers and workers also counts what waits in the database. */
+  async countStored(): Promise<CountedOfPeer> {
+    const { store, lease } = this;
+    return {
+      ...(await store.storedCountersOf(lease.name)),
+      databaseBacklog: this.#inbox.isFirst() ? await store.countBacklog() : [],
+    };
   }
 
   /** Current numbers of the peer, for metrics. */
@@ -260,25 +261,22 @@ export class RunningPeer {
   }
 
   async #end(deadlineMs: number): Promise<void> {
-    const until = performance.now() + Math.max(deadlineMs, leaveLeastMs);
+    const until = endOf(deadlineMs);
     const { logger } = this.#run;
     for (const task of this.#backgroundTasks) task.stop();
     const dueEnded = this.#stopDue?.() ?? Promise.resolve();
     const reason = new HawserError("aborted", `the peer "${this.#run.options.name}" stops`);
-    const work = this.#finishWork(reason);
-    const inTime = await endsWithin(deadlineMs - Math.min(leaveMs, deadlineMs / 10), work);
-    if (!inTime && !this.#lost) {
-      logger.warn(
-        { deadlineMs },
-        "the stop has reached its time limit; unconfirmed sends are rejected, and unfinished messages are delivered again",
-      );
-    }
-    if (!inTime) {
-      this.#inbox.abortHandlers(new HawserError("aborted", `the peer "${this.#run.options.name}" has stopped`));
-      // A handler that heeds its signal may end now, or say when it wants its message again.
-      const leftMs = until - performance.now();
-      if (!(await endsWithin(leftMs * heedPart, work))) await endsWithin(leftMs * cutOffPart, this.#inbox.cutOff());
-    }
+    await endHandlers(this.#finishWork(reason), deadlineMs, until, {
+      warn: () => {
+        if (!this.#lost) {
+          const what = "unconfirmed sends are rejected, and unfinished messages are delivered again";
+          logger.warn({ deadlineMs }, `the stop has reached its time limit; ${what}`);
+        }
+      },
+      abort: () =>
+        this.#inbox.abortHandlers(new HawserError("aborted", `the peer "${this.#run.options.name}" has stopped`)),
+      cutOff: () => this.#inbox.cutOff(),
+    });
     await this.#inbox.close();
     const written = this.sending.close();
     // If Postgres hangs, the name becomes free when the connection has ended.
@@ -479,15 +477,6 @@ export class RunningPeer {
     const ending = this.stop(0).catch((err) => logger.error({ err }, "could not stop after the name was lost"));
     onLost(ending);
   }
-}
-
-/** Waits for the promise. @returns true if it settled within `limitMs` */
-async function endsWithin(limitMs: number, work: Promise<unknown>): Promise<boolean> {
-  const ended = work.then(
-    () => true,
-    () => false,
-  );
-  return (await within(limitMs, ended)) === true;
 }
 
 /** Opens the store of a peer. */

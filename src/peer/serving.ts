@@ -1,11 +1,12 @@
-/** Sets and ends the handlers of a peer, and keeps the directory up to date with the topics that it serves. */
+/** Sets and ends the handlers of a peer or worker, and tells its run which topics it serves. */
 import type { DescMessage } from "@bufbuild/protobuf";
 import { checkServable, type Destination } from "../enqueue/index.js";
 import { HawserError } from "../errors/index.js";
 import type { Subscription } from "../runtime/index.js";
 import { checkSchemaTopic, hasSchema, isSchema } from "../typed/index.js";
-import type { HandlingSettings } from "./core/handling-settings.js";
+import type { HandlingSettings, Membership } from "./core/handling-settings.js";
 import type { Handler } from "./core/message.js";
+import type { Run } from "./lifecycle.js";
 import {
   type HandledKind,
   plainHandler,
@@ -13,34 +14,40 @@ import {
   type TopicHandler,
   type TopicHandlers,
 } from "./receiving/topic-handlers.js";
-import type { RunningPeer } from "./running-peer.js";
-import { StartReminder } from "./start-reminder.js";
+import type { StartReminder } from "./start-reminder.js";
 import { type HandledType, TypedHandlers, topicOfPeers } from "./typed.js";
 
 /** Handler as the overload implementations of a peer see it; the overloads declare its real arguments. */
 export type UserHandler = (first: never, second: never) => unknown;
 
-/** State of a peer, which changes with its starts and stops. */
-export interface PeerRun {
-  state: "stopped" | "starting" | "running" | "stopping";
-  /** Start or stop in progress. */
-  transition: Promise<void>;
-  /** Undefined while the peer is stopped or starting. */
-  running: RunningPeer | undefined;
+/** Running peer or worker, as its topics change. */
+interface ServingRun {
+  /** Membership, which all topics share. */
+  readonly membership: Membership;
+  handlersChanged(): void;
+  /** Takes up a topic, or updates its durability. */
+  subscribe(topic: string): Promise<void>;
+  /** Gives up a topic. */
+  unsubscribe(topic: string): Promise<void>;
 }
 
 export class Serving {
   /** Topics whose handlers were stopped while the peer was not running. */
   readonly unsubscribed = new Set<string>();
-  readonly startReminder: StartReminder;
+  readonly #kind: "peer" | "worker";
   readonly #handlers: TopicHandlers;
-  readonly #run: Readonly<PeerRun>;
+  readonly #run: Readonly<Run<ServingRun>>;
+  readonly #startReminder: StartReminder;
 
-  /** @param name name of the peer */
-  constructor(name: string, handlers: TopicHandlers, run: Readonly<PeerRun>) {
-    this.startReminder = new StartReminder(name);
+  constructor(
+    kind: "peer" | "worker",
+    handlers: TopicHandlers,
+    { run, startReminder }: { readonly run: Readonly<Run<ServingRun>>; readonly startReminder: StartReminder },
+  ) {
+    this.#kind = kind;
     this.#handlers = handlers;
     this.#run = run;
+    this.#startReminder = startReminder;
   }
 
   /** Sets the handler of the messages of a topic, or of one type. */
@@ -115,7 +122,7 @@ export class Serving {
     const { running, state } = this.#run;
     if (!wasServed && state === "running") handlers.awaitPause(topic);
     set();
-    this.startReminder.expectStart();
+    this.#startReminder.expectStart();
     running?.handlersChanged();
     this.unsubscribed.delete(topic);
     if (state !== "running" || (wasServed && wasDurable === handlers.isDurable(topic))) return;
@@ -164,7 +171,7 @@ export class Serving {
       const remedy = running ? "give it under defaults, or handle the topic before start" : "give it under defaults";
       throw new HawserError(
         "invalid_argument",
-        `${option} ${shown(given)} of "${topic}": the other topics of the peer have ${shown(other)}, but all topics of a peer must have the same; ${remedy}, or use two peers`,
+        `${option} ${shown(given)} of "${topic}": the other topics of the ${this.#kind} have ${shown(other)}, but all topics of a ${this.#kind} must have the same; ${remedy}, or use two ${this.#kind}s`,
       );
     };
     refuseOther("group", group, own.group);

@@ -9,6 +9,7 @@ export class StartReminder {
   readonly #name: string;
   #isOver = false;
 
+  /** @param name as in `the peer "orders"` */
   constructor(name: string) {
     this.#name = name;
   }
@@ -31,7 +32,7 @@ export class StartReminder {
     isListening = false;
     for (const reminder of due) {
       due.delete(reminder);
-      const text = `the peer "${reminder.#name}" has handlers and was never started: await its start(), or stop() it`;
+      const text = `${reminder.#name} has handlers and was never started: await its start(), or stop() it`;
       process.emitWarning(text, { code: "HAWSER_NOT_STARTED", type: "HawserWarning" });
     }
   }

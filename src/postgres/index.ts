@@ -48,6 +48,6 @@ export {
 } from "./prepared-run.js";
 export { relationOidSql } from "./relation-oid.js";
 export { serverIdentity } from "./server-identity.js";
-export { PostgresSession } from "./session.js";
+export { PostgresSession, type PostgresSessionOptions } from "./session.js";
 export { isTransactionPooled, poolerWords, refuseTransactionPooler } from "./transaction-pooler.js";
 export { CommitWatch } from "./unconfirmed-commit.js";

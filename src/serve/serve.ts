@@ -264,7 +264,7 @@ class Server implements HawserServer {
 
   #startDue(watch: ServerWatch): void {
     const due = new DueRunner(watch.session.query, this.#logger);
-    watch.onDue = () => due.changed();
+    watch.onDue = (payload) => due.changed(payload);
     this.#stopDue = due.start();
   }
 

@@ -77,7 +77,7 @@ export class ServerWatch implements ServerDefinition {
   /** Session with Postgres, shared with others. */
   readonly session: PostgresSession;
   /** Called when a message or a schedule may be due earlier than was known. Set by the owner. */
-  onDue: () => void = () => undefined;
+  onDue: (payload: string) => void = () => undefined;
   /** Last valid options; undefined if no server is defined. */
   options: CompleteNatsServerOptions | undefined;
   readonly #options: ServerWatchOptions;
@@ -98,8 +98,8 @@ export class ServerWatch implements ServerDefinition {
       applicationName: "hawser serve",
       channels: [notifyChannels.natsServer, dueChannel],
       queryTimeoutMs: optionsPollMs * 2,
-      onNotification: (channel) => {
-        if (channel === dueChannel) this.onDue();
+      onNotification: (channel, payload) => {
+        if (channel === dueChannel) this.onDue(payload);
         else this.#readings.soon();
       },
       onDown: () => this.#readings.soon(),

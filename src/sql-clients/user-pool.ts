@@ -14,12 +14,6 @@ import type pg from "pg";
 import { HawserError } from "../errors/index.js";
 import { inTime } from "../runtime/index.js";
 
-/**
- * Clients of a user's pool that a process keeps: one for leases and notifications, and one for the queue, which a
- * migration uses before.
- */
-const poolKeptClients = 2;
-
 /** Pool of the user. */
 export class UserPool {
   readonly pool: pg.Pool;
@@ -88,17 +82,16 @@ export class UserPool {
 /**
  * Validates a pool of the user.
  *
- * @param hasSessionUrl true if sessions use another address, and only statements and transactions use the pool
+ * @param kept number of its clients that the process keeps for sessions
  * @returns the number of its clients that statements can use
  * @throws HawserError `invalid_argument`
  */
-export function checkPool(pool: pg.Pool, hasSessionUrl: boolean): number {
+export function checkPool(pool: pg.Pool, kept: number): number {
   const { max } = new UserPool(pool);
-  const kept = hasSessionUrl ? 0 : poolKeptClients;
   if (max > kept) return max - kept;
   throw new HawserError(
     "invalid_argument",
-    `pool has max ${max}: a peer keeps up to ${kept} of its clients for sessions, and needs one for statements; ` +
+    `pool has max ${max}: up to ${kept} of its clients are kept for sessions, and one is needed for statements; ` +
       `set max to at least ${kept + 1}, plus the clients that your program uses`,
   );
 }

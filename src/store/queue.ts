@@ -6,7 +6,6 @@
 import { EventEmitter } from "node:events";
 import { queueFunctions, type TakeResult } from "../../generated/ts/rows/queue.js";
 import { limits } from "../../generated/ts/rules/peer/catalog.js";
-import { storeConstants } from "../../generated/ts/settings/peer.js";
 import { queueConstants } from "../../generated/ts/settings/queue.js";
 import { type FailedAttempt, type KeptResult, QueuedMessage, type QueuePlace } from "../channel/index.js";
 import { errorTable, HawserError, shortened } from "../errors/index.js";
@@ -14,6 +13,7 @@ import {
   type ClientSource,
   isServerError,
   PostgresSession,
+  type PostgresSessionOptions,
   serverIdentity,
   sqlstateOf,
   untranslatable,
@@ -24,8 +24,10 @@ import { statementLimits } from "./database.js";
 import { checkedHeaders } from "./row-faults.js";
 import { storeFailure } from "./store-failure.js";
 
-const { leaseBeatMs } = storeConstants;
-const { cancelMark } = queueConstants;
+const { cancelMark, leaseMark } = queueConstants;
+
+/** Time without a statement after which the session asks whether it lives: a worker that has nothing says sooner that it goes on. */
+const unusedMs = queueConstants.idleBeatMs * 1.25;
 
 /** Maximum time for an answer: the server's own timeouts and time to report them. */
 const answerMs = statementLimits.statementTimeoutMs! + statementLimits.lockTimeoutMs!;
@@ -52,6 +54,14 @@ interface WorkerOptions {
   readonly replaces: bigint | undefined;
 }
 
+/** Uses of the queue's session beside the queue. */
+export interface QueueSessionOptions
+  extends Partial<Pick<PostgresSessionOptions, "onConnected" | "onNotification" | "channels">> {
+  readonly clock: Clock;
+  readonly logger: Logger;
+  onSession?(state: "up" | "down"): void;
+}
+
 /** Application name of the sessions that take from the queue. */
 export const queueApplicationName = "hawser: queue";
 
@@ -62,57 +72,72 @@ interface QueueEvents {
   settings: [topic: string];
   /** The message with this rank may be cancelled. Any login can say so. */
   cancelled: [rank: string];
+  /** Another worker has messages now, and must be looked after when its lease ends. Any login can say so. */
+  lease: [leaseMs: number];
   session: [state: "up" | "down"];
 }
 
 export class Queue {
-  readonly #session: PostgresSession;
+  readonly session: PostgresSession;
   readonly #functions: ReturnType<typeof queueFunctions>;
   readonly #events = new EventEmitter<QueueEvents>().setMaxListeners(0);
   #isOpened = false;
   /** Server of the connection. */
   server: string | undefined;
 
-  constructor(address: ClientSource, { clock, logger }: { readonly clock: Clock; readonly logger: Logger }) {
-    this.#session = new PostgresSession({
+  constructor(address: ClientSource, { clock, logger, channels = [], ...beside }: QueueSessionOptions) {
+    const changed = (state: "up" | "down") => () => {
+      beside.onSession?.(state);
+      this.#events.emit("session", state);
+    };
+    this.session = new PostgresSession({
       address,
       clock,
       logger,
       applicationName: queueApplicationName,
-      heartbeatMs: leaseBeatMs,
+      heartbeatMs: unusedMs,
       queryTimeoutMs: answerMs,
       ...statementLimits,
-      channels: [queueConstants.channel, queueConstants.settingsChannel],
+      channels: [queueConstants.channel, queueConstants.settingsChannel, ...channels],
       onConnected: async (query) => {
         this.server = await serverIdentity(query);
+        await beside.onConnected?.(query);
       },
-      onUp: () => this.#events.emit("session", "up"),
-      onDown: () => this.#events.emit("session", "down"),
+      onUp: changed("up"),
+      onDown: changed("down"),
       onNotification: (channel, payload) => {
         if (channel === queueConstants.settingsChannel) this.#events.emit("settings", payload);
+        else if (channel !== queueConstants.channel) beside.onNotification?.(channel, payload);
+        else if (payload.startsWith(leaseMark)) this.#events.emit("lease", Number(payload.slice(leaseMark.length)));
         else if (payload.startsWith(cancelMark)) this.#events.emit("cancelled", payload.slice(cancelMark.length));
         else this.#events.emit("enqueued", payload);
       },
     });
     this.#functions = queueFunctions({
-      query: async ({ name = "", text, values }) => ({ rows: await this.#session.query({ name, text }, values) }),
+      query: async ({ name = "", text, values }) => ({ rows: await this.session.query({ name, text }, values) }),
     });
   }
 
   /** True while statements can be sent. */
   get isUp(): boolean {
-    return this.#session.isUp;
+    return this.session.isUp;
   }
 
   /** Opens the session, when it is first needed, and until it is open. */
   open(): void {
     if (this.#isOpened) return;
     this.#isOpened = true;
-    this.#session.openLater();
+    this.session.openLater();
+  }
+
+  /** Opens the session, which is not open. @throws the error of node-postgres; HawserError `transaction_pooler` */
+  async openNow(): Promise<void> {
+    this.#isOpened = true;
+    await this.session.open();
   }
 
   async close(): Promise<void> {
-    if (this.#isOpened) await this.#session.close();
+    if (this.#isOpened) await this.session.close();
   }
 
   /** Adds an event listener. Returns a function that removes it. */
@@ -211,7 +236,8 @@ export class Queue {
    * @returns `isFirst`: true for one of all workers; `hasMessages`: true if there are some that it may take;
    * `pausedTopics`, `limitedTopics` and `keptTopics`: those of its topics that are paused, have limits, and whose results are kept;
    * `cancelled`: ranks of messages that it has and that are to be cancelled;
-   * `dueInMs`: time until the next message is due that was put off, null if there is none
+   * `dueInMs`: time until the next message is due that was put off, null if there is none;
+   * `leaseEndsInMs`: time until the lease of another worker ends that has messages, null if there is none
    */
   async extend(
     worker: bigint,
@@ -224,8 +250,14 @@ export class Queue {
     readonly keptTopics: readonly string[];
     readonly cancelled: readonly bigint[];
     readonly dueInMs: bigint | null;
+    readonly leaseEndsInMs: bigint | null;
   }> {
     return await this.#run("extend the lease of a worker", () => this.#functions.extend({ worker, looks }));
+  }
+
+  /** Says that a worker has no messages, and goes on. Until it takes some, its lease is `idleLeaseMs`. */
+  async rest(worker: bigint): Promise<void> {
+    await this.#run("rest as a worker of the queue", () => this.#functions.rest({ worker }));
   }
 
   /**
@@ -353,7 +385,7 @@ export class Queue {
   /** True if all transactions below the horizon have ended. */
   async hasPassed(horizon: bigint): Promise<boolean> {
     const [row] = await this.#run("look for open transactions", () =>
-      this.#session.query<{ passed: boolean }>(
+      this.session.query<{ passed: boolean }>(
         "SELECT pg_snapshot_xmin(pg_current_snapshot()) >= $1::text::xid8 AS passed",
         [String(horizon)],
       ),

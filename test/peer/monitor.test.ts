@@ -211,8 +211,8 @@ describe("/metrics", () => {
       run: {
         running: {
           lease: { state: "held", remainingMs: 2_000 },
-          store: { isUp: true, storedCountersOf: async () => counted, countBacklog: async () => backlog },
-          isFirst: () => true,
+          store: { isUp: true },
+          countStored: async () => ({ ...counted, databaseBacklog: backlog }),
           numbers: { connections: 1, running: 2, queued: 3, parked: 4, listeners: 5 },
         } as never,
       },
@@ -223,7 +223,9 @@ describe("/metrics", () => {
       ...peer,
       name: "o-1",
       stored: new StoredOfPeer(),
-      run: { running: { ...peer.run.running, isFirst: () => false } as never },
+      run: {
+        running: { ...peer.run.running, countStored: async () => ({ ...counted, databaseBacklog: [] }) } as never,
+      },
     };
     const all = parsePrometheus(await (await monitorPages([peer, other])("GET", "/metrics")).text());
     expect(shown(all, "hawser_peer_database_backlog_messages")).toEqual({ "a-1 x reds retrying": 10 });

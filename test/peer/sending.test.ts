@@ -36,6 +36,8 @@ describe("the sending side of a peer", () => {
       settings: limitsOf(checked.settings, checked.tuning),
       membership: checked.handling,
       store,
+      workerName: "shop-1",
+      idleBeatMs: undefined,
       lease,
       secrets,
       status: new StatusReporter(),

@@ -1,5 +1,6 @@
 /** Processes that have nothing to do leave Postgres alone. */
 import { expect, it } from "vitest";
+import { Worker } from "../../src/peer/index.js";
 import { serve } from "../../src/serve/index.js";
 import { sqlDatabase } from "../faults/support/sql-database.js";
 import { peerWorld } from "../peer/support/world.js";
@@ -29,6 +30,15 @@ it("a peer with a handler runs 52: it also beats as a worker of the queue, and l
   using minutes = new StatementMinutes();
   await world.started("idle-1");
   await comesDownTo(52, minutes);
+});
+
+it("a worker that has nothing runs 4 statements a minute: it says that it goes on, and looks for what is due, on a connection that is new each time", async () => {
+  await using world = await peerWorld();
+  using minutes = new StatementMinutes();
+  await using worker = new Worker({ databaseUrl: world.url });
+  await worker.handle("t", () => undefined);
+  await worker.start();
+  await comesDownTo(4, minutes);
 });
 
 it("serve that leads runs 124 statements a minute, half of which are heartbeats", async () => {

@@ -232,14 +232,16 @@ export interface CancellationRow {
 export interface WorkerRow {
   /** The worker's id, below 2^53. */
   id: bigint;
-  /** Its name. Several workers may have one. */
+  /** Its name. Several workers may have one. One with a colon is for people to read: nothing can be enqueued for it. */
   name: string;
   /** The group that it is a member of; NULL: none. */
   group_name: string | null;
   /** The topics that it takes messages of. */
   topics: string[];
-  /** Time without a beat after which others end it, in milliseconds. */
+  /** Time without a beat after which others end it, in milliseconds, while it has messages. */
   lease_ms: number;
+  /** It has said that it has no message, and has taken none since: others end it after `idle_lease_ms`. */
+  is_idle: boolean;
   /** Number of messages of one topic and recipient that it may handle at a time: so many may have been running when it ended. */
   concurrency: number;
   /** When it said last that it goes on. */
@@ -344,11 +346,11 @@ export type ResultKind = "number" | "bigint" | "string" | "bytes" | "boolean" | 
 
 /** Arguments of hawser.open_worker. */
 export interface OpenWorkerArguments {
-  /** The worker's name: messages for `@name` are its. */
+  /** The worker's name: messages for `@name` are its, unless it has a colon. */
   name: string;
   /** The topics that it takes messages of. */
   topics: readonly string[];
-  /** The group that it is a member of; NULL: none. */
+  /** The group that it is a member of; NULL: none, or `default_group` if nothing can be enqueued for it by its name. */
   group: string | null;
   /** Time without a beat after which others end it, in milliseconds. */
   leaseMs: number;
@@ -475,7 +477,7 @@ export interface ExtendArguments {
 export interface ExtendResult {
   /** The workers that this has ended. */
   goneWorkers: bigint[];
-  /** Its id is the least of the peers that go on as workers: one of all, for what one is to do. */
+  /** Its id is the least of the peers and the workers with a colon in their names that go on: one of all, for what one is to do. */
   isFirst: boolean;
   /** A message that it may have is free and due. False: there is none, or it did not ask. */
   hasMessages: boolean;
@@ -495,6 +497,23 @@ export interface ExtendResult {
    * ended since. NULL: there is none.
    */
   dueInMs: bigint | null;
+  /**
+   * In how many milliseconds the lease of another worker of its topics ends that has messages, below 0 if another one is ending it: it
+   * should call this again then. NULL: there is none.
+   */
+  leaseEndsInMs: bigint | null;
+}
+
+/** Arguments of hawser.rest. */
+export interface RestArguments {
+  /** The worker. */
+  worker: bigint;
+}
+
+/** Result of hawser.rest. */
+export interface RestResult {
+  /** Always true. */
+  rests: boolean;
 }
 
 /** Arguments of hawser.pause_topic. */
@@ -1115,15 +1134,32 @@ export function queueFunctions(client: QueryClient) {
     async extend(args: ExtendArguments): Promise<ExtendResult> {
       const { rows } = await client.query({
         name: "hawser.extend",
-        text: "SELECT gone_workers, is_first, has_messages, paused_topics, limited_topics, kept_topics, cancelled, due_in_ms FROM hawser.extend($1::bigint, $2::boolean)",
+        text: "SELECT gone_workers, is_first, has_messages, paused_topics, limited_topics, kept_topics, cancelled, due_in_ms, lease_ends_in_ms FROM hawser.extend($1::bigint, $2::boolean)",
         values: [
           String(args.worker),
           args.looks,
         ],
-        results: { gone_workers: "bigint[]", is_first: "boolean", has_messages: "boolean", paused_topics: "string[]", limited_topics: "string[]", kept_topics: "string[]", cancelled: "bigint[]", due_in_ms: "bigint" },
+        results: { gone_workers: "bigint[]", is_first: "boolean", has_messages: "boolean", paused_topics: "string[]", limited_topics: "string[]", kept_topics: "string[]", cancelled: "bigint[]", due_in_ms: "bigint", lease_ends_in_ms: "bigint" },
       });
       const row = onlyRow(rows, "hawser.extend");
-      return { goneWorkers: (row.gone_workers?.map(BigInt) ?? []), isFirst: row.is_first, hasMessages: row.has_messages, pausedTopics: row.paused_topics, limitedTopics: row.limited_topics, keptTopics: row.kept_topics, cancelled: (row.cancelled?.map(BigInt) ?? []), dueInMs: row.due_in_ms === null ? null : BigInt(row.due_in_ms) };
+      return { goneWorkers: (row.gone_workers?.map(BigInt) ?? []), isFirst: row.is_first, hasMessages: row.has_messages, pausedTopics: row.paused_topics, limitedTopics: row.limited_topics, keptTopics: row.kept_topics, cancelled: (row.cancelled?.map(BigInt) ?? []), dueInMs: row.due_in_ms === null ? null : BigInt(row.due_in_ms), leaseEndsInMs: row.lease_ends_in_ms === null ? null : BigInt(row.lease_ends_in_ms) };
+    },
+
+    /**
+     * Says that a worker has no messages, and goes on. Until it takes some it beats every `idle_beat_ms`, and others end it after
+     * `idle_lease_ms`. Fails with lease_lost if it has ended.
+     */
+    async rest(args: RestArguments): Promise<RestResult> {
+      const { rows } = await client.query({
+        name: "hawser.rest",
+        text: "SELECT rests FROM hawser.rest($1::bigint)",
+        values: [
+          String(args.worker),
+        ],
+        results: { rests: "boolean" },
+      });
+      const row = onlyRow(rows, "hawser.rest");
+      return { rests: row.rests };
     },
 
     /**

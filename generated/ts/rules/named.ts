@@ -228,6 +228,13 @@ export const namedRules = {
   queueName: {
     maxBytes: 255,
   },
+  /** Name of a worker: that of a peer, or a name with a colon, for people to read, under which nothing can be enqueued. */
+  workerName: {
+    minBytes: 1,
+    maxBytes: 300,
+    pattern: /^[^\u0001-\u001f\u007f]+$/u,
+    means: "must not contain control characters",
+  },
   /** What a handler returned, as JSON in ASCII. */
   jobResult: {
     maxBytes: 65536,

@@ -123,7 +123,8 @@ export const scheduleConstants = {
    */
   maxSchedules: 10000,
   /**
-   * Maximum interval between two looks for what is due. What is due sooner is notified.
+   * Maximum interval between two looks for what is due, but of workers that need no peer: theirs is `idle_beat_ms`. What is due sooner is
+   * notified, with the time in milliseconds in whole intervals, or none for the first one.
    *
    * Value: 5000 ms.
    */

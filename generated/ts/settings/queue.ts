@@ -60,6 +60,25 @@ export const queueConstants = {
    */
   cancelMark: ":",
   /**
+   * First characters of a notification that a worker has messages now, which had none: its lease in milliseconds follows. Who else serves
+   * topics looks by then whether it goes on.
+   *
+   * Value: ":~".
+   */
+  leaseMark: ":~",
+  /**
+   * Lease of a worker that has no messages.
+   *
+   * Value: 240000 ms.
+   */
+  idleLeaseMs: 240000,
+  /**
+   * Interval of its beats.
+   *
+   * Value: 60000 ms.
+   */
+  idleBeatMs: 60000,
+  /**
    * NOTIFY channel of the ids of messages that have ended and whose results are kept.
    *
    * Value: "hawser_results".

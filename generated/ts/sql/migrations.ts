@@ -1174,6 +1174,7 @@ CREATE TABLE hawser_data.workers (
   group_name text,
   topics text[] NOT NULL,
   lease_ms integer NOT NULL,
+  is_idle boolean DEFAULT false NOT NULL,
   concurrency integer NOT NULL,
   beat_at timestamptz DEFAULT clock_timestamp() NOT NULL,
   gone_at timestamptz,
@@ -1186,10 +1187,11 @@ CREATE TABLE hawser_data.workers (
 COMMENT ON TABLE hawser_data.workers IS 'Processes that take messages from the queue. An id is drawn at random: a sequence would give one again after a failover that has
 set it back, and nobody can act for a worker whose id he does not know.';
 COMMENT ON COLUMN hawser_data.workers.id IS 'The worker''s id, below 2^53.';
-COMMENT ON COLUMN hawser_data.workers.name IS 'Its name. Several workers may have one.';
+COMMENT ON COLUMN hawser_data.workers.name IS 'Its name. Several workers may have one. One with a colon is for people to read: nothing can be enqueued for it.';
 COMMENT ON COLUMN hawser_data.workers.group_name IS 'The group that it is a member of; NULL: none.';
 COMMENT ON COLUMN hawser_data.workers.topics IS 'The topics that it takes messages of.';
-COMMENT ON COLUMN hawser_data.workers.lease_ms IS 'Time without a beat after which others end it, in milliseconds.';
+COMMENT ON COLUMN hawser_data.workers.lease_ms IS 'Time without a beat after which others end it, in milliseconds, while it has messages.';
+COMMENT ON COLUMN hawser_data.workers.is_idle IS 'It has said that it has no message, and has taken none since: others end it after \`idle_lease_ms\`.';
 COMMENT ON COLUMN hawser_data.workers.concurrency IS 'Number of messages of one topic and recipient that it may handle at a time: so many may have been running when it ended.';
 COMMENT ON COLUMN hawser_data.workers.beat_at IS 'When it said last that it goes on.';
 COMMENT ON COLUMN hawser_data.workers.gone_at IS 'When another worker ended it, because it was silent for too long. Its messages count as tried. NULL: it goes on.';

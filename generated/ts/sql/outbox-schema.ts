@@ -319,6 +319,7 @@ AS $function$
 #variable_conflict use_column
 DECLARE
   v_role CONSTANT text := coalesce(nullif(current_setting('role'), 'none'), session_user);
+  v_done boolean;
 BEGIN
   IF p_deliver_at IS NOT NULL THEN
     PERFORM hawser.check_due('hawser.enqueue', p_deliver_at);
@@ -371,9 +372,8 @@ BEGIN
     IF pg_sequence_last_value('hawser_data.outbox_state_asleep_seq') = 2 THEN
       PERFORM pg_notify('hawser_outbox', '') WHERE pg_notification_queue_usage() < 0.9;
     END IF;
-  ELSIF p_deliver_at < clock_timestamp() + interval '5000 milliseconds' THEN
-    -- Others find it with their next polls.
-    PERFORM pg_notify('hawser_schedules', '') WHERE pg_notification_queue_usage() < 0.9;
+  ELSIF p_deliver_at IS NOT NULL THEN
+    v_done := hawser.announce_due(p_deliver_at);
   END IF;
 END
 $function$;
@@ -446,6 +446,28 @@ BEGIN
 END
 $function$;
 COMMENT ON FUNCTION hawser.role_fault(text, text, text) IS 'Why nothing may be enqueued in the name of a role that had a mark before.';
+
+CREATE OR REPLACE FUNCTION hawser.announce_due(
+  p_due_at timestamptz,
+  OUT announced boolean
+)
+LANGUAGE plpgsql VOLATILE SECURITY INVOKER
+SET search_path = pg_catalog, pg_temp
+SET jit = off
+SET row_security = off
+AS $function$
+DECLARE
+  v_in_ms CONSTANT numeric := extract(epoch FROM least(p_due_at, clock_timestamp() + interval '1 day') - clock_timestamp()) * 1000;
+  -- Whole intervals, so that those of one transaction are mostly one notification.
+  v_polls CONSTANT integer := greatest(0, floor(v_in_ms / 5000));
+BEGIN
+  -- What is due later is found by polls. A transaction that is to be prepared may not notify: then nobody polls more rarely than that.
+  PERFORM pg_notify('hawser_schedules', CASE v_polls WHEN 0 THEN '' ELSE (v_polls * 5000)::text END)
+    WHERE (v_polls = 0 OR v_in_ms < 60000 AND current_setting('max_prepared_transactions') = '0') AND pg_notification_queue_usage() < 0.9;
+  announced := true;
+END
+$function$;
+COMMENT ON FUNCTION hawser.announce_due(timestamptz) IS 'Tells who looks for what is due that a message is due later, unless their polls find it in time.';
 
 CREATE OR REPLACE FUNCTION hawser.lock_key(
   p_destination text,
@@ -2715,6 +2737,7 @@ DECLARE
   v_before record;
   v_given jsonb := p_headers;
   v_headers jsonb;
+  v_done boolean;
 BEGIN
   IF p_replaces AND p_while_running THEN
     PERFORM hawser.refuse_argument('hawser.enqueue_unique', 'while_running', 'true', 'does not go with replaces: what runs cannot be replaced');
@@ -2766,8 +2789,8 @@ BEGIN
           -- It is in line. A worker may have it, which would wait for the row: it replaces what it has when it begins.
           UPDATE hawser_data.unique_keys AS u SET payload = p_payload, headers = v_headers, due_at = p_deliver_at
            WHERE u.role = v_role AND u.topic = p_topic AND u.unique_key = p_unique_key;
-        ELSIF coalesce(p_deliver_at, '-infinity') < clock_timestamp() + interval '5000 milliseconds' THEN
-          PERFORM pg_notify('hawser_schedules', '') WHERE pg_notification_queue_usage() < 0.9;
+        ELSE
+          v_done := hawser.announce_due(coalesce(p_deliver_at, clock_timestamp()));
         END IF;
         id := v_before.id;
         RETURN;
@@ -3197,7 +3220,7 @@ BEGIN
       LEFT JOIN running AS r ON r.name = d.listener_name
      UNION ALL
     SELECT t.topic, w.name, w.group_name,
-           w.gone_at IS NULL AND w.beat_at > clock_timestamp() - make_interval(secs => w.lease_ms / 1000.0), w.beat_at
+           w.gone_at IS NULL AND w.beat_at > clock_timestamp() - make_interval(secs => CASE WHEN w.is_idle THEN 240000 ELSE w.lease_ms END / 1000.0), w.beat_at
       FROM hawser_data.workers AS w, unnest(w.topics) AS t (topic)
   ), blocked AS MATERIALIZED (
     SELECT e.after_id AS id
@@ -3301,7 +3324,7 @@ BEGIN
   ), listeners AS (
     SELECT coalesce(m.owner, m.listener_name) AS name, count(*) AS channels FROM hawser_peer_data.channels AS m GROUP BY 1
   ), workers AS MATERIALIZED (
-    SELECT w.name, w.topics, w.beat_at > clock_timestamp() - make_interval(secs => w.lease_ms / 1000.0) AS runs
+    SELECT w.name, w.topics, w.beat_at > clock_timestamp() - make_interval(secs => CASE WHEN w.is_idle THEN 240000 ELSE w.lease_ms END / 1000.0) AS runs
       FROM hawser_data.workers AS w WHERE w.gone_at IS NULL
   ), served AS (
     SELECT t.name, array_agg(t.topic ORDER BY t.topic COLLATE "C") AS topics, bool_or(t.is_worker) AS is_worker
@@ -3357,7 +3380,7 @@ BEGIN
   RETURN QUERY
   WITH workers AS MATERIALIZED (
     SELECT t.topic, w.name, min(w.group_name COLLATE "C") AS group_name,
-           bool_or(w.beat_at > clock_timestamp() - make_interval(secs => w.lease_ms / 1000.0)) AS runs
+           bool_or(w.beat_at > clock_timestamp() - make_interval(secs => CASE WHEN w.is_idle THEN 240000 ELSE w.lease_ms END / 1000.0)) AS runs
       FROM hawser_data.workers AS w, unnest(w.topics) AS t (topic) WHERE w.gone_at IS NULL GROUP BY 1, 2
   ), running AS MATERIALIZED (
     SELECT unnest(r.running) AS name FROM hawser.running_peers(ARRAY(SELECT p.name FROM hawser_peer_data.peers AS p)) AS r
@@ -8430,6 +8453,7 @@ REVOKE ALL ON FUNCTION hawser.enqueue_message(text, text, bytea[], jsonb, text, 
 REVOKE ALL ON FUNCTION hawser.may_enqueue(text, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.role_mark(text, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.role_fault(text, text, text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.announce_due(timestamptz) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.lock_key(text, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.enqueue_nats(text, bytea[], boolean, jsonb, text, text, text, timestamptz) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.bring_due(jsonb, pg_snapshot) FROM PUBLIC;
@@ -8722,6 +8746,7 @@ BEGIN
   ALTER FUNCTION hawser.may_enqueue(text, text) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.role_mark(text, text) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.role_fault(text, text, text) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.announce_due(timestamptz) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.lock_key(text, text) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.enqueue_nats(text, bytea[], boolean, jsonb, text, text, text, timestamptz) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.bring_due(jsonb, pg_snapshot) OWNER TO hawser_owner;

@@ -290,6 +290,7 @@ CREATE TABLE hawser_data.workers (
   group_name text,
   topics text[] NOT NULL,
   lease_ms integer NOT NULL,
+  is_idle boolean DEFAULT false NOT NULL,
   concurrency integer NOT NULL,
   beat_at timestamptz DEFAULT clock_timestamp() NOT NULL,
   gone_at timestamptz,
@@ -302,10 +303,11 @@ CREATE TABLE hawser_data.workers (
 COMMENT ON TABLE hawser_data.workers IS 'Processes that take messages from the queue. An id is drawn at random: a sequence would give one again after a failover that has
 set it back, and nobody can act for a worker whose id he does not know.';
 COMMENT ON COLUMN hawser_data.workers.id IS 'The worker''s id, below 2^53.';
-COMMENT ON COLUMN hawser_data.workers.name IS 'Its name. Several workers may have one.';
+COMMENT ON COLUMN hawser_data.workers.name IS 'Its name. Several workers may have one. One with a colon is for people to read: nothing can be enqueued for it.';
 COMMENT ON COLUMN hawser_data.workers.group_name IS 'The group that it is a member of; NULL: none.';
 COMMENT ON COLUMN hawser_data.workers.topics IS 'The topics that it takes messages of.';
-COMMENT ON COLUMN hawser_data.workers.lease_ms IS 'Time without a beat after which others end it, in milliseconds.';
+COMMENT ON COLUMN hawser_data.workers.lease_ms IS 'Time without a beat after which others end it, in milliseconds, while it has messages.';
+COMMENT ON COLUMN hawser_data.workers.is_idle IS 'It has said that it has no message, and has taken none since: others end it after \`idle_lease_ms\`.';
 COMMENT ON COLUMN hawser_data.workers.concurrency IS 'Number of messages of one topic and recipient that it may handle at a time: so many may have been running when it ended.';
 COMMENT ON COLUMN hawser_data.workers.beat_at IS 'When it said last that it goes on.';
 COMMENT ON COLUMN hawser_data.workers.gone_at IS 'When another worker ended it, because it was silent for too long. Its messages count as tried. NULL: it goes on.';
@@ -590,9 +592,9 @@ BEGIN
   END IF;
   IF
     p_name IS NULL
-    OR octet_length(p_name) > 255
+    OR octet_length(p_name) > 300
     OR octet_length(p_name) < 1
-    OR NOT (p_name ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$')
+    OR NOT (p_name ~ E'^[^\\\\u0001-\\\\u001f\\\\u007f]+$')
     OR p_topics IS NULL
     OR num_nulls(VARIADIC p_topics) > 0
     OR cardinality(p_topics) > 65536
@@ -608,14 +610,14 @@ BEGIN
     IF p_name IS NULL THEN
       PERFORM hawser.refuse_argument('hawser.open_worker', 'p_name', 'NULL', 'needs a value');
     END IF;
-    IF octet_length(p_name) > 255 THEN
-      PERFORM hawser.refuse_argument('hawser.open_worker', 'p_name', octet_length(p_name) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8');
+    IF octet_length(p_name) > 300 THEN
+      PERFORM hawser.refuse_argument('hawser.open_worker', 'p_name', octet_length(p_name) || ' bytes long', 'must be 1 to 300 bytes long in UTF-8');
     END IF;
     IF octet_length(p_name) < 1 THEN
-      PERFORM hawser.refuse_argument('hawser.open_worker', 'p_name', octet_length(p_name) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8');
+      PERFORM hawser.refuse_argument('hawser.open_worker', 'p_name', octet_length(p_name) || ' bytes long', 'must be 1 to 300 bytes long in UTF-8');
     END IF;
-    IF NOT (p_name ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$') THEN
-      PERFORM hawser.refuse_argument('hawser.open_worker', 'p_name', to_json(left(p_name, 60))::text, 'must not contain '':'' or control characters');
+    IF NOT (p_name ~ E'^[^\\\\u0001-\\\\u001f\\\\u007f]+$') THEN
+      PERFORM hawser.refuse_argument('hawser.open_worker', 'p_name', to_json(left(p_name, 60))::text, 'must not contain control characters');
     END IF;
     IF p_topics IS NULL THEN
       PERFORM hawser.refuse_argument('hawser.open_worker', 'p_topics', 'NULL', 'needs a value');
@@ -651,11 +653,14 @@ BEGIN
       PERFORM hawser.refuse_argument('hawser.open_worker', 'p_concurrency', p_concurrency::text, 'must be 1 to 100000');
     END IF;
   END IF;
+DECLARE
+  v_done boolean;
 BEGIN
   DELETE FROM hawser_data.workers AS w WHERE w.id = p_replaces;
   INSERT INTO hawser_data.workers AS w (name, group_name, topics, lease_ms, concurrency)
-  VALUES (p_name, p_group, p_topics, p_lease_ms, p_concurrency)
+  VALUES (p_name, coalesce(p_group, CASE WHEN strpos(p_name, ':') > 0 THEN 'default' END), p_topics, p_lease_ms, p_concurrency)
   RETURNING w.id INTO worker;
+  v_done := hawser.announce_lease(p_lease_ms);
 END;
 END
 $function$;
@@ -771,7 +776,7 @@ DECLARE
 BEGIN
   v_done := set_config('idle_in_transaction_session_timeout', '8000', true) IS NULL;
   -- With the id of before no statement finds it any more that is still under way, and what a lost answer of take has named is free.
-  UPDATE hawser_data.workers AS w SET id = p_as, beat_at = clock_timestamp() WHERE w.id = p_worker AND w.gone_at IS NULL;
+  UPDATE hawser_data.workers AS w SET id = p_as, beat_at = clock_timestamp(), is_idle = false WHERE w.id = p_worker AND w.gone_at IS NULL;
   IF NOT FOUND THEN
     -- The answer of this call may have been lost.
     UPDATE hawser_data.workers AS w SET beat_at = clock_timestamp() WHERE w.id = p_as AND w.gone_at IS NULL;
@@ -978,6 +983,7 @@ DECLARE
   v_topics text[];
   v_places text[];
   v_has_settings boolean;
+  v_is_idle boolean;
   -- Some are to be cancelled.
   v_cancels boolean;
   -- Topics with limits. How many messages may start of the only one that is asked for; NULL: messages are not for a start.
@@ -1005,10 +1011,11 @@ DECLARE
 BEGIN
   -- From here on a session that stands still holds up others.
   v_done := set_config('idle_in_transaction_session_timeout', '8000', true) IS NULL;
-  SELECT CASE p_topics WHEN '{}' THEN w.topics ELSE p_topics END, (array_remove(ARRAY['', '@' || w.name, '#' || w.group_name, '!', '!' || '@' || w.name, '!' || '#' || w.group_name], NULL) || ARRAY(SELECT m.mark || '@' || n.name FROM unnest(w.stands_in_for) AS n (name) CROSS JOIN (VALUES (''), ('!')) AS m (mark))),
+  SELECT CASE p_topics WHEN '{}' THEN w.topics ELSE p_topics END, (array_remove(ARRAY['', CASE WHEN strpos(w.name, ':') = 0 THEN '@' || w.name END, '#' || w.group_name, '!', '!' || CASE WHEN strpos(w.name, ':') = 0 THEN '@' || w.name END, '!' || '#' || w.group_name], NULL) || ARRAY(SELECT m.mark || '@' || n.name FROM unnest(w.stands_in_for) AS n (name) CROSS JOIN (VALUES (''), ('!')) AS m (mark))),
          EXISTS (SELECT FROM hawser_data.cancellations),
-         EXISTS (SELECT FROM hawser_data.topic_settings AS s WHERE s.topic = ANY (CASE p_topics WHEN '{}' THEN w.topics ELSE p_topics END))
-    INTO v_topics, v_places, v_cancels, v_has_settings
+         EXISTS (SELECT FROM hawser_data.topic_settings AS s WHERE s.topic = ANY (CASE p_topics WHEN '{}' THEN w.topics ELSE p_topics END)),
+         w.is_idle
+    INTO v_topics, v_places, v_cancels, v_has_settings, v_is_idle
     FROM hawser_data.workers AS w
    WHERE w.id = p_worker AND w.gone_at IS NULL;
   IF NOT FOUND THEN
@@ -1084,6 +1091,12 @@ BEGIN
   END IF;
   IF v_starts IS NOT NULL THEN
     v_wait_ms := hawser.note_starts(p_worker, v_limited[1], v_at, v_per_key, v_key_header, v_tids, v_found.passed_ids, v_found.full_tids);
+  END IF;
+
+  -- In the transaction that takes: what it takes never lies under the long lease of a worker that has nothing.
+  IF v_is_idle AND v_tids <> '{}' THEN
+    UPDATE hawser_data.workers AS w SET is_idle = false, beat_at = clock_timestamp() WHERE w.id = p_worker AND w.gone_at IS NULL
+    RETURNING hawser.announce_lease(w.lease_ms) INTO v_done;
   END IF;
 
   RETURN QUERY
@@ -1415,7 +1428,7 @@ BEGIN
       SELECT l.topic, CASE WHEN l.group_name IS NULL THEN '@' || l.listener_name ELSE '#' || l.group_name END AS recipient
         FROM listed AS l WHERE l.group_name IS NOT NULL OR l.durable OR l.listener_name IN (SELECT r.name FROM running AS r)
       UNION
-      SELECT s.topic, CASE WHEN w.group_name IS NULL THEN '@' || w.name ELSE '#' || w.group_name END
+      SELECT s.topic, coalesce('#' || w.group_name, CASE WHEN strpos(w.name, ':') = 0 THEN '@' || w.name END)
         FROM served AS s JOIN hawser_data.workers AS w ON w.gone_at IS NULL AND s.topic = ANY (w.topics)
     ) AS c;
   tids := ARRAY(
@@ -1595,7 +1608,8 @@ CREATE OR REPLACE FUNCTION hawser.extend(
   OUT limited_topics text[],
   OUT kept_topics text[],
   OUT cancelled bigint[],
-  OUT due_in_ms bigint
+  OUT due_in_ms bigint,
+  OUT lease_ends_in_ms bigint
 )
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
@@ -1624,7 +1638,7 @@ DECLARE
 BEGIN
   v_done := set_config('idle_in_transaction_session_timeout', '8000', true) IS NULL;
   UPDATE hawser_data.workers AS w SET beat_at = clock_timestamp() WHERE w.id = p_worker AND w.gone_at IS NULL
-  RETURNING w.topics, (array_remove(ARRAY['', '@' || w.name, '#' || w.group_name, '!', '!' || '@' || w.name, '!' || '#' || w.group_name], NULL) || ARRAY(SELECT m.mark || '@' || n.name FROM unnest(w.stands_in_for) AS n (name) CROSS JOIN (VALUES (''), ('!')) AS m (mark))) INTO v_topics, v_places;
+  RETURNING w.topics, (array_remove(ARRAY['', CASE WHEN strpos(w.name, ':') = 0 THEN '@' || w.name END, '#' || w.group_name, '!', '!' || CASE WHEN strpos(w.name, ':') = 0 THEN '@' || w.name END, '!' || '#' || w.group_name], NULL) || ARRAY(SELECT m.mark || '@' || n.name FROM unnest(w.stands_in_for) AS n (name) CROSS JOIN (VALUES (''), ('!')) AS m (mark))) INTO v_topics, v_places;
   IF NOT FOUND THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('lease_lost'),
@@ -1634,7 +1648,7 @@ BEGIN
   -- Of those that are just being ended by another, or say that they go on, nobody waits.
   gone_workers := ARRAY(
     SELECT w.id FROM hawser_data.workers AS w
-     WHERE w.gone_at IS NULL AND w.beat_at < clock_timestamp() - make_interval(secs => w.lease_ms / 1000.0)
+     WHERE w.gone_at IS NULL AND w.beat_at < clock_timestamp() - make_interval(secs => CASE WHEN w.is_idle THEN 240000 ELSE w.lease_ms END / 1000.0)
      ORDER BY w.id
        FOR NO KEY UPDATE SKIP LOCKED
   );
@@ -1667,10 +1681,15 @@ BEGIN
     FROM gone AS g, unnest(g.topics) AS t (topic)
   HAVING count(*) > 0;
   v_done := hawser.pass_left_keys();
-  -- Of the workers that are peers: others show no metrics.
+  -- Of the workers that are peers, or have no address as those of Hawser without a peer: others show no metrics.
   is_first := NOT EXISTS (
-    SELECT FROM hawser_data.workers AS w JOIN hawser_peer_data.peers AS p ON p.name = w.name WHERE w.id < p_worker AND w.gone_at IS NULL
+    SELECT FROM hawser_data.workers AS w
+     WHERE w.id < p_worker AND w.gone_at IS NULL
+       AND (CASE WHEN strpos(w.name, ':') = 0 THEN '@' || w.name END IS NULL OR EXISTS (SELECT FROM hawser_peer_data.peers AS p WHERE p.name = w.name))
   );
+  SELECT ceil(extract(epoch FROM min(o.beat_at + make_interval(secs => CASE WHEN o.is_idle THEN 240000 ELSE o.lease_ms END / 1000.0)) - clock_timestamp()) * 1000) INTO lease_ends_in_ms
+    FROM hawser_data.workers AS w JOIN hawser_data.workers AS o ON o.id <> w.id AND o.topics && w.topics
+   WHERE w.id = p_worker AND o.gone_at IS NULL AND NOT o.is_idle;
   has_messages := p_looks AND EXISTS (
     SELECT FROM unnest(v_topics) AS t (topic)
      CROSS JOIN unnest(v_places) AS p (recipient)
@@ -1720,6 +1739,54 @@ END
 $function$;
 COMMENT ON FUNCTION hawser.extend(bigint, boolean) IS 'Says that a worker goes on, and ends those that have been silent for longer than their leases. Fails with lease_lost if the
 worker has ended.';
+
+CREATE OR REPLACE FUNCTION hawser.rest(
+  p_worker bigint,
+  OUT rests boolean
+)
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+SET jit = off
+SET row_security = off
+AS $function$
+BEGIN
+  IF
+    p_worker IS NULL
+  THEN
+    IF p_worker IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.rest', 'p_worker', 'NULL', 'needs a value');
+    END IF;
+  END IF;
+BEGIN
+  UPDATE hawser_data.workers AS w SET is_idle = true, beat_at = clock_timestamp() WHERE w.id = p_worker AND w.gone_at IS NULL;
+  rests := FOUND;
+  IF NOT rests THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('lease_lost'),
+      MESSAGE = format('the worker %s has ended', p_worker),
+      HINT = 'Begin a new one with hawser.open_worker, and forget what this one had.';
+  END IF;
+END;
+END
+$function$;
+COMMENT ON FUNCTION hawser.rest(bigint) IS 'Says that a worker has no messages, and goes on. Until it takes some it beats every \`idle_beat_ms\`, and others end it after
+\`idle_lease_ms\`. Fails with lease_lost if it has ended.';
+
+CREATE OR REPLACE FUNCTION hawser.announce_lease(
+  p_lease_ms integer,
+  OUT announced boolean
+)
+LANGUAGE plpgsql VOLATILE SECURITY INVOKER
+SET search_path = pg_catalog, pg_temp
+SET jit = off
+SET row_security = off
+AS $function$
+BEGIN
+  PERFORM pg_notify('hawser_queue', ':~' || p_lease_ms) WHERE pg_notification_queue_usage() < 0.9;
+  announced := true;
+END
+$function$;
+COMMENT ON FUNCTION hawser.announce_lease(integer) IS 'Tells the other workers that one has messages now.';
 
 CREATE OR REPLACE FUNCTION hawser.pause_topic(
   topic text,
@@ -4603,7 +4670,7 @@ BEGIN
            WHEN w.id IS NOT NULL THEN w.group_name
            ELSE substring(ltrim(c.recipient, '!') FROM '^#(.*)$')
          END,
-         w.beat_at > v_now - make_interval(secs => w.lease_ms / 1000.0), c.is_put_off,
+         w.beat_at > v_now - make_interval(secs => CASE WHEN w.is_idle THEN 240000 ELSE w.lease_ms END / 1000.0), c.is_put_off,
          sum(c.messages)::bigint, sum(c.bytes)::bigint, min(c.oldest_at), bool_and(c.is_complete)
     FROM counted AS c
     LEFT JOIN hawser_data.workers AS w ON w.id = c.worker AND w.gone_at IS NULL
@@ -4839,6 +4906,8 @@ REVOKE ALL ON FUNCTION hawser.make_copies(tid[], text[], text[], bigint, text[],
 REVOKE ALL ON FUNCTION hawser.count_left(tid[]) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.note_starts(bigint, text, timestamptz, integer, text, tid[], bigint[], tid[]) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.extend(bigint, boolean) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.rest(bigint) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.announce_lease(integer) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.pause_topic(text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.limit_topic(text, text, integer, integer, integer, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.keep_results(text, integer) FROM PUBLIC;
@@ -4958,6 +5027,7 @@ BEGIN
     GRANT EXECUTE ON FUNCTION hawser.serve_topics(bigint, text[], text[]) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.take(bigint, integer, bigint, jsonb, text[]) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.extend(bigint, boolean) TO hawser_peer;
+    GRANT EXECUTE ON FUNCTION hawser.rest(bigint) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.pause_topic(text) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.limit_topic(text, text, integer, integer, integer, text) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.keep_results(text, integer) TO hawser_peer;
@@ -5078,6 +5148,8 @@ BEGIN
   ALTER FUNCTION hawser.count_left(tid[]) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.note_starts(bigint, text, timestamptz, integer, text, tid[], bigint[], tid[]) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.extend(bigint, boolean) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.rest(bigint) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.announce_lease(integer) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.pause_topic(text) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.limit_topic(text, text, integer, integer, integer, text) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.keep_results(text, integer) OWNER TO hawser_owner;

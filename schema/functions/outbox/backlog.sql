@@ -75,7 +75,7 @@ BEGIN
       LEFT JOIN running AS r ON r.name = d.listener_name
      UNION ALL
     SELECT t.topic, w.name, w.group_name,
-           w.gone_at IS NULL AND w.beat_at > clock_timestamp() - make_interval(secs => w.lease_ms / 1000.0), w.beat_at
+           w.gone_at IS NULL AND w.beat_at > clock_timestamp() - @lease_of(w)@, w.beat_at
       FROM hawser_data.workers AS w, unnest(w.topics) AS t (topic)
   ), blocked AS MATERIALIZED (
     SELECT e.after_id AS id

@@ -1,6 +1,7 @@
 #variable_conflict use_column
 DECLARE
   v_role CONSTANT text := coalesce(nullif(current_setting('role'), 'none'), session_user);
+  v_done boolean;
 BEGIN
   IF p_deliver_at IS NOT NULL THEN
     PERFORM hawser.check_due('hawser.enqueue', p_deliver_at);
@@ -53,8 +54,7 @@ BEGIN
     IF pg_sequence_last_value('hawser_data.outbox_state_asleep_seq') = 2 THEN
       PERFORM pg_notify('hawser_outbox', '') WHERE pg_notification_queue_usage() < 0.9;
     END IF;
-  ELSIF p_deliver_at < clock_timestamp() + interval '@ScheduleConstants.poll_ms@ milliseconds' THEN
-    -- Others find it with their next polls.
-    PERFORM pg_notify(@ScheduleConstants.channel@, '') WHERE pg_notification_queue_usage() < 0.9;
+  ELSIF p_deliver_at IS NOT NULL THEN
+    v_done := hawser.announce_due(p_deliver_at);
   END IF;
 END

@@ -5,6 +5,7 @@ DECLARE
   v_before record;
   v_given jsonb := p_headers;
   v_headers jsonb;
+  v_done boolean;
 BEGIN
   IF p_replaces AND p_while_running THEN
     PERFORM hawser.refuse_argument('hawser.enqueue_unique', 'while_running', 'true', 'does not go with replaces: what runs cannot be replaced');
@@ -56,8 +57,8 @@ BEGIN
           -- It is in line. A worker may have it, which would wait for the row: it replaces what it has when it begins.
           UPDATE hawser_data.unique_keys AS u SET payload = p_payload, headers = v_headers, due_at = p_deliver_at
            WHERE u.role = v_role AND u.topic = p_topic AND u.unique_key = p_unique_key;
-        ELSIF coalesce(p_deliver_at, '-infinity') < clock_timestamp() + interval '@ScheduleConstants.poll_ms@ milliseconds' THEN
-          PERFORM pg_notify(@ScheduleConstants.channel@, '') WHERE pg_notification_queue_usage() < 0.9;
+        ELSE
+          v_done := hawser.announce_due(coalesce(p_deliver_at, clock_timestamp()));
         END IF;
         id := v_before.id;
         RETURN;

@@ -12,7 +12,7 @@ BEGIN
   ), listeners AS (
     SELECT coalesce(m.owner, m.listener_name) AS name, count(*) AS channels FROM hawser_peer_data.channels AS m GROUP BY 1
   ), workers AS MATERIALIZED (
-    SELECT w.name, w.topics, w.beat_at > clock_timestamp() - make_interval(secs => w.lease_ms / 1000.0) AS runs
+    SELECT w.name, w.topics, w.beat_at > clock_timestamp() - @lease_of(w)@ AS runs
       FROM hawser_data.workers AS w WHERE w.gone_at IS NULL
   ), served AS (
     SELECT t.name, array_agg(t.topic ORDER BY t.topic COLLATE "C") AS topics, bool_or(t.is_worker) AS is_worker

@@ -17,7 +17,7 @@ BEGIN
   -- Of those that are just being ended by another, or say that they go on, nobody waits.
   gone_workers := ARRAY(
     SELECT w.id FROM hawser_data.workers AS w
-     WHERE w.gone_at IS NULL AND w.beat_at < clock_timestamp() - make_interval(secs => w.lease_ms / 1000.0)
+     WHERE w.gone_at IS NULL AND w.beat_at < clock_timestamp() - @lease_of(w)@
      ORDER BY w.id
        FOR NO KEY UPDATE SKIP LOCKED
   );
@@ -50,10 +50,15 @@ BEGIN
     FROM gone AS g, unnest(g.topics) AS t (topic)
   HAVING count(*) > 0;
   v_done := hawser.pass_left_keys();
-  -- Of the workers that are peers: others show no metrics.
+  -- Of the workers that are peers, or have no address as those of Hawser without a peer: others show no metrics.
   is_first := NOT EXISTS (
-    SELECT FROM hawser_data.workers AS w JOIN hawser_peer_data.peers AS p ON p.name = w.name WHERE w.id < p_worker AND w.gone_at IS NULL
+    SELECT FROM hawser_data.workers AS w
+     WHERE w.id < p_worker AND w.gone_at IS NULL
+       AND (@own_recipient(w)@ IS NULL OR EXISTS (SELECT FROM hawser_peer_data.peers AS p WHERE p.name = w.name))
   );
+  SELECT ceil(extract(epoch FROM min(o.beat_at + @lease_of(o)@) - clock_timestamp()) * 1000) INTO lease_ends_in_ms
+    FROM hawser_data.workers AS w JOIN hawser_data.workers AS o ON o.id <> w.id AND o.topics && w.topics
+   WHERE w.id = p_worker AND o.gone_at IS NULL AND NOT o.is_idle;
   has_messages := p_looks AND EXISTS (
     SELECT FROM unnest(v_topics) AS t (topic)
      CROSS JOIN unnest(v_places) AS p (recipient)

@@ -1,7 +1,10 @@
 #variable_conflict use_column
+DECLARE
+  v_done boolean;
 BEGIN
   DELETE FROM hawser_data.workers AS w WHERE w.id = p_replaces;
   INSERT INTO hawser_data.workers AS w (name, group_name, topics, lease_ms, concurrency)
-  VALUES (p_name, p_group, p_topics, p_lease_ms, p_concurrency)
+  VALUES (p_name, coalesce(p_group, CASE WHEN strpos(p_name, ':') > 0 THEN @ProtocolConstants.default_group@ END), p_topics, p_lease_ms, p_concurrency)
   RETURNING w.id INTO worker;
+  v_done := hawser.announce_lease(p_lease_ms);
 END

@@ -101,7 +101,7 @@ BEGIN
            WHEN w.id IS NOT NULL THEN w.group_name
            ELSE substring(ltrim(c.recipient, @QueueConstants.priority_mark@) FROM '^#(.*)$')
          END,
-         w.beat_at > v_now - make_interval(secs => w.lease_ms / 1000.0), c.is_put_off,
+         w.beat_at > v_now - @lease_of(w)@, c.is_put_off,
          sum(c.messages)::bigint, sum(c.bytes)::bigint, min(c.oldest_at), bool_and(c.is_complete)
     FROM counted AS c
     LEFT JOIN hawser_data.workers AS w ON w.id = c.worker AND w.gone_at IS NULL

@@ -4,7 +4,7 @@ DECLARE
 BEGIN
   v_done := set_config('idle_in_transaction_session_timeout', '@StoreConstants.session_idle_in_transaction_ms@', true) IS NULL;
   -- With the id of before no statement finds it any more that is still under way, and what a lost answer of take has named is free.
-  UPDATE hawser_data.workers AS w SET id = p_as, beat_at = clock_timestamp() WHERE w.id = p_worker AND w.gone_at IS NULL;
+  UPDATE hawser_data.workers AS w SET id = p_as, beat_at = clock_timestamp(), is_idle = false WHERE w.id = p_worker AND w.gone_at IS NULL;
   IF NOT FOUND THEN
     -- The answer of this call may have been lost.
     UPDATE hawser_data.workers AS w SET beat_at = clock_timestamp() WHERE w.id = p_as AND w.gone_at IS NULL;

@@ -3,6 +3,7 @@ DECLARE
   v_topics text[];
   v_places text[];
   v_has_settings boolean;
+  v_is_idle boolean;
   -- Some are to be cancelled.
   v_cancels boolean;
   -- Topics with limits. How many messages may start of the only one that is asked for; NULL: messages are not for a start.
@@ -32,8 +33,9 @@ BEGIN
   v_done := set_config('idle_in_transaction_session_timeout', '@StoreConstants.session_idle_in_transaction_ms@', true) IS NULL;
   SELECT CASE p_topics WHEN '{}' THEN w.topics ELSE p_topics END, @places_of(w)@,
          EXISTS (SELECT FROM hawser_data.cancellations),
-         EXISTS (SELECT FROM hawser_data.topic_settings AS s WHERE s.topic = ANY (CASE p_topics WHEN '{}' THEN w.topics ELSE p_topics END))
-    INTO v_topics, v_places, v_cancels, v_has_settings
+         EXISTS (SELECT FROM hawser_data.topic_settings AS s WHERE s.topic = ANY (CASE p_topics WHEN '{}' THEN w.topics ELSE p_topics END)),
+         w.is_idle
+    INTO v_topics, v_places, v_cancels, v_has_settings, v_is_idle
     FROM hawser_data.workers AS w
    WHERE w.id = p_worker AND w.gone_at IS NULL;
   IF NOT FOUND THEN
@@ -109,6 +111,12 @@ BEGIN
   END IF;
   IF v_starts IS NOT NULL THEN
     v_wait_ms := hawser.note_starts(p_worker, v_limited[1], v_at, v_per_key, v_key_header, v_tids, v_found.passed_ids, v_found.full_tids);
+  END IF;
+
+  -- In the transaction that takes: what it takes never lies under the long lease of a worker that has nothing.
+  IF v_is_idle AND v_tids <> '{}' THEN
+    UPDATE hawser_data.workers AS w SET is_idle = false, beat_at = clock_timestamp() WHERE w.id = p_worker AND w.gone_at IS NULL
+    RETURNING hawser.announce_lease(w.lease_ms) INTO v_done;
   END IF;
 
   RETURN QUERY

@@ -1,6 +1,6 @@
 import type { PeerSettings, TuningSettings } from "../../../generated/ts/settings/peer.js";
 import type { SenderLimits } from "../../channel/index.js";
-import type { Store } from "../../peer-store/index.js";
+import type { QueueStore, Store } from "../../peer-store/index.js";
 import { type Logger, shared } from "../../runtime/index.js";
 import type { Lease, Sender } from "../../store/index.js";
 import type { TlsCredentials } from "../../tls/index.js";
@@ -11,25 +11,38 @@ import type { StatusReporter } from "./status.js";
 /** Settings of a peer, and limits of its senders. Each consumer declares a `Pick` of it. */
 export type PeerLimits = PeerSettings & TuningSettings & SenderLimits;
 
+/** Objects that handlers are called with, of a running peer or worker. */
+export interface HandlingContext {
+  readonly sender: Pick<Sender, "name">;
+  readonly settings: Pick<PeerLimits, "concurrency" | "maxMessageBytes">;
+  /** Group membership at the start; constant during a run. */
+  readonly membership: Membership;
+  readonly store: QueueStore;
+  /** Name in the table of workers: that of the peer, or one under which nothing can be enqueued. */
+  readonly workerName: string;
+  /** Interval of beats while the worker has no messages; undefined: as while it has some. */
+  readonly idleBeatMs: number | undefined;
+  /** Right to write under the name; undefined for a worker, which has no channels. */
+  readonly lease: Lease | undefined;
+  readonly status: StatusReporter;
+  readonly logger: Logger;
+  /** Stops the peer, because another process owns the name. */
+  nameLost(cause: string): void;
+}
+
 /** Objects that the parts of a running peer share. */
-export interface PeerContext {
+export interface PeerContext extends HandlingContext {
   readonly sender: Sender;
   readonly settings: PeerLimits;
-  /** Group membership at the start; constant while the peer is running. */
-  readonly membership: Membership;
   readonly store: Store;
   readonly lease: Lease;
-  readonly status: StatusReporter;
   readonly counters: PeerCounters;
-  readonly logger: Logger;
   /** Undefined for a peer that uses plaintext. */
   readonly tls: TlsCredentials | undefined;
   /** Mesh secrets that were read last, newest first. */
   readonly secrets: SecretCache;
   /** Stops the peer if the catalog has a newer epoch of its name. @param cause why that may be */
   checkEpoch(cause: string): Promise<void>;
-  /** Stops the peer, because another process owns the name. */
-  nameLost(cause: string): void;
 }
 
 /** Cache of the mesh secrets. They are read at the start, after each change, and after a failed handshake. */

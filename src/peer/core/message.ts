@@ -3,7 +3,15 @@ import type { PoolClient } from "pg";
 import { Delivery } from "../../../generated/ts/codecs/hawser/peer/v1/frames.js";
 import { protocolConstants } from "../../../generated/ts/settings/peer.js";
 import type { HandledMessage, Headers, Origin } from "../../channel/index.js";
-import type { AnyJson, AnyTopics, HeadersInput, Payload, Sendable } from "../../enqueue/index.js";
+import {
+  type AnyJson,
+  type AnyTopics,
+  type HeadersInput,
+  headerPairsOf,
+  type Payload,
+  type Sendable,
+  withHeader,
+} from "../../enqueue/index.js";
 import { HawserError } from "../../errors/index.js";
 import { Cancellation } from "../../runtime/index.js";
 import type { Transaction } from "../../store/index.js";
@@ -422,3 +430,12 @@ export class BatchView implements TransactionalBatch {
 }
 
 const endedBatch = "the handler of the batch has ended; call it before the handler returns or its promise resolves";
+
+/** Adds the header that leads back to the message that a reply answers. @param id undefined if nothing names that */
+export function withCorrelation(options: SendOptions | undefined, id: string | undefined): SendOptions | undefined {
+  if (id === undefined) return options;
+  return {
+    ...options,
+    headers: withHeader(headerPairsOf(options?.headers), protocolConstants.correlationIdHeader, id),
+  };
+}

@@ -38,8 +38,27 @@ import { parseAddress } from "../../wire/index.js";
 import { type HandlingSettings, policyOf } from "./handling-settings.js";
 import type { RequestOptions, SendOptions } from "./message.js";
 
+/** Connection and process of a {@link Peer} or {@link Worker}. */
+export interface RunOptions {
+  /**
+   * Postgres connection URI. Default: the environment variable `HAWSER_DATABASE_URL`; if that is not set, the `PG*`
+   * variables of libpq.
+   */
+  readonly databaseUrl?: string | undefined;
+  /**
+   * Direct connection URI of the same database. Required if `databaseUrl` or `pool` leads to a transaction pooler;
+   * without it, an address of a pooler is rejected (`transaction_pooler`). Default: `HAWSER_SESSION_URL`, which is
+   * ignored if `databaseUrl` or `pool` is given.
+   */
+  readonly sessionUrl?: string | undefined;
+  /** Receiver of log entries, such as a pino logger. Default: no logging. */
+  readonly logger?: Logger | undefined;
+  /** Stops a run on SIGINT, SIGTERM or SIGHUP; a second signal ends the process. Default: false. */
+  readonly stopOnSignals?: boolean | undefined;
+}
+
 /** Options of a {@link Peer}. Only `name` is required. */
-export interface PeerOptions extends PeerSettingsInput {
+export interface PeerOptions extends RunOptions, PeerSettingsInput {
   /**
    * Name of the peer; at most one running process owns it at a time. 1 to 255 bytes, without ':' and control
    * characters.
@@ -60,27 +79,12 @@ export interface PeerOptions extends PeerSettingsInput {
    */
   readonly tls?: TlsOptions | undefined;
   /**
-   * Postgres connection URI. Default: the environment variable `HAWSER_DATABASE_URL`; if that is not set, the `PG*`
-   * variables of libpq.
-   */
-  readonly databaseUrl?: string | undefined;
-  /**
    * Pool of node-postgres to use instead of `databaseUrl`. The peer keeps two clients of the pool, one for
    * its name and one for what is enqueued, and uses up to `poolSize` for statements, so `max` must be at least 3 (4 with
    * transactional handlers). `message.client` is a client of the pool. The peer never ends the pool; end it after the
    * peer has stopped.
    */
   readonly pool?: pg.Pool | undefined;
-  /**
-   * Direct connection URI of the same database. Required if `databaseUrl` or `pool` leads to a transaction pooler;
-   * without it, an address of a pooler is rejected (`transaction_pooler`). Default: `HAWSER_SESSION_URL`, which is
-   * ignored if `databaseUrl` or `pool` is given.
-   */
-  readonly sessionUrl?: string | undefined;
-  /** Receiver of log entries, such as a pino logger. Default: no logging. */
-  readonly logger?: Logger | undefined;
-  /** Stops the running peer on SIGINT, SIGTERM or SIGHUP; a second signal ends the process. Default: false. */
-  readonly stopOnSignals?: boolean | undefined;
   /** Default options of all handlers of the peer. */
   readonly defaults?: Omit<HandleOptions, "transactional"> | undefined;
   /** Settings without a compatibility promise: names, defaults and ranges may change in any release. */
@@ -120,24 +124,53 @@ export interface StopOptions {
   readonly timeoutMs?: number | undefined;
 }
 
-/** Validated options of a peer, with defaults filled in. */
-export interface CheckedOptions {
-  readonly name: string;
-  readonly topic: string;
-  readonly listen: string;
-  readonly advertise: string | undefined;
+/** Validated options that a peer and a worker have, with defaults filled in. */
+export interface CheckedRun {
   readonly databaseUrl: string | undefined;
   readonly pool: pg.Pool | undefined;
   readonly sessionUrl: string | undefined;
   readonly settings: PeerSettings;
   /** True if the pool grows with the `concurrency` of transactional handlers. */
   readonly growsPool: boolean;
-  readonly tuning: TuningSettings;
   readonly stopOnSignals: boolean;
-  readonly tls: TlsCredentials | undefined;
   readonly defaults: Omit<HandleOptions, "transactional">;
   /** Settings of a handler without its own options. */
   readonly handling: HandlingSettings;
+}
+
+/** Validated options of a peer, with defaults filled in. */
+export interface CheckedOptions extends CheckedRun {
+  readonly name: string;
+  readonly topic: string;
+  readonly listen: string;
+  readonly advertise: string | undefined;
+  readonly tuning: TuningSettings;
+  readonly tls: TlsCredentials | undefined;
+}
+
+/** @param keptClients number of clients of a pool that the process keeps @throws HawserError `invalid_argument` */
+export function checkRunOptions(
+  options: RunOptions & Partial<Pick<PeerOptions, "pool" | "defaults" | "poolSize">>,
+  checked: PeerSettings,
+  keptClients: number,
+): CheckedRun {
+  const { databaseUrl, pool, sessionUrl, stopOnSignals = false, defaults = {} } = options;
+  if (typeof stopOnSignals !== "boolean") {
+    throw invalidArgument(`stopOnSignals ${String(stopOnSignals)}: must be true or false`);
+  }
+  const urls = urlsOrEnvironment({ databaseUrl, pool, sessionUrl });
+  const kept = sessionUrl === undefined ? keptClients : 0;
+  const poolSize = pool === undefined ? checked.poolSize : Math.min(checked.poolSize, checkPool(pool, kept));
+  checkKnownOptions(defaults, "defaults");
+  return {
+    ...urls,
+    pool,
+    settings: { ...checked, poolSize },
+    growsPool: pool === undefined && options.poolSize === undefined,
+    stopOnSignals,
+    defaults,
+    handling: { ...handlingOf(defaults, "defaults."), limit: undefined },
+  };
 }
 
 /**
@@ -149,19 +182,7 @@ export function checkOptions(options: PeerOptions): CheckedOptions {
     throw invalidArgument(`the options of a Peer are ${shown}; give an object with a name`);
   }
   checkKnownOptions(options, "a Peer");
-  const {
-    name,
-    topic = name,
-    listen = "127.0.0.1:0",
-    databaseUrl,
-    pool,
-    sessionUrl,
-    advertise,
-    tls,
-    stopOnSignals = false,
-    defaults = {},
-    tuning = {},
-  } = options;
+  const { name, topic = name, listen = "127.0.0.1:0", advertise, tls, tuning = {} } = options;
   refuse(checkHelloSenderName(name), "name");
   const prefix = protocolConstants.reservedTopicPrefix;
   if (name.startsWith(prefix)) {
@@ -171,32 +192,21 @@ export function checkOptions(options: PeerOptions): CheckedOptions {
   // Only the attempt to bind can find all other problems of the address: `bind_failed`.
   if (typeof listen !== "string" || listen === "") checkAddress("listen", listen);
   if (advertise !== undefined) checkAddress("advertise", advertise);
-  if (typeof stopOnSignals !== "boolean") {
-    throw invalidArgument(`stopOnSignals ${String(stopOnSignals)}: must be true or false`);
-  }
-  const urls = urlsOrEnvironment({ databaseUrl, pool, sessionUrl });
-  const settings = checkedSettings(checkPeerSettings(options));
-  const { poolSize } = settings;
-  const clients = pool === undefined ? poolSize : Math.min(poolSize, checkPool(pool, sessionUrl !== undefined));
+  const run = checkRunOptions(options, checkedSettings(checkPeerSettings(options)), peerClients);
   checkKnownOptions(tuning, "tuning");
-  const checkedTuning = checkedSettings(checkTuningSettings(tuning), "tuning.");
-  checkKnownOptions(defaults, "defaults");
   return {
+    ...run,
     name,
     topic,
     listen,
     advertise,
-    ...urls,
-    pool,
-    settings: { ...settings, poolSize: clients },
-    growsPool: pool === undefined && options.poolSize === undefined,
-    tuning: checkedTuning,
-    stopOnSignals,
-    tls: checkTls(tls, settings.allowPlaintext),
-    defaults,
-    handling: { ...handlingOf(defaults, "defaults."), limit: undefined },
+    tuning: checkedSettings(checkTuningSettings(tuning), "tuning."),
+    tls: checkTls(tls, run.settings.allowPlaintext),
   };
 }
+
+/** Clients of a user's pool that a peer keeps: one for its name, and one for the queue, which a migration uses before. */
+const peerClients = 2;
 
 function groupName(group: HandleOptions["group"]): string | undefined {
   if (group === true) return protocolConstants.defaultGroup;
@@ -222,7 +232,7 @@ function handlingOf({ retry, group, ...given }: HandleOptions, prefix = ""): Han
 /** Validates the options of a handler. @throws HawserError `invalid_argument` */
 export function checkHandleOptions(
   options: HandleOptions,
-  { defaults, settings, pool }: Pick<CheckedOptions, "defaults" | "settings" | "pool">,
+  { defaults, settings, pool }: Pick<CheckedRun, "defaults" | "settings" | "pool">,
   of: "a handler" | "a handler of requests" = "a handler",
 ): HandlingSettings {
   checkKnownOptions(options, of);
@@ -236,7 +246,7 @@ export function checkHandleOptions(
 /** Validates the options of a batch handler. @throws HawserError `invalid_argument` */
 export function checkBatchOptions(
   options: BatchOptions,
-  peer: Pick<CheckedOptions, "defaults" | "settings" | "pool">,
+  peer: Pick<CheckedRun, "defaults" | "settings" | "pool">,
 ): { readonly handling: HandlingSettings; readonly batch: BatchSettings } {
   checkKnownOptions(options, "a handler of batches");
   const { maxMessages, maxBytes, waitMs, ...handling } = options;
@@ -276,6 +286,15 @@ export function checkTimeout(timeoutMs: number): number {
   return timeoutMs;
 }
 
+/** Names of the options that a peer and a worker have. */
+export const runOptions = {
+  databaseUrl: true,
+  pool: true,
+  sessionUrl: true,
+  logger: true,
+  stopOnSignals: true,
+  defaults: true,
+} as const;
 const handlerOptions = { ...handlerSettingsDefaults, retry: true } as const;
 const { transactional: _, ...defaultsOptions } = handlerOptions;
 
@@ -286,13 +305,8 @@ const known = {
     listen: true,
     advertise: true,
     tls: true,
-    databaseUrl: true,
-    pool: true,
-    sessionUrl: true,
-    logger: true,
-    stopOnSignals: true,
-    defaults: true,
     tuning: true,
+    ...runOptions,
     ...peerSettingsDefaults,
   }),
   defaults: Object.keys(defaultsOptions),

@@ -4,7 +4,7 @@ import { type HandledMessage, type HandlerResult, type Headers, headerValue } fr
 import { HawserError } from "../../errors/index.js";
 import { type Cancellation, inTime } from "../../runtime/index.js";
 import type { Transaction } from "../../store/index.js";
-import type { PeerContext } from "../core/context.js";
+import type { HandlingContext } from "../core/context.js";
 import { cutOff, failed, retryLater } from "../core/handler-result.js";
 import type { HandledLink } from "./handled-link.js";
 
@@ -30,9 +30,9 @@ export class Attempts {
   /** True from the deadline of the stop on. */
   isAborted = false;
 
-  readonly #status: PeerContext["status"];
+  readonly #status: HandlingContext["status"];
 
-  constructor({ status }: Pick<PeerContext, "status">) {
+  constructor({ status }: Pick<HandlingContext, "status">) {
     this.#status = status;
   }
 

@@ -2,7 +2,7 @@
  * Watch of a worker of the queue that has nothing to take: those who enqueue notify it. Transactions that were open when it
  * began may not, so it polls until they have ended; then the worker's beats tell of what no notification told.
  */
-import type { PeerContext } from "../core/context.js";
+import type { HandlingContext } from "../core/context.js";
 
 /** Intervals of polls while transactions are open that may not notify. */
 const leastPollMs = 10;
@@ -11,7 +11,7 @@ const slowPollMs = 1_000;
 const unnotifiedPollMs = 20;
 
 interface Watcher {
-  readonly queue: PeerContext["store"]["queue"];
+  readonly queue: HandlingContext["store"]["queue"];
   /** Looks at all messages. */
   look(): void;
   /** Calls `onAnswer` if the worker goes on then. */

@@ -9,7 +9,7 @@ import { protocolConstants } from "../../../generated/ts/settings/peer.js";
 import { type HandledMessage, type HandlerResult, type Headers, headerValue } from "../../channel/index.js";
 import type { HawserError } from "../../errors/index.js";
 import { nothingThrown, type OperationSpan, tracer } from "../../runtime/index.js";
-import type { PeerContext } from "../core/context.js";
+import type { HandlingContext } from "../core/context.js";
 import { done, refused, retryLater } from "../core/handler-result.js";
 import { MessageView } from "../core/message.js";
 import { startHandling } from "../sending/spans.js";
@@ -22,11 +22,11 @@ const { messageKeyHeader } = protocolConstants;
 
 export class HandlerCalls {
   readonly attempts: Attempts;
-  readonly #context: PeerContext;
+  readonly #context: HandlingContext;
   readonly #handlers: TopicHandlers;
   readonly #lists: ListedCalls;
 
-  constructor(context: PeerContext, handlers: TopicHandlers) {
+  constructor(context: HandlingContext, handlers: TopicHandlers) {
     this.#context = context;
     this.#handlers = handlers;
     this.attempts = new Attempts(context);

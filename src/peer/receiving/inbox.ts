@@ -3,9 +3,8 @@
  * per channel.
  */
 
-import { Quarantine } from "../../channel/index.js";
 import type { HawserError } from "../../errors/index.js";
-import { Repeated, systemClock } from "../../runtime/index.js";
+import { Repeated } from "../../runtime/index.js";
 import type { Channel, CursorCommitter } from "../../store/index.js";
 import { type Authorization, type Listener, listen } from "../../transport/index.js";
 import type { HelloFields } from "../../wire/index.js";
@@ -13,28 +12,23 @@ import type { PeerContext } from "../core/context.js";
 import { polls } from "../core/polls.js";
 import { AnnouncedChannels } from "./announced-channels.js";
 import { ChannelCalls, type PassOn } from "./channel-calls.js";
-import { Dispatcher } from "./dispatcher.js";
-import { HandlerCalls } from "./handler-call.js";
 import { ListenerLink } from "./listener-link.js";
-import { QueueLink } from "./queue-link.js";
+import { QueueWorker } from "./queue-worker.js";
 import type { Receiver } from "./receiver.js";
 import { RequestCalls } from "./request-calls.js";
 import type { TopicHandlers } from "./topic-handlers.js";
 
-/** Maximum time for which a message that may have killed its process runs in quarantine. */
-const quarantineLimitMs = 30_000;
-
 export class Inbox implements Receiver {
   readonly context: PeerContext;
   readonly handlers: TopicHandlers;
-  readonly calls: HandlerCalls;
+  readonly calls: Receiver["calls"];
   readonly channelCalls: ChannelCalls;
   readonly requestCalls: RequestCalls;
-  readonly dispatcher: Dispatcher;
-  readonly quarantine: Quarantine<ListenerLink | QueueLink>;
+  readonly dispatcher: Receiver["dispatcher"];
+  readonly quarantine: Receiver["quarantine"];
   committer: CursorCommitter;
   readonly #links = new Map<number, ListenerLink>();
-  readonly #queue: QueueLink;
+  readonly #worker: QueueWorker;
   /** Queries whose channels will be opened. */
   readonly #opening = new Set<Promise<unknown>>();
   /** Announced channels that are not open. */
@@ -54,8 +48,6 @@ export class Inbox implements Receiver {
   #unlisten: (() => void)[] = [];
   /** Channels that are being returned, which must not be opened. */
   readonly #returning = new Set<number>();
-  #isStarted = false;
-  #isHalted = false;
   /** Incremented by each reset: results of queries from an earlier era are ignored. */
   #era = 0;
   #closed = false;
@@ -65,29 +57,24 @@ export class Inbox implements Receiver {
   constructor(context: PeerContext, handlers: TopicHandlers, passOn: PassOn) {
     this.context = context;
     this.handlers = handlers;
-    handlers.renewLimits();
-    this.calls = new HandlerCalls(context, handlers);
-    this.channelCalls = new ChannelCalls(context, handlers, this.calls, passOn);
-    this.requestCalls = new RequestCalls(context, handlers, this.calls.attempts, this.channelCalls);
-    this.dispatcher = new Dispatcher(context.settings.concurrency);
-    this.quarantine = new Quarantine(quarantineLimitMs, {
-      after: (delayMs, callback) => systemClock.setTimeout(callback, delayMs),
+    this.#worker = new QueueWorker(context, handlers, {
       changed: () => this.#updateHalts(),
-      othersIdle: (holder) =>
-        this.#queue.runningMessages <= (holder === this.#queue ? 1 : 0) &&
+      isIdleBeside: (holder) =>
         [...this.#links.values()].every(
           (link) => (link === holder || !link.channel.isHandling) && !link.requests.isHandling,
         ),
     });
+    const { calls, dispatcher, quarantine } = this.#worker;
+    [this.calls, this.dispatcher, this.quarantine] = [calls, dispatcher, quarantine];
+    this.channelCalls = new ChannelCalls(context, handlers, calls, passOn);
+    this.requestCalls = new RequestCalls(context, handlers, calls.attempts, this.channelCalls);
     this.committer = this.#newCommitter();
-    this.#queue = new QueueLink(this);
   }
 
   /** Binds the socket and reads stored messages. @throws HawserError `bind_failed`; `store_failed` */
   async start(listenAddress: string): Promise<string> {
     const { store, settings, sender, status, secrets, tls } = this.context;
-    const { topics } = this.handlers;
-    this.handlers.pauseEverywhere(await store.pausedTopics(topics), topics);
+    await this.#worker.readPauses();
     await this.#openOwned();
     this.#unlisten = [
       store.on("announced", (channelId, listenerName) => {
@@ -125,9 +112,7 @@ export class Inbox implements Receiver {
 
   /** Starts to call handlers. */
   startHandling(): void {
-    this.#isStarted = true;
-    this.#updateHalts();
-    this.#queue.start();
+    this.#worker.start();
   }
 
   /**
@@ -135,26 +120,23 @@ export class Inbox implements Receiver {
    * that waited for the limit of a handler that was replaced or removed, or for the end of a pause.
    */
   handlersChanged(): void {
-    this.#queue.handlersChanged();
-    this.#updateHalts();
+    this.#worker.handlersChanged();
     if (this.#isPollMissed && !this.handlers.isEmpty) this.#polls.soon();
   }
 
   /** Reads whether a topic is paused that got its first handler. @throws HawserError `store_failed` */
   async readPause(topic: string): Promise<void> {
-    const paused = await this.context.store.pausedTopics([topic]);
-    if (this.handlers.firstPause(topic, paused.includes(topic))) this.handlersChanged();
+    await this.#worker.readPause(topic);
   }
 
   /** Takes also what is enqueued for listeners that are away. */
   standInFor(names: readonly string[]): void {
-    this.#queue.standInFor(names);
+    this.#worker.standInFor(names);
   }
 
   /** Stops starting handlers while the lease is suspended, or resumes it. Running handlers continue. */
   halt(halted: boolean): void {
-    this.#isHalted = halted;
-    this.#updateHalts();
+    this.#worker.halt(halted);
   }
 
   /**
@@ -169,7 +151,7 @@ export class Inbox implements Receiver {
       link.close();
     }
     this.#links.clear();
-    this.#queue.reset();
+    this.#worker.reset();
     this.channelCalls.topics.clear();
     this.#opening.clear();
     this.#unopened.clear();
@@ -210,13 +192,9 @@ export class Inbox implements Receiver {
   /** Stops starting handlers, tells the running ones, and waits for them and their cursors. */
   async stop(reason: HawserError): Promise<void> {
     this.#polls.stop();
-    this.halt(true);
-    this.calls.stop(reason);
+    const stopped = this.#worker.stop(reason);
     for (const link of this.#links.values()) link.requests.stopping(reason);
-    await Promise.all([
-      this.#queue.stop(),
-      ...[...this.#links.values()].flatMap((link) => [link.idle(), link.requests.stop()]),
-    ]);
+    await Promise.all([stopped, ...[...this.#links.values()].flatMap((link) => [link.idle(), link.requests.stop()])]);
     for (const link of this.#links.values()) {
       link.run();
       link.channel.mark();
@@ -234,7 +212,7 @@ export class Inbox implements Receiver {
   /** Cuts off the handlers that still run, at the deadline of a stop. Their messages are handled again, as the same attempt. */
   async cutOff(): Promise<void> {
     await Promise.all([
-      this.#queue.cutOff(),
+      this.#worker.cutOff(),
       ...[...this.#links.values()].map((link) => link.uncountAttempt(link.channel.isHandling)),
     ]);
   }
@@ -244,7 +222,7 @@ export class Inbox implements Receiver {
     this.#closed = true;
     this.#polls.stop();
     this.#unopened.stop();
-    this.#queue.close();
+    this.#worker.close();
     for (const stop of this.#unlisten) stop();
     for (const link of this.#links.values()) {
       link.sayGoodbye();
@@ -259,18 +237,16 @@ export class Inbox implements Receiver {
       link.halt(this.isPaused || this.quarantine.blocks(link));
       link.requests.wake();
     }
-    this.#queue.run();
   }
 
   /** True for one peer of the database, for what one process is to do. */
   isFirst(): boolean {
-    return this.#queue.isFirst();
+    return this.#worker.isFirst();
   }
 
   /** Current numbers of the receiving side, for metrics. */
   get numbers(): { readonly connections: number; readonly running: number; queued: number; readonly parked: number } {
-    const { runningMessages: running, waitingMessages: queued } = this.#queue;
-    const numbers = { connections: 0, running, queued, parked: 0 };
+    const numbers = { connections: 0, ...this.#worker.numbers, parked: 0 };
     for (const { channel, requests } of this.#links.values()) {
       if (channel.isConnected) numbers.connections += 1;
       numbers.running += channel.runningMessages + requests.running;
@@ -281,7 +257,7 @@ export class Inbox implements Receiver {
   }
 
   get isPaused(): boolean {
-    return this.#closed || this.#isHalted || !this.#isStarted || this.handlers.isEmpty;
+    return this.#worker.isPaused;
   }
 
   #newCommitter(): CursorCommitter {
@@ -311,7 +287,7 @@ export class Inbox implements Receiver {
   async #authorize(hello: HelloFields): Promise<Authorization> {
     const { store, sender, lease } = this.context;
     const refuse = (code: HawserError["code"], message: string): Authorization => ({ accept: false, code, message });
-    if (this.#closed || this.#isHalted)
+    if (this.#closed || this.#worker.isHalted)
       return refuse("busy", `"${sender.name}" is stopping, or its lease is suspended`);
     if (this.#returning.has(hello.channelId)) {
       return refuse("busy", `"${sender.name}" is returning channel ${hello.channelId} to its listener`);
@@ -329,7 +305,7 @@ export class Inbox implements Receiver {
     }
     const backlog = await store.backlogOf(hello.channelId, link.channel.accepted);
     const isCurrent = this.#links.get(hello.channelId) === link;
-    if (!lease.isWritable || this.#isHalted || !isCurrent || this.#returning.has(hello.channelId)) {
+    if (!lease.isWritable || this.#worker.isHalted || !isCurrent || this.#returning.has(hello.channelId)) {
       return refuse("busy", `"${sender.name}" has lost its lease or the channel for now`);
     }
     return { accept: true, welcome: link.channel.welcome(backlog) };

@@ -16,7 +16,7 @@ import {
 } from "../../runtime/index.js";
 import { postgresErrorOf } from "../../sql-clients/index.js";
 import { type Completion, isRefusedForGood, type Transaction } from "../../store/index.js";
-import type { PeerContext } from "../core/context.js";
+import type { HandlingContext } from "../core/context.js";
 import { cutOff, done, marked, retryLater, sessionEnded } from "../core/handler-result.js";
 import type { BatchHandling, HandlingSettings } from "../core/handling-settings.js";
 import { MessageView } from "../core/message.js";
@@ -71,7 +71,7 @@ interface InTransaction {
 }
 
 export class ListedCalls {
-  readonly #context: PeerContext;
+  readonly #context: HandlingContext;
   readonly #handlers: TopicHandlers;
   readonly #attempts: Attempts;
   /** Batch queues by batch handler. */
@@ -79,7 +79,7 @@ export class ListedCalls {
   /** True while incomplete batches wait for further messages. */
   #mayDelayBatches = true;
 
-  constructor(context: PeerContext, handlers: TopicHandlers, attempts: Attempts) {
+  constructor(context: HandlingContext, handlers: TopicHandlers, attempts: Attempts) {
     this.#context = context;
     this.#handlers = handlers;
     this.#attempts = attempts;
@@ -213,7 +213,7 @@ export class ListedCalls {
 
   async #transact(call: ListedCall, trace: TraceContext | undefined): Promise<HandlerResult | undefined> {
     const { topic, messages } = call;
-    const { store, lease, status, nameLost } = this.#context;
+    const { store, lease, sender, status, nameLost } = this.#context;
     const { link } = messages[0]!;
     const at: InTransaction = { state: "waiting" };
     const completions: Completion[] = [];
@@ -223,7 +223,7 @@ export class ListedCalls {
     }
     try {
       // The lease may be renewed on another server while the handler runs; its writes belong to the current epoch.
-      const { name, epoch } = lease;
+      const { name, epoch } = lease ?? { name: sender.name, epoch: 0 };
       const handler = (client: Transaction): Promise<TransactionEnd> => this.#callIn(client, call, at);
       const outcome = await store.handleInTransaction({ name, epoch }, completions, handler, {
         trace,

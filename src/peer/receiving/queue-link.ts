@@ -25,7 +25,7 @@ import { asHawserError } from "../../errors/index.js";
 import { postgresBackoff } from "../../postgres/index.js";
 import { Backoff, DeadlineTimer, Waiters } from "../../runtime/index.js";
 import { drainBytes } from "../../store/index.js";
-import type { PeerContext } from "../core/context.js";
+import type { HandlingContext } from "../core/context.js";
 import { cutOff, marked, retryLater } from "../core/handler-result.js";
 import { defaultTakeoverMs } from "../core/handling-settings.js";
 import { polls } from "../core/polls.js";
@@ -33,7 +33,7 @@ import { type SlicedWork, timeSliceMs } from "./dispatcher.js";
 import { EnqueueWatch } from "./enqueue-watch.js";
 import type { HandledLink } from "./handled-link.js";
 import { KeptOutcome } from "./kept-result.js";
-import type { Receiver } from "./receiver.js";
+import type { HandlingHost } from "./receiver.js";
 import { TakePlan } from "./take-plan.js";
 import { TakeRoom } from "./take-room.js";
 
@@ -43,6 +43,8 @@ const beatsPerLease = 4;
 const passedPollMs = 100;
 /** Longest lease of a worker. */
 const longestLeaseMs = 600_000;
+/** Least time until it looks whether another worker goes on: with what a statement has said of its lease, and with a notification. */
+const [leastLookMs, leastLeaseMs] = [100, 1_000];
 /** Longest delay of a timer. Beats tell of what is due later. */
 const longestTimerMs = 2 ** 31 - 1;
 /** Time until a message that was to run alone, and could not, is tried again. */
@@ -62,6 +64,10 @@ interface Term {
   /** Server on which the worker was opened. */
   readonly server: string | undefined;
   readonly plan: TakePlan;
+  /** True if others know that it has no messages. What it takes ends that. */
+  isIdle: boolean;
+  /** True if it was asked for messages since it was extended last. */
+  hasLooked: boolean;
 }
 
 export class QueueLink implements HandledLink, LeaseEffects, SlicedWork {
@@ -99,7 +105,10 @@ export class QueueLink implements HandledLink, LeaseEffects, SlicedWork {
   readonly #timer = new DeadlineTimer(() => this.run());
   readonly #backoff = new Backoff(postgresBackoff);
   #retry: NodeJS.Timeout | undefined;
-  #beat: NodeJS.Timeout | undefined;
+  readonly #beat = new DeadlineTimer(() => {
+    if (this.#term !== undefined) this.#ask();
+  });
+  /** Interval of beats while it has messages. */
   #beatMs = 0;
   /** Timers of what was put off. */
   readonly #due = new Set<NodeJS.Timeout>();
@@ -124,12 +133,12 @@ export class QueueLink implements HandledLink, LeaseEffects, SlicedWork {
   readonly #whenIdle = new Waiters();
   #unlisten: (() => void)[] = [];
 
-  readonly #receiver: Receiver;
-  readonly #context: PeerContext;
+  readonly #receiver: HandlingHost;
+  readonly #context: HandlingContext;
   readonly #room: TakeRoom;
   readonly #watch: EnqueueWatch;
 
-  constructor(receiver: Receiver) {
+  constructor(receiver: HandlingHost) {
     this.#receiver = receiver;
     this.#context = receiver.context;
     this.#room = new TakeRoom(receiver);
@@ -143,7 +152,7 @@ export class QueueLink implements HandledLink, LeaseEffects, SlicedWork {
   /** Begins to take, when the peer is in the directory and has handlers, or has left a worker behind. */
   start(): void {
     this.#isStarted = true;
-    if (!this.#context.lease.wasClean) this.#begin();
+    if (this.#context.lease?.wasClean === false) this.#begin();
     this.handlersChanged();
   }
 
@@ -156,6 +165,7 @@ export class QueueLink implements HandledLink, LeaseEffects, SlicedWork {
       queue.on("enqueued", (topic) => this.#wants(topic)),
       queue.on("settings", (topic) => this.#settingsChanged(topic)),
       queue.on("cancelled", (rank) => this.#mayBeCancelled(rank)),
+      queue.on("lease", (leaseMs) => leaseMs >= 0 && this.#beatIn(Math.max(leaseMs, leastLeaseMs))),
       queue.on("session", (state) => (state === "up" ? this.#open() : this.#lose("the session is lost"))),
     ];
     this.#open();
@@ -309,7 +319,8 @@ export class QueueLink implements HandledLink, LeaseEffects, SlicedWork {
     this.isClosed = true;
     this.#timer.stop();
     this.#again.stop();
-    for (const timer of [this.#retry, this.#beat, ...this.#due]) clearTimeout(timer);
+    this.#beat.stop();
+    for (const timer of [this.#retry, ...this.#due]) clearTimeout(timer);
     this.#watch.end();
     for (const stop of this.#unlisten) stop();
     this.#term = undefined;
@@ -320,7 +331,7 @@ export class QueueLink implements HandledLink, LeaseEffects, SlicedWork {
   // ---- terms ----
 
   #open(): void {
-    const { store, sender, membership, settings } = this.#context;
+    const { store, workerName: name, lease, membership, settings } = this.#context;
     if (this.#isOpening || this.#term !== undefined || this.isClosed || !store.queue.isUp) return;
     const { handlers } = this.#receiver;
     this.#isOpening = true;
@@ -337,9 +348,9 @@ export class QueueLink implements HandledLink, LeaseEffects, SlicedWork {
       let worker = left?.as;
       if (worker === undefined || kept === undefined) {
         // The process before this one has lost the name: it has ended, or will not go on.
-        if (this.#before === undefined) await queue.endWorkers(sender.name);
+        if (lease !== undefined && this.#before === undefined) await queue.endWorkers(name);
         worker = await queue.openWorker({
-          ...{ name: sender.name, topics, group, concurrency },
+          ...{ name, topics, group, concurrency },
           leaseMs,
           replaces: this.#before,
         });
@@ -363,7 +374,7 @@ export class QueueLink implements HandledLink, LeaseEffects, SlicedWork {
         },
         this,
       );
-      this.#term = { worker, leased, server, plan: new TakePlan() };
+      this.#term = { worker, leased, server, plan: new TakePlan(), isIdle: false, hasLooked: true };
       this.#served = topics;
       this.#beatMs = Math.min(leaseMs / beatsPerLease, polls.everyMs);
       if (kept !== undefined) this.#goOn(this.#term, running, kept);
@@ -407,10 +418,11 @@ export class QueueLink implements HandledLink, LeaseEffects, SlicedWork {
     const mustLook = this.#hasSettings;
     const asked = this.#served;
     [this.#isExtending, this.#mustExtend, this.#hasSettings] = [true, false, false];
-    clearTimeout(this.#beat);
+    this.#beat.stop();
+    this.#rest(term);
     this.#onAnswer(
       this.#context.store.queue.extend(term.worker, this.#watch.isOn),
-      ({ isFirst, hasMessages, pausedTopics, limitedTopics, keptTopics, cancelled, dueInMs }) => {
+      ({ isFirst, hasMessages, pausedTopics, limitedTopics, keptTopics, cancelled, dueInMs, leaseEndsInMs }) => {
         this.#isFirst = isFirst;
         this.#isExtending = false;
         if (cancelled.length > 0) this.#cancel(term, cancelled);
@@ -425,12 +437,35 @@ export class QueueLink implements HandledLink, LeaseEffects, SlicedWork {
         if (mustLook) for (const topic of limitedTopics) term.plan.mayStart(topic);
         // Of some messages no notification tells, such as those that others have put off.
         if (hasChanged || mustLook || (hasMessages && this.#watch.isOn)) this.#look();
-        if (dueInMs !== null && dueInMs < this.#beatMs) this.#wantsIn(Number(dueInMs), handlers.topics);
-        if (this.#mustExtend) this.#extend(term);
-        else this.#beat = setTimeout(() => this.#extend(term), this.#beatMs);
+        const beatMs = term.isIdle ? this.#idleBeatMs : this.#beatMs;
+        if (dueInMs !== null && dueInMs < beatMs) this.#wantsIn(Number(dueInMs), handlers.topics);
+        if (this.#mustExtend) return this.#extend(term);
+        this.#beatIn(beatMs);
+        // Whoever looks then ends the other worker, if it has not said that it goes on.
+        if (leaseEndsInMs !== null) this.#beatIn(Math.max(Number(leaseEndsInMs), leastLookMs));
       },
       term,
     );
+  }
+
+  get #idleBeatMs(): number {
+    return this.#context.idleBeatMs ?? this.#beatMs;
+  }
+
+  /** Extends the worker in so many ms, or sooner. */
+  #beatIn(ms: number): void {
+    if (this.#term !== undefined) this.#beat.arm(performance.now() + ms);
+  }
+
+  /** Tells others that the worker has no messages, if it had none since it was extended last: it needs no lease then. */
+  #rest(term: Term): void {
+    const { idleBeatMs, store } = this.#context;
+    const { hasLooked } = term;
+    term.hasLooked = this.#isTaking;
+    const hasNone = this.#turns.size === 0 && term.leased.waiting === 0 && this.#completed.length === 0;
+    if (idleBeatMs === undefined || term.isIdle || hasLooked || this.#isTaking || !hasNone) return;
+    term.isIdle = true;
+    this.#onAnswer(store.queue.rest(term.worker), () => undefined, term);
   }
 
   /** Opens a worker, but not in a loop: not before a time, unless the last one has taken messages. */
@@ -454,7 +489,7 @@ export class QueueLink implements HandledLink, LeaseEffects, SlicedWork {
     for (const turn of this.#turns.keys()) this.#outlived.set(rowOf(turn.running), turn);
     [this.#isTaking, this.#isExtending] = [false, false];
     this.#endReservation();
-    clearTimeout(this.#beat);
+    this.#beat.stop();
     this.#again.stop();
     this.#openLater();
   }
@@ -483,6 +518,7 @@ export class QueueLink implements HandledLink, LeaseEffects, SlicedWork {
     const take = this.#room.next(term.plan, term.leased, this.#hasReserved);
     if (take.topics.length === 0) return;
     this.#isTaking = true;
+    term.hasLooked = true;
     // What has ended must not count as running.
     if (term.plan.isLimited(take.topics[0]!)) this.#deleteCompleted();
     const after = term.plan.begin(take.topics, performance.now());
@@ -493,6 +529,9 @@ export class QueueLink implements HandledLink, LeaseEffects, SlicedWork {
         this.#isTaking = false;
         this.#endReservation();
         this.#backoff.reset();
+        if (messages.length > 0) term.isIdle = false;
+        // Also of an idle worker: what it was woken for may be another one's, or due later.
+        this.#beatIn(this.#beatMs);
         term.plan.seen(looked);
         this.#add(term, messages);
         this.#overtaken.clear();

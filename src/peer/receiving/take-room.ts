@@ -5,7 +5,7 @@
 import type { ConcurrencyLimit, LeasedMessages } from "../../channel/index.js";
 import { groupLeastUnderWay, Pace } from "../sending/pace.js";
 import type { Dispatcher } from "./dispatcher.js";
-import type { Receiver } from "./receiver.js";
+import type { HandlingHost } from "./receiver.js";
 import type { Take, TakePlan } from "./take-plan.js";
 import type { TopicHandlers } from "./topic-handlers.js";
 
@@ -20,7 +20,7 @@ export class TakeRoom {
   /** Number of messages that wait in a batch, by topic. They occupy no slot. */
   readonly #joined = new Map<string, number>();
 
-  constructor({ dispatcher, handlers }: Receiver) {
+  constructor({ dispatcher, handlers }: HandlingHost) {
     this.#dispatcher = dispatcher;
     this.#handlers = handlers;
   }

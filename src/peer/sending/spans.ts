@@ -11,7 +11,7 @@ import {
   traceContextOf,
   tracer,
 } from "../../runtime/index.js";
-import type { PeerContext } from "../core/context.js";
+import type { HandlingContext } from "../core/context.js";
 import type { Outgoing } from "./outgoing.js";
 
 /**
@@ -53,7 +53,7 @@ export function startStoring(messages: readonly Outgoing[]): OperationSpan | und
 /** Starts the span of an attempt to handle messages of a topic, or a request, if it needs one. */
 export function startHandling(
   kind: "process" | "respond",
-  { sender, membership }: Pick<PeerContext, "sender" | "membership">,
+  { sender, membership }: Pick<HandlingContext, "sender" | "membership">,
   topic: string,
   messages: readonly HandledMessage[],
   attempt: number,

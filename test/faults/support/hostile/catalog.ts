@@ -186,11 +186,11 @@ const callersOf = table(`
   p hawser.fenced hawser.raise_fence hawser.share_fences hawser.lock_dead_letters hawser.running_peers
   p hawser.mark_done hawser.handling_refusal hawser.lock_cursors hawser.cursor_of
   p hawser.park_messages hawser.count_attempt hawser.count_parked hawser.finish_parked
-  p hawser.open_worker hawser.resume_worker hawser.serve_topics hawser.take hawser.extend hawser.done hawser.done_batch hawser.retry hawser.give_up
+  p hawser.open_worker hawser.resume_worker hawser.serve_topics hawser.take hawser.extend hawser.rest hawser.done hawser.done_batch hawser.retry hawser.give_up
   p hawser.give_back hawser.end_cancelled hawser.begin hawser.begin_unique hawser.close_worker hawser.end_workers hawser.wait_for hawser.stop_waiting hawser.queue_places hawser.queue_find hawser.reassign_queued
   p hawser.pause_topic hawser.paused_topics hawser.resume_topic hawser.limit_topic hawser.keep_results
   p hawser.keep_result hawser.job hawser.set_progress hawser.done_kept
-  - hawser.free_unique hawser.admit_starts hawser.count_starts hawser.limit_key
+  - hawser.free_unique hawser.announce_due hawser.announce_lease hawser.admit_starts hawser.count_starts hawser.limit_key
   n hawser.add_handler hawser.add_stream hawser.apply_seek hawser.bind_handler hawser.lock_handlers hawser.request_seek
   n hawser.stream_start hawser.subjects_overlap hawser.unbind_handler
   nb hawser.prune_handlers
