@@ -60,7 +60,7 @@ const mutants: readonly Mutant[] = [
     changes: [
       [
         "AND s.topic = ANY (w.topics)",
-        "AND s.topic = ANY (w.topics) AND (w.group_name IS NOT NULL OR w.id = p_worker)",
+        "AND s.topic = ANY (w.topics) AND (w.group_name IS NOT NULL OR w.id = (SELECT min(o.id) FROM hawser_data.workers AS o WHERE o.gone_at IS NULL))",
       ],
     ],
   },

@@ -314,16 +314,12 @@ describe("hawser.cancel", () => {
     await enqueue(client, "t", ["handled", "waits"]);
     await client.query("SELECT hawser.enqueue('t', 'later', deliver_at => now() + interval '1 hour')");
     // It goes behind the choice of the page, and before the cancellation of what is in the queue.
+    const [fn] = await rows<{ text: string }>("SELECT pg_get_functiondef('hawser.cancel_queued'::regproc) AS text");
     await client.query(
-      `CREATE FUNCTION public.handle() RETURNS trigger LANGUAGE plpgsql AS $$
-       BEGIN
-         DELETE FROM hawser_data.queue WHERE payload = 'handled';
-         RETURN NULL;
-       END $$;
-       CREATE TRIGGER handle BEFORE DELETE ON hawser_data.queue WHEN (pg_trigger_depth() = 0) EXECUTE FUNCTION public.handle()`,
+      fn!.text.replace("BEGIN\n", "BEGIN\n  DELETE FROM hawser_data.queue WHERE payload = 'handled';\n"),
     );
     onTestFinished(async () => {
-      await client.query("DROP FUNCTION public.handle() CASCADE");
+      await client.query(fn!.text);
     });
     const page = await rows<{ state: string }>(
       "SELECT state FROM hawser.cancel_messages('peer', 't', NULL, NULL, 0, 3)",

@@ -2935,15 +2935,19 @@ BEGIN
     WHERE q.id = ANY (p_after) AND q.role = v_role AND q.role_id = v_role_id AND (coalesce(q.later, 'nats') <> 'nats') ORDER BY q.id FOR KEY SHARE;
   WITH found AS MATERIALIZED (
     SELECT q.id, q.topic, q.recipient, q.rank, q.worker
-      FROM (SELECT DISTINCT unnest(p_after) AS id) AS g JOIN hawser_data.queue AS q USING (id)
-     WHERE q.role = v_role AND q.role_id = v_role_id AND NOT q.to_all AND q.later IS DISTINCT FROM 'nats'
+      FROM (SELECT DISTINCT unnest(p_after) AS id) AS g
+     CROSS JOIN LATERAL (
+       SELECT o.* FROM hawser_data.queue AS o
+        WHERE o.id = g.id AND o.role = v_role AND o.role_id = v_role_id AND NOT o.to_all AND o.later IS DISTINCT FROM 'nats' OFFSET 0
+     ) AS q
   ), locked AS MATERIALIZED (
-    SELECT q.id, coalesce(q.awaited_as, q.id) AS awaited_as, q.ctid AS tid
-      FROM found AS f
-      JOIN hawser_data.queue AS q
-        ON q.topic = f.topic AND q.recipient = f.recipient AND q.role = v_role AND q.rank = f.rank AND q.worker IS NOT DISTINCT FROM f.worker
-     WHERE (f.worker IS NULL OR NOT EXISTS (SELECT FROM hawser_data.workers AS w WHERE w.id = f.worker AND w.gone_at IS NULL))
-     ORDER BY q.rank FOR KEY SHARE OF q
+    SELECT q.id, coalesce(q.awaited_as, q.id) AS awaited_as, q.tid
+      FROM (SELECT f.* FROM found AS f WHERE (f.worker IS NULL OR NOT EXISTS (SELECT FROM hawser_data.workers AS w WHERE w.id = f.worker AND w.gone_at IS NULL)) ORDER BY f.rank) AS f
+     CROSS JOIN LATERAL (
+       SELECT o.id, o.awaited_as, o.ctid AS tid FROM hawser_data.queue AS o
+        WHERE o.topic = f.topic AND o.recipient = f.recipient AND o.role = v_role AND o.rank = f.rank AND o.worker IS NOT DISTINCT FROM f.worker
+          FOR KEY SHARE
+     ) AS q
   )
   SELECT array_agg(l.id), array_agg(l.awaited_as), array_agg(l.tid) INTO v_queued, v_awaited, v_tids FROM locked AS l;
   SELECT g.id INTO v_missing

@@ -772,6 +772,7 @@ BEGIN
     END IF;
   END IF;
 DECLARE
+  v_tids tid[];
   v_done boolean;
 BEGIN
   v_done := set_config('idle_in_transaction_session_timeout', '8000', true) IS NULL;
@@ -787,17 +788,11 @@ BEGIN
         HINT = 'Begin a new one with hawser.open_worker, and forget what this one had.';
     END IF;
   END IF;
-  -- In one order, so that no two wait for each other. What a transaction is just ending is waited for.
-  WITH locked AS MATERIALIZED (
-    SELECT topic, recipient, role, rank
-      FROM unnest(p_topics, p_recipients, p_roles, p_ranks) AS m (topic, recipient, role, rank)
-      JOIN hawser_data.queue AS q USING (topic, recipient, role, rank)
-     WHERE q.worker IN (p_worker, p_as)
-     ORDER BY q.rank FOR UPDATE OF q
-  ), kept AS (
+  -- What a transaction is just ending is waited for.
+  v_tids := hawser.lock_queued(p_topics, p_recipients, p_roles, p_ranks, ARRAY[p_worker, p_as]);
+  WITH kept AS (
     UPDATE hawser_data.queue AS q SET worker = p_as, begun_by = CASE WHEN q.begun_by = p_worker THEN p_as ELSE q.begun_by END
-      FROM locked AS l
-     WHERE q.topic = l.topic AND q.recipient = l.recipient AND q.role = l.role AND q.rank = l.rank
+     WHERE q.ctid = ANY (v_tids)
     RETURNING q.topic, q.recipient, q.role, q.rank
   ), counted AS (
     UPDATE hawser_data.topic_starts AS s SET worker = p_as
@@ -1122,6 +1117,37 @@ END
 $function$;
 COMMENT ON FUNCTION hawser.take(bigint, integer, bigint, jsonb, text[]) IS 'Takes messages for a worker. Fails with lease_lost if the worker has ended. Rows with a payload are the worker''s from the commit
 on; the others only say how far this has looked.';
+
+CREATE OR REPLACE FUNCTION hawser.lock_queued(
+  p_topics text[],
+  p_recipients text[],
+  p_roles text[],
+  p_ranks bigint[],
+  p_workers bigint[],
+  OUT tids tid[]
+)
+LANGUAGE plpgsql VOLATILE SECURITY INVOKER
+SET search_path = pg_catalog, pg_temp
+SET jit = off
+SET row_security = off
+SET enable_seqscan = off
+SET enable_bitmapscan = off
+AS $function$
+#variable_conflict use_column
+BEGIN
+  -- In one order, so that no two wait for each other.
+  tids := ARRAY(
+    SELECT q.tid
+      FROM (SELECT m.* FROM unnest(p_topics, p_recipients, p_roles, p_ranks) AS m (topic, recipient, role, rank) ORDER BY m.rank) AS m
+     CROSS JOIN LATERAL (
+       SELECT o.ctid AS tid FROM hawser_data.queue AS o
+        WHERE o.topic = m.topic AND o.recipient = m.recipient AND o.role = m.role AND o.rank = m.rank AND (p_workers IS NULL OR o.worker = ANY (p_workers))
+          FOR UPDATE
+     ) AS q
+  );
+END
+$function$;
+COMMENT ON FUNCTION hawser.lock_queued(text[], text[], text[], bigint[], bigint[]) IS 'Locks messages of the queue, in the order of their ranks, for the statement that follows. Waits for those who have locked them.';
 
 CREATE OR REPLACE FUNCTION hawser.admit_topics(
   p_topics text[],
@@ -1663,8 +1689,13 @@ BEGIN
   IF EXISTS (SELECT FROM hawser_data.cancellations) THEN
     PERFORM hawser.end_cancelled(NULL, '{}');
     cancelled := ARRAY(
-      SELECT DISTINCT c.rank FROM hawser_data.cancellations AS c JOIN hawser_data.queue AS q USING (topic, recipient, role, rank)
-       WHERE q.worker = p_worker ORDER BY c.rank
+      SELECT DISTINCT c.rank
+        FROM hawser_data.cancellations AS c
+       CROSS JOIN LATERAL (
+         SELECT FROM hawser_data.queue AS o
+          WHERE o.topic = c.topic AND o.recipient = c.recipient AND o.role = c.role AND o.rank = c.rank AND o.worker = p_worker OFFSET 0
+       ) AS q
+       ORDER BY c.rank
     );
   END IF;
   IF EXISTS (SELECT FROM hawser_data.unique_ends) THEN
@@ -2127,6 +2158,7 @@ BEGIN
          SELECT FROM hawser_data.queue AS q
            JOIN hawser_data.workers AS w ON w.id = q.worker AND w.gone_at IS NULL
           WHERE q.topic = s.topic AND q.recipient = s.recipient AND q.role = s.role AND q.rank = s.rank AND q.worker = s.worker
+         OFFSET 0
        )
     RETURNING s.role, s.limit_key
   ), places AS (
@@ -2505,21 +2537,13 @@ BEGIN
     END IF;
   END IF;
 DECLARE
+  v_tids tid[];
   v_done boolean;
 BEGIN
   v_done := set_config('idle_in_transaction_session_timeout', '8000', true) IS NULL;
-  -- In one order, so that no two wait for each other.
-  WITH locked AS MATERIALIZED (
-    SELECT topic, recipient, role, rank
-      FROM unnest(p_topics, p_recipients, p_roles, p_ranks) AS m (topic, recipient, role, rank)
-      JOIN hawser_data.queue AS q USING (topic, recipient, role, rank)
-     WHERE q.worker = p_worker
-     ORDER BY rank FOR UPDATE OF q
-  ), written AS (
-    UPDATE hawser_data.queue AS q SET begun_by = p_worker
-      FROM locked AS l
-     WHERE q.topic = l.topic AND q.recipient = l.recipient AND q.role = l.role AND q.rank = l.rank AND q.worker = p_worker
-    RETURNING q.rank
+  v_tids := hawser.lock_queued(p_topics, p_recipients, p_roles, p_ranks, ARRAY[p_worker]);
+  WITH written AS (
+    UPDATE hawser_data.queue AS q SET begun_by = p_worker WHERE q.ctid = ANY (v_tids) RETURNING q.rank
   )
   SELECT coalesce(array_agg(w.rank ORDER BY w.rank), '{}') INTO ranks FROM written AS w;
 END;
@@ -3217,9 +3241,13 @@ BEGIN
   -- In the order of done_batch, so that no two wait for each other. Who waits for another one here finds the row gone.
   WITH locked AS MATERIALIZED (
     SELECT m.nth, q.topic, q.role, q.role_id, q.rank, q.id, q.keep_ms, q.to_all, q.enqueued_at, q.attempts, q.worker, q.progress
-      FROM unnest(p_topics, p_recipients, p_roles, p_ranks) WITH ORDINALITY AS m (topic, recipient, role, rank, nth)
-      JOIN hawser_data.queue AS q USING (topic, recipient, role, rank)
-     ORDER BY q.rank FOR UPDATE OF q
+      FROM (
+        SELECT m.* FROM unnest(p_topics, p_recipients, p_roles, p_ranks) WITH ORDINALITY AS m (topic, recipient, role, rank, nth) ORDER BY m.rank
+      ) AS m
+     CROSS JOIN LATERAL (
+       SELECT o.* FROM hawser_data.queue AS o
+        WHERE o.topic = m.topic AND o.recipient = m.recipient AND o.role = m.role AND o.rank = m.rank FOR UPDATE
+     ) AS q
   )
   SELECT hawser.keep_ended(jsonb_agg(jsonb_build_object('id', l.id, 'role', l.role, 'role_id', l.role_id, 'topic', l.topic, 'keep_ms', coalesce(l.keep_ms, CASE WHEN NOT l.to_all THEN (SELECT s.keep_ms FROM hawser_data.topic_settings AS s WHERE s.topic = l.topic) END), 'enqueued_at', l.enqueued_at, 'attempts', l.attempts, 'worker', l.worker, 'progress', l.progress) || jsonb_build_object('attempts', l.attempts + 1, 'duration_ms', r.of -> 1, 'result', r.of -> 2)), 'done', NULL, NULL)
     INTO v_done
@@ -3489,6 +3517,7 @@ BEGIN
     END IF;
   END IF;
 DECLARE
+  v_tids tid[];
   v_count integer;
   v_marked jsonb;
   v_done boolean;
@@ -3500,14 +3529,9 @@ BEGIN
   END IF;
   v_done := set_config('idle_in_transaction_session_timeout', '8000', true) IS NULL;
   v_done := hawser.commit_durably();
-  -- In one order, so that no two wait for each other.
-  PERFORM FROM unnest(p_topics, p_recipients, p_roles, p_ranks) AS m (topic, recipient, role, rank)
-     JOIN hawser_data.queue AS q USING (topic, recipient, role, rank)
-    ORDER BY rank FOR UPDATE OF q;
+  v_tids := hawser.lock_queued(p_topics, p_recipients, p_roles, p_ranks, NULL);
   WITH gone AS (
-    DELETE FROM hawser_data.queue AS q
-     USING unnest(p_topics, p_recipients, p_roles, p_ranks) AS m (topic, recipient, role, rank)
-     WHERE q.topic = m.topic AND q.recipient = m.recipient AND q.role = m.role AND q.rank = m.rank
+    DELETE FROM hawser_data.queue AS q WHERE q.ctid = ANY (v_tids)
     RETURNING CASE WHEN (q.key IS NOT NULL OR q.unique_key IS NOT NULL OR q.awaited_as IS NOT NULL) THEN jsonb_build_array(q.role, q.topic, q.unique_key, q.id, q.awaited_as, q.recipient, q.key) END AS key
   )
   SELECT count(*), jsonb_agg(g.key) FILTER (WHERE g.key IS NOT NULL) INTO v_count, v_marked FROM gone AS g;
@@ -3852,6 +3876,8 @@ BEGIN
     END IF;
   END IF;
 DECLARE
+  v_tids tid[];
+  v_given tid[];
   v_done boolean;
 BEGIN
   v_done := set_config('idle_in_transaction_session_timeout', '8000', true) IS NULL;
@@ -3859,8 +3885,10 @@ BEGIN
   WITH given AS MATERIALIZED (
     SELECT q.topic, q.recipient, q.role, q.rank, q.key
       FROM unnest(p_topics, p_recipients, p_roles, p_ranks) AS m (topic, recipient, role, rank)
-      JOIN hawser_data.queue AS q USING (topic, recipient, role, rank)
-     WHERE q.worker = p_worker
+     CROSS JOIN LATERAL (
+       SELECT o.* FROM hawser_data.queue AS o
+        WHERE o.topic = m.topic AND o.recipient = m.recipient AND o.role = m.role AND o.rank = m.rank AND o.worker = p_worker OFFSET 0
+     ) AS q
   ), first AS MATERIALIZED (
     SELECT g.topic, g.recipient, g.role, g.key, min(g.rank) AS rank FROM given AS g WHERE g.key IS NOT NULL GROUP BY 1, 2, 3, 4
   ), freed AS MATERIALIZED (
@@ -3870,16 +3898,22 @@ BEGIN
       FROM first AS f
      CROSS JOIN LATERAL (
        SELECT b.* FROM hawser_data.queue AS b
-        WHERE b.topic = f.topic AND b.recipient = f.recipient AND b.key = f.key AND b.role = f.role AND b.rank > f.rank AND b.worker = p_worker
+        WHERE b.topic = f.topic AND b.recipient = f.recipient AND b.key = f.key AND b.role = f.role AND b.rank > f.rank AND b.worker = p_worker OFFSET 0
      ) AS q
      WHERE q.rank NOT IN (SELECT g.rank FROM given AS g)
   ), locked AS MATERIALIZED (
-    SELECT topic, recipient, role, rank, f.is_given FROM freed AS f JOIN hawser_data.queue AS q USING (topic, recipient, role, rank)
-     ORDER BY rank FOR UPDATE OF q
-  ), written AS (
-    UPDATE hawser_data.queue AS q SET worker = NULL, given_back = least(q.given_back + (coalesce(p_begun, false) AND l.is_given)::integer, 32767)
-      FROM locked AS l
-     WHERE q.topic = l.topic AND q.recipient = l.recipient AND q.role = l.role AND q.rank = l.rank AND q.worker = p_worker
+    SELECT q.tid, f.is_given
+      FROM (SELECT f.* FROM freed AS f ORDER BY f.rank) AS f
+     CROSS JOIN LATERAL (
+       SELECT o.ctid AS tid FROM hawser_data.queue AS o
+        WHERE o.topic = f.topic AND o.recipient = f.recipient AND o.role = f.role AND o.rank = f.rank AND o.worker = p_worker FOR UPDATE
+     ) AS q
+  )
+  SELECT array_agg(l.tid), array_agg(l.tid) FILTER (WHERE l.is_given) INTO v_tids, v_given FROM locked AS l;
+  WITH written AS (
+    UPDATE hawser_data.queue AS q
+       SET worker = NULL, given_back = least(q.given_back + (coalesce(p_begun, false) AND q.ctid = ANY (v_given))::integer, 32767)
+     WHERE q.ctid = ANY (v_tids)
     RETURNING q.topic, q.rank
   )
   SELECT coalesce(array_agg(w.rank ORDER BY w.rank), '{}'), hawser.wake_topics(array_agg(DISTINCT w.topic)) INTO ranks, v_done FROM written AS w;
@@ -3919,6 +3953,7 @@ BEGIN
     END IF;
   END IF;
 DECLARE
+  v_tids tid[];
   v_topics text[];
   v_marked jsonb;
   v_kept jsonb;
@@ -3930,29 +3965,33 @@ BEGIN
   WITH chosen AS MATERIALIZED (
     -- Some of each role: one whose rows are locked for long hides nothing of others.
     SELECT c.*, q.rank IS NOT NULL AS is_there, q.worker
-      FROM hawser_data.cancellations AS c LEFT JOIN hawser_data.queue AS q USING (topic, recipient, role, rank)
+      FROM hawser_data.cancellations AS c
+      LEFT JOIN LATERAL (
+        SELECT o.rank, o.worker FROM hawser_data.queue AS o
+         WHERE o.topic = c.topic AND o.recipient = c.recipient AND o.role = c.role AND o.rank = c.rank OFFSET 0
+      ) AS q ON true
      WHERE (p_ranks = '{}' OR c.rank = ANY (p_ranks))
-       AND (
-         q.rank IS NULL OR q.worker = p_worker OR (q.worker IS NULL OR NOT EXISTS (SELECT FROM hawser_data.workers AS w WHERE w.id = q.worker AND w.gone_at IS NULL))
-       )
+       AND (q.rank IS NULL OR q.worker = p_worker OR (q.worker IS NULL OR NOT EXISTS (SELECT FROM hawser_data.workers AS w WHERE w.id = q.worker AND w.gone_at IS NULL)))
      ORDER BY row_number() OVER (PARTITION BY c.role ORDER BY random()) LIMIT 1000
   ), asked AS MATERIALIZED (
     SELECT h.* FROM chosen AS h JOIN hawser_data.cancellations AS c USING (topic, recipient, role, rank, xid) FOR UPDATE OF c SKIP LOCKED
   ), locked AS MATERIALIZED (
-    SELECT topic, recipient, role, rank
+    SELECT a.topic, a.recipient, a.role, a.rank, q.tid
       FROM (SELECT DISTINCT a.topic, a.recipient, a.role, a.rank, a.worker FROM asked AS a WHERE a.is_there) AS a
-      JOIN hawser_data.queue AS q USING (topic, recipient, role, rank)
-     -- The same worker as before: it was not taken. An id of a worker is never used again.
-     WHERE q.worker IS NOT DISTINCT FROM a.worker
-       FOR UPDATE OF q SKIP LOCKED
-  ), gone AS (
-    DELETE FROM hawser_data.queue AS q USING locked AS l
-     WHERE q.topic = l.topic AND q.recipient = l.recipient AND q.role = l.role AND q.rank = l.rank
-    RETURNING q.*
+     CROSS JOIN LATERAL (
+       -- The same worker as before: it was not taken. An id of a worker is never used again.
+       SELECT o.ctid AS tid FROM hawser_data.queue AS o
+        WHERE o.topic = a.topic AND o.recipient = a.recipient AND o.role = a.role AND o.rank = a.rank AND o.worker IS NOT DISTINCT FROM a.worker
+          FOR UPDATE SKIP LOCKED
+     ) AS q
   ), ended AS (
     DELETE FROM hawser_data.cancellations AS c USING asked AS a
      WHERE c.topic = a.topic AND c.recipient = a.recipient AND c.role = a.role AND c.rank = a.rank AND c.xid = a.xid
        AND (NOT a.is_there OR (a.topic, a.recipient, a.role, a.rank) IN (SELECT l.topic, l.recipient, l.role, l.rank FROM locked AS l))
+  )
+  SELECT array_agg(l.tid) INTO v_tids FROM locked AS l;
+  WITH gone AS (
+    DELETE FROM hawser_data.queue AS q WHERE q.ctid = ANY (v_tids) RETURNING q.*
   )
   -- Workers may have looked at those behind them, and left them because of them.
   SELECT coalesce(array_agg(g.rank ORDER BY g.rank), '{}'), array_agg(DISTINCT g.topic) FILTER (WHERE g.key IS NOT NULL),
@@ -3989,6 +4028,7 @@ SET row_security = off
 AS $function$
 #variable_conflict use_column
 DECLARE
+  v_tids tid[];
   v_cancelled bigint[];
   v_gone bigint[];
   v_running bigint[];
@@ -3999,23 +4039,21 @@ DECLARE
 BEGIN
   -- Nobody waits for a worker that is just taking or ending a row. With the same worker as before it was not taken: an id of a worker
   -- is never used again.
-  WITH free AS MATERIALIZED (
-    SELECT q.topic, q.recipient, q.role, q.rank, q.worker
+  v_tids := ARRAY(
+    SELECT l.tid
       FROM unnest(p_topics, p_recipients, p_roles, p_ranks) AS m (topic, recipient, role, rank)
-      JOIN hawser_data.queue AS q USING (topic, recipient, role, rank)
-     WHERE (q.worker IS NULL OR NOT EXISTS (SELECT FROM hawser_data.workers AS w WHERE w.id = q.worker AND w.gone_at IS NULL))
-  ), locked AS MATERIALIZED (
-    SELECT f.*
-      FROM free AS f
      CROSS JOIN LATERAL (
-       SELECT FROM hawser_data.queue AS q
-        WHERE q.topic = f.topic AND q.recipient = f.recipient AND q.role = f.role AND q.rank = f.rank AND q.worker IS NOT DISTINCT FROM f.worker
+       SELECT o.worker FROM hawser_data.queue AS o
+        WHERE o.topic = m.topic AND o.recipient = m.recipient AND o.role = m.role AND o.rank = m.rank AND (o.worker IS NULL OR NOT EXISTS (SELECT FROM hawser_data.workers AS w WHERE w.id = o.worker AND w.gone_at IS NULL)) OFFSET 0
+     ) AS f
+     CROSS JOIN LATERAL (
+       SELECT q.ctid AS tid FROM hawser_data.queue AS q
+        WHERE q.topic = m.topic AND q.recipient = m.recipient AND q.role = m.role AND q.rank = m.rank AND q.worker IS NOT DISTINCT FROM f.worker
           FOR UPDATE SKIP LOCKED
      ) AS l
-  ), gone AS (
-    DELETE FROM hawser_data.queue AS q USING locked AS l
-     WHERE q.topic = l.topic AND q.recipient = l.recipient AND q.role = l.role AND q.rank = l.rank
-    RETURNING q.*
+  );
+  WITH gone AS (
+    DELETE FROM hawser_data.queue AS q WHERE q.ctid = ANY (v_tids) RETURNING q.*
   )
   -- Workers may have looked at those behind them, and left them because of them.
   SELECT array_agg(g.id), array_agg(g.rank), array_agg(DISTINCT g.topic) FILTER (WHERE g.key IS NOT NULL), jsonb_agg(jsonb_build_array(g.role, g.topic, g.unique_key, g.id, g.awaited_as, g.recipient, g.key)) FILTER (WHERE (g.key IS NOT NULL OR g.unique_key IS NOT NULL OR g.awaited_as IS NOT NULL)),
@@ -4032,7 +4070,10 @@ BEGIN
   -- Those that are left are a worker's. To lock their rows would hold it up until this transaction ends.
   SELECT array_agg(q.id), array_agg(q.rank) INTO v_running, v_ranks
     FROM unnest(p_topics, p_recipients, p_roles, p_ranks) AS m (topic, recipient, role, rank)
-    JOIN hawser_data.queue AS q USING (topic, recipient, role, rank);
+   CROSS JOIN LATERAL (
+     SELECT o.id, o.rank FROM hawser_data.queue AS o
+      WHERE o.topic = m.topic AND o.recipient = m.recipient AND o.role = m.role AND o.rank = m.rank OFFSET 0
+   ) AS q;
   INSERT INTO hawser_data.cancellations (topic, recipient, role, rank)
   SELECT m.* FROM unnest(p_topics, p_recipients, p_roles, p_ranks) AS m (topic, recipient, role, rank)
    WHERE m.rank = ANY (v_ranks)
@@ -4463,6 +4504,7 @@ BEGIN
     END IF;
   END IF;
 DECLARE
+  v_tids tid[];
   v_done boolean;
 BEGIN
   v_done := hawser.commit_durably();
@@ -4482,19 +4524,23 @@ BEGIN
      ) AS q
      ORDER BY q.rank LIMIT p_most
   ), locked AS MATERIALIZED (
-    SELECT q.topic, q.recipient, q.role, q.rank FROM chosen AS c JOIN hawser_data.queue AS q
-        ON q.topic = c.topic AND q.recipient = c.recipient AND q.role = c.role AND q.rank = c.rank
-     ORDER BY q.rank FOR UPDATE OF q
-  ), written AS (
-    UPDATE hawser_data.queue AS q SET recipient = CASE WHEN starts_with(l.recipient, '!') THEN '!' ELSE '' END || '@' || p_to, worker = NULL, behind = NULL
-      FROM locked AS l
-     WHERE q.topic = l.topic AND q.recipient = l.recipient AND q.role = l.role AND q.rank = l.rank
-    RETURNING q.topic
+    SELECT c.topic, c.recipient, c.role, c.rank, q.tid
+      FROM (SELECT c.* FROM chosen AS c ORDER BY c.rank) AS c
+     CROSS JOIN LATERAL (
+       SELECT o.ctid AS tid FROM hawser_data.queue AS o
+        WHERE o.topic = c.topic AND o.recipient = c.recipient AND o.role = c.role AND o.rank = c.rank FOR UPDATE
+     ) AS q
   ), followed AS (
     -- Those that are to be cancelled would not be found under another recipient.
     UPDATE hawser_data.cancellations AS c SET recipient = CASE WHEN starts_with(l.recipient, '!') THEN '!' ELSE '' END || '@' || p_to
       FROM locked AS l
      WHERE c.topic = l.topic AND c.recipient = l.recipient AND c.role = l.role AND c.rank = l.rank
+  )
+  SELECT array_agg(l.tid) INTO v_tids FROM locked AS l;
+  WITH written AS (
+    UPDATE hawser_data.queue AS q SET recipient = CASE WHEN starts_with(q.recipient, '!') THEN '!' ELSE '' END || '@' || p_to, worker = NULL, behind = NULL
+     WHERE q.ctid = ANY (v_tids)
+    RETURNING q.topic
   )
   SELECT count(*), hawser.wake_topics(array_agg(DISTINCT w.topic)) INTO moved, v_done FROM written AS w;
   -- With the last of them, those that may be retried.
@@ -4897,6 +4943,7 @@ REVOKE ALL ON FUNCTION hawser.open_worker(text, text[], text, integer, integer, 
 REVOKE ALL ON FUNCTION hawser.resume_worker(bigint, bigint, text[], text[], text[], bigint[]) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.serve_topics(bigint, text[], text[]) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.take(bigint, integer, bigint, jsonb, text[]) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.lock_queued(text[], text[], text[], bigint[], bigint[]) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.admit_topics(text[], integer) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.find_ready(text[], text[], jsonb, integer, bigint, integer, integer, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.judge_starts(text, tid[], integer, text) FROM PUBLIC;
@@ -5139,6 +5186,7 @@ BEGIN
   ALTER FUNCTION hawser.resume_worker(bigint, bigint, text[], text[], text[], bigint[]) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.serve_topics(bigint, text[], text[]) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.take(bigint, integer, bigint, jsonb, text[]) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.lock_queued(text[], text[], text[], bigint[], bigint[]) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.admit_topics(text[], integer) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.find_ready(text[], text[], jsonb, integer, bigint, integer, integer, text) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.judge_starts(text, tid[], integer, text) OWNER TO hawser_owner;

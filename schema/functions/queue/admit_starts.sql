@@ -25,6 +25,7 @@ BEGIN
          SELECT FROM hawser_data.queue AS q
            JOIN hawser_data.workers AS w ON w.id = q.worker AND w.gone_at IS NULL
           WHERE q.topic = s.topic AND q.recipient = s.recipient AND q.role = s.role AND q.rank = s.rank AND q.worker = s.worker
+         OFFSET 0
        )
     RETURNING s.role, s.limit_key
   ), places AS (

@@ -1,5 +1,6 @@
 #variable_conflict use_column
 DECLARE
+  v_tids tid[];
   v_cancelled bigint[];
   v_gone bigint[];
   v_running bigint[];
@@ -10,23 +11,21 @@ DECLARE
 BEGIN
   -- Nobody waits for a worker that is just taking or ending a row. With the same worker as before it was not taken: an id of a worker
   -- is never used again.
-  WITH free AS MATERIALIZED (
-    SELECT q.topic, q.recipient, q.role, q.rank, q.worker
+  v_tids := ARRAY(
+    SELECT l.tid
       FROM unnest(p_topics, p_recipients, p_roles, p_ranks) AS m (topic, recipient, role, rank)
-      JOIN hawser_data.queue AS q USING (topic, recipient, role, rank)
-     WHERE @is_free(q)@
-  ), locked AS MATERIALIZED (
-    SELECT f.*
-      FROM free AS f
      CROSS JOIN LATERAL (
-       SELECT FROM hawser_data.queue AS q
-        WHERE q.topic = f.topic AND q.recipient = f.recipient AND q.role = f.role AND q.rank = f.rank AND q.worker IS NOT DISTINCT FROM f.worker
+       SELECT o.worker FROM hawser_data.queue AS o
+        WHERE o.topic = m.topic AND o.recipient = m.recipient AND o.role = m.role AND o.rank = m.rank AND @is_free(o)@ OFFSET 0
+     ) AS f
+     CROSS JOIN LATERAL (
+       SELECT q.ctid AS tid FROM hawser_data.queue AS q
+        WHERE q.topic = m.topic AND q.recipient = m.recipient AND q.role = m.role AND q.rank = m.rank AND q.worker IS NOT DISTINCT FROM f.worker
           FOR UPDATE SKIP LOCKED
      ) AS l
-  ), gone AS (
-    DELETE FROM hawser_data.queue AS q USING locked AS l
-     WHERE q.topic = l.topic AND q.recipient = l.recipient AND q.role = l.role AND q.rank = l.rank
-    RETURNING q.*
+  );
+  WITH gone AS (
+    DELETE FROM hawser_data.queue AS q WHERE q.ctid = ANY (v_tids) RETURNING q.*
   )
   -- Workers may have looked at those behind them, and left them because of them.
   SELECT array_agg(g.id), array_agg(g.rank), array_agg(DISTINCT g.topic) FILTER (WHERE g.key IS NOT NULL), jsonb_agg(@marks_of(g)@) FILTER (WHERE @is_marked(g)@),
@@ -43,7 +42,10 @@ BEGIN
   -- Those that are left are a worker's. To lock their rows would hold it up until this transaction ends.
   SELECT array_agg(q.id), array_agg(q.rank) INTO v_running, v_ranks
     FROM unnest(p_topics, p_recipients, p_roles, p_ranks) AS m (topic, recipient, role, rank)
-    JOIN hawser_data.queue AS q USING (topic, recipient, role, rank);
+   CROSS JOIN LATERAL (
+     SELECT o.id, o.rank FROM hawser_data.queue AS o
+      WHERE o.topic = m.topic AND o.recipient = m.recipient AND o.role = m.role AND o.rank = m.rank OFFSET 0
+   ) AS q;
   INSERT INTO hawser_data.cancellations (topic, recipient, role, rank)
   SELECT m.* FROM unnest(p_topics, p_recipients, p_roles, p_ranks) AS m (topic, recipient, role, rank)
    WHERE m.rank = ANY (v_ranks)

@@ -1,5 +1,6 @@
 #variable_conflict use_column
 DECLARE
+  v_tids tid[];
   v_count integer;
   v_marked jsonb;
   v_done boolean;
@@ -11,14 +12,9 @@ BEGIN
   END IF;
   v_done := set_config('idle_in_transaction_session_timeout', '@StoreConstants.session_idle_in_transaction_ms@', true) IS NULL;
   v_done := hawser.commit_durably();
-  -- In one order, so that no two wait for each other.
-  PERFORM FROM unnest(p_topics, p_recipients, p_roles, p_ranks) AS m (topic, recipient, role, rank)
-     JOIN hawser_data.queue AS q USING (topic, recipient, role, rank)
-    ORDER BY rank FOR UPDATE OF q;
+  v_tids := hawser.lock_queued(p_topics, p_recipients, p_roles, p_ranks, NULL);
   WITH gone AS (
-    DELETE FROM hawser_data.queue AS q
-     USING unnest(p_topics, p_recipients, p_roles, p_ranks) AS m (topic, recipient, role, rank)
-     WHERE q.topic = m.topic AND q.recipient = m.recipient AND q.role = m.role AND q.rank = m.rank
+    DELETE FROM hawser_data.queue AS q WHERE q.ctid = ANY (v_tids)
     RETURNING CASE WHEN @is_marked(q)@ THEN @marks_of(q)@ END AS key
   )
   SELECT count(*), jsonb_agg(g.key) FILTER (WHERE g.key IS NOT NULL) INTO v_count, v_marked FROM gone AS g;

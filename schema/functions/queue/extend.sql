@@ -32,8 +32,13 @@ BEGIN
   IF EXISTS (SELECT FROM hawser_data.cancellations) THEN
     PERFORM hawser.end_cancelled(NULL, '{}');
     cancelled := ARRAY(
-      SELECT DISTINCT c.rank FROM hawser_data.cancellations AS c JOIN hawser_data.queue AS q USING (topic, recipient, role, rank)
-       WHERE q.worker = p_worker ORDER BY c.rank
+      SELECT DISTINCT c.rank
+        FROM hawser_data.cancellations AS c
+       CROSS JOIN LATERAL (
+         SELECT FROM hawser_data.queue AS o
+          WHERE o.topic = c.topic AND o.recipient = c.recipient AND o.role = c.role AND o.rank = c.rank AND o.worker = p_worker OFFSET 0
+       ) AS q
+       ORDER BY c.rank
     );
   END IF;
   IF EXISTS (SELECT FROM hawser_data.unique_ends) THEN

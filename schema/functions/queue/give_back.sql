@@ -1,5 +1,7 @@
 #variable_conflict use_column
 DECLARE
+  v_tids tid[];
+  v_given tid[];
   v_done boolean;
 BEGIN
   v_done := set_config('idle_in_transaction_session_timeout', '@StoreConstants.session_idle_in_transaction_ms@', true) IS NULL;
@@ -7,8 +9,10 @@ BEGIN
   WITH given AS MATERIALIZED (
     SELECT q.topic, q.recipient, q.role, q.rank, q.key
       FROM unnest(p_topics, p_recipients, p_roles, p_ranks) AS m (topic, recipient, role, rank)
-      JOIN hawser_data.queue AS q USING (topic, recipient, role, rank)
-     WHERE q.worker = p_worker
+     CROSS JOIN LATERAL (
+       SELECT o.* FROM hawser_data.queue AS o
+        WHERE o.topic = m.topic AND o.recipient = m.recipient AND o.role = m.role AND o.rank = m.rank AND o.worker = p_worker OFFSET 0
+     ) AS q
   ), first AS MATERIALIZED (
     SELECT g.topic, g.recipient, g.role, g.key, min(g.rank) AS rank FROM given AS g WHERE g.key IS NOT NULL GROUP BY 1, 2, 3, 4
   ), freed AS MATERIALIZED (
@@ -18,16 +22,22 @@ BEGIN
       FROM first AS f
      CROSS JOIN LATERAL (
        SELECT b.* FROM hawser_data.queue AS b
-        WHERE b.topic = f.topic AND b.recipient = f.recipient AND b.key = f.key AND b.role = f.role AND b.rank > f.rank AND b.worker = p_worker
+        WHERE b.topic = f.topic AND b.recipient = f.recipient AND b.key = f.key AND b.role = f.role AND b.rank > f.rank AND b.worker = p_worker OFFSET 0
      ) AS q
      WHERE q.rank NOT IN (SELECT g.rank FROM given AS g)
   ), locked AS MATERIALIZED (
-    SELECT topic, recipient, role, rank, f.is_given FROM freed AS f JOIN hawser_data.queue AS q USING (topic, recipient, role, rank)
-     ORDER BY rank FOR UPDATE OF q
-  ), written AS (
-    UPDATE hawser_data.queue AS q SET worker = NULL, given_back = least(q.given_back + (coalesce(p_begun, false) AND l.is_given)::integer, 32767)
-      FROM locked AS l
-     WHERE q.topic = l.topic AND q.recipient = l.recipient AND q.role = l.role AND q.rank = l.rank AND q.worker = p_worker
+    SELECT q.tid, f.is_given
+      FROM (SELECT f.* FROM freed AS f ORDER BY f.rank) AS f
+     CROSS JOIN LATERAL (
+       SELECT o.ctid AS tid FROM hawser_data.queue AS o
+        WHERE o.topic = f.topic AND o.recipient = f.recipient AND o.role = f.role AND o.rank = f.rank AND o.worker = p_worker FOR UPDATE
+     ) AS q
+  )
+  SELECT array_agg(l.tid), array_agg(l.tid) FILTER (WHERE l.is_given) INTO v_tids, v_given FROM locked AS l;
+  WITH written AS (
+    UPDATE hawser_data.queue AS q
+       SET worker = NULL, given_back = least(q.given_back + (coalesce(p_begun, false) AND q.ctid = ANY (v_given))::integer, 32767)
+     WHERE q.ctid = ANY (v_tids)
     RETURNING q.topic, q.rank
   )
   SELECT coalesce(array_agg(w.rank ORDER BY w.rank), '{}'), hawser.wake_topics(array_agg(DISTINCT w.topic)) INTO ranks, v_done FROM written AS w;

@@ -1,5 +1,6 @@
 #variable_conflict use_column
 DECLARE
+  v_tids tid[];
   v_done boolean;
 BEGIN
   v_done := hawser.commit_durably();
@@ -19,19 +20,23 @@ BEGIN
      ) AS q
      ORDER BY q.rank LIMIT p_most
   ), locked AS MATERIALIZED (
-    SELECT q.topic, q.recipient, q.role, q.rank FROM chosen AS c JOIN hawser_data.queue AS q
-        ON q.topic = c.topic AND q.recipient = c.recipient AND q.role = c.role AND q.rank = c.rank
-     ORDER BY q.rank FOR UPDATE OF q
-  ), written AS (
-    UPDATE hawser_data.queue AS q SET recipient = CASE WHEN starts_with(l.recipient, @QueueConstants.priority_mark@) THEN @QueueConstants.priority_mark@ ELSE '' END || '@' || p_to, worker = NULL, behind = NULL
-      FROM locked AS l
-     WHERE q.topic = l.topic AND q.recipient = l.recipient AND q.role = l.role AND q.rank = l.rank
-    RETURNING q.topic
+    SELECT c.topic, c.recipient, c.role, c.rank, q.tid
+      FROM (SELECT c.* FROM chosen AS c ORDER BY c.rank) AS c
+     CROSS JOIN LATERAL (
+       SELECT o.ctid AS tid FROM hawser_data.queue AS o
+        WHERE o.topic = c.topic AND o.recipient = c.recipient AND o.role = c.role AND o.rank = c.rank FOR UPDATE
+     ) AS q
   ), followed AS (
     -- Those that are to be cancelled would not be found under another recipient.
     UPDATE hawser_data.cancellations AS c SET recipient = CASE WHEN starts_with(l.recipient, @QueueConstants.priority_mark@) THEN @QueueConstants.priority_mark@ ELSE '' END || '@' || p_to
       FROM locked AS l
      WHERE c.topic = l.topic AND c.recipient = l.recipient AND c.role = l.role AND c.rank = l.rank
+  )
+  SELECT array_agg(l.tid) INTO v_tids FROM locked AS l;
+  WITH written AS (
+    UPDATE hawser_data.queue AS q SET recipient = CASE WHEN starts_with(q.recipient, @QueueConstants.priority_mark@) THEN @QueueConstants.priority_mark@ ELSE '' END || '@' || p_to, worker = NULL, behind = NULL
+     WHERE q.ctid = ANY (v_tids)
+    RETURNING q.topic
   )
   SELECT count(*), hawser.wake_topics(array_agg(DISTINCT w.topic)) INTO moved, v_done FROM written AS w;
   -- With the last of them, those that may be retried.

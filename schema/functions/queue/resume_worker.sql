@@ -1,5 +1,6 @@
 #variable_conflict use_column
 DECLARE
+  v_tids tid[];
   v_done boolean;
 BEGIN
   v_done := set_config('idle_in_transaction_session_timeout', '@StoreConstants.session_idle_in_transaction_ms@', true) IS NULL;
@@ -15,17 +16,11 @@ BEGIN
         HINT = 'Begin a new one with hawser.open_worker, and forget what this one had.';
     END IF;
   END IF;
-  -- In one order, so that no two wait for each other. What a transaction is just ending is waited for.
-  WITH locked AS MATERIALIZED (
-    SELECT topic, recipient, role, rank
-      FROM unnest(p_topics, p_recipients, p_roles, p_ranks) AS m (topic, recipient, role, rank)
-      JOIN hawser_data.queue AS q USING (topic, recipient, role, rank)
-     WHERE q.worker IN (p_worker, p_as)
-     ORDER BY q.rank FOR UPDATE OF q
-  ), kept AS (
+  -- What a transaction is just ending is waited for.
+  v_tids := hawser.lock_queued(p_topics, p_recipients, p_roles, p_ranks, ARRAY[p_worker, p_as]);
+  WITH kept AS (
     UPDATE hawser_data.queue AS q SET worker = p_as, begun_by = CASE WHEN q.begun_by = p_worker THEN p_as ELSE q.begun_by END
-      FROM locked AS l
-     WHERE q.topic = l.topic AND q.recipient = l.recipient AND q.role = l.role AND q.rank = l.rank
+     WHERE q.ctid = ANY (v_tids)
     RETURNING q.topic, q.recipient, q.role, q.rank
   ), counted AS (
     UPDATE hawser_data.topic_starts AS s SET worker = p_as

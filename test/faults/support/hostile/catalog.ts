@@ -213,7 +213,7 @@ const callersOf = table(`
   - hawser.mesh_secret_notify hawser.nats_handlers_notify hawser.nats_server_notify hawser.listeners_notify
   - hawser.next_message_id hawser.peer_headers hawser.present_cluster hawser.refuse_uncommitted_server hawser.request_retries hawser.retry_enqueued hawser.dead_letter_fault
   - hawser.is_alive hawser.raise_owner hawser.set_nats_server hawser.write_schedule
-  - hawser.queue_messages hawser.cancel_queued hawser.end_marked hawser.pass_keys hawser.pass_left_keys hawser.put_behind hawser.admit_topics hawser.find_ready hawser.judge_starts hawser.first_of_keys hawser.find_copies hawser.make_copies hawser.count_left hawser.note_starts hawser.end_flows hawser.keep_ended hawser.expire_results hawser.remember_served hawser.wake_topics hawser.wait_locks hawser.retry_queued
+  - hawser.queue_messages hawser.cancel_queued hawser.end_marked hawser.pass_keys hawser.pass_left_keys hawser.put_behind hawser.lock_queued hawser.admit_topics hawser.find_ready hawser.judge_starts hawser.first_of_keys hawser.find_copies hawser.make_copies hawser.count_left hawser.note_starts hawser.end_flows hawser.keep_ended hawser.expire_results hawser.remember_served hawser.wake_topics hawser.wait_locks hawser.retry_queued
   - hawser.may_enqueue hawser.role_mark hawser.role_fault
   - hawser.nats_auth_mode hawser.nats_option_boolean hawser.nats_option_integer hawser.nats_option_quoted
   - hawser.nats_option_shown hawser.nats_option_suggestion hawser.nats_option_table hawser.nats_options_jsonb
