@@ -23,6 +23,7 @@ const ofWorkers = [
   ...[
     "open-worker",
     "extend-worker",
+    "rest-worker",
     "resume-worker",
     "take",
     "done",
@@ -73,6 +74,7 @@ describe("docs/store-protocol.md", () => {
       const worker = 2 ** 53 - 1;
       expect(await rows("resume-worker", first, worker, [], [], [], [])).toEqual([{ ranks: [] }]);
       expect(await rows("extend-worker", worker)).toMatchObject([{ gone_workers: [], cancelled: [] }]);
+      expect(await rows("rest-worker", worker)).toEqual([{ rests: true }]);
       const found = await rows("take", worker, 100, 1_000_000, "{}", []);
       const taken = found.filter(({ payload }) => payload !== null);
       expect(found.length - taken.length).toBe(1);
