@@ -2,7 +2,7 @@
  * The command line of `npm run bench`.
  */
 import { parseArgs } from "node:util";
-import { HawserError } from "../src/errors/index.js";
+import { HawserError } from "../src/foundation/errors/index.js";
 import { variables } from "./baselines.js";
 import type { Suite } from "./suite.js";
 

@@ -10,7 +10,7 @@ import { createInterface, type Interface } from "node:readline";
 import { pathToFileURL } from "node:url";
 import { installNode } from "../scripts/node/install-node.js";
 import { installPackage } from "../scripts/npm-cache/install-package.js";
-import { cacheDirectory } from "../src/dev/index.js";
+import { cacheDirectory } from "../src/development/dev/index.js";
 import { BenchFailure } from "./suite.js";
 
 /** The variables, each with what it names, in the words of `--help`. */

@@ -1,12 +1,14 @@
 /**
  * The peers that are measured, in a worker, and how they send very many messages.
  */
-import type { Peer, PeerOptions, Receipt, SendOptions } from "../src/peer/index.js";
+import type { Peer, PeerOptions, Receipt, SendOptions } from "../src/jobs-and-peers/peer/index.js";
 import type { Delivery } from "./live/ways.js";
 import { BenchFailure } from "./suite.js";
 import { measuredModule } from "./worker.js";
 
-const measured = await measuredModule<typeof import("../src/peer/index.js")>("src/peer/index.ts");
+const measured = await measuredModule<typeof import("../src/jobs-and-peers/peer/index.js")>(
+  "src/jobs-and-peers/peer/index.ts",
+);
 
 /** A peer that listens on a free port. */
 export function newPeer(

@@ -4,7 +4,7 @@
  */
 import { closeSync, existsSync, openSync, readFileSync, writeFileSync } from "node:fs";
 import { availableParallelism, totalmem } from "node:os";
-import { HawserError } from "../src/errors/index.js";
+import { HawserError } from "../src/foundation/errors/index.js";
 import { median, ratioOf, type Summary, summarize } from "./measure.js";
 import type { Measured, Suite, SuiteOutcome, Target } from "./suite.js";
 

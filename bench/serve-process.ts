@@ -1,10 +1,10 @@
 /**
  * The program of a process that runs what `hawser serve` runs, and says what it uses.
  */
-import type { HawserServer } from "../src/serve/index.js";
+import type { HawserServer } from "../src/nats/serve/index.js";
 import { cpuSecondsSince, measuredModule, serveRequests } from "./worker.js";
 
-const measured = await measuredModule<typeof import("../src/serve/index.js")>("src/serve/index.ts");
+const measured = await measuredModule<typeof import("../src/nats/serve/index.js")>("src/nats/serve/index.ts");
 
 /** Resource usage of the process while it was watched. */
 export interface Usage {

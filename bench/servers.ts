@@ -7,7 +7,7 @@ import { randomBytes } from "node:crypto";
 import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
 import { connect } from "@nats-io/transport-node";
-import { type DevStackOptions, startDevStack } from "../src/dev/index.js";
+import { type DevStackOptions, startDevStack } from "../src/development/dev/index.js";
 import { execute } from "./postgres.js";
 import type { SuiteContext, SuiteOutcome } from "./suite.js";
 
@@ -73,7 +73,7 @@ export async function installFunctions(
   source: string,
   options: Readonly<Record<string, unknown>> = {},
 ): Promise<void> {
-  const program = fileURLToPath(new URL("src/cli/main.ts", source));
+  const program = fileURLToPath(new URL("src/operating/cli/main.ts", source));
   // Not as an argument: others can read a command line.
   const env = { ...process.env, HAWSER_DATABASE_URL: databaseUrl };
   await promisify(execFile)(process.execPath, [...process.execArgv, program, "init"], { env });

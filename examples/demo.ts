@@ -8,8 +8,8 @@
 import { constants } from "node:os";
 import { setTimeout as delay } from "node:timers/promises";
 import { styleText } from "node:util";
-import { startDevStack } from "../src/dev/index.js";
-import { install } from "../src/installation/index.js";
+import { startDevStack } from "../src/development/dev/index.js";
+import { install } from "../src/operating/installation/index.js";
 import { countStored, createDatabase, type ExampleDatabase } from "./processes/database.js";
 import { type Program, Programs } from "./processes/programs.js";
 import { createStream } from "./processes/stream.js";

@@ -7,7 +7,7 @@
  */
 import { constants } from "node:os";
 import { parseArgs, styleText } from "node:util";
-import { startDevStack } from "../src/dev/index.js";
+import { startDevStack } from "../src/development/dev/index.js";
 import { patterns } from "./patterns.js";
 import { perform } from "./processes/perform.js";
 

@@ -5,7 +5,7 @@
  *
  * Each of the three receives 100 from either server.
  */
-import { Peer } from "../src/peer/index.js";
+import { Peer } from "../src/jobs-and-peers/peer/index.js";
 import { allTaken, type Participant } from "./processes/participant.js";
 
 async function client({ name, databaseUrl, everybody, say }: Participant): Promise<void> {

@@ -5,7 +5,7 @@
  *
  * Of the 100 messages the first in turn receives 34, the others 33 each.
  */
-import { Peer } from "../src/peer/index.js";
+import { Peer } from "../src/jobs-and-peers/peer/index.js";
 import { allTaken, type Participant } from "./processes/participant.js";
 
 async function client({ name, databaseUrl, everybody, say }: Participant): Promise<void> {

@@ -3,7 +3,7 @@
  *
  *     client-1 ── send ──▶ topic "client-2" ──▶ client-2        1,000 a cycle
  */
-import { Peer } from "../src/peer/index.js";
+import { Peer } from "../src/jobs-and-peers/peer/index.js";
 import { allTaken, type Participant } from "./processes/participant.js";
 
 const messagesPerCycle = 1_000;

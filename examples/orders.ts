@@ -11,8 +11,8 @@
  */
 import { setTimeout as delay } from "node:timers/promises";
 import { parseArgs, styleText } from "node:util";
-import { startDevStack } from "../src/dev/index.js";
-import { install } from "../src/installation/index.js";
+import { startDevStack } from "../src/development/dev/index.js";
+import { install } from "../src/operating/installation/index.js";
 import { createDatabase, type ExampleDatabase } from "./processes/database.js";
 import { Programs } from "./processes/programs.js";
 import { createStream } from "./processes/stream.js";

@@ -9,7 +9,7 @@
  *
  * Each client receives 100 of its own; of the 100 shared ones the first in turn receives 34, the others 33 each.
  */
-import { Peer } from "../src/peer/index.js";
+import { Peer } from "../src/jobs-and-peers/peer/index.js";
 import { allTaken, type Participant } from "./processes/participant.js";
 
 const sharedTopic = "work";

@@ -1,7 +1,7 @@
 -- Functions for the options of the NATS server. The generator fills in what is between @ and @ from the JSON Schema beside,
 -- and makes the functions in the schemas hawser and hawser_fdw. Superusers call those of hawser_fdw, so none of them may
--- call one that belongs to the owner of the schema hawser, who may be no superuser. src/nats/server-options.ts and
--- src/errors/suggestion.ts say the same of the same options.
+-- call one that belongs to the owner of the schema hawser, who may be no superuser. src/nats/connections/server-options.ts and
+-- src/foundation/errors/suggestion.ts say the same of the same options.
 
 CREATE OR REPLACE FUNCTION hawser.nats_option_table(
   OUT name text,

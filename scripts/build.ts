@@ -18,7 +18,11 @@ import { codeOf, readManifest } from "./package/manifest.js";
 import { reachableFiles } from "./package/reachable-files.js";
 
 /** Programs that others start or preload by path. */
-const programs = ["dist/src/dev/watchdog.js", "dist/src/testing/faults-preload.js", "dist/src/testing/keeper.js"];
+const programs = [
+  "dist/src/development/dev/watchdog.js",
+  "dist/src/development/testing/faults-preload.js",
+  "dist/src/development/testing/keeper.js",
+];
 
 const root = fileURLToPath(new URL("..", import.meta.url)).replace(/\/$/, "");
 const dist = join(root, "dist");

@@ -7,7 +7,7 @@ import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
 import { build, serve } from "vitepress";
-import { cacheDirectory } from "../src/dev/index.js";
+import { cacheDirectory } from "../src/development/dev/index.js";
 import { outputFolder, readPages, referenceFolder } from "./docs/pages.js";
 import { installPackage } from "./npm-cache/install-package.js";
 import { entryPointsOf, readManifest } from "./package/manifest.js";

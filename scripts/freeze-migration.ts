@@ -6,7 +6,7 @@
 import { rmSync, writeFileSync } from "node:fs";
 import { readReleasedObjects, releasedObjectsFile, releasedObjectsText } from "../codegen/sql/released-objects.js";
 import { nextMigration } from "../generated/ts/sql/migrations.js";
-import { functionsChecksum, migrations, programSchema } from "../src/migrations/index.js";
+import { functionsChecksum, migrations, programSchema } from "../src/jobs-and-peers/migrations/index.js";
 
 const last = migrations.at(-1)!;
 if (nextMigration === undefined) {

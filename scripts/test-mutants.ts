@@ -9,7 +9,7 @@ import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
-import { startDevStack } from "../src/dev/index.js";
+import { startDevStack } from "../src/development/dev/index.js";
 import { type Mutant, makeMutants } from "./mutants/make-mutants.js";
 import { type Part, parts } from "./mutants/parts.js";
 import type { Answer, Order } from "./mutants/test-process.js";

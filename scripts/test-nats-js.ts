@@ -9,7 +9,7 @@ import { spawnSync } from "node:child_process";
 import { cpSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, symlinkSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
-import { cacheDirectory } from "../src/dev/index.js";
+import { cacheDirectory } from "../src/development/dev/index.js";
 import { installPackage } from "./npm-cache/install-package.js";
 import { project, runSuite } from "./suite/run-suite.js";
 

@@ -6,7 +6,9 @@ import { newPeer } from "../peers.js";
 import { measuredModule } from "../worker.js";
 import { concurrency, effectOf, insertEffect, type Library } from "./system.js";
 
-const measured = await measuredModule<typeof import("../../src/peer/index.js")>("src/peer/index.ts");
+const measured = await measuredModule<typeof import("../../src/jobs-and-peers/peer/index.js")>(
+  "src/jobs-and-peers/peer/index.ts",
+);
 
 const topicFor = (processes: number): string => `bench-jobs-${processes}`;
 

@@ -6,8 +6,8 @@
 
 import { once } from "node:events";
 import { connect, createServer, type Socket } from "node:net";
-import { senderDefaults } from "../../src/channel/effects.js";
-import { writeHighWaterBytes } from "../../src/transport/socket-writer.js";
+import { senderDefaults } from "../../src/jobs-and-peers/channel/effects.js";
+import { writeHighWaterBytes } from "../../src/jobs-and-peers/transport/socket-writer.js";
 import { BenchFailure } from "../suite.js";
 import type { ReceivingHalf, SendingHalf, Tally } from "./ways.js";
 

@@ -12,7 +12,9 @@ import { BenchFailure } from "../suite.js";
 import { measuredModule, serveRequests } from "../worker.js";
 import { subject, type Way, type WayName, ways } from "./ways.js";
 
-const measured = await measuredModule<typeof import("../../src/peer/index.js")>("src/peer/index.ts");
+const measured = await measuredModule<typeof import("../../src/jobs-and-peers/peer/index.js")>(
+  "src/jobs-and-peers/peer/index.ts",
+);
 
 /** Sessions, at most; and of those that are not told how many. */
 export const maxSessions = 32;

@@ -10,7 +10,9 @@ import { connected } from "../postgres.js";
 import { BenchFailure } from "../suite.js";
 import { cpuSecondsSince, measuredFolder, measuredModule, serveRequests } from "../worker.js";
 
-const measured = await measuredModule<typeof import("../../src/enqueue/index.js")>("src/enqueue/index.ts");
+const measured = await measuredModule<typeof import("../../src/jobs-and-peers/queue/enqueue/index.js")>(
+  "src/jobs-and-peers/queue/enqueue/index.ts",
+);
 
 const listeningPeer = "bench-path-listening";
 const jobTopic = "bench-path-jobs";
@@ -18,7 +20,7 @@ const jobTopic = "bench-path-jobs";
 const jobEveryMs = 10;
 const modules = /^(?:src|generated)\//;
 
-/** Calls of each function by file, name and offset, such as `src/channel/fifo.js push 1204`. */
+/** Calls of each function by file, name and offset, such as `src/jobs-and-peers/channel/fifo.js push 1204`. */
 export type Calls = Readonly<Record<string, number>>;
 
 /** Resources that a process has used since the request `watch`. */

@@ -4,14 +4,14 @@
 import { randomFillSync } from "node:crypto";
 import { createClient } from "@connectrpc/connect";
 import { connect } from "@nats-io/transport-node";
-import type { Routes } from "../../src/connect/routes.js";
+import type { Routes } from "../../src/protobuf/connect/routes.js";
 import { Warehouse } from "../../test/connect/generated/acme/warehouse/v1/warehouse_pb.js";
 import { askInFlight, type Latencies } from "../latencies.js";
 import { newPeer } from "../peers.js";
 import { measuredModule, serveRequests } from "../worker.js";
 import { type Alternative, alternatives } from "./alternatives.js";
 
-const rpc = await measuredModule<typeof import("../../src/connect/index.js")>("src/connect/index.ts");
+const rpc = await measuredModule<typeof import("../../src/protobuf/connect/index.js")>("src/protobuf/connect/index.ts");
 
 /** Transports of a call. */
 export type CallingWay = "over peers" | "peer.request" | "over NATS" | "NATS request" | Alternative;

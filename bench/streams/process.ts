@@ -6,7 +6,7 @@ import { setTimeout as delay } from "node:timers/promises";
 import { AckPolicy, type JetStreamManager, jetstream, jetstreamManager } from "@nats-io/jetstream";
 import { connect, type NatsConnection } from "@nats-io/transport-node";
 import type pg from "pg";
-import { streamBatchMessages } from "../../src/bridge/streams/streams.js";
+import { streamBatchMessages } from "../../src/nats/bridge/streams/streams.js";
 import { connected } from "../postgres.js";
 import type { BenchServers } from "../servers.js";
 import { BenchFailure } from "../suite.js";

@@ -10,9 +10,11 @@ import { Warehouse } from "../../test/connect/generated/acme/warehouse/v1/wareho
 import { newPeer, sendInWindows, sendUntilDelivered, usualWindows } from "../peers.js";
 import { cpuSecondsSince, measuredModule, serveRequests } from "../worker.js";
 
-const rpc = await measuredModule<typeof import("../../src/connect/index.js")>("src/connect/index.ts");
-const peers = await measuredModule<typeof import("../../src/peer/index.js")>("src/peer/index.ts");
-const otel = await measuredModule<typeof import("../../src/otel/index.js")>("src/otel/index.ts");
+const rpc = await measuredModule<typeof import("../../src/protobuf/connect/index.js")>("src/protobuf/connect/index.ts");
+const peers = await measuredModule<typeof import("../../src/jobs-and-peers/peer/index.js")>(
+  "src/jobs-and-peers/peer/index.ts",
+);
+const otel = await measuredModule<typeof import("../../src/operating/otel/index.js")>("src/operating/otel/index.ts");
 
 /**
  * - `absent`: nothing is set up;

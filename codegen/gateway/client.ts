@@ -21,7 +21,7 @@ interface ClientResult extends GatewayValue {
 
 /**
  * Prints `client.ts`: the interface `NatsSql`, whose methods call the SQL functions; a table of the function that each
- * method calls; and the ranges and choices of arguments. `src/client/nats-sql.ts` creates the methods from the table.
+ * method calls; and the ranges and choices of arguments. `src/nats/client/nats-sql.ts` creates the methods from the table.
  */
 export function clientModule(sources: readonly SpecFile[], groups: readonly GatewayGroup[]): string {
   const families = groups.flatMap((group) => group.families.filter(isOfClient));

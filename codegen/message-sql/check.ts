@@ -7,7 +7,7 @@ import {
   requirementOf,
   rulesOf,
   type ValueRules,
-} from "../../src/typed/index.js";
+} from "../../src/protobuf/typed/index.js";
 import { sqlString } from "../sql/literal.js";
 import { type MadeFunction, madeFunction, pure } from "./helpers.js";
 import { entryFields, type FieldModel, fieldType, type MessageModel, qualified, type ValueKind } from "./model.js";

@@ -4,7 +4,7 @@
  */
 import { type DescEnum, type DescField, type DescFile, type DescMessage, ScalarType } from "@bufbuild/protobuf";
 import { FeatureSet_FieldPresence, isWrapperDesc } from "@bufbuild/protobuf/wkt";
-import { hasTopic, type TopicOfSchema, topicOf } from "../../src/typed/index.js";
+import { hasTopic, type TopicOfSchema, topicOf } from "../../src/protobuf/typed/index.js";
 import { TakenNames } from "../model/duplicates.js";
 import { SpecError } from "../model/spec-error.js";
 import { maxIdentifierBytes, quoted, snakeCase } from "./names.js";

@@ -2,7 +2,7 @@
 import { namedRules } from "../../generated/ts/rules/named.js";
 import type { TextRules } from "../../generated/ts/rules/violation.js";
 import { outboxSignatures } from "../../generated/ts/sql/outbox-schema.js";
-import { mustFitId, mustNotBeReserved } from "../../src/typed/index.js";
+import { mustFitId, mustNotBeReserved } from "../../src/protobuf/typed/index.js";
 import { sqlString } from "../sql/literal.js";
 import { hasChecks } from "./check.js";
 import { fullName, refuse } from "./encode.js";

@@ -1,5 +1,5 @@
 import type { DescField, DescFile } from "@bufbuild/protobuf";
-import { patternProblem } from "../../src/typed/pattern.js";
+import { patternProblem } from "../../src/protobuf/typed/pattern.js";
 import type { RulesOption, SpecOptions } from "./options.js";
 import { SpecError } from "./spec-error.js";
 import { type IntegerRange, specTypeOf, type ValueKind } from "./value-kind.js";

@@ -1,5 +1,5 @@
 import { readFileSync } from "node:fs";
-import type { SetCondition, ValueCondition } from "../../src/nats/server-options.js";
+import type { SetCondition, ValueCondition } from "../../src/nats/connections/server-options.js";
 import { functionSettings } from "../sql/function-settings.js";
 import { giveFunctionsToOwner } from "../sql/grants.js";
 import { sqlString } from "../sql/literal.js";

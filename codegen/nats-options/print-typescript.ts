@@ -17,7 +17,7 @@ export async function printTypeScript(model: OptionsModel): Promise<GeneratedFil
   ];
 }
 
-/** Prints the options and their rules as the data that src/nats/server-options.ts reads, with a line for each. */
+/** Prints the options and their rules as the data that src/nats/connections/server-options.ts reads, with a line for each. */
 function printIndex({ options, rules, modes }: OptionsModel): string {
   const entries = options.map(
     ({ name, type, hidden, default: value }) => `${name}: ${data({ type, hidden, default: value })}`,

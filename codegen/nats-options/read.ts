@@ -1,6 +1,11 @@
 import { type AnySchema, Ajv2020 as Validator } from "ajv/dist/2020.js";
-import type { OptionEntry, OptionRule, SetCondition, ValueCondition } from "../../src/nats/server-options.js";
-import { patternProblem } from "../../src/typed/pattern.js";
+import type {
+  OptionEntry,
+  OptionRule,
+  SetCondition,
+  ValueCondition,
+} from "../../src/nats/connections/server-options.js";
+import { patternProblem } from "../../src/protobuf/typed/pattern.js";
 import { SchemaError } from "../model/spec-error.js";
 
 /** Options schema, with all references resolved. */

@@ -6,7 +6,7 @@ import { typescriptHead } from "../print.js";
 
 const path = "buf/validate/validate.proto";
 
-/** Generates the descriptor of `buf.validate` as text, from which `src/typed` makes the options when it first needs them. */
+/** Generates the descriptor of `buf.validate` as text, from which `src/protobuf/typed` makes the options when it first needs them. */
 export function generateValidateOptions(spec: Spec): GeneratedFile[] {
   const source = spec.files.find(({ file }) => file.proto.name === path);
   if (source === undefined) throw new SchemaError(path, "", "is missing");

@@ -1,7 +1,7 @@
 /**
  * A peer that listens: it answers orders with invoices and takes payments, until it is told to stop.
  */
-import { Peer } from "../../src/peer/index.js";
+import { Peer } from "../../src/jobs-and-peers/peer/index.js";
 
 const peer = new Peer({
   name: "billing-1",

@@ -1,7 +1,7 @@
 /**
  * A peer that only sends: one payment, at least once, and it is gone. Whether billing runs is no concern of it.
  */
-import { Peer } from "../../src/peer/index.js";
+import { Peer } from "../../src/jobs-and-peers/peer/index.js";
 
 await using peer = new Peer({
   name: "shop-1",

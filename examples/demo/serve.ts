@@ -1,7 +1,7 @@
 /**
  * What `hawser serve` runs: it answers the SQL functions of the database, until it is told to stop.
  */
-import { serve } from "../../src/serve/index.js";
+import { serve } from "../../src/nats/serve/index.js";
 
 const server = await serve({ listen: "127.0.0.1:0" });
 

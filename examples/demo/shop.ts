@@ -1,7 +1,7 @@
 /**
  * A peer that sends and receives: it places orders, waits for an invoice for each, and ends.
  */
-import { Peer } from "../../src/peer/index.js";
+import { Peer } from "../../src/jobs-and-peers/peer/index.js";
 
 const orders = ["order 1: 20 m of rope", "order 2: 3 shackles", "order 3: a bollard"];
 

@@ -2,7 +2,7 @@
  * What `hawser serve` runs: it publishes what the shop has enqueued for NATS, and has `audit_order` called for what is in
  * the stream.
  */
-import { serve } from "../../src/serve/index.js";
+import { serve } from "../../src/nats/serve/index.js";
 
 const server = await serve({ listen: "127.0.0.1:0" });
 

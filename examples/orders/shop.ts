@@ -3,7 +3,7 @@
  * of them are rolled back. It goes on until it is told to stop.
  */
 import pg from "pg";
-import { enqueue } from "../../src/peer/index.js";
+import { enqueue } from "../../src/jobs-and-peers/peer/index.js";
 
 const customers = 8;
 const pauseMs = 20;

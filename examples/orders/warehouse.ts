@@ -2,7 +2,7 @@
  * The warehouse. It books each order that it is told of, in the transaction that acknowledges the message: once, whatever
  * happens to it.
  */
-import { Peer } from "../../src/peer/index.js";
+import { Peer } from "../../src/jobs-and-peers/peer/index.js";
 
 const peer = new Peer({ name: "warehouse-1" });
 

@@ -2,7 +2,7 @@
  * What a participant of a pattern is given, whatever its part.
  */
 import { setTimeout as delay } from "node:timers/promises";
-import type { Peer } from "../../src/peer/index.js";
+import type { Peer } from "../../src/jobs-and-peers/peer/index.js";
 
 /** A participant's place in its pattern. Each runs in a process of its own. */
 export interface Participant {

@@ -1,6 +1,6 @@
 /** Report of the `hawser` command: the rules and the arguments of each command, as its `--help` explains them. */
-import type { Argument } from "../../src/cli/command-line.js";
-import { commands } from "../../src/cli/run.js";
+import type { Argument } from "../../src/operating/cli/command-line.js";
+import { commands } from "../../src/operating/cli/run.js";
 
 /** Report with a section for each command, by name. */
 export async function commandReport(): Promise<{ readonly names: number; readonly text: string }> {

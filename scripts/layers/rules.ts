@@ -60,7 +60,7 @@ export function whyPastIndex(
     if (importer.startsWith(`${folder}/`) || !isFile(`${folder}/index.ts`)) continue;
     if (imported === `${folder}/index.js`) return undefined;
     // What a layer has for tests of users alone.
-    if (importer.startsWith("src/testing/") && imported === `${folder}/testing.js`) return undefined;
+    if (importer.startsWith("src/development/testing/") && imported === `${folder}/testing.js`) return undefined;
     return `${folder} may be imported from outside only through its index.ts`;
   }
   return undefined;

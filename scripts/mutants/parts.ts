@@ -15,21 +15,21 @@ const below = (folder: string, ...names: readonly string[]): string[] => names.m
 
 export const parts: readonly Part[] = [
   {
-    folder: "src/channel",
+    folder: "src/jobs-and-peers/channel",
     rings: [
       ["test/channel/", "test/simulator/channels"],
       below("test/peer", "outbox", "handler", "messages", "replies", "status", "stop", "transactional"),
     ],
   },
   {
-    folder: "src/outbox",
+    folder: "src/nats/outbox",
     rings: [
       below("test/outbox", "enqueue", "later", "occurrences", "peers", "publish-window", "relay", "roles", "schedules"),
       [...below("test/outbox", "nats", "replay", "tracing"), "test/enqueue/schedule", "test/simulator/"],
     ],
   },
   {
-    folder: "src/store",
+    folder: "src/jobs-and-peers/store",
     rings: [
       below(
         "test/store",
@@ -55,15 +55,15 @@ export const parts: readonly Part[] = [
     ],
   },
   {
-    folder: "src/enqueue",
+    folder: "src/jobs-and-peers/queue/enqueue",
     rings: [["test/enqueue/"], below("test/peer", "arguments", "messages", "replies", "send", "topics")],
   },
   {
-    folder: "src/peer-store",
+    folder: "src/jobs-and-peers/peer-store",
     rings: [["test/peer-store/", "test/migrations/sequences", "test/store/"]],
   },
   {
-    folder: "src/peer",
+    folder: "src/jobs-and-peers/peer",
     rings: [
       below(
         "test/peer",
@@ -89,25 +89,25 @@ export const parts: readonly Part[] = [
     ],
   },
   {
-    folder: "src/wire",
+    folder: "src/jobs-and-peers/wire",
     rings: [["test/wire/"], ["test/transport/", ...below("test/peer", "compression", "limits", "send")]],
   },
   {
-    folder: "src/bridge/queue",
+    folder: "src/nats/bridge/queue",
     rings: [
       ["test/bridge/queue/", "test/simulator/queues", "test/simulator/successions"],
       below("test/bridge", "failing-functions", "innocent", "run-as", "signatures", "transaction"),
     ],
   },
   {
-    folder: "src/bridge/leadership",
+    folder: "src/nats/bridge/leadership",
     rings: [
       ["test/bridge/leadership/", "test/simulator/leadership"],
       below("test/bridge", "beside", "endings", "live"),
     ],
   },
   {
-    folder: "src/gateway/protocol",
+    folder: "src/nats/gateway/protocol",
     rings: [
       ["test/gateway/protocol/"],
       below("test/gateway", "client", "functions/refused", "functions/round", "functions/unreadable", "serve"),

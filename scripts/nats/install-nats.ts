@@ -1,8 +1,8 @@
 import { execFileSync } from "node:child_process";
 import { chmodSync, existsSync, mkdirSync, mkdtempSync, renameSync, rmSync } from "node:fs";
 import { dirname, join } from "node:path";
-import { cacheDirectory } from "../../src/dev/index.js";
-import { goInstall } from "../../src/dev/nats/sources.js";
+import { cacheDirectory } from "../../src/development/dev/index.js";
+import { goInstall } from "../../src/development/dev/nats/sources.js";
 
 const program = "nats-server";
 

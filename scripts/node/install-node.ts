@@ -1,6 +1,6 @@
 import { execFileSync } from "node:child_process";
 import { join } from "node:path";
-import { cacheDirectory } from "../../src/dev/index.js";
+import { cacheDirectory } from "../../src/development/dev/index.js";
 import { installPackage } from "../npm-cache/install-package.js";
 
 export interface NodeRuntime {

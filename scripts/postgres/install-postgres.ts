@@ -1,9 +1,9 @@
 import { execFileSync } from "node:child_process";
 import { existsSync } from "node:fs";
 import { dirname, join, resolve } from "node:path";
-import { cacheDirectory } from "../../src/dev/index.js";
-import { linkLibraries, platformPackage } from "../../src/dev/postgres/binaries.js";
-import { mayEnter, serverAccount } from "../../src/dev/server-process.js";
+import { cacheDirectory } from "../../src/development/dev/index.js";
+import { linkLibraries, platformPackage } from "../../src/development/dev/postgres/binaries.js";
+import { mayEnter, serverAccount } from "../../src/development/dev/server-process.js";
 import { installPackage } from "../npm-cache/install-package.js";
 
 /** Package versions by major version. Exact, because the package has only beta versions, each a different build. */

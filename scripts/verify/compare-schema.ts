@@ -5,10 +5,10 @@
 import { randomBytes } from "node:crypto";
 import type pg from "pg";
 import { natsFunctionsSql } from "../../generated/ts/nats-functions/sql.js";
-import { generatedSchemaSql, migrate, ownSchemas, programSchema } from "../../src/migrations/index.js";
-import type { ProgramSchema } from "../../src/migrations/migrations.js";
-import { DatabaseAddress, openSession } from "../../src/postgres/index.js";
-import { scriptFailure, storeFailure } from "../../src/store/index.js";
+import { DatabaseAddress, openSession } from "../../src/foundation/postgres/index.js";
+import { generatedSchemaSql, migrate, ownSchemas, programSchema } from "../../src/jobs-and-peers/migrations/index.js";
+import type { ProgramSchema } from "../../src/jobs-and-peers/migrations/migrations.js";
+import { scriptFailure, storeFailure } from "../../src/jobs-and-peers/store/index.js";
 
 /**
  * Creates two databases on the server, one migrated step by step and one with the generated schema, compares them, and

@@ -1,6 +1,6 @@
 import { nextMigration, releasedFunctionsChecksum } from "../../generated/ts/sql/migrations.js";
-import { startDevStack } from "../../src/dev/index.js";
-import { functionsChecksum, migrations, programSchema } from "../../src/migrations/index.js";
+import { startDevStack } from "../../src/development/dev/index.js";
+import { functionsChecksum, migrations, programSchema } from "../../src/jobs-and-peers/migrations/index.js";
 import { compareMigratedSchema, makeNatsFunctions } from "./compare-schema.js";
 import type { Step } from "./step.js";
 

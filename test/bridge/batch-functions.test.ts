@@ -4,7 +4,7 @@
 import { type JetStreamManager, jetstream, jetstreamManager } from "@nats-io/jetstream";
 import { headers } from "@nats-io/transport-node";
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
-import { openStore } from "../../src/peer-store/store.js";
+import { openStore } from "../../src/jobs-and-peers/peer-store/store.js";
 import { eventually } from "../support/eventually.js";
 import { type BridgeWorld, bridgeWorld } from "./support/bridge-world.js";
 

@@ -4,7 +4,7 @@
  */
 import { randomBytes } from "node:crypto";
 import { describe, expect, it } from "vitest";
-import { type HawserServer, serve as startServer } from "../../src/serve/index.js";
+import { type HawserServer, serve as startServer } from "../../src/nats/serve/index.js";
 import { testNatsUrl } from "../support/database.js";
 import { atDepth } from "../support/depth.js";
 import { eventually } from "../support/eventually.js";

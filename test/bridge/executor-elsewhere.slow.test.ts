@@ -2,7 +2,7 @@
  * An --executor-url that leads to another server than that of `hawser serve`.
  */
 import { expect, it } from "vitest";
-import { serve } from "../../src/serve/index.js";
+import { serve } from "../../src/nats/serve/index.js";
 import { ownPostgres } from "../faults/support/own-postgres.js";
 import { startProxy } from "../store/support/proxy.js";
 import { eventually } from "../support/eventually.js";

@@ -5,8 +5,8 @@
 import { inspect } from "node:util";
 import { headers } from "@nats-io/transport-node";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { optionsPollMs } from "../../src/installation/foreign-data.js";
-import { openStore } from "../../src/peer-store/store.js";
+import { openStore } from "../../src/jobs-and-peers/peer-store/store.js";
+import { optionsPollMs } from "../../src/operating/installation/foreign-data.js";
 import { eventually } from "../support/eventually.js";
 import { slowDescribe, slowIt } from "../support/slow-it.js";
 import { withoutTimersAbove } from "../support/timers.js";

@@ -3,9 +3,9 @@
  */
 import pg from "pg";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { proofOf, type TransactionMark, transactionMarkColumn } from "../../src/bridge/executor/token.js";
-import { wrapperCall, wrapperStateSql } from "../../src/bridge/executor/wrapper.js";
-import { install } from "../../src/installation/index.js";
+import { proofOf, type TransactionMark, transactionMarkColumn } from "../../src/nats/bridge/executor/token.js";
+import { wrapperCall, wrapperStateSql } from "../../src/nats/bridge/executor/wrapper.js";
+import { install } from "../../src/operating/installation/index.js";
 import type { Login } from "../installation/support/logins.js";
 import { type BindingWorld, type Bound, bindingWorld, deliver, errorOf } from "./support/binding-world.js";
 

@@ -4,7 +4,7 @@
 
 import { performance } from "node:perf_hooks";
 import { describe, expect, it } from "vitest";
-import { natsDrainMs } from "../../src/nats/draining.js";
+import { natsDrainMs } from "../../src/nats/connections/draining.js";
 import { ServeProcess } from "../faults/support/serve-process.js";
 import { eventually } from "../support/eventually.js";
 import { bridgeWorld } from "./support/bridge-world.js";

@@ -4,7 +4,7 @@
  */
 import { setTimeout as delay } from "node:timers/promises";
 import { describe, expect, it } from "vitest";
-import { type HawserServer, serve as startServer } from "../../src/serve/index.js";
+import { type HawserServer, serve as startServer } from "../../src/nats/serve/index.js";
 import { login } from "../installation/support/logins.js";
 import { testNatsUrl } from "../support/database.js";
 import { eventually } from "../support/eventually.js";

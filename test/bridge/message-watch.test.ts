@@ -4,8 +4,8 @@
 import { PassThrough } from "node:stream";
 import pg from "pg";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
-import { MessageWatch } from "../../src/bridge/executor/executor-session.js";
-import { failureOf } from "../../src/bridge/executor/transaction.js";
+import { MessageWatch } from "../../src/nats/bridge/executor/executor-session.js";
+import { failureOf } from "../../src/nats/bridge/executor/transaction.js";
 import { testServerUrl } from "../support/database.js";
 
 const limit = 1_000_000;

@@ -1,7 +1,7 @@
 import { randomBytes } from "node:crypto";
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import { PayloadCopies } from "../../src/bridge/message.js";
+import { PayloadCopies } from "../../src/nats/bridge/message.js";
 
 describe("copies of payloads", () => {
   it("stay as they are, whatever comes behind them and whatever becomes of the originals", () => {

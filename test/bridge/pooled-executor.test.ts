@@ -1,10 +1,10 @@
 /** Sessions for functions behind a pooler in session mode that drops start-up parameters, as PgBouncer can. */
 import { afterAll, beforeAll, expect, it } from "vitest";
-import { ExecutorLogin } from "../../src/bridge/executor/executor-login.js";
-import { ExecutorPool } from "../../src/bridge/executor/executor-pool.js";
-import { inTransaction } from "../../src/bridge/executor/transaction.js";
-import { DatabaseAddress, PostgresSession } from "../../src/postgres/index.js";
-import { silentLogger as logger } from "../../src/runtime/index.js";
+import { DatabaseAddress, PostgresSession } from "../../src/foundation/postgres/index.js";
+import { silentLogger as logger } from "../../src/foundation/runtime/index.js";
+import { ExecutorLogin } from "../../src/nats/bridge/executor/executor-login.js";
+import { ExecutorPool } from "../../src/nats/bridge/executor/executor-pool.js";
+import { inTransaction } from "../../src/nats/bridge/executor/transaction.js";
 import { type TestDatabase, testDatabase } from "../support/database.js";
 import { onServer, rowsOf } from "../support/on-server.js";
 import { startPooler } from "../support/pooler.js";

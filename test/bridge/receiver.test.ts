@@ -4,8 +4,8 @@
 
 import { execFileSync } from "node:child_process";
 import { describe, expect, it } from "vitest";
-import { Receiver } from "../../src/bridge/receiver.js";
-import { natsDrainMs } from "../../src/nats/draining.js";
+import { Receiver } from "../../src/nats/bridge/receiver.js";
+import { natsDrainMs } from "../../src/nats/connections/draining.js";
 import { optionsFor, testConnector } from "../nats/support/connectors.js";
 import { eventually } from "../support/eventually.js";
 import { startNatsServer, type TestNatsServer } from "../support/nats-server.js";

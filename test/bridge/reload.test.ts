@@ -6,7 +6,7 @@
 import { setTimeout as delay } from "node:timers/promises";
 import { connect, type NatsConnection } from "@nats-io/transport-node";
 import { afterAll, beforeAll, describe, expect, it, onTestFinished } from "vitest";
-import { clusterInterestMs } from "../../src/nats/confirmed.js";
+import { clusterInterestMs } from "../../src/nats/connections/confirmed.js";
 import { atDepth } from "../support/depth.js";
 import { eventually } from "../support/eventually.js";
 import { defineServer } from "../support/gateway.js";

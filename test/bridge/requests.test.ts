@@ -3,7 +3,7 @@
  */
 import { type Msg, RequestError } from "@nats-io/transport-node";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { serve } from "../../src/serve/index.js";
+import { serve } from "../../src/nats/serve/index.js";
 import { testNatsUrl } from "../support/database.js";
 import { eventually } from "../support/eventually.js";
 import { defineServer } from "../support/gateway.js";

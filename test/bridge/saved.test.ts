@@ -3,7 +3,7 @@
  */
 import pg from "pg";
 import { describe, expect, it, onTestFinished } from "vitest";
-import { type HawserServer, type ServeOptions, serve as startServer } from "../../src/serve/index.js";
+import { type HawserServer, type ServeOptions, serve as startServer } from "../../src/nats/serve/index.js";
 import { eventually } from "../support/eventually.js";
 import { slowIt } from "../support/slow-it.js";
 import { withEnoughTime } from "../support/timers.js";

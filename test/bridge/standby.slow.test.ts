@@ -5,8 +5,8 @@
 import { connect, type Msg, nuid } from "@nats-io/transport-node";
 import pg from "pg";
 import { expect, it } from "vitest";
-import { install } from "../../src/installation/index.js";
-import { type HawserServer, serve } from "../../src/serve/index.js";
+import { type HawserServer, serve } from "../../src/nats/serve/index.js";
+import { install } from "../../src/operating/installation/index.js";
 import { testNatsUrl } from "../support/database.js";
 import { eventually } from "../support/eventually.js";
 import { onServer, rowsOf } from "../support/on-server.js";

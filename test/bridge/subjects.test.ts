@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { covers, receiversOf } from "../../src/bridge/subjects.js";
+import { covers, receiversOf } from "../../src/nats/bridge/subjects.js";
 
 /** All subjects of up to `length` words. */
 function all(words: readonly string[], length: number, last: readonly string[] = []): string[] {

@@ -5,8 +5,8 @@
  */
 import { connect, nuid } from "@nats-io/transport-node";
 import { expect, it } from "vitest";
-import { install } from "../../src/installation/index.js";
-import { serve } from "../../src/serve/index.js";
+import { serve } from "../../src/nats/serve/index.js";
+import { install } from "../../src/operating/installation/index.js";
 import { testNatsUrl } from "../support/database.js";
 import { eventually } from "../support/eventually.js";
 import { onServer, rowsOf } from "../support/on-server.js";

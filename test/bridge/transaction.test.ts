@@ -3,12 +3,12 @@
  */
 
 import { afterAll, beforeAll, describe, expect, it, onTestFinished, vi } from "vitest";
-import { ExecutorLogin } from "../../src/bridge/executor/executor-login.js";
-import { ExecutorPool } from "../../src/bridge/executor/executor-pool.js";
-import { executorPlansMs } from "../../src/bridge/executor/executor-session.js";
-import { GroupSize, inGroups } from "../../src/bridge/executor/groups.js";
-import { type Ending, inTransaction } from "../../src/bridge/executor/transaction.js";
-import { DatabaseAddress, PostgresSession } from "../../src/postgres/index.js";
+import { DatabaseAddress, PostgresSession } from "../../src/foundation/postgres/index.js";
+import { ExecutorLogin } from "../../src/nats/bridge/executor/executor-login.js";
+import { ExecutorPool } from "../../src/nats/bridge/executor/executor-pool.js";
+import { executorPlansMs } from "../../src/nats/bridge/executor/executor-session.js";
+import { GroupSize, inGroups } from "../../src/nats/bridge/executor/groups.js";
+import { type Ending, inTransaction } from "../../src/nats/bridge/executor/transaction.js";
 import { type TestDatabase, testDatabase } from "../support/database.js";
 import { keptLog } from "./role/log.js";
 import { translatingProxy } from "./support/translating-proxy.js";

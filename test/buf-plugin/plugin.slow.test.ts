@@ -13,7 +13,7 @@ import { nodeProgram } from "../support/built-programs.js";
 const require = createRequire(import.meta.url);
 const bufScript = require.resolve("@bufbuild/buf/bin/buf");
 const project = fileURLToPath(new URL("../..", import.meta.url));
-const { execArgv, file } = nodeProgram("src/buf-plugin/main.ts");
+const { execArgv, file } = nodeProgram("src/protobuf/buf-plugin/main.ts");
 const plugin = ["node", ...execArgv, file];
 
 let folder: string;

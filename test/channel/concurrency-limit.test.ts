@@ -9,7 +9,7 @@ import {
   type Limited,
   type Waiter,
   Waitlist,
-} from "../../src/channel/index.js";
+} from "../../src/jobs-and-peers/channel/index.js";
 import { ListenerBench } from "./support.js";
 
 const failed = { kind: "failed", errorCode: "handler_failed", errorMessage: "e" } as const;

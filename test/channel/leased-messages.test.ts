@@ -6,7 +6,7 @@ import {
   LeasedMessages,
   type LeasedTurn,
   type QueuedMessage,
-} from "../../src/channel/index.js";
+} from "../../src/jobs-and-peers/channel/index.js";
 
 const attempts = 3;
 const failed: HandlerResult = { kind: "failed", errorCode: "handler_failed", errorMessage: "no", failedAt: 5 };

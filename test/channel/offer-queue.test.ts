@@ -1,7 +1,7 @@
 import { describe, expect, it } from "vitest";
-import type { OutgoingMessage } from "../../src/channel/index.js";
-import { OfferQueue } from "../../src/channel/offer-queue.js";
-import { Delivery } from "../../src/wire/index.js";
+import type { OutgoingMessage } from "../../src/jobs-and-peers/channel/index.js";
+import { OfferQueue } from "../../src/jobs-and-peers/channel/offer-queue.js";
+import { Delivery } from "../../src/jobs-and-peers/wire/index.js";
 
 const message = (bytes: number, topicId = 1): OutgoingMessage => ({
   delivery: Delivery.AT_LEAST_ONCE,

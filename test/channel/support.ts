@@ -14,8 +14,8 @@ import {
   type SenderLimits,
   type StartedMessage,
   type StoredRow,
-} from "../../src/channel/index.js";
-import { type Ack, Delivery } from "../../src/wire/index.js";
+} from "../../src/jobs-and-peers/channel/index.js";
+import { type Ack, Delivery } from "../../src/jobs-and-peers/wire/index.js";
 
 interface Named extends OutgoingMessage {
   readonly ticket: string;

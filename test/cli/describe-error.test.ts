@@ -3,9 +3,9 @@
  */
 import { stripVTControlCharacters } from "node:util";
 import { describe, expect, it } from "vitest";
-import { describeError } from "../../src/cli/output.js";
-import { namingDefaults } from "../../src/cli/run.js";
-import { errorTable, HawserError } from "../../src/errors/index.js";
+import { errorTable, HawserError } from "../../src/foundation/errors/index.js";
+import { describeError } from "../../src/operating/cli/output.js";
+import { namingDefaults } from "../../src/operating/cli/run.js";
 import { hawser } from "./support/hawser.js";
 
 const described = (error: unknown) => stripVTControlCharacters(describeError(error)).split("\n");

@@ -84,7 +84,7 @@ describe("hawser dev --json", () => {
     ["runs it as a script", ["run", "-s", "hawser", "--", "dev", ...anyPorts]],
     [
       "runs it through a shell, as npx does",
-      ["exec", "-c", `${nodeCommand("src/cli/main.ts").join(" ")} dev ${anyPorts.join(" ")}; true`],
+      ["exec", "-c", `${nodeCommand("src/operating/cli/main.ts").join(" ")} dev ${anyPorts.join(" ")}; true`],
     ],
   ])("stops everything when an npm that %s is killed", async (_, args) => {
     const program = kill(startCommand("npm", args, { stdin: "ignore" }));
@@ -110,7 +110,7 @@ describe("hawser dev --json", () => {
 
   it("in the background of a script stays when the script has ended", async () => {
     const output = join(temporaryDirectory(), "output");
-    const node = `${nodeCommand("src/cli/main.ts").join(" ")} dev ${anyPorts.join(" ")}`;
+    const node = `${nodeCommand("src/operating/cli/main.ts").join(" ")} dev ${anyPorts.join(" ")}`;
     execFileSync("sh", ["-c", `${node} >"${output}" 2>/dev/null </dev/null & echo $! >"${output}.pid"`], {
       cwd: projectDirectory,
       stdio: "ignore",

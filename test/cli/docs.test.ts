@@ -3,8 +3,8 @@
  */
 import { readFileSync } from "node:fs";
 import { describe, expect, it } from "vitest";
-import { commands } from "../../src/cli/run.js";
-import { errorTable } from "../../src/errors/index.js";
+import { errorTable } from "../../src/foundation/errors/index.js";
+import { commands } from "../../src/operating/cli/run.js";
 import { pagesOfUsers, readPage } from "../readme/pages.js";
 import { blocksOf } from "../readme/snippets.js";
 import { projectDirectory } from "../support/program.js";

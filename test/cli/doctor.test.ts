@@ -3,7 +3,7 @@
  */
 import { stripVTControlCharacters } from "node:util";
 import { describe, expect, it } from "vitest";
-import { errorTable } from "../../src/errors/index.js";
+import { errorTable } from "../../src/foundation/errors/index.js";
 import { silentServer } from "../doctor/support/silent-server.js";
 import { testGateway } from "../support/gateway.js";
 import { hawser, startHawser } from "./support/hawser.js";

@@ -1,7 +1,7 @@
 import { statSync } from "node:fs";
 import { join } from "node:path";
 import { expect, it } from "vitest";
-import { version } from "../../src/runtime/index.js";
+import { version } from "../../src/foundation/runtime/index.js";
 import { extensionServer } from "../support/extension-server.js";
 import { onServer, rowsOf } from "../support/on-server.js";
 import { hawser, jsonLines } from "./support/hawser.js";

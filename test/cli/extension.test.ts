@@ -1,8 +1,8 @@
 import { chmodSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";
-import { findServerDirectories } from "../../src/installation/index.js";
-import { version } from "../../src/runtime/index.js";
+import { version } from "../../src/foundation/runtime/index.js";
+import { findServerDirectories } from "../../src/operating/installation/index.js";
 import { fakePgConfig } from "../support/extension-server.js";
 import { giveTo, ordinaryUser } from "../support/other-user.js";
 import { temporaryDirectory } from "../support/temporary.js";

@@ -1,7 +1,7 @@
 import { randomBytes } from "node:crypto";
 import { afterAll, beforeEach, describe, expect, it } from "vitest";
-import { publicFunctionCount } from "../../src/installation/index.js";
-import { migrations } from "../../src/migrations/index.js";
+import { migrations } from "../../src/jobs-and-peers/migrations/index.js";
+import { publicFunctionCount } from "../../src/operating/installation/index.js";
 import { type TestDatabase, testDatabase } from "../support/database.js";
 import { noneButMembers } from "../support/member-warnings.js";
 import { onServer, rowsOf } from "../support/on-server.js";

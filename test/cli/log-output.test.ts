@@ -3,9 +3,9 @@ import { readFileSync, statSync } from "node:fs";
 import { hostname } from "node:os";
 import { join } from "node:path";
 import { expect, it } from "vitest";
-import { LogOutput, type logLevels } from "../../src/cli/log-output.js";
-import { HawserError } from "../../src/errors/index.js";
-import type { Logger } from "../../src/runtime/index.js";
+import { HawserError } from "../../src/foundation/errors/index.js";
+import type { Logger } from "../../src/foundation/runtime/index.js";
+import { LogOutput, type logLevels } from "../../src/operating/cli/log-output.js";
 import { temporaryDirectory } from "../support/temporary.js";
 
 /** Lines that a program logs to a file. */

@@ -1,5 +1,5 @@
 import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
-import { version } from "../../src/runtime/index.js";
+import { version } from "../../src/foundation/runtime/index.js";
 import { type PeerWorld, peerWorld, type TestPeer } from "../peer/support/world.js";
 import { eventually } from "../support/eventually.js";
 import { hawser, jsonLines } from "./support/hawser.js";

@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { allBytes } from "../../src/cli/message-input.js";
+import { allBytes } from "../../src/operating/cli/message-input.js";
 
 async function* chunksOf(bytes: Uint8Array, sizes: readonly number[]): AsyncGenerator<Uint8Array> {
   let from = 0;

@@ -1,7 +1,7 @@
 import { describe, expect, it } from "vitest";
-import { describeError, jsonText, printable } from "../../src/cli/output.js";
-import { momentOf } from "../../src/cli/quantities.js";
-import { HawserError } from "../../src/errors/index.js";
+import { HawserError } from "../../src/foundation/errors/index.js";
+import { describeError, jsonText, printable } from "../../src/operating/cli/output.js";
+import { momentOf } from "../../src/operating/cli/quantities.js";
 
 /**
  * Characters that a terminal may obey: controls of ASCII and of Latin-1, ends of lines, and changes of the writing

@@ -1,6 +1,6 @@
 import { describe, expect, it } from "vitest";
-import { type QuantityKind, quantityOf, quantityText, wholeNumber } from "../../src/cli/quantities.js";
-import { HawserError } from "../../src/errors/index.js";
+import { HawserError } from "../../src/foundation/errors/index.js";
+import { type QuantityKind, quantityOf, quantityText, wholeNumber } from "../../src/operating/cli/quantities.js";
 
 const all = { min: 0, max: 2 ** 50 };
 

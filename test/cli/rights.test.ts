@@ -3,7 +3,7 @@
  */
 import { afterAll, beforeAll, expect, it } from "vitest";
 import { errorTable } from "../../generated/ts/errors/errors.js";
-import { migrate, programSchema } from "../../src/migrations/index.js";
+import { migrate, programSchema } from "../../src/jobs-and-peers/migrations/index.js";
 import { login } from "../installation/support/logins.js";
 import { type TestDatabase, testDatabase } from "../support/database.js";
 import { onServer } from "../support/on-server.js";

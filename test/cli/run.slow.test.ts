@@ -30,13 +30,13 @@ describe("hawser", () => {
 
   it.runIf(existsSync("/dev/full"))("says once that the disk is full", async () => {
     const script = '"$@" >/dev/full; echo "status $?" >&2';
-    const command = [...nodeCommand("src/cli/main.ts"), "--help"];
+    const command = [...nodeCommand("src/operating/cli/main.ts"), "--help"];
     const { stderr } = await startCommand("sh", ["-c", script, "sh", ...command]).ended;
     expect(stderr).toMatch(/^hawser: could not write the output: ENOSPC.* \[output_failed\]\nstatus 70\n$/);
   });
 
   it("takes no directory for an empty input", async () => {
-    const command = [...nodeCommand("src/cli/main.ts"), "enqueue", "orders"];
+    const command = [...nodeCommand("src/operating/cli/main.ts"), "enqueue", "orders"];
     expect(await startCommand("sh", ["-c", '"$@" </', "sh", ...command]).ended).toMatchObject({
       status: 64,
       stdout: "",

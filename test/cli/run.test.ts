@@ -1,6 +1,6 @@
 import { readFileSync } from "node:fs";
 import { describe, expect, it } from "vitest";
-import { commands } from "../../src/cli/run.js";
+import { commands } from "../../src/operating/cli/run.js";
 import { nodeCommand } from "../support/built-programs.js";
 import { projectDirectory, startCommand } from "../support/program.js";
 import { hawser, hawserProcess } from "./support/hawser.js";
@@ -33,7 +33,7 @@ describe("hawser", () => {
 
   it("ends in good order when the reader of its help has left", async () => {
     const script = '{ "$@"; echo "status $?" >&2; } | true';
-    const command = [...nodeCommand("src/cli/main.ts"), "--help"];
+    const command = [...nodeCommand("src/operating/cli/main.ts"), "--help"];
     const { stderr } = await startCommand("sh", ["-c", script, "sh", ...command]).ended;
     expect(stderr).toBe("status 0\n");
   });

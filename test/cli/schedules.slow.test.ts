@@ -1,8 +1,8 @@
 import pg from "pg";
 import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
 import { schedulerFunctions } from "../../generated/ts/rows/outbox.js";
-import { doctor } from "../../src/doctor/index.js";
-import { runDueSchedules } from "../../src/outbox/schedules.js";
+import { runDueSchedules } from "../../src/jobs-and-peers/queue/schedules/schedules.js";
+import { doctor } from "../../src/operating/doctor/index.js";
 import { type TestDatabase, testDatabase } from "../support/database.js";
 import { hawser } from "./support/hawser.js";
 

@@ -8,7 +8,7 @@ import { createInterface } from "node:readline";
 import { pathToFileURL } from "node:url";
 import { afterAll, beforeAll, describe, expect, it, onTestFinished } from "vitest";
 import { errorTable } from "../../generated/ts/errors/errors.js";
-import { maxLogBufferBytes } from "../../src/cli/log-output.js";
+import { maxLogBufferBytes } from "../../src/operating/cli/log-output.js";
 import { nodeCommand, nodeProgram } from "../support/built-programs.js";
 import { type TestDatabase, testDatabase, testNatsUrl } from "../support/database.js";
 import { eventually } from "../support/eventually.js";
@@ -20,7 +20,7 @@ import { jsonLines } from "./support/hawser.js";
 /** In a process of its own, in which signals cause defects. Resolves when it answers. */
 async function startServer(databaseUrl: string, level: string): Promise<Program> {
   const preloaded = pathToFileURL(nodeProgram("test/cli/programs/defect-on-signal.ts").file).href;
-  const { execArgv, file } = nodeProgram("src/cli/main.ts");
+  const { execArgv, file } = nodeProgram("src/operating/cli/main.ts");
   const command = [file, "serve", "--log-level", level];
   const program = startCommand(
     process.execPath,

@@ -5,8 +5,8 @@ import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join, relative } from "node:path";
 import { describe, expect, it, onTestFinished } from "vitest";
-import { type ServeArguments, serveOptionsOf } from "../../src/cli/serve.js";
-import { checkServeOptions } from "../../src/serve/serve-options.js";
+import { checkServeOptions } from "../../src/nats/serve/serve-options.js";
+import { type ServeArguments, serveOptionsOf } from "../../src/operating/cli/serve.js";
 import { hawser } from "./support/hawser.js";
 
 const pair = { "tls-cert": "a.crt", "tls-key": "a.key" };

@@ -88,7 +88,7 @@ describe("hawser serve", () => {
 
   const withoutPackages = (args: readonly string[], env: Readonly<Record<string, string>>): Program => {
     const preloaded = pathToFileURL(nodeProgram("test/cli/programs/without-opentelemetry.ts").file).href;
-    const { execArgv, file } = nodeProgram("src/cli/main.ts");
+    const { execArgv, file } = nodeProgram("src/operating/cli/main.ts");
     const command = [...execArgv, "--import", preloaded, file, ...args];
     return startCommand(process.execPath, command, { env, stdin: "ignore" });
   };

@@ -2,8 +2,8 @@
  * Export of traces and metrics by `hawser serve`, which the variables of OpenTelemetry turn on.
  */
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { wantedExports, withoutHeaders } from "../../src/cli/telemetry.js";
-import { version } from "../../src/runtime/index.js";
+import { version } from "../../src/foundation/runtime/index.js";
+import { wantedExports, withoutHeaders } from "../../src/operating/cli/telemetry.js";
 import { otlpReceiver } from "../otel/support/otlp-receiver.js";
 import { testDatabase, testNatsUrl } from "../support/database.js";
 import { onServer } from "../support/on-server.js";

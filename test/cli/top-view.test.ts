@@ -1,7 +1,7 @@
 /** The lines of `hawser top` in windows of several sizes. */
 import { describe, expect, it } from "vitest";
-import { type Size, type TopView, topLines } from "../../src/cli/top-view.js";
-import type { ShownVerdict, Snapshot } from "../../src/console/index.js";
+import { type Size, type TopView, topLines } from "../../src/operating/cli/top-view.js";
+import type { ShownVerdict, Snapshot } from "../../src/operating/console/index.js";
 
 const now = Date.parse("2030-01-31T12:00:00Z");
 const before = (seconds: number): Date => new Date(now - seconds * 1_000);

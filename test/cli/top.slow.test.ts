@@ -63,7 +63,7 @@ function inTerminal(command: readonly string[]): InTerminal {
   };
 }
 
-const top = (...args: string[]) => inTerminal([...nodeCommand("src/cli/main.ts"), "top", ...args]);
+const top = (...args: string[]) => inTerminal([...nodeCommand("src/operating/cli/main.ts"), "top", ...args]);
 
 /** Checks the exit status, and that the terminal is as it was. */
 async function expectRestored({ script }: InTerminal, status: number): Promise<string> {
@@ -153,7 +153,7 @@ describe.runIf(hasScript)("hawser top in a terminal", () => {
   it("prints once with --once, and in a terminal without control sequences", async () => {
     for (const terminal of [
       top("--once"),
-      inTerminal(["env", "TERM=dumb", ...nodeCommand("src/cli/main.ts"), "top"]),
+      inTerminal(["env", "TERM=dumb", ...nodeCommand("src/operating/cli/main.ts"), "top"]),
     ]) {
       const { stdout } = await terminal.script.ended;
       expect(stdout).toContain("VERDICT");

@@ -1,7 +1,7 @@
 /** `hawser top` where it prints once, and its screen on a terminal that is none. */
 import { EventEmitter } from "node:events";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { Screen } from "../../src/cli/screen.js";
+import { Screen } from "../../src/operating/cli/screen.js";
 import { login } from "../installation/support/logins.js";
 import { type TestDatabase, testDatabase } from "../support/database.js";
 import { onServer } from "../support/on-server.js";

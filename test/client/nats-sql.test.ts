@@ -7,11 +7,11 @@ import pg from "pg";
 import { afterAll, beforeAll, describe, expect, expectTypeOf, it } from "vitest";
 import { errorTable } from "../../generated/ts/errors/errors.js";
 import type { NatsSql } from "../../generated/ts/nats-functions/client.js";
-import { natsSql } from "../../src/client/index.js";
-import { codesOfCalls, codesOfLocalCalls } from "../../src/client/nats-sql.js";
-import { type ErrorCode, HawserError } from "../../src/errors/index.js";
-import type { SqlClient } from "../../src/sql-clients/index.js";
-import { decode } from "../../src/typed/index.js";
+import { type ErrorCode, HawserError } from "../../src/foundation/errors/index.js";
+import type { SqlClient } from "../../src/foundation/sql-clients/index.js";
+import { natsSql } from "../../src/nats/client/index.js";
+import { codesOfCalls, codesOfLocalCalls } from "../../src/nats/client/nats-sql.js";
+import { decode } from "../../src/protobuf/typed/index.js";
 import { Witness } from "../gateway/functions/witness.js";
 import { type TestGateway, testGateway } from "../support/gateway.js";
 import { compileSchemas, messageIn } from "../typed/support/compile.js";
@@ -546,8 +546,8 @@ describe("types", () => {
 });
 
 it("tells apart every error that the operations and their handler throw", () => {
-  const folder = "src/nats/operations";
-  const files = [...readdirSync(folder).map((file) => `${folder}/${file}`), "src/gateway/nats-handler.ts"];
+  const folder = "src/nats/connections/operations";
+  const files = [...readdirSync(folder).map((file) => `${folder}/${file}`), "src/nats/gateway/nats-handler.ts"];
   const thrown = files.flatMap((file) => [...readFileSync(file, "utf8").matchAll(/new HawserError\(\s*"(\w+)"/g)]);
   const codes = new Set(thrown.map(([, code]) => code as ErrorCode));
   expect(codes.size).toBeGreaterThan(12);

@@ -6,7 +6,7 @@ import pg from "pg";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { patternLiteral } from "../../codegen/print.js";
 import { sqlString } from "../../codegen/sql/literal.js";
-import { patternProblem } from "../../src/typed/pattern.js";
+import { patternProblem } from "../../src/protobuf/typed/pattern.js";
 import { type TestDatabase, testDatabase } from "../support/database.js";
 import { atDepth } from "../support/depth.js";
 

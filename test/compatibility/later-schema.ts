@@ -2,8 +2,8 @@
  * The schema of a later version: one step more than this one knows.
  */
 import { tables } from "../../generated/ts/rows/peer.js";
-import { migrations, programSchema } from "../../src/migrations/index.js";
-import type { ProgramSchema } from "../../src/migrations/migrations.js";
+import { migrations, programSchema } from "../../src/jobs-and-peers/migrations/index.js";
+import type { ProgramSchema } from "../../src/jobs-and-peers/migrations/migrations.js";
 import type { PeerWorld } from "../peer/support/world.js";
 
 const names = Object.values(tables).filter((name) => name !== tables.migration);

@@ -2,7 +2,7 @@
  * Programs of versions that know different schemas, on one database, as docs/compatibility.md says.
  */
 import { describe, expect, it } from "vitest";
-import { migrate, migrations } from "../../src/migrations/index.js";
+import { migrate, migrations } from "../../src/jobs-and-peers/migrations/index.js";
 import { peerWorld } from "../peer/support/world.js";
 import { peerProcess, runningPeer } from "../scenarios/support/peer-process.js";
 import { eventually } from "../support/eventually.js";
@@ -28,7 +28,7 @@ describe("a schema that is newer than the program", () => {
     await using world = await peerWorld();
     await recordLaterStep(world);
     const env = { HAWSER_DATABASE_URL: world.url, HAWSER_NATS_URL: process.env["HAWSER_TEST_NATS_URL"], NO_COLOR: "1" };
-    const { status, stderr } = await startProgram("src/cli/main.ts", ["dev", "--json"], { env }).ended;
+    const { status, stderr } = await startProgram("src/operating/cli/main.ts", ["dev", "--json"], { env }).ended;
     expect(status).toBe(78);
     expect(stderr).toContain("upgrade the program [schema_too_new]");
   });

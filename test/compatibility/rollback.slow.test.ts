@@ -103,7 +103,7 @@ describe("a frozen step", () => {
 });
 
 it("the later version drops what the released one had, and nothing else", async () => {
-  const script = `const { programSchema } = await import("./src/migrations/index.ts"); console.log(JSON.stringify(programSchema.dropped))`;
+  const script = `const { programSchema } = await import("./src/jobs-and-peers/migrations/index.ts"); console.log(JSON.stringify(programSchema.dropped))`;
   expect(JSON.parse(await later.evaluate(script))).toEqual([
     { step: 1, last: false, sql: "DROP VIEW IF EXISTS hawser.schedule_status;" },
     { step: 1, last: true, sql: "DROP FUNCTION IF EXISTS hawser.goes_away();" },

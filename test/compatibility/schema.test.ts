@@ -3,7 +3,7 @@
  * programs.slow.test.ts's.
  */
 import { describe, expect, it } from "vitest";
-import { migrations } from "../../src/migrations/index.js";
+import { migrations } from "../../src/jobs-and-peers/migrations/index.js";
 import { type PeerWorld, peerWorld } from "../peer/support/world.js";
 import { eventually } from "../support/eventually.js";
 import { additions, next, recordLaterStep } from "./later-schema.js";

@@ -2,7 +2,7 @@
  * Peers of different program versions on one wire, as docs/compatibility.md says.
  */
 import { describe, expect, it } from "vitest";
-import { Capability, type FrameKind, ownCapabilities } from "../../src/wire/index.js";
+import { Capability, type FrameKind, ownCapabilities } from "../../src/jobs-and-peers/wire/index.js";
 import { ForeignPeer } from "../conformance/peer/foreign-peer.js";
 import { type FrameStream, NodeWire, type NodeWireOptions } from "../conformance/peer/node-wire.js";
 import { sharedPeerWorld } from "../peer/support/shared-world.js";

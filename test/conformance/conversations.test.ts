@@ -2,8 +2,8 @@
  * The conversations of the vectors, byte by byte, with this project's own handshake in the place of either side.
  */
 import { describe, expect, it } from "vitest";
-import { DiallerHandshake, ListenerHandshake } from "../../src/transport/handshake.js";
-import { Capability, decodeFrame, type Frame, type FrameKind } from "../../src/wire/index.js";
+import { DiallerHandshake, ListenerHandshake } from "../../src/jobs-and-peers/transport/handshake.js";
+import { Capability, decodeFrame, type Frame, type FrameKind } from "../../src/jobs-and-peers/wire/index.js";
 import { encode } from "../wire/coding.js";
 import { bytesOfHex, type ConversationVector, conversationVectors, hexOfBytes } from "../wire/vectors.js";
 

@@ -3,7 +3,7 @@
  * refuses by itself.
  */
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { Delivery, ErrorNumber, type Frame, type HelloFields } from "../../src/wire/index.js";
+import { Delivery, ErrorNumber, type Frame, type HelloFields } from "../../src/jobs-and-peers/wire/index.js";
 import { type PeerWorld, peerWorld, type TestPeer } from "../peer/support/world.js";
 import { helloTo, RawClient } from "../transport/raw-client.js";
 import { bytesOfHex, refusedVectors } from "../wire/vectors.js";

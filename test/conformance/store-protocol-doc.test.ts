@@ -5,7 +5,7 @@ import { readFileSync } from "node:fs";
 import pg from "pg";
 import { describe, expect, it } from "vitest";
 import { storeConstants } from "../../generated/ts/settings/peer.js";
-import { messageChannel as ownMessageChannel } from "../../src/store/notifications.js";
+import { messageChannel as ownMessageChannel } from "../../src/jobs-and-peers/store/notifications.js";
 import { login } from "../installation/support/logins.js";
 import { enqueue } from "../queue/support/test-worker.js";
 import { testDatabase } from "../support/database.js";

@@ -16,7 +16,7 @@ import {
 } from "@connectrpc/connect";
 import { deferred } from "@nats-io/transport-node";
 import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
-import { natsMessage, peerMessage } from "../../src/connect/index.js";
+import { natsMessage, peerMessage } from "../../src/protobuf/connect/index.js";
 import { type PeerWorld, peerWorld } from "../peer/support/world.js";
 import { withEnoughTime } from "../support/timers.js";
 import { failureOf, natsCarrier, pairedPeerCarrier, type TestCarrier, warehouse } from "./carriers.js";

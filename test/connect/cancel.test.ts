@@ -4,9 +4,9 @@
 import { Code, type ConnectError, createClient } from "@connectrpc/connect";
 import { connect, deferred, headers, type NatsConnection, nuid } from "@nats-io/transport-node";
 import { afterEach, describe, expect, it, vi } from "vitest";
-import { createNatsTransport, type ServeNatsOptions, serveNats } from "../../src/connect/index.js";
-import type { Routes } from "../../src/connect/routes.js";
-import type { Logger } from "../../src/runtime/index.js";
+import type { Logger } from "../../src/foundation/runtime/index.js";
+import { createNatsTransport, type ServeNatsOptions, serveNats } from "../../src/protobuf/connect/index.js";
+import type { Routes } from "../../src/protobuf/connect/routes.js";
 import { testNatsUrl } from "../support/database.js";
 import { eventually } from "../support/eventually.js";
 import { startNatsServer } from "../support/nats-server.js";

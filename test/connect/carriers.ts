@@ -14,8 +14,8 @@ import {
   type ServePeerOptions,
   serveNats,
   servePeer,
-} from "../../src/connect/index.js";
-import type { Routes } from "../../src/connect/routes.js";
+} from "../../src/protobuf/connect/index.js";
+import type { Routes } from "../../src/protobuf/connect/routes.js";
 import type { PeerWorld, TestPeer } from "../peer/support/world.js";
 import { testNatsUrl } from "../support/database.js";
 import { ShortageSchema, Warehouse } from "./generated/acme/warehouse/v1/warehouse_pb.js";

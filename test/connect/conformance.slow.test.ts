@@ -7,7 +7,7 @@ import { existsSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { cacheDirectory } from "../../src/dev/index.js";
+import { cacheDirectory } from "../../src/development/dev/index.js";
 import { nodeCommand } from "../support/built-programs.js";
 import { testDatabase, testNatsUrl } from "../support/database.js";
 import { projectDirectory, startCommand } from "../support/program.js";

@@ -5,6 +5,7 @@ import { create } from "@bufbuild/protobuf";
 import { Code, ConnectError } from "@connectrpc/connect";
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
+import { errorTable, HawserError } from "../../src/foundation/errors/index.js";
 import {
   codeOfName,
   codeOfStatus,
@@ -12,9 +13,8 @@ import {
   connectErrorOf,
   nameOfCode,
   statusOfCode,
-} from "../../src/connect/codes.js";
-import { decodeError, encodeError } from "../../src/connect/error-json.js";
-import { errorTable, HawserError } from "../../src/errors/index.js";
+} from "../../src/protobuf/connect/codes.js";
+import { decodeError, encodeError } from "../../src/protobuf/connect/error-json.js";
 import { ShortageSchema } from "./generated/acme/warehouse/v1/warehouse_pb.js";
 
 const codes = Object.values(Code).filter((code) => typeof code === "number");

@@ -7,14 +7,14 @@ import { Code, createClient } from "@connectrpc/connect";
 import { connect, deferred, headers, type Msg, MsgHdrsImpl, type NatsConnection, nuid } from "@nats-io/transport-node";
 import { connect as connectOther, RequestStrategy } from "nats";
 import { afterEach, describe, expect, it } from "vitest";
+import { HawserError } from "../../src/foundation/errors/index.js";
 import {
   createNatsTransport,
   type NatsTransportOptions,
   type ServeNatsOptions,
   serveNats,
-} from "../../src/connect/index.js";
-import type { Routes } from "../../src/connect/routes.js";
-import { HawserError } from "../../src/errors/index.js";
+} from "../../src/protobuf/connect/index.js";
+import type { Routes } from "../../src/protobuf/connect/routes.js";
 import { testNatsUrl } from "../support/database.js";
 import { eventually } from "../support/eventually.js";
 import { startNatsServer } from "../support/nats-server.js";

@@ -21,8 +21,8 @@ it("can be generated, type-checked and run as the page shows it", async () => {
     ...{ strict: true, noEmit: true, skipLibCheck: true },
     // The package as it was compiled for this run has no declarations: its sources have the same types.
     paths: {
-      hawser: [join(projectDirectory, "src/peer/index.ts")],
-      "hawser/connect": [join(projectDirectory, "src/connect/index.ts")],
+      hawser: [join(projectDirectory, "src/jobs-and-peers/peer/index.ts")],
+      "hawser/connect": [join(projectDirectory, "src/protobuf/connect/index.ts")],
     },
   };
   const project = sampleProject({

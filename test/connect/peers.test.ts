@@ -4,14 +4,14 @@
 import { Code, ConnectError, type ConnectRouter, createClient } from "@connectrpc/connect";
 import { deferred } from "@nats-io/transport-node";
 import { describe, expect, it } from "vitest";
+import { Peer } from "../../src/jobs-and-peers/peer/index.js";
 import {
   createPeerTransport,
   type PeerTransportOptions,
   peerMessage,
   type ServePeerOptions,
   servePeer,
-} from "../../src/connect/index.js";
-import { Peer } from "../../src/peer/index.js";
+} from "../../src/protobuf/connect/index.js";
 import { sharedPeerWorld } from "../peer/support/shared-world.js";
 import { failureOf, warehouse } from "./carriers.js";
 import { Office, ShortageSchema, Warehouse } from "./generated/acme/warehouse/v1/warehouse_pb.js";

@@ -24,8 +24,8 @@ import {
   type Transport,
 } from "@connectrpc/connect";
 import { afterEach, beforeAll, describe, expect, it } from "vitest";
-import { createRulesInterceptor } from "../../src/connect/index.js";
-import type { Logger } from "../../src/runtime/index.js";
+import type { Logger } from "../../src/foundation/runtime/index.js";
+import { createRulesInterceptor } from "../../src/protobuf/connect/index.js";
 import { sharedPeerWorld } from "../peer/support/shared-world.js";
 import { compileSchemas } from "../typed/support/compile.js";
 import { failureOf, natsCarrier, peerCarrier, type TestCarrier } from "./carriers.js";

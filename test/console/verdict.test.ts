@@ -1,9 +1,9 @@
 /** The verdict of the page: examined on a timer, and never shown as the present one when it is old. */
 import { describe, expect, it } from "vitest";
-import { type ShownVerdict, Verdicts } from "../../src/console/index.js";
-import type { DoctorReport } from "../../src/doctor/index.js";
-import { verdictSection } from "../../src/page/html/status.js";
-import { silentLogger } from "../../src/runtime/index.js";
+import { silentLogger } from "../../src/foundation/runtime/index.js";
+import { type ShownVerdict, Verdicts } from "../../src/operating/console/index.js";
+import type { DoctorReport } from "../../src/operating/doctor/index.js";
+import { verdictSection } from "../../src/operating/page/html/status.js";
 import { ManualClock } from "../support/manual-clock.js";
 
 const healthy: DoctorReport = { ok: true, findings: [], checks: [{ check: "outbox", outcome: "ok" }] };

@@ -5,7 +5,7 @@
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { expect, it } from "vitest";
-import { Peer, Reject } from "../../src/peer/index.js";
+import { Peer, Reject } from "../../src/jobs-and-peers/peer/index.js";
 import { gate } from "../peer/support/gate.js";
 import { sharedPeerWorld } from "../peer/support/shared-world.js";
 import { eventually } from "../support/eventually.js";

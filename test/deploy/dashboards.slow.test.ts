@@ -4,7 +4,7 @@
  */
 import { spawnSync } from "node:child_process";
 import { expect, it } from "vitest";
-import { Reject } from "../../src/peer/index.js";
+import { Reject } from "../../src/jobs-and-peers/peer/index.js";
 import { gate } from "../peer/support/gate.js";
 import { sharedPeerWorld } from "../peer/support/shared-world.js";
 import { dashboard, expressionsOf } from "../support/dashboards.js";

@@ -6,9 +6,9 @@ import { once } from "node:events";
 import { chmodSync, copyFileSync, existsSync, readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { afterEach, describe, expect, it, onTestFinished, vi } from "vitest";
-import { findNatsServer } from "../../src/dev/nats/binary.js";
-import type { Account } from "../../src/dev/server-process.js";
-import { sweepLeftovers } from "../../src/dev/sweep.js";
+import { findNatsServer } from "../../src/development/dev/nats/binary.js";
+import type { Account } from "../../src/development/dev/server-process.js";
+import { sweepLeftovers } from "../../src/development/dev/sweep.js";
 import { answers } from "../support/answers.js";
 import { eventually } from "../support/eventually.js";
 import { giveTo, ordinaryUser } from "../support/other-user.js";
@@ -63,7 +63,7 @@ function watchdogOf(parent: number): number {
     if (!/^\d+$/.test(entry)) return false;
     try {
       const isChild = readFileSync(`/proc/${entry}/stat`, "utf8").split(") ")[1]!.split(" ")[1] === String(parent);
-      return isChild && readFileSync(`/proc/${entry}/cmdline`, "utf8").includes("src/dev/watchdog");
+      return isChild && readFileSync(`/proc/${entry}/cmdline`, "utf8").includes("src/development/dev/watchdog");
     } catch {
       return false;
     }
@@ -95,7 +95,7 @@ describe("when the process that started a stack", () => {
   it("has died before its watchdog watches, that one clears up at once", async () => {
     const directory = temporaryDirectory();
     // Without a channel, as it is after the death of the process at its other end.
-    const watchdog = startProgram("src/dev/watchdog.ts", [directory, "temporary"]);
+    const watchdog = startProgram("src/development/dev/watchdog.ts", [directory, "temporary"]);
     expect(await watchdog.ended).toMatchObject({ status: 0, stderr: "" });
     expect(existsSync(directory)).toBe(false);
   });

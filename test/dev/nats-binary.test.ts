@@ -5,7 +5,7 @@ import { createServer, type RequestListener } from "node:http";
 import type { AddressInfo } from "node:net";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, it, onTestFinished, vi } from "vitest";
-import { fetchNatsServer, findNatsServer } from "../../src/dev/nats/binary.js";
+import { fetchNatsServer, findNatsServer } from "../../src/development/dev/nats/binary.js";
 import {
   debianPackage,
   goInstall,
@@ -13,7 +13,7 @@ import {
   natsServerVersion,
   officialRelease,
   releasePlatform,
-} from "../../src/dev/nats/sources.js";
+} from "../../src/development/dev/nats/sources.js";
 import { temporaryDirectory } from "../support/temporary.js";
 
 let cache: string;

@@ -4,8 +4,8 @@
 import { chmodSync, cpSync, lstatSync, readFileSync, rmSync, symlinkSync } from "node:fs";
 import { join } from "node:path";
 import { afterEach, describe, expect, it, vi } from "vitest";
-import { findPostgres, packageDirectory, postgresBinaries } from "../../src/dev/postgres/binaries.js";
-import { serverAccount } from "../../src/dev/server-process.js";
+import { findPostgres, packageDirectory, postgresBinaries } from "../../src/development/dev/postgres/binaries.js";
+import { serverAccount } from "../../src/development/dev/server-process.js";
 import { giveTo, ordinaryUser } from "../support/other-user.js";
 import { startProgram } from "../support/program.js";
 import { temporaryDirectory } from "../support/temporary.js";

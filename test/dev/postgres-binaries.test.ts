@@ -1,8 +1,8 @@
 import { chmodSync, mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { afterEach, describe, expect, it, vi } from "vitest";
-import { findPostgres } from "../../src/dev/postgres/binaries.js";
-import { serverAccount } from "../../src/dev/server-process.js";
+import { findPostgres } from "../../src/development/dev/postgres/binaries.js";
+import { serverAccount } from "../../src/development/dev/server-process.js";
 import { temporaryDirectory } from "../support/temporary.js";
 
 afterEach(() => {

@@ -4,7 +4,7 @@ import { join } from "node:path";
 import { jetstreamManager } from "@nats-io/jetstream";
 import { connect } from "@nats-io/transport-node";
 import { afterEach, describe, expect, it, onTestFinished, vi } from "vitest";
-import { type DevStack, type DevStackOptions, startDevStack } from "../../src/dev/index.js";
+import { type DevStack, type DevStackOptions, startDevStack } from "../../src/development/dev/index.js";
 import { eventually } from "../support/eventually.js";
 import { onServer, rowsOf } from "../support/on-server.js";
 import { temporaryDirectory } from "../support/temporary.js";

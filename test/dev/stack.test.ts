@@ -5,7 +5,7 @@ import { existsSync, readdirSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, describe, expect, it, vi } from "vitest";
-import { libpqVariables, startDevStack } from "../../src/dev/index.js";
+import { libpqVariables, startDevStack } from "../../src/development/dev/index.js";
 import { testNatsUrl, testServerUrl } from "../support/database.js";
 import { rowsOf } from "../support/on-server.js";
 import { temporaryDirectory } from "../support/temporary.js";

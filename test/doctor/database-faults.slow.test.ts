@@ -3,8 +3,8 @@
  * else is.
  */
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { doctor } from "../../src/doctor/index.js";
-import { install } from "../../src/installation/index.js";
+import { doctor } from "../../src/operating/doctor/index.js";
+import { install } from "../../src/operating/installation/index.js";
 import type { OwnPostgres } from "../faults/support/own-postgres.js";
 import { onServer } from "../support/on-server.js";
 import { startPooler } from "../support/pooler.js";

@@ -5,7 +5,7 @@ import { randomBytes } from "node:crypto";
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it, onTestFinished } from "vitest";
-import { doctor } from "../../src/doctor/index.js";
+import { doctor } from "../../src/operating/doctor/index.js";
 import { CertificateAuthority } from "../support/certificate-authority.js";
 import { type TestDatabase, testDatabase } from "../support/database.js";
 import { onServer } from "../support/on-server.js";

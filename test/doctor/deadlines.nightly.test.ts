@@ -4,9 +4,9 @@
 import pg from "pg";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { bridgeConstants } from "../../generated/ts/settings/nats.js";
-import { doctor } from "../../src/doctor/index.js";
-import { install } from "../../src/installation/index.js";
-import { serve as startServer } from "../../src/serve/index.js";
+import { serve as startServer } from "../../src/nats/serve/index.js";
+import { doctor } from "../../src/operating/doctor/index.js";
+import { install } from "../../src/operating/installation/index.js";
 import { hawser } from "../cli/support/hawser.js";
 import type { OwnPostgres } from "../faults/support/own-postgres.js";
 import { testNatsUrl } from "../support/database.js";

@@ -3,8 +3,8 @@
  */
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import type { Finding, Verdict } from "../../src/doctor/examine.js";
-import { type Check, examine } from "../../src/doctor/examine.js";
+import type { Finding, Verdict } from "../../src/operating/doctor/examine.js";
+import { type Check, examine } from "../../src/operating/doctor/examine.js";
 import { ManualClock } from "../support/manual-clock.js";
 
 const finding = (severity: Finding["severity"]): Finding => ({ severity, what: "it is broken", remedy: "mend it" });

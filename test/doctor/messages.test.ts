@@ -1,12 +1,12 @@
 /** What waits and what has failed, as `hawser doctor` finds it, also for a login that sees counts, names and ages only. */
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { databaseCheck } from "../../src/doctor/database.js";
-import { type DoctorReport, examine } from "../../src/doctor/examine.js";
-import { Facts } from "../../src/doctor/facts.js";
-import { leadCheck } from "../../src/doctor/leader.js";
-import { messageChecks } from "../../src/doctor/messages.js";
-import { outboxChecks } from "../../src/doctor/outbox.js";
-import { systemClock } from "../../src/runtime/index.js";
+import { systemClock } from "../../src/foundation/runtime/index.js";
+import { databaseCheck } from "../../src/operating/doctor/database.js";
+import { type DoctorReport, examine } from "../../src/operating/doctor/examine.js";
+import { Facts } from "../../src/operating/doctor/facts.js";
+import { leadCheck } from "../../src/operating/doctor/leader.js";
+import { messageChecks } from "../../src/operating/doctor/messages.js";
+import { outboxChecks } from "../../src/operating/doctor/outbox.js";
 import { type Login, login } from "../installation/support/logins.js";
 import { type TestDatabase, testDatabase } from "../support/database.js";
 import { onServer } from "../support/on-server.js";

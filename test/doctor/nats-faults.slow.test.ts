@@ -6,7 +6,7 @@ import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import pg from "pg";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import type { NamedFinding } from "../../src/doctor/index.js";
+import type { NamedFinding } from "../../src/operating/doctor/index.js";
 import { hawser } from "../cli/support/hawser.js";
 import type { OwnPostgres } from "../faults/support/own-postgres.js";
 import { CertificateAuthority } from "../support/certificate-authority.js";

@@ -1,6 +1,6 @@
 /** `attempts`: how often the handler of one message is called before it is a dead letter. */
 import { expect, it } from "vitest";
-import { type EnqueueOptions, enqueue, enqueueBatch } from "../../src/peer/index.js";
+import { type EnqueueOptions, enqueue, enqueueBatch } from "../../src/jobs-and-peers/peer/index.js";
 import { sharedPeerWorld } from "../peer/support/shared-world.js";
 
 const world = sharedPeerWorld();

@@ -11,8 +11,8 @@ import {
   enqueueBatch,
   type SqlClient,
   type TransactionalMessage,
-} from "../../src/peer/index.js";
-import { openStore } from "../../src/peer-store/store.js";
+} from "../../src/jobs-and-peers/peer/index.js";
+import { openStore } from "../../src/jobs-and-peers/peer-store/store.js";
 import { failure } from "../peer/support/errors.js";
 import { sharedPeerWorld } from "../peer/support/shared-world.js";
 import { testDatabase } from "../support/database.js";

@@ -1,7 +1,7 @@
 /** `after`: a message is handled once those that come first have been. */
 import pg from "pg";
 import { expect, it, onTestFinished } from "vitest";
-import { cancel, cancelFlow, enqueue, enqueueBatch, job, waitFor } from "../../src/peer/index.js";
+import { cancel, cancelFlow, enqueue, enqueueBatch, job, waitFor } from "../../src/jobs-and-peers/peer/index.js";
 import { failure } from "../peer/support/errors.js";
 import { gate } from "../peer/support/gate.js";
 import { sharedPeerWorld } from "../peer/support/shared-world.js";

@@ -1,7 +1,16 @@
 /** `keepMs`: what a handler has returned, and how far it is, as those see it who have enqueued. */
 import pg from "pg";
 import { expect, it } from "vitest";
-import { cancel, enqueue, enqueueBatch, job, keepResults, Reject, schedule, waitFor } from "../../src/peer/index.js";
+import {
+  cancel,
+  enqueue,
+  enqueueBatch,
+  job,
+  keepResults,
+  Reject,
+  schedule,
+  waitFor,
+} from "../../src/jobs-and-peers/peer/index.js";
 import { failure } from "../peer/support/errors.js";
 import { gate } from "../peer/support/gate.js";
 import { sharedPeerWorld } from "../peer/support/shared-world.js";

@@ -3,7 +3,7 @@
  */
 import pg from "pg";
 import { afterEach, describe, expect, it } from "vitest";
-import { type ScheduleOptions, type SqlClient, schedule, unschedule } from "../../src/peer/index.js";
+import { type ScheduleOptions, type SqlClient, schedule, unschedule } from "../../src/jobs-and-peers/peer/index.js";
 import { failure } from "../peer/support/errors.js";
 import { sharedPeerWorld } from "../peer/support/shared-world.js";
 import { eventually } from "../support/eventually.js";

@@ -1,7 +1,7 @@
 /** `uniqueKey`: what waits with it is handled once, and sees what those wrote who relied on it. */
 import pg from "pg";
 import { expect, it } from "vitest";
-import { enqueue, enqueueBatch } from "../../src/peer/index.js";
+import { enqueue, enqueueBatch } from "../../src/jobs-and-peers/peer/index.js";
 import { failure } from "../peer/support/errors.js";
 import { gate } from "../peer/support/gate.js";
 import { sharedPeerWorld } from "../peer/support/shared-world.js";

@@ -1,5 +1,5 @@
 import { expect, it } from "vitest";
-import { errorMessageOf } from "../../src/errors/index.js";
+import { errorMessageOf } from "../../src/foundation/errors/index.js";
 
 const trap = (): never => {
   throw new Error("do not look");

@@ -1,6 +1,6 @@
 import { inspect } from "node:util";
 import { describe, expect, it, vi } from "vitest";
-import { errorOfWireCode, errorTable, exitStatusOf, HawserError, Reject } from "../../src/errors/index.js";
+import { errorOfWireCode, errorTable, exitStatusOf, HawserError, Reject } from "../../src/foundation/errors/index.js";
 
 describe("HawserError", () => {
   it("carries code, message, cause and what the spec says of the code", () => {
@@ -58,7 +58,7 @@ describe("HawserError", () => {
 
   it("is recognized by another copy of the package", async () => {
     vi.resetModules();
-    const other = await import("../../src/errors/index.js");
+    const other = await import("../../src/foundation/errors/index.js");
     expect(other.HawserError).not.toBe(HawserError);
     const foreign: unknown = new other.HawserError("busy", "The queue is full.");
     expect([foreign instanceof HawserError, foreign instanceof Reject]).toEqual([true, false]);

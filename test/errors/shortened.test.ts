@@ -1,6 +1,6 @@
 import fc from "fast-check";
 import { expect, it } from "vitest";
-import { shortened } from "../../src/errors/index.js";
+import { shortened } from "../../src/foundation/errors/index.js";
 
 it("leaves what fits as it is, to the last byte", () => {
   expect(shortened("harbour", 7)).toBe("harbour");

@@ -1,5 +1,5 @@
 import { expect, it } from "vitest";
-import { withoutPasswords } from "../../src/errors/index.js";
+import { withoutPasswords } from "../../src/foundation/errors/index.js";
 
 it.each([
   ["postgres://ann:secret@db/app", "postgres://***@db/app"],

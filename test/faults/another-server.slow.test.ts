@@ -3,9 +3,9 @@
  * be used there, and everything goes on.
  */
 import { expect, it, onTestFinished } from "vitest";
-import { startDevStack } from "../../src/dev/index.js";
-import { migrate } from "../../src/migrations/index.js";
-import { Peer } from "../../src/peer/index.js";
+import { startDevStack } from "../../src/development/dev/index.js";
+import { migrate } from "../../src/jobs-and-peers/migrations/index.js";
+import { Peer } from "../../src/jobs-and-peers/peer/index.js";
 import { startProxy } from "../store/support/proxy.js";
 import { testDatabase } from "../support/database.js";
 import { eventually } from "../support/eventually.js";

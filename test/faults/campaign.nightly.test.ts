@@ -14,7 +14,7 @@
  */
 import { setTimeout as delay } from "node:timers/promises";
 import { expect, it, onTestFinished } from "vitest";
-import { migrate } from "../../src/migrations/index.js";
+import { migrate } from "../../src/jobs-and-peers/migrations/index.js";
 import { Random } from "../simulator/random.js";
 import { startProxy } from "../store/support/proxy.js";
 import { eventually } from "../support/eventually.js";

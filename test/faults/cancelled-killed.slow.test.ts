@@ -5,7 +5,7 @@
 import { setTimeout as delay } from "node:timers/promises";
 import pg from "pg";
 import { expect, it } from "vitest";
-import { cancel, enqueueBatch } from "../../src/peer/index.js";
+import { cancel, enqueueBatch } from "../../src/jobs-and-peers/peer/index.js";
 import { Random } from "../simulator/random.js";
 import { testDatabase } from "../support/database.js";
 import { rowsOf } from "../support/on-server.js";

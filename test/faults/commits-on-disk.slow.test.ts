@@ -7,8 +7,8 @@
  */
 import pg from "pg";
 import { afterAll, beforeAll, expect, it } from "vitest";
-import { openStore, type Store } from "../../src/peer-store/store.js";
-import type { Lease } from "../../src/store/index.js";
+import { openStore, type Store } from "../../src/jobs-and-peers/peer-store/store.js";
+import type { Lease } from "../../src/jobs-and-peers/store/index.js";
 import { textMessages } from "../store/support/world.js";
 import { eventually } from "../support/eventually.js";
 import { patienceMs } from "./support/kills.js";

@@ -7,7 +7,7 @@ import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";
-import { Peer, type PeerOptions } from "../../src/peer/index.js";
+import { Peer, type PeerOptions } from "../../src/jobs-and-peers/peer/index.js";
 import { eventually } from "../support/eventually.js";
 import { onServer, rowsOf } from "../support/on-server.js";
 import { OtherHost, prefixBits } from "./support/dead-host.js";

@@ -111,7 +111,7 @@ it(`what is retried runs exactly once, and what is discarded is gone, while lead
 /** `hawser dead` in a process of its own. */
 async function command(databaseUrl: string, action: "retry" | "discard", letters: readonly Letter[]): Promise<void> {
   const ids = letters.map(({ id }) => `${id}`);
-  const { ended } = startProgram("src/cli/main.ts", ["dead", action, ...ids], {
+  const { ended } = startProgram("src/operating/cli/main.ts", ["dead", action, ...ids], {
     env: { HAWSER_DATABASE_URL: databaseUrl },
     stdin: "ignore",
   });

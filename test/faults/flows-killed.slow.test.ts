@@ -6,7 +6,7 @@
 import { setTimeout as delay } from "node:timers/promises";
 import pg from "pg";
 import { expect, it } from "vitest";
-import { enqueue } from "../../src/peer/index.js";
+import { enqueue } from "../../src/jobs-and-peers/peer/index.js";
 import { Random } from "../simulator/random.js";
 import { testDatabase } from "../support/database.js";
 import { onServer, rowsOf } from "../support/on-server.js";

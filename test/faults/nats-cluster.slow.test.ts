@@ -4,7 +4,7 @@
  */
 import { connect } from "@nats-io/transport-node";
 import { expect, it } from "vitest";
-import { type HawserServer, serve as startServer } from "../../src/serve/index.js";
+import { type HawserServer, serve as startServer } from "../../src/nats/serve/index.js";
 import { type KeptLog, keptLog } from "../bridge/role/log.js";
 import { receivedBy } from "../bridge/support/overload.js";
 import { atDepth } from "../support/depth.js";

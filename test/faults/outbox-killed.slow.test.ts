@@ -10,7 +10,7 @@ import { jetstreamManager } from "@nats-io/jetstream";
 import { connect } from "@nats-io/transport-node";
 import pg from "pg";
 import { expect, it } from "vitest";
-import { Peer } from "../../src/peer/index.js";
+import { Peer } from "../../src/jobs-and-peers/peer/index.js";
 import { Random } from "../simulator/random.js";
 import { eventually } from "../support/eventually.js";
 import { startNatsServer } from "../support/nats-server.js";

@@ -5,7 +5,7 @@
 import { jetstreamManager } from "@nats-io/jetstream";
 import { connect } from "@nats-io/transport-node";
 import { expect, it } from "vitest";
-import { serve as startServer } from "../../src/serve/index.js";
+import { serve as startServer } from "../../src/nats/serve/index.js";
 import { hawser } from "../cli/support/hawser.js";
 import { eventually } from "../support/eventually.js";
 import { startNatsServer } from "../support/nats-server.js";

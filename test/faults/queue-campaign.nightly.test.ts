@@ -15,7 +15,7 @@ import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import pg from "pg";
 import { expect, it, onTestFinished } from "vitest";
-import { migrate } from "../../src/migrations/index.js";
+import { migrate } from "../../src/jobs-and-peers/migrations/index.js";
 import {
   cancel,
   cancelFlow,
@@ -28,7 +28,7 @@ import {
   resumeTopic,
   schedule,
   unschedule,
-} from "../../src/peer/index.js";
+} from "../../src/jobs-and-peers/peer/index.js";
 import { Random } from "../simulator/random.js";
 import { startProxy, type Proxy as Wire } from "../store/support/proxy.js";
 import { eventually } from "../support/eventually.js";

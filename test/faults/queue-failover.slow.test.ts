@@ -4,8 +4,8 @@
  */
 import pg from "pg";
 import { expect, it } from "vitest";
-import { migrate } from "../../src/migrations/index.js";
-import { enqueue, Peer } from "../../src/peer/index.js";
+import { migrate } from "../../src/jobs-and-peers/migrations/index.js";
+import { enqueue, Peer } from "../../src/jobs-and-peers/peer/index.js";
 import { startProxy } from "../store/support/proxy.js";
 import { eventually } from "../support/eventually.js";
 import { onServer, rowsOf } from "../support/on-server.js";

@@ -5,7 +5,7 @@
  */
 import pg from "pg";
 import { expect, it } from "vitest";
-import { Peer } from "../../src/peer/index.js";
+import { Peer } from "../../src/jobs-and-peers/peer/index.js";
 import { eventually } from "../support/eventually.js";
 import { ownPostgres } from "./support/own-postgres.js";
 import { connected, createRoles, enqueueBesideAttack, enqueuingSeconds, Overtaken } from "./support/roles.js";

@@ -5,7 +5,7 @@
  */
 import { setTimeout as delay } from "node:timers/promises";
 import { expect, it } from "vitest";
-import { HawserError, Peer } from "../../src/peer/index.js";
+import { HawserError, Peer } from "../../src/jobs-and-peers/peer/index.js";
 import { Random } from "../simulator/random.js";
 import { testDatabase } from "../support/database.js";
 import { eventually } from "../support/eventually.js";

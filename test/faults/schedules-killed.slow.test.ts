@@ -4,7 +4,7 @@
  */
 import { setTimeout as delay } from "node:timers/promises";
 import { expect, it } from "vitest";
-import { lateMs } from "../../src/outbox/occurrences.js";
+import { lateMs } from "../../src/jobs-and-peers/queue/schedules/occurrences.js";
 import { Random } from "../simulator/random.js";
 import { testDatabase } from "../support/database.js";
 import { eventually } from "../support/eventually.js";

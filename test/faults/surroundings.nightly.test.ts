@@ -4,9 +4,9 @@
  */
 import pg from "pg";
 import { afterEach, beforeAll, describe, expect, it } from "vitest";
-import { doctor } from "../../src/doctor/index.js";
-import { install } from "../../src/installation/index.js";
-import { enqueue } from "../../src/peer/index.js";
+import { enqueue } from "../../src/jobs-and-peers/peer/index.js";
+import { doctor } from "../../src/operating/doctor/index.js";
+import { install } from "../../src/operating/installation/index.js";
 import { TestPeer } from "../peer/support/world.js";
 import { type TestDatabase, testDatabase, testServerUrl } from "../support/database.js";
 import { eventually } from "../support/eventually.js";

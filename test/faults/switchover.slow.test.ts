@@ -4,7 +4,7 @@
  * `another-server.slow.test.ts` has two peers in one process.
  */
 import { expect, it } from "vitest";
-import { migrate } from "../../src/migrations/index.js";
+import { migrate } from "../../src/jobs-and-peers/migrations/index.js";
 import { startProxy } from "../store/support/proxy.js";
 import { atDepth } from "../support/depth.js";
 import { startPrimaryAndStandby } from "../support/standby.js";

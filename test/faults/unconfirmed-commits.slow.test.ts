@@ -4,13 +4,13 @@
  */
 import pg from "pg";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from "vitest";
-import { ExecutorPool } from "../../src/bridge/executor/executor-pool.js";
-import { inTransaction } from "../../src/bridge/executor/transaction.js";
-import { install } from "../../src/installation/index.js";
-import { openStore, type Store } from "../../src/peer-store/store.js";
-import { DatabaseAddress, OpenAttempts, PostgresSession } from "../../src/postgres/index.js";
-import { silentLogger as logger } from "../../src/runtime/index.js";
-import type { Lease } from "../../src/store/index.js";
+import { DatabaseAddress, OpenAttempts, PostgresSession } from "../../src/foundation/postgres/index.js";
+import { silentLogger as logger } from "../../src/foundation/runtime/index.js";
+import { openStore, type Store } from "../../src/jobs-and-peers/peer-store/store.js";
+import type { Lease } from "../../src/jobs-and-peers/store/index.js";
+import { ExecutorPool } from "../../src/nats/bridge/executor/executor-pool.js";
+import { inTransaction } from "../../src/nats/bridge/executor/transaction.js";
+import { install } from "../../src/operating/installation/index.js";
 import { TestPeer } from "../peer/support/world.js";
 import { textMessages } from "../store/support/world.js";
 import { eventually } from "../support/eventually.js";

@@ -5,7 +5,7 @@ import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { BadArgument } from "../../generated/ts/nats-functions/argument.js";
 import { gatewayConstants } from "../../generated/ts/settings/nats.js";
-import { type CallText, parseCall, TooManyError } from "../../src/gateway/call-text.js";
+import { type CallText, parseCall, TooManyError } from "../../src/nats/gateway/call-text.js";
 
 const { maxArgumentValues, maxBatchMessages } = gatewayConstants;
 

@@ -2,9 +2,9 @@
  * When calls end, and which of them may be under way.
  */
 import { describe, expect, it, vi } from "vitest";
-import { HawserError } from "../../src/errors/index.js";
-import type { GatewayCall } from "../../src/gateway/calls.js";
-import { errorAnswerOf } from "../../src/gateway/protocol/index.js";
+import { HawserError } from "../../src/foundation/errors/index.js";
+import type { GatewayCall } from "../../src/nats/gateway/calls.js";
+import { errorAnswerOf } from "../../src/nats/gateway/protocol/index.js";
 import {
   codeOf,
   flush,

@@ -6,10 +6,10 @@
 import { randomInt } from "node:crypto";
 import { expect, it } from "vitest";
 import { methods } from "../../generated/ts/nats-functions/methods.js";
-import { HawserError } from "../../src/errors/index.js";
-import { Calls } from "../../src/gateway/calls.js";
-import type { Answer, GatewayClient } from "../../src/gateway/protocol/index.js";
-import { Semaphore } from "../../src/runtime/index.js";
+import { HawserError } from "../../src/foundation/errors/index.js";
+import { Semaphore } from "../../src/foundation/runtime/index.js";
+import { Calls } from "../../src/nats/gateway/calls.js";
+import type { Answer, GatewayClient } from "../../src/nats/gateway/protocol/index.js";
 import { Random } from "../simulator/random.js";
 import { atDepth } from "../support/depth.js";
 import { hostileCall } from "./hostile-calls.js";

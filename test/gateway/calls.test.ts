@@ -2,7 +2,7 @@
  * From a call's text to its answer.
  */
 import { describe, expect, it, vi } from "vitest";
-import type { HawserError } from "../../src/errors/index.js";
+import type { HawserError } from "../../src/foundation/errors/index.js";
 import { codeOf, flush, getFile, pending, publish, request, tested, useTestClock } from "./tested-calls.js";
 
 useTestClock();

@@ -1,6 +1,6 @@
 import { afterAll, beforeAll, expect, it } from "vitest";
-import { PostgresServer } from "../../src/gateway/protocol/index.js";
-import { silentLogger } from "../../src/runtime/index.js";
+import { silentLogger } from "../../src/foundation/runtime/index.js";
+import { PostgresServer } from "../../src/nats/gateway/protocol/index.js";
 import { type TestGateway, testGateway } from "../support/gateway.js";
 
 let gateway: TestGateway;

@@ -4,9 +4,9 @@
 import { connect } from "@nats-io/transport-node";
 import pg from "pg";
 import { describe, expect, it } from "vitest";
-import { natsSql } from "../../src/client/index.js";
-import { install } from "../../src/installation/index.js";
-import { serve } from "../../src/serve/index.js";
+import { natsSql } from "../../src/nats/client/index.js";
+import { serve } from "../../src/nats/serve/index.js";
+import { install } from "../../src/operating/installation/index.js";
 import { testDatabase, testNatsUrl } from "../support/database.js";
 import { defineServer, patience } from "../support/gateway.js";
 import { onServer } from "../support/on-server.js";

@@ -3,8 +3,8 @@
  * the right type. What is fuzzed is everything before it and behind it.
  */
 import type * as spec from "../../generated/ts/nats-functions/methods.js";
-import type { GatewayCall } from "../../src/gateway/calls.js";
-import { readHeaders } from "../../src/nats/index.js";
+import { readHeaders } from "../../src/nats/connections/index.js";
+import type { GatewayCall } from "../../src/nats/gateway/calls.js";
 
 /** Form of a value of a request; with `?` at the end it may be undefined. */
 export type Form =

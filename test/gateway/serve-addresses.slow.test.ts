@@ -2,7 +2,7 @@
  * The address of a gateway that was killed.
  */
 import { describe, expect, it } from "vitest";
-import { serve } from "../../src/serve/index.js";
+import { serve } from "../../src/nats/serve/index.js";
 import { ServeProcess } from "../faults/support/serve-process.js";
 import { patience, testGateway } from "../support/gateway.js";
 import { onServer, rowsOf } from "../support/on-server.js";

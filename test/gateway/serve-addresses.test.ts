@@ -4,7 +4,7 @@
  */
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
 import { gatewayConstants } from "../../generated/ts/settings/nats.js";
-import { type HawserServer, type ServeOptions, serve } from "../../src/serve/index.js";
+import { type HawserServer, type ServeOptions, serve } from "../../src/nats/serve/index.js";
 import { CertificateAuthority } from "../support/certificate-authority.js";
 import { eventually } from "../support/eventually.js";
 import { patience, type TestGateway, testGateway } from "../support/gateway.js";

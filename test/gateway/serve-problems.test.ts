@@ -3,8 +3,8 @@
  */
 import { createServer as createTcpServer } from "node:net";
 import { beforeEach, describe, expect, it, onTestFinished } from "vitest";
-import type { Logger } from "../../src/runtime/index.js";
-import { serve } from "../../src/serve/index.js";
+import type { Logger } from "../../src/foundation/runtime/index.js";
+import { serve } from "../../src/nats/serve/index.js";
 import { testDatabase, testNatsUrl } from "../support/database.js";
 import { eventually } from "../support/eventually.js";
 import { type TestGateway, testGateway } from "../support/gateway.js";
@@ -148,7 +148,7 @@ describe("a Postgres that is silent", () => {
       const server = createTcpServer(() => resolve()).listen(0, "127.0.0.1", () => {
         const { port } = server.address() as { port: number };
         const args = ["serve", "--listen", "127.0.0.1:0", "--database-url", `postgres://nobody@127.0.0.1:${port}/none`];
-        program = startProgram("src/cli/main.ts", args, { stdin: "ignore" });
+        program = startProgram("src/operating/cli/main.ts", args, { stdin: "ignore" });
         program.firstLine.catch(() => undefined);
       });
       onTestFinished(() => void server.close());

@@ -3,9 +3,9 @@
  */
 
 import { expect, it } from "vitest";
-import { optionsPollMs } from "../../src/installation/foreign-data.js";
-import { install } from "../../src/installation/index.js";
-import { serve as startServer } from "../../src/serve/index.js";
+import { serve as startServer } from "../../src/nats/serve/index.js";
+import { optionsPollMs } from "../../src/operating/installation/foreign-data.js";
+import { install } from "../../src/operating/installation/index.js";
 import { testNatsUrl } from "../support/database.js";
 import { eventually } from "../support/eventually.js";
 import { startNatsServer } from "../support/nats-server.js";

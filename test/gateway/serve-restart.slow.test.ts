@@ -4,9 +4,9 @@
 
 import pg from "pg";
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
-import { optionsPollMs } from "../../src/installation/foreign-data.js";
-import { install } from "../../src/installation/index.js";
-import { type HawserServer, serve as startServer } from "../../src/serve/index.js";
+import { type HawserServer, serve as startServer } from "../../src/nats/serve/index.js";
+import { optionsPollMs } from "../../src/operating/installation/foreign-data.js";
+import { install } from "../../src/operating/installation/index.js";
 import { type OwnPostgres, ownPostgres } from "../faults/support/own-postgres.js";
 import { testNatsUrl } from "../support/database.js";
 import { eventually } from "../support/eventually.js";

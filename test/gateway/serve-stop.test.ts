@@ -4,7 +4,7 @@
 import { once } from "node:events";
 import { type AddressInfo, connect, createServer as createTcpServer, type Server } from "node:net";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { type HawserServer, type ServeOptions, serve as startServer } from "../../src/serve/index.js";
+import { type HawserServer, type ServeOptions, serve as startServer } from "../../src/nats/serve/index.js";
 import { testDatabase } from "../support/database.js";
 import { eventually } from "../support/eventually.js";
 import { type NatsDatabase, natsDatabase, patience } from "../support/gateway.js";

@@ -5,7 +5,7 @@ import { chmodSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, expect, it } from "vitest";
-import { type GatewayTls, type HawserServer, serve as startServer } from "../../src/serve/index.js";
+import { type GatewayTls, type HawserServer, serve as startServer } from "../../src/nats/serve/index.js";
 import { CertificateAuthority } from "../support/certificate-authority.js";
 import { atDepth } from "../support/depth.js";
 import { eventually } from "../support/eventually.js";

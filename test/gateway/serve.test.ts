@@ -3,8 +3,8 @@
  */
 
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
-import { optionsPollMs } from "../../src/installation/foreign-data.js";
-import { serve as startServer } from "../../src/serve/index.js";
+import { serve as startServer } from "../../src/nats/serve/index.js";
+import { optionsPollMs } from "../../src/operating/installation/foreign-data.js";
 import { testNatsUrl } from "../support/database.js";
 import { eventually } from "../support/eventually.js";
 import { defineServer, type TestGateway, testGateway } from "../support/gateway.js";

@@ -2,8 +2,8 @@ import { mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { expect, it } from "vitest";
 import type { CompleteNatsServerOptions } from "../../generated/ts/nats-options/index.js";
-import { checkNatsServerOptions } from "../../src/nats/index.js";
-import { strangersAmong } from "../../src/serve/serve-options.js";
+import { checkNatsServerOptions } from "../../src/nats/connections/index.js";
+import { strangersAmong } from "../../src/nats/serve/serve-options.js";
 import { temporaryDirectory } from "../support/temporary.js";
 
 function options(given: Record<string, unknown>): CompleteNatsServerOptions {

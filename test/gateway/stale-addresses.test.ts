@@ -4,7 +4,7 @@
 import { getEventListeners, once } from "node:events";
 import { createServer } from "node:net";
 import { expect, it, onTestFinished } from "vitest";
-import { refusingOf } from "../../src/gateway/addresses.js";
+import { refusingOf } from "../../src/nats/gateway/addresses.js";
 
 const never = new AbortController().signal;
 const here = { host: "127.0.0.1", port: 5433 };

@@ -3,10 +3,10 @@
  */
 import { afterEach, beforeEach, expect, vi } from "vitest";
 import type { NatsFunctionsHandler } from "../../generated/ts/nats-functions/methods.js";
-import { HawserError } from "../../src/errors/index.js";
-import { type CallLimits, Calls, deadlineSlackMs, type GatewayCall } from "../../src/gateway/calls.js";
-import type { Answer, GatewayClient } from "../../src/gateway/protocol/index.js";
-import { Semaphore } from "../../src/runtime/index.js";
+import { HawserError } from "../../src/foundation/errors/index.js";
+import { Semaphore } from "../../src/foundation/runtime/index.js";
+import { type CallLimits, Calls, deadlineSlackMs, type GatewayCall } from "../../src/nats/gateway/calls.js";
+import type { Answer, GatewayClient } from "../../src/nats/gateway/protocol/index.js";
 import { recordingHandler } from "./recording-handler.js";
 
 export const limits: CallLimits = { callTimeoutMs: 5000, maxCallTimeoutMs: 60_000, maxResponseBytes: 1000 };

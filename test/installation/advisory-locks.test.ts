@@ -4,7 +4,7 @@
  */
 import pg from "pg";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { install } from "../../src/installation/index.js";
+import { install } from "../../src/operating/installation/index.js";
 import { executorSession, fenceHeld, leads, newLead, startInTurn } from "../bridge/leadership/support.js";
 import { TestPeer } from "../peer/support/world.js";
 import { textMessages, type World, world } from "../store/support/world.js";

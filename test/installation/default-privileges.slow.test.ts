@@ -3,8 +3,8 @@
  */
 import pg from "pg";
 import { afterAll, beforeEach, describe, expect, it } from "vitest";
-import { install, publicFunctionCount } from "../../src/installation/index.js";
-import { migrate } from "../../src/migrations/index.js";
+import { migrate } from "../../src/jobs-and-peers/migrations/index.js";
+import { install, publicFunctionCount } from "../../src/operating/installation/index.js";
 import { type TestDatabase, testDatabase } from "../support/database.js";
 import { limitedInstaller } from "../support/limited-installer.js";
 import { onServer, rowsOf } from "../support/on-server.js";

@@ -2,6 +2,7 @@ import pg from "pg";
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
 import { errorTable } from "../../generated/ts/errors/errors.js";
 import { introspect } from "../../scripts/verify/compare-schema.js";
+import { takeInstallationLock } from "../../src/jobs-and-peers/migrations/index.js";
 import {
   type InstallOptions,
   install,
@@ -9,8 +10,7 @@ import {
   publicFunctionCount,
   uninstall,
   usedDblinkFunctions,
-} from "../../src/installation/index.js";
-import { takeInstallationLock } from "../../src/migrations/index.js";
+} from "../../src/operating/installation/index.js";
 import type { TestDatabase } from "../support/database.js";
 import { type ExtensionServer, extensionServer } from "../support/extension-server.js";
 import { onServer, rowsOf } from "../support/on-server.js";

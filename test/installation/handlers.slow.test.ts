@@ -2,7 +2,7 @@
  * Those rules of `handlers.test.ts` that take an installation each.
  */
 import { expect, it } from "vitest";
-import { install } from "../../src/installation/index.js";
+import { install } from "../../src/operating/installation/index.js";
 import { testDatabase } from "../support/database.js";
 import { onServer, rowsOf } from "../support/on-server.js";
 import { expectVerifier } from "./support/verifier.js";

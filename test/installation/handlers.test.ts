@@ -3,7 +3,7 @@
  */
 import pg from "pg";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { install } from "../../src/installation/index.js";
+import { install } from "../../src/operating/installation/index.js";
 import { type TestDatabase, testDatabase } from "../support/database.js";
 import { limitedInstaller } from "../support/limited-installer.js";
 import { onServer, rowsOf } from "../support/on-server.js";

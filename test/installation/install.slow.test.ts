@@ -4,8 +4,8 @@
 import { afterAll, beforeEach, describe, expect, it } from "vitest";
 import { errorTable } from "../../generated/ts/errors/errors.js";
 import { natsFunctionsSql } from "../../generated/ts/nats-functions/sql.js";
-import { HawserError } from "../../src/errors/index.js";
-import { install, publicFunctionCount, usedDblinkFunctions } from "../../src/installation/index.js";
+import { HawserError } from "../../src/foundation/errors/index.js";
+import { install, publicFunctionCount, usedDblinkFunctions } from "../../src/operating/installation/index.js";
 import { type TestDatabase, testDatabase, testServerUrl } from "../support/database.js";
 import { onServer, rowsOf } from "../support/on-server.js";
 import { catalogOf, oidsOf } from "./support/catalog.js";

@@ -1,7 +1,7 @@
 import { randomInt } from "node:crypto";
 import pg from "pg";
 import { expect, it } from "vitest";
-import { install } from "../../src/installation/index.js";
+import { install } from "../../src/operating/installation/index.js";
 import { stateOf } from "../store/support/database-state.js";
 import { testDatabase } from "../support/database.js";
 import { eventually } from "../support/eventually.js";
@@ -20,7 +20,7 @@ it("an empty database has nothing of an installation that was killed, and the ne
   await holder.connect();
   await holder.query(`SELECT pg_advisory_lock(${key})`);
   const before = await stateOf(database.url);
-  const program = startProgram("src/cli/main.ts", ["init"], { env: { HAWSER_DATABASE_URL: database.url } });
+  const program = startProgram("src/operating/cli/main.ts", ["init"], { env: { HAWSER_DATABASE_URL: database.url } });
   const waiting = `SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'advisory'`;
   await eventually("it waits half way", async () => (await rowsOf(database.url, waiting)).length === 1);
   program.child.kill("SIGKILL");

@@ -2,7 +2,7 @@
  * The NATS half of `hawser init`, installed by a role that is no superuser.
  */
 import { beforeAll, describe, expect, it } from "vitest";
-import { install, publicFunctionCount, uninstall } from "../../src/installation/index.js";
+import { install, publicFunctionCount, uninstall } from "../../src/operating/installation/index.js";
 import { testDatabase } from "../support/database.js";
 import { limitedInstaller } from "../support/limited-installer.js";
 import { onServer, rowsOf } from "../support/on-server.js";

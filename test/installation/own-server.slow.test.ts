@@ -2,9 +2,9 @@
  * Installing on a server that has never seen Hawser: roles belong to the whole server.
  */
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
-import { HawserError } from "../../src/errors/index.js";
-import { install, publicFunctionCount } from "../../src/installation/index.js";
-import { Peer } from "../../src/peer/index.js";
+import { HawserError } from "../../src/foundation/errors/index.js";
+import { Peer } from "../../src/jobs-and-peers/peer/index.js";
+import { install, publicFunctionCount } from "../../src/operating/installation/index.js";
 import { type OwnPostgres, ownPostgres } from "../faults/support/own-postgres.js";
 import { schemaOwner } from "../store/support/schema-owner.js";
 import { makeInstaller } from "../support/limited-installer.js";

@@ -3,8 +3,8 @@
  */
 import pg from "pg";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
-import { install, uninstall } from "../../src/installation/index.js";
-import { migrate, newSchemaSql, takeInstallationLock } from "../../src/migrations/index.js";
+import { migrate, newSchemaSql, takeInstallationLock } from "../../src/jobs-and-peers/migrations/index.js";
+import { install, uninstall } from "../../src/operating/installation/index.js";
 import { type TestDatabase, testDatabase } from "../support/database.js";
 import { onServer, rowsOf } from "../support/on-server.js";
 import { codeOf, type Login, login } from "./support/logins.js";

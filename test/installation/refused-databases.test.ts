@@ -2,9 +2,9 @@
  * Databases that a version cannot take over: what is there, and what to do, is said, and nothing is changed.
  */
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { install } from "../../src/installation/index.js";
-import { migrate, migrations, programSchema } from "../../src/migrations/index.js";
-import { listPeers, withCommandDatabase } from "../../src/operate/index.js";
+import { migrate, migrations, programSchema } from "../../src/jobs-and-peers/migrations/index.js";
+import { install } from "../../src/operating/installation/index.js";
+import { listPeers, withCommandDatabase } from "../../src/operating/operate/index.js";
 import { objectsSql, stateOf } from "../store/support/database-state.js";
 import { type TestDatabase, testDatabase } from "../support/database.js";
 import { onServer, rowsOf } from "../support/on-server.js";

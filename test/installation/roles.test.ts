@@ -4,12 +4,12 @@
 import { randomBytes } from "node:crypto";
 import pg from "pg";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { HawserError } from "../../src/errors/index.js";
-import { install } from "../../src/installation/index.js";
-import { grants, migrate } from "../../src/migrations/index.js";
-import { meshSecrets, withCommandDatabase } from "../../src/operate/index.js";
-import { listPeers, listPending, listTopics } from "../../src/operate/mesh-overview.js";
-import { monitor, Peer } from "../../src/peer/index.js";
+import { HawserError } from "../../src/foundation/errors/index.js";
+import { grants, migrate } from "../../src/jobs-and-peers/migrations/index.js";
+import { monitor, Peer } from "../../src/jobs-and-peers/peer/index.js";
+import { install } from "../../src/operating/installation/index.js";
+import { meshSecrets, withCommandDatabase } from "../../src/operating/operate/index.js";
+import { listPeers, listPending, listTopics } from "../../src/operating/operate/mesh-overview.js";
 import { type PeerWorld, peerWorld } from "../peer/support/world.js";
 import { schemaOwner } from "../store/support/schema-owner.js";
 import { eventually } from "../support/eventually.js";

@@ -3,10 +3,10 @@
  */
 import pg from "pg";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { declaredSchema, foundSchema } from "../../src/installation/declared-schema.js";
-import { install } from "../../src/installation/index.js";
-import { queryRunner } from "../../src/installation/objects.js";
-import { migrate } from "../../src/migrations/index.js";
+import { migrate } from "../../src/jobs-and-peers/migrations/index.js";
+import { declaredSchema, foundSchema } from "../../src/operating/installation/declared-schema.js";
+import { install } from "../../src/operating/installation/index.js";
+import { queryRunner } from "../../src/operating/installation/objects.js";
 import { type TestDatabase, testDatabase } from "../support/database.js";
 import { onServer, rowsOf } from "../support/on-server.js";
 

@@ -3,8 +3,8 @@
  * `security.test.ts` that take an installation each.
  */
 import { beforeEach, describe, expect, it } from "vitest";
-import { HawserError } from "../../src/errors/index.js";
-import { install } from "../../src/installation/index.js";
+import { HawserError } from "../../src/foundation/errors/index.js";
+import { install } from "../../src/operating/installation/index.js";
 import { type TestDatabase, testDatabase } from "../support/database.js";
 import { onServer } from "../support/on-server.js";
 import { codeOf, deadGateway, login } from "./support/logins.js";

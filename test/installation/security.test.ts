@@ -2,8 +2,8 @@
  * Who cannot do what with an installation of NATS from SQL.
  */
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
-import { HawserError } from "../../src/errors/index.js";
-import { install, usedDblinkFunctions } from "../../src/installation/index.js";
+import { HawserError } from "../../src/foundation/errors/index.js";
+import { install, usedDblinkFunctions } from "../../src/operating/installation/index.js";
 import { type TestDatabase, testDatabase } from "../support/database.js";
 import { onServer, rowsOf } from "../support/on-server.js";
 import { installedDatabase } from "./support/installed.js";

@@ -4,7 +4,7 @@
 import pg from "pg";
 import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
 import { notifyChannels } from "../../generated/ts/rows/nats.js";
-import { install } from "../../src/installation/index.js";
+import { install } from "../../src/operating/installation/index.js";
 import { type TestDatabase, testDatabase } from "../support/database.js";
 import { atDepth } from "../support/depth.js";
 import { onServer, rowsOf } from "../support/on-server.js";

@@ -2,7 +2,7 @@
  * Taking NATS from SQL out of a database again.
  */
 import { afterAll, beforeEach, describe, expect, it } from "vitest";
-import { install, publicFunctionCount, uninstall } from "../../src/installation/index.js";
+import { install, publicFunctionCount, uninstall } from "../../src/operating/installation/index.js";
 import { type TestDatabase, testDatabase } from "../support/database.js";
 import { limitedInstaller } from "../support/limited-installer.js";
 import { onServer, rowsOf } from "../support/on-server.js";

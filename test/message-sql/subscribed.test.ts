@@ -1,8 +1,8 @@
 /** Typed messages between TypeScript and SQL, with the real relay and the real bridge. */
 import { create, type DescMessage, fromJson, type Message } from "@bufbuild/protobuf";
 import { afterAll, beforeAll, expect, it } from "vitest";
-import { publish, subscribe, typed } from "../../src/client/index.js";
-import { Peer } from "../../src/peer/index.js";
+import { Peer } from "../../src/jobs-and-peers/peer/index.js";
+import { publish, subscribe, typed } from "../../src/nats/client/index.js";
 import { eventually } from "../support/eventually.js";
 import { type TestGateway, testGateway } from "../support/gateway.js";
 import { messageIn } from "../typed/support/compile.js";

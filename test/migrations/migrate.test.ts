@@ -1,9 +1,9 @@
 import pg from "pg";
 import { afterAll, describe, expect, it, onTestFinished } from "vitest";
 import { compareMigratedSchema } from "../../scripts/verify/compare-schema.js";
-import { checksumOf, migrate, migrations, programSchema } from "../../src/migrations/index.js";
-import type { Migration, ProgramSchema } from "../../src/migrations/migrations.js";
-import { openStore } from "../../src/peer-store/store.js";
+import { checksumOf, migrate, migrations, programSchema } from "../../src/jobs-and-peers/migrations/index.js";
+import type { Migration, ProgramSchema } from "../../src/jobs-and-peers/migrations/migrations.js";
+import { openStore } from "../../src/jobs-and-peers/peer-store/store.js";
 import { type TestDatabase, type TestDatabaseOptions, testDatabase, testServerUrl } from "../support/database.js";
 import { eventually } from "../support/eventually.js";
 import { onServer, rowsOf } from "../support/on-server.js";

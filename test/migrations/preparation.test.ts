@@ -4,7 +4,7 @@
 import { EventEmitter, once } from "node:events";
 import pg from "pg";
 import { describe, expect, it, onTestFinished } from "vitest";
-import { install } from "../../src/installation/index.js";
+import { DatabaseAddress } from "../../src/foundation/postgres/index.js";
 import {
   applyMissing,
   migrate,
@@ -14,8 +14,8 @@ import {
   plannedTransactions,
   programSchema,
   takeInstallationLock,
-} from "../../src/migrations/index.js";
-import { DatabaseAddress } from "../../src/postgres/index.js";
+} from "../../src/jobs-and-peers/migrations/index.js";
+import { install } from "../../src/operating/installation/index.js";
 import { madeStep, programWithMade } from "../store/support/made-step.js";
 import { textMessages, type World, world } from "../store/support/world.js";
 import { testDatabase } from "../support/database.js";

@@ -1,10 +1,10 @@
 /** Sequences that are behind the numbers in their tables, as after a move by logical replication, which copies tables alone. */
 import { beforeEach, describe, expect, it, onTestFinished } from "vitest";
-import { doctor } from "../../src/doctor/index.js";
-import { install } from "../../src/installation/index.js";
-import { migrate } from "../../src/migrations/index.js";
-import { acquireDatabase } from "../../src/peer-store/shared-database.js";
-import { silentLogger, systemClock } from "../../src/runtime/index.js";
+import { silentLogger, systemClock } from "../../src/foundation/runtime/index.js";
+import { migrate } from "../../src/jobs-and-peers/migrations/index.js";
+import { acquireDatabase } from "../../src/jobs-and-peers/peer-store/shared-database.js";
+import { doctor } from "../../src/operating/doctor/index.js";
+import { install } from "../../src/operating/installation/index.js";
 import { TestPeer } from "../peer/support/world.js";
 import { type TestDatabase, testDatabase } from "../support/database.js";
 import { eventually } from "../support/eventually.js";

@@ -1,7 +1,7 @@
 /** Installations beside what others have done: event triggers that fail or enable row security, and row security everywhere. */
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { install } from "../../src/installation/index.js";
-import { migrate } from "../../src/migrations/index.js";
+import { migrate } from "../../src/jobs-and-peers/migrations/index.js";
+import { install } from "../../src/operating/installation/index.js";
 import { login } from "../installation/support/logins.js";
 import { enabling, failing, findingsOf, objectsSql, securedSql } from "../store/support/table-state.js";
 import { type TestDatabase, testDatabase } from "../support/database.js";

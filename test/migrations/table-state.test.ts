@@ -3,10 +3,10 @@
  * repairs, and peers refuse at their start. `table-state.slow.test.ts` has more of what happens beside event triggers.
  */
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { install } from "../../src/installation/index.js";
-import { migrate } from "../../src/migrations/index.js";
-import { Peer } from "../../src/peer/index.js";
-import { serve } from "../../src/serve/index.js";
+import { migrate } from "../../src/jobs-and-peers/migrations/index.js";
+import { Peer } from "../../src/jobs-and-peers/peer/index.js";
+import { serve } from "../../src/nats/serve/index.js";
+import { install } from "../../src/operating/installation/index.js";
 import { login } from "../installation/support/logins.js";
 import { enabling, findingsOf, objectsSql, securedSql } from "../store/support/table-state.js";
 import { type TestDatabase, testDatabase } from "../support/database.js";

@@ -1,6 +1,6 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import { type CheckState, type HealthCheck, healthReport, Reachability } from "../../src/monitor/index.js";
+import { type CheckState, type HealthCheck, healthReport, Reachability } from "../../src/foundation/monitor/index.js";
 
 const never = (): never => {
   throw new Error("no check throws here");

@@ -1,6 +1,6 @@
 import { describe, expect, it } from "vitest";
-import { Histogram, type MetricFamily } from "../../src/monitor/index.js";
-import { prometheusText } from "../../src/monitor/prometheus-text.js";
+import { Histogram, type MetricFamily } from "../../src/foundation/monitor/index.js";
+import { prometheusText } from "../../src/foundation/monitor/prometheus-text.js";
 import { parsePrometheus } from "./prometheus-text.js";
 
 function filled(buckets: readonly number[], ...values: readonly number[]): Histogram {

@@ -1,5 +1,5 @@
 /**
- * Reads Prometheus's text format, version 0.0.4, and refuses whatever a scraper would. It knows nothing of `src/monitor/`.
+ * Reads Prometheus's text format, version 0.0.4, and refuses whatever a scraper would. It knows nothing of `src/foundation/monitor/`.
  *
  * https://prometheus.io/docs/instrumenting/exposition_formats/#text-format-details
  */

@@ -4,7 +4,7 @@ import fc from "fast-check";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { serverOptions } from "../../generated/ts/nats-options/index.js";
 import { namedRules } from "../../generated/ts/rules/named.js";
-import { checkNatsServerOptions, coerceOption } from "../../src/nats/server-options.js";
+import { checkNatsServerOptions, coerceOption } from "../../src/nats/connections/server-options.js";
 import { atDepth } from "../support/depth.js";
 import { cases } from "./cases.js";
 import { type Answer, serverVersion, ValidatorDatabase } from "./validator-database.js";

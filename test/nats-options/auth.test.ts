@@ -1,6 +1,6 @@
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { authModes, type NatsServerOptions } from "../../generated/ts/nats-options/index.js";
-import { resolveAuth } from "../../src/nats/server-options.js";
+import { resolveAuth } from "../../src/nats/connections/server-options.js";
 import { ValidatorDatabase } from "./validator-database.js";
 
 const credentials = [

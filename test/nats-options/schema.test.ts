@@ -3,7 +3,7 @@ import { describe, expect, it } from "vitest";
 import { printDocs } from "../../codegen/nats-options/print-docs.js";
 import { sqlTexts } from "../../codegen/nats-options/print-sql.js";
 import { readOptionsSchema } from "../../codegen/nats-options/read.js";
-import { checkNatsServerOptions, resolveAuth } from "../../src/nats/server-options.js";
+import { checkNatsServerOptions, resolveAuth } from "../../src/nats/connections/server-options.js";
 import { ValidatorDatabase } from "./validator-database.js";
 
 const file = "schema/nats-server-options.schema.json";

@@ -4,7 +4,7 @@ import {
   natsOptionsFunctionsSql,
   natsOptionsGrantsSql,
 } from "../../generated/ts/nats-options/index.js";
-import type { OptionViolation } from "../../src/nats/index.js";
+import type { OptionViolation } from "../../src/nats/connections/index.js";
 import { testDatabase } from "../support/database.js";
 import { onServer } from "../support/on-server.js";
 

@@ -3,7 +3,7 @@ import { join } from "node:path";
 import type { Msg } from "@nats-io/transport-node";
 import { describe, expect, it, onTestFinished, vi } from "vitest";
 import type { CompleteNatsServerOptions, ConnectionOption } from "../../generated/ts/nats-options/index.js";
-import { natsDrainMs } from "../../src/nats/draining.js";
+import { natsDrainMs } from "../../src/nats/connections/draining.js";
 import { eventually } from "../support/eventually.js";
 import { natsClient } from "../support/nats-client.js";
 import { startNatsServer } from "../support/nats-server.js";

@@ -1,6 +1,6 @@
 import type { Socket } from "node:net";
 import { describe, expect, it, onTestFinished, vi } from "vitest";
-import { natsConnectTimeoutMs } from "../../src/nats/connect.js";
+import { natsConnectTimeoutMs } from "../../src/nats/connections/connect.js";
 import { eventually } from "../support/eventually.js";
 import { natsClient } from "../support/nats-client.js";
 import { startNatsServer } from "../support/nats-server.js";

@@ -1,7 +1,7 @@
 import type { Socket } from "node:net";
 import { beforeEach, describe, expect, it, vi } from "vitest";
-import { connectOnce } from "../../src/nats/connect.js";
-import type { SecretFiles } from "../../src/nats/secret-files.js";
+import { connectOnce } from "../../src/nats/connections/connect.js";
+import type { SecretFiles } from "../../src/nats/connections/secret-files.js";
 import { eventually } from "../support/eventually.js";
 import { connectError, next, optionsFor, testConnector } from "./support/connectors.js";
 import { fakeServer, greeting, welcoming } from "./support/fake-server.js";

@@ -1,7 +1,7 @@
 import { MsgHdrsImpl } from "@nats-io/transport-node";
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import { ReceivedNatsHeaders } from "../../src/nats/headers.js";
+import { ReceivedNatsHeaders } from "../../src/nats/connections/headers.js";
 
 const read = (text: string, maxHeaders?: number) => new ReceivedNatsHeaders(Buffer.from(text), maxHeaders);
 

@@ -1,6 +1,6 @@
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";
-import type { HawserError } from "../../src/errors/index.js";
+import type { HawserError } from "../../src/foundation/errors/index.js";
 import { CertificateAuthority, type Issued } from "../support/certificate-authority.js";
 import { startNatsServer, type TestNatsServer } from "../support/nats-server.js";
 import { connectError, optionsFor, secretsDirectory, testConnector } from "./support/connectors.js";

@@ -1,5 +1,5 @@
 /**
- * The tests of `src/nats` on the versions of nats.js that users may get: we use what its main entry exports, one method of
+ * The tests of `src/nats/connections` on the versions of nats.js that users may get: we use what its main entry exports, one method of
  * a connection's protocol, and two fields of a message.
  */
 import { execFileSync } from "node:child_process";

@@ -1,7 +1,13 @@
 /** What waits for listeners: who could take it, how much of it is counted, and how it is listed. */
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { countBacklog, listPeers, listPending, listTopics, withCommandDatabase } from "../../src/operate/index.js";
-import type { Database } from "../../src/store/index.js";
+import type { Database } from "../../src/jobs-and-peers/store/index.js";
+import {
+  countBacklog,
+  listPeers,
+  listPending,
+  listTopics,
+  withCommandDatabase,
+} from "../../src/operating/operate/index.js";
 import { gate } from "../peer/support/gate.js";
 import { type PeerWorld, peerWorld } from "../peer/support/world.js";
 import { type TestDatabase, testDatabase } from "../support/database.js";

@@ -4,7 +4,7 @@
 import pg from "pg";
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
 import { storeConstants } from "../../generated/ts/settings/peer.js";
-import { openStore } from "../../src/peer-store/store.js";
+import { openStore } from "../../src/jobs-and-peers/peer-store/store.js";
 import { type Login, login } from "../installation/support/logins.js";
 import { type World, world } from "../store/support/world.js";
 

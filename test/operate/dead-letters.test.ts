@@ -1,9 +1,9 @@
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
 import { storeConstants } from "../../generated/ts/settings/peer.js";
-import { examinedDeadLetters } from "../../src/operate/dead-letters.js";
-import { openStore } from "../../src/peer-store/store.js";
-import type { DeadLetter, Lease } from "../../src/store/index.js";
-import { insertBytes } from "../../src/store/stored-messages.js";
+import { openStore } from "../../src/jobs-and-peers/peer-store/store.js";
+import type { DeadLetter, Lease } from "../../src/jobs-and-peers/store/index.js";
+import { insertBytes } from "../../src/jobs-and-peers/store/stored-messages.js";
+import { examinedDeadLetters } from "../../src/operating/operate/dead-letters.js";
 import { type World, world } from "../store/support/world.js";
 import { eventually } from "../support/eventually.js";
 import { slowIt } from "../support/slow-it.js";

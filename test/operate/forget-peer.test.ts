@@ -2,8 +2,8 @@
  * Forgetting a name: everything of it goes, unless something would be lost with it.
  */
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
-import { forgetPeer, withCommandDatabase } from "../../src/operate/index.js";
-import type { Lease } from "../../src/store/index.js";
+import type { Lease } from "../../src/jobs-and-peers/store/index.js";
+import { forgetPeer, withCommandDatabase } from "../../src/operating/operate/index.js";
 import { textMessages, type World, world } from "../store/support/world.js";
 
 let w: World;

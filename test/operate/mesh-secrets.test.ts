@@ -1,7 +1,7 @@
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
-import { meshSecrets, withCommandDatabase } from "../../src/operate/index.js";
-import type { MeshSecrets } from "../../src/operate/mesh-secrets.js";
-import { openStore } from "../../src/peer-store/store.js";
+import { openStore } from "../../src/jobs-and-peers/peer-store/store.js";
+import { meshSecrets, withCommandDatabase } from "../../src/operating/operate/index.js";
+import type { MeshSecrets } from "../../src/operating/operate/mesh-secrets.js";
 import { type World, world } from "../store/support/world.js";
 
 describe("rotating the mesh secret", () => {

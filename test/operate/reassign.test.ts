@@ -1,7 +1,7 @@
 import type pg from "pg";
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
-import { openStore } from "../../src/peer-store/store.js";
-import type { Lease } from "../../src/store/index.js";
+import { openStore } from "../../src/jobs-and-peers/peer-store/store.js";
+import type { Lease } from "../../src/jobs-and-peers/store/index.js";
 import { listenersOf, terminateHolder, textMessages, type World, world } from "../store/support/world.js";
 import { eventually } from "../support/eventually.js";
 import { slowIt } from "../support/slow-it.js";

@@ -1,9 +1,9 @@
 /** A tracing library that fails: sends, requests and handlers go on as without it. */
 import { context, ROOT_CONTEXT, type Span, type SpanContext, type TracerProvider } from "@opentelemetry/api";
 import { afterEach, describe, expect, it } from "vitest";
-import { instrument } from "../../src/otel/index.js";
-import { OperationTracer } from "../../src/otel/tracer.js";
-import { inSpan, type OperationSpan } from "../../src/runtime/index.js";
+import { inSpan, type OperationSpan } from "../../src/foundation/runtime/index.js";
+import { instrument } from "../../src/operating/otel/index.js";
+import { OperationTracer } from "../../src/operating/otel/tracer.js";
 import { sharedPeerWorld } from "../peer/support/shared-world.js";
 
 const world = sharedPeerWorld();

@@ -4,8 +4,8 @@
 import { metrics as sdk } from "@opentelemetry/sdk-node";
 import { describe, expect, it } from "vitest";
 import { type Metric, peerMetrics, serveMetrics } from "../../generated/ts/metrics/metrics.js";
-import { instrument, type OtelOptions } from "../../src/otel/index.js";
-import { monitor, Peer, Reject } from "../../src/peer/index.js";
+import { monitor, Peer, Reject } from "../../src/jobs-and-peers/peer/index.js";
+import { instrument, type OtelOptions } from "../../src/operating/otel/index.js";
 import { parsePrometheus } from "../monitor/prometheus-text.js";
 import { failure } from "../peer/support/errors.js";
 import { gate } from "../peer/support/gate.js";

@@ -3,8 +3,8 @@
  */
 import pg from "pg";
 import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
-import { instrument } from "../../src/otel/index.js";
-import { enqueue, Reject } from "../../src/peer/index.js";
+import { enqueue, Reject } from "../../src/jobs-and-peers/peer/index.js";
+import { instrument } from "../../src/operating/otel/index.js";
 import { sharedPeerWorld } from "../peer/support/shared-world.js";
 import { eventually } from "../support/eventually.js";
 import { recordedSpans } from "./support/recorded-spans.js";

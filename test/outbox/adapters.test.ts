@@ -19,7 +19,7 @@ import { PostgresJSDialect } from "kysely-postgres-js";
 import pg from "pg";
 import postgres from "postgres";
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
-import { natsSql } from "../../src/client/index.js";
+import { postgresErrorOf, rowsOf } from "../../src/foundation/sql-clients/index.js";
 import {
   cancel,
   enqueue,
@@ -32,8 +32,8 @@ import {
   pauseTopic,
   resumeTopic,
   type SqlClient,
-} from "../../src/peer/index.js";
-import { postgresErrorOf, rowsOf } from "../../src/sql-clients/index.js";
+} from "../../src/jobs-and-peers/peer/index.js";
+import { natsSql } from "../../src/nats/client/index.js";
 import { readPage } from "../readme/pages.js";
 import { filesOf } from "../readme/snippets.js";
 import { type TestDatabase, testDatabase } from "../support/database.js";

@@ -2,8 +2,8 @@
 import { nuid } from "@nats-io/transport-node";
 import pg from "pg";
 import { expect, it } from "vitest";
-import { install } from "../../src/installation/index.js";
-import { serve as startServer } from "../../src/serve/index.js";
+import { serve as startServer } from "../../src/nats/serve/index.js";
+import { install } from "../../src/operating/installation/index.js";
 import { ownPostgres } from "../faults/support/own-postgres.js";
 import { testNatsUrl } from "../support/database.js";
 import { eventually } from "../support/eventually.js";

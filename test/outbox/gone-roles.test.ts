@@ -2,7 +2,7 @@
 import pg from "pg";
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
 import { schedulerFunctions } from "../../generated/ts/rows/outbox.js";
-import { runDueSchedules } from "../../src/outbox/schedules.js";
+import { runDueSchedules } from "../../src/jobs-and-peers/queue/schedules/schedules.js";
 import { login } from "../installation/support/logins.js";
 import { type TestDatabase, testDatabase } from "../support/database.js";
 import { onServer } from "../support/on-server.js";

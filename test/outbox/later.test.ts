@@ -5,7 +5,7 @@ import { jetstreamManager } from "@nats-io/jetstream";
 import { nuid } from "@nats-io/transport-node";
 import type pg from "pg";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { enqueue, enqueueBatch } from "../../src/peer/index.js";
+import { enqueue, enqueueBatch } from "../../src/jobs-and-peers/peer/index.js";
 import { eventually } from "../support/eventually.js";
 import { type TestGateway, testGateway } from "../support/gateway.js";
 import { withEnoughTime } from "../support/timers.js";

@@ -9,10 +9,10 @@ import {
 } from "@nats-io/jetstream";
 import { nanos, nuid } from "@nats-io/transport-node";
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
-import type { Doubt } from "../../src/outbox/doubt.js";
-import { NatsPublisher } from "../../src/outbox/nats-publisher.js";
-import type { EnqueuedMessage } from "../../src/outbox/outbox-table.js";
-import type { PublishStep } from "../../src/outbox/relay.js";
+import type { Doubt } from "../../src/nats/outbox/doubt.js";
+import { NatsPublisher } from "../../src/nats/outbox/nats-publisher.js";
+import type { EnqueuedMessage } from "../../src/nats/outbox/outbox-table.js";
+import type { PublishStep } from "../../src/nats/outbox/relay.js";
 import { optionsFor, testConnector } from "../nats/support/connectors.js";
 import { startNatsServer, type TestNatsServer } from "../support/nats-server.js";
 import { slowIt } from "../support/slow-it.js";

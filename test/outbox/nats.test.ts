@@ -5,7 +5,7 @@ import { jetstreamManager } from "@nats-io/jetstream";
 import { nuid } from "@nats-io/transport-node";
 import type pg from "pg";
 import { afterAll, beforeAll, expect, it } from "vitest";
-import { serve as startServer } from "../../src/serve/index.js";
+import { serve as startServer } from "../../src/nats/serve/index.js";
 import { eventually } from "../support/eventually.js";
 import { type TestGateway, testGateway } from "../support/gateway.js";
 import { startNatsServer } from "../support/nats-server.js";

@@ -4,7 +4,7 @@
  */
 import { setImmediate } from "node:timers/promises";
 import { expect, it } from "vitest";
-import { planOccurrences } from "../../src/outbox/occurrences.js";
+import { planOccurrences } from "../../src/jobs-and-peers/queue/schedules/occurrences.js";
 import { WallClock } from "./support/wall-clock.js";
 
 const crons = [

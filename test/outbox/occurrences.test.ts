@@ -4,7 +4,7 @@
 import { Cron } from "croner";
 import fc from "fast-check";
 import { describe, expect, it, vi } from "vitest";
-import { checkTimes, lateMs, planOccurrences } from "../../src/outbox/occurrences.js";
+import { checkTimes, lateMs, planOccurrences } from "../../src/jobs-and-peers/queue/schedules/occurrences.js";
 import { atDepth } from "../support/depth.js";
 import { expectedOf } from "./support/schedule-store.js";
 import { WallClock } from "./support/wall-clock.js";

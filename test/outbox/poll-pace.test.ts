@@ -4,7 +4,7 @@
  */
 
 import { describe, expect, it } from "vitest";
-import { type DueTimes, type PaceSettings, PollPace, paceDefaults } from "../../src/outbox/poll-pace.js";
+import { type DueTimes, type PaceSettings, PollPace, paceDefaults } from "../../src/nats/outbox/poll-pace.js";
 import { Random } from "../simulator/random.js";
 import { atDepth } from "../support/depth.js";
 

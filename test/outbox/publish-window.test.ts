@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { PublishWindow } from "../../src/outbox/publish-window.js";
+import { PublishWindow } from "../../src/nats/outbox/publish-window.js";
 
 const settings = { maxUnderWay: 8, maxUnderWayBytes: 8_000, firstUnderWay: 100, leastUnderWay: 2 };
 

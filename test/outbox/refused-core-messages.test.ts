@@ -4,9 +4,9 @@
  */
 import type { Socket } from "node:net";
 import { expect, it } from "vitest";
-import { NatsPublisher } from "../../src/outbox/nats-publisher.js";
-import type { EnqueuedMessage } from "../../src/outbox/outbox-table.js";
-import type { PublishStep } from "../../src/outbox/relay.js";
+import { NatsPublisher } from "../../src/nats/outbox/nats-publisher.js";
+import type { EnqueuedMessage } from "../../src/nats/outbox/outbox-table.js";
+import type { PublishStep } from "../../src/nats/outbox/relay.js";
 import { optionsFor, testConnector } from "../nats/support/connectors.js";
 import { fakeServer, greeting } from "../nats/support/fake-server.js";
 import { eventually } from "../support/eventually.js";

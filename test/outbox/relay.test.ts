@@ -12,7 +12,7 @@ import {
   type RelaySettings,
   type TurnOutcome,
   type TurnStep,
-} from "../../src/outbox/relay.js";
+} from "../../src/nats/outbox/relay.js";
 import { relaySettings } from "../simulator/outbox/relay-process.js";
 
 const message = (id: bigint, given: Partial<OutboxMessage> = {}): OutboxMessage => {

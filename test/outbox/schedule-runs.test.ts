@@ -4,7 +4,7 @@
  */
 import { setImmediate } from "node:timers/promises";
 import { expect, it } from "vitest";
-import { runDueSchedules } from "../../src/outbox/schedules.js";
+import { runDueSchedules } from "../../src/jobs-and-peers/queue/schedules/schedules.js";
 import { Random } from "../simulator/random.js";
 import { atDepth } from "../support/depth.js";
 import { calmMs, checkMoves, runUntil, ScheduleStore } from "./support/schedule-store.js";

@@ -6,7 +6,7 @@ import { jetstreamManager } from "@nats-io/jetstream";
 import { connect } from "@nats-io/transport-node";
 import pg from "pg";
 import { afterAll, beforeAll, expect, it } from "vitest";
-import { type HawserServer, serve as startServer } from "../../src/serve/index.js";
+import { type HawserServer, serve as startServer } from "../../src/nats/serve/index.js";
 import { type OwnPostgres, ownPostgres } from "../faults/support/own-postgres.js";
 import { prepareForSql } from "../faults/support/sql-database.js";
 import { testNatsUrl } from "../support/database.js";

@@ -6,7 +6,7 @@ import { spawnSync } from "node:child_process";
 import { cpSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { delimiter, dirname, join } from "node:path";
 import { describe, expect, it, vi } from "vitest";
-import { findProgram } from "../../src/dev/server-process.js";
+import { findProgram } from "../../src/development/dev/server-process.js";
 import { readPage } from "../readme/pages.js";
 import { blocksOf } from "../readme/snippets.js";
 import { kept } from "../support/kept.js";

@@ -15,7 +15,7 @@ it("package.json has a source for each entry point and for the command", () => {
   const sources = compiled
     .filter((path): path is string => typeof path === "string" && path.startsWith("./dist/"))
     .map((path) => path.replace("./dist/", "").replace(/(\.d)?\.[jt]s$/, ".ts"));
-  expect(sources).toContain("src/peer/index.ts");
+  expect(sources).toContain("src/jobs-and-peers/peer/index.ts");
   expect(sources.length).toBeGreaterThanOrEqual(7);
   expect(sources.filter((path) => !exists(path))).toEqual([]);
 });

@@ -20,7 +20,7 @@ import { promisify } from "node:util";
 import { afterAll, beforeAll, expect, it, vi } from "vitest";
 import { installNode } from "../../scripts/node/install-node.js";
 import { installPackage } from "../../scripts/npm-cache/install-package.js";
-import { cacheDirectory } from "../../src/dev/index.js";
+import { cacheDirectory } from "../../src/development/dev/index.js";
 import { testDatabase } from "../support/database.js";
 import { eventually } from "../support/eventually.js";
 import { rowsOf } from "../support/on-server.js";
@@ -122,8 +122,8 @@ it("the package holds what it should, and nothing else", () => {
     "CHANGELOG.md",
     "SECURITY.md",
     "docs/pictures/overview.svg",
-    "dist/src/peer/index.js",
-    "dist/src/peer/index.d.ts",
+    "dist/src/jobs-and-peers/peer/index.js",
+    "dist/src/jobs-and-peers/peer/index.d.ts",
     "proto/wire/hawser/peer/v1/frames.proto",
     "proto/options/topic/hawser/v1/topic.proto",
     "schema/nats-server-options.schema.json",
@@ -163,16 +163,20 @@ it("the package has code without comments, source maps without sources, and decl
   expect(code.filter((path) => read(path).includes("/**"))).toEqual([]);
   expect(packed.filter((path) => path.endsWith(".map"))).toEqual(code.map((path) => `${path}.map`));
   expect(code.filter((path) => read(`${path}.map`).includes("sourcesContent"))).toEqual([]);
-  expect(read("dist/src/peer/peer.d.ts")).toContain("/**");
+  expect(read("dist/src/jobs-and-peers/peer/peer.d.ts")).toContain("/**");
 });
 
 it("the package is refused by its own check if a file of dist/ is missing", async () => {
   const staged = join(directory, "staged");
-  const [, chunk] = /"\.\.\/(chunks\/.*?)"/.exec(readFileSync(join(staged, "dist/src/peer/index.js"), "utf8"))!;
+  const [, chunk] = /"\.\.\/(chunks\/.*?)"/.exec(
+    readFileSync(join(staged, "dist/src/jobs-and-peers/peer/index.js"), "utf8"),
+  )!;
   const [file, away] = [join(staged, "dist/src", chunk!), join(directory, "away")];
   renameSync(file, away);
   const check = run(process.execPath, ["--import", "tsx", "scripts/check-package.ts"], staged);
-  await expect(check).rejects.toThrow(`dist/src/${chunk}, which dist/src/peer/index.js names, does not exist`);
+  await expect(check).rejects.toThrow(
+    `dist/src/${chunk}, which dist/src/jobs-and-peers/peer/index.js names, does not exist`,
+  );
   renameSync(away, file);
 });
 
@@ -204,7 +208,7 @@ it.each(entryPoints)("%s imports", async (entryPoint) => {
 it("the package type-checks without skipLibCheck, and declares nothing in terms of its client of NATS, except what takes connections of users", async () => {
   const args = ["--noEmit", "-p", "own", "--skipLibCheck", "false", "--listFiles"];
   const files = await run(process.execPath, [tsc, ...args], project);
-  expect(files).toContain("hawser/dist/src/peer/index.d.ts");
+  expect(files).toContain("hawser/dist/src/jobs-and-peers/peer/index.d.ts");
   expect(files.split("\n").filter((file) => file.includes("/@nats-io/"))).toEqual([]);
 });
 

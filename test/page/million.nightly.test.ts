@@ -1,8 +1,8 @@
 /** The page over 1,000,000 dead letters: it reads a bounded number of rows. */
 
 import { afterAll, beforeAll, expect, it } from "vitest";
-import { examinedDeadLetters, shownRows } from "../../src/console/sections.js";
-import { deadLetterCausesSql } from "../../src/operate/dead-letter-causes.js";
+import { examinedDeadLetters, shownRows } from "../../src/operating/console/sections.js";
+import { deadLetterCausesSql } from "../../src/operating/operate/dead-letter-causes.js";
 import { type TestDatabase, testDatabase } from "../support/database.js";
 import { onServer, rowsOf } from "../support/on-server.js";
 import { pageClient } from "./support/page-world.js";

@@ -1,6 +1,6 @@
 /** Topics on the page: paused, resumed, and their messages cancelled. */
 import { afterAll, beforeAll, expect, it } from "vitest";
-import type { Peer } from "../../src/peer/index.js";
+import type { Peer } from "../../src/jobs-and-peers/peer/index.js";
 import { type PeerWorld, peerWorld } from "../peer/support/world.js";
 import { formOf, origin, pageClient, viewerOf } from "./support/page-world.js";
 

@@ -1,5 +1,5 @@
 import { expect, it } from "vitest";
-import { UnsentAnswers } from "../../src/page/unsent-answers.js";
+import { UnsentAnswers } from "../../src/operating/page/unsent-answers.js";
 import { ManualClock } from "../support/manual-clock.js";
 
 const mebibyte = 1024 * 1024;

@@ -1,5 +1,5 @@
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { openStore } from "../../src/peer-store/store.js";
+import { openStore } from "../../src/jobs-and-peers/peer-store/store.js";
 import { type World, world } from "../store/support/world.js";
 import { eventually } from "../support/eventually.js";
 

@@ -3,7 +3,7 @@
  */
 import { expect, it } from "vitest";
 import { outboxConstants } from "../../generated/ts/settings/outbox.js";
-import { AnnouncedChannels, announcedChannels } from "../../src/peer/receiving/announced-channels.js";
+import { AnnouncedChannels, announcedChannels } from "../../src/jobs-and-peers/peer/receiving/announced-channels.js";
 import { ManualClock } from "../support/manual-clock.js";
 import { gate } from "./support/gate.js";
 

@@ -3,8 +3,8 @@
  */
 import { describe, expect, it, onTestFinished, vi } from "vitest";
 import { peerSettingsDefaults } from "../../generated/ts/settings/peer.js";
-import type { HawserError } from "../../src/errors/index.js";
-import { Peer, type PeerOptions, type SendOptions } from "../../src/peer/index.js";
+import type { HawserError } from "../../src/foundation/errors/index.js";
+import { Peer, type PeerOptions, type SendOptions } from "../../src/jobs-and-peers/peer/index.js";
 import { failure } from "./support/errors.js";
 import { sharedPeerWorld } from "./support/shared-world.js";
 

@@ -3,8 +3,8 @@
  */
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import type { BatchSettings } from "../../generated/ts/settings/peer.js";
-import type { HandlerResult } from "../../src/channel/index.js";
-import { BatchQueue } from "../../src/peer/receiving/batch-queue.js";
+import type { HandlerResult } from "../../src/jobs-and-peers/channel/index.js";
+import { BatchQueue } from "../../src/jobs-and-peers/peer/receiving/batch-queue.js";
 
 beforeEach(() => {
   vi.useFakeTimers();

@@ -1,7 +1,7 @@
 /** A server with prepared transactions, in which no transaction that cancels may notify. */
 import pg from "pg";
 import { afterAll, beforeAll, expect, it } from "vitest";
-import { cancel, enqueue, Peer } from "../../src/peer/index.js";
+import { cancel, enqueue, Peer } from "../../src/jobs-and-peers/peer/index.js";
 import { type OwnPostgres, ownPostgres } from "../faults/support/own-postgres.js";
 import { prepareForSql } from "../faults/support/sql-database.js";
 import { eventually } from "../support/eventually.js";

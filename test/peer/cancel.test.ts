@@ -1,7 +1,7 @@
 /** Cancelled messages: what waits or was read ahead does not begin, and what runs is told, rolled back and not tried again. */
 import pg from "pg";
 import { describe, expect, it } from "vitest";
-import { cancel, enqueue, enqueueBatch, monitor } from "../../src/peer/index.js";
+import { cancel, enqueue, enqueueBatch, monitor } from "../../src/jobs-and-peers/peer/index.js";
 import { parsePrometheus } from "../monitor/prometheus-text.js";
 import { TestWorker } from "../queue/support/test-worker.js";
 import { eventually } from "../support/eventually.js";

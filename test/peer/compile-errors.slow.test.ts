@@ -28,7 +28,7 @@ const mistakes: readonly (readonly [call: string, says: RegExp])[] = [
 it("names what is wrong", { timeout: 120_000 }, async () => {
   const directory = mkdtempSync(join(tmpdir(), "hawser-mistakes-"));
   try {
-    const source = JSON.stringify(join(projectDirectory, "src/peer/index.js"));
+    const source = JSON.stringify(join(projectDirectory, "src/jobs-and-peers/peer/index.js"));
     const head = [
       `import { enqueue, Peer, schedule, type SqlClient } from ${source};`,
       "declare const client: SqlClient; declare const peer: Peer; declare const shop: Peer<{ 'order-placed': { id: number } }>;",

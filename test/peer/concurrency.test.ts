@@ -4,10 +4,10 @@
 
 import pg from "pg";
 import { beforeEach, describe, expect, it, onTestFinished } from "vitest";
-import { polls } from "../../src/peer/core/polls.js";
-import { enqueue, enqueueBatch, type Message, Peer } from "../../src/peer/index.js";
-import { acquireDatabase, poolGrowth } from "../../src/peer-store/shared-database.js";
-import { silentLogger, systemClock } from "../../src/runtime/index.js";
+import { silentLogger, systemClock } from "../../src/foundation/runtime/index.js";
+import { polls } from "../../src/jobs-and-peers/peer/core/polls.js";
+import { enqueue, enqueueBatch, type Message, Peer } from "../../src/jobs-and-peers/peer/index.js";
+import { acquireDatabase, poolGrowth } from "../../src/jobs-and-peers/peer-store/shared-database.js";
 import { login } from "../installation/support/logins.js";
 import { eventually } from "../support/eventually.js";
 import { noTimersAbove } from "../support/timers.js";

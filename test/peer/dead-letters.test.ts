@@ -1,10 +1,10 @@
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { databaseSettingsDefaults, storeConstants } from "../../generated/ts/settings/peer.js";
-import { deadLetterFailureBytes, deadLetterFailures } from "../../src/channel/handling.js";
-import { setDeadLetterRetention, withCommandDatabase } from "../../src/operate/index.js";
-import { DeadLetterExpiry, deadLetterExpiryMs } from "../../src/peer/dead-letter-expiry.js";
-import { openStore, type Store } from "../../src/peer-store/store.js";
-import { silentLogger } from "../../src/runtime/index.js";
+import { silentLogger } from "../../src/foundation/runtime/index.js";
+import { deadLetterFailureBytes, deadLetterFailures } from "../../src/jobs-and-peers/channel/handling.js";
+import { DeadLetterExpiry, deadLetterExpiryMs } from "../../src/jobs-and-peers/peer/dead-letter-expiry.js";
+import { openStore, type Store } from "../../src/jobs-and-peers/peer-store/store.js";
+import { setDeadLetterRetention, withCommandDatabase } from "../../src/operating/operate/index.js";
 import { world } from "../store/support/world.js";
 import { eventually } from "../support/eventually.js";
 import { ManualClock } from "../support/manual-clock.js";

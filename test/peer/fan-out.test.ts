@@ -2,7 +2,7 @@
  * Fan-out: what is enqueued for all listeners of a topic comes once to each of them, and once to each group.
  */
 import { expect, it, onTestFinished } from "vitest";
-import { enqueueBatch, type PeerOptions } from "../../src/peer/index.js";
+import { enqueueBatch, type PeerOptions } from "../../src/jobs-and-peers/peer/index.js";
 import { startProxy } from "../store/support/proxy.js";
 import { eventually } from "../support/eventually.js";
 import { slowIt } from "../support/slow-it.js";

@@ -3,7 +3,7 @@
  */
 import { expect, it } from "vitest";
 
-import { silentLogger } from "../../src/runtime/index.js";
+import { silentLogger } from "../../src/foundation/runtime/index.js";
 import { eventually } from "../support/eventually.js";
 import { gate } from "./support/gate.js";
 import { sharedPeerWorld } from "./support/shared-world.js";

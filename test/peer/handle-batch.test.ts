@@ -3,7 +3,7 @@
  */
 import pg from "pg";
 import { beforeEach, describe, expect, it } from "vitest";
-import { type Batch, enqueue, type Message, Reject } from "../../src/peer/index.js";
+import { type Batch, enqueue, type Message, Reject } from "../../src/jobs-and-peers/peer/index.js";
 import { eventually } from "../support/eventually.js";
 import { failure } from "./support/errors.js";
 import { Log } from "./support/log.js";

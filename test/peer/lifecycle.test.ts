@@ -4,8 +4,8 @@
 import { readFileSync } from "node:fs";
 import { createServer } from "node:net";
 import { describe, expect, it } from "vitest";
-import { enqueueBatch, Peer } from "../../src/peer/index.js";
-import { version } from "../../src/runtime/index.js";
+import { version } from "../../src/foundation/runtime/index.js";
+import { enqueueBatch, Peer } from "../../src/jobs-and-peers/peer/index.js";
 import {
   type ConnectionFault,
   type CutStage,

@@ -3,7 +3,7 @@
  */
 
 import { expect, it } from "vitest";
-import { lockTimeoutMs } from "../../src/store/database.js";
+import { lockTimeoutMs } from "../../src/jobs-and-peers/store/database.js";
 import { failure } from "./support/errors.js";
 import { sharedPeerWorld } from "./support/shared-world.js";
 

@@ -1,6 +1,6 @@
 import { describe, expect, it } from "vitest";
-import { enqueue, type Message, Reject } from "../../src/peer/index.js";
-import { openStore } from "../../src/peer-store/store.js";
+import { enqueue, type Message, Reject } from "../../src/jobs-and-peers/peer/index.js";
+import { openStore } from "../../src/jobs-and-peers/peer-store/store.js";
 import { eventually } from "../support/eventually.js";
 import { failure } from "./support/errors.js";
 import { gate } from "./support/gate.js";

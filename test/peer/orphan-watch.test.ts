@@ -1,8 +1,8 @@
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import type { AbsentListener } from "../../src/operate/index.js";
-import { polls } from "../../src/peer/core/polls.js";
-import { Absences, OrphanWatch } from "../../src/peer/membership/orphan-watch.js";
-import { silentLogger } from "../../src/runtime/index.js";
+import { silentLogger } from "../../src/foundation/runtime/index.js";
+import { polls } from "../../src/jobs-and-peers/peer/core/polls.js";
+import { Absences, OrphanWatch } from "../../src/jobs-and-peers/peer/membership/orphan-watch.js";
+import type { AbsentListener } from "../../src/operating/operate/index.js";
 import { enqueue } from "../queue/support/test-worker.js";
 import { terminateHolder, type World, world } from "../store/support/world.js";
 import { eventually } from "../support/eventually.js";

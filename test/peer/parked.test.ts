@@ -2,9 +2,9 @@
  * Parked messages: one that waits long to be tried again holds up its key, and nothing else.
  */
 import { describe, expect, it } from "vitest";
-import { forgetPeer, listPeers, withCommandDatabase } from "../../src/operate/index.js";
-import { enqueue, type PeerOptions, type TransactionalMessage } from "../../src/peer/index.js";
-import { openStore } from "../../src/peer-store/store.js";
+import { enqueue, type PeerOptions, type TransactionalMessage } from "../../src/jobs-and-peers/peer/index.js";
+import { openStore } from "../../src/jobs-and-peers/peer-store/store.js";
+import { forgetPeer, listPeers, withCommandDatabase } from "../../src/operating/operate/index.js";
 import { eventually } from "../support/eventually.js";
 import { failure } from "./support/errors.js";
 import { sharedPeerWorld } from "./support/shared-world.js";

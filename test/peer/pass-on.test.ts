@@ -2,7 +2,7 @@
  * Channels that were taken over by a listener that does not serve all of their topics: they go to one that does.
  */
 import { afterEach, beforeEach, expect, it } from "vitest";
-import { openStore, type Store } from "../../src/peer-store/store.js";
+import { openStore, type Store } from "../../src/jobs-and-peers/peer-store/store.js";
 import { eventually } from "../support/eventually.js";
 import { slowIt } from "../support/slow-it.js";
 import { sharedPeerWorld } from "./support/shared-world.js";

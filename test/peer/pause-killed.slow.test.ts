@@ -1,6 +1,6 @@
 /** A pause holds in all processes, whichever of them are killed, and nothing is lost or handled twice by it. */
 import { expect, it } from "vitest";
-import { enqueueBatch, pauseTopic, resumeTopic } from "../../src/peer/index.js";
+import { enqueueBatch, pauseTopic, resumeTopic } from "../../src/jobs-and-peers/peer/index.js";
 import { eventually } from "../support/eventually.js";
 import { startCrew } from "./support/crew.js";
 import { peerWorld } from "./support/world.js";

@@ -1,6 +1,6 @@
 /** Pauses of topics, in one process and in all: what runs ends, what waits waits, and senders notice nothing. */
 import { describe, expect, it } from "vitest";
-import { enqueueBatch, pauseTopic, resumeTopic } from "../../src/peer/index.js";
+import { enqueueBatch, pauseTopic, resumeTopic } from "../../src/jobs-and-peers/peer/index.js";
 import { eventually } from "../support/eventually.js";
 import { withEnoughTime } from "../support/timers.js";
 import { type Gate, gate } from "./support/gate.js";

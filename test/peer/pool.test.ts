@@ -4,7 +4,7 @@
 import net from "node:net";
 import pg from "pg";
 import { describe, expect, it } from "vitest";
-import { Peer } from "../../src/peer/index.js";
+import { Peer } from "../../src/jobs-and-peers/peer/index.js";
 import { eventually } from "../support/eventually.js";
 import { startPooler } from "../support/pooler.js";
 import { slowIt } from "../support/slow-it.js";

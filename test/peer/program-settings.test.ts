@@ -1,7 +1,16 @@
 /** Settings that a program makes for all of node-postgres, or for all of its values. */
 import pg from "pg";
 import { afterEach, beforeEach, expect, it } from "vitest";
-import { cancel, enqueue, enqueueBatch, job, Peer, pauseTopic, resumeTopic, waitFor } from "../../src/peer/index.js";
+import {
+  cancel,
+  enqueue,
+  enqueueBatch,
+  job,
+  Peer,
+  pauseTopic,
+  resumeTopic,
+  waitFor,
+} from "../../src/jobs-and-peers/peer/index.js";
 import { Log } from "./support/log.js";
 import { sharedPeerWorld } from "./support/shared-world.js";
 

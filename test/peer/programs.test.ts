@@ -9,7 +9,7 @@ import { integer, pgTable } from "drizzle-orm/pg-core";
 import { Kysely, PostgresDialect } from "kysely";
 import pg from "pg";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
-import { type ErrorCode, enqueue, fromDrizzle, Peer } from "../../src/peer/index.js";
+import { type ErrorCode, enqueue, fromDrizzle, Peer } from "../../src/jobs-and-peers/peer/index.js";
 import { eventually } from "../support/eventually.js";
 import { Log } from "./support/log.js";
 import { sharedPeerWorld } from "./support/shared-world.js";

@@ -1,6 +1,6 @@
 /** Only what was unfinished runs again when the process of a peer was killed. */
 import { expect, it, onTestFinished } from "vitest";
-import { enqueueBatch } from "../../src/peer/index.js";
+import { enqueueBatch } from "../../src/jobs-and-peers/peer/index.js";
 import { eventually } from "../support/eventually.js";
 import { type Program, startProgram } from "../support/program.js";
 import { peerWorld } from "./support/world.js";

@@ -4,7 +4,7 @@
 
 import pg from "pg";
 import { afterEach, expect, it } from "vitest";
-import { enqueueBatch } from "../../src/peer/index.js";
+import { enqueueBatch } from "../../src/jobs-and-peers/peer/index.js";
 import { TestWorker } from "../queue/support/test-worker.js";
 import { type Proxy as DatabaseProxy, startProxy } from "../store/support/proxy.js";
 import { eventually } from "../support/eventually.js";

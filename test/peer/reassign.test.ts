@@ -1,6 +1,6 @@
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { polls } from "../../src/peer/core/polls.js";
-import { openStore, type Store } from "../../src/peer-store/store.js";
+import { polls } from "../../src/jobs-and-peers/peer/core/polls.js";
+import { openStore, type Store } from "../../src/jobs-and-peers/peer-store/store.js";
 import { eventually } from "../support/eventually.js";
 import { noTimersAbove } from "../support/timers.js";
 import { type PeerWorld, peerWorld, type TestPeer } from "./support/world.js";

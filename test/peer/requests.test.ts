@@ -5,7 +5,7 @@ import { once } from "node:events";
 import { type AddressInfo, createServer } from "node:net";
 import { setTimeout as delay } from "node:timers/promises";
 import { describe, expect, it } from "vitest";
-import { HawserError, type Message, Reject, type RequestOptions } from "../../src/peer/index.js";
+import { HawserError, type Message, Reject, type RequestOptions } from "../../src/jobs-and-peers/peer/index.js";
 import { eventually } from "../support/eventually.js";
 import { withEnoughTime } from "../support/timers.js";
 import { failure } from "./support/errors.js";

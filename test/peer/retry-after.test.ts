@@ -1,7 +1,7 @@
 /** `RetryAfter`: a handler says when it wants a message again. */
 
 import { describe, expect, it } from "vitest";
-import { enqueue, HawserError, type PeerOptions, RetryAfter } from "../../src/peer/index.js";
+import { enqueue, HawserError, type PeerOptions, RetryAfter } from "../../src/jobs-and-peers/peer/index.js";
 import { eventually } from "../support/eventually.js";
 import { tableNamed } from "../support/tables.js";
 import { sharedPeerWorld } from "./support/shared-world.js";

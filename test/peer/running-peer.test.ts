@@ -1,11 +1,11 @@
 import { expect, it } from "vitest";
-import { PeerCounters } from "../../src/peer/core/counters.js";
-import { type CheckedOptions, checkOptions } from "../../src/peer/core/peer-options.js";
-import { StatusReporter } from "../../src/peer/core/status.js";
-import { TopicHandlers } from "../../src/peer/receiving/topic-handlers.js";
-import { RunningPeer, type RunOptions } from "../../src/peer/running-peer.js";
-import { silentLogger } from "../../src/runtime/index.js";
-import type { HeldLease } from "../../src/store/leases.js";
+import { silentLogger } from "../../src/foundation/runtime/index.js";
+import { PeerCounters } from "../../src/jobs-and-peers/peer/core/counters.js";
+import { type CheckedOptions, checkOptions } from "../../src/jobs-and-peers/peer/core/peer-options.js";
+import { StatusReporter } from "../../src/jobs-and-peers/peer/core/status.js";
+import { TopicHandlers } from "../../src/jobs-and-peers/peer/receiving/topic-handlers.js";
+import { RunningPeer, type RunOptions } from "../../src/jobs-and-peers/peer/running-peer.js";
+import type { HeldLease } from "../../src/jobs-and-peers/store/leases.js";
 import { startProxy } from "../store/support/proxy.js";
 import { CertificateAuthority } from "../support/certificate-authority.js";
 import { eventually } from "../support/eventually.js";

@@ -1,10 +1,10 @@
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { meshSecrets, withCommandDatabase } from "../../src/operate/index.js";
-import type { MeshSecrets } from "../../src/operate/mesh-secrets.js";
-import { SecretCache } from "../../src/peer/core/context.js";
-import { openStore } from "../../src/peer-store/store.js";
-import { silentLogger } from "../../src/runtime/index.js";
-import { dial } from "../../src/transport/index.js";
+import { silentLogger } from "../../src/foundation/runtime/index.js";
+import { SecretCache } from "../../src/jobs-and-peers/peer/core/context.js";
+import { openStore } from "../../src/jobs-and-peers/peer-store/store.js";
+import { dial } from "../../src/jobs-and-peers/transport/index.js";
+import { meshSecrets, withCommandDatabase } from "../../src/operating/operate/index.js";
+import type { MeshSecrets } from "../../src/operating/operate/mesh-secrets.js";
 import { startProxy } from "../store/support/proxy.js";
 import { eventually } from "../support/eventually.js";
 import { slowIt } from "../support/slow-it.js";

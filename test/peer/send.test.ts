@@ -3,10 +3,10 @@
  */
 
 import { describe, expect, it } from "vitest";
-import { SentCounts } from "../../src/peer/core/counters.js";
-import { polls } from "../../src/peer/core/polls.js";
-import { Outgoing } from "../../src/peer/sending/outgoing.js";
-import { Delivery } from "../../src/wire/index.js";
+import { SentCounts } from "../../src/jobs-and-peers/peer/core/counters.js";
+import { polls } from "../../src/jobs-and-peers/peer/core/polls.js";
+import { Outgoing } from "../../src/jobs-and-peers/peer/sending/outgoing.js";
+import { Delivery } from "../../src/jobs-and-peers/wire/index.js";
 import { eventually } from "../support/eventually.js";
 import { rowsOf } from "../support/on-server.js";
 import { tableNamed } from "../support/tables.js";

@@ -2,7 +2,7 @@
  * A peer serves the topics that it handles: what their handlers decide, and how the peer begins and ends.
  */
 import { describe, expect, it } from "vitest";
-import { Peer } from "../../src/peer/index.js";
+import { Peer } from "../../src/jobs-and-peers/peer/index.js";
 import { eventually } from "../support/eventually.js";
 import { startProgram } from "../support/program.js";
 import { failure } from "./support/errors.js";

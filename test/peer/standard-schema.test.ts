@@ -4,7 +4,7 @@
 import pg from "pg";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import * as z from "zod";
-import { enqueue, enqueueBatch, type SchemaTopic, schedule, unschedule } from "../../src/peer/index.js";
+import { enqueue, enqueueBatch, type SchemaTopic, schedule, unschedule } from "../../src/jobs-and-peers/peer/index.js";
 import { eventually } from "../support/eventually.js";
 import { failure } from "./support/errors.js";
 import { Log } from "./support/log.js";

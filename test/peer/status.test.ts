@@ -4,7 +4,7 @@
 
 import { connect } from "node:net";
 import { describe, expect, it, vi } from "vitest";
-import { enqueue, type PeerStatus } from "../../src/peer/index.js";
+import { enqueue, type PeerStatus } from "../../src/jobs-and-peers/peer/index.js";
 import { eventually } from "../support/eventually.js";
 import { tableNamed } from "../support/tables.js";
 import { failure } from "./support/errors.js";

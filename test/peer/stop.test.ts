@@ -2,8 +2,8 @@
  * Stopping: everything pending settles, what is unconfirmed is stored, and nothing is done twice.
  */
 import { expect, it } from "vitest";
-import { enqueue, job, type Receipt, RetryAfter } from "../../src/peer/index.js";
-import { openStore } from "../../src/peer-store/store.js";
+import { enqueue, job, type Receipt, RetryAfter } from "../../src/jobs-and-peers/peer/index.js";
+import { openStore } from "../../src/jobs-and-peers/peer-store/store.js";
 import { startProxy } from "../store/support/proxy.js";
 import { eventually } from "../support/eventually.js";
 import { noTimersAbove } from "../support/timers.js";

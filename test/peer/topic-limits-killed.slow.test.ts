@@ -1,6 +1,6 @@
 /** Limits of a topic hold in all processes together, whichever of them are killed. Postgres counts, by triggers of the test. */
 import { expect, it } from "vitest";
-import { enqueueBatch, limitTopic } from "../../src/peer/index.js";
+import { enqueueBatch, limitTopic } from "../../src/jobs-and-peers/peer/index.js";
 import { eventually } from "../support/eventually.js";
 import { startCrew } from "./support/crew.js";
 import { peerWorld } from "./support/world.js";

@@ -1,6 +1,6 @@
 /** Limits of topics over all processes: what a peer takes of such a topic, and when. */
 import { expect, it } from "vitest";
-import { enqueueBatch, limitTopic } from "../../src/peer/index.js";
+import { enqueueBatch, limitTopic } from "../../src/jobs-and-peers/peer/index.js";
 import { eventually } from "../support/eventually.js";
 import { type Gate, gate } from "./support/gate.js";
 import { sharedPeerWorld } from "./support/shared-world.js";

@@ -4,10 +4,10 @@
 import type { PoolClient } from "pg";
 import { expect, it } from "vitest";
 import * as z from "zod";
-import { createPeerTransport, servePeer } from "../../src/connect/index.js";
-import { instrument } from "../../src/otel/index.js";
-import { enqueue, enqueueBatch, monitor, type Payload, Peer, schedule } from "../../src/peer/index.js";
-import type { TestStack } from "../../src/testing/index.js";
+import type { TestStack } from "../../src/development/testing/index.js";
+import { enqueue, enqueueBatch, monitor, type Payload, Peer, schedule } from "../../src/jobs-and-peers/peer/index.js";
+import { instrument } from "../../src/operating/otel/index.js";
+import { createPeerTransport, servePeer } from "../../src/protobuf/connect/index.js";
 
 interface Order {
   readonly id: number;

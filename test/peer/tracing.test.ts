@@ -3,8 +3,8 @@
  */
 import pg from "pg";
 import { expect, it } from "vitest";
-import { enqueue } from "../../src/peer/index.js";
-import { openStore } from "../../src/peer-store/store.js";
+import { enqueue } from "../../src/jobs-and-peers/peer/index.js";
+import { openStore } from "../../src/jobs-and-peers/peer-store/store.js";
 import { eventually } from "../support/eventually.js";
 import { sharedPeerWorld } from "./support/shared-world.js";
 

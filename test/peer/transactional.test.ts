@@ -4,9 +4,9 @@
 
 import pg from "pg";
 import { beforeEach, describe, expect, it } from "vitest";
-import { listenerDefaults } from "../../src/channel/effects.js";
-import { enqueue, type Message, monitor } from "../../src/peer/index.js";
-import type { Transaction } from "../../src/store/index.js";
+import { listenerDefaults } from "../../src/jobs-and-peers/channel/effects.js";
+import { enqueue, type Message, monitor } from "../../src/jobs-and-peers/peer/index.js";
+import type { Transaction } from "../../src/jobs-and-peers/store/index.js";
 import { eventually } from "../support/eventually.js";
 import { slowIt } from "../support/slow-it.js";
 import { failure } from "./support/errors.js";

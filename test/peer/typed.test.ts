@@ -3,7 +3,7 @@
  */
 import { type DescMessage, type FileRegistry, toBinary } from "@bufbuild/protobuf";
 import { beforeAll, beforeEach, describe, expect, it } from "vitest";
-import { HawserError, type TransactionalMessage } from "../../src/peer/index.js";
+import { HawserError, type TransactionalMessage } from "../../src/jobs-and-peers/peer/index.js";
 import { eventually } from "../support/eventually.js";
 import { compileSchemas, messageIn } from "../typed/support/compile.js";
 import { gate } from "./support/gate.js";

@@ -2,7 +2,7 @@ import { readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import pg from "pg";
 import { describe, expect, it } from "vitest";
-import { DatabaseAddress } from "../../src/postgres/index.js";
+import { DatabaseAddress } from "../../src/foundation/postgres/index.js";
 
 function placesOf(databaseUrl: string | undefined, env: NodeJS.ProcessEnv = {}): string[] {
   return DatabaseAddress.of(databaseUrl, env).hosts.map((host) => {

@@ -1,5 +1,5 @@
 import { expect, it } from "vitest";
-import { urlsOrEnvironment } from "../../src/sql-clients/index.js";
+import { urlsOrEnvironment } from "../../src/foundation/sql-clients/index.js";
 
 const env = { HAWSER_DATABASE_URL: "postgres://env/database", HAWSER_SESSION_URL: "postgres://env/session" };
 

@@ -5,7 +5,7 @@
  */
 import pg from "pg";
 import { afterAll, beforeAll, expect, it } from "vitest";
-import { DatabaseAddress, openSession } from "../../src/postgres/index.js";
+import { DatabaseAddress, openSession } from "../../src/foundation/postgres/index.js";
 import { callsOf } from "../faults/support/hostile/attack.js";
 import { functionsOf } from "../faults/support/hostile/catalog.js";
 import { Random } from "../simulator/random.js";

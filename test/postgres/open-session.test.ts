@@ -1,7 +1,12 @@
 import net from "node:net";
 import type pg from "pg";
 import { afterAll, beforeAll, describe, expect, it, onTestFinished, vi } from "vitest";
-import { DatabaseAddress, functionSessionFacts, openSession, SessionPool } from "../../src/postgres/index.js";
+import {
+  DatabaseAddress,
+  functionSessionFacts,
+  openSession,
+  SessionPool,
+} from "../../src/foundation/postgres/index.js";
 import { type TestDatabase, testDatabase } from "../support/database.js";
 import { rowsOf } from "../support/on-server.js";
 import { startPooler } from "../support/pooler.js";

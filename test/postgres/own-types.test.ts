@@ -1,6 +1,6 @@
 import pg from "pg";
 import { describe, expect, it } from "vitest";
-import { ownTypes } from "../../src/postgres/index.js";
+import { ownTypes } from "../../src/foundation/postgres/index.js";
 
 const own = (oid: number, text: string) => ownTypes.getTypeParser(oid, "text")(text);
 

@@ -1,5 +1,5 @@
 import { expect, it } from "vitest";
-import { type OwnedState, Owner } from "../../src/postgres/ownership.js";
+import { type OwnedState, Owner } from "../../src/foundation/postgres/ownership.js";
 
 it("an ownership tells of its end who asks only then, unless that one has stopped asking", async () => {
   const owner = new Owner(1, { now: () => 0, expiryMs: 1_000 });

@@ -4,11 +4,11 @@
 import { randomUUID } from "node:crypto";
 import { afterEach, describe, expect, it } from "vitest";
 import { notifyChannels } from "../../generated/ts/rows/nats.js";
-import { PostgresLeadershipTable } from "../../src/bridge/leadership/postgres-table.js";
-import { LeadershipProtocol } from "../../src/bridge/leadership/protocol.js";
-import { DatabaseAddress, type Ownership, PostgresSession } from "../../src/postgres/index.js";
-import { silentLogger, systemClock } from "../../src/runtime/index.js";
-import { Leases } from "../../src/store/leases.js";
+import { DatabaseAddress, type Ownership, PostgresSession } from "../../src/foundation/postgres/index.js";
+import { silentLogger, systemClock } from "../../src/foundation/runtime/index.js";
+import { Leases } from "../../src/jobs-and-peers/store/leases.js";
+import { PostgresLeadershipTable } from "../../src/nats/bridge/leadership/postgres-table.js";
+import { LeadershipProtocol } from "../../src/nats/bridge/leadership/protocol.js";
 import { testDatabase } from "../support/database.js";
 import { eventually } from "../support/eventually.js";
 

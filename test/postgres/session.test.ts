@@ -2,8 +2,8 @@
  * A session that several parts of a process ask.
  */
 import { expect, it, onTestFinished } from "vitest";
-import { DatabaseAddress, PostgresSession } from "../../src/postgres/index.js";
-import { silentLogger } from "../../src/runtime/index.js";
+import { DatabaseAddress, PostgresSession } from "../../src/foundation/postgres/index.js";
+import { silentLogger } from "../../src/foundation/runtime/index.js";
 import { testDatabase } from "../support/database.js";
 
 it("sends one query at a time, in order, and continues after a failed one", async () => {

@@ -1,6 +1,6 @@
 import { describe, expect, it } from "vitest";
-import { HawserError } from "../../src/errors/index.js";
-import { postgresErrorOf, rowsOf } from "../../src/sql-clients/index.js";
+import { HawserError } from "../../src/foundation/errors/index.js";
+import { postgresErrorOf, rowsOf } from "../../src/foundation/sql-clients/index.js";
 
 describe("the rows of a result", () => {
   it("are the result, or in it", () => {

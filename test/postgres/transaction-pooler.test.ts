@@ -2,11 +2,11 @@
  * A transaction pooler before Postgres is noticed at the start by all that need a session.
  */
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { HawserError } from "../../src/errors/index.js";
-import { install } from "../../src/installation/index.js";
-import { Peer, type PeerOptions } from "../../src/peer/index.js";
-import { DatabaseAddress, isTransactionPooled, openSession } from "../../src/postgres/index.js";
-import { serve as startServer } from "../../src/serve/index.js";
+import { HawserError } from "../../src/foundation/errors/index.js";
+import { DatabaseAddress, isTransactionPooled, openSession } from "../../src/foundation/postgres/index.js";
+import { Peer, type PeerOptions } from "../../src/jobs-and-peers/peer/index.js";
+import { serve as startServer } from "../../src/nats/serve/index.js";
+import { install } from "../../src/operating/installation/index.js";
 import { type TestDatabase, testDatabase } from "../support/database.js";
 import { eventually } from "../support/eventually.js";
 import { rowsOf } from "../support/on-server.js";

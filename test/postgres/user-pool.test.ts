@@ -1,7 +1,7 @@
 import pg from "pg";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from "vitest";
-import { isServerError, openSession } from "../../src/postgres/index.js";
-import { UserPool } from "../../src/sql-clients/index.js";
+import { isServerError, openSession } from "../../src/foundation/postgres/index.js";
+import { UserPool } from "../../src/foundation/sql-clients/index.js";
 import { type TestDatabase, testDatabase } from "../support/database.js";
 
 let database: TestDatabase;

@@ -2,6 +2,7 @@
 import pg from "pg";
 import { afterAll, beforeAll, beforeEach, describe, expect, it, onTestFinished } from "vitest";
 import { queueConstants } from "../../generated/ts/settings/queue.js";
+import type { Database } from "../../src/jobs-and-peers/store/index.js";
 import {
   findByNumber,
   findMessage,
@@ -11,9 +12,8 @@ import {
   messageIdsOf,
   outboxOverview,
   withCommandDatabase,
-} from "../../src/operate/index.js";
-import { storedCounts } from "../../src/operate/stored-counts.js";
-import type { Database } from "../../src/store/index.js";
+} from "../../src/operating/operate/index.js";
+import { storedCounts } from "../../src/operating/operate/stored-counts.js";
 import { login } from "../installation/support/logins.js";
 import { type TestDatabase, testDatabase } from "../support/database.js";
 import { enqueue, TestWorker } from "./support/test-worker.js";

@@ -1,7 +1,7 @@
 /** A role that is made with the name of one that was dropped is another one: it has no right to what that one has enqueued. */
 import type pg from "pg";
 import { afterAll, afterEach, beforeAll, beforeEach, expect, it } from "vitest";
-import { install } from "../../src/installation/index.js";
+import { install } from "../../src/operating/installation/index.js";
 import { type World, world } from "../store/support/world.js";
 import { type Taken, TestWorker } from "./support/test-worker.js";
 

@@ -1,8 +1,8 @@
 /** What operators and those who enqueue do with messages of the queue: cancel, hand over, forget, retry, discard. */
 import type pg from "pg";
 import { afterAll, beforeAll, beforeEach, describe, expect, it, onTestFinished } from "vitest";
-import { cancelMessages, forgetPeer, withCommandDatabase } from "../../src/operate/index.js";
-import type { Lease } from "../../src/store/index.js";
+import type { Lease } from "../../src/jobs-and-peers/store/index.js";
+import { cancelMessages, forgetPeer, withCommandDatabase } from "../../src/operating/operate/index.js";
 import { type Login, login } from "../installation/support/logins.js";
 import { type World, world } from "../store/support/world.js";
 import { enqueue, type Taken, TestWorker, textsOf } from "./support/test-worker.js";

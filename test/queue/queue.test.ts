@@ -3,7 +3,7 @@
 import pg from "pg";
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
 import { queueConstants } from "../../generated/ts/settings/queue.js";
-import { errorTable } from "../../src/errors/index.js";
+import { errorTable } from "../../src/foundation/errors/index.js";
 import { type TestDatabase, testDatabase } from "../support/database.js";
 import { eventually } from "../support/eventually.js";
 import { enqueue, type Taken, TestWorker, textsOf } from "./support/test-worker.js";

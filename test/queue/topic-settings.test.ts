@@ -13,8 +13,8 @@ import {
   resumeTopic,
   schedule,
   unschedule,
-} from "../../src/enqueue/index.js";
-import { listTopics, withCommandDatabase } from "../../src/operate/index.js";
+} from "../../src/jobs-and-peers/queue/enqueue/index.js";
+import { listTopics, withCommandDatabase } from "../../src/operating/operate/index.js";
 import { type Login, login } from "../installation/support/logins.js";
 import { type World, world } from "../store/support/world.js";
 import { enqueue, TestWorker, textsOf } from "./support/test-worker.js";

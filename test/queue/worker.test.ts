@@ -1,6 +1,5 @@
 /** A worker handles jobs with nothing but a database: no unique name, no port, no entry in the directory. */
 import { afterEach, describe, expect, it, onTestFinished } from "vitest";
-import { enqueueReply } from "../../src/enqueue/enqueue.js";
 import {
   enqueue,
   enqueueBatch,
@@ -10,7 +9,8 @@ import {
   unschedule,
   Worker,
   type WorkerOptions,
-} from "../../src/peer/index.js";
+} from "../../src/jobs-and-peers/peer/index.js";
+import { enqueueReply } from "../../src/jobs-and-peers/queue/enqueue/enqueue.js";
 import { failure } from "../peer/support/errors.js";
 import { gate } from "../peer/support/gate.js";
 import { sharedPeerWorld } from "../peer/support/shared-world.js";

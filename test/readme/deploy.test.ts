@@ -10,8 +10,8 @@ import pg from "pg";
 import { describe, expect, it } from "vitest";
 import { type Metric, peerMetrics, serveMetrics } from "../../generated/ts/metrics/metrics.js";
 import { serveSettingsDefaults } from "../../generated/ts/settings/nats.js";
-import { quantityOf } from "../../src/cli/quantities.js";
-import { commands } from "../../src/cli/run.js";
+import { quantityOf } from "../../src/operating/cli/quantities.js";
+import { commands } from "../../src/operating/cli/run.js";
 import { testDatabase } from "../support/database.js";
 import { projectDirectory } from "../support/program.js";
 

@@ -12,7 +12,7 @@ import {
   storeConstants,
   tuningSettingsDefaults,
 } from "../../generated/ts/settings/peer.js";
-import { Peer } from "../../src/peer/index.js";
+import { Peer } from "../../src/jobs-and-peers/peer/index.js";
 import { projectDirectory } from "../support/program.js";
 import { pages, readPage as read } from "./pages.js";
 

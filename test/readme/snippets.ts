@@ -163,10 +163,10 @@ export function blocksOf(markdown: string): Block[] {
 
 /** The modules that an example may import from, by their names for users. */
 const modules: Readonly<Record<string, string>> = {
-  hawser: "src/peer/index.js",
-  "hawser/nats": "src/client/index.js",
-  "hawser/otel": "src/otel/index.js",
-  "hawser/page": "src/page/public.js",
+  hawser: "src/jobs-and-peers/peer/index.js",
+  "hawser/nats": "src/nats/client/index.js",
+  "hawser/otel": "src/operating/otel/index.js",
+  "hawser/page": "src/operating/page/public.js",
 };
 
 /** Imports from others that are installed here, or part of Node. */

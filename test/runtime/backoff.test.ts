@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { Backoff, backoffMs } from "../../src/runtime/index.js";
+import { Backoff, backoffMs } from "../../src/foundation/runtime/index.js";
 
 const limits = { minMs: 100, maxMs: 1_000 };
 

@@ -1,5 +1,5 @@
 import { expect, it } from "vitest";
-import { RoundRobin, shareOf } from "../../src/runtime/index.js";
+import { RoundRobin, shareOf } from "../../src/foundation/runtime/index.js";
 
 it("asks parties in turn, and moves the one that starts something behind the others", () => {
   const parties = new RoundRobin<string>();

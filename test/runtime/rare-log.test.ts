@@ -1,6 +1,6 @@
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
-import { RareLog } from "../../src/runtime/index.js";
-import { logIntervalMs, maxLoggedWords } from "../../src/runtime/logger.js";
+import { RareLog } from "../../src/foundation/runtime/index.js";
+import { logIntervalMs, maxLoggedWords } from "../../src/foundation/runtime/logger.js";
 
 let lines: object[];
 let log: RareLog;

@@ -1,5 +1,5 @@
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
-import { oncePerTurn, ProblemLog, Repeated, shared, silentLogger } from "../../src/runtime/index.js";
+import { oncePerTurn, ProblemLog, Repeated, shared, silentLogger } from "../../src/foundation/runtime/index.js";
 
 describe("shared work", () => {
   it("runs once for all callers before its start, and once more for callers during the run", async () => {

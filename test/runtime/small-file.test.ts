@@ -2,7 +2,7 @@ import { execFileSync } from "node:child_process";
 import { existsSync, readFileSync, symlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";
-import { readSmallFile, readSmallFileSync } from "../../src/runtime/index.js";
+import { readSmallFile, readSmallFileSync } from "../../src/foundation/runtime/index.js";
 import { temporaryDirectory } from "../support/temporary.js";
 
 const maxBytes = 1000;

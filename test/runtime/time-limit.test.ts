@@ -5,7 +5,7 @@ import { once } from "node:events";
 import { connect, createServer, type Socket } from "node:net";
 import { setImmediate as nextTurn } from "node:timers/promises";
 import { describe, expect, it } from "vitest";
-import { type Clock, Deadline, inTime, systemClock, TimeLimit, within } from "../../src/runtime/index.js";
+import { type Clock, Deadline, inTime, systemClock, TimeLimit, within } from "../../src/foundation/runtime/index.js";
 import { eventually } from "../support/eventually.js";
 import { ManualClock } from "../support/manual-clock.js";
 

@@ -2,8 +2,8 @@
  * Real processes: listeners that are killed, stopped and forced, one after another, while their channels are handed over.
  */
 import { expect, it, onTestFinished } from "vitest";
-import { HawserError } from "../../src/errors/index.js";
-import { openStore, type Store } from "../../src/peer-store/store.js";
+import { HawserError } from "../../src/foundation/errors/index.js";
+import { openStore, type Store } from "../../src/jobs-and-peers/peer-store/store.js";
 import { testDatabase } from "../support/database.js";
 import { eventually } from "../support/eventually.js";
 import { onServer, rowsOf } from "../support/on-server.js";

@@ -5,7 +5,7 @@
 import { connect } from "@nats-io/transport-node";
 import pg from "pg";
 import { expect, it } from "vitest";
-import { serve as startServer } from "../../src/serve/index.js";
+import { serve as startServer } from "../../src/nats/serve/index.js";
 import { hawser } from "../cli/support/hawser.js";
 import { extensionServer } from "../support/extension-server.js";
 import { startNatsServer } from "../support/nats-server.js";

@@ -6,14 +6,14 @@ import { temporaryDirectory } from "../support/temporary.js";
 
 /** Files of a source tree, by path; each is a list of lines. */
 const files = {
-  "generated/ts/errors.ts": ['import { x } from "../../src/errors/index.js";'],
-  "src/errors/index.ts": [],
-  "src/nats/index.ts": ['import "./operations/core.js";', 'import "./operations/index.js";'],
-  "src/nats/operations/index.ts": ['import "./core.js";', 'import "../dial.js";'],
-  "src/peer/peer.ts": ['import "../errors/shop.js";', 'import "../nats/operations/index.js";'],
-  "src/store/store.ts": ['import pg from "pg";', 'import type { T } from "../transport/t.js";'],
+  "generated/ts/errors.ts": ['import { x } from "../../src/foundation/errors/index.js";'],
+  "src/foundation/errors/index.ts": [],
+  "src/nats/connections/index.ts": ['import "./operations/core.js";', 'import "./operations/index.js";'],
+  "src/nats/connections/operations/index.ts": ['import "./core.js";', 'import "../dial.js";'],
+  "src/jobs-and-peers/peer/peer.ts": ['import "../errors/shop.js";', 'import "../nats/operations/index.js";'],
+  "src/jobs-and-peers/store/store.ts": ['import pg from "pg";', 'import type { T } from "../transport/t.js";'],
   "src/utils/x.ts": ['import "../wire/x.js";'],
-  "src/wire/frame.ts": [
+  "src/jobs-and-peers/wire/frame.ts": [
     'import { errors } from "../../generated/ts/errors.js";',
     'import "../store/side-effect.js";',
     'export { a } from "../store/re-export.js";',
@@ -36,19 +36,19 @@ describe("the check of the layers", () => {
       files: 8,
       imports: 15,
       violations: [
-        'generated/ts/errors.ts:1 imports "../../src/errors/index.js": errors is above generated, and imports point down',
-        'src/nats/index.ts:1 imports "./operations/core.js": src/nats/operations may be imported from outside only through its index.ts',
-        'src/peer/peer.ts:1 imports "../errors/shop.js": src/errors may be imported from outside only through its index.ts',
-        'src/peer/peer.ts:2 imports "../nats/operations/index.js": src/nats may be imported from outside only through its index.ts',
-        'src/store/store.ts:2 imports "../transport/t.js": store and transport are in the same tier, and may not import each other',
+        'generated/ts/errors.ts:1 imports "../../src/foundation/errors/index.js": errors is above generated, and imports point down',
+        'src/nats/connections/index.ts:1 imports "./operations/core.js": src/nats/connections/operations may be imported from outside only through its index.ts',
+        'src/jobs-and-peers/peer/peer.ts:1 imports "../errors/shop.js": src/foundation/errors may be imported from outside only through its index.ts',
+        'src/jobs-and-peers/peer/peer.ts:2 imports "../nats/operations/index.js": src/nats/connections may be imported from outside only through its index.ts',
+        'src/jobs-and-peers/store/store.ts:2 imports "../transport/t.js": store and transport are in the same tier, and may not import each other',
         expect.stringMatching(
           /^src\/utils\/x\.ts:1 imports "\.\.\/wire\/x\.js": src\/utils is not a layer; the layers are cli, /,
         ),
         ...["side-effect", "re-export", "star", "dynamic"].map(
           (name, index) =>
-            `src/wire/frame.ts:${index + 2} imports "../store/${name}.js": store is above wire, and imports point down`,
+            `src/jobs-and-peers/wire/frame.ts:${index + 2} imports "../store/${name}.js": store is above wire, and imports point down`,
         ),
-        'src/wire/frame.ts:6 imports "../../test/support/c.js": wire is shipped, and test/support/c.js is not',
+        'src/jobs-and-peers/wire/frame.ts:6 imports "../../test/support/c.js": wire is shipped, and test/support/c.js is not',
       ],
     });
   });
@@ -56,18 +56,20 @@ describe("the check of the layers", () => {
   it("names a folder of more than ten files without a page on how it works", () => {
     const root = temporaryDirectory();
     for (let n = 0; n < 11; n += 1) {
-      mkdirSync(join(root, "src/wire"), { recursive: true });
-      writeFileSync(join(root, `src/wire/${n}.ts`), "");
+      mkdirSync(join(root, "src/jobs-and-peers/wire"), { recursive: true });
+      writeFileSync(join(root, `src/jobs-and-peers/wire/${n}.ts`), "");
     }
-    expect(checkLayers(root).violations).toEqual(["src/wire: 11 files need a README.md on how the folder works"]);
-    writeFileSync(join(root, "src/wire/README.md"), "");
+    expect(checkLayers(root).violations).toEqual([
+      "src/jobs-and-peers/wire: 11 files need a README.md on how the folder works",
+    ]);
+    writeFileSync(join(root, "src/jobs-and-peers/wire/README.md"), "");
     expect(checkLayers(root).violations).toEqual([]);
   });
 
   it("refuses a file that is no TypeScript, naming it", () => {
     const root = temporaryDirectory();
-    mkdirSync(join(root, "src/wire"), { recursive: true });
-    writeFileSync(join(root, "src/wire/x.ts"), "import {");
+    mkdirSync(join(root, "src/jobs-and-peers/wire"), { recursive: true });
+    writeFileSync(join(root, "src/jobs-and-peers/wire/x.ts"), "import {");
     expect(() => checkLayers(root)).toThrow(/^src\/wire\/x\.ts: /);
   });
 });

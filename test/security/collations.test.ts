@@ -66,7 +66,13 @@ describe("a function with its owner's rights", () => {
 const bounds = /\b(?:lower|upper)\((?:r\.one|p_done)\)/g;
 
 it("no SQL of Hawser changes the case of letters by the locale of the database: Turkish has another small I", () => {
-  const folders = ["generated/ts/sql", "codegen/message-sql", "codegen/sql", "src/store", "src/installation"];
+  const folders = [
+    "generated/ts/sql",
+    "codegen/message-sql",
+    "codegen/sql",
+    "src/jobs-and-peers/store",
+    "src/operating/installation",
+  ];
   const files = folders.flatMap((folder) =>
     readdirSync(folder)
       .filter((file) => file.endsWith(".ts"))

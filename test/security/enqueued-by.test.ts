@@ -1,7 +1,7 @@
 /** Who enqueued a message is what Postgres has recorded, and nothing that a peer says. */
 import { expect, it } from "vitest";
-import type { Message } from "../../src/peer/index.js";
-import { openStore } from "../../src/peer-store/store.js";
+import type { Message } from "../../src/jobs-and-peers/peer/index.js";
+import { openStore } from "../../src/jobs-and-peers/peer-store/store.js";
 import { login } from "../installation/support/logins.js";
 import { peerWorld } from "../peer/support/world.js";
 import { eventually } from "../support/eventually.js";

@@ -11,9 +11,15 @@ import { jetstreamManager } from "@nats-io/jetstream";
 import { connect, type NatsConnection } from "@nats-io/transport-node";
 import pg from "pg";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { commands } from "../../src/cli/run.js";
-import { cancel, enqueue, Peer, type PeerOptions, type TransactionalMessage } from "../../src/peer/index.js";
-import { serve as startServer } from "../../src/serve/index.js";
+import {
+  cancel,
+  enqueue,
+  Peer,
+  type PeerOptions,
+  type TransactionalMessage,
+} from "../../src/jobs-and-peers/peer/index.js";
+import { serve as startServer } from "../../src/nats/serve/index.js";
+import { commands } from "../../src/operating/cli/run.js";
 import { hawser, startHawser } from "../cli/support/hawser.js";
 import { type OwnPostgres, ownPostgres } from "../faults/support/own-postgres.js";
 import { pageClient } from "../page/support/page-world.js";

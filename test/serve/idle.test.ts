@@ -1,7 +1,7 @@
 /** Processes that have nothing to do leave Postgres alone. */
 import { expect, it } from "vitest";
-import { Worker } from "../../src/peer/index.js";
-import { serve } from "../../src/serve/index.js";
+import { Worker } from "../../src/jobs-and-peers/peer/index.js";
+import { serve } from "../../src/nats/serve/index.js";
 import { sqlDatabase } from "../faults/support/sql-database.js";
 import { peerWorld } from "../peer/support/world.js";
 import { testNatsUrl } from "../support/database.js";

@@ -2,8 +2,8 @@
  * Monitoring port of a running server: each part of the server has its metrics and health there.
  */
 import { describe, expect, it } from "vitest";
-import { serve as startServer } from "../../src/serve/index.js";
-import { outboxState } from "../../src/serve/monitoring.js";
+import { serve as startServer } from "../../src/nats/serve/index.js";
+import { outboxState } from "../../src/nats/serve/monitoring.js";
 import { testDatabase } from "../support/database.js";
 import { eventually } from "../support/eventually.js";
 import { testGateway } from "../support/gateway.js";

@@ -2,8 +2,8 @@
  * Processes of one database on different NATS servers.
  */
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { doctor } from "../../src/doctor/index.js";
-import { type HawserServer, serve } from "../../src/serve/index.js";
+import { type HawserServer, serve } from "../../src/nats/serve/index.js";
+import { doctor } from "../../src/operating/doctor/index.js";
 import { eventually } from "../support/eventually.js";
 import { defineServer, type TestGateway, testGateway } from "../support/gateway.js";
 import { startNatsServer, type TestNatsServer } from "../support/nats-server.js";

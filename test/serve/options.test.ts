@@ -1,5 +1,5 @@
 import { expect, it, onTestFinished, vi } from "vitest";
-import { serve } from "../../src/serve/index.js";
+import { serve } from "../../src/nats/serve/index.js";
 
 it.each([
   [{ lisen: "127.0.0.1:0" }, /^"lisen" is not an option of serve; did you mean listen\? The options are/],

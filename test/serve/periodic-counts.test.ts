@@ -1,9 +1,9 @@
 /** Which process of `hawser serve` counts what waits for peers. */
 import pg from "pg";
 import { afterAll, beforeAll, expect, it } from "vitest";
-import { DatabaseAddress, PostgresSession } from "../../src/postgres/index.js";
-import { silentLogger } from "../../src/runtime/index.js";
-import { StoredCounts } from "../../src/serve/periodic-counts.js";
+import { DatabaseAddress, PostgresSession } from "../../src/foundation/postgres/index.js";
+import { silentLogger } from "../../src/foundation/runtime/index.js";
+import { StoredCounts } from "../../src/nats/serve/periodic-counts.js";
 import { type TestDatabase, testDatabase } from "../support/database.js";
 import { onServer } from "../support/on-server.js";
 

@@ -8,7 +8,8 @@ import { jetstreamManager } from "@nats-io/jetstream";
 import type { NatsConnection } from "@nats-io/transport-node";
 import pg from "pg";
 import { afterAll, beforeAll, expect, expectTypeOf, it } from "vitest";
-import * as entry from "../../src/client/index.js";
+import * as hawser from "../../src/jobs-and-peers/peer/index.js";
+import * as entry from "../../src/nats/client/index.js";
 import {
   consume,
   type NatsSql,
@@ -18,8 +19,7 @@ import {
   subscribe,
   type TypedHandler,
   typed,
-} from "../../src/client/index.js";
-import * as hawser from "../../src/peer/index.js";
+} from "../../src/nats/client/index.js";
 import { type TestDatabase, testDatabase, testNatsUrl } from "../support/database.js";
 import { eventually } from "../support/eventually.js";
 import { defineServer } from "../support/gateway.js";

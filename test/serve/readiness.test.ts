@@ -2,7 +2,7 @@
  * `/readyz` and the metrics say whether the logins of `hawser serve` have working sessions, and if not, which and why.
  */
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { type HawserServer, serve as startServer } from "../../src/serve/index.js";
+import { type HawserServer, serve as startServer } from "../../src/nats/serve/index.js";
 import { bridgeLogin } from "../gateway/serving.js";
 import { eventually } from "../support/eventually.js";
 import { type NatsDatabase, natsDatabase } from "../support/gateway.js";

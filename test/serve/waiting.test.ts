@@ -1,6 +1,6 @@
 import net from "node:net";
 import { describe, expect, it } from "vitest";
-import { serve } from "../../src/serve/index.js";
+import { serve } from "../../src/nats/serve/index.js";
 import {
   type ConnectionFault,
   type CutStage,

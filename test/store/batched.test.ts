@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { batched } from "../../src/store/batched.js";
+import { batched } from "../../src/jobs-and-peers/store/batched.js";
 import { eventually } from "../support/eventually.js";
 import { ManualClock } from "../support/manual-clock.js";
 

@@ -4,7 +4,7 @@
 import fc from "fast-check";
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
 import { storeFunctions } from "../../generated/ts/rows/peer.js";
-import type { Lease, MessageToStore, Position } from "../../src/store/index.js";
+import type { Lease, MessageToStore, Position } from "../../src/jobs-and-peers/store/index.js";
 import { atDepth } from "../support/depth.js";
 import { textMessages, type World, world } from "./support/world.js";
 

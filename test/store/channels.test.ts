@@ -1,6 +1,6 @@
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { openStore } from "../../src/peer-store/store.js";
-import { catalogChannel, messageChannel } from "../../src/store/notifications.js";
+import { openStore } from "../../src/jobs-and-peers/peer-store/store.js";
+import { catalogChannel, messageChannel } from "../../src/jobs-and-peers/store/notifications.js";
 import { eventually } from "../support/eventually.js";
 import { terminateHolder, type World, world } from "./support/world.js";
 

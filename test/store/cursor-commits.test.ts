@@ -1,5 +1,5 @@
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
-import type { CommittedCursors, CursorCommit, DeadLetter, Lease } from "../../src/store/index.js";
+import type { CommittedCursors, CursorCommit, DeadLetter, Lease } from "../../src/jobs-and-peers/store/index.js";
 import { textMessages, type World, world } from "./support/world.js";
 
 // The function has a way of its own for one channel alone.

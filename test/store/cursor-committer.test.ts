@@ -1,5 +1,5 @@
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
-import { postgresBackoff } from "../../src/postgres/open-session.js";
+import { postgresBackoff } from "../../src/foundation/postgres/open-session.js";
 import {
   type CommittedCursors,
   type CursorCommit,
@@ -7,8 +7,8 @@ import {
   type DeadLetter,
   type Lease,
   type LeaseState,
-} from "../../src/store/index.js";
-import { insertBytes } from "../../src/store/stored-messages.js";
+} from "../../src/jobs-and-peers/store/index.js";
+import { insertBytes } from "../../src/jobs-and-peers/store/stored-messages.js";
 import { ManualClock } from "../support/manual-clock.js";
 import { takeOver, terminateHolder, textMessages, type World, world } from "./support/world.js";
 

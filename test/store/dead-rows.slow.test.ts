@@ -6,7 +6,7 @@
 import pg from "pg";
 import { afterAll, beforeAll, describe, expect, it, vi } from "vitest";
 import { storeConstants } from "../../generated/ts/settings/peer.js";
-import { openStore } from "../../src/peer-store/store.js";
+import { openStore } from "../../src/jobs-and-peers/peer-store/store.js";
 import { tableNamed } from "../support/tables.js";
 import { type World, world } from "./support/world.js";
 

@@ -1,6 +1,6 @@
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
-import { openStore } from "../../src/peer-store/store.js";
-import type { Lease } from "../../src/store/index.js";
+import { openStore } from "../../src/jobs-and-peers/peer-store/store.js";
+import type { Lease } from "../../src/jobs-and-peers/store/index.js";
 import { eventually } from "../support/eventually.js";
 import { listenersOf, type World, world } from "./support/world.js";
 

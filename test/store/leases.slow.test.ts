@@ -1,7 +1,7 @@
 import { expect, it } from "vitest";
-import { startDevStack } from "../../src/dev/index.js";
-import { migrate } from "../../src/migrations/index.js";
-import { openStore } from "../../src/peer-store/store.js";
+import { startDevStack } from "../../src/development/dev/index.js";
+import { migrate } from "../../src/jobs-and-peers/migrations/index.js";
+import { openStore } from "../../src/jobs-and-peers/peer-store/store.js";
 import { onServer } from "../support/on-server.js";
 import { startProxy } from "./support/proxy.js";
 import { world } from "./support/world.js";

@@ -1,8 +1,8 @@
 import { once } from "node:events";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from "vitest";
 import { storeConstants } from "../../generated/ts/settings/peer.js";
-import { openStore, type Store, type StoreOptions } from "../../src/peer-store/store.js";
-import { leasePollMs } from "../../src/store/leases.js";
+import { openStore, type Store, type StoreOptions } from "../../src/jobs-and-peers/peer-store/store.js";
+import { leasePollMs } from "../../src/jobs-and-peers/store/leases.js";
 import { keptLog } from "../bridge/role/log.js";
 import { eventually } from "../support/eventually.js";
 import { ManualClock } from "../support/manual-clock.js";

@@ -3,7 +3,7 @@
  * the tables refuse is in refused-rows.test.ts.
  */
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import type { Channel, Position } from "../../src/store/index.js";
+import type { Channel, Position } from "../../src/jobs-and-peers/store/index.js";
 import { type World, world } from "./support/world.js";
 
 const start: Position = { epoch: 0, number: 0 };

@@ -1,8 +1,8 @@
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
 import { Compression } from "../../generated/ts/codecs/hawser/peer/v1/frames.js";
-import { openStore } from "../../src/peer-store/store.js";
-import type { Lease, MessageToStore, Position } from "../../src/store/index.js";
-import { backlogCountRows, insertRows } from "../../src/store/stored-messages.js";
+import { openStore } from "../../src/jobs-and-peers/peer-store/store.js";
+import type { Lease, MessageToStore, Position } from "../../src/jobs-and-peers/store/index.js";
+import { backlogCountRows, insertRows } from "../../src/jobs-and-peers/store/stored-messages.js";
 import { eventually } from "../support/eventually.js";
 import { startProxy } from "./support/proxy.js";
 import { textMessages, type World, world } from "./support/world.js";

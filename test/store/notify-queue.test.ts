@@ -4,8 +4,8 @@
  */
 import pg from "pg";
 import { expect, it } from "vitest";
-import { serve } from "../../src/serve/index.js";
-import { notifyQueueLimit } from "../../src/store/index.js";
+import { notifyQueueLimit } from "../../src/jobs-and-peers/store/index.js";
+import { serve } from "../../src/nats/serve/index.js";
 import { postgresWithPasswords, startSystem } from "../doctor/support/system.js";
 import { testDatabase, testServerUrl } from "../support/database.js";
 import { eventually } from "../support/eventually.js";

@@ -3,8 +3,8 @@
  */
 import { describe, expect, it } from "vitest";
 import { storeConstants } from "../../generated/ts/settings/peer.js";
-import { localSettingsSql, sessionSettingsSql } from "../../src/postgres/index.js";
-import { statementLimits } from "../../src/store/database.js";
+import { localSettingsSql, sessionSettingsSql } from "../../src/foundation/postgres/index.js";
+import { statementLimits } from "../../src/jobs-and-peers/store/database.js";
 import { eventually } from "../support/eventually.js";
 import { takeOver, type World, world } from "./support/world.js";
 

@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { storeFailure } from "../../src/store/index.js";
+import { storeFailure } from "../../src/jobs-and-peers/store/index.js";
 
 /** An answer of the server, as node-postgres has it. */
 const answer = (code: string, message: string) => Object.assign(new Error(message), { severity: "FATAL", code });

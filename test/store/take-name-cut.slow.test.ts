@@ -3,9 +3,9 @@
  * asked does not know, and goes on all the same.
  */
 import { expect, it } from "vitest";
-import { migrate } from "../../src/migrations/index.js";
-import { openStore } from "../../src/peer-store/store.js";
-import type { Lease } from "../../src/store/index.js";
+import { migrate } from "../../src/jobs-and-peers/migrations/index.js";
+import { openStore } from "../../src/jobs-and-peers/peer-store/store.js";
+import type { Lease } from "../../src/jobs-and-peers/store/index.js";
 import { atDepth } from "../support/depth.js";
 import { eventually } from "../support/eventually.js";
 import { rowsOf } from "../support/on-server.js";

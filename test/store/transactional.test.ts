@@ -1,9 +1,9 @@
 import type { Socket } from "node:net";
 import pg from "pg";
 import { afterAll, beforeAll, beforeEach, describe, expect, it, onTestFinished } from "vitest";
-import { openStore } from "../../src/peer-store/store.js";
-import type { DeadLetter, Lease, Position } from "../../src/store/index.js";
-import { beginSql, inShortTransaction } from "../../src/store/transaction.js";
+import { openStore } from "../../src/jobs-and-peers/peer-store/store.js";
+import type { DeadLetter, Lease, Position } from "../../src/jobs-and-peers/store/index.js";
+import { beginSql, inShortTransaction } from "../../src/jobs-and-peers/store/transaction.js";
 import { TestWorker } from "../queue/support/test-worker.js";
 import { eventually } from "../support/eventually.js";
 import { startProxy } from "./support/proxy.js";

@@ -13,7 +13,7 @@ const prefix = "hawser-test-programs-";
 export const projectDirectory = fileURLToPath(new URL("../..", import.meta.url));
 
 /** The program that tests start most. */
-const command = "src/cli/main.ts";
+const command = "src/operating/cli/main.ts";
 
 /**
  * Compiles `src/`, `generated/` and the programs of tests to a directory that is laid out as the project is. It is below

@@ -5,7 +5,7 @@ import { randomBytes } from "node:crypto";
 import { chmodSync, cpSync, existsSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
-import { packageDirectory } from "../../src/dev/postgres/binaries.js";
+import { packageDirectory } from "../../src/development/dev/postgres/binaries.js";
 import { type OwnPostgres, ownPostgres } from "../faults/support/own-postgres.js";
 import type { TestDatabase } from "./database.js";
 import { onServer } from "./on-server.js";

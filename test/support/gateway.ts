@@ -4,7 +4,7 @@
  */
 import { connect, type NatsConnection } from "@nats-io/transport-node";
 import pg from "pg";
-import { type HawserServer, type ServeOptions, serve as startServer } from "../../src/serve/index.js";
+import { type HawserServer, type ServeOptions, serve as startServer } from "../../src/nats/serve/index.js";
 import { type TestDatabase, testDatabase, testNatsUrl } from "./database.js";
 import { onServer } from "./on-server.js";
 

@@ -3,7 +3,7 @@
  */
 import { existsSync, mkdirSync, mkdtempSync, renameSync, rmSync } from "node:fs";
 import { join } from "node:path";
-import { cacheDirectory } from "../../src/dev/nats/binary.js";
+import { cacheDirectory } from "../../src/development/dev/nats/binary.js";
 
 /** A tool that tests need. Without it they are skipped, with a line that says so; where CI is set they fail. */
 export async function toolOrSkip<T>(tool: Promise<T>, tests: string): Promise<T | undefined> {

@@ -1,4 +1,4 @@
-import type { Clock } from "../../src/runtime/index.js";
+import type { Clock } from "../../src/foundation/runtime/index.js";
 
 /** A clock that stands still until it is turned. */
 export class ManualClock implements Clock {

@@ -5,9 +5,9 @@
 import { cpSync, existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { findNatsServer, type NatsBinary } from "../../src/dev/nats/binary.js";
-import { natsAnswers } from "../../src/dev/nats/embedded-nats.js";
-import { ServerProcess } from "../../src/dev/server-process.js";
+import { findNatsServer, type NatsBinary } from "../../src/development/dev/nats/binary.js";
+import { natsAnswers } from "../../src/development/dev/nats/embedded-nats.js";
+import { ServerProcess } from "../../src/development/dev/server-process.js";
 import { eventually } from "./eventually.js";
 import { ownPort } from "./own-port.js";
 

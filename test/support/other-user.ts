@@ -3,7 +3,7 @@
  */
 import { chownSync } from "node:fs";
 import { dirname } from "node:path";
-import { type Account, mayEnter } from "../../src/dev/server-process.js";
+import { type Account, mayEnter } from "../../src/development/dev/server-process.js";
 import { projectDirectory } from "./program.js";
 
 /** An ordinary user: Debian's `games`, which has an entry in /etc/passwd and no files. */

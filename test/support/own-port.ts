@@ -2,11 +2,11 @@
  * Ports for what a test starts, stops and starts again at the same address.
  *
  * While it is stopped, its port looks free to everybody who looks for one. These ports are therefore below those that `hawser dev`
- * and `freePort()` of `src/dev` choose from, each worker of a run has a part of its own, and none is given out twice before all
+ * and `freePort()` of `src/development/dev` choose from, each worker of a run has a part of its own, and none is given out twice before all
  * others of that part.
  */
 
-import { isFree } from "../../src/dev/free-port.js";
+import { isFree } from "../../src/development/dev/free-port.js";
 
 const range = { first: 4_000, last: 9_999 };
 /** More workers than any run has. */

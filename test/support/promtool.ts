@@ -6,9 +6,9 @@ import { copyFileSync, existsSync, mkdirSync, mkdtempSync, renameSync, rmSync } 
 import { tmpdir } from "node:os";
 import { basename, join } from "node:path";
 import { promisify } from "node:util";
-import { cacheDirectory } from "../../src/dev/nats/binary.js";
-import { debianPackage } from "../../src/dev/nats/sources.js";
-import { findProgram } from "../../src/dev/server-process.js";
+import { cacheDirectory } from "../../src/development/dev/nats/binary.js";
+import { debianPackage } from "../../src/development/dev/nats/sources.js";
+import { findProgram } from "../../src/development/dev/server-process.js";
 
 /** Path of promtool; a promise that rejects says why it cannot be had here. */
 export function findPromtool(): Promise<string> {

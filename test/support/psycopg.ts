@@ -2,7 +2,7 @@
 import { execFile } from "node:child_process";
 import { join } from "node:path";
 import { promisify } from "node:util";
-import { findProgram } from "../../src/dev/server-process.js";
+import { findProgram } from "../../src/development/dev/server-process.js";
 import { kept } from "./kept.js";
 
 const run = promisify(execFile);

@@ -7,7 +7,7 @@ import { execFileSync } from "node:child_process";
 import { appendFileSync, chownSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
-import { serverAccount } from "../../src/dev/server-process.js";
+import { serverAccount } from "../../src/development/dev/server-process.js";
 import { type OwnPostgres, ownPostgres } from "../faults/support/own-postgres.js";
 import { eventually } from "./eventually.js";
 import { onServer, rowsOf } from "./on-server.js";

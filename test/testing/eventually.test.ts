@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { expect, it } from "vitest";
-import { eventually } from "../../src/testing/index.js";
+import { eventually } from "../../src/development/testing/index.js";
 
 it("returns what the assertion returns once it holds", async () => {
   let calls = 0;

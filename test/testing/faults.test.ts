@@ -1,8 +1,8 @@
 import { jetstream, jetstreamManager } from "@nats-io/jetstream";
 import { connect } from "@nats-io/transport-node";
 import { describe, expect, it, onTestFinished } from "vitest";
-import { type Message, Peer, type TransactionalMessage } from "../../src/peer/index.js";
-import { twice } from "../../src/testing/index.js";
+import { twice } from "../../src/development/testing/index.js";
+import { type Message, Peer, type TransactionalMessage } from "../../src/jobs-and-peers/peer/index.js";
 import { testDatabase, testNatsUrl } from "../support/database.js";
 import { onServer, rowsOf } from "../support/on-server.js";
 

@@ -1,7 +1,7 @@
 import { mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { expect, it } from "vitest";
-import { readMigrations } from "../../src/testing/migrations.js";
+import { readMigrations } from "../../src/development/testing/migrations.js";
 import { testDatabase } from "../support/database.js";
 import { rowsOf } from "../support/on-server.js";
 import { temporaryDirectory } from "../support/temporary.js";

@@ -1,8 +1,14 @@
 import { jetstreamManager } from "@nats-io/jetstream";
 import { connect, type NatsConnection } from "@nats-io/transport-node";
 import { afterAll, beforeAll, expect, it, onTestFinished } from "vitest";
-import { accountsOf, configOf, emptyAccount, type NatsAccount, natsRules } from "../../src/testing/nats-accounts.js";
-import { Relay } from "../../src/testing/relay.js";
+import {
+  accountsOf,
+  configOf,
+  emptyAccount,
+  type NatsAccount,
+  natsRules,
+} from "../../src/development/testing/nats-accounts.js";
+import { Relay } from "../../src/development/testing/relay.js";
 import { startNatsServer, type TestNatsServer } from "../support/nats-server.js";
 
 const accounts = accountsOf("0123456789ab");

@@ -2,8 +2,8 @@ import { once } from "node:events";
 import { type AddressInfo, connect, createServer, type Socket } from "node:net";
 import { connect as connectNats } from "@nats-io/transport-node";
 import { expect, it, onTestFinished } from "vitest";
-import { natsRules } from "../../src/testing/nats-accounts.js";
-import { Relay, type RelayRules, relayTo } from "../../src/testing/relay.js";
+import { natsRules } from "../../src/development/testing/nats-accounts.js";
+import { Relay, type RelayRules, relayTo } from "../../src/development/testing/relay.js";
 import { testNatsUrl } from "../support/database.js";
 
 /** A relay before a server that says hello and echoes. */

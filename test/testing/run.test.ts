@@ -1,8 +1,8 @@
 import { chmodSync, existsSync, mkdirSync, statSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { afterEach, describe, expect, it, vi } from "vitest";
-import { identityOf } from "../../src/dev/index.js";
-import { filesOf, ownerOfRun, removeLeftovers } from "../../src/testing/run.js";
+import { identityOf } from "../../src/development/dev/index.js";
+import { filesOf, ownerOfRun, removeLeftovers } from "../../src/development/testing/run.js";
 import { temporaryDirectory } from "../support/temporary.js";
 
 afterEach(() => {

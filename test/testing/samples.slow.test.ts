@@ -48,8 +48,8 @@ describe.each(sections)("$heading", ({ heading, command, said }) => {
       skipLibCheck: true,
       // The package as it was compiled for this run has no declarations: its sources have the same types.
       paths: {
-        hawser: [join(projectDirectory, "src/peer/index.ts")],
-        "hawser/testing": [join(projectDirectory, "src/testing/index.ts")],
+        hawser: [join(projectDirectory, "src/jobs-and-peers/peer/index.ts")],
+        "hawser/testing": [join(projectDirectory, "src/development/testing/index.ts")],
       },
     };
     const tsconfig = JSON.stringify({ compilerOptions, include: ["*.ts"] });

@@ -8,9 +8,15 @@ import { join } from "node:path";
 import { connect } from "@nats-io/transport-node";
 import pg from "pg";
 import { afterAll, beforeAll, describe, expect, it, onTestFinished, vi } from "vitest";
-import { enqueue, type Message, type PeerOptions } from "../../src/peer/index.js";
-import { keeperOfRun } from "../../src/testing/connect-keeper.js";
-import { eventually, type TestStack, type TestStackOptions, testStack, twice } from "../../src/testing/index.js";
+import { keeperOfRun } from "../../src/development/testing/connect-keeper.js";
+import {
+  eventually,
+  type TestStack,
+  type TestStackOptions,
+  testStack,
+  twice,
+} from "../../src/development/testing/index.js";
+import { enqueue, type Message, type PeerOptions } from "../../src/jobs-and-peers/peer/index.js";
 import { testNatsUrl, testServerUrl } from "../support/database.js";
 import { rowsOf } from "../support/on-server.js";
 import { temporaryDirectory } from "../support/temporary.js";

@@ -1,7 +1,7 @@
 /** A message for unit tests of handlers is what a peer hands over. */
 import { expect, it } from "vitest";
-import { enqueue, type TransactionalMessage } from "../../src/peer/index.js";
-import { type TestMessageOptions, testMessage } from "../../src/testing/index.js";
+import { type TestMessageOptions, testMessage } from "../../src/development/testing/index.js";
+import { enqueue, type TransactionalMessage } from "../../src/jobs-and-peers/peer/index.js";
 import { sharedPeerWorld } from "../peer/support/shared-world.js";
 
 const world = sharedPeerWorld();

@@ -1,8 +1,8 @@
 import { createServer } from "node:net";
 import { describe, expect, it } from "vitest";
 import { protocolConstants } from "../../generated/ts/settings/peer.js";
-import { lookupLoopback } from "../../src/transport/dial.js";
-import type { Frame } from "../../src/wire/index.js";
+import { lookupLoopback } from "../../src/jobs-and-peers/transport/dial.js";
+import type { Frame } from "../../src/jobs-and-peers/wire/index.js";
 import { ManualClock } from "../support/manual-clock.js";
 import { elsewhere } from "./elsewhere.js";
 import { fakeListener } from "./fake-listener.js";

@@ -4,8 +4,8 @@ import { readFileSync } from "node:fs";
 import { type AddressInfo, connect as connectTcp } from "node:net";
 import { createServer, type TLSSocket } from "node:tls";
 import { describe, expect, it } from "vitest";
-import { TlsCredentials } from "../../src/tls/index.js";
-import { exporterOf, secureDial } from "../../src/transport/tls-socket.js";
+import { TlsCredentials } from "../../src/foundation/tls/index.js";
+import { exporterOf, secureDial } from "../../src/jobs-and-peers/transport/tls-socket.js";
 import { CertificateAuthority } from "../support/certificate-authority.js";
 import { bytesOfHex, hexOfBytes } from "../wire/vectors.js";
 

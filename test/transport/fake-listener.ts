@@ -3,7 +3,7 @@
  */
 import { createServer, type Socket } from "node:net";
 import { protocolConstants } from "../../generated/ts/settings/peer.js";
-import { type Frame, FrameDecoder } from "../../src/wire/index.js";
+import { type Frame, FrameDecoder } from "../../src/jobs-and-peers/wire/index.js";
 import { encode } from "../wire/coding.js";
 
 /** Sends a Challenge to whoever connects; `answer` is given each frame of the dialler. */

@@ -1,7 +1,7 @@
 import { describe, expect, it } from "vitest";
 import { ErrorCode } from "../../generated/ts/codecs/hawser/errors/v1/errors.js";
-import { HawserError } from "../../src/errors/index.js";
-import type { Authorization } from "../../src/transport/index.js";
+import { HawserError } from "../../src/foundation/errors/index.js";
+import type { Authorization } from "../../src/jobs-and-peers/transport/index.js";
 import { encode } from "../wire/coding.js";
 import { fakeListener } from "./fake-listener.js";
 import { connectPair, dialTest, Inbox, identity, secret, TestListener, welcome, wholeWelcome } from "./pair.js";

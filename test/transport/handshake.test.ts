@@ -1,7 +1,7 @@
 import { createHmac } from "node:crypto";
 import { describe, expect, it } from "vitest";
-import { DiallerHandshake, handshakeMac, ListenerHandshake } from "../../src/transport/handshake.js";
-import type { Hello } from "../../src/wire/index.js";
+import { DiallerHandshake, handshakeMac, ListenerHandshake } from "../../src/jobs-and-peers/transport/handshake.js";
+import type { Hello } from "../../src/jobs-and-peers/wire/index.js";
 import { bytesOfHex, handshakeVectors, hexOfBytes } from "../wire/vectors.js";
 import { identity, secret, welcome } from "./pair.js";
 

@@ -2,7 +2,7 @@
  * A listener in a process of its own, whose memory can be measured; its clock stands until it is told to move.
  * Started by hostile.test.ts with --expose-gc; ends when its parent goes.
  */
-import type { HandshakeRefusal } from "../../src/transport/index.js";
+import type { HandshakeRefusal } from "../../src/jobs-and-peers/transport/index.js";
 import { ManualClock } from "../support/manual-clock.js";
 import { TestListener } from "./pair.js";
 

@@ -3,7 +3,7 @@ import { randomBytes } from "node:crypto";
 import { once } from "node:events";
 import { describe, expect, it } from "vitest";
 import { protocolConstants } from "../../generated/ts/settings/peer.js";
-import { Delivery } from "../../src/wire/index.js";
+import { Delivery } from "../../src/jobs-and-peers/wire/index.js";
 import { nodeProgram } from "../support/built-programs.js";
 import { atDepth } from "../support/depth.js";
 import { eventually } from "../support/eventually.js";

@@ -1,6 +1,6 @@
 import { beforeEach, describe, expect, it } from "vitest";
 import { protocolConstants } from "../../generated/ts/settings/peer.js";
-import { Liveness } from "../../src/transport/liveness.js";
+import { Liveness } from "../../src/jobs-and-peers/transport/liveness.js";
 import { ManualClock } from "../support/manual-clock.js";
 
 const { pingAfterMs, pingTimeoutMs } = protocolConstants;

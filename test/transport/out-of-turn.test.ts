@@ -3,8 +3,8 @@
  */
 import type { Socket } from "node:net";
 import { describe, expect, it } from "vitest";
-import { ListenerHandshake } from "../../src/transport/handshake.js";
-import { ErrorNumber, type Frame, type FrameKind } from "../../src/wire/index.js";
+import { ListenerHandshake } from "../../src/jobs-and-peers/transport/handshake.js";
+import { ErrorNumber, type Frame, type FrameKind } from "../../src/jobs-and-peers/wire/index.js";
 import { encode } from "../wire/coding.js";
 import { bytesOfHex, frameVectors } from "../wire/vectors.js";
 import { fakeListener } from "./fake-listener.js";

@@ -13,8 +13,16 @@ import {
   type ListenOptions,
   listen,
   type SenderHandlers,
-} from "../../src/transport/index.js";
-import type { Ack, Answer, Batch, Goodbye, HelloFields, Request, WelcomeFields } from "../../src/wire/index.js";
+} from "../../src/jobs-and-peers/transport/index.js";
+import type {
+  Ack,
+  Answer,
+  Batch,
+  Goodbye,
+  HelloFields,
+  Request,
+  WelcomeFields,
+} from "../../src/jobs-and-peers/wire/index.js";
 
 export const secret = new Uint8Array(32).fill(7);
 

@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { PendingHandshakes } from "../../src/transport/pending-handshakes.js";
+import { PendingHandshakes } from "../../src/jobs-and-peers/transport/pending-handshakes.js";
 
 function pendingFrom(...hosts: readonly string[]): PendingHandshakes<string> {
   const pending = new PendingHandshakes<string>();

@@ -3,8 +3,8 @@
  */
 import { connect, type Socket } from "node:net";
 import { protocolConstants } from "../../generated/ts/settings/peer.js";
-import { handshakeMac } from "../../src/transport/handshake.js";
-import { type Challenge, type Frame, FrameDecoder, type Hello } from "../../src/wire/index.js";
+import { handshakeMac } from "../../src/jobs-and-peers/transport/handshake.js";
+import { type Challenge, type Frame, FrameDecoder, type Hello } from "../../src/jobs-and-peers/wire/index.js";
 import { encode } from "../wire/coding.js";
 import { Inbox, identity, secret } from "./pair.js";
 

@@ -6,7 +6,7 @@ import { once } from "node:events";
 import { type AddressInfo, connect, createServer, type ListenOptions, type Server, type Socket } from "node:net";
 import { join } from "node:path";
 import { describe, expect, it, onTestFinished } from "vitest";
-import { readSocket } from "../../src/transport/socket-reads.js";
+import { readSocket } from "../../src/jobs-and-peers/transport/socket-reads.js";
 import { eventually } from "../support/eventually.js";
 import { temporaryDirectory } from "../support/temporary.js";
 

@@ -4,10 +4,10 @@ import { closeSync, constants, mkdirSync, openSync, renameSync, rmSync, symlinkS
 import { open } from "node:fs/promises";
 import { join } from "node:path";
 import { describe, expect, it, onTestFinished, vi } from "vitest";
-import type { HawserError } from "../../src/errors/index.js";
-import type { Clock } from "../../src/runtime/index.js";
-import { TlsCredentials, type TlsOptions } from "../../src/tls/index.js";
-import { tlsReloadMs, tlsReloadWaitMs } from "../../src/tls/tls-credentials.js";
+import type { HawserError } from "../../src/foundation/errors/index.js";
+import type { Clock } from "../../src/foundation/runtime/index.js";
+import { TlsCredentials, type TlsOptions } from "../../src/foundation/tls/index.js";
+import { tlsReloadMs, tlsReloadWaitMs } from "../../src/foundation/tls/tls-credentials.js";
 import { CertificateAuthority, type Issued } from "../support/certificate-authority.js";
 import { eventually } from "../support/eventually.js";
 import { ManualClock } from "../support/manual-clock.js";

@@ -13,7 +13,7 @@ import {
 import { BytesValueSchema } from "@bufbuild/protobuf/wkt";
 import fc from "fast-check";
 import { beforeAll, describe, expect, it } from "vitest";
-import { decode, encode, keyOfMessage, subjectOf, topicOf } from "../../src/typed/index.js";
+import { decode, encode, keyOfMessage, subjectOf, topicOf } from "../../src/protobuf/typed/index.js";
 import { atDepth } from "../support/depth.js";
 import { caseName, ruleCases, rulesPackage, rulesProto } from "./rules-table.js";
 import { compileSchemas, messageIn } from "./support/compile.js";

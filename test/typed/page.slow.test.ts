@@ -22,8 +22,8 @@ it("can be generated, type-checked and run as the page shows them", async () => 
     ...{ strict: true, noUncheckedIndexedAccess: true, noEmit: true, skipLibCheck: true },
     // The package as it was compiled for this run has no declarations: its sources have the same types.
     paths: {
-      hawser: [join(projectDirectory, "src/peer/index.ts")],
-      "hawser/nats": [join(projectDirectory, "src/client/index.ts")],
+      hawser: [join(projectDirectory, "src/jobs-and-peers/peer/index.ts")],
+      "hawser/nats": [join(projectDirectory, "src/nats/client/index.ts")],
     },
   };
   const [bufYaml, bufGenYaml] = contentsOf("yaml");

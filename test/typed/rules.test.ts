@@ -23,7 +23,7 @@ import { createValidator } from "@bufbuild/protovalidate";
 import * as standard from "@bufbuild/protovalidate/gen/buf/validate/validate_pb.js";
 import { beforeAll, describe, expect, it } from "vitest";
 import { file_buf_validate_validate as ours } from "../../generated/ts/options/buf/validate/validate_pb.js";
-import { allRulesOf, formatPatterns, patternProblem, rulesOf, topicOf } from "../../src/typed/index.js";
+import { allRulesOf, formatPatterns, patternProblem, rulesOf, topicOf } from "../../src/protobuf/typed/index.js";
 import { caseName, ruleCases, rulesPackage, rulesProto } from "./rules-table.js";
 import { compileSchemas, messageIn } from "./support/compile.js";
 

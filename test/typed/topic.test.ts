@@ -4,7 +4,7 @@
 import type { FileRegistry } from "@bufbuild/protobuf";
 import { beforeAll, expect, it } from "vitest";
 import { namedRules } from "../../generated/ts/rules/named.js";
-import { topicOf } from "../../src/typed/index.js";
+import { topicOf } from "../../src/protobuf/typed/index.js";
 import { compileSchemas, messageIn } from "./support/compile.js";
 
 const fields = `string tenant = 1; int64 number = 2; bool urgent = 3; double price = 4; repeated string tags = 5;

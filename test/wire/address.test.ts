@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { formatAddress, isLoopback, parseAddress } from "../../src/wire/index.js";
+import { formatAddress, isLoopback, parseAddress } from "../../src/jobs-and-peers/wire/index.js";
 
 describe("addresses", () => {
   it.each([

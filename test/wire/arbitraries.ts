@@ -2,8 +2,15 @@
  * Frames of every kind, as fast-check makes them up.
  */
 import fc from "fast-check";
-import { errorTable } from "../../src/errors/index.js";
-import { type Batch, Capability, Compression, Delivery, type Frame, type FrameKind } from "../../src/wire/index.js";
+import { errorTable } from "../../src/foundation/errors/index.js";
+import {
+  type Batch,
+  Capability,
+  Compression,
+  Delivery,
+  type Frame,
+  type FrameKind,
+} from "../../src/jobs-and-peers/wire/index.js";
 
 const safe = fc.maxSafeNat();
 const key = fc.integer({ min: 1, max: 0x7fffffff });

@@ -1,7 +1,7 @@
 /**
  * Encoding and decoding in one call, as the tests want it.
  */
-import { checkFrame, type Frame, FrameDecoder, FrameEncoder, recycle } from "../../src/wire/index.js";
+import { checkFrame, type Frame, FrameDecoder, FrameEncoder, recycle } from "../../src/jobs-and-peers/wire/index.js";
 
 /** More than any frame of the tests. */
 export const ampleBytes = 64 * 1024 * 1024;

@@ -8,7 +8,7 @@ import {
   compress,
   decompress,
   ownCapabilities,
-} from "../../src/wire/index.js";
+} from "../../src/jobs-and-peers/wire/index.js";
 
 const violation = expect.objectContaining({ code: "protocol_violation" });
 const mib = 1024 * 1024;

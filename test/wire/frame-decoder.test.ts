@@ -5,7 +5,7 @@ import { describe, expect, it } from "vitest";
 import { FrameSchema } from "../../generated/ts/es/hawser/peer/v1/frames_pb.js";
 import { FrameInput } from "../../generated/ts/wire/coding.js";
 import { readFrame } from "../../generated/ts/wire/frames.js";
-import { Delivery, decodeFrame, type Frame, FrameDecoder } from "../../src/wire/index.js";
+import { Delivery, decodeFrame, type Frame, FrameDecoder } from "../../src/jobs-and-peers/wire/index.js";
 import { atDepth } from "../support/depth.js";
 import { frameArbitrary, framesWithHeaders, headersArbitrary } from "./arbitraries.js";
 import { cut, decode, encode } from "./coding.js";

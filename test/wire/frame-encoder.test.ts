@@ -1,6 +1,6 @@
 import { randomFillSync } from "node:crypto";
 import { describe, expect, it } from "vitest";
-import { errorTable } from "../../src/errors/index.js";
+import { errorTable } from "../../src/foundation/errors/index.js";
 import {
   type Batch,
   Compression,
@@ -10,7 +10,7 @@ import {
   FrameEncoder,
   type Header,
   recycle,
-} from "../../src/wire/index.js";
+} from "../../src/jobs-and-peers/wire/index.js";
 import { ampleBytes, decode, encode } from "./coding.js";
 
 const batch: Batch = {

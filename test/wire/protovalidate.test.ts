@@ -8,7 +8,7 @@ import { createValidator, type Validator } from "@bufbuild/protovalidate";
 import * as standard from "@bufbuild/protovalidate/gen/buf/validate/validate_pb.js";
 import fc from "fast-check";
 import { beforeAll, expect, it } from "vitest";
-import { checkFrame, type Frame } from "../../src/wire/index.js";
+import { checkFrame, type Frame } from "../../src/jobs-and-peers/wire/index.js";
 import { compileProject } from "../codegen/support/request.js";
 import { atDepth } from "../support/depth.js";
 import { bytesOfHex, frameVectors, longFrameVectors, refusedBeyondRules, refusedVectors } from "./vectors.js";

@@ -2,7 +2,7 @@
  * `hawser/frames` as a program uses it that speaks the protocol of peers itself.
  */
 import { expect, it } from "vitest";
-import { frames } from "../../src/wire/public.js";
+import { frames } from "../../src/jobs-and-peers/wire/public.js";
 
 it("writes, reads and checks frames, whose types have the names of frames.proto", () => {
   const ack: frames.Ack = { epoch: 5, number: 7, credit: 1024, backlog: 0, busy: false, live: true };

@@ -21,7 +21,7 @@ import {
   decompress,
   FrameDecoder,
   ownCapabilities,
-} from "../../src/wire/index.js";
+} from "../../src/jobs-and-peers/wire/index.js";
 import { decode, encode } from "./coding.js";
 import {
   acceptedVectors,
@@ -224,9 +224,9 @@ describe("the frames of the spec", () => {
     },
   );
 
-  it("have their messages and enums named in src/wire/index.ts", () => {
+  it("have their messages and enums named in src/jobs-and-peers/wire/index.ts", () => {
     const enums = messages.flatMap(({ fields }) => fields.flatMap((field) => field.enum?.name ?? []));
-    const index = readFileSync(new URL("../../src/wire/index.ts", import.meta.url), "utf8");
+    const index = readFileSync(new URL("../../src/jobs-and-peers/wire/index.ts", import.meta.url), "utf8");
     const lists = index.match(/export \{[^}]*\}/g) ?? [];
     const exported = new Set(lists.flatMap((names) => names.match(/\w+/g) ?? []));
     expect([...messages.map(({ name }) => name), ...new Set(enums)].filter((name) => !exported.has(name))).toEqual([]);

@@ -2,9 +2,9 @@
  * Observed silence of a leader, and its known progress.
  */
 import { describe, expect, it } from "vitest";
-import { KnownProgress } from "../../../src/bridge/leadership/progress.js";
-import { LeaderWatch } from "../../../src/bridge/leadership/protocol.js";
-import type { LeadershipRow } from "../../../src/bridge/leadership/table.js";
+import { KnownProgress } from "../../../src/nats/bridge/leadership/progress.js";
+import { LeaderWatch } from "../../../src/nats/bridge/leadership/protocol.js";
+import type { LeadershipRow } from "../../../src/nats/bridge/leadership/table.js";
 
 const row = (beat: number, progressAt?: number): LeadershipRow => ({
   epoch: 7n,

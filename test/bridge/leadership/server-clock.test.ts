@@ -8,8 +8,8 @@ import {
   serverTimeAtLeast,
   serverTimeAtMost,
   wasSet,
-} from "../../../src/bridge/leadership/progress.js";
-import type { ClockSample } from "../../../src/bridge/leadership/table.js";
+} from "../../../src/nats/bridge/leadership/progress.js";
+import type { ClockSample } from "../../../src/nats/bridge/leadership/table.js";
 
 const ms = (max: number) => fc.double({ min: 0, max, noNaN: true });
 

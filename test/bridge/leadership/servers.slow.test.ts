@@ -3,7 +3,7 @@
  */
 import { describe, expect, it } from "vitest";
 import { bridgeConstants } from "../../../generated/ts/settings/nats.js";
-import { install } from "../../../src/installation/index.js";
+import { install } from "../../../src/operating/installation/index.js";
 import { ownPostgres } from "../../faults/support/own-postgres.js";
 import { eventually } from "../../support/eventually.js";
 import { rowsOf } from "../../support/on-server.js";

@@ -4,7 +4,7 @@
 import { randomBytes } from "node:crypto";
 import pg from "pg";
 import type { TestContext } from "vitest";
-import { Leadership } from "../../../src/bridge/leadership/index.js";
+import { Leadership } from "../../../src/nats/bridge/leadership/index.js";
 import { testDatabase } from "../../support/database.js";
 import { eventually } from "../../support/eventually.js";
 import { onServer, rowsOf } from "../../support/on-server.js";

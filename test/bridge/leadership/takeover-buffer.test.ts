@@ -3,9 +3,9 @@
  */
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import { TakeoverBuffer } from "../../../src/bridge/leadership/index.js";
-import { MissingMessages, standbyBytes } from "../../../src/bridge/leadership/takeover-buffer.js";
-import { type InboundMessage, memoryOf } from "../../../src/bridge/message.js";
+import { TakeoverBuffer } from "../../../src/nats/bridge/leadership/index.js";
+import { MissingMessages, standbyBytes } from "../../../src/nats/bridge/leadership/takeover-buffer.js";
+import { type InboundMessage, memoryOf } from "../../../src/nats/bridge/message.js";
 
 const limits = { bufferBytes: 1_000_000, takeoverBufferMs: 1_000, cleanTakeoverMs: 100 };
 const message = (receivedAt: number, size = 10): InboundMessage => ({

@@ -1,6 +1,6 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import { afterBatch, batchLimit, type RunOutcome } from "../../../src/bridge/queue/rules.js";
+import { afterBatch, batchLimit, type RunOutcome } from "../../../src/nats/bridge/queue/rules.js";
 import { context, message, subscription } from "./support.js";
 
 const error = { code: "P0001", message: "no" };

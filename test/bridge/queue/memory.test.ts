@@ -1,7 +1,7 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import { type InboundMessage, memoryOf } from "../../../src/bridge/message.js";
-import { ByteBudget, Discards, type QueueMemory } from "../../../src/bridge/queue/index.js";
+import { type InboundMessage, memoryOf } from "../../../src/nats/bridge/message.js";
+import { ByteBudget, Discards, type QueueMemory } from "../../../src/nats/bridge/queue/index.js";
 import { message } from "./support.js";
 
 const sized = (bytes: number): InboundMessage => message(0, bytes - memoryOf(message(0, 0)));

@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { type Outcome, QueueScheduler, type Step, SubscriptionQueue } from "../../../src/bridge/queue/index.js";
+import { type Outcome, QueueScheduler, type Step, SubscriptionQueue } from "../../../src/nats/bridge/queue/index.js";
 import { context, message, subscription } from "./support.js";
 
 const committed: Outcome = { kind: "committed", durationMs: 1 };

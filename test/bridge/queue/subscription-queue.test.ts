@@ -1,7 +1,7 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import { type InboundMessage, memoryOf } from "../../../src/bridge/message.js";
-import { type BatchStep, type Outcome, type Step, SubscriptionQueue } from "../../../src/bridge/queue/index.js";
+import { type InboundMessage, memoryOf } from "../../../src/nats/bridge/message.js";
+import { type BatchStep, type Outcome, type Step, SubscriptionQueue } from "../../../src/nats/bridge/queue/index.js";
 import { context, message, subscription } from "./support.js";
 
 const committed: Outcome = { kind: "committed", durationMs: 1 };

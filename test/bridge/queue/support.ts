@@ -1,7 +1,7 @@
-import type { Subscription } from "../../../src/bridge/bindings.js";
-import type { InboundMessage } from "../../../src/bridge/message.js";
-import { ByteBudget, Discards, type QueueContext, type QueueSettings } from "../../../src/bridge/queue/index.js";
-import { maxCountedSubjects } from "../../../src/bridge/subscriptions.js";
+import type { Subscription } from "../../../src/nats/bridge/bindings.js";
+import type { InboundMessage } from "../../../src/nats/bridge/message.js";
+import { ByteBudget, Discards, type QueueContext, type QueueSettings } from "../../../src/nats/bridge/queue/index.js";
+import { maxCountedSubjects } from "../../../src/nats/bridge/subscriptions.js";
 
 export const subscription: Subscription = {
   kind: "subscription",

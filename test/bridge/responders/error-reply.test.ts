@@ -1,7 +1,7 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import { failureReply } from "../../../src/bridge/responders/requests.js";
-import { errorHeaders, headerLine } from "../../../src/nats/services/error-headers.js";
+import { failureReply } from "../../../src/nats/bridge/responders/requests.js";
+import { errorHeaders, headerLine } from "../../../src/nats/connections/services/error-headers.js";
 
 /** Texts of all characters, and of halves of surrogate pairs. */
 const anyText = fc.string({ unit: fc.nat(0x10ffff).map((point) => String.fromCodePoint(point)), maxLength: 40 });

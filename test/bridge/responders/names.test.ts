@@ -1,7 +1,7 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import { queueGroup, serviceName } from "../../../src/bridge/responders/endpoint.js";
-import { inquirySubjects, isAsked, readInquiry } from "../../../src/nats/services/micro-service.js";
+import { queueGroup, serviceName } from "../../../src/nats/bridge/responders/endpoint.js";
+import { inquirySubjects, isAsked, readInquiry } from "../../../src/nats/connections/services/micro-service.js";
 
 describe("the name of a service", () => {
   it.each([

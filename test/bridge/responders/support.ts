@@ -4,13 +4,13 @@
 import { connect as connectService, type NatsConnection as ServiceConnection } from "@nats-io/transport-node";
 import { connect, type NatsConnection } from "nats";
 import { onTestFinished } from "vitest";
-import type { Responder } from "../../../src/bridge/bindings.js";
+import type { Responder } from "../../../src/nats/bridge/bindings.js";
 import {
   type RequestOutcome,
   type ResponderRequest,
   ResponderService,
   type ResponderServiceOptions,
-} from "../../../src/bridge/responders/index.js";
+} from "../../../src/nats/bridge/responders/index.js";
 import { startNatsServer, type TestNatsServer } from "../../support/nats-server.js";
 
 /** Stand-in for a function. */

@@ -1,7 +1,7 @@
 /**
  * A logger that keeps what is logged.
  */
-import type { Logger } from "../../../src/runtime/index.js";
+import type { Logger } from "../../../src/foundation/runtime/index.js";
 
 /** Logged lines, one entry per line. */
 export interface KeptLog {

@@ -2,7 +2,7 @@
  * Role-change notices over a connector of a test's own.
  */
 import { onTestFinished } from "vitest";
-import { RoleNotices, type RoleNoticesOptions } from "../../../src/bridge/role/index.js";
+import { RoleNotices, type RoleNoticesOptions } from "../../../src/nats/bridge/role/index.js";
 import { type optionsFor, testConnector } from "../../nats/support/connectors.js";
 import { keptLog } from "./log.js";
 

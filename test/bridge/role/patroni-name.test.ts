@@ -3,7 +3,7 @@
  */
 import type { RequestListener } from "node:http";
 import { expect, it } from "vitest";
-import { PatroniName } from "../../../src/bridge/role/patroni.js";
+import { PatroniName } from "../../../src/nats/bridge/role/patroni.js";
 import { eventually } from "../../support/eventually.js";
 import { slowIt } from "../../support/slow-it.js";
 import { httpServer, patroniAnswer } from "./http-server.js";

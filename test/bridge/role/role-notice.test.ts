@@ -1,7 +1,7 @@
 import fc from "fast-check";
 import { expect, it } from "vitest";
-import { roleNotice } from "../../../src/bridge/role/role-notices.js";
-import { splitAddresses } from "../../../src/bridge/role/role-watch.js";
+import { roleNotice } from "../../../src/nats/bridge/role/role-notices.js";
+import { splitAddresses } from "../../../src/nats/bridge/role/role-watch.js";
 
 it("has both spellings of the addresses, and the keys in order", () => {
   expect(roleNotice({ status: "Master", addresses: ["127.0.0.1"], port: 5432, name: "pg-1" })).toBe(

@@ -5,9 +5,9 @@
 import { chownSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";
-import { type PostgresRole, RoleWatch, type ServerAddress } from "../../../src/bridge/role/index.js";
-import { roleReadTimeoutMs } from "../../../src/bridge/role/role-watch.js";
-import { serverAccount } from "../../../src/dev/server-process.js";
+import { serverAccount } from "../../../src/development/dev/server-process.js";
+import { type PostgresRole, RoleWatch, type ServerAddress } from "../../../src/nats/bridge/role/index.js";
+import { roleReadTimeoutMs } from "../../../src/nats/bridge/role/role-watch.js";
 import { type OwnPostgres, ownPostgres } from "../../faults/support/own-postgres.js";
 import { startProxy } from "../../store/support/proxy.js";
 import { eventually } from "../../support/eventually.js";

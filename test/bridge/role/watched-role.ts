@@ -3,9 +3,9 @@
  */
 import type { TestContext } from "vitest";
 import { bridgeConstants } from "../../../generated/ts/settings/nats.js";
-import { type PostgresRole, RoleWatch, type ServerAddress } from "../../../src/bridge/role/index.js";
-import { DatabaseAddress, PostgresSession } from "../../../src/postgres/index.js";
-import type { Logger } from "../../../src/runtime/index.js";
+import { DatabaseAddress, PostgresSession } from "../../../src/foundation/postgres/index.js";
+import type { Logger } from "../../../src/foundation/runtime/index.js";
+import { type PostgresRole, RoleWatch, type ServerAddress } from "../../../src/nats/bridge/role/index.js";
 import { keptLog } from "./log.js";
 
 interface Told {

@@ -3,13 +3,13 @@
  */
 
 import { afterAll, beforeAll, expect, it } from "vitest";
-import type { Subscription } from "../../../src/bridge/bindings.js";
-import { blamedAfter } from "../../../src/bridge/executor/batch-runner.js";
-import { ExecutorLogin } from "../../../src/bridge/executor/executor-login.js";
-import { BatchRunner, ExecutorPool } from "../../../src/bridge/executor/index.js";
-import type { InboundMessage } from "../../../src/bridge/message.js";
-import { DatabaseAddress, PostgresSession } from "../../../src/postgres/index.js";
-import { RareLog } from "../../../src/runtime/index.js";
+import { DatabaseAddress, PostgresSession } from "../../../src/foundation/postgres/index.js";
+import { RareLog } from "../../../src/foundation/runtime/index.js";
+import type { Subscription } from "../../../src/nats/bridge/bindings.js";
+import { blamedAfter } from "../../../src/nats/bridge/executor/batch-runner.js";
+import { ExecutorLogin } from "../../../src/nats/bridge/executor/executor-login.js";
+import { BatchRunner, ExecutorPool } from "../../../src/nats/bridge/executor/index.js";
+import type { InboundMessage } from "../../../src/nats/bridge/message.js";
 import { keptLog } from "../role/log.js";
 import { type BindingWorld, bindingWorld } from "../support/binding-world.js";
 

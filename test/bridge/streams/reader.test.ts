@@ -9,7 +9,7 @@ import {
   type StreamInfo,
   StreamReader,
   type StreamState,
-} from "../../../src/bridge/streams/reader.js";
+} from "../../../src/nats/bridge/streams/reader.js";
 
 const fresh: StreamState = {
   generation: 1n,

@@ -4,8 +4,8 @@
 import { type JetStreamManager, jetstream, jetstreamManager } from "@nats-io/jetstream";
 import { connect, errors, nuid } from "@nats-io/transport-node";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { StreamReading, StreamSource } from "../../../src/bridge/streams/stream-source.js";
-import { type HawserServer, serve as startServer } from "../../../src/serve/index.js";
+import { StreamReading, StreamSource } from "../../../src/nats/bridge/streams/stream-source.js";
+import { type HawserServer, serve as startServer } from "../../../src/nats/serve/index.js";
 import { eventually } from "../../support/eventually.js";
 import { startNatsServer } from "../../support/nats-server.js";
 import { type BridgeWorld, bridgeWorld } from "../support/bridge-world.js";

@@ -3,8 +3,8 @@
  */
 import type pg from "pg";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { StreamTable } from "../../../src/bridge/streams/stream-table.js";
-import type { PostgresSession } from "../../../src/postgres/index.js";
+import type { PostgresSession } from "../../../src/foundation/postgres/index.js";
+import { StreamTable } from "../../../src/nats/bridge/streams/stream-table.js";
 import { type BindingWorld, type Bound, bindingWorld, errorOf } from "../support/binding-world.js";
 
 let world: BindingWorld;

@@ -4,7 +4,7 @@
  */
 import pg from "pg";
 import { expect } from "vitest";
-import type { HawserServer } from "../../../src/serve/index.js";
+import type { HawserServer } from "../../../src/nats/serve/index.js";
 import { eventually } from "../../support/eventually.js";
 import { type BridgeWorld, bridgeWorld } from "./bridge-world.js";
 

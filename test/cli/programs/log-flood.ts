@@ -4,7 +4,7 @@
  */
 import { once } from "node:events";
 import { setImmediate as turn } from "node:timers/promises";
-import { LogOutput } from "../../../src/cli/log-output.js";
+import { LogOutput } from "../../../src/operating/cli/log-output.js";
 
 const log = new LogOutput("info");
 for (let line = 0; line < 100_000; line++) {

@@ -1,5 +1,5 @@
 /** Shows a screen, and then throws where nobody catches. */
-import { Screen } from "../../../src/cli/screen.js";
+import { Screen } from "../../../src/operating/cli/screen.js";
 
 new Screen({ onKey: () => undefined, onResize: () => undefined }).draw(["shown"]);
 setImmediate(() => {

@@ -23,7 +23,7 @@ export function dev(args: readonly string[] = [], options: ProgramOptions = {}):
 
 /** Starts it at the ports that it takes by itself. */
 export function devAt(args: readonly string[], options: ProgramOptions = {}): Program {
-  return kill(startProgram("src/cli/main.ts", ["dev", ...args], options));
+  return kill(startProgram("src/operating/cli/main.ts", ["dev", ...args], options));
 }
 
 /** Kills the program when the test has failed to end it. */

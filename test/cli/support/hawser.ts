@@ -7,7 +7,7 @@ import { once } from "node:events";
 import { createInterface } from "node:readline";
 import { Readable, Writable } from "node:stream";
 import { onTestFinished } from "vitest";
-import { runCli } from "../../../src/cli/run.js";
+import { runCli } from "../../../src/operating/cli/run.js";
 import type { PeerWorld } from "../../peer/support/world.js";
 import { type Program, type ProgramOptions, startProgram } from "../../support/program.js";
 import { tableNamed } from "../../support/tables.js";
@@ -110,7 +110,7 @@ export function startHawser(
   { databaseUrl, input, ...options }: HawserProcessOptions = {},
 ): Program {
   const env = { HAWSER_DATABASE_URL: databaseUrl, ...options.env };
-  const program = startProgram("src/cli/main.ts", args, { ...options, env });
+  const program = startProgram("src/operating/cli/main.ts", args, { ...options, env });
   onTestFinished(() => void program.child.kill("SIGKILL"));
   const stdin = program.child.stdin!;
   // A command that does not read its input, or ends before, closes it.

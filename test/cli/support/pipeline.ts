@@ -39,7 +39,7 @@ export function startShell(
   databaseUrl: string,
   env: Record<string, string> = {},
 ): Program {
-  const command = [...nodeCommand("src/cli/main.ts"), ...args];
+  const command = [...nodeCommand("src/operating/cli/main.ts"), ...args];
   const program = startCommand("sh", ["-c", script, "sh", ...command], {
     cwd: projectDirectory,
     env: { HAWSER_DATABASE_URL: databaseUrl, ...env },

@@ -71,7 +71,7 @@ export class Version implements Disposable {
   /** Runs the `hawser` command. */
   hawser(args: readonly string[], databaseUrl: string): Program["ended"] {
     const env = { HAWSER_DATABASE_URL: databaseUrl, NO_COLOR: "1" };
-    const command = [process.execPath, "--import", "tsx", "src/cli/main.ts", ...args] as const;
+    const command = [process.execPath, "--import", "tsx", "src/operating/cli/main.ts", ...args] as const;
     return startCommand(command[0], command.slice(1), { cwd: this.directory, env }).ended;
   }
 

@@ -25,10 +25,10 @@ import { anyPack, FileDescriptorSetSchema } from "@bufbuild/protobuf/wkt";
 import { ConnectError, createConnectRouter, type HandlerContext, type Transport } from "@connectrpc/connect";
 import { createFetchHandler } from "@connectrpc/connect/protocol";
 import { connect } from "@nats-io/transport-node";
-import { createNatsTransport, createPeerTransport, serveNats, servePeer } from "../../../src/connect/index.js";
-import type { RouteOptions, Routes } from "../../../src/connect/routes.js";
-import type { TransportOptions } from "../../../src/connect/transport.js";
-import { Peer } from "../../../src/peer/index.js";
+import { Peer } from "../../../src/jobs-and-peers/peer/index.js";
+import { createNatsTransport, createPeerTransport, serveNats, servePeer } from "../../../src/protobuf/connect/index.js";
+import type { RouteOptions, Routes } from "../../../src/protobuf/connect/routes.js";
+import type { TransportOptions } from "../../../src/protobuf/connect/transport.js";
 
 const [carrier, image] = process.argv.slice(2) as [string, string];
 const url = process.env["SERVER_URL"]!;

@@ -5,7 +5,7 @@
  */
 import { createClient } from "@connectrpc/connect";
 import { connect } from "@nats-io/transport-node";
-import { createNatsTransport } from "../../../src/connect/index.js";
+import { createNatsTransport } from "../../../src/protobuf/connect/index.js";
 import { Warehouse } from "../generated/acme/warehouse/v1/warehouse_pb.js";
 
 const [servers, subjectPrefix] = process.argv.slice(2) as [string, string];

@@ -6,10 +6,10 @@
 import { randomBytes } from "node:crypto";
 import pg from "pg";
 import { expect } from "vitest";
-import type { DoctorOptions } from "../../../src/doctor/index.js";
-import { type DoctorReport, doctor, type NamedFinding } from "../../../src/doctor/index.js";
-import { install } from "../../../src/installation/index.js";
-import { type HawserServer, type ServeOptions, serve as startServer } from "../../../src/serve/index.js";
+import { type HawserServer, type ServeOptions, serve as startServer } from "../../../src/nats/serve/index.js";
+import type { DoctorOptions } from "../../../src/operating/doctor/index.js";
+import { type DoctorReport, doctor, type NamedFinding } from "../../../src/operating/doctor/index.js";
+import { install } from "../../../src/operating/installation/index.js";
 import { type OwnPostgres, ownPostgres } from "../../faults/support/own-postgres.js";
 import { testNatsUrl } from "../../support/database.js";
 import { eventually } from "../../support/eventually.js";

@@ -3,7 +3,7 @@
  * topic. The database is that of HAWSER_DATABASE_URL.
  */
 import { setTimeout as delay } from "node:timers/promises";
-import { Peer } from "../../../src/peer/index.js";
+import { Peer } from "../../../src/jobs-and-peers/peer/index.js";
 
 const databaseUrl = process.env["HAWSER_DATABASE_URL"];
 const [name, topic] = process.argv.slice(2) as [string, string];

@@ -4,7 +4,7 @@
  * that of HAWSER_DATABASE_URL.
  */
 import { randomUUID } from "node:crypto";
-import { Peer, type TransactionalMessage } from "../../../src/peer/index.js";
+import { Peer, type TransactionalMessage } from "../../../src/jobs-and-peers/peer/index.js";
 import { eventually } from "../../support/eventually.js";
 import {
   type CampaignPayload,

@@ -6,7 +6,7 @@
 import { randomUUID } from "node:crypto";
 import { setTimeout as delay } from "node:timers/promises";
 import pg from "pg";
-import { cancel, enqueue, enqueueBatch, Peer } from "../../../src/peer/index.js";
+import { cancel, enqueue, enqueueBatch, Peer } from "../../../src/jobs-and-peers/peer/index.js";
 import { Random } from "../../simulator/random.js";
 import { eventually } from "../../support/eventually.js";
 import {

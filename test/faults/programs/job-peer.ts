@@ -5,7 +5,7 @@
  */
 import { once } from "node:events";
 import { setTimeout as delay } from "node:timers/promises";
-import { Peer } from "../../../src/peer/index.js";
+import { Peer } from "../../../src/jobs-and-peers/peer/index.js";
 
 const peer = new Peer({
   name: process.argv[2]!,

@@ -5,7 +5,7 @@
 import { openSync, writeSync } from "node:fs";
 import { setTimeout as delay, setImmediate as turn } from "node:timers/promises";
 import { protocolConstants } from "../../../generated/ts/settings/peer.js";
-import { Peer, type TransactionalMessage } from "../../../src/peer/index.js";
+import { Peer, type TransactionalMessage } from "../../../src/jobs-and-peers/peer/index.js";
 import { failureOf, memory, optionsOf, serveCalls, type WorkOf } from "../../scenarios/support/remote-protocol.js";
 import {
   type JournalLine,

@@ -6,7 +6,14 @@
 import { openSync, writeSync } from "node:fs";
 import { setTimeout as delay } from "node:timers/promises";
 import type { PoolClient } from "pg";
-import { enqueue, type Message, Peer, Reject, RetryAfter, type TransactionalMessage } from "../../../src/peer/index.js";
+import {
+  enqueue,
+  type Message,
+  Peer,
+  Reject,
+  RetryAfter,
+  type TransactionalMessage,
+} from "../../../src/jobs-and-peers/peer/index.js";
 import { eventually } from "../../support/eventually.js";
 import {
   type CampaignJob,

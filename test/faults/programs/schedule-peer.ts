@@ -5,8 +5,8 @@
 import { setTimeout as delay } from "node:timers/promises";
 import pg from "pg";
 import { schedulerFunctions } from "../../../generated/ts/rows/outbox.js";
-import { runDueSchedules } from "../../../src/outbox/schedules.js";
-import { Peer } from "../../../src/peer/index.js";
+import { Peer } from "../../../src/jobs-and-peers/peer/index.js";
+import { runDueSchedules } from "../../../src/jobs-and-peers/queue/schedules/schedules.js";
 
 const peer = new Peer({
   name: process.argv[2]!,

@@ -2,7 +2,7 @@
  * What the processes of the campaign and its test agree on.
  */
 import { protocolConstants } from "../../../generated/ts/settings/peer.js";
-import { listenerDefaults } from "../../../src/channel/index.js";
+import { listenerDefaults } from "../../../src/jobs-and-peers/channel/index.js";
 import { shortPings } from "./silence.js";
 
 /** Payload of a message of the campaign. */

@@ -4,7 +4,7 @@
  * The journal outlives a killed process: each line is written before anything else happens. Times are microseconds of the
  * machine's monotonic clock, which all processes share.
  */
-import type { PeerOptions, PeerStatus, Receipt } from "../../../src/peer/index.js";
+import type { PeerOptions, PeerStatus, Receipt } from "../../../src/jobs-and-peers/peer/index.js";
 import type { Memory, RemoteFailure } from "../../scenarios/support/remote-protocol.js";
 
 /** Settings of a mesh process. */

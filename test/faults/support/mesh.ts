@@ -6,7 +6,7 @@ import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
-import type { PeerOptions, PeerStatus } from "../../../src/peer/index.js";
+import type { PeerOptions, PeerStatus } from "../../../src/jobs-and-peers/peer/index.js";
 import { RemoteError, RemoteProcessEnded } from "../../scenarios/support/remote-process.js";
 import { eventually } from "../../support/eventually.js";
 import { rowsOf } from "../../support/on-server.js";

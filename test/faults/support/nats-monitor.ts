@@ -1,6 +1,6 @@
 import { get, type IncomingMessage } from "node:http";
 import { json } from "node:stream/consumers";
-import { covers } from "../../../src/bridge/subjects.js";
+import { covers } from "../../../src/nats/bridge/subjects.js";
 import type { TestNatsServer } from "../../support/nats-server.js";
 
 /**

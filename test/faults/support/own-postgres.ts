@@ -5,10 +5,10 @@ import { execFileSync, spawnSync } from "node:child_process";
 import { appendFileSync, rmSync } from "node:fs";
 import { setTimeout as delay } from "node:timers/promises";
 import pg from "pg";
-import { startPostgres } from "../../../src/dev/postgres/embedded-postgres.js";
-import { createTemporary, giveUp } from "../../../src/dev/run-directory.js";
-import { ServerProcess, serverAccount } from "../../../src/dev/server-process.js";
-import { guardDirectory } from "../../../src/dev/sweep.js";
+import { startPostgres } from "../../../src/development/dev/postgres/embedded-postgres.js";
+import { createTemporary, giveUp } from "../../../src/development/dev/run-directory.js";
+import { ServerProcess, serverAccount } from "../../../src/development/dev/server-process.js";
+import { guardDirectory } from "../../../src/development/dev/sweep.js";
 import { initdbArguments, prepareCluster } from "../../support/cluster.js";
 import { systemProgram } from "./system-program.js";
 

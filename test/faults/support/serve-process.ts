@@ -118,7 +118,7 @@ export class ServeProcess implements AsyncDisposable {
   launch(): void {
     if (this.#isOver) throw new Error("the test that this process is for has ended");
     const args = ["serve", "--json", "--log-level", "info", "--listen", `127.0.0.1:${this.#port}`, ...this.#flags];
-    this.#program = startProgram("src/cli/main.ts", args, {
+    this.#program = startProgram("src/operating/cli/main.ts", args, {
       env: { ...this.#env, HAWSER_DATABASE_URL: this.databaseUrl },
       stdin: "ignore",
     });

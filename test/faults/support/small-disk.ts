@@ -7,7 +7,7 @@ import { execFileSync } from "node:child_process";
 import { closeSync, mkdirSync, mkdtempSync, openSync, rmdirSync, rmSync, writeSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { serverAccount } from "../../../src/dev/server-process.js";
+import { serverAccount } from "../../../src/development/dev/server-process.js";
 import type { OwnPostgres } from "./own-postgres.js";
 import { systemProgram } from "./system-program.js";
 

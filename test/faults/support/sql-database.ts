@@ -2,7 +2,7 @@
  * A database with the SQL functions of `hawser init`, for which nobody serves yet.
  */
 import pg from "pg";
-import { install } from "../../../src/installation/index.js";
+import { install } from "../../../src/operating/installation/index.js";
 import { type TestDatabase, testDatabase, testNatsUrl } from "../../support/database.js";
 import { defineServer } from "../../support/gateway.js";
 

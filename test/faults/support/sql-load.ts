@@ -6,7 +6,7 @@
 import { setTimeout as delay } from "node:timers/promises";
 import pg from "pg";
 import { serveSettingsDefaults } from "../../../generated/ts/settings/nats.js";
-import { deadlineSlackMs } from "../../../src/gateway/calls.js";
+import { deadlineSlackMs } from "../../../src/nats/gateway/calls.js";
 import { Random } from "../../simulator/random.js";
 import { eventually } from "../../support/eventually.js";
 import { patienceMs } from "./kills.js";

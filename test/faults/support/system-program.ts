@@ -1,4 +1,4 @@
-import { findProgram } from "../../../src/dev/server-process.js";
+import { findProgram } from "../../../src/development/dev/server-process.js";
 
 /** The path of a program of the system. @throws when it is not installed */
 export function systemProgram(name: string): string {

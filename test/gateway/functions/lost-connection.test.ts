@@ -5,7 +5,7 @@
 import type { Msg } from "@nats-io/transport-node";
 import type pg from "pg";
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
-import { natsConnectTimeoutMs } from "../../../src/nats/connect.js";
+import { natsConnectTimeoutMs } from "../../../src/nats/connections/connect.js";
 import { eventually } from "../../support/eventually.js";
 import { type TestGateway, testGateway } from "../../support/gateway.js";
 import { natsClient } from "../../support/nats-client.js";

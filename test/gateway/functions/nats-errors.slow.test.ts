@@ -3,7 +3,7 @@
  */
 import { headers } from "@nats-io/transport-node";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { type HawserServer, serve as startServer } from "../../../src/serve/index.js";
+import { type HawserServer, serve as startServer } from "../../../src/nats/serve/index.js";
 import { eventually } from "../../support/eventually.js";
 import { defineServer, patience, type TestGateway, testGateway } from "../../support/gateway.js";
 import { startNatsServer } from "../../support/nats-server.js";

@@ -4,8 +4,8 @@
 import { connect } from "@nats-io/transport-node";
 import pg from "pg";
 import { expect, it, onTestFinished } from "vitest";
-import { install } from "../../../src/installation/index.js";
-import { serve } from "../../../src/serve/index.js";
+import { serve } from "../../../src/nats/serve/index.js";
+import { install } from "../../../src/operating/installation/index.js";
 import { testNatsUrl } from "../../support/database.js";
 import { defineServer, patience } from "../../support/gateway.js";
 import { startPrimaryAndStandby } from "../../support/standby.js";

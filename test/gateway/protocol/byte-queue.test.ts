@@ -1,6 +1,6 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import { ByteQueue } from "../../../src/gateway/protocol/byte-queue.js";
+import { ByteQueue } from "../../../src/nats/gateway/protocol/byte-queue.js";
 import { atDepth } from "../../support/depth.js";
 
 /** Operation on a queue, and on a plain array of its bytes. */

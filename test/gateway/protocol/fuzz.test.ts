@@ -1,6 +1,6 @@
 import { randomInt } from "node:crypto";
 import { expect, it } from "vitest";
-import type { Answer } from "../../../src/gateway/protocol/index.js";
+import type { Answer } from "../../../src/nats/gateway/protocol/index.js";
 import { Random } from "../../simulator/random.js";
 import { atDepth } from "../../support/depth.js";
 import { errorFields, query } from "./frontend-messages.js";

@@ -2,7 +2,7 @@
  * A server in a process of its own, whose memory can be measured. Started with --expose-gc and its options as JSON; ends
  * when its parent goes.
  */
-import { type Answer, PostgresServer } from "../../../src/gateway/protocol/index.js";
+import { type Answer, PostgresServer } from "../../../src/nats/gateway/protocol/index.js";
 import { testOptions, textOf } from "./test-server.js";
 
 /** Report that the server sends when it listens, and on request. */

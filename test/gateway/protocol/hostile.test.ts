@@ -2,7 +2,7 @@
  * Strangers on a socket: cut off in time, while others are served. What they cost is measured in `hostile.slow.test.ts`.
  */
 import { expect, it } from "vitest";
-import { TlsCredentials } from "../../../src/tls/index.js";
+import { TlsCredentials } from "../../../src/foundation/tls/index.js";
 import { CertificateAuthority } from "../../support/certificate-authority.js";
 import { eventually } from "../../support/eventually.js";
 import { withEnoughTime } from "../../support/timers.js";

@@ -1,7 +1,7 @@
 import pg from "pg";
 import { describe, expect, it, onTestFinished } from "vitest";
-import { errorTable, HawserError } from "../../../src/errors/index.js";
-import type { PostgresServer } from "../../../src/gateway/protocol/index.js";
+import { errorTable, HawserError } from "../../../src/foundation/errors/index.js";
+import type { PostgresServer } from "../../../src/nats/gateway/protocol/index.js";
 import { eventually } from "../../support/eventually.js";
 import { database, KeepingLogger, password, startServer, textOf, user } from "./test-server.js";
 

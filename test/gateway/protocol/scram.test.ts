@@ -5,7 +5,7 @@ import {
   ScramExchange,
   scramPlusMechanism,
   scramVerifierOf,
-} from "../../../src/gateway/protocol/scram.js";
+} from "../../../src/nats/gateway/protocol/scram.js";
 import { clientFinal } from "./frontend-messages.js";
 import { verifier } from "./test-session.js";
 

@@ -1,6 +1,6 @@
 import { type ChildProcess, fork } from "node:child_process";
 import { once } from "node:events";
-import type { PostgresServerOptions } from "../../../src/gateway/protocol/index.js";
+import type { PostgresServerOptions } from "../../../src/nats/gateway/protocol/index.js";
 import { nodeProgram } from "../../support/built-programs.js";
 import { eventually } from "../../support/eventually.js";
 import type { HostileReport } from "./hostile-server.js";

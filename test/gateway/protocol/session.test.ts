@@ -1,7 +1,7 @@
 import { createHash } from "node:crypto";
 import { describe, expect, it } from "vitest";
-import { errorTable } from "../../../src/errors/index.js";
-import type { Answer } from "../../../src/gateway/protocol/index.js";
+import { errorTable } from "../../../src/foundation/errors/index.js";
+import type { Answer } from "../../../src/nats/gateway/protocol/index.js";
 import {
   cancelRequest,
   errorFields,

@@ -2,13 +2,13 @@
  * A server for tests, with limits that tests reach.
  */
 import { onTestFinished } from "vitest";
+import type { Logger } from "../../../src/foundation/runtime/index.js";
 import {
   type Answer,
   type GatewayClient,
   PostgresServer,
   type PostgresServerOptions,
-} from "../../../src/gateway/protocol/index.js";
-import type { Logger } from "../../../src/runtime/index.js";
+} from "../../../src/nats/gateway/protocol/index.js";
 
 export const user = "hawser";
 export const database = "shop";

@@ -5,9 +5,9 @@ import {
   type ConnectionEffects,
   ConnectionProtocol,
   type ConnectionRules,
-} from "../../../src/gateway/protocol/connection-protocol.js";
-import type { Answer, ErrorAnswer } from "../../../src/gateway/protocol/index.js";
-import { type ScramVerifier, scramVerifierOf } from "../../../src/gateway/protocol/scram.js";
+} from "../../../src/nats/gateway/protocol/connection-protocol.js";
+import type { Answer, ErrorAnswer } from "../../../src/nats/gateway/protocol/index.js";
+import { type ScramVerifier, scramVerifierOf } from "../../../src/nats/gateway/protocol/scram.js";
 import {
   type BackendMessage,
   backendMessages,

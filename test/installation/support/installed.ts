@@ -1,7 +1,7 @@
 /**
  * Databases with NATS from SQL.
  */
-import { install } from "../../../src/installation/index.js";
+import { install } from "../../../src/operating/installation/index.js";
 import { type TestDatabase, testDatabase } from "../../support/database.js";
 
 /** Makes a database in which a superuser has installed everything, also in a run whose template another role has installed. */

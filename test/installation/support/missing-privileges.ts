@@ -2,7 +2,7 @@
  * Privileges that an installation reports as missing, and a check of its functions.
  */
 import { expect } from "vitest";
-import type { install } from "../../../src/installation/index.js";
+import type { install } from "../../../src/operating/installation/index.js";
 import { codeOf, deadGateway, login, refusal } from "./logins.js";
 
 export const wrappersMissing = /^the foreign data wrappers litmus_pgnats_fdw and pgnats_fdw are missing/;

@@ -1,8 +1,8 @@
 import { jserrors } from "@nats-io/jetstream/internal";
 import { errors } from "@nats-io/transport-node";
 import { describe, expect, inject, it } from "vitest";
-import { type ErrorCode, HawserError } from "../../../src/errors/index.js";
-import { natsFailure } from "../../../src/nats/operations/failure.js";
+import { type ErrorCode, HawserError } from "../../../src/foundation/errors/index.js";
+import { natsFailure } from "../../../src/nats/connections/operations/failure.js";
 import { bytesOf, failureOf, operationsOf, timeoutMs } from "./operations-of.js";
 
 const attempt = { name: 'publish to "a"', subject: "a", changes: true, timeoutMs: 7 };

@@ -1,5 +1,5 @@
 import { afterAll, beforeAll, describe, expect, inject, it } from "vitest";
-import { readHeaders } from "../../../src/nats/headers.js";
+import { readHeaders } from "../../../src/nats/connections/headers.js";
 import { bytesOf, failureOf, type Operations, operationsOf, timeoutMs } from "./operations-of.js";
 
 /** On the server of the run. */

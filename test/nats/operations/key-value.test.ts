@@ -1,7 +1,7 @@
 import { jetstreamManager } from "@nats-io/jetstream";
 import { Kvm } from "@nats-io/kv";
 import { afterAll, beforeAll, describe, expect, inject, it } from "vitest";
-import { HawserError } from "../../../src/errors/index.js";
+import { HawserError } from "../../../src/foundation/errors/index.js";
 import { startNatsServer } from "../../support/nats-server.js";
 import { bytesOf, failureOf, hang, type Operations, operationsOf, timeoutMs } from "./operations-of.js";
 

@@ -4,11 +4,11 @@
 import { setImmediate as nextTurn } from "node:timers/promises";
 import { jetstreamManager } from "@nats-io/jetstream";
 import { expect, inject } from "vitest";
-import { HawserError } from "../../../src/errors/index.js";
-import type { KeyValue } from "../../../src/nats/operations/key-value.js";
-import type { NatsOperations } from "../../../src/nats/operations/nats-operations.js";
-import type { ObjectStores } from "../../../src/nats/operations/object-store.js";
-import type { StreamManagement } from "../../../src/nats/operations/stream-management.js";
+import { HawserError } from "../../../src/foundation/errors/index.js";
+import type { KeyValue } from "../../../src/nats/connections/operations/key-value.js";
+import type { NatsOperations } from "../../../src/nats/connections/operations/nats-operations.js";
+import type { ObjectStores } from "../../../src/nats/connections/operations/object-store.js";
+import type { StreamManagement } from "../../../src/nats/connections/operations/stream-management.js";
 import { atDepth } from "../../support/depth.js";
 import { bytesOf, operationsOf, timeoutMs } from "./operations-of.js";
 

@@ -2,8 +2,8 @@
  * Operations over a connection to a test's server, and a stock client beside it that looks on.
  */
 import { connect, type NatsConnection, type NodeConnectionOptions } from "@nats-io/transport-node";
-import { type ErrorCode, HawserError } from "../../../src/errors/index.js";
-import { NatsOperations } from "../../../src/nats/operations/index.js";
+import { type ErrorCode, HawserError } from "../../../src/foundation/errors/index.js";
+import { NatsOperations } from "../../../src/nats/connections/operations/index.js";
 import { eventually } from "../../support/eventually.js";
 import type { TestNatsServer } from "../../support/nats-server.js";
 

@@ -1,6 +1,6 @@
 import { jetstreamManager } from "@nats-io/jetstream";
 import { describe, expect, inject, it } from "vitest";
-import { readHeaders } from "../../../src/nats/headers.js";
+import { readHeaders } from "../../../src/nats/connections/headers.js";
 import { startNatsServer } from "../../support/nats-server.js";
 import { bytesOf, failureOf, interceptArrivals, type Operations, operationsOf, timeoutMs } from "./operations-of.js";
 

@@ -1,7 +1,7 @@
 import type { Socket } from "node:net";
 import type { Msg } from "@nats-io/transport-node";
 import { afterAll, beforeAll, describe, expect, inject, it } from "vitest";
-import { readHeaders } from "../../../src/nats/headers.js";
+import { readHeaders } from "../../../src/nats/connections/headers.js";
 import { CertificateAuthority } from "../../support/certificate-authority.js";
 import { startNatsServer } from "../../support/nats-server.js";
 import { noTimersAbove } from "../../support/timers.js";

@@ -1,7 +1,7 @@
 import { describe, expect, it } from "vitest";
-import { refusedSubject } from "../../../src/nats/connection-events.js";
-import { Refusals } from "../../../src/nats/operations/index.js";
-import { maxWatchedSubjects, type Violation } from "../../../src/nats/operations/refusals.js";
+import { refusedSubject } from "../../../src/nats/connections/connection-events.js";
+import { Refusals } from "../../../src/nats/connections/operations/index.js";
+import { maxWatchedSubjects, type Violation } from "../../../src/nats/connections/operations/refusals.js";
 import { startNatsServer } from "../../support/nats-server.js";
 import { bytesOf, operationsOf, timeoutMs } from "./operations-of.js";
 

@@ -1,5 +1,5 @@
 import { afterAll, beforeAll, describe, expect, inject, it } from "vitest";
-import { readHeaders } from "../../../src/nats/headers.js";
+import { readHeaders } from "../../../src/nats/connections/headers.js";
 import { startNatsServer } from "../../support/nats-server.js";
 import { noTimersAbove } from "../../support/timers.js";
 import { bytesOf, failureOf, hang, type Operations, operationsOf, timeoutMs } from "./operations-of.js";

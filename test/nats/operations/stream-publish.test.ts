@@ -1,6 +1,6 @@
 import { jetstreamManager } from "@nats-io/jetstream";
 import { afterAll, beforeAll, describe, expect, inject, it } from "vitest";
-import { readHeaders } from "../../../src/nats/headers.js";
+import { readHeaders } from "../../../src/nats/connections/headers.js";
 import { eventually } from "../../support/eventually.js";
 import { startNatsServer } from "../../support/nats-server.js";
 import { slowIt } from "../../support/slow-it.js";

@@ -3,7 +3,7 @@
  *
  *     stop-connector.ts <port of a server> <port of one that does not answer> <port of one that closes at once>
  */
-import { checkNatsServerOptions, NatsConnector } from "../../../src/nats/index.js";
+import { checkNatsServerOptions, NatsConnector } from "../../../src/nats/connections/index.js";
 
 const ignore = (): void => undefined;
 const logger = { debug: ignore, info: ignore, warn: ignore, error: ignore };

@@ -5,8 +5,12 @@ import { mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { onTestFinished } from "vitest";
 import type { CompleteNatsServerOptions } from "../../../generated/ts/nats-options/index.js";
-import type { HawserError } from "../../../src/errors/index.js";
-import { checkNatsServerOptions, NatsConnector, type NatsConnectorEvents } from "../../../src/nats/index.js";
+import type { HawserError } from "../../../src/foundation/errors/index.js";
+import {
+  checkNatsServerOptions,
+  NatsConnector,
+  type NatsConnectorEvents,
+} from "../../../src/nats/connections/index.js";
 import { temporaryDirectory } from "../../support/temporary.js";
 
 /** Something that listens on a port of this machine. */

@@ -3,8 +3,8 @@
  * throws at the first attempt in this process.
  */
 import { NodeSDK } from "@opentelemetry/sdk-node";
-import { instrument } from "../../../src/otel/index.js";
-import { Peer } from "../../../src/peer/index.js";
+import { Peer } from "../../../src/jobs-and-peers/peer/index.js";
+import { instrument } from "../../../src/operating/otel/index.js";
 
 new NodeSDK({ serviceName: "packer" }).start();
 instrument();

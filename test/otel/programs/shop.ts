@@ -6,8 +6,8 @@ import { text } from "node:stream/consumers";
 import { SpanKind, trace } from "@opentelemetry/api";
 import { NodeSDK } from "@opentelemetry/sdk-node";
 import pg from "pg";
-import { instrument } from "../../../src/otel/index.js";
-import { enqueue } from "../../../src/peer/index.js";
+import { enqueue } from "../../../src/jobs-and-peers/peer/index.js";
+import { instrument } from "../../../src/operating/otel/index.js";
 
 new NodeSDK({ serviceName: "shop" }).start();
 instrument();

@@ -1,7 +1,7 @@
 /** Spans that the SDK of OpenTelemetry records in memory. */
 import { context, propagation, SpanKind, SpanStatusCode, trace } from "@opentelemetry/api";
 import { node, tracing } from "@opentelemetry/sdk-node";
-import { instrument, type OtelOptions } from "../../../src/otel/index.js";
+import { instrument, type OtelOptions } from "../../../src/operating/otel/index.js";
 import { eventually } from "../../support/eventually.js";
 
 /** Span, as a test compares it. */

@@ -4,8 +4,8 @@
  */
 import { expect } from "vitest";
 import { type SchedulerFunctions, schedulerFunctions } from "../../../generated/ts/rows/outbox.js";
-import { lateMs, type MissedPolicy } from "../../../src/outbox/occurrences.js";
-import { runDueSchedules } from "../../../src/outbox/schedules.js";
+import { lateMs, type MissedPolicy } from "../../../src/jobs-and-peers/queue/schedules/occurrences.js";
+import { runDueSchedules } from "../../../src/jobs-and-peers/queue/schedules/schedules.js";
 import type { Random } from "../../simulator/random.js";
 
 /** Payloads that a process enqueues at once. With the size of a schedule's payload, it limits its occurrences. */

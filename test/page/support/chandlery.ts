@@ -3,9 +3,9 @@
  * those of the pictures in the docs.
  */
 import { jetstreamManager } from "@nats-io/jetstream";
-import { type PageOptions, servePage } from "../../../src/page/index.js";
-import { Peer } from "../../../src/peer/index.js";
-import { silentLogger } from "../../../src/runtime/index.js";
+import { silentLogger } from "../../../src/foundation/runtime/index.js";
+import { Peer } from "../../../src/jobs-and-peers/peer/index.js";
+import { type PageOptions, servePage } from "../../../src/operating/page/index.js";
 import { type BridgeWorld, bridgeWorld } from "../../bridge/support/bridge-world.js";
 import { login } from "../../installation/support/logins.js";
 import { eventually } from "../../support/eventually.js";

@@ -1,9 +1,9 @@
 /** A page over a database of the test's own, asked by requests as a browser sends them. */
 
-import type { PageOptions } from "../../../src/page/index.js";
-import { createPage } from "../../../src/page/page.js";
-import type { Clock } from "../../../src/runtime/index.js";
-import { silentLogger, systemClock } from "../../../src/runtime/index.js";
+import type { Clock } from "../../../src/foundation/runtime/index.js";
+import { silentLogger, systemClock } from "../../../src/foundation/runtime/index.js";
+import type { PageOptions } from "../../../src/operating/page/index.js";
+import { createPage } from "../../../src/operating/page/page.js";
 import { type Login, login } from "../../installation/support/logins.js";
 
 export const origin = "http://127.0.0.1:9470";

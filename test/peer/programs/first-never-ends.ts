@@ -3,7 +3,7 @@
  * a row of the table `starts`. The database is that of HAWSER_DATABASE_URL.
  */
 import pg from "pg";
-import { Peer } from "../../../src/peer/index.js";
+import { Peer } from "../../../src/jobs-and-peers/peer/index.js";
 
 const pool = new pg.Pool({ connectionString: process.env["HAWSER_DATABASE_URL"], max: 4 });
 const peer = new Peer({ name: "b-1", concurrency: 4, stopOnSignals: true });

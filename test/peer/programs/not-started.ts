@@ -2,7 +2,7 @@
  * Peers in a process of their own, of which only "forgotten" should have been started. The database is that of
  * HAWSER_DATABASE_URL.
  */
-import { Peer } from "../../../src/peer/index.js";
+import { Peer } from "../../../src/jobs-and-peers/peer/index.js";
 
 const handled = async (name: string): Promise<Peer> => {
   const peer = new Peer({ name });

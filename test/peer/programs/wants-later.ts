@@ -4,7 +4,7 @@
  * one of `wanted`, which do not depend on the transaction. The database is that of HAWSER_DATABASE_URL.
  */
 import pg from "pg";
-import { Peer, RetryAfter } from "../../../src/peer/index.js";
+import { Peer, RetryAfter } from "../../../src/jobs-and-peers/peer/index.js";
 
 const name = process.argv[2]!;
 const pool = new pg.Pool({ connectionString: process.env["HAWSER_DATABASE_URL"], max: 4 });

@@ -1,7 +1,7 @@
 /**
  * Peers whose connections can be cut: each publishes the address of a proxy in front of it.
  */
-import type { PeerOptions } from "../../../src/peer/index.js";
+import type { PeerOptions } from "../../../src/jobs-and-peers/peer/index.js";
 import { TcpProxy } from "../../transport/tcp-proxy.js";
 import type { PeerWorld, TestPeer } from "./world.js";
 

@@ -1,5 +1,5 @@
 import { expect } from "vitest";
-import { type ErrorCode, HawserError } from "../../../src/peer/index.js";
+import { type ErrorCode, HawserError } from "../../../src/jobs-and-peers/peer/index.js";
 
 /** Resolves with the error of the spec that the promise rejects with, or the call throws, having checked its code. */
 export async function failure(

@@ -6,6 +6,7 @@ import { tables as outboxTables } from "../../../generated/ts/rows/outbox.js";
 import { tables as peerTables } from "../../../generated/ts/rows/peer.js";
 import { tables as queueTables } from "../../../generated/ts/rows/queue.js";
 import { peerSettingsDefaults } from "../../../generated/ts/settings/peer.js";
+import { silentLogger, systemClock } from "../../../src/foundation/runtime/index.js";
 import {
   type HandleOptions,
   type Message,
@@ -14,9 +15,8 @@ import {
   type PeerStatus,
   type Subscription,
   type TransactionalMessage,
-} from "../../../src/peer/index.js";
-import { acquireDatabase } from "../../../src/peer-store/shared-database.js";
-import { silentLogger, systemClock } from "../../../src/runtime/index.js";
+} from "../../../src/jobs-and-peers/peer/index.js";
+import { acquireDatabase } from "../../../src/jobs-and-peers/peer-store/shared-database.js";
 import { type TestDatabase, type TestDatabaseOptions, testDatabase } from "../../support/database.js";
 import { eventually } from "../../support/eventually.js";
 import { Log } from "./log.js";

@@ -2,7 +2,7 @@
  * A worker in a process of its own, whose handlers of `t` never end. It says which resources it has open when it begins the first
  * message. The database is that of HAWSER_DATABASE_URL.
  */
-import { Worker } from "../../../src/peer/index.js";
+import { Worker } from "../../../src/jobs-and-peers/peer/index.js";
 
 const worker = new Worker({ name: "held", concurrency: 2, stopOnSignals: true });
 await worker.handle("t", { takeoverMs: 1_000 }, async () => {

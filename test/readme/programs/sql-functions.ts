@@ -2,8 +2,8 @@
  * Fixtures of an example that calls SQL functions: the NATS server of a prepared database, and a service that answers.
  */
 import pg from "pg";
-import { defineNatsServer } from "../../../src/operate/index.js";
-import { serve as startServer } from "../../../src/serve/index.js";
+import { serve as startServer } from "../../../src/nats/serve/index.js";
+import { defineNatsServer } from "../../../src/operating/operate/index.js";
 
 /** Fixtures of a block, which end with it. */
 export interface SqlFunctions extends AsyncDisposable {

@@ -3,7 +3,7 @@
  * when the test lets go of it and the peer has stopped. Its options come from the test.
  */
 import { setTimeout as delay, setImmediate as turn } from "node:timers/promises";
-import { type Message, Peer, type Subscription } from "../../../src/peer/index.js";
+import { type Message, Peer, type Subscription } from "../../../src/jobs-and-peers/peer/index.js";
 import { received } from "../../peer/support/world.js";
 import type { Ledger } from "../support/ledger.js";
 import { openLedger } from "../support/ledger.js";

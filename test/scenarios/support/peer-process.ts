@@ -2,7 +2,7 @@
  * Peers as processes: started, asked, listened to and killed by a test.
  */
 import { onTestFinished } from "vitest";
-import type { PeerStatus } from "../../../src/peer/index.js";
+import type { PeerStatus } from "../../../src/jobs-and-peers/peer/index.js";
 import { Log } from "../../peer/support/log.js";
 import type { Received } from "../../peer/support/world.js";
 import type { Calls, PeerProgramOptions, Report } from "./protocol.js";

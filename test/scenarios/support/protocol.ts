@@ -1,7 +1,7 @@
 /**
  * Protocol between a test and its peer processes over IPC, as JSON.
  */
-import type { PeerOptions, PeerStatus, Receipt, SendOptions } from "../../../src/peer/index.js";
+import type { PeerOptions, PeerStatus, Receipt, SendOptions } from "../../../src/jobs-and-peers/peer/index.js";
 import type { Received } from "../../peer/support/world.js";
 import type { RemoteFailure } from "./remote-protocol.js";
 

@@ -2,7 +2,7 @@
  * Protocol between a test and its processes over IPC, as JSON; and the side of the processes.
  */
 import { setImmediate as turn } from "node:timers/promises";
-import { HawserError } from "../../../src/errors/index.js";
+import { HawserError } from "../../../src/foundation/errors/index.js";
 
 /** The variable in which a process finds its options. */
 export const optionsVariable = "HAWSER_TEST_OPTIONS";

@@ -1,8 +1,8 @@
 /**
  * Counters for tests, as an owner has them: live objects.
  */
-import type { BridgeStats, ResponderStats, SubscriptionCounts } from "../../../src/bridge/index.js";
-import type { ServeCounters } from "../../../src/serve/monitor/index.js";
+import type { BridgeStats, ResponderStats, SubscriptionCounts } from "../../../src/nats/bridge/index.js";
+import type { ServeCounters } from "../../../src/nats/serve/monitor/index.js";
 
 type Mutable<T> = { -readonly [Name in keyof T]: T[Name] };
 

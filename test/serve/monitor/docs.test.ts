@@ -1,8 +1,8 @@
 import { readFileSync } from "node:fs";
 import { describe, expect, it } from "vitest";
 import { type Metric, peerMetrics, serveMetrics } from "../../../generated/ts/metrics/metrics.js";
-import { prometheusText } from "../../../src/monitor/prometheus-text.js";
-import { ServeMetrics } from "../../../src/serve/monitor/index.js";
+import { prometheusText } from "../../../src/foundation/monitor/prometheus-text.js";
+import { ServeMetrics } from "../../../src/nats/serve/monitor/index.js";
 import { type Family, parsePrometheus } from "../../monitor/prometheus-text.js";
 import { answer, serveCounters } from "./counters.js";
 

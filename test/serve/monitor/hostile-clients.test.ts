@@ -2,8 +2,8 @@ import { once } from "node:events";
 import { connect, type Socket } from "node:net";
 import { text } from "node:stream/consumers";
 import { afterEach, describe, expect, it } from "vitest";
-import { Monitor, type MonitorOptions } from "../../../src/serve/monitor/index.js";
-import type { MonitorLimits } from "../../../src/serve/monitor/monitor.js";
+import { Monitor, type MonitorOptions } from "../../../src/nats/serve/monitor/index.js";
+import type { MonitorLimits } from "../../../src/nats/serve/monitor/monitor.js";
 import { eventually } from "../../support/eventually.js";
 import { noTimersAbove } from "../../support/timers.js";
 

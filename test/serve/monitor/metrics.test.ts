@@ -1,8 +1,8 @@
 import { setFlagsFromString } from "node:v8";
 import { runInNewContext } from "node:vm";
 import { afterEach, describe, expect, it } from "vitest";
-import { prometheusText } from "../../../src/monitor/prometheus-text.js";
-import { ServeMetrics, type ServeMetricsOptions } from "../../../src/serve/monitor/index.js";
+import { prometheusText } from "../../../src/foundation/monitor/prometheus-text.js";
+import { ServeMetrics, type ServeMetricsOptions } from "../../../src/nats/serve/monitor/index.js";
 import { type Family, parsePrometheus } from "../../monitor/prometheus-text.js";
 import { eventually } from "../../support/eventually.js";
 import { answer, awkward, awkwardName, capture, serveCounters } from "./counters.js";

@@ -2,9 +2,9 @@ import { once } from "node:events";
 import { createServer } from "node:http";
 import type { AddressInfo } from "node:net";
 import { afterEach, describe, expect, it } from "vitest";
-import { HawserError } from "../../../src/errors/index.js";
-import type { HealthCheck } from "../../../src/monitor/index.js";
-import { Monitor, type MonitorOptions, ServeMetrics } from "../../../src/serve/monitor/index.js";
+import { HawserError } from "../../../src/foundation/errors/index.js";
+import type { HealthCheck } from "../../../src/foundation/monitor/index.js";
+import { Monitor, type MonitorOptions, ServeMetrics } from "../../../src/nats/serve/monitor/index.js";
 import { parsePrometheus } from "../../monitor/prometheus-text.js";
 import { serveCounters } from "./counters.js";
 

@@ -17,9 +17,9 @@ import {
   type SenderEffects,
   type SenderLimits,
   type StartedMessage,
-} from "../../../src/channel/index.js";
-import type { Question } from "../../../src/channel/listener-channel.js";
-import { type Ack, Delivery } from "../../../src/wire/index.js";
+} from "../../../src/jobs-and-peers/channel/index.js";
+import type { Question } from "../../../src/jobs-and-peers/channel/listener-channel.js";
+import { type Ack, Delivery } from "../../../src/jobs-and-peers/wire/index.js";
 import type { MutantOptions } from "../simulation.js";
 import type { SimulatedMessage } from "./records.js";
 import type { StoreFaults } from "./store.js";

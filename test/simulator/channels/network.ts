@@ -3,8 +3,8 @@
  * loses what is under way, and each side hears of it later, on its own. What was handed to a process before the cut
  * may still be worked on after it.
  */
-import type { Position } from "../../../src/channel/index.js";
-import type { Ack } from "../../../src/wire/index.js";
+import type { Position } from "../../../src/jobs-and-peers/channel/index.js";
+import type { Ack } from "../../../src/jobs-and-peers/wire/index.js";
 import type { ChannelWorld } from "./world.js";
 
 export class Wire {

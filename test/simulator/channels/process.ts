@@ -7,8 +7,8 @@ import {
   type IncomingMessage,
   SenderChannel,
   type SenderEffects,
-} from "../../../src/channel/index.js";
-import { Delivery } from "../../../src/wire/index.js";
+} from "../../../src/jobs-and-peers/channel/index.js";
+import { Delivery } from "../../../src/jobs-and-peers/wire/index.js";
 import type { Session } from "../postgres.js";
 import { SimulatedProcess } from "../process.js";
 import { Violation } from "../records.js";

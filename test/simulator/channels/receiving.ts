@@ -14,7 +14,7 @@ import {
   Quarantine,
   type SendOutcome,
   type StartedMessage,
-} from "../../../src/channel/index.js";
+} from "../../../src/jobs-and-peers/channel/index.js";
 import { Violation } from "../records.js";
 import type { Wire } from "./network.js";
 import type { PeerProcess } from "./process.js";

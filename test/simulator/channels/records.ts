@@ -1,5 +1,5 @@
-import type { OutgoingMessage, SendOutcome } from "../../../src/channel/index.js";
-import type { Delivery } from "../../../src/wire/index.js";
+import type { OutgoingMessage, SendOutcome } from "../../../src/jobs-and-peers/channel/index.js";
+import type { Delivery } from "../../../src/jobs-and-peers/wire/index.js";
 
 /** A message of the simulation and what became of it. Its payload object is its identity everywhere. */
 export interface MessageRecord {

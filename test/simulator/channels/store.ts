@@ -4,8 +4,8 @@
  * the commit lands, perhaps much later.
  */
 
-import { comparePositions, type ParkedMessage, type Position } from "../../../src/channel/index.js";
-import { lockTimeoutMs } from "../../../src/store/database.js";
+import { comparePositions, type ParkedMessage, type Position } from "../../../src/jobs-and-peers/channel/index.js";
+import { lockTimeoutMs } from "../../../src/jobs-and-peers/store/database.js";
 import { Postgres, type Session, type Steps, Table, Transaction } from "../postgres.js";
 import { Violation } from "../records.js";
 import type { PeerProcess } from "./process.js";

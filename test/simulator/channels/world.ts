@@ -11,8 +11,8 @@ import {
   type SenderChannel,
   type SendOutcome,
   type StartedMessage,
-} from "../../../src/channel/index.js";
-import { Delivery } from "../../../src/wire/index.js";
+} from "../../../src/jobs-and-peers/channel/index.js";
+import { Delivery } from "../../../src/jobs-and-peers/wire/index.js";
 import type { Postgres, Session } from "../postgres.js";
 import { Violation } from "../records.js";
 import { SimulatedWorld } from "../world.js";

@@ -2,10 +2,10 @@
  * Departures from the rules, each of which the simulation must catch: they show that it can fail.
  */
 import { bridgeConstants } from "../../../generated/ts/settings/nats.js";
-import { KnownProgress, type LeaderProgress } from "../../../src/bridge/leadership/progress.js";
-import { LeadershipProtocol, LeaderWatch } from "../../../src/bridge/leadership/protocol.js";
-import type { ClockSample, LeadershipRow } from "../../../src/bridge/leadership/table.js";
-import { TakeoverBuffer } from "../../../src/bridge/leadership/takeover-buffer.js";
+import { KnownProgress, type LeaderProgress } from "../../../src/nats/bridge/leadership/progress.js";
+import { LeadershipProtocol, LeaderWatch } from "../../../src/nats/bridge/leadership/protocol.js";
+import type { ClockSample, LeadershipRow } from "../../../src/nats/bridge/leadership/table.js";
+import { TakeoverBuffer } from "../../../src/nats/bridge/leadership/takeover-buffer.js";
 import { events, type MutantOptions, simulation } from "../simulation.js";
 import { type ProfileName, profileNames } from "./profiles.js";
 import type { StoreFaults } from "./store.js";

@@ -4,17 +4,17 @@
  */
 
 import { bridgeConstants, gatewayConstants } from "../../../generated/ts/settings/nats.js";
+import { type Clock, silentLogger } from "../../../src/foundation/runtime/index.js";
 import {
   LeadershipProtocol,
   type LeadershipProtocolOptions,
   type Unfinished,
-} from "../../../src/bridge/leadership/protocol.js";
-import { TakeoverBuffer } from "../../../src/bridge/leadership/takeover-buffer.js";
-import type { InboundMessage } from "../../../src/bridge/message.js";
-import { notBefore } from "../../../src/bridge/receiver.js";
-import { handOverPauseMs } from "../../../src/bridge/succession.js";
-import { optionsPollMs } from "../../../src/installation/foreign-data.js";
-import { type Clock, silentLogger } from "../../../src/runtime/index.js";
+} from "../../../src/nats/bridge/leadership/protocol.js";
+import { TakeoverBuffer } from "../../../src/nats/bridge/leadership/takeover-buffer.js";
+import type { InboundMessage } from "../../../src/nats/bridge/message.js";
+import { notBefore } from "../../../src/nats/bridge/receiver.js";
+import { handOverPauseMs } from "../../../src/nats/bridge/succession.js";
+import { optionsPollMs } from "../../../src/operating/installation/foreign-data.js";
 import { SimulatedProcess } from "../process.js";
 import type { Mutant } from "./mutants.js";
 import type { LeadershipWorld } from "./world.js";

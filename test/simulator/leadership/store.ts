@@ -9,7 +9,7 @@ import type {
   LeadershipTable,
   Progress,
   Raised,
-} from "../../../src/bridge/leadership/table.js";
+} from "../../../src/nats/bridge/leadership/table.js";
 import { Postgres, type Steps, Table, Transaction } from "../postgres.js";
 import type { LeadershipProcess } from "./process.js";
 import type { LeadershipWorld } from "./world.js";

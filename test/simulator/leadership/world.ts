@@ -10,7 +10,7 @@
  * - One that cannot run functions gives way to one that can.
  */
 import { setImmediate } from "node:timers/promises";
-import type { InboundMessage } from "../../../src/bridge/message.js";
+import type { InboundMessage } from "../../../src/nats/bridge/message.js";
 import { Violation } from "../records.js";
 import { SimulatedWorld } from "../world.js";
 import type { Mutant } from "./mutants.js";

@@ -1,5 +1,5 @@
 /** Departures from the rules of the outbox, each of which the simulator must catch: they show that it can fail. */
-import type { PublishOutcome, RelaySettings, TurnStep } from "../../../src/outbox/relay.js";
+import type { PublishOutcome, RelaySettings, TurnStep } from "../../../src/nats/outbox/relay.js";
 import { events, type MutantOptions, simulation } from "../simulation.js";
 import type { Row, TurnAnswer } from "./store.js";
 import { OutboxWorld, type outboxFaults } from "./world.js";

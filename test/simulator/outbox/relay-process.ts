@@ -5,7 +5,7 @@ import {
   type PublishStep,
   type RelaySettings,
   type TurnStep,
-} from "../../../src/outbox/relay.js";
+} from "../../../src/nats/outbox/relay.js";
 import { SimulatedProcess } from "../process.js";
 import type { Row, TurnAnswer } from "./store.js";
 import type { OutboxWorld } from "./world.js";

@@ -2,8 +2,8 @@
  * Postgres as the outbox sees it: messages in three slots, messages that are due later, locks on keys, saved positions, and the
  * flag that says whether the relay sleeps.
  */
-import type { DoubtfulMessage } from "../../../src/outbox/doubt.js";
-import { type DueFound, type DueTimes, earliest } from "../../../src/outbox/poll-pace.js";
+import type { DoubtfulMessage } from "../../../src/nats/outbox/doubt.js";
+import { type DueFound, type DueTimes, earliest } from "../../../src/nats/outbox/poll-pace.js";
 import type {
   DeadOutboxMessage,
   OutboxMessage,
@@ -15,7 +15,7 @@ import type {
   SeriesName,
   Snapshot,
   TurnStep,
-} from "../../../src/outbox/relay.js";
+} from "../../../src/nats/outbox/relay.js";
 import { Postgres, parseSnapshot, sees, Table, Transaction } from "../postgres.js";
 import { Violation } from "../records.js";
 import type { OutboxFaults } from "./mutants.js";

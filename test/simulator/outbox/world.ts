@@ -2,8 +2,8 @@
  * Run of the outbox: applications that write and enqueue, processes that relay, NATS, faults, and the rules that must
  * hold. Everything follows from the seed.
  */
-import { type Doubt, isDroppedByItself, requiredSearch, verdictOf } from "../../../src/outbox/doubt.js";
-import type { PublishOutcome, PublishStep, TurnStep } from "../../../src/outbox/relay.js";
+import { type Doubt, isDroppedByItself, requiredSearch, verdictOf } from "../../../src/nats/outbox/doubt.js";
+import type { PublishOutcome, PublishStep, TurnStep } from "../../../src/nats/outbox/relay.js";
 import { Violation } from "../records.js";
 import { SimulatedWorld } from "../world.js";
 import type { OutboxMutant } from "./mutants.js";

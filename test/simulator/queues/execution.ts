@@ -1,5 +1,5 @@
 /** The model of Postgres: runs a step, with faults, and says what is told of it. */
-import type { DeadLetterStep, FunctionOutcome, Outcome, Step } from "../../../src/bridge/queue/index.js";
+import type { DeadLetterStep, FunctionOutcome, Outcome, Step } from "../../../src/nats/bridge/queue/index.js";
 import type { Random } from "../random.js";
 import type { Counts } from "../records.js";
 import { must, SimulatedMessage, type SimulatedQueue } from "./simulated.js";

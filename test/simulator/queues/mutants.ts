@@ -1,6 +1,6 @@
 /** Departures from the rules, each of which the simulation must catch: they show that it can fail. */
 
-import { type InboundMessage, memoryOf } from "../../../src/bridge/message.js";
+import { type InboundMessage, memoryOf } from "../../../src/nats/bridge/message.js";
 import {
   type Admission,
   ByteBudget,
@@ -10,14 +10,14 @@ import {
   type Step,
   SubscriptionQueue,
   type Wait,
-} from "../../../src/bridge/queue/index.js";
+} from "../../../src/nats/bridge/queue/index.js";
 import {
   type BatchRun,
   type Consequence,
   type QueueRules,
   queueRules,
   type RunOutcome,
-} from "../../../src/bridge/queue/rules.js";
+} from "../../../src/nats/bridge/queue/rules.js";
 import { simulation } from "../simulation.js";
 import { type QueueMutant, QueueWorld } from "./world.js";
 

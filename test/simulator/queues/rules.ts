@@ -1,5 +1,5 @@
 /** The rules: what may be handed out, and what follows from each outcome. */
-import type { Outcome, QueueSettings, Step } from "../../../src/bridge/queue/index.js";
+import type { Outcome, QueueSettings, Step } from "../../../src/nats/bridge/queue/index.js";
 import type { Execution } from "./execution.js";
 import { must, type SimulatedMessage, type SimulatedQueue } from "./simulated.js";
 

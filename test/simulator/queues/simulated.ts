@@ -1,7 +1,7 @@
 /** State of each message, dead letter and queue that the simulation knows but the queues do not. */
 
-import { type InboundMessage, memoryOf } from "../../../src/bridge/message.js";
-import type { SubscriptionQueue } from "../../../src/bridge/queue/index.js";
+import { type InboundMessage, memoryOf } from "../../../src/nats/bridge/message.js";
+import type { SubscriptionQueue } from "../../../src/nats/bridge/queue/index.js";
 import { Violation } from "../records.js";
 
 export function must(holds: boolean, rule: string): void {

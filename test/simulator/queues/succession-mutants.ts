@@ -1,6 +1,6 @@
 /** Departures from the rules of processes that lead one after the other, each of which the simulation must catch. */
-import { type Outcome, type SpillStep, type Step, SubscriptionQueue } from "../../../src/bridge/queue/index.js";
-import { type QueueRules, queueRules } from "../../../src/bridge/queue/rules.js";
+import { type Outcome, type SpillStep, type Step, SubscriptionQueue } from "../../../src/nats/bridge/queue/index.js";
+import { type QueueRules, queueRules } from "../../../src/nats/bridge/queue/rules.js";
 import { simulation } from "../simulation.js";
 import { Succession, type SuccessionMutant } from "./succession.js";
 

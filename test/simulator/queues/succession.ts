@@ -3,7 +3,7 @@
  * that have no memory; some end gracefully and save the messages that they have not run, some are killed, and others
  * hand in late the messages that they alone had received. The rules are checked after every event.
  */
-import type { InboundMessage } from "../../../src/bridge/message.js";
+import type { InboundMessage } from "../../../src/nats/bridge/message.js";
 import {
   ByteBudget,
   Discards,
@@ -12,8 +12,8 @@ import {
   type SpillStep,
   type Step,
   SubscriptionQueue,
-} from "../../../src/bridge/queue/index.js";
-import { type QueueRules, queueRules } from "../../../src/bridge/queue/rules.js";
+} from "../../../src/nats/bridge/queue/index.js";
+import { type QueueRules, queueRules } from "../../../src/nats/bridge/queue/rules.js";
 import { subscription } from "../../bridge/queue/support.js";
 import { Random } from "../random.js";
 import { Counts } from "../records.js";

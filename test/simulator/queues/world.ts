@@ -7,8 +7,8 @@ import {
   type QueueSettings,
   type Step,
   SubscriptionQueue,
-} from "../../../src/bridge/queue/index.js";
-import { type QueueRules, queueRules } from "../../../src/bridge/queue/rules.js";
+} from "../../../src/nats/bridge/queue/index.js";
+import { type QueueRules, queueRules } from "../../../src/nats/bridge/queue/rules.js";
 import { subscription } from "../../bridge/queue/support.js";
 import { Random } from "../random.js";
 import { Counts } from "../records.js";

@@ -1,5 +1,5 @@
 /** A stream of NATS and its consumers, as the reader sees them. */
-import type { ConsumerState, Prepared, PrepareStep, StreamInfo } from "../../../src/bridge/streams/reader.js";
+import type { ConsumerState, Prepared, PrepareStep, StreamInfo } from "../../../src/nats/bridge/streams/reader.js";
 
 export interface Stored {
   readonly uid: number;

@@ -2,15 +2,15 @@
  * Run of a subscription to a stream: NATS, Postgres, processes that read, faults, and the rules that must hold.
  * Everything follows from the seed.
  */
-import type { StreamPlace } from "../../../src/bridge/message.js";
-import { advanced, includes, type Ranges, union } from "../../../src/bridge/ranges.js";
+import type { StreamPlace } from "../../../src/nats/bridge/message.js";
+import { advanced, includes, type Ranges, union } from "../../../src/nats/bridge/ranges.js";
 import {
   type Missing,
   type ReaderOutcome,
   type ReaderStep,
   StreamReader,
   type StreamState,
-} from "../../../src/bridge/streams/reader.js";
+} from "../../../src/nats/bridge/streams/reader.js";
 import { Violation } from "../records.js";
 import { SimulatedWorld } from "../world.js";
 import type { StreamMutant } from "./mutants.js";

@@ -2,7 +2,7 @@
  * Registers a listener with many topics, again and again. Arguments: name, number of topics. The database is that of
  * HAWSER_DATABASE_URL.
  */
-import { openStore } from "../../../src/peer-store/store.js";
+import { openStore } from "../../../src/jobs-and-peers/peer-store/store.js";
 
 const [name, count] = process.argv.slice(2) as [string, string];
 const store = await openStore({ databaseUrl: process.env["HAWSER_DATABASE_URL"] });

@@ -1,5 +1,5 @@
-import { migrations, programSchema } from "../../../src/migrations/index.js";
-import type { Migration, ProgramSchema } from "../../../src/migrations/migrations.js";
+import { migrations, programSchema } from "../../../src/jobs-and-peers/migrations/index.js";
+import type { Migration, ProgramSchema } from "../../../src/jobs-and-peers/migrations/migrations.js";
 
 /** A step as a later release could have: a check and an index of a table that may be large, then what is changed at once. */
 export const madeStep: Migration = {

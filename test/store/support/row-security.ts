@@ -2,8 +2,8 @@
 
 import { randomBytes } from "node:crypto";
 import { afterAll, beforeAll, expect } from "vitest";
-import type { HawserError } from "../../../src/errors/index.js";
-import { enqueueBatch } from "../../../src/peer/index.js";
+import type { HawserError } from "../../../src/foundation/errors/index.js";
+import { enqueueBatch } from "../../../src/jobs-and-peers/peer/index.js";
 import { type Handler, type PeerWorld, peerWorld } from "../../peer/support/world.js";
 import { testServerUrl } from "../../support/database.js";
 import { eventually } from "../../support/eventually.js";

@@ -1,5 +1,5 @@
 /** What others can do to Hawser's tables, and what an installation makes of it. */
-import { doctor } from "../../../src/doctor/index.js";
+import { doctor } from "../../../src/operating/doctor/index.js";
 
 /** Findings about the schema: others depend on what else runs on this server, such as roles of other tests. */
 export const findingsOf = async (databaseUrl: string) =>

@@ -3,8 +3,8 @@
  */
 import { randomBytes } from "node:crypto";
 import pg from "pg";
-import { openStore, type Store, type StoreOptions } from "../../../src/peer-store/store.js";
-import type { Lease, Listener, Sender } from "../../../src/store/index.js";
+import { openStore, type Store, type StoreOptions } from "../../../src/jobs-and-peers/peer-store/store.js";
+import type { Lease, Listener, Sender } from "../../../src/jobs-and-peers/store/index.js";
 import { type TestDatabase, testDatabase } from "../../support/database.js";
 import { eventually } from "../../support/eventually.js";
 

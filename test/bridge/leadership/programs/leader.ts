@@ -4,8 +4,8 @@
  *     HAWSER_DATABASE_URL=<database URL> node --import tsx test/bridge/leadership/programs/leader.ts
  */
 import pg from "pg";
-import { Leadership } from "../../../../src/bridge/leadership/index.js";
-import { silentLogger } from "../../../../src/runtime/index.js";
+import { silentLogger } from "../../../../src/foundation/runtime/index.js";
+import { Leadership } from "../../../../src/nats/bridge/leadership/index.js";
 
 const url = new URL(process.env["HAWSER_DATABASE_URL"]!);
 

@@ -7,7 +7,7 @@ import { createInterface } from "node:readline";
 import { jetstreamManager } from "@nats-io/jetstream";
 import { connect, type NatsConnection } from "@nats-io/transport-node";
 import pg from "pg";
-import { Peer } from "../../../../src/peer/index.js";
+import { Peer } from "../../../../src/jobs-and-peers/peer/index.js";
 import { type TestDatabase, testDatabase } from "../../../support/database.js";
 import { eventually } from "../../../support/eventually.js";
 import { defineServer } from "../../../support/gateway.js";
@@ -198,7 +198,7 @@ export class HostileWorld implements AsyncDisposable {
   }
 
   #program(args: readonly string[]): Program {
-    const program = startProgram("src/cli/main.ts", args, {
+    const program = startProgram("src/operating/cli/main.ts", args, {
       env: { HAWSER_DATABASE_URL: this.database.url },
       stdin: "ignore",
     });

@@ -1,0 +1,217 @@
+/** Effects, events and limits of the two halves of a channel. */
+import type { Ack, Delivery, Welcome } from "../../../generated/ts/codecs/hawser/peer/v1/frames.js";
+import type { PeerSettings, TuningSettings } from "../../../generated/ts/settings/peer.js";
+import type { ConcurrencyLimit, Waiter } from "./concurrency-limit.js";
+import type { DeadMessage, IncomingMessage, OutgoingMessage, ParkedMessage, Position } from "./messages.js";
+
+/**
+ * Outcome of a send:
+ * - `delivered`: the listener's handler ran, and its cursor is committed;
+ * - `stored`: Postgres has committed the message;
+ * - `sent` / `dropped`: an at-most-once message was, or was not, handed to a connection;
+ * - `timed-out`: neither delivered nor stored within the send timeout; the message keeps its number and may still
+ * arrive;
+ * - `fenced`: another process owns the sender's name; the message may or may not arrive;
+ * - `abandoned`: the sender ended before the message was confirmed; it may or may not arrive.
+ */
+export type SendOutcome = "delivered" | "stored" | "sent" | "dropped" | "timed-out" | "fenced" | "abandoned";
+
+/** Limits of the batches that a sender writes to its connection. Tests give others. */
+export const senderDefaults = {
+  /** Payload bytes after which a new batch frame is started; a single payload always fits. */
+  batchTargetBytes: 64 * 1024,
+  /** Maximum number of messages of a batch frame. */
+  batchMaxMessages: 16_384,
+};
+
+export type SenderLimits = Pick<PeerSettings, "sendTimeoutMs"> &
+  Pick<TuningSettings, "ackTimeoutMs" | "connectWaitMs" | "maxSendQueueMessages" | "maxSendQueueBytes"> &
+  Readonly<typeof senderDefaults> & {
+    /** Greatest backlog of a listener that allows the sender to go live. */
+    readonly shortBacklogRows: number;
+    /** Maximum number of messages of one insert. */
+    readonly insertRows: number;
+    /** Maximum payload bytes of one insert; a single message always fits. */
+    readonly insertBytes: number;
+    /** Shortest delay before an insert is repeated. */
+    readonly storeRetryMinMs: number;
+    /** Longest delay before an insert is repeated. */
+    readonly storeRetryMaxMs: number;
+  };
+
+/** Fields of the listener's Welcome that the sender's channel needs. */
+export type ChannelWelcome = Readonly<
+  Pick<Welcome, "cursorEpoch" | "cursor" | "backlog" | "credit" | "maxMessageBytes">
+>;
+
+/**
+ * State of the connection between a sender's channel and its listener:
+ * - `connecting`: the first dial is in progress; messages wait for it;
+ * - `draining`: connected, but the listener still has a long backlog in the store; new messages are stored;
+ * - `going-live`: GoLive was sent; messages go over the connection;
+ * - `live`: the listener has no stored messages left;
+ * - `down`: no connection, and the last attempt failed; messages are stored;
+ * - `ended`: fenced or stopped for good.
+ */
+export type LinkState = "connecting" | "draining" | "going-live" | "live" | "down" | "ended";
+
+/** Side effects that a sender's channel requests. Each call returns at once; results come back as events. */
+export interface SenderEffects<Message extends OutgoingMessage> {
+  /** Writes messages of one topic to the connection. */
+  writeBatch(delivery: Delivery, topicId: number, firstNumber: number, messages: Message[]): void;
+  /** Writes GoLive to the connection. */
+  writeGoLive(): void;
+  /**
+   * Stores messages with contiguous numbers from `firstNumber` in one insert. Answered by `onStored`, `onStoreFailed`
+   * or `onFenced`. At most one insert is pending at a time.
+   */
+  store(firstNumber: number, messages: Message[]): void;
+  /** Notifies the listener through the database that it has stored messages. Best effort. */
+  announce(): void;
+  /** Reports the outcome of a send. Called once per message. */
+  sendEnded(message: Message, outcome: SendOutcome): void;
+  linkChanged(state: LinkState): void;
+}
+
+/** Retry limit and delays of a message: `policyOf` in `src/jobs-and-peers/peer/core/handling-settings.ts` makes it of the user's `retry`. */
+export interface RetryPolicy {
+  /** Maximum number of attempts, including the first; at least 1. */
+  readonly attempts: number;
+  /** Delay in ms after attempt number `attempts` (from 1) has failed. */
+  delayMs(attempts: number): number;
+}
+
+/** Limits of a listener's channel. Tests give others. */
+export const listenerDefaults = {
+  /**
+   * Maximum number of finished messages of a channel behind an unfinished message of another key. After a crash they
+   * are handled again, unless their handlers are transactional.
+   */
+  maxAhead: 10_000,
+  /**
+   * Bytes counted for a message that waits in memory, and again for each of its headers, in addition to its payload and
+   * the names and values of its headers.
+   */
+  messageOverheadBytes: 128,
+  /** Maximum factor by which handled and uncommitted bytes increase a sender's credit. */
+  maxCreditGrowth: 4,
+  /** Minimum retry delay with which a failed message is parked. */
+  parkDelayMs: 10_000,
+  /**
+   * Interval in ms at which messages that were completed beyond an unfinished one get marks: those that were completed
+   * before the interval began. So a process that is killed repeats what it completed within twice this time, and a
+   * message that the cursor passes soon costs no mark.
+   */
+  markEveryMs: 500,
+};
+
+export interface ListenerLimits
+  extends Pick<TuningSettings, "creditBytes" | "busyAfterMs">,
+    Readonly<typeof listenerDefaults> {
+  /** Greatest backlog that allows a sender to go live. */
+  readonly shortBacklogRows: number;
+  /** Retry policy of a message. */
+  retryOf(message: IncomingMessage): RetryPolicy;
+  /** Concurrency limit of the message's handler; undefined if there is none. */
+  limitOf(message: IncomingMessage): ConcurrencyLimit | undefined;
+  /** Number of messages waiting for the handler, up to which the store is queried for more. */
+  readonly refillBelow: number;
+  /** Memory in bytes of waiting messages, up to which the store is queried for more. */
+  readonly refillBelowBytes: number;
+  /** Maximum number of parked messages of the channel. */
+  readonly maxParked: number;
+  /** Maximum memory in bytes of the parked messages. */
+  readonly maxParkedBytes: number;
+  /** True if a message may have killed the previous process: see handling.ts. */
+  readonly hasSuspect: boolean;
+  /** Counted starts of the first message by processes that ended. */
+  readonly startsBefore: number;
+}
+
+/** Error of a failed handler. */
+interface HandlerFailure {
+  readonly errorCode: string;
+  readonly errorMessage: string;
+  readonly stack?: string | undefined;
+  /** Time of the failure in ms since 1970. Without it, the dead letter does not list the attempt. */
+  readonly failedAt?: number | undefined;
+  /** Delay of the retry in ms that the handler wants. Default: that of the {@link RetryPolicy}. */
+  readonly delayMs?: number | undefined;
+  /** Uncompressed payload, if the payload was compressed. */
+  readonly plain?: Uint8Array | undefined;
+}
+
+/** Result of a handler. */
+export type HandlerResult =
+  /** Handled. `isMarked` is true if the mark was written in the transaction of the handler's effects. */
+  | { readonly kind: "done"; readonly isMarked?: boolean }
+  | ({ readonly kind: "failed" } & HandlerFailure)
+  /** The handler wants the message again after `delayMs`, as the same attempt. An at-most-once message is dropped. */
+  | ({ readonly kind: "deferred"; readonly delayMs: number } & HandlerFailure)
+  /**
+   * The handler's Postgres session ended before the message was done. The message may be the cause, so its starts are
+   * counted in the store from now on, as after an unclean exit of the process.
+   */
+  | ({ readonly kind: "sessionEnded" } & HandlerFailure)
+  /** Failed permanently: the message becomes a dead letter without a retry. */
+  | ({ readonly kind: "refused" } & HandlerFailure)
+  /** The handler never started, or its outcome does not count. The message is retried later as the same attempt. */
+  | { readonly kind: "postponed" };
+
+/**
+ * Side effects that a listener's channel requests. Each call returns at once; results come back as events. `run` calls
+ * `take`, because a limit that the channel waits for is no longer full.
+ */
+export interface ListenerEffects extends Waiter {
+  /** Writes an Ack to the channel's connection. */
+  writeAck(connection: unknown, ack: Ack): void;
+  /** Closes a connection that a newer one replaces. */
+  closeConnection(connection: unknown): void;
+  /** Pauses or resumes reading from the connection. */
+  pauseReading(connection: unknown, paused: boolean): void;
+  /**
+   * Queries the store for rows above `after`, in order, in one snapshot taken after this call. Answered by `onRows` or
+   * `onQueryFailed`. At most one query is pending at a time.
+   */
+  query(after: Position): void;
+  /** Deletes stored rows at or below the committed cursor. They come from inserts that committed late. */
+  deleteStale(cursor: Position): void;
+  /** Commits the cursor and all earlier `deadLetter` and `mark` writes. Answered by `onCommitted`. */
+  commit(cursor: Position): void;
+  /** Writes a dead letter and the completion of its message, unless the message is already completed. */
+  deadLetter(dead: DeadMessage): void;
+  /**
+   * Parks a message in the store, so that the cursor may pass it. If it is already parked, updates its attempts and
+   * time. Answered by `onParked`. Calls take effect in order.
+   */
+  park(parked: ParkedMessage): void;
+  /** Deletes a parked message, after its `deadLetter` if there was one. Answered by `onUnparked`. */
+  unpark(position: Position): void;
+  /** Writes completion marks of messages beyond the cursor. Answered by `onMarked`. */
+  mark(done: readonly Position[]): void;
+  /**
+   * Counts, in the store, a start of a message that may have killed an earlier process or ended its handler's session.
+   * Answered by `onStartCounted`. At most one count of a parked message is pending at a time, and one of a message that
+   * is not parked.
+   *
+   * @param isLast true for the message's last allowed start, which must run in quarantine
+   * @param parked position of the message, if it is parked; otherwise it is the message after the cursor
+   */
+  countStart(isLast: boolean, parked?: Position): void;
+  /**
+   * Takes back the counted start of the first message, which is no attempt, and ends its quarantine. Best effort: a start that
+   * stays counted makes one attempt less.
+   */
+  uncountStart(): void;
+  /** Signals that the channel's `take` can return a message. */
+  ready(): void;
+  /**
+   * Signals that the channel is drained after `giveBack`: no work is pending, and completed messages have their marks.
+   * Called once.
+   */
+  drained(): void;
+  /** Reports an at-most-once message that is lost because its handler failed. */
+  dropped(message: IncomingMessage, errorCode: string, errorMessage: string): void;
+  /** Reports numbers that exist nowhere, because their messages were deleted. */
+  gap(epoch: number, first: number, last: number): void;
+}

@@ -1,0 +1,62 @@
+/**
+ * Workers: processes that handle jobs. Peers: workers that also exchange messages directly over TCP; Postgres stores their
+ * directory, the messages for absent listeners, and the cursors.
+ */
+
+export {
+  type ErrorCode,
+  HawserError,
+  Reject,
+  RetryAfter,
+  type RetryAfterOptions,
+} from "../../foundation/errors/index.js";
+export type { Logger, Subscription } from "../../foundation/runtime/index.js";
+export { version } from "../../foundation/runtime/index.js";
+export { fromDrizzle, fromKnex, fromKysely, fromPrisma, type SqlClient } from "../../foundation/sql-clients/index.js";
+export { decode, encode, type SchemaTopic } from "../../protobuf/typed/index.js";
+export {
+  type AnyTopics,
+  type AwaitedJob,
+  type CancelledJob,
+  type CancelOutcome,
+  cancel,
+  cancelFlow,
+  type EnqueueOptions,
+  enqueue,
+  enqueueBatch,
+  type Job,
+  type JobState,
+  job,
+  keepResults,
+  limitTopic,
+  type NatsSubject,
+  type Payload,
+  pauseTopic,
+  resumeTopic,
+  type ScheduleOptions,
+  schedule,
+  type TopicLimits,
+  type TopicMap,
+  type TopicPause,
+  type UniqueKey,
+  unschedule,
+  type WaitOptions,
+  waitFor,
+} from "../queue/enqueue/index.js";
+export type { Content, MessageHeaders } from "./core/content.js";
+export type {
+  Batch,
+  Message,
+  Receipt,
+  RequestOptions,
+  SendOptions,
+  TransactionalBatch,
+  TransactionalMessage,
+} from "./core/message.js";
+export type { BatchOptions, HandleOptions, PeerOptions } from "./core/peer-options.js";
+export type { PeerStatus } from "./core/status.js";
+export type { WorkerBatchOptions, WorkerHandleOptions, WorkerOptions } from "./core/worker-options.js";
+export { monitor } from "./monitor.js";
+export { type AnyPeer, Peer } from "./peer.js";
+export type { Answer } from "./sending/outgoing-request.js";
+export { Worker } from "./worker.js";

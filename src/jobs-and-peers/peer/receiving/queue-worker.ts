@@ -1,0 +1,139 @@
+/**
+ * The part of a process that handles jobs: it takes rows of the queue, calls the handlers of the user, and ends the rows. A worker
+ * is this alone; a peer has it beside its channels, whose messages and requests share its handlers, slots and quarantine.
+ */
+
+import type { HawserError } from "../../../foundation/errors/index.js";
+import { systemClock } from "../../../foundation/runtime/index.js";
+import { Quarantine } from "../../channel/index.js";
+import type { HandlingContext } from "../core/context.js";
+import { Dispatcher, type SlicedWork } from "./dispatcher.js";
+import { HandlerCalls } from "./handler-call.js";
+import { QueueLink } from "./queue-link.js";
+import type { HandlingHost } from "./receiver.js";
+import type { TopicHandlers } from "./topic-handlers.js";
+
+/** Maximum time for which a message that may have killed its process runs in quarantine. */
+const quarantineLimitMs = 30_000;
+
+/** What shares handlers with the queue. */
+export interface Beside {
+  /** Called when handlers may start again, or must not start any more. */
+  changed(): void;
+  /** True if nothing runs but the messages of the queue, and those of the holder of the quarantine. */
+  isIdleBeside(holder: SlicedWork): boolean;
+}
+
+const nothingBeside: Beside = { changed: () => undefined, isIdleBeside: () => true };
+
+export class QueueWorker implements HandlingHost {
+  readonly context: HandlingContext;
+  readonly handlers: TopicHandlers;
+  readonly calls: HandlerCalls;
+  readonly dispatcher: Dispatcher;
+  readonly quarantine: Quarantine<SlicedWork>;
+  readonly #beside: Beside;
+  readonly #queue: QueueLink;
+  #isStarted = false;
+  #isHalted = false;
+  #isClosed = false;
+
+  constructor(context: HandlingContext, handlers: TopicHandlers, beside: Beside = nothingBeside) {
+    this.context = context;
+    this.handlers = handlers;
+    handlers.renewLimits();
+    this.#beside = beside;
+    this.calls = new HandlerCalls(context, handlers);
+    this.dispatcher = new Dispatcher(context.settings.concurrency);
+    this.quarantine = new Quarantine(quarantineLimitMs, {
+      after: (delayMs, callback) => systemClock.setTimeout(callback, delayMs),
+      changed: () => this.#changed(),
+      othersIdle: (holder) =>
+        this.#queue.runningMessages <= (holder === this.#queue ? 1 : 0) && beside.isIdleBeside(holder),
+    });
+    this.#queue = new QueueLink(this);
+  }
+
+  /** True while no handler may start. */
+  get isPaused(): boolean {
+    return this.#isClosed || this.#isHalted || !this.#isStarted || this.handlers.isEmpty;
+  }
+
+  get isHalted(): boolean {
+    return this.#isHalted;
+  }
+
+  /** Numbers of its handlers that run, and of its messages that wait for one. */
+  get numbers(): { readonly running: number; readonly queued: number } {
+    const { runningMessages: running, waitingMessages: queued } = this.#queue;
+    return { running, queued };
+  }
+
+  /** True for one process of the database, for what one is to do. */
+  isFirst(): boolean {
+    return this.#queue.isFirst();
+  }
+
+  /** Reads which of the topics are paused in all processes. @throws HawserError `store_failed` */
+  async readPauses(): Promise<void> {
+    const { topics } = this.handlers;
+    this.handlers.pauseEverywhere(await this.context.store.pausedTopics(topics), topics);
+  }
+
+  /** Reads whether a topic is paused that got its first handler. @throws HawserError `store_failed` */
+  async readPause(topic: string): Promise<void> {
+    const paused = await this.context.store.pausedTopics([topic]);
+    if (this.handlers.firstPause(topic, paused.includes(topic))) this.handlersChanged();
+  }
+
+  /** Starts to call handlers. */
+  start(): void {
+    this.#isStarted = true;
+    this.#changed();
+    this.#queue.start();
+  }
+
+  /** Follows a change of the handlers, or of what is paused. */
+  handlersChanged(): void {
+    this.#queue.handlersChanged();
+    this.#changed();
+  }
+
+  /** Takes also what is enqueued for listeners that are away. */
+  standInFor(names: readonly string[]): void {
+    this.#queue.standInFor(names);
+  }
+
+  /** Stops starting handlers, or starts them again. Running ones continue. */
+  halt(halted: boolean): void {
+    this.#isHalted = halted;
+    this.#changed();
+  }
+
+  /** Begins anew, on another database server. */
+  reset(): void {
+    this.#queue.reset();
+  }
+
+  /** Stops starting handlers, tells the running ones, waits for those of the queue, and ends the worker. */
+  async stop(reason: HawserError): Promise<void> {
+    this.halt(true);
+    this.calls.stop(reason);
+    await this.#queue.stop();
+  }
+
+  /** Cuts off the handlers of the queue that still run, at the deadline of a stop. Their messages are handled again, as the same attempt. */
+  async cutOff(): Promise<void> {
+    await this.#queue.cutOff();
+  }
+
+  close(): void {
+    this.#isClosed = true;
+    this.#queue.close();
+  }
+
+  #changed(): void {
+    this.#beside.changed();
+    this.#queue.run();
+  }
+}

@@ -1,0 +1,309 @@
+/** `hawser dead`: lists, retries and discards dead letters. */
+import { limits } from "../../../generated/ts/rules/peer/catalog.js";
+import { databaseSettingsRanges } from "../../../generated/ts/settings/peer.js";
+import { HawserError, plural } from "../../foundation/errors/index.js";
+import { Descriptors, payloadLine, shownPayload } from "../../protobuf/typed/index.js";
+import {
+  type DeadLetterEntry,
+  type DeadLetterFilter,
+  type DeadLetterOutcome,
+  type DeadLetters,
+  deadLetterIdOf,
+  deadLetters,
+  readDeadLetterRetention,
+  setDeadLetterRetention,
+  type WholeDeadLetter,
+  withCommandDatabase,
+} from "../operate/index.js";
+import {
+  type Arguments,
+  actionOf,
+  defineCommand,
+  flag,
+  type Given,
+  option,
+  optional,
+  refusal,
+  required,
+} from "./command-line.js";
+import { confirmed, yesOption } from "./confirmation.js";
+import { databaseOption, databaseUrlOf, descriptorsOption } from "./options.js";
+import { type Column, jsonText, Output, printable, printFirstRows, printOutcomes, rowLimit } from "./output.js";
+import { momentOf, wholeNumber } from "./quantities.js";
+
+/** Options that filter dead letters. */
+const filterOptions = {
+  source: option("SOURCE", "Only dead letters of a channel (sender:source_topic:listener) or a subscribed function"),
+  topic: option("TOPIC", "Only dead letters for a topic or subject"),
+  code: option("CODE", "Only dead letters with this error code, such as handler_failed"),
+  origin: option(
+    limits.DeadLetter.origin.values.join("|"),
+    "Only dead letters of peers, of subscriptions, of the outbox, or of the queue",
+  ),
+  "older-than": option("TIME", "Only messages dead-lettered longer ago than a time such as 7d, or before a date"),
+  since: option("MOMENT", "Only messages dead-lettered since a date, or within a time such as 12h"),
+  limit: option(
+    "N",
+    "At most N of them: list has the newest, retry and discard have the oldest. Default: all; for list without --json 100",
+  ),
+} as const satisfies Arguments;
+
+/** Filter from ids and options. @throws HawserError `invalid_argument` */
+function filterOf(ids: readonly string[], args: Given<typeof filterOptions>): DeadLetterFilter {
+  return {
+    ids: ids.length === 0 ? undefined : ids.map(deadLetterIdOf),
+    source: args.source,
+    topic: args.topic,
+    errorCode: args.code,
+    origin: args.origin,
+    before: momentOf("--older-than", args["older-than"]),
+    after: momentOf("--since", args.since),
+    limit: wholeNumber("--limit", args.limit),
+  };
+}
+
+/** True if the filter selects a subset; a limit alone does not. */
+function selectsSubset({ limit: _, ...criteria }: DeadLetterFilter): boolean {
+  return Object.values(criteria).some((value) => value !== undefined);
+}
+
+const actions = ["list", "retry", "discard", "retention"] as const;
+type Action = (typeof actions)[number];
+
+const ownOptions = {
+  all: flag("Retry or discard every dead letter; required if neither ids nor filters are given"),
+  ...yesOption,
+  payload: flag("With list --json: also headers and payload"),
+  ...descriptorsOption,
+  json: flag("Print each dead letter, or its outcome, as one line of JSON"),
+} as const satisfies Arguments;
+
+export const command = defineCommand({
+  details:
+    "They are messages that will not be tried again: their handler failed too often, no listener serves their " +
+    "topic any more, a subscribed function failed, or NATS refused them. A list has the newest first. A retry sends them to their listener, " +
+    "subscribed function or NATS again, the oldest first. On a terminal, retry and discard without ids say how many " +
+    "match, and ask. Running peers delete dead letters that are older than " +
+    "the retention of the database, which `retention` shows and `retention DAYS` sets; without peers they stay",
+  args: {
+    action: required("Action", { valueHint: actions.join("|") }),
+    ids: optional("Ids of dead letters; with retention: the days, which only members of hawser_owner can set", {
+      multiple: true,
+      valueHint: "ID…",
+    }),
+    ...databaseOption,
+    ...filterOptions,
+    ...ownOptions,
+  },
+  run: async (args) => {
+    const action = actionOf("dead", args.action, actions);
+    if (action === "retention") {
+      await retention(args.ids, args);
+      return;
+    }
+    const filter = filterOf(args.ids, args);
+    const { all = false, json = false, payload = false } = args;
+    checkFlags(action, filter, args);
+    const descriptors = args.descriptors === undefined ? undefined : Descriptors.read(args.descriptors);
+    await withCommandDatabase(databaseUrlOf(args), async (database) => {
+      const letters = deadLetters(database);
+      if (action === "list") await list(letters, filter, { json, payload, descriptors });
+      else {
+        const selection = { ...filter, all, throughId: await letters.newestId() };
+        const asks = filter.ids === undefined && !args.yes;
+        if (asks && !(await confirmed(() => questionOf(letters, action, selection)))) return;
+        await change(letters, action, selection, json);
+      }
+    });
+  },
+  examples: [
+    ["hawser dead list", "The newest dead letters, the last one first"],
+    ["hawser dead list 17 --json --payload", "All details of one"],
+    ["hawser dead list --descriptors image.binpb", "Typed payloads as JSON, with an image of `buf build`"],
+    ["hawser dead retry 17 18", "Retry two of them"],
+    [
+      "hawser dead retry --source shop-1:shop:billing-1 --since 1h",
+      "Retry the last hour's dead letters of one channel",
+    ],
+    ["hawser dead discard --topic audit --older-than 7d", "Delete dead letters older than a week"],
+    ["hawser dead retention 90", "Keep dead letters for 90 days"],
+  ],
+});
+
+/** Shows the retention, or sets it to a number of days. */
+async function retention(
+  values: readonly string[],
+  args: Given<typeof filterOptions & typeof ownOptions & typeof databaseOption>,
+): Promise<void> {
+  const foreign = [...Object.keys(filterOptions), "all", "yes", "payload", "descriptors"] as (keyof typeof args)[];
+  const given = foreign.find((flag) => args[flag] !== undefined);
+  if (given !== undefined) throw refusal("dead", "retention", `--${given} goes with the other actions`);
+  if (values.length > 1)
+    throw refusal("dead", "retention", `it takes one number of days, and "${values[1]}" is one more`);
+  const days = wholeNumber("DAYS", values[0], databaseSettingsRanges.deadLetterRetentionDays);
+  const current = await withCommandDatabase(databaseUrlOf(args), async (database) => {
+    if (days !== undefined) await setDeadLetterRetention(database, days);
+    return readDeadLetterRetention(database);
+  });
+  await printOutcomes(
+    [{ deadLetterRetentionDays: current }],
+    args.json ?? false,
+    () => `Peers delete dead letters that are older than ${plural(current, "day")}.`,
+  );
+}
+
+function checkFlags(
+  action: Exclude<Action, "retention">,
+  filter: DeadLetterFilter,
+  { all = false, yes = false, payload = false, json = false, descriptors }: Given<typeof ownOptions>,
+): void {
+  const refuse = (why: string): never => {
+    throw refusal("dead", action, why);
+  };
+  if (payload && (action !== "list" || !json)) refuse("--payload goes with list --json");
+  if (descriptors !== undefined && action !== "list") refuse("--descriptors goes with list");
+  if (descriptors !== undefined && json && !payload)
+    refuse("--descriptors with --json needs --payload, which prints the payloads");
+  if (action === "list") {
+    if (yes) refuse("--yes goes with retry and discard");
+    if (all) refuse("--all is for retry and discard; list shows all by default");
+  } else if (all && selectsSubset(filter)) refuse("--all means every dead letter: remove it, or the ids and filters");
+  else if (!all && !selectsSubset(filter)) refuse("name ids or filters, or --all for every dead letter");
+}
+
+async function list(
+  letters: DeadLetters,
+  filter: DeadLetterFilter,
+  {
+    json,
+    payload,
+    descriptors,
+  }: { readonly json: boolean; readonly payload: boolean; readonly descriptors: Descriptors | undefined },
+): Promise<void> {
+  if (json && payload) {
+    const output = new Output();
+    // Read one at a time, because each may be as long as a message.
+    for (const { id } of await letters.list(filter)) {
+      const letter = await letters.get(id);
+      if (letter !== undefined && !(await output.write(`${jsonText(wholeLine(letter, descriptors))}\n`))) return;
+    }
+    return;
+  }
+  const { limit } = filter;
+  const rows = await letters.list({ ...filter, limit: rowLimit(limit, json) });
+  const payloads = new Map<number, string>();
+  if (descriptors !== undefined) {
+    for (const { id } of rows) {
+      const letter = await letters.get(id);
+      if (letter === undefined) continue;
+      payloads.set(id, shortCell(payloadLine(shownPayload(letter.payload, letter.headers, descriptors))));
+    }
+  }
+  const givenBackColumn: Column<DeadLetterEntry> = { head: "GIVEN BACK", cell: ({ givenBack }) => givenBack };
+  const payloadColumn: Column<DeadLetterEntry> = { head: "PAYLOAD", cell: ({ id }) => payloads.get(id) ?? "" };
+  await printFirstRows(rows, limit, {
+    json,
+    none: "There are no dead letters, or none that match.",
+    columns: [
+      { head: "ID", cell: ({ id }) => id },
+      { head: "GIVEN UP", cell: ({ createdAt }) => createdAt.toISOString() },
+      { head: "TOPIC", cell: ({ topic }) => topic },
+      {
+        head: "SOURCE",
+        cell: ({ source, enqueuedBy }) => (enqueuedBy === null ? source : `${source} (enqueued by ${enqueuedBy})`),
+      },
+      { head: "LISTENER", cell: ({ listener }) => listener ?? "" },
+      { head: "WORKER", cell: ({ worker }) => worker ?? "" },
+      { head: "ATTEMPTS", cell: ({ attempts }) => attempts },
+      ...(rows.some(({ givenBack }) => givenBack > 0) ? [givenBackColumn] : []),
+      { head: "BYTES", cell: ({ payloadBytes }) => payloadBytes },
+      { head: "ERROR", cell: errorOf },
+      ...(descriptors === undefined ? [] : [payloadColumn]),
+    ],
+  });
+}
+
+function errorOf({ errorCode, errorMessage, retried, retryRequested }: DeadLetterEntry): string {
+  return `${errorCode}: ${shortCell(errorMessage)}${retried ? " (retried before)" : ""}${retryRequested ? " (to be retried)" : ""}`;
+}
+
+function shortCell(text: string): string {
+  return text.length > 80 ? `${text.slice(0, 79)}…` : text;
+}
+
+/** Dead letter as JSON, with its payload in the form of `hawser listen --json`. */
+function wholeLine({ payload, ...letter }: WholeDeadLetter, descriptors: Descriptors | undefined): object {
+  return { ...letter, ...shownPayload(payload, letter.headers, descriptors) };
+}
+
+/** Number up to which the question before a change counts. */
+const countedAtMost = 100_000;
+
+/** Question before a retry or discard without ids; undefined if nothing matches. */
+async function questionOf(
+  letters: DeadLetters,
+  action: Exclude<Action, "list" | "retention">,
+  selection: DeadLetterFilter,
+): Promise<string | undefined> {
+  const { limit = Infinity } = selection;
+  const found = await letters.count(selection, Math.min(limit, countedAtMost + 1));
+  if (found === 0) return undefined;
+  const many = found === undefined ? "An unknown number of" : `More than ${countedAtMost}`;
+  const count = found === undefined || found > countedAtMost ? undefined : found;
+  const what = count === undefined ? `${many} dead letters` : plural(count, "dead letter");
+  return action === "retry"
+    ? `${what} will be handled again, which cannot be undone. Retry ${count === 1 ? "it" : "them"}?`
+    : `${what} will be deleted, with payload, which cannot be undone. Discard ${count === 1 ? "it" : "them"}?`;
+}
+
+async function change(
+  letters: DeadLetters,
+  action: Exclude<Action, "list" | "retention">,
+  selection: DeadLetterFilter & { readonly all: boolean },
+  json: boolean,
+): Promise<void> {
+  const outcomes = await letters[action](selection);
+  await printOutcomes(outcomes, json, () => summaryOf(action, outcomes));
+  const refused = outcomes.flatMap((outcome) => (outcome.outcome === "refused" ? [outcome] : []));
+  const missing = outcomes.flatMap((outcome) => (outcome.outcome === "missing" ? [outcome.id] : []));
+  if (refused[0] !== undefined) {
+    const more = refused.length > 1 ? `; ${refused.length - 1} more were refused` : "";
+    throw new HawserError(refused[0].code, `${refused[0].message}${more}`);
+  }
+  if (missing.length > 0) {
+    const which = `${missing.slice(0, 10).join(", ")}${missing.length > 10 ? ", …" : ""}`;
+    throw new HawserError(
+      "invalid_argument",
+      `there is no dead letter ${which}, or none that matches: retried, discarded or expired already? See \`hawser dead list\`.`,
+    );
+  }
+}
+
+function summaryOf(action: Exclude<Action, "list" | "retention">, outcomes: readonly DeadLetterOutcome[]): string {
+  if (action === "discard") {
+    const count = outcomes.filter(({ outcome }) => outcome === "discarded").length;
+    return `Discarded ${plural(count, "dead letter")}.`;
+  }
+  const listeners = counted(
+    outcomes.flatMap((one) => (one.outcome === "retried" ? [`"${printable(one.listener)}"`] : [])),
+  );
+  const functions = counted(outcomes.flatMap((one) => (one.outcome === "requested" ? [printable(one.function)] : [])));
+  const enqueued = outcomes.filter(({ outcome }) => outcome === "enqueued").length;
+  const parts = [
+    ...(enqueued === 0 ? [] : [`Enqueued ${plural(enqueued, "dead letter")} again.`]),
+    ...(listeners.count === 0 ? [] : [`Retried ${plural(listeners.count, "dead letter")}: ${listeners.whom}.`]),
+    ...(functions.count === 0
+      ? []
+      : [
+          `Requested a retry of ${plural(functions.count, "dead letter")}: ${functions.whom}. ` +
+            "`hawser serve` retries them, and they are listed until then.",
+        ]),
+  ];
+  return parts.length === 0 ? "Retried no dead letter." : parts.join("\n");
+}
+
+function counted(names: readonly string[]): { readonly count: number; readonly whom: string } {
+  const each = new Map<string, number>();
+  for (const name of names) each.set(name, (each.get(name) ?? 0) + 1);
+  return { count: names.length, whom: [...each].map(([name, count]) => `${count} for ${name}`).join(", ") };
+}

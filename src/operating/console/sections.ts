@@ -1,0 +1,98 @@
+/** Readings that the page and `hawser top` share, each with its limits. */
+
+import type { Database } from "../../jobs-and-peers/store/index.js";
+import {
+  deadLetterCauses,
+  type Listing,
+  listPeers,
+  listPending,
+  listScheduled,
+  listSchedules,
+  listStreamSubscriptions,
+  listTopics,
+  outboxOverview,
+  readLeader,
+} from "../operate/index.js";
+import { readAbilities } from "./abilities.js";
+import { type Reading, reading } from "./reading.js";
+
+/** Number of dead letters that are grouped by cause, the newest first. */
+export const examinedDeadLetters = 10_000;
+/** Maximum number of rows in a table of the page. */
+export const shownRows = 100;
+
+/** Readings of an installation. None rejects, except for a defect. */
+export function sections(database: Database) {
+  const of =
+    <T>(read: (database: Database) => Promise<T>) =>
+    (): Promise<Reading<T>> =>
+      reading(() => read(database));
+  const listOf =
+    <T>(read: (database: Database, listing: Listing) => Promise<T[]>) =>
+    (listing: Listing = {}): Promise<Reading<T[]>> =>
+      reading(() => read(database, listing));
+  return {
+    abilities: of(readAbilities),
+    leader: of(readLeader),
+    peers: listOf(listPeers),
+    outbox: of(outboxOverview),
+    scheduled: listOf(listScheduled),
+    pending: listOf(listPending),
+    topics: listOf(listTopics),
+    streams: listOf(listStreamSubscriptions),
+    schedules: listOf(listSchedules),
+    /** Causes of the newest dead letters. @param beforeId examines only those with a lower id */
+    causes: (beforeId?: string) =>
+      reading(() => deadLetterCauses(database, { examine: examinedDeadLetters, causes: shownRows + 1, beforeId })),
+  };
+}
+
+/** Readings of {@link sections}. */
+export type Sections = ReturnType<typeof sections>;
+
+/** Result of a section's reading. */
+type Read<Name extends keyof Sections> = Awaited<ReturnType<Sections[Name]>>;
+
+/** State of an installation, read section by section. */
+export interface Snapshot {
+  /** Time at which the reading began. */
+  readonly at: Date;
+  readonly login: string;
+  readonly database: string;
+  readonly leader: Read<"leader">;
+  readonly peers: Read<"peers">;
+  readonly outbox: Read<"outbox">;
+  readonly pending: Read<"pending">;
+  readonly streams: Read<"streams">;
+  readonly schedules: Read<"schedules">;
+  readonly causes: Read<"causes">;
+}
+
+/** Maximum number of rows of a list in a snapshot. */
+export const snapshotRows = 1_000;
+
+/**
+ * Reads the sections one after another, so that it needs one connection. Fails as soon as Postgres cannot be reached;
+ * any other failure is that of its section.
+ *
+ * @param filter only rows of lists with this text in their names
+ */
+export async function readSnapshot(read: Sections, filter?: string): Promise<Reading<Snapshot>> {
+  const at = new Date();
+  const abilities = await read.abilities();
+  if (abilities.state !== "read") return abilities;
+  const { login, database } = abilities.value;
+  const parts: Partial<Record<SnapshotSection, Reading<unknown>>> = {};
+  const listing = { filter, limit: snapshotRows };
+  const whole = { leader: read.leader, outbox: read.outbox, causes: () => read.causes() };
+  for (const name of snapshotSections) {
+    const part = await (name in whole ? whole[name as keyof typeof whole]() : read[name as "peers"](listing));
+    if (part.state === "failed" && part.isAway) return part;
+    parts[name] = part;
+  }
+  return { state: "read", value: { at, login, database, ...(parts as Pick<Snapshot, SnapshotSection>) } };
+}
+
+/** Sections of a snapshot, in the order in which they are read. */
+const snapshotSections = ["leader", "peers", "outbox", "pending", "streams", "schedules", "causes"] as const;
+type SnapshotSection = (typeof snapshotSections)[number];
