@@ -2,7 +2,7 @@
 import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { join, posix } from "node:path";
 import { importsOf } from "./imports.js";
-import { whyForbidden, whyPastIndex } from "./rules.js";
+import { whyForbidden, whyNoRoom, whyPastIndex, wingFolders } from "./rules.js";
 
 /** Result of the check. */
 export interface LayerReport {
@@ -19,6 +19,8 @@ export function checkLayers(root: string): LayerReport {
   let imports = 0;
   const violations: string[] = [];
   for (const file of files) {
+    const why = whyNoRoom(file);
+    if (why !== undefined) violations.push(`${file} ${why}`);
     for (const { specifier, line } of importsOf(file, readFileSync(join(root, file), "utf8"))) {
       if (!specifier.startsWith(".")) continue;
       imports++;
@@ -30,11 +32,23 @@ export function checkLayers(root: string): LayerReport {
   for (const [folder, count] of countsByFolder(files.filter((file) => file.startsWith("src/"))))
     if (count > mostWithoutPage && !isFile(`${folder}/README.md`))
       violations.push(`${folder}: ${count} files need a README.md on how the folder works`);
+  for (const wing of wingFolders.filter(isFile)) {
+    const lines = isFile(`${wing}/README.md`)
+      ? readFileSync(join(root, wing, "README.md"), "utf8").split("\n").length
+      : 0;
+    if (lines === 0 || lines > mostLinesOfWing)
+      violations.push(
+        `${wing}: a wing needs a README.md of at most ${mostLinesOfWing} lines, and this one has ${lines}`,
+      );
+  }
   return { files: files.length, imports, violations };
 }
 
 /** Number of files of a folder that a reader overlooks without a page about them. */
 const mostWithoutPage = 10;
+
+/** Lines of a page that says what a wing is: one screen. */
+const mostLinesOfWing = 40;
 
 function countsByFolder(files: readonly string[]): Map<string, number> {
   const counts = new Map<string, number>();

@@ -1,7 +1,20 @@
-/** Layers of `src/`, and the imports that they may have. */
+/** Wings and rooms of `src/`, and the imports that they may have. */
+
+/** Rooms by wing: `src/` has a folder for each wing, which has one for each of its rooms. */
+const wings: Readonly<Record<string, readonly string[]>> = {
+  "jobs-and-peers": ["peer", "peer-store", "queue", "migrations", "store", "transport", "channel", "wire"],
+  nats: ["client", "serve", "bridge", "gateway", "outbox", "connections"],
+  protobuf: ["buf-plugin", "connect", "typed"],
+  operating: ["cli", "page", "console", "doctor", "otel", "operate", "installation"],
+  development: ["testing", "dev"],
+  foundation: ["postgres", "monitor", "tls", "sql-clients", "errors", "runtime"],
+};
+
+/** Wings whose rooms may not import from the other wing, by wing. */
+const closedTo: Readonly<Record<string, string>> = { "jobs-and-peers": "nats" };
 
 /**
- * Tiers of layers, top first. A layer may import itself and every tier below; two layers of one tier may not import
+ * Tiers of rooms, top first. A room may import itself and every tier below; two rooms of one tier may not import
  * each other.
  */
 const tiers: readonly (readonly string[])[] = [
@@ -10,32 +23,44 @@ const tiers: readonly (readonly string[])[] = [
   ["console"],
   ["serve", "doctor", "connect", "otel"],
   ["dev", "bridge", "gateway", "peer"],
-  ["enqueue", "peer-store"],
+  ["peer-store"],
+  ["queue"],
   ["operate"],
   ["installation", "outbox"],
   ["migrations"],
-  ["nats", "store", "transport"],
+  ["connections", "store", "transport"],
   ["postgres", "channel", "wire", "typed", "monitor", "tls"],
   ["sql-clients"],
   ["errors", "runtime"],
   ["generated"],
 ];
 
-/** Layer of a file, by its path from the root of the project; undefined if it has none. */
-function layerOf(path: string): string | undefined {
-  const [top, folder] = path.split("/");
+/** Room of a file, by its path from the root of the project; undefined if it has none. */
+function roomOf(path: string): string | undefined {
+  const [top, wing, room] = path.split("/");
   if (top === "generated") return "generated";
-  return top === "src" ? folder : undefined;
+  return top === "src" && room !== undefined && wings[wing!]?.includes(room) ? room : undefined;
 }
 
-/** Reason why `importer` may not import `imported`; undefined if it may. */
+function wingOf(path: string): string | undefined {
+  return path.split("/")[1];
+}
+
+/** Reason why a file has no place; undefined if it has one. */
+export function whyNoRoom(path: string): string | undefined {
+  if (roomOf(path) !== undefined) return undefined;
+  const rooms = Object.entries(wings).map(([wing, names]) => `${wing} (${names.join(", ")})`);
+  return `is in no room of a wing; the wings are ${rooms.join("; ")}`;
+}
+
+/** Reason why `importer` may not import `imported`; undefined if it may. Says nothing of files that have no room. */
 export function whyForbidden(importer: string, imported: string): string | undefined {
-  const [from, to] = [layerOf(importer), layerOf(imported)];
+  const [from, to] = [roomOf(importer), roomOf(imported)];
   if (from === undefined) return undefined;
-  if (to === undefined) return `${from} is shipped, and ${imported} is not`;
+  if (to === undefined) return imported.startsWith("src/") ? undefined : `${from} is shipped, and ${imported} is not`;
+  if (imported.startsWith("src/") && closedTo[wingOf(importer)!] === wingOf(imported))
+    return `nothing of ${wingOf(importer)} imports from ${wingOf(imported)}`;
   const [fromTier, toTier] = [tierOf(from), tierOf(to)];
-  if (fromTier === undefined) return `src/${from} is not a layer; the layers are ${tiers.flat().join(", ")}`;
-  if (toTier === undefined) return `src/${to} is not a layer; the layers are ${tiers.flat().join(", ")}`;
   if (from === to || toTier > fromTier) return undefined;
   return toTier === fromTier
     ? `${from} and ${to} are in the same tier, and may not import each other`
@@ -59,14 +84,16 @@ export function whyPastIndex(
     const folder = parts.slice(0, depth).join("/");
     if (importer.startsWith(`${folder}/`) || !isFile(`${folder}/index.ts`)) continue;
     if (imported === `${folder}/index.js`) return undefined;
-    // What a layer has for tests of users alone.
+    // What a room has for tests of users alone.
     if (importer.startsWith("src/development/testing/") && imported === `${folder}/testing.js`) return undefined;
     return `${folder} may be imported from outside only through its index.ts`;
   }
   return undefined;
 }
 
-function tierOf(layer: string): number | undefined {
-  const index = tiers.findIndex((tier) => tier.includes(layer));
-  return index === -1 ? undefined : index;
+/** Folders of the wings, from the root of the project. */
+export const wingFolders: readonly string[] = Object.keys(wings).map((wing) => `src/${wing}`);
+
+function tierOf(room: string): number {
+  return tiers.findIndex((tier) => tier.includes(room));
 }

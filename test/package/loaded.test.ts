@@ -3,7 +3,7 @@ import { describe, expect, it } from "vitest";
 import { nodeCommand } from "../support/built-programs.js";
 import { startCommand } from "../support/program.js";
 
-/** Files that a module of `src/` loads: the folders of the project in which they are, their number, and packages. */
+/** Files that a module of `src/` loads: rooms and folders of generated/ in which they are, their number, and packages. */
 interface Loaded {
   readonly folders: string[];
   readonly files: number;
@@ -20,10 +20,11 @@ async function loadedBy(...args: readonly string[]): Promise<Loaded> {
     const [, inside] = /\/(?:src|generated\/ts)\/((?!.*\/node_modules\/).*)$/.exec(path) ?? [];
     return inside === undefined ? [] : [path.includes("/generated/ts/") ? `generated/${inside}` : inside];
   });
+  // Of src/ the rooms, whatever their wings.
   const folders = own.map((path) =>
     path
       .split("/")
-      .slice(0, path.startsWith("generated/") ? 2 : 1)
+      .slice(path.startsWith("generated/") ? 0 : 1, 2)
       .join("/"),
   );
   return { folders: [...new Set(folders)].sort(), files: own.length, packages: [...new Set(packages)].sort() };
@@ -31,13 +32,13 @@ async function loadedBy(...args: readonly string[]): Promise<Loaded> {
 
 describe("hawser", () => {
   it("loads neither sockets, store and SQL of the schema nor node-postgres before a peer starts", async () => {
-    const { folders, files, packages } = await loadedBy("peer/index.js");
+    const { folders, files, packages } = await loadedBy("jobs-and-peers/peer/index.js");
     expect(folders.filter((folder) => !folder.startsWith("generated/"))).toEqual([
       "channel",
-      "enqueue",
       "errors",
       "monitor",
       "peer",
+      "queue",
       "runtime",
       "sql-clients",
       "tls",
@@ -52,7 +53,7 @@ describe("hawser", () => {
 
 describe("the command", () => {
   it("loads no command for the list of commands", async () => {
-    const { folders, files } = await loadedBy("cli/run.js", "--help");
+    const { folders, files } = await loadedBy("operating/cli/run.js", "--help");
     expect(folders).toEqual(["cli", "errors", "generated/errors", "generated/rules", "generated/settings", "runtime"]);
     expect(files).toBeLessThanOrEqual(32);
   });

@@ -103,7 +103,10 @@ describe("the address of a database", () => {
     const files = readdirSync("src", { recursive: true, encoding: "utf8" }).filter((file) => file.endsWith(".ts"));
     const makers = files.filter((file) => /new pg\.(Client|Pool)\([^)]/.test(readFileSync(join("src", file), "utf8")));
     // The test kit runs what users give it, with the settings of their database.
-    const ofUsers = ["testing/test-stack.ts", "testing/user-client.ts"];
-    expect(makers.sort()).toEqual(["postgres/database-address.ts", "postgres/open-session.ts", ...ofUsers]);
+    const ofUsers = ["development/testing/test-stack.ts", "development/testing/user-client.ts"];
+    expect(makers.sort()).toEqual([
+      ...ofUsers,
+      ...["database-address.ts", "open-session.ts"].map((file) => `foundation/postgres/${file}`),
+    ]);
   });
 });

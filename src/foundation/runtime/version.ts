@@ -4,8 +4,8 @@ import { readFileSync } from "node:fs";
 export const version: string = readVersion();
 
 function readVersion(): string {
-  // From source, package.json is two directories up; from compiled code, three.
-  for (const up of ["../../../package.json", "../../../package.json"]) {
+  // From source, package.json is three directories up; from compiled code, four.
+  for (const up of ["../../../package.json", "../../../../package.json"]) {
     const found = readPackage(new URL(up, import.meta.url));
     if (found?.name === "hawser") return found.version;
   }

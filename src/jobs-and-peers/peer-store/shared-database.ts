@@ -6,8 +6,8 @@ import { queueConstants } from "../../../generated/ts/settings/queue.js";
 import type { HawserError } from "../../foundation/errors/index.js";
 import { PostgresSession, type SessionQuery, serverIdentity, sourceOf } from "../../foundation/postgres/index.js";
 import { type Clock, delay, type Logger, shared } from "../../foundation/runtime/index.js";
-import { DueRunner } from "../../nats/outbox/index.js";
 import { raiseSequences } from "../migrations/index.js";
+import { DueRunner } from "../queue/schedules/index.js";
 import {
   type CatalogChange,
   catalogChannel,

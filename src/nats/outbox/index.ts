@@ -2,8 +2,6 @@
  * The outbox: messages that are written in the user's transactions and go to NATS after the commit. See README.md.
  */
 
-export { DueRunner } from "../../jobs-and-peers/queue/schedules/due-runner.js";
-export { checkTimes } from "../../jobs-and-peers/queue/schedules/occurrences.js";
 export {
   isDroppedByItself,
   needsGaps,

@@ -19,11 +19,11 @@ import {
 } from "../../foundation/runtime/index.js";
 import { TlsCredentials, type TlsMaterial } from "../../foundation/tls/index.js";
 import { explainServeRefusal, migrate } from "../../jobs-and-peers/migrations/index.js";
+import { DueRunner } from "../../jobs-and-peers/queue/schedules/index.js";
 import { formatAddress } from "../../jobs-and-peers/wire/index.js";
 import { Bridge } from "../bridge/index.js";
 import { ServerChoice } from "../connections/index.js";
 import { AddressBook, Gateway, type GatewayAddress, isBindable, natsServersInUse } from "../gateway/index.js";
-import { DueRunner } from "../outbox/index.js";
 import { type MonitoredParts, Monitoring } from "./monitoring.js";
 import { NatsPlacement } from "./nats-placement.js";
 import { StoredCounts } from "./periodic-counts.js";

@@ -30,7 +30,7 @@ export async function schedule<To extends Destination | NatsSubject, Given>(
   const { cron, to, timezone = "UTC", missed = "one", payload = {}, ...given } = options;
   refuse(checkText("name", namedRules.scheduleName, name));
   // Loaded when used: most programs that enqueue have no schedules.
-  const { checkTimes } = await import("../../../nats/outbox/index.js");
+  const { checkTimes } = await import("../schedules/index.js");
   refuse(checkTimes(cron, timezone, new Date()));
   refuse(checkText("missed", namedRules.scheduleMissed, missed));
   const { destination, payload: bytes, headers, key, priority } = address(to, payload, given);
