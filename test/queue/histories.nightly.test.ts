@@ -104,7 +104,7 @@ const mutants: readonly Mutant[] = [
   {
     name: "ends a worker that goes on",
     fn: "extend",
-    changes: [["w.beat_at < clock_timestamp() - make_interval(secs => w.lease_ms / 1000.0)", "w.id <> p_worker"]],
+    changes: [["AND w.beat_at < clock_timestamp()", "AND w.id <> p_worker OR w.beat_at < clock_timestamp()"]],
   },
 ];
 
