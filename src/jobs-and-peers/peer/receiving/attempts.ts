@@ -160,6 +160,6 @@ export function expiredMs(headers: Headers): number {
 }
 
 /** Time in ms since 1970 at which a message with these headers expires; Infinity if it does not. */
-export function expiresAt(headers: Headers): number {
+function expiresAt(headers: Headers): number {
   return Number(headerValue(headers, protocolConstants.messageExpiresHeader) ?? Infinity);
 }
