@@ -1180,7 +1180,7 @@ BEGIN
   END IF;
 END
 $function$;
-COMMENT ON FUNCTION hawser.admit_topics(text[], integer) IS 'Notifies of which topics a take brings messages: none of a paused one, and of one with limits only if no other one is left. That one is
+COMMENT ON FUNCTION hawser.admit_topics(text[], integer) IS 'Says of which topics a take brings messages: none of a paused one, and of one with limits only if no other one is left. That one is
 locked until the end of the transaction, as by admit_starts.';
 
 CREATE OR REPLACE FUNCTION hawser.find_ready(
