@@ -66,6 +66,7 @@ const cases: Readonly<Record<string, Case>> = {
   take: carols("hawser.take(@worker, 100, 1000000, NULL, '{bobs}')", /^\(bobs,"",@bob,/),
   "take of a limited topic": carols("hawser.take(@worker, 100, 1000000, NULL, '{limited}')", /^\(limited,"",@bob,/),
   extend: carols("hawser.extend(@worker, true)"),
+  rest: carols("hawser.rest(@worker)"),
   open_worker: carols("hawser.open_worker('another', '{bobs}', NULL, 60000, 1, NULL)", aNumber),
   serve_topics: carols("hawser.serve_topics(@worker, '{bobs,run}', '{}')", /^true$/),
   close_worker: carols("hawser.close_worker(@worker)"),
