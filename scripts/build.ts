@@ -1,7 +1,7 @@
 /**
  * `npm run build`: makes what the package needs in `dist/`: bundled code, and declarations.
  *
- * Entry points, commands and the programs that these start keep their paths. What they share is in `dist/src/chunks/`, so
+ * Entry points, commands and the programs that these start keep their paths. What they share is in `dist/src/development/chunks/`, so
  * that a process loads some twenty files instead of hundreds. Comments stay in the declarations, which editors show, and
  * are removed from the code, where they were a quarter of the size. Source maps name files and lines of the repository in
  * stack traces (`node --enable-source-maps`), without the sources. Files that no entry point and no command reaches are left
@@ -65,8 +65,8 @@ async function bundle(): Promise<void> {
     outdir: dist,
     outbase: dist,
     allowOverwrite: true,
-    // A chunk reaches the programs by the same relative paths as the folders of src/.
-    chunkNames: "src/chunks/[name]-[hash]",
+    // A chunk reaches the programs by the same relative paths as the rooms that start them.
+    chunkNames: "src/development/chunks/[name]-[hash]",
     bundle: true,
     splitting: true,
     packages: "external",

@@ -168,7 +168,7 @@ it("the package has code without comments, source maps without sources, and decl
 
 it("the package is refused by its own check if a file of dist/ is missing", async () => {
   const staged = join(directory, "staged");
-  const [, chunk] = /"\.\.\/(chunks\/.*?)"/.exec(
+  const [, chunk] = /"\.\.\/\.\.\/(development\/chunks\/.*?)"/.exec(
     readFileSync(join(staged, "dist/src/jobs-and-peers/peer/index.js"), "utf8"),
   )!;
   const [file, away] = [join(staged, "dist/src", chunk!), join(directory, "away")];

@@ -10,7 +10,7 @@ import { fileURLToPath, pathToFileURL } from "node:url";
  *
  * Resolves when the program calls {@link reportReady}, or has ended. Rejects if it cannot be started.
  *
- * @param program URL from above the folder of the importing module, such as `./watchdog.js`, because a bundle puts the
+ * @param program URL from above the folder of the importing module, such as `../dev/watchdog.js`, because a bundle puts the
  * module into another folder; ends in `.js` for sources, too
  * @param env complete environment; NODE_OPTIONS may name an inspector port, which is in use
  * @param log file descriptor that receives the output. Default: none

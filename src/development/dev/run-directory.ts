@@ -90,7 +90,7 @@ export function openNamed(directory: string, account: Account | undefined): RunD
       `The directory ${path} is used by the dev stack of process ${mark.owner.pid}. Stop that process, or name another directory.`,
     );
   }
-  if (account !== undefined && !mayEnter(resolve(path, "../.."), account)) {
+  if (account !== undefined && !mayEnter(resolve(path, ".."), account)) {
     throw new HawserError(
       "dev_server_failed",
       `Postgres must run as uid ${account.uid}, which may not enter ${path}. Name a directory that every user can enter.`,

@@ -43,7 +43,7 @@ interface RunningProcess {
  */
 export async function guardDirectory({ path, temporary }: RunDirectory): Promise<() => Promise<void>> {
   const args = temporary ? [path, "temporary"] : [path];
-  const watchdog = await startDetached(new URL("./watchdog.js", import.meta.url), args, {
+  const watchdog = await startDetached(new URL("../dev/watchdog.js", import.meta.url), args, {
     PATH: process.env["PATH"],
   });
   const hasEnded = () => watchdog.exitCode !== null || watchdog.signalCode !== null;

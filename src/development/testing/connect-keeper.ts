@@ -80,7 +80,7 @@ async function startKeeper(files: RunFiles, owner: ProcessIdentity): Promise<boo
   const { NODE_OPTIONS: _, NODE_TEST_CONTEXT: __, NODE_V8_COVERAGE: ___, ...env } = process.env;
   try {
     const args = [files.socket, JSON.stringify(owner)];
-    const keeper = await startDetached(new URL("./keeper.js", import.meta.url), args, env, log);
+    const keeper = await startDetached(new URL("../testing/keeper.js", import.meta.url), args, env, log);
     // A keeper that ends with status 0 was too late: there is another one.
     return keeper.signalCode === null && !keeper.exitCode;
   } catch {

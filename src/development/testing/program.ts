@@ -72,7 +72,7 @@ export async function startProgram(
 /** Environment that makes Node.js load the faults before the program, even if another program starts it. */
 function faultsEnv(faults: Faults, env: NonNullable<ProgramOptions["env"]>): Record<string, string> {
   if (!faults.twice && faults.killAfterHandler === undefined) return {};
-  const preload = new URL("./faults-preload.js", import.meta.url).href;
+  const preload = new URL("../testing/faults-preload.js", import.meta.url).href;
   const before = "NODE_OPTIONS" in env ? env["NODE_OPTIONS"] : process.env["NODE_OPTIONS"];
   return {
     NODE_OPTIONS: `${before === undefined ? "" : `${before} `}--import=${JSON.stringify(preload)}`,

@@ -52,7 +52,7 @@ export function findPostgres(account: Account | undefined, privateDirectory: str
 function namedBinaries(directory: string, account: Account | undefined, privateDirectory: string): PostgresBinaries {
   // Binaries of another version of the package need the same repairs as the package itself.
   if (existsSync(join(directory, "../pg-symlinks.json"))) {
-    return postgresBinaries(account, privateDirectory, join(directory, "../../.."));
+    return postgresBinaries(account, privateDirectory, join(directory, "../.."));
   }
   const programs = { initdb: join(directory, "initdb"), postgres: join(directory, "postgres") };
   const { version, problem } = versionOf(programs.postgres, account);
