@@ -462,8 +462,9 @@ DECLARE
   v_polls CONSTANT integer := greatest(0, floor(v_in_ms / 5000));
 BEGIN
   -- What is due later is found by polls. A transaction that is to be prepared may not notify: then nobody polls more rarely than that.
-  PERFORM pg_notify('hawser_schedules', CASE v_polls WHEN 0 THEN '' ELSE (v_polls * 5000)::text END)
-    WHERE (v_polls = 0 OR v_in_ms < 60000 AND current_setting('max_prepared_transactions') = '0') AND pg_notification_queue_usage() < 0.9;
+  IF v_polls = 0 OR v_in_ms < 60000 AND current_setting('max_prepared_transactions') = '0' THEN
+    PERFORM pg_notify('hawser_schedules', CASE v_polls WHEN 0 THEN '' ELSE (v_polls * 5000)::text END) WHERE pg_notification_queue_usage() < 0.9;
+  END IF;
   announced := true;
 END
 $function$;
