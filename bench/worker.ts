@@ -6,8 +6,10 @@
  * The channel also tells the worker when to end: when it closes, because of {@link Worker.stop} or because the ordering
  * process is gone, the worker ends in good order by itself.
  */
+
 import { type ChildProcess, fork } from "node:child_process";
 import { once } from "node:events";
+import { existsSync } from "node:fs";
 import { BenchFailure } from "./suite.js";
 
 /** Time that a worker has to exit by itself, and the part of it for its own cleanup. */
@@ -189,9 +191,14 @@ export const measuredCheckout = process.argv[2] ?? thisCheckout;
 /** In a worker: the folder of its compiled files, as a URL that ends with `/`. */
 export const measuredFolder = (): string => new URL(compiledFolder, measuredCheckout).href;
 
-/** In a worker: imports a module of that checkout. `M` is its type here, where both checkouts have the same interface. */
+/**
+ * In a worker: imports a module of that checkout, which may be of a time before `src` had wings. `M` is its type here, where both
+ * checkouts have the same interface.
+ */
 export async function measuredModule<M>(path: string): Promise<M> {
-  return (await import(compiledFile(path, measuredCheckout).href)) as M;
+  const file = compiledFile(path, measuredCheckout);
+  const withoutWing = compiledFile(path.replace(/^src\/[^/]+/, "src"), measuredCheckout);
+  return (await import((existsSync(file) ? file : withoutWing).href)) as M;
 }
 
 /**
