@@ -1321,7 +1321,7 @@ export interface BacklogResult {
   state: string | null;
   /** False: there are more messages than were counted. */
   isComplete: boolean;
-  /** Of enqueued ones that nobody can take: the worker that took messages of the topic last. NULL: none is known. */
+  /** The worker that took messages of the topic last, if no worker can take the enqueued ones now. NULL: none is known. */
   servedBy: string | null;
   /** Until when it did. */
   servedUntil: Date | null;

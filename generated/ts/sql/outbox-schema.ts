@@ -461,7 +461,7 @@ DECLARE
   -- Whole intervals, so that those of one transaction are mostly one notification.
   v_polls CONSTANT integer := greatest(0, floor(v_in_ms / 5000));
 BEGIN
-  -- What is due later is found by polls. A transaction that is to be prepared may not notify: then nobody polls more rarely than that.
+  -- Polls find what is due later. A server with prepared transactions, which may not notify, is polled at this interval by all.
   IF v_polls = 0 OR v_in_ms < 60000 AND current_setting('max_prepared_transactions') = '0' THEN
     PERFORM pg_notify('hawser_schedules', CASE v_polls WHEN 0 THEN '' ELSE (v_polls * 5000)::text END) WHERE pg_notification_queue_usage() < 0.9;
   END IF;
@@ -864,7 +864,7 @@ BEGIN
   END IF;
 END
 $function$;
-COMMENT ON FUNCTION hawser.bring_page(text, text, timestamptz, bigint, timestamptz, integer, integer[]) IS 'Brings some of the messages of one role that are due. Waits for nobody.';
+COMMENT ON FUNCTION hawser.bring_page(text, text, timestamptz, bigint, timestamptz, integer, integer[]) IS 'Brings some of the messages of one role that are due. It passes rows that others have locked.';
 
 CREATE OR REPLACE FUNCTION hawser.least_due(
   p_kind text,

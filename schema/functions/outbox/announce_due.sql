@@ -3,7 +3,7 @@ DECLARE
   -- Whole intervals, so that those of one transaction are mostly one notification.
   v_polls CONSTANT integer := greatest(0, floor(v_in_ms / @ScheduleConstants.poll_ms@));
 BEGIN
-  -- What is due later is found by polls. A transaction that is to be prepared may not notify: then nobody polls more rarely than that.
+  -- Polls find what is due later. A server with prepared transactions, which may not notify, is polled at this interval by all.
   IF v_polls = 0 OR v_in_ms < @QueueConstants.idle_beat_ms@ AND current_setting('max_prepared_transactions') = '0' THEN
     PERFORM pg_notify(@ScheduleConstants.channel@, CASE v_polls WHEN 0 THEN '' ELSE (v_polls * @ScheduleConstants.poll_ms@)::text END) WHERE pg_notification_queue_usage() < 0.9;
   END IF;

@@ -412,7 +412,7 @@ export async function acquireDatabase(
   };
 }
 
-/** Where transactions can be prepared, which cannot notify, what is due is found by polls alone. */
+/** Interval of the polls for what is due, in ms. A prepared transaction cannot notify, so a server that permits it is polled more often. */
 async function pollMsOf(query: SessionQuery): Promise<number> {
   const [row] = await query<{ notified: boolean }>(
     "SELECT current_setting('max_prepared_transactions') = '0' AS notified",

@@ -79,7 +79,7 @@ interface Shared {
   readonly logger: Logger;
 }
 
-/** What handling jobs needs of Postgres, with a peer or without. */
+/** Statements and sessions that a worker needs, with a peer or without. */
 export type QueueStore = ReturnType<typeof queueStore>;
 
 function queueStore({ database, user, location, clock, logger }: Shared) {

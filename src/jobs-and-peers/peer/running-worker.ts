@@ -100,7 +100,7 @@ export class RunningWorker implements StoppableRun {
     return this.#worker.numbers;
   }
 
-  /** One of all peers and workers counts what waits in the database. */
+  /** Counts the backlog of the database, if this process is the first of all peers and workers. */
   async countStored(): Promise<CountedOfPeer> {
     const count = () =>
       countBacklog(async (text, values) => (await this.store.client.query(text, values)).rows as never);

@@ -96,9 +96,9 @@ export interface EndedMessage {
   readonly at: Date;
   /** Duration of the attempt that was done, in ms; null: none was. */
   readonly durationMs: number | null;
-  /** What the handler returned, as JSON; null: nothing. */
+  /** Result of the handler, as JSON; null if it returned nothing. */
   readonly result: string | null;
-  /** What its handler said last of its progress, as JSON; null: nothing. */
+  /** Last progress that its handler reported, as JSON; null if it reported none. */
   readonly progress: string | null;
   readonly errorCode: string | null;
   readonly errorMessage: string | null;

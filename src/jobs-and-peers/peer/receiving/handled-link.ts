@@ -14,7 +14,7 @@ export interface HandledTurn extends Limited {
 /** Worker of the queue, or listening end of a channel. */
 export interface HandledLink extends Waiter {
   readonly isClosed: boolean;
-  /** What a transaction writes that completes the message; undefined for an at-most-once message. */
+  /** Completion that a transaction writes for the message; undefined for an at-most-once message. */
   completionOf(turn: HandledTurn): Completion | undefined;
   /**
    * Tells the store that a handler begins, if the store must know before.

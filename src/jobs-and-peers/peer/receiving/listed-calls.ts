@@ -64,7 +64,7 @@ interface ListedCall {
   readonly withheld: Map<number, HandlerResult>;
 }
 
-/** How far a call is in its transaction. */
+/** Stage of a call in its transaction. */
 interface InTransaction {
   state: "waiting" | "called" | "done";
   /** Error that the handler has thrown. */

@@ -225,7 +225,7 @@ export class QueueLink implements HandledLink, LeaseEffects, SlicedWork {
     return this.#turns.size > 0;
   }
 
-  /** What has no handler any more is given back. */
+  /** Gives back messages whose topics have no handler any more. */
   unserved(): HandlerResult {
     return retryLater;
   }

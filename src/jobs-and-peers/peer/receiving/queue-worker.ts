@@ -16,7 +16,7 @@ import type { TopicHandlers } from "./topic-handlers.js";
 /** Maximum time for which a message that may have killed its process runs in quarantine. */
 const quarantineLimitMs = 30_000;
 
-/** What shares handlers with the queue. */
+/** Source of other messages that share handlers with the queue: the channels of a peer. */
 export interface Beside {
   /** Called when handlers may start again, or must not start any more. */
   changed(): void;

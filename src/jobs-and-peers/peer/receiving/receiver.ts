@@ -1,4 +1,4 @@
-/** What handles messages in a process, as its sources see it. */
+/** Handlers of a process, as the sources of its messages see them. */
 import type { Quarantine } from "../../channel/index.js";
 import type { CursorCommitter } from "../../store/index.js";
 import type { HandlingContext, PeerContext } from "../core/context.js";
