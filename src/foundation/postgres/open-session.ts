@@ -305,7 +305,9 @@ async function openAt(
   try {
     await client.connect();
     const settingsSql = runsFunctions === true ? functionSettingsSql : sessionSettingsSql(options, options.readOnly);
-    const facts = await prepareSession(client, settingsSql, connectTimeoutMs);
+    // The driver prefers the name that the URL gives.
+    const named = applicationName === undefined ? settingsSql : `${settingsSql}; ${nameSql(applicationName)}`;
+    const facts = await prepareSession(client, named, connectTimeoutMs);
     refuseUnwanted(facts, needsWrites === true ? "read-write" : wanted, client);
     return { client, backendPid: facts.pid, isStandby: facts.standby };
   } catch (error) {
@@ -341,7 +343,7 @@ async function openFromPool(source: UserPool, options: SessionOptions): Promise<
     (client.connection.stream as Partial<Socket>).setKeepAlive?.(true, sessionKeepaliveMs);
     withoutProgramDefaults(client, options.queryTimeoutMs);
     useOwnTypes(client);
-    const settingsSql = `${sessionSettingsSql(options, options.readOnly)}; SET application_name = ${pg.escapeLiteral(applicationName)}`;
+    const settingsSql = `${sessionSettingsSql(options, options.readOnly)}; ${nameSql(applicationName)}`;
     const facts = await prepareSession(client, settingsSql, connectTimeoutMs, discardState);
     refuseUnwanted(facts, needsWrites === true ? "read-write" : "any", client);
     return { client, backendPid: facts.pid, isStandby: facts.standby };
@@ -351,6 +353,8 @@ async function openFromPool(source: UserPool, options: SessionOptions): Promise<
     throw error;
   }
 }
+
+const nameSql = (applicationName: string): string => `SET application_name = ${pg.escapeLiteral(applicationName)}`;
 
 /** Removes all state that other code has left in a session. */
 async function discardState(client: pg.ClientBase): Promise<void> {
