@@ -474,14 +474,14 @@ describe("the pool of transactional handlers", () => {
       await peer.handle(`b-${nth}`, { transactional: true }, handler);
       await peer.start();
     }
-    for (const nth of counts.keys()) await enqueueBatch(own, `b-${nth}`, numbers(70));
     const countsSql = `SELECT count(*)::integer AS count, count(*) FILTER (WHERE application_name = '${queueApplicationName}')::integer AS takers
                          FROM pg_stat_activity WHERE usename = '${ours.role}'`;
+    const sessions = async () => (await own.query<{ count: number; takers: number }>(countsSql))[0]!;
+    await eventually("all take, and see each other", async () => (await sessions()).takers === 4);
+    for (const nth of counts.keys()) await enqueueBatch(own, `b-${nth}`, numbers(70));
     await eventually("all are full", async () => {
-      const [{ count, takers }] = (await own.query(countsSql)) as [{ count: number; takers: number }];
       // Each has an eighth of 40 at most that the others do not see, and one that it leaves unopened.
-      expect(count).toBeLessThanOrEqual(60 + 3 * 5 + 4);
-      expect(takers).toBe(4);
+      expect((await sessions()).count).toBeLessThanOrEqual(60 + 3 * 5 + 4);
       return logs.every(({ lines }) => lines.some((line) => /others wait/.test(line)));
     });
     expect(counts.reduce((sum, { count }) => sum + count.running, 0)).toBeGreaterThan(4 * 3);
