@@ -1046,10 +1046,13 @@ BEGIN
        )
      ) AS f
   ));
-  IF NOT v_may_find AND v_limited = '{}' THEN
-    RETURN;
+  IF NOT v_may_find THEN
+    IF v_limited = '{}' THEN
+      RETURN;
+    END IF;
+    v_topics := '{}';
   END IF;
-  SELECT f.* INTO v_found FROM hawser.find_ready(v_topics, v_places, p_after, p_most, p_max_bytes, v_starts, v_per_key, v_key_header) AS f WHERE v_may_find;
+  v_found := hawser.find_ready(v_topics, v_places, p_after, p_most, p_max_bytes, v_starts, v_per_key, v_key_header);
   IF v_found.tids IS NULL AND v_limited = '{}' THEN
     RETURN;
   END IF;
@@ -1273,40 +1276,45 @@ BEGIN
     -- Of a topic with limits.
     SELECT j.* FROM hawser.judge_starts(p_topics[1], ARRAY(SELECT f.tid FROM found AS f), p_per_key, p_key_header) AS j WHERE p_starts IS NOT NULL
   ), ordered AS MATERIALIZED (
-    SELECT n.*
+    SELECT n.*, n.may_start AND (n.place = 1 OR n.upto <= p_max_bytes AND n.place <= coalesce(p_starts, p_most)) AS is_chosen
       FROM (
         SELECT r.*, row_number() OVER w AS place, sum(r.bytes) OVER w AS upto
           FROM (
-            SELECT f.*, row_number() OVER o AS nth, (sum(f.bytes) OVER o - f.bytes) / 65536 AS bytes_before, bool_or(f.bytes > p_max_bytes) OVER o AS is_behind_long
-              FROM found AS f WHERE p_starts IS NULL OR f.tid IN (SELECT j.tid FROM judged AS j WHERE j.may_start)
-            WINDOW o AS (PARTITION BY f.topic, ltrim(f.recipient, '!'), f.role, f.due_at IS NULL ORDER BY f.rank >> 46, f.due_at, f.rank)
+            SELECT m.*, row_number() OVER o AS nth, (sum(m.bytes) OVER o - m.bytes) / 65536 AS bytes_before, bool_or(m.bytes > p_max_bytes) OVER o AS is_behind_long
+              FROM (SELECT f.*, p_starts IS NULL OR f.tid IN (SELECT j.tid FROM judged AS j WHERE j.may_start) AS may_start FROM found AS f) AS m
+            WINDOW o AS (PARTITION BY m.may_start, m.topic, ltrim(m.recipient, '!'), m.role, m.due_at IS NULL ORDER BY m.rank >> 46, m.due_at, m.rank)
           ) AS r
         -- A message longer than all that a take may bring comes alone, now and then: by bytes as often as the messages of others, which come
         -- before it otherwise.
         WINDOW w AS (
-          ORDER BY CASE WHEN NOT r.is_behind_long THEN 1 WHEN r.nth = 1 AND r.lot < least(0.5, p_most * 65536::bigint::numeric / r.bytes) THEN 0 ELSE 2 END, r.nth + r.bytes_before, r.lot, r.nth ROWS UNBOUNDED PRECEDING
+          ORDER BY CASE
+                     WHEN NOT r.may_start THEN 3
+                     WHEN NOT r.is_behind_long THEN 1
+                     WHEN r.nth = 1 AND r.lot < least(0.5, p_most * 65536::bigint::numeric / r.bytes) THEN 0
+                     ELSE 2
+                   END, r.nth + r.bytes_before, r.lot, r.nth ROWS UNBOUNDED PRECEDING
         )
       ) AS n
-     WHERE n.place <= p_most
-  ), chosen AS MATERIALIZED (
-    SELECT o.* FROM ordered AS o WHERE o.place = 1 OR (o.upto <= p_max_bytes AND o.place <= coalesce(p_starts, p_most))
   ), looked AS (
-    SELECT c.topic, c.recipient, c.role, max(c.rank) AS upto FROM chosen AS c
-     WHERE p_starts IS NULL AND c.due_at IS NULL AND NOT starts_with(c.recipient, '!') GROUP BY 1, 2, 3
-    UNION ALL
     -- With limits, up to the first one that is left and might start, or all that was found.
-    SELECT f.topic, f.recipient, f.role, coalesce(min(f.rank) FILTER (WHERE j.may_start AND c.tid IS NULL) - 1, max(f.rank))
-      FROM found AS f JOIN judged AS j ON j.tid = f.tid LEFT JOIN chosen AS c ON c.tid = f.tid
-     WHERE p_starts IS NOT NULL AND f.due_at IS NULL AND NOT starts_with(f.recipient, '!') GROUP BY 1, 2, 3
+    SELECT o.topic, o.recipient, o.role,
+           CASE
+             WHEN p_starts IS NULL THEN max(o.rank) FILTER (WHERE o.is_chosen)
+             ELSE coalesce(min(o.rank) FILTER (WHERE o.may_start AND NOT o.is_chosen) - 1, max(o.rank))
+           END AS upto
+      FROM ordered AS o WHERE o.due_at IS NULL AND NOT starts_with(o.recipient, '!') GROUP BY 1, 2, 3
   )
-  SELECT c.*, l.*, (SELECT count(*) FROM ordered) > coalesce(cardinality(c.tids), 0),
+  SELECT c.*, l.*,
          CASE WHEN p_starts IS NULL THEN '{}' ELSE ARRAY(SELECT j.id FROM judged AS j WHERE j.is_passed) END,
          CASE WHEN p_starts IS NULL THEN '{}' ELSE ARRAY(SELECT j.tid FROM judged AS j WHERE j.is_full) END
-    INTO tids, ranks, workers, has_keys, has_copies, topics, recipients, roles, upto, has_more, passed_ids, full_tids
+    INTO tids, ranks, workers, has_keys, has_copies, has_more, topics, recipients, roles, upto, passed_ids, full_tids
     FROM (
-      SELECT array_agg(c.tid) AS tids, array_agg(c.rank), array_agg(c.worker), bool_or(c.key IS NOT NULL), bool_or((c.to_all AND c.recipient IN ('', '!'))) FROM chosen AS c
+      SELECT array_agg(o.tid) FILTER (WHERE o.is_chosen), array_agg(o.rank) FILTER (WHERE o.is_chosen), array_agg(o.worker) FILTER (WHERE o.is_chosen),
+             bool_or(o.key IS NOT NULL) FILTER (WHERE o.is_chosen), bool_or((o.to_all AND o.recipient IN ('', '!'))) FILTER (WHERE o.is_chosen),
+             bool_or(o.may_start AND NOT o.is_chosen AND o.place <= p_most)
+        FROM ordered AS o
     ) AS c, (
-      SELECT array_agg(l.topic), array_agg(l.recipient), array_agg(l.role), array_agg(l.upto) FROM looked AS l
+      SELECT array_agg(l.topic), array_agg(l.recipient), array_agg(l.role), array_agg(l.upto) FROM looked AS l WHERE l.upto IS NOT NULL
     ) AS l;
 END
 $function$;

@@ -71,10 +71,13 @@ BEGIN
        )
      ) AS f
   ));
-  IF NOT v_may_find AND v_limited = '{}' THEN
-    RETURN;
+  IF NOT v_may_find THEN
+    IF v_limited = '{}' THEN
+      RETURN;
+    END IF;
+    v_topics := '{}';
   END IF;
-  SELECT f.* INTO v_found FROM hawser.find_ready(v_topics, v_places, p_after, p_most, p_max_bytes, v_starts, v_per_key, v_key_header) AS f WHERE v_may_find;
+  v_found := hawser.find_ready(v_topics, v_places, p_after, p_most, p_max_bytes, v_starts, v_per_key, v_key_header);
   IF v_found.tids IS NULL AND v_limited = '{}' THEN
     RETURN;
   END IF;
