@@ -7,7 +7,7 @@ const wings: Readonly<Record<string, readonly string[]>> = {
   protobuf: ["buf-plugin", "connect", "typed"],
   operating: ["cli", "page", "console", "doctor", "otel", "operate", "installation"],
   development: ["testing", "dev"],
-  foundation: ["postgres", "monitor", "tls", "sql-clients", "errors", "runtime"],
+  foundation: ["postgres", "monitor", "tls", "sql-clients", "payloads", "errors", "runtime"],
 };
 
 /** Wings whose rooms may not import from the other wing, by wing. */
@@ -30,7 +30,7 @@ const tiers: readonly (readonly string[])[] = [
   ["migrations"],
   ["connections", "store", "transport"],
   ["postgres", "channel", "wire", "typed", "monitor", "tls"],
-  ["sql-clients"],
+  ["sql-clients", "payloads"],
   ["errors", "runtime"],
   ["generated"],
 ];

@@ -31,23 +31,23 @@ async function loadedBy(...args: readonly string[]): Promise<Loaded> {
 }
 
 describe("hawser", () => {
-  it("loads neither sockets, store and SQL of the schema nor node-postgres before a peer starts", async () => {
+  it("loads neither sockets, store and SQL of the schema nor node-postgres before a peer starts, and no Protobuf before a schema is used", async () => {
     const { folders, files, packages } = await loadedBy("jobs-and-peers/peer/index.js");
     expect(folders.filter((folder) => !folder.startsWith("generated/"))).toEqual([
       "channel",
       "errors",
       "monitor",
+      "payloads",
       "peer",
       "queue",
       "runtime",
       "sql-clients",
       "tls",
-      "typed",
       "wire",
     ]);
     expect(folders).not.toContain("generated/sql");
     expect(files).toBeLessThanOrEqual(135);
-    expect(packages).toEqual(["@bufbuild/protobuf", "pg-connection-string"]);
+    expect(packages).toEqual(["pg-connection-string"]);
   });
 });
 

@@ -8,7 +8,6 @@ import { jetstreamManager } from "@nats-io/jetstream";
 import type { NatsConnection } from "@nats-io/transport-node";
 import pg from "pg";
 import { afterAll, beforeAll, expect, expectTypeOf, it } from "vitest";
-import * as hawser from "../../src/jobs-and-peers/peer/index.js";
 import * as entry from "../../src/nats/client/index.js";
 import {
   consume,
@@ -20,6 +19,7 @@ import {
   type TypedHandler,
   typed,
 } from "../../src/nats/client/index.js";
+import { decode, encode } from "../../src/protobuf/typed/public.js";
 import { type TestDatabase, testDatabase, testNatsUrl } from "../support/database.js";
 import { eventually } from "../support/eventually.js";
 import { defineServer } from "../support/gateway.js";
@@ -95,7 +95,7 @@ it("takes NATS to SQL and back", async () => {
   await eventually("the function has taken the order", async () => (await taken()).rows.length === 1);
   const [order] = (await taken()).rows;
   expect(order?.subject).toBe(`${root}.acme.placed`);
-  expect(hawser.decode(OrderPlacedSchema, order!.payload)).toMatchObject({ tenant: "acme", orderId: "17" });
+  expect(decode(OrderPlacedSchema, order!.payload)).toMatchObject({ tenant: "acme", orderId: "17" });
 });
 
 it("publishes, subscribes and consumes typed messages over a connection of the user", async () => {
@@ -120,12 +120,12 @@ it("publishes, subscribes and consumes typed messages over a connection of the u
   await Promise.all([core.closed, stream.closed]);
 });
 
-it("encodes and decodes by hand, with the entry hawser", () => {
-  const bytes = hawser.encode(OrderPlacedSchema, { tenant: "a", pieces: 2n });
-  expect(hawser.decode(OrderPlacedSchema, bytes)).toMatchObject({ tenant: "a", orderId: "", pieces: 2n });
-  const json = hawser.encode(OrderPlacedSchema, { orderId: "17" }, "json");
+it("encodes and decodes by hand, with the entry hawser/protobuf", () => {
+  const bytes = encode(OrderPlacedSchema, { tenant: "a", pieces: 2n });
+  expect(decode(OrderPlacedSchema, bytes)).toMatchObject({ tenant: "a", orderId: "", pieces: 2n });
+  const json = encode(OrderPlacedSchema, { orderId: "17" }, "json");
   expect(Buffer.from(json).toString()).toBe('{"orderId":"17"}');
-  expect(hawser.decode(OrderPlacedSchema, json, "json").orderId).toBe("17");
+  expect(decode(OrderPlacedSchema, json, "json").orderId).toBe("17");
 });
 
 /** Never called: the compiler refuses each of these calls, and `npm run lint` each comment of a call that it would take. */

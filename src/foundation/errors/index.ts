@@ -13,6 +13,6 @@ export {
   RetryAfter,
   type RetryAfterOptions,
 } from "./hawser-error.js";
-export { ago, errorMessageOf, plural, shellWord, shortened, withoutPasswords } from "./message-text.js";
+export { ago, errorMessageOf, plural, quoted, shellWord, shortened, withoutPasswords } from "./message-text.js";
 export { checkedSettings, checkOptionNames, invalidArgument, namesOf, refuse, unknownOption } from "./option-checks.js";
 export { suggestOption } from "./suggestion.js";

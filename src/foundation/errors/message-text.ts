@@ -71,3 +71,13 @@ export function plural(count: number, noun: string): string {
 export function shellWord(text: string): string {
   return /^[\w.][\w.-]*$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`;
 }
+
+/** Greatest length of a quoted text, in UTF-16 units. */
+const quotedUnits = 60;
+
+/** Text of a user in quotation marks; of a longer one the beginning, and its size. */
+export function quoted(text: string): string {
+  return text.length <= quotedUnits
+    ? JSON.stringify(text)
+    : `${JSON.stringify(text.slice(0, quotedUnits))}… (${Buffer.byteLength(text)} bytes)`;
+}

@@ -10,10 +10,10 @@ export {
   RetryAfter,
   type RetryAfterOptions,
 } from "../../foundation/errors/index.js";
+export type { SchemaTopic } from "../../foundation/payloads/index.js";
 export type { Logger, Subscription } from "../../foundation/runtime/index.js";
 export { version } from "../../foundation/runtime/index.js";
 export { fromDrizzle, fromKnex, fromKysely, fromPrisma, type SqlClient } from "../../foundation/sql-clients/index.js";
-export { decode, encode, type SchemaTopic } from "../../protobuf/typed/index.js";
 export {
   type AnyTopics,
   type AwaitedJob,

@@ -6,6 +6,7 @@ import { EventEmitter } from "node:events";
 import { protocolConstants } from "../../../generated/ts/settings/peer.js";
 import { asHawserError, HawserError } from "../../foundation/errors/index.js";
 import { metricSources } from "../../foundation/monitor/index.js";
+import { hasSchema } from "../../foundation/payloads/index.js";
 import {
   type OperationSpan,
   rpcErrorIn,
@@ -15,7 +16,6 @@ import {
 } from "../../foundation/runtime/index.js";
 import type { SqlClient } from "../../foundation/sql-clients/index.js";
 import type { PendingMessages } from "../../operating/operate/index.js";
-import { hasSchema } from "../../protobuf/typed/index.js";
 import type { Headers, Origin } from "../channel/index.js";
 import type { Store } from "../peer-store/index.js";
 import {
@@ -37,6 +37,7 @@ import {
   type PayloadFor,
   type TopicMap,
 } from "../queue/enqueue/index.js";
+import { loadingFor } from "../queue/protobuf.js";
 import type { Sender } from "../store/index.js";
 import { PeerCounters } from "./core/counters.js";
 import {
@@ -246,6 +247,8 @@ export class Peer<Topics extends TopicMap<Topics> = AnyTopics>
   }
 
   #send(to: Destination, payload: unknown, options: SendOptions | undefined): Promise<AnyReceipt> {
+    const loading = loadingFor(to);
+    if (loading !== undefined) return loading.then(() => this.#send(to, payload, options));
     try {
       if (hasSchema(to)) {
         const { topic, payload: bytes, send } = typedSend(to, payload, options);
@@ -273,6 +276,8 @@ export class Peer<Topics extends TopicMap<Topics> = AnyTopics>
   }
 
   async #sendAll(to: Destination, payload: unknown, options: SendOptions | undefined): Promise<SendAllReceipt[]> {
+    const loading = loadingFor(to);
+    if (loading !== undefined) await loading;
     if (hasSchema(to)) {
       const { topic, payload: bytes, send } = typedSend(to, payload, options);
       return await this.#sendAll(topic, bytes, send);

@@ -1,9 +1,10 @@
 /** Sets and ends the handlers of a peer or worker, and tells its run which topics it serves. */
 import type { DescMessage } from "@bufbuild/protobuf";
 import { HawserError } from "../../foundation/errors/index.js";
+import { checkSchemaTopic, hasSchema, isSchema } from "../../foundation/payloads/index.js";
 import type { Subscription } from "../../foundation/runtime/index.js";
-import { checkSchemaTopic, hasSchema, isSchema } from "../../protobuf/typed/index.js";
 import { checkServable, type Destination } from "../queue/enqueue/index.js";
+import { loadingFor } from "../queue/protobuf.js";
 import type { HandlingSettings, Membership } from "./core/handling-settings.js";
 import type { Handler } from "./core/message.js";
 import type { Run } from "./lifecycle.js";
@@ -53,6 +54,7 @@ export class Serving {
   /** Sets the handler of the messages of a topic, or of one type. */
   async handle(to: Destination, handler: UserHandler, settings: HandlingSettings): Promise<Subscription> {
     if (!hasSchema(to)) return await this.handleAll(to, "messages", handler, settings);
+    await loadingFor(to);
     if (isSchema(to)) return await this.#handleType(topicOfPeers(to), to, handler, settings);
     checkSchemaTopic(to);
     return await this.#handleWith(to.topic, "messages", settings, (ended) =>

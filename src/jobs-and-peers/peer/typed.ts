@@ -1,27 +1,25 @@
-/** Typed messages over peers: encoding of typed sends, and the handlers of a topic by message type. */
+/**
+ * Typed messages over peers: encoding of typed sends, and the handlers of a topic by message type. For a schema of Protobuf, the caller has
+ * awaited `loadingFor`.
+ */
 import type { DescMessage } from "@bufbuild/protobuf";
 import { HawserError } from "../../foundation/errors/index.js";
 import {
-  allRulesOf,
   checkFormat,
   contentTypeHeader,
   contentTypeOf,
-  decode,
-  encode,
   encodeChecked,
   type Format,
-  idOfMessage,
   isSchemaTopic,
   jsonContentType,
-  keyOfMessage,
   type SchemaTopic,
-  type TopicOfSchema,
   type TypeOfMessage,
-  topicOf,
   typeOf,
-} from "../../protobuf/typed/index.js";
+} from "../../foundation/payloads/index.js";
+import type { TopicOfSchema } from "../../protobuf/typed/index.js";
 import { type Headers, headerValue } from "../channel/index.js";
 import { checkedOnce, headerPairsOf, withHeader } from "../queue/enqueue/index.js";
+import { protobuf } from "../queue/protobuf.js";
 import type { HandlingSettings } from "./core/handling-settings.js";
 import type { MessageView, SendOptions } from "./core/message.js";
 import { checkKnownOptions } from "./core/peer-options.js";
@@ -42,7 +40,7 @@ const routes = new WeakMap<DescMessage, Route>();
 function routeOf(schema: DescMessage): Route {
   let route = routes.get(schema);
   if (route === undefined) {
-    const of = topicOf(schema);
+    const of = protobuf().topicOf(schema);
     const { topic, key, messageId } = of;
     if (topic === undefined) {
       throw new HawserError("invalid_schema", `${schema.typeName}: its option has no topic; set one to use peers`);
@@ -58,7 +56,7 @@ function routeOf(schema: DescMessage): Route {
 
 /** Topic of a schema. Also checks that all its validation rules are supported. @throws HawserError `invalid_schema` */
 export function topicOfPeers(schema: DescMessage): string {
-  allRulesOf(schema);
+  protobuf().allRulesOf(schema);
   return routeOf(schema).topic;
 }
 
@@ -85,6 +83,7 @@ type Fields = Record<string, unknown>;
 function protobufSend(schema: DescMessage, message: Fields, options: SendOptions | undefined): Encoded {
   const route = routeOf(schema);
   const { topic } = route;
+  const { encode, idOfMessage, keyOfMessage } = protobuf();
   if (options === undefined && !route.hasKeyOrId) {
     return { topic, payload: encode(schema, message), send: route.send };
   }
@@ -173,7 +172,7 @@ export class TypedHandlers implements TopicHandler {
 
   decode(headers: Headers | undefined, payload: Uint8Array): unknown {
     const { type, format } = this.#typeOf(headers);
-    return decode(type.schema, payload, format);
+    return protobuf().decode(type.schema, payload, format);
   }
 
   #typeOf(headers: Headers | undefined): TypeOfMessage<HandledType> {

@@ -2,9 +2,9 @@
 import { EventEmitter } from "node:events";
 import { HawserError, invalidArgument } from "../../foundation/errors/index.js";
 import { metricSources } from "../../foundation/monitor/index.js";
+import { hasSchema } from "../../foundation/payloads/index.js";
 import { type Subscription, silentLogger } from "../../foundation/runtime/index.js";
 import type { SqlClient } from "../../foundation/sql-clients/index.js";
-import { hasSchema } from "../../protobuf/typed/index.js";
 import type { Origin } from "../channel/index.js";
 import {
   type AnyTopics,

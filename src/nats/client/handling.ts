@@ -3,7 +3,8 @@ import type { DescMessage, MessageShape } from "@bufbuild/protobuf";
 import type { JsMsg } from "@nats-io/jetstream";
 import type { Msg, MsgHdrs } from "@nats-io/transport-node";
 import { HawserError, invalidArgument } from "../../foundation/errors/index.js";
-import { allRulesOf, contentTypeHeader, decode, topicOf, typeOf } from "../../protobuf/typed/index.js";
+import { contentTypeHeader, typeOf } from "../../foundation/payloads/index.js";
+import { allRulesOf, decode, topicOf } from "../../protobuf/typed/index.js";
 
 /** NATS message of a subscription or a stream. */
 type AnyMessage = Pick<Msg, "subject"> & { readonly data: Uint8Array; readonly headers?: MsgHdrs | undefined };

@@ -19,21 +19,18 @@ import {
   invalidArgument,
   namesOf,
 } from "../../foundation/errors/index.js";
-import { postgresErrorOf, queryText, type SqlClient } from "../../foundation/sql-clients/index.js";
 import {
   checkFormat,
   contentTypeHeader,
   contentTypeOf,
-  encode,
   formOf,
-  idOfMessage,
   isSchema,
   jsonContentType,
   type PayloadForm,
   ReceivedContent,
-  subjectOf,
-  topicOf,
-} from "../../protobuf/typed/index.js";
+} from "../../foundation/payloads/index.js";
+import { postgresErrorOf, queryText, type SqlClient } from "../../foundation/sql-clients/index.js";
+import { encode, idOfMessage, subjectOf, topicOf } from "../../protobuf/typed/index.js";
 import { messageIdHeader } from "./publish.js";
 
 /** Options of {@link natsSql}. */

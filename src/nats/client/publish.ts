@@ -3,16 +3,8 @@ import type { DescMessage, MessageInitShape } from "@bufbuild/protobuf";
 import { jetstream } from "@nats-io/jetstream";
 import { type MsgHdrs, type NatsConnection, headers as natsHeaders } from "@nats-io/transport-node";
 import { checkOptionNames, namesOf } from "../../foundation/errors/index.js";
-import {
-  checkFormat,
-  contentTypeHeader,
-  contentTypeOf,
-  encode,
-  type Format,
-  idOfMessage,
-  subjectOf,
-  topicOf,
-} from "../../protobuf/typed/index.js";
+import { checkFormat, contentTypeHeader, contentTypeOf, type Format } from "../../foundation/payloads/index.js";
+import { encode, idOfMessage, subjectOf, topicOf } from "../../protobuf/typed/index.js";
 
 /** Options of {@link publish}. */
 export interface PublishOptions {

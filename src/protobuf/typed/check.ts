@@ -4,7 +4,7 @@
  */
 import { create, type DescField, type DescMessage, ScalarType } from "@bufbuild/protobuf";
 import { FeatureSet_FieldPresence } from "@bufbuild/protobuf/wkt";
-import { plural } from "../../foundation/errors/index.js";
+import { plural, quoted } from "../../foundation/errors/index.js";
 import {
   allRulesOf,
   type FieldRules,
@@ -481,17 +481,10 @@ function characters(text: string): number {
   return count;
 }
 
-/** Greatest length of a shown text, in UTF-16 units. */
-const shownUnits = 60;
-
 /** Text of a value for an error. */
 export function shown(value: unknown): string {
   if (value instanceof Uint8Array) return `${value.length} bytes`;
-  if (typeof value === "string") {
-    return value.length <= shownUnits
-      ? JSON.stringify(value)
-      : `${JSON.stringify(value.slice(0, shownUnits))}… (${Buffer.byteLength(value)} bytes)`;
-  }
+  if (typeof value === "string") return quoted(value);
   if (typeof value !== "object" || value === null) return String(value);
   const { seconds, nanos } = value as { seconds?: unknown; nanos?: unknown };
   return seconds === undefined && nanos === undefined ? "a message" : `${seconds ?? 0} s and ${nanos ?? 0} ns`;

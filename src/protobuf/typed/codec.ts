@@ -11,10 +11,10 @@ import {
 } from "@bufbuild/protobuf";
 import { FeatureSet_FieldPresence } from "@bufbuild/protobuf/wkt";
 import { errorMessageOf, HawserError, invalidArgument } from "../../foundation/errors/index.js";
+import type { Format } from "../../foundation/payloads/index.js";
 import { decodeBinary, type MessageReader, readerOf, Undecodable } from "./binary-reader.js";
 import { encodeBinary, type Fields, type WriteMessage, writerOf, wrongType } from "./binary-writer.js";
-import { type BrokenRule, type CheckMessage, checkOf, shown } from "./check.js";
-import { contentTypeHeader, type Format, parseContentType } from "./content-type.js";
+import { type BrokenRule, type CheckMessage, checkOf } from "./check.js";
 import { wrongValue } from "./value-types.js";
 
 /**
@@ -168,49 +168,4 @@ function isPlain(schema: DescMessage, seen: Set<DescMessage>): boolean {
     // protobuf-es represents a Struct as a JSON object.
     return field.message.typeName !== "google.protobuf.Struct" && isPlain(field.message, seen);
   });
-}
-
-/** Type of a message, and its encoding. */
-export interface TypeOfMessage<Type> {
-  readonly type: Type;
-  readonly format: Format | undefined;
-}
-
-/**
- * Selects the type of a message by its content type. Without a content type, a single type is assumed, in the binary
- * format.
- *
- * @param types types by the full name of their messages
- * @param from origin of the message, for errors
- * @throws HawserError `invalid_message` with the known types
- */
-export function typeOf<Type extends { readonly schema: DescMessage }>(
-  types: ReadonlyMap<string, Type>,
-  contentType: string | undefined,
-  from: string,
-): TypeOfMessage<Type> {
-  const header = contentType === undefined ? undefined : parseContentType(contentType);
-  if (header === undefined && contentType !== undefined) {
-    const media = "application/x-protobuf or application/json";
-    throw new HawserError("invalid_message", `${contentTypeHeader} ${shown(contentType)}: must be ${media}`);
-  }
-  const type = header?.type === undefined ? onlyOf(types, contentType, from) : types.get(header.type);
-  if (type === undefined) {
-    const known = [...types.keys()].join(", ");
-    throw new HawserError(
-      "invalid_message",
-      `a message of ${header?.type}: the types that ${from} has here are ${known}`,
-    );
-  }
-  return { type, format: header?.format };
-}
-
-function onlyOf<Type>(types: ReadonlyMap<string, Type>, contentType: string | undefined, from: string): Type {
-  const [only, ...more] = types.values();
-  if (only !== undefined && more.length === 0) return only;
-  const lack = contentType === undefined ? "without a content-type" : `with the content-type ${shown(contentType)}`;
-  throw new HawserError(
-    "invalid_message",
-    `a message ${lack}, which must say the type: the types that ${from} has here are ${[...types.keys()].join(", ")}`,
-  );
 }

@@ -12,8 +12,8 @@ import {
 } from "@bufbuild/protobuf";
 import { FileDescriptorSetSchema } from "@bufbuild/protobuf/wkt";
 import { HawserError } from "../../foundation/errors/index.js";
+import { contentTypeHeader, parseContentType } from "../../foundation/payloads/index.js";
 import { readSmallFileSync } from "../../foundation/runtime/index.js";
-import { contentTypeHeader, parseContentType } from "./content-type.js";
 
 const utf8 = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
 

@@ -9,30 +9,11 @@ export {
   decodeUnchecked,
   encode,
   encodeUnchecked,
-  type TypeOfMessage,
-  typeOf,
   violationText,
 } from "./codec.js";
-export {
-  type ContentType,
-  checkFormat,
-  contentTypeHeader,
-  contentTypeOf,
-  type Format,
-  parseContentType,
-} from "./content-type.js";
 export { Descriptors, payloadLine, type ShownForm, shownPayload } from "./descriptors.js";
 export { formatPatterns } from "./formats.js";
 export { patternProblem } from "./pattern.js";
-export {
-  formOf,
-  isSchema,
-  jsonContentType,
-  jsonOf,
-  type PayloadForm,
-  ReceivedContent,
-  textOf,
-} from "./payload.js";
 export {
   allRulesOf,
   type FieldRules,
@@ -41,14 +22,4 @@ export {
   rulesOf,
   type ValueRules,
 } from "./rules.js";
-export {
-  checkSchemaTopic,
-  decodeChecked,
-  encodeChecked,
-  hasSchema,
-  type InputOf,
-  isSchemaTopic,
-  type OutputOf,
-  type SchemaTopic,
-} from "./standard-schema.js";
 export { hasTopic, type TopicOfSchema, topicOf } from "./topic.js";

@@ -3,9 +3,9 @@ import type { PoolClient } from "pg";
 import { Delivery } from "../../../../generated/ts/codecs/hawser/peer/v1/frames.js";
 import { protocolConstants } from "../../../../generated/ts/settings/peer.js";
 import { HawserError } from "../../../foundation/errors/index.js";
+import type { Format, OutputOf, SchemaTopic } from "../../../foundation/payloads/index.js";
+import { jsonOf, textOf } from "../../../foundation/payloads/index.js";
 import { Cancellation } from "../../../foundation/runtime/index.js";
-import type { Format, OutputOf, SchemaTopic } from "../../../protobuf/typed/index.js";
-import { jsonOf, textOf } from "../../../protobuf/typed/index.js";
 import type { HandledMessage, Headers, Origin } from "../../channel/index.js";
 import {
   type AnyJson,

@@ -2,7 +2,7 @@
 import { outboxConstants } from "../../../../generated/ts/settings/outbox.js";
 import { type BatchSettings, peerSettingsDefaults, protocolConstants } from "../../../../generated/ts/settings/peer.js";
 import { HawserError, Reject } from "../../../foundation/errors/index.js";
-import { decodeChecked, type SchemaTopic } from "../../../protobuf/typed/index.js";
+import { decodeChecked, type SchemaTopic } from "../../../foundation/payloads/index.js";
 import { ConcurrencyLimit, type Headers, headerValue, type Origin, type RetryPolicy } from "../../channel/index.js";
 import type { HandlingCalls } from "../../peer-store/index.js";
 import { HandledCounts, otherTopic } from "../core/counters.js";

@@ -2,7 +2,7 @@
 
 import type { Request } from "../../../../generated/ts/codecs/hawser/peer/v1/frames.js";
 import { HawserError } from "../../../foundation/errors/index.js";
-import { ReceivedContent } from "../../../protobuf/typed/index.js";
+import { ReceivedContent } from "../../../foundation/payloads/index.js";
 import type { Headers } from "../../channel/index.js";
 import { type Content, type MessageHeaders, ReceivedHeaders } from "../core/content.js";
 import type { RequestOutcome } from "../core/counters.js";

@@ -10,8 +10,8 @@ import { checkText } from "../../../../generated/ts/rules/violation.js";
 import { outboxConstants } from "../../../../generated/ts/settings/outbox.js";
 import { protocolConstants } from "../../../../generated/ts/settings/peer.js";
 import { HawserError, invalidArgument, refuse } from "../../../foundation/errors/index.js";
+import { contentTypeHeader, formOf, jsonContentType } from "../../../foundation/payloads/index.js";
 import { type TraceContext, withTrace } from "../../../foundation/runtime/index.js";
-import { contentTypeHeader, formOf, jsonContentType } from "../../../protobuf/typed/index.js";
 import type { Headers } from "../../channel/index.js";
 
 /**

@@ -12,18 +12,14 @@ import {
   checkFormat,
   contentTypeHeader,
   contentTypeOf,
-  encode,
   encodeChecked,
-  idOfMessage,
   isSchema,
   isSchemaTopic,
   jsonContentType,
-  keyOfMessage,
-  subjectOf,
-  type TopicOfSchema,
-  topicOf,
-} from "../../../protobuf/typed/index.js";
+} from "../../../foundation/payloads/index.js";
+import type { TopicOfSchema } from "../../../protobuf/typed/index.js";
 import type { Headers } from "../../channel/index.js";
+import { protobuf } from "../protobuf.js";
 import {
   attemptsHeader,
   checkHeaders,
@@ -74,7 +70,7 @@ interface Unique {
 }
 
 /**
- * Validates a message and resolves its destination.
+ * Validates a message and resolves its destination. For a schema of Protobuf, `loadingFor` must have been awaited.
  *
  * @param now start of the delay and of the time to live, in ms since 1970
  * @throws HawserError `invalid_argument`, `internal_topic`, `invalid_schema`
@@ -100,6 +96,7 @@ function addressTyped(
   options: EnqueueOptions,
   now: number,
 ): Addressed {
+  const { encode, idOfMessage, keyOfMessage, subjectOf, topicOf } = protobuf();
   const format = checkFormat(options.format);
   const of = topicOf(schema);
   const payload = encode(schema, message, format);

@@ -1,7 +1,7 @@
 /** Options of those who enqueue and who look after what they have enqueued. */
 import { invalidArgument, namesOf, unknownOption } from "../../../foundation/errors/index.js";
+import type { Format } from "../../../foundation/payloads/index.js";
 import type { TopicLimits } from "../../../operating/operate/index.js";
-import type { Format } from "../../../protobuf/typed/index.js";
 import type { HeadersInput, Payload } from "./content.js";
 import type { Destination, NatsSubject, PayloadFor } from "./topic-types.js";
 

@@ -11,6 +11,7 @@ import {
 import { HawserError } from "../../../foundation/errors/index.js";
 import { inSpan, type Operation, startSpan, tracer } from "../../../foundation/runtime/index.js";
 import { postgresErrorOf, queryText, type SqlClient } from "../../../foundation/sql-clients/index.js";
+import { loadingFor } from "../protobuf.js";
 import { headerPairsOf, type Payload, withContext } from "./content.js";
 import { type Addressed, address, checkedId, jsonOf } from "./destination.js";
 import { checkKnownOptions, type EnqueueBatchOptions, type EnqueueOptions } from "./enqueue-options.js";
@@ -49,6 +50,8 @@ export async function enqueueFrom(
   options: EnqueueOptions = {},
 ): Promise<bigint> {
   checkKnownOptions(options, "an enqueue");
+  const loading = loadingFor(to);
+  if (loading !== undefined) await loading;
   return await write(client, address(to, payload, options), options, origin);
 }
 
@@ -73,6 +76,8 @@ export async function enqueueBatch<To extends Destination | NatsSubject, Given>(
       `payloads of type ${typeof payloads}: must be an array with one payload for each message`,
     );
   }
+  const loading = loadingFor(to);
+  if (loading !== undefined) await loading;
   const now = Date.now();
   const messages = payloads.map((payload, index) => {
     try {

@@ -5,6 +5,7 @@ import { checkBytes, checkText } from "../../../../generated/ts/rules/violation.
 import { scheduleConstants } from "../../../../generated/ts/settings/outbox.js";
 import { HawserError, refuse } from "../../../foundation/errors/index.js";
 import type { SqlClient } from "../../../foundation/sql-clients/index.js";
+import { loadingFor } from "../protobuf.js";
 import { address } from "./destination.js";
 import { callerOf } from "./enqueue.js";
 import { checkKnownOptions, type ScheduleOptions } from "./enqueue-options.js";
@@ -33,6 +34,7 @@ export async function schedule<To extends Destination | NatsSubject, Given>(
   const { checkTimes } = await import("../schedules/index.js");
   refuse(checkTimes(cron, timezone, new Date()));
   refuse(checkText("missed", namedRules.scheduleMissed, missed));
+  await loadingFor(to);
   const { destination, payload: bytes, headers, key, priority } = address(to, payload, given);
   refuse(checkBytes("payload", namedRules.schedulePayload, bytes));
   refuseOwnHeaders(headers);

@@ -1,6 +1,6 @@
 /** Destinations of messages, and the types of the messages that they take. */
 import type { DescMessage, MessageInitShape } from "@bufbuild/protobuf";
-import type { InputOf, SchemaTopic } from "../../../protobuf/typed/index.js";
+import type { InputOf, SchemaTopic } from "../../../foundation/payloads/index.js";
 import type { AnyJson, Json, Sendable } from "./content.js";
 
 /**

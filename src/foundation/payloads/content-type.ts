@@ -5,7 +5,7 @@
  * content-type: application/json; type=acme.v1.OrderPlaced
  */
 import type { DescMessage } from "@bufbuild/protobuf";
-import { invalidArgument } from "../../foundation/errors/index.js";
+import { HawserError, invalidArgument, quoted } from "../errors/index.js";
 
 /** Encoding of a message: the binary format of Protobuf, or its JSON format. */
 export type Format = "binary" | "json";
@@ -28,7 +28,7 @@ const formats = new Map<string, Format>([
 ]);
 
 /** Parsed header. */
-export interface ContentType {
+interface ContentType {
   readonly format: Format;
   /** Full name of the message, if the header has it. */
   readonly type: string | undefined;
@@ -60,4 +60,49 @@ function parse(text: string): ContentType | undefined {
     .map((each) => /^type\s*=\s*"?([\w.]+)"?$/iu.exec(each)?.[1])
     .find((each) => each !== undefined);
   return { format, type };
+}
+
+/** Type of a message, and its encoding. */
+export interface TypeOfMessage<Type> {
+  readonly type: Type;
+  readonly format: Format | undefined;
+}
+
+/**
+ * Selects the type of a message by its content type. Without a content type, a single type is assumed, in the binary
+ * format.
+ *
+ * @param types types by the full name of their messages
+ * @param from origin of the message, for errors
+ * @throws HawserError `invalid_message` with the known types
+ */
+export function typeOf<Type extends { readonly schema: DescMessage }>(
+  types: ReadonlyMap<string, Type>,
+  contentType: string | undefined,
+  from: string,
+): TypeOfMessage<Type> {
+  const header = contentType === undefined ? undefined : parseContentType(contentType);
+  if (header === undefined && contentType !== undefined) {
+    const media = "application/x-protobuf or application/json";
+    throw new HawserError("invalid_message", `${contentTypeHeader} ${quoted(contentType)}: must be ${media}`);
+  }
+  const type = header?.type === undefined ? onlyOf(types, contentType, from) : types.get(header.type);
+  if (type === undefined) {
+    const known = [...types.keys()].join(", ");
+    throw new HawserError(
+      "invalid_message",
+      `a message of ${header?.type}: the types that ${from} has here are ${known}`,
+    );
+  }
+  return { type, format: header?.format };
+}
+
+function onlyOf<Type>(types: ReadonlyMap<string, Type>, contentType: string | undefined, from: string): Type {
+  const [only, ...more] = types.values();
+  if (only !== undefined && more.length === 0) return only;
+  const lack = contentType === undefined ? "without a content-type" : `with the content-type ${quoted(contentType)}`;
+  throw new HawserError(
+    "invalid_message",
+    `a message ${lack}, which must say the type: the types that ${from} has here are ${[...types.keys()].join(", ")}`,
+  );
 }

@@ -1,7 +1,7 @@
 /** Payloads of users: text, bytes, or an object that is sent as JSON. */
 import type { DescMessage } from "@bufbuild/protobuf";
 import type { Content } from "../../../generated/ts/nats-functions/client.js";
-import { HawserError, invalidArgument } from "../../foundation/errors/index.js";
+import { HawserError, invalidArgument } from "../errors/index.js";
 
 /** Header `content-type` of an object that is sent as JSON. */
 export const jsonContentType = "application/json";

@@ -1,6 +1,6 @@
 /** Topics whose messages are JSON that a Standard Schema checks: one of zod, valibot, arktype and others. */
 import type { DescMessage } from "@bufbuild/protobuf";
-import { HawserError, invalidArgument } from "../../foundation/errors/index.js";
+import { HawserError, invalidArgument } from "../errors/index.js";
 import { isSchema, jsonOf } from "./payload.js";
 
 /** The part of the interface of https://standardschema.dev, version 1, that is used here. */
