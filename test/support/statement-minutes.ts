@@ -74,6 +74,8 @@ export class StatementMinutes implements Disposable {
     ];
     onTestFinished(() => {
       for (const spy of spies) spy.mockRestore();
+      // The rest are of what outlives the test, as the pool of the files of a worker: the real clearTimeout() does not know them.
+      for (const timer of this.#timers) this.#clear(timer);
     });
   }
 
