@@ -2,6 +2,7 @@
 import { namedRules } from "../../generated/ts/rules/named.js";
 import type { TextRules } from "../../generated/ts/rules/violation.js";
 import { outboxSignatures } from "../../generated/ts/sql/outbox-schema.js";
+import { queueSignatures } from "../../generated/ts/sql/queue-schema.js";
 import { mustFitId, mustNotBeReserved } from "../../src/protobuf/typed/index.js";
 import { sqlString } from "../sql/literal.js";
 import { hasChecks } from "./check.js";
@@ -27,7 +28,7 @@ export interface PublishFunction extends MadeFunction {
 /** Functions that publish functions call, with the types of their parameters. */
 export const enqueueFunctions = {
   nats: outboxSignatures.enqueueSubject,
-  peers: outboxSignatures.enqueue,
+  peers: queueSignatures.enqueue,
 };
 
 /**
@@ -64,7 +65,7 @@ export function publishFunction(options: SqlOptions, message: TopicMessage): Pub
   const id = orField(placeOf("_message_id"), idField, topic.messageId?.prefix);
   const deliverAt = placeOf("_deliver_at");
   const ownChecks = [
-    keyField === undefined ? "" : checkOf(options, keyField, placeOf("_key"), "is the key", namedRules.outboxKey),
+    keyField === undefined ? "" : checkOf(options, keyField, placeOf("_key"), "is the key", namedRules.enqueuedKey),
     topic.messageId === undefined
       ? ""
       : checkOf(options, idField!, placeOf("_message_id"), mustFitId, topic.messageId.rules),

@@ -1,7 +1,7 @@
 /**
  * SQL condition under which a message may belong to a trace, so that `hawser.with_trace` has to be called. It is part of
  * the first condition of the functions that enqueue, which have no time for a call. A long statement whose comment has no
- * context is recognized without a copy of it; see schema/functions/outbox/with_trace.sql.
+ * context is recognized without a copy of it; see schema/functions/queue/with_trace.sql.
  */
 export function tracedCondition(constants: ReadonlyMap<string, string>): string {
   const constant = (name: string): string => {

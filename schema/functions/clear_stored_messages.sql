@@ -1,7 +1,7 @@
 #variable_conflict use_column
 BEGIN
   -- Such a name is no peer's.
-  IF starts_with(p_name, @OutboxConstants.reserved_prefix@) THEN
+  IF starts_with(p_name, @QueueConstants.reserved_prefix@) THEN
     RAISE EXCEPTION 'the sender "%" begins with __#, which is reserved', p_name
       USING ERRCODE = 'invalid_parameter_value', HINT = 'Name a peer.';
   END IF;

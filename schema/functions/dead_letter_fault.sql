@@ -15,8 +15,8 @@ BEGIN
       WHEN p_source <> '' AND (
         NOT octet_length(p_source) BETWEEN @jetstream_domain.min_bytes@ AND @jetstream_domain.max_bytes@ OR p_source !~ @jetstream_domain.pattern@
       ) THEN 'the JetStream domain is none'
-      WHEN p_message_id IS NULL OR p_message_id !~ @outbox_message_id.pattern@
-        OR NOT octet_length(p_message_id) BETWEEN @outbox_message_id.min_bytes@ AND @outbox_message_id.max_bytes@
+      WHEN p_message_id IS NULL OR p_message_id !~ @enqueued_message_id.pattern@
+        OR NOT octet_length(p_message_id) BETWEEN @enqueued_message_id.min_bytes@ AND @enqueued_message_id.max_bytes@
         THEN 'the message id is none'
     END
   END;

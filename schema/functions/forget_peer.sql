@@ -8,7 +8,7 @@ BEGIN
   names := '{}';
   count := 0;
   kept := '{}';
-  IF starts_with(p_name, @OutboxConstants.reserved_prefix@) OR NOT (
+  IF starts_with(p_name, @QueueConstants.reserved_prefix@) OR NOT (
     EXISTS (SELECT FROM hawser_peer_data.peers AS p WHERE p.name = p_name)
     OR EXISTS (SELECT FROM hawser_peer_data.listeners AS t WHERE t.listener_name = p_name)
     OR EXISTS (SELECT FROM hawser_peer_data.channels AS m WHERE p_name IN (m.sender_name, m.listener_name, coalesce(m.owner, m.listener_name)))

@@ -3,11 +3,11 @@ DECLARE
   v_keys integer[];
   v_stored bigint[];
 BEGIN
-  IF starts_with(p_to, @OutboxConstants.reserved_prefix@) THEN
+  IF starts_with(p_to, @QueueConstants.reserved_prefix@) THEN
     RAISE EXCEPTION 'the new listener "%" begins with __#, which is reserved', p_to
       USING ERRCODE = 'invalid_parameter_value', HINT = 'Name another listener.';
   END IF;
-  IF starts_with(p_from, @OutboxConstants.reserved_prefix@) THEN
+  IF starts_with(p_from, @QueueConstants.reserved_prefix@) THEN
     RAISE EXCEPTION 'the old listener "%" begins with __#, which is reserved', p_from
       USING ERRCODE = 'invalid_parameter_value', HINT = 'Name the listener that is away.';
   END IF;

@@ -30,26 +30,26 @@ SELECT 'nats' AS kind,
                 ) ORDER BY n.segment)
            FROM hawser_data.outbox_state_segment_seq AS s, generate_series(0, @OutboxConstants.segments@ - 1) AS n (segment)
        ) AS segments,
-       (SELECT count(*) FROM (SELECT FROM hawser_data.queue AS f WHERE f.later = 'nats' LIMIT @OutboxConstants.counted_messages@) AS f) AS later,
+       (SELECT count(*) FROM (SELECT FROM hawser_data.queue AS f WHERE f.later = 'nats' LIMIT @QueueConstants.counted_messages@) AS f) AS later,
        (SELECT d.at FROM dues AS d WHERE d.kind = 'nats') AS next_due_at,
        (SELECT count(*) FROM hawser_data.dead_letters AS d WHERE d.origin = 'outbox') AS dead_letters,
        (
          SELECT coalesce(jsonb_agg(jsonb_build_object('role', s.role, 'route', s.route) ORDER BY s.role, s.route), '[]')
            FROM jsonb_to_recordset(l.series) AS s (role text, route text)
        ) AS lagging,
-       w.count < @OutboxConstants.counted_messages@ AS is_complete
+       w.count < @QueueConstants.counted_messages@ AS is_complete
   FROM (SELECT t.* FROM hawser_data.outbox_turns AS t ORDER BY t.turn DESC LIMIT 1) AS l
  CROSS JOIN LATERAL (
    SELECT count(*) AS count, min(u.enqueued_at) AS oldest_at, (array_agg(u.destination ORDER BY u.enqueued_at))[1] AS oldest_for
-     FROM hawser.outbox_undone(NULL, @OutboxConstants.counted_messages@, NULL) AS u
+     FROM hawser.outbox_undone(NULL, @QueueConstants.counted_messages@, NULL) AS u
  ) AS w
 UNION ALL
 SELECT 'peer', NULL, false, w.count, w.oldest_at, w.oldest_for, NULL, '[]',
-       (SELECT count(*) FROM (SELECT FROM hawser_data.queue AS f WHERE f.later IN ('held', 'peer') LIMIT @OutboxConstants.counted_messages@) AS f),
+       (SELECT count(*) FROM (SELECT FROM hawser_data.queue AS f WHERE f.later IN ('held', 'peer') LIMIT @QueueConstants.counted_messages@) AS f),
        (SELECT d.at FROM dues AS d WHERE d.kind = 'peer'),
        (SELECT count(*) FROM hawser_data.dead_letters AS d WHERE d.origin = 'queue'), '[]', w.is_complete
   FROM (
     SELECT coalesce(sum(q.messages), 0)::bigint AS count, coalesce(bool_and(q.is_complete), true) AS is_complete, min(q.oldest_at) AS oldest_at,
            (array_agg(q.topic ORDER BY q.oldest_at))[1] AS oldest_for
-      FROM hawser.queue_backlog(@OutboxConstants.counted_messages@, '{}') AS q
+      FROM hawser.queue_backlog(@QueueConstants.counted_messages@, '{}') AS q
   ) AS w

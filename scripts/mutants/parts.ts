@@ -24,8 +24,8 @@ export const parts: readonly Part[] = [
   {
     folder: "src/nats/outbox",
     rings: [
-      below("test/outbox", "enqueue", "later", "occurrences", "peers", "publish-window", "relay", "roles", "schedules"),
-      [...below("test/outbox", "nats", "replay", "tracing"), "test/enqueue/schedule", "test/simulator/"],
+      below("test/outbox", "poll-pace", "publish-window", "relay", "roles"),
+      [...below("test/outbox", "nats", "replay"), "test/simulator/"],
     ],
   },
   {
@@ -50,13 +50,16 @@ export const parts: readonly Part[] = [
       [
         ...below("test/store", "migrate", "preparation", "refused-databases", "table-state"),
         ...below("test/peer", "claims", "dead-letters", "directory", "parked", "pending", "status"),
-        ...below("test/outbox", "peers", "schedules"),
+        "test/queue/schedules",
       ],
     ],
   },
   {
-    folder: "src/jobs-and-peers/queue/enqueue",
-    rings: [["test/enqueue/"], below("test/peer", "arguments", "messages", "replies", "send", "topics")],
+    folder: "src/jobs-and-peers/queue",
+    rings: [
+      ["test/enqueue/", ...below("test/queue", "due", "enqueue", "later", "occurrences", "schedules")],
+      below("test/peer", "arguments", "messages", "replies", "send", "topics"),
+    ],
   },
   {
     folder: "src/jobs-and-peers/peer-store",

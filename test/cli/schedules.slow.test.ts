@@ -1,6 +1,6 @@
 import pg from "pg";
 import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
-import { schedulerFunctions } from "../../generated/ts/rows/outbox.js";
+import { schedulerFunctions } from "../../generated/ts/rows/queue.js";
 import { runDueSchedules } from "../../src/jobs-and-peers/queue/schedules/schedules.js";
 import { doctor } from "../../src/operating/doctor/index.js";
 import { type TestDatabase, testDatabase } from "../support/database.js";

@@ -4,19 +4,18 @@ import * as connect from "../../generated/ts/settings/connect.js";
 import * as nats from "../../generated/ts/settings/nats.js";
 import * as outbox from "../../generated/ts/settings/outbox.js";
 import * as peer from "../../generated/ts/settings/peer.js";
+import * as queue from "../../generated/ts/settings/queue.js";
 import { codeOf } from "../support/code.js";
 
-const all = Object.entries({ ...connect, ...nats, ...outbox, ...peer });
+const all = Object.entries({ ...connect, ...nats, ...outbox, ...peer, ...queue });
 const groups = all.filter(([name]) => name.endsWith("Constants"));
 const settings = all.filter(([name]) => name.endsWith("Defaults"));
 const sources = codeOf("src");
-/** The bodies of SQL functions name a constant as `@GatewayConstants.gateway_stale_ms@`. */
+/** The bodies of SQL functions, and their macros, name a constant as `@GatewayConstants.gateway_stale_ms@`. */
 const inSql = new Set(
-  [
-    ...codeOf("schema")
-      .join("\n")
-      .matchAll(/@(\w+)\.(\w+)@/g),
-  ].map(([, group, name]) => `${group}.${name}`),
+  [...[...codeOf("schema"), ...codeOf("codegen/sql")].join("\n").matchAll(/@(\w+)\.(\w+)@/g)].map(
+    ([, group, name]) => `${group}.${name}`,
+  ),
 );
 
 it.each(groups)(

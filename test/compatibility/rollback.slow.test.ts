@@ -13,7 +13,7 @@ import { Version } from "./support/release.js";
 
 vi.setConfig({ testTimeout: 300_000, hookTimeout: 300_000 });
 
-const proto = "proto/hawser/outbox/v1/outbox.proto";
+const proto = "proto/hawser/queue/v1/later.proto";
 
 /** A function without parameters. */
 function rpc(name: string): string {
@@ -36,7 +36,7 @@ function messages(name: string, results: readonly string[]): string {
 }
 
 const cancelRpc = "  // Cancels a message, in the present transaction";
-const cancelMessage = "\n// Parameters of outbox_replay.";
+const cancelMessage = "\n// Parameters of cancel.";
 
 /** The version that is released, with two functions more than the checkout. */
 let released: Version;
@@ -63,7 +63,7 @@ beforeAll(async () => {
   later.edit(proto, messages("ChangesShape", ["one"]), messages("ChangesShape", ["one", "two"]));
   later.write("schema/functions/changes_shape.sql", "BEGIN\n  one := 1;\n  two := 2;\nEND\n");
   later.edit(
-    "proto/hawser/outbox/v1/schedules.proto",
+    "proto/hawser/queue/v1/schedules.proto",
     "  // Its name, one for each role.\n  string name = 1;\n  // The role that has made it.",
     "  // Its name, one for each role.\n  string name = 1;\n  // Added.\n  string place = 101;\n  // The role that has made it.",
   );

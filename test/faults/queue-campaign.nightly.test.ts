@@ -90,7 +90,7 @@ const catalogs = [
   "mesh_secret",
   "migrations",
   "nats_server",
-  "outbox_keys",
+  "enqueue_keys",
   "outbox_state",
   "outbox_turns",
   "owners",

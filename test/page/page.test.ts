@@ -643,7 +643,7 @@ describe("the way of a message", () => {
       CREATE FUNCTION public.too_much(bigint) RETURNS text STABLE LANGUAGE plpgsql AS $$
         BEGIN RAISE EXCEPTION 'canceled' USING ERRCODE = 'query_canceled'; END
       $$;
-      CREATE OR REPLACE VIEW hawser.outbox_scheduled AS
+      CREATE OR REPLACE VIEW hawser.later_messages AS
         SELECT id, later AS kind, due_at AS deliver_at, topic AS destination, key, public.too_much(id) AS message_id, octet_length(payload) AS payload_bytes, enqueued_at, 0::smallint AS priority, 0 AS held_for, NULL::jsonb AS waits_for
           FROM hawser_data.queue WHERE later IS NOT NULL`);
     expect((await sections("1"))["scheduled"]).toMatch(/^Message 1 for orders, .* because there is too much to read/);

@@ -249,7 +249,7 @@ describe("a message that comes after others", () => {
       await worker.done(taken.find((each) => textOf(each) === "root")!);
       expect(await take(worker), end).toEqual([]);
       expect(await left(), end).toEqual({ held: 1, edges: 1, ends: 0 });
-      const { rows } = await client.query("SELECT id, held_for FROM hawser.outbox_scheduled WHERE kind = 'held'");
+      const { rows } = await client.query("SELECT id, held_for FROM hawser.later_messages WHERE kind = 'held'");
       expect(rows).toEqual([{ id: expect.any(String), held_for: 1 }]);
       expect(await cancel(rows[0].id)).toBe("cancelled");
       await bring();
@@ -293,7 +293,7 @@ describe("a message that comes after others", () => {
       { topic: "t", state: "held", messages: 1, is_complete: true },
     ]);
     const { rows } = await client.query(
-      "SELECT kind, held_for, waits_for -> 0 AS first FROM hawser.outbox_scheduled WHERE id = $1",
+      "SELECT kind, held_for, waits_for -> 0 AS first FROM hawser.later_messages WHERE id = $1",
       [sum],
     );
     expect(rows).toEqual([{ kind: "held", held_for: 2, first: { id: parts[1], state: "dead" } }]);

@@ -44,7 +44,7 @@ describe("the examples of the pages", () => {
     }
     const prisma = join(directory, "snippet-orms/generated/prisma");
     mkdirSync(prisma, { recursive: true });
-    copyFileSync(join(projectDirectory, "test/outbox/prisma-client.d.mts"), join(prisma, "client.d.ts"));
+    copyFileSync(join(projectDirectory, "test/queue/prisma-client.d.mts"), join(prisma, "client.d.ts"));
     writeFileSync(join(directory, "package.json"), JSON.stringify({ type: "module" }));
     const config = { compilerOptions: userOptions, include: ["*.mts", "*/*.ts"] };
     writeFileSync(join(directory, "tsconfig.json"), JSON.stringify(config));

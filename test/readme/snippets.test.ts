@@ -9,7 +9,7 @@ const projects: Readonly<Record<string, string>> = {
   "docs/getting-started.md": "test/readme/own-project.slow.test.ts",
   "docs/rpc.md": "test/connect/page.slow.test.ts",
   "docs/testing.md": "test/testing/samples.slow.test.ts",
-  "docs/orms.md": "test/outbox/adapters.slow.test.ts",
+  "docs/orms.md": "test/queue/adapters.slow.test.ts",
   "docs/typed.md": "test/typed/page.slow.test.ts",
 };
 

@@ -310,7 +310,7 @@ async function useOutboxAndStream(client: pg.Client, subject: string): Promise<v
   await eventually("the stream is run", async () => (await taken()) >= 7);
   await ask("public.nats_seek_stream('planted', '1')");
   await eventually("it is run again", async () => (await taken()) >= 14);
-  await client.query("SELECT * FROM hawser.stream_status, hawser.outbox_status, hawser.outbox_scheduled");
+  await client.query("SELECT * FROM hawser.stream_status, hawser.outbox_status, hawser.later_messages");
   await ask("public.nats_unsubscribe_stream('planted')");
   await manager.streams.delete(stream);
 }

@@ -117,7 +117,10 @@ const knownFaults: Readonly<Record<"alone" | "reads" | "locks", Readonly<Record<
 };
 
 /** Functions of peers that have work with what is enqueued. */
-const ofPeersToo = ["behind_sequences", "discard_dead_letters", "retry_dead_letters"];
+const ofPeersToo = [
+  ...["backlog", "behind_sequences", "dead_letter_counts", "discard_dead_letters", "peer_status"],
+  ...["retry_dead_letters", "running_peers"],
+];
 
 /** Names that are properties of every object of JavaScript. */
 const names = ["constructor", "__proto__", "toString"];

@@ -11,7 +11,7 @@ const secret = "s3cr3t";
 const readable = [
   "hawser.bridge_lead",
   "hawser.bridge_work",
-  "hawser.outbox_scheduled",
+  "hawser.later_messages",
   "hawser.outbox_status",
   "hawser.schedule_status",
   "hawser.stream_status",
@@ -99,7 +99,7 @@ describe("a login with hawser_viewer alone", () => {
       const notices: string[] = [];
       client.on("notice", ({ message }) => notices.push(message ?? ""));
       await client.query(
-        "SELECT FROM hawser.outbox_scheduled AS s WHERE pg_temp.leak(s.key) AND pg_temp.leak(s.message_id)",
+        "SELECT FROM hawser.later_messages AS s WHERE pg_temp.leak(s.key) AND pg_temp.leak(s.message_id)",
       );
       expect(notices).toEqual(["<NULL>", ""]);
       const backlog = "SELECT topic, sender, messages, state FROM hawser.backlog(10) ORDER BY sender";
@@ -112,7 +112,7 @@ describe("a login with hawser_viewer alone", () => {
     }
     // The one who may read messages sees what the view is for.
     await using peer = await login(database.url, "IN ROLE hawser_peer");
-    expect(await rowsOf(peer.url, "SELECT key, message_id FROM hawser.outbox_scheduled")).toEqual([
+    expect(await rowsOf(peer.url, "SELECT key, message_id FROM hawser.later_messages")).toEqual([
       { key: secret, message_id: secret },
     ]);
   });

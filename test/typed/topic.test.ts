@@ -85,7 +85,7 @@ it("says where messages are sent", () => {
     stream: true,
     key: number,
     // An id has 255 bytes at most.
-    messageId: { field: extra, prefix: "acme.v1.A:", rules: { ...namedRules.outboxMessageId, maxBytes: 245 } },
+    messageId: { field: extra, prefix: "acme.v1.A:", rules: { ...namedRules.enqueuedMessageId, maxBytes: 245 } },
   });
 });
 

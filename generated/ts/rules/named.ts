@@ -2,11 +2,11 @@
 // source: hawser/nats/v1/functions.proto
 // source: hawser/nats/v1/server.proto
 // source: hawser/nats/v1/streams.proto
-// source: hawser/outbox/v1/functions.proto
 // source: hawser/outbox/v1/outbox.proto
-// source: hawser/outbox/v1/schedules.proto
 // source: hawser/peer/v1/catalog.proto
+// source: hawser/queue/v1/enqueue.proto
 // source: hawser/queue/v1/queue.proto
+// source: hawser/queue/v1/schedules.proto
 
 import type { TextRules } from "./violation.js";
 
@@ -97,15 +97,6 @@ export const namedRules = {
   streamStart: {
     maxBytes: 100,
   },
-  /** A payload for a peer: what a connection takes by default. */
-  peerPayload: {
-    minBytes: 1,
-    maxBytes: 67108864,
-  },
-  /** The headers of a message for a peer, as JSON: what a frame can have. */
-  peerHeaders: {
-    maxBytes: 4194304,
-  },
   /** A relay of the outbox, as a random id. */
   relay: {
     maxBytes: 64,
@@ -113,71 +104,6 @@ export const namedRules = {
   /** A snapshot of Postgres. */
   snapshot: {
     maxBytes: 8388608,
-  },
-  /** Order key: messages of one destination and key are published in the order of their commits. */
-  outboxKey: {
-    minBytes: 1,
-    maxBytes: 1024,
-    pattern: /^[^\u0001-\u001f\u007f]+$/u,
-    means: "must not contain control characters",
-  },
-  /** Topic or subject that a message was enqueued for. */
-  outboxDestination: {
-    maxBytes: 1024,
-  },
-  /** Context of a trace, as in W3C Trace Context, version 00. The ids must not be zero either. */
-  traceparent: {
-    minBytes: 55,
-    maxBytes: 55,
-    pattern: /^00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$/u,
-    means: "must be a traceparent of version 00",
-  },
-  /** What tracing systems add to the context of a trace, as in W3C Trace Context. */
-  tracestate: {
-    minBytes: 3,
-    maxBytes: 512,
-    pattern: /^[0-9a-z][-_*\/@0-9a-z]*=[\u0020-\u002b\u002d-\u003c\u003e-\u007e]+(?:,[\u0009\u0020]*[0-9a-z][-_*\/@0-9a-z]*=[\u0020-\u002b\u002d-\u003c\u003e-\u007e]+)*$/u,
-    means: "must be a list of key=value, joined by ','",
-  },
-  /** Id of a message at its destination, where a second message of the same id is a repetition. */
-  outboxMessageId: {
-    minBytes: 1,
-    maxBytes: 255,
-    pattern: /^[^\u0001-\u0020\u007f]+$/u,
-    means: "must not contain white space or control characters",
-  },
-  /** The name of a schedule, a part of the ids of its messages. */
-  scheduleName: {
-    minBytes: 1,
-    maxBytes: 128,
-    pattern: /^[^\u0001-\u0020\u007f]+$/u,
-    means: "must not contain white space or control characters",
-  },
-  /** A cron expression. */
-  scheduleCron: {
-    minBytes: 1,
-    maxBytes: 255,
-    pattern: /^[^\u0001-\u0020\u007f]+(?: +[^\u0001-\u0020\u007f]+){4,5}$/u,
-    means: "must be five fields (minute, hour, day of the month, month, day of the week), or six with the second before them, with spaces between them",
-  },
-  /** A time zone, by its name in the IANA database. */
-  scheduleTimezone: {
-    minBytes: 1,
-    maxBytes: 64,
-    pattern: /^[A-Za-z][-+_\/0-9A-Za-z]*$/u,
-    means: "must be the name of a time zone, such as UTC or Europe/Berlin",
-  },
-  /** What happens with occurrences that nobody brought in when it was time. */
-  scheduleMissed: {
-    values: ["one", "all", "none"],
-  },
-  /** The payload of the messages of a schedule. */
-  schedulePayload: {
-    maxBytes: 1048576,
-  },
-  /** The headers of the messages of a schedule, as JSON. Hawser adds up to five. */
-  scheduleHeaders: {
-    maxBytes: 65536,
   },
   /** The name of a peer or of a topic: a part of a channel's name, 'sender:source_topic:listener'. */
   peerOrTopic: {
@@ -220,6 +146,47 @@ export const namedRules = {
     minBytes: 1,
     maxBytes: 512,
   },
+  /** Order key: messages of one destination and key are published in the order of their commits. */
+  enqueuedKey: {
+    minBytes: 1,
+    maxBytes: 1024,
+    pattern: /^[^\u0001-\u001f\u007f]+$/u,
+    means: "must not contain control characters",
+  },
+  /** Topic or subject that a message was enqueued for. */
+  enqueuedDestination: {
+    maxBytes: 1024,
+  },
+  /** Id of a message at its destination, where a second message of the same id is a repetition. */
+  enqueuedMessageId: {
+    minBytes: 1,
+    maxBytes: 255,
+    pattern: /^[^\u0001-\u0020\u007f]+$/u,
+    means: "must not contain white space or control characters",
+  },
+  /** A payload for a peer: what a connection takes by default. */
+  peerPayload: {
+    minBytes: 1,
+    maxBytes: 67108864,
+  },
+  /** The headers of a message for a peer, as JSON: what a frame can have. */
+  peerHeaders: {
+    maxBytes: 4194304,
+  },
+  /** Context of a trace, as in W3C Trace Context, version 00. The ids must not be zero either. */
+  traceparent: {
+    minBytes: 55,
+    maxBytes: 55,
+    pattern: /^00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$/u,
+    means: "must be a traceparent of version 00",
+  },
+  /** What tracing systems add to the context of a trace, as in W3C Trace Context. */
+  tracestate: {
+    minBytes: 3,
+    maxBytes: 512,
+    pattern: /^[0-9a-z][-_*\/@0-9a-z]*=[\u0020-\u002b\u002d-\u003c\u003e-\u007e]+(?:,[\u0009\u0020]*[0-9a-z][-_*\/@0-9a-z]*=[\u0020-\u002b\u002d-\u003c\u003e-\u007e]+)*$/u,
+    means: "must be a list of key=value, joined by ','",
+  },
   /** Recipient of a message in the queue. */
   queueRecipient: {
     maxBytes: 256,
@@ -246,5 +213,38 @@ export const namedRules = {
   /** A failed attempt of a message in the queue, as JSON. */
   queueFailure: {
     maxBytes: 4096,
+  },
+  /** The name of a schedule, a part of the ids of its messages. */
+  scheduleName: {
+    minBytes: 1,
+    maxBytes: 128,
+    pattern: /^[^\u0001-\u0020\u007f]+$/u,
+    means: "must not contain white space or control characters",
+  },
+  /** A cron expression. */
+  scheduleCron: {
+    minBytes: 1,
+    maxBytes: 255,
+    pattern: /^[^\u0001-\u0020\u007f]+(?: +[^\u0001-\u0020\u007f]+){4,5}$/u,
+    means: "must be five fields (minute, hour, day of the month, month, day of the week), or six with the second before them, with spaces between them",
+  },
+  /** A time zone, by its name in the IANA database. */
+  scheduleTimezone: {
+    minBytes: 1,
+    maxBytes: 64,
+    pattern: /^[A-Za-z][-+_\/0-9A-Za-z]*$/u,
+    means: "must be the name of a time zone, such as UTC or Europe/Berlin",
+  },
+  /** What happens with occurrences that nobody brought in when it was time. */
+  scheduleMissed: {
+    values: ["one", "all", "none"],
+  },
+  /** The payload of the messages of a schedule. */
+  schedulePayload: {
+    maxBytes: 1048576,
+  },
+  /** The headers of the messages of a schedule, as JSON. Hawser adds up to five. */
+  scheduleHeaders: {
+    maxBytes: 65536,
   },
 } satisfies Readonly<Record<string, TextRules>>;

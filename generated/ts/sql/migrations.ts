@@ -368,18 +368,6 @@ COMMENT ON COLUMN hawser_data.outbox_turns.saved_at IS 'When it was written.';
 INSERT INTO hawser_data.outbox_turns (turn, owner, pid, done_from, done_to, done_after, series, skipped, cluster, saved_at)
 VALUES (1, '', 0, '3:3:', NULL, 0, '[]', '{}', NULL, now());
 
-CREATE TABLE hawser_data.outbox_keys (
-  bucket integer NOT NULL,
-  role text NOT NULL,
-  CONSTRAINT outbox_keys_pkey PRIMARY KEY (role, bucket),
-  CONSTRAINT outbox_keys_bucket_range CHECK (bucket BETWEEN 0 AND 4095)
-);
-
-COMMENT ON TABLE hawser_data.outbox_keys IS 'Locks: the keys of a role have these rows, many keys share one. A transaction that enqueues with a key locks it to its end,
-before it draws the id of the message. So ids grow in the order of the commits, and no role waits for the keys of another.';
-COMMENT ON COLUMN hawser_data.outbox_keys.bucket IS 'The hash of destination and key, modulo 4,096.';
-COMMENT ON COLUMN hawser_data.outbox_keys.role IS 'The role that enqueues. The first message of a bucket makes its row.';
-
 CREATE TABLE hawser_data.outbox_state (
   id integer NOT NULL,
   asleep bigserial NOT NULL,
@@ -399,69 +387,6 @@ COMMENT ON COLUMN hawser_data.outbox_state.roles_at IS 'The cluster, and the oid
 
 INSERT INTO hawser_data.outbox_state (id, asleep, segment, secret, roles_at)
 VALUES (1, 1, 1, gen_random_uuid(), '');
-
-CREATE TABLE hawser_data.schedules (
-  role text NOT NULL,
-  name text NOT NULL,
-  cron text NOT NULL,
-  timezone text NOT NULL,
-  missed text NOT NULL,
-  kind text NOT NULL,
-  destination text NOT NULL,
-  payload bytea NOT NULL,
-  headers jsonb,
-  key text,
-  to_stream boolean NOT NULL,
-  domain text,
-  to_all boolean NOT NULL,
-  since timestamptz NOT NULL,
-  next_at timestamptz NOT NULL,
-  last_at timestamptz,
-  problem text,
-  revision bigserial NOT NULL,
-  secret text DEFAULT gen_random_uuid()::text NOT NULL,
-  role_mark text,
-  priority smallint DEFAULT 0 NOT NULL,
-  CONSTRAINT schedules_pkey PRIMARY KEY (role, name),
-  CONSTRAINT schedules_name_bytes CHECK (octet_length(name) BETWEEN 1 AND 128),
-  CONSTRAINT schedules_name_pattern CHECK (name ~ E'^[^\\\\u0001-\\\\u0020\\\\u007f]+$'),
-  CONSTRAINT schedules_cron_bytes CHECK (octet_length(cron) BETWEEN 1 AND 255),
-  CONSTRAINT schedules_cron_pattern CHECK (cron ~ E'^[^\\\\u0001-\\\\u0020\\\\u007f]+(?: +[^\\\\u0001-\\\\u0020\\\\u007f]+){4,5}$'),
-  CONSTRAINT schedules_timezone_bytes CHECK (octet_length(timezone) BETWEEN 1 AND 64),
-  CONSTRAINT schedules_timezone_pattern CHECK (timezone ~ '^[A-Za-z][-+_/0-9A-Za-z]*$'),
-  CONSTRAINT schedules_missed_values CHECK (missed IN ('one', 'all', 'none')),
-  CONSTRAINT schedules_kind_values CHECK (kind IN ('nats', 'peer')),
-  CONSTRAINT schedules_payload_bytes CHECK (octet_length(payload) <= 1048576),
-  CONSTRAINT schedules_key_bytes CHECK (octet_length(key) BETWEEN 1 AND 1024),
-  CONSTRAINT schedules_key_pattern CHECK (key ~ E'^[^\\\\u0001-\\\\u001f\\\\u007f]+$'),
-  CONSTRAINT schedules_problem_bytes CHECK (octet_length(problem) <= 1024)
-);
-
-CREATE INDEX schedules_due ON hawser_data.schedules (role, next_at);
-
-COMMENT ON TABLE hawser_data.schedules IS 'Schedules. Only functions write them.';
-COMMENT ON COLUMN hawser_data.schedules.role IS 'The role that has made it, and in whose name its messages are enqueued. Each role has names of its own.';
-COMMENT ON COLUMN hawser_data.schedules.name IS 'Its name.';
-COMMENT ON COLUMN hawser_data.schedules.cron IS 'When its messages are enqueued: five fields, or six with the second.';
-COMMENT ON COLUMN hawser_data.schedules.timezone IS 'The time zone of that.';
-COMMENT ON COLUMN hawser_data.schedules.missed IS 'Which occurrences are enqueued of those that nobody brought in when it was time: only the last \`one\`, \`all\`, or \`none\`.';
-COMMENT ON COLUMN hawser_data.schedules.kind IS 'For NATS, or for peers.';
-COMMENT ON COLUMN hawser_data.schedules.destination IS 'The subject, or the topic.';
-COMMENT ON COLUMN hawser_data.schedules.payload IS 'The payload.';
-COMMENT ON COLUMN hawser_data.schedules.headers IS 'The headers, as in \`outbox\`; NULL: none.';
-COMMENT ON COLUMN hawser_data.schedules.key IS 'Ordering key of its messages; NULL: none.';
-COMMENT ON COLUMN hawser_data.schedules.to_stream IS 'Its messages go into a stream.';
-COMMENT ON COLUMN hawser_data.schedules.domain IS 'The JetStream domain; NULL: that of the server.';
-COMMENT ON COLUMN hawser_data.schedules.to_all IS 'As in \`outbox\`.';
-COMMENT ON COLUMN hawser_data.schedules.since IS 'The occurrences after this time are still to come: those up to it were enqueued, or are passed over because they were missed,
-or because the schedule was made or changed then. Whole seconds.';
-COMMENT ON COLUMN hawser_data.schedules.next_at IS 'The next occurrence. ''-infinity'': it is to be computed. With a \`problem\`: when it is tried again.';
-COMMENT ON COLUMN hawser_data.schedules.last_at IS 'The last occurrence that was enqueued; NULL: there was none.';
-COMMENT ON COLUMN hawser_data.schedules.problem IS 'Why it does not run; NULL: it does.';
-COMMENT ON COLUMN hawser_data.schedules.revision IS 'Drawn anew with each change of what it is, so that nobody goes by what it was.';
-COMMENT ON COLUMN hawser_data.schedules.secret IS 'A part of the ids of its messages. No other role can read it, or it could take the ids.';
-COMMENT ON COLUMN hawser_data.schedules.role_mark IS 'As in \`queue\`.';
-COMMENT ON COLUMN hawser_data.schedules.priority IS 'The priority of its messages. 0 for NATS.';
 
 CREATE TABLE hawser_peer_data.id_counter (
   id integer NOT NULL,
@@ -919,6 +844,18 @@ COMMENT ON COLUMN hawser_data.migrations.oldest_program IS 'Number of the last m
 greatest of these numbers is refused.';
 COMMENT ON COLUMN hawser_data.migrations.functions IS 'SHA-256 in hex of the functions, views and grants that were applied last. NULL: they came with a later migration.';
 
+CREATE TABLE hawser_data.enqueue_keys (
+  bucket integer NOT NULL,
+  role text NOT NULL,
+  CONSTRAINT enqueue_keys_pkey PRIMARY KEY (role, bucket),
+  CONSTRAINT enqueue_keys_bucket_range CHECK (bucket BETWEEN 0 AND 4095)
+);
+
+COMMENT ON TABLE hawser_data.enqueue_keys IS 'Locks: the keys of a role have these rows, many keys share one. A transaction that enqueues with a key locks it to its end,
+before it draws the id of the message. So ids grow in the order of the commits, and no role waits for the keys of another.';
+COMMENT ON COLUMN hawser_data.enqueue_keys.bucket IS 'The hash of destination and key, modulo 4,096.';
+COMMENT ON COLUMN hawser_data.enqueue_keys.role IS 'The role that enqueues. The first message of a bucket makes its row.';
+
 CREATE TABLE hawser_data.queue (
   topic text NOT NULL,
   recipient text DEFAULT '' NOT NULL,
@@ -1268,6 +1205,69 @@ COMMENT ON COLUMN hawser_data.topic_starts.rank IS 'As in \`queue\`.';
 COMMENT ON COLUMN hawser_data.topic_starts.worker IS 'The worker.';
 COMMENT ON COLUMN hawser_data.topic_starts.started_at IS 'When the worker was given the message: its start.';
 COMMENT ON COLUMN hawser_data.topic_starts.limit_key IS 'Its key of \`running_per_key\`; NULL: there is no such limit, or it has none.';
+
+CREATE TABLE hawser_data.schedules (
+  role text NOT NULL,
+  name text NOT NULL,
+  cron text NOT NULL,
+  timezone text NOT NULL,
+  missed text NOT NULL,
+  kind text NOT NULL,
+  destination text NOT NULL,
+  payload bytea NOT NULL,
+  headers jsonb,
+  key text,
+  to_stream boolean NOT NULL,
+  domain text,
+  to_all boolean NOT NULL,
+  since timestamptz NOT NULL,
+  next_at timestamptz NOT NULL,
+  last_at timestamptz,
+  problem text,
+  revision bigserial NOT NULL,
+  secret text DEFAULT gen_random_uuid()::text NOT NULL,
+  role_mark text,
+  priority smallint DEFAULT 0 NOT NULL,
+  CONSTRAINT schedules_pkey PRIMARY KEY (role, name),
+  CONSTRAINT schedules_name_bytes CHECK (octet_length(name) BETWEEN 1 AND 128),
+  CONSTRAINT schedules_name_pattern CHECK (name ~ E'^[^\\\\u0001-\\\\u0020\\\\u007f]+$'),
+  CONSTRAINT schedules_cron_bytes CHECK (octet_length(cron) BETWEEN 1 AND 255),
+  CONSTRAINT schedules_cron_pattern CHECK (cron ~ E'^[^\\\\u0001-\\\\u0020\\\\u007f]+(?: +[^\\\\u0001-\\\\u0020\\\\u007f]+){4,5}$'),
+  CONSTRAINT schedules_timezone_bytes CHECK (octet_length(timezone) BETWEEN 1 AND 64),
+  CONSTRAINT schedules_timezone_pattern CHECK (timezone ~ '^[A-Za-z][-+_/0-9A-Za-z]*$'),
+  CONSTRAINT schedules_missed_values CHECK (missed IN ('one', 'all', 'none')),
+  CONSTRAINT schedules_kind_values CHECK (kind IN ('nats', 'peer')),
+  CONSTRAINT schedules_payload_bytes CHECK (octet_length(payload) <= 1048576),
+  CONSTRAINT schedules_key_bytes CHECK (octet_length(key) BETWEEN 1 AND 1024),
+  CONSTRAINT schedules_key_pattern CHECK (key ~ E'^[^\\\\u0001-\\\\u001f\\\\u007f]+$'),
+  CONSTRAINT schedules_problem_bytes CHECK (octet_length(problem) <= 1024)
+);
+
+CREATE INDEX schedules_due ON hawser_data.schedules (role, next_at);
+
+COMMENT ON TABLE hawser_data.schedules IS 'Schedules. Only functions write them.';
+COMMENT ON COLUMN hawser_data.schedules.role IS 'The role that has made it, and in whose name its messages are enqueued. Each role has names of its own.';
+COMMENT ON COLUMN hawser_data.schedules.name IS 'Its name.';
+COMMENT ON COLUMN hawser_data.schedules.cron IS 'When its messages are enqueued: five fields, or six with the second.';
+COMMENT ON COLUMN hawser_data.schedules.timezone IS 'The time zone of that.';
+COMMENT ON COLUMN hawser_data.schedules.missed IS 'Which occurrences are enqueued of those that nobody brought in when it was time: only the last \`one\`, \`all\`, or \`none\`.';
+COMMENT ON COLUMN hawser_data.schedules.kind IS 'For NATS, or for peers.';
+COMMENT ON COLUMN hawser_data.schedules.destination IS 'The subject, or the topic.';
+COMMENT ON COLUMN hawser_data.schedules.payload IS 'The payload.';
+COMMENT ON COLUMN hawser_data.schedules.headers IS 'The headers, as in \`outbox\`; NULL: none.';
+COMMENT ON COLUMN hawser_data.schedules.key IS 'Ordering key of its messages; NULL: none.';
+COMMENT ON COLUMN hawser_data.schedules.to_stream IS 'Its messages go into a stream.';
+COMMENT ON COLUMN hawser_data.schedules.domain IS 'The JetStream domain; NULL: that of the server.';
+COMMENT ON COLUMN hawser_data.schedules.to_all IS 'As in \`outbox\`.';
+COMMENT ON COLUMN hawser_data.schedules.since IS 'The occurrences after this time are still to come: those up to it were enqueued, or are passed over because they were missed,
+or because the schedule was made or changed then. Whole seconds.';
+COMMENT ON COLUMN hawser_data.schedules.next_at IS 'The next occurrence. ''-infinity'': it is to be computed. With a \`problem\`: when it is tried again.';
+COMMENT ON COLUMN hawser_data.schedules.last_at IS 'The last occurrence that was enqueued; NULL: there was none.';
+COMMENT ON COLUMN hawser_data.schedules.problem IS 'Why it does not run; NULL: it does.';
+COMMENT ON COLUMN hawser_data.schedules.revision IS 'Drawn anew with each change of what it is, so that nobody goes by what it was.';
+COMMENT ON COLUMN hawser_data.schedules.secret IS 'A part of the ids of its messages. No other role can read it, or it could take the ids.';
+COMMENT ON COLUMN hawser_data.schedules.role_mark IS 'As in \`queue\`.';
+COMMENT ON COLUMN hawser_data.schedules.priority IS 'The priority of its messages. 0 for NATS.';
 
 DO $do$
 DECLARE

@@ -28,6 +28,6 @@ BEGIN
          WHERE q.ctid = ANY (p_tids)
         WINDOW w AS (PARTITION BY c.count IS NULL ORDER BY q.rank)
       ) AS n
-     WHERE n.count IS NULL OR n.nth = 1 OR (n.copies <= @OutboxConstants.page_messages@ AND n.bytes <= p_max_bytes)
+     WHERE n.count IS NULL OR n.nth = 1 OR (n.copies <= @QueueConstants.taken_copies@ AND n.bytes <= p_max_bytes)
   );
 END

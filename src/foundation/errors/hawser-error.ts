@@ -3,7 +3,7 @@
  * handlers throw.
  */
 import { type ErrorCodeName as ErrorCode, errorTable } from "../../../generated/ts/errors/errors.js";
-import { outboxConstants } from "../../../generated/ts/settings/outbox.js";
+import { queueConstants } from "../../../generated/ts/settings/queue.js";
 import { errorMessageOf } from "./message-text.js";
 
 export type { ErrorCode };
@@ -97,7 +97,7 @@ export interface RetryAfterOptions extends Pick<HawserErrorOptions, "cause"> {
   readonly reason?: string | undefined;
 }
 
-const maxRetryMs = outboxConstants.maxLaterDays * 86_400_000;
+const maxRetryMs = queueConstants.maxLaterDays * 86_400_000;
 
 /**
  * Thrown by users' handlers for a message that cannot be handled yet: the message is handled again at a time. Its

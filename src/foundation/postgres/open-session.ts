@@ -20,8 +20,8 @@
  */
 import type { Socket } from "node:net";
 import pg from "pg";
-import { traceConstants } from "../../../generated/ts/settings/outbox.js";
 import { storeConstants } from "../../../generated/ts/settings/peer.js";
+import { traceConstants } from "../../../generated/ts/settings/queue.js";
 import { HawserError } from "../errors/index.js";
 import { type BackoffOptions, inTime } from "../runtime/index.js";
 import { type SessionAttributes, UserPool } from "../sql-clients/index.js";

@@ -2,7 +2,7 @@
  * Context of a trace in the headers of a message, as in W3C Trace Context: https://www.w3.org/TR/trace-context/
  */
 import { namedRules } from "../../../generated/ts/rules/named.js";
-import { traceConstants } from "../../../generated/ts/settings/outbox.js";
+import { traceConstants } from "../../../generated/ts/settings/queue.js";
 
 const { parentHeader, stateHeader } = traceConstants;
 const { traceparent, tracestate } = namedRules;

@@ -3,7 +3,7 @@
  * operation costs one comparison: callers test `tracer` before they describe the operation.
  */
 import { rpcConstants } from "../../../generated/ts/settings/connect.js";
-import { traceConstants } from "../../../generated/ts/settings/outbox.js";
+import { traceConstants } from "../../../generated/ts/settings/queue.js";
 import type { TraceContext } from "./trace-context.js";
 
 /** Operation on one message, or on a batch of messages. Callers write one literal: spreads cost more than the span itself. */

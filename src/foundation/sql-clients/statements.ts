@@ -2,7 +2,7 @@
  * Statements of Hawser on a client of a user. Its library or program may have parsers of its own for any type, and may
  * rename columns: so each value is sent and read as text, and each column is read by its position.
  */
-import type { ResultColumns, ResultKind } from "../../../generated/ts/rows/outbox.js";
+import type { ResultColumns, ResultKind } from "../../../generated/ts/rows/queue.js";
 import { asText } from "./library-clients.js";
 import { rowsOf, type SqlClient } from "./sql-client.js";
 

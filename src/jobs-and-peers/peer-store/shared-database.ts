@@ -1,8 +1,7 @@
 /** A pool and a session or two per process and database, shared by all its peers, or by all its workers. */
 import type pg from "pg";
-import { scheduleConstants } from "../../../generated/ts/settings/outbox.js";
 import { peerSettingsRanges, storeConstants } from "../../../generated/ts/settings/peer.js";
-import { queueConstants } from "../../../generated/ts/settings/queue.js";
+import { queueConstants, scheduleConstants } from "../../../generated/ts/settings/queue.js";
 import type { HawserError } from "../../foundation/errors/index.js";
 import { PostgresSession, type SessionQuery, serverIdentity, sourceOf } from "../../foundation/postgres/index.js";
 import { type Clock, delay, type Logger, shared } from "../../foundation/runtime/index.js";

@@ -6,8 +6,8 @@
  */
 import { createHash } from "node:crypto";
 import { type ListenerRow, notifyChannels } from "../../../generated/ts/rows/peer.js";
-import { scheduleConstants } from "../../../generated/ts/settings/outbox.js";
 import { storeConstants } from "../../../generated/ts/settings/peer.js";
+import { scheduleConstants } from "../../../generated/ts/settings/queue.js";
 import type { Database } from "./database.js";
 
 /** Change of a directory row. */

@@ -2,7 +2,7 @@
  * Messages from NATS that SQL functions handle.
  */
 
-import { traceConstants } from "../../../generated/ts/settings/outbox.js";
+import { traceConstants } from "../../../generated/ts/settings/queue.js";
 import { type TraceContext, traceContextIn } from "../../foundation/runtime/index.js";
 
 /** A received message. Immutable. */

@@ -1,7 +1,7 @@
 /** `hawser enqueue`: enqueues a message for a topic or a NATS subject, as `hawser.enqueue` does. */
 import { limits } from "../../../generated/ts/rules/queue/queue.js";
-import { outboxConstants } from "../../../generated/ts/settings/outbox.js";
 import { protocolConstants } from "../../../generated/ts/settings/peer.js";
+import { queueConstants } from "../../../generated/ts/settings/queue.js";
 import { HawserError } from "../../foundation/errors/index.js";
 import type { SqlClient } from "../../foundation/sql-clients/index.js";
 import { type EnqueueOptions, enqueue, type NatsSubject } from "../../jobs-and-peers/queue/enqueue/index.js";
@@ -73,7 +73,7 @@ export const command = defineCommand({
   },
   run: async (given) => {
     const { to, payload, base64 = false, json = false } = given;
-    const days = { min: 0, max: outboxConstants.maxLaterDays * 86_400_000 };
+    const days = { min: 0, max: queueConstants.maxLaterDays * 86_400_000 };
     const options: EnqueueOptions = {
       ...messageOptionsOf(given),
       messageId: given["message-id"],

@@ -3,7 +3,7 @@
  * `test/page/page.test.ts`, `test/cli/top-view.test.ts`, `test/cli/topics.test.ts`, and `test/cli/mesh.slow.test.ts`, which has each cell.
  */
 import type { StreamStatusRow } from "../../../generated/ts/rows/nats.js";
-import { outboxConstants } from "../../../generated/ts/settings/outbox.js";
+import { queueConstants } from "../../../generated/ts/settings/queue.js";
 import {
   type EnqueuedOverview,
   type HeldBy,
@@ -192,7 +192,7 @@ const waitingColumns: readonly OverviewColumn<EnqueuedOverview>[] = [
   { head: "For", cell: ({ oldestWaitingFor }) => oldestWaitingFor },
 ];
 const laterColumns: readonly OverviewColumn<EnqueuedOverview>[] = [
-  { head: "Later", cell: ({ later }) => counted(later, later >= outboxConstants.countedMessages) },
+  { head: "Later", cell: ({ later }) => counted(later, later >= queueConstants.countedMessages) },
   { head: "Next due", cell: ({ nextDueAt }) => nextDueAt },
   { head: "Dead", cell: ({ deadLetters }) => deadLetters, in: ["list"] },
 ];

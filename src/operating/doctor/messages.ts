@@ -1,6 +1,6 @@
 /** Dead letters, streams with gaps, and messages that have waited for a long time. */
 import { views } from "../../../generated/ts/rows/nats.js";
-import { outboxConstants } from "../../../generated/ts/settings/outbox.js";
+import { queueConstants } from "../../../generated/ts/settings/queue.js";
 import { ago, shellWord } from "../../foundation/errors/index.js";
 import { type BacklogState, backlogSql } from "../operate/index.js";
 import { catalogCheck } from "./check.js";
@@ -144,7 +144,7 @@ async function streams(facts: Facts): Promise<Verdict> {
 }
 
 async function storedMessages(facts: Facts): Promise<Verdict> {
-  const values = [outboxConstants.countedMessages, maxUnreadMs / 1000, maxUnhandledMs / 1000, mostAlike];
+  const values = [queueConstants.countedMessages, maxUnreadMs / 1000, maxUnhandledMs / 1000, mostAlike];
   const rows = await facts.rows<WaitingMessages>(waitingSql, values);
   const findings: Finding[] = [];
   const kinds = new Map<string, WaitingMessages[]>();

@@ -3,6 +3,7 @@
  * waits for peers is in another check: see `messages.ts`.
  */
 import { views } from "../../../generated/ts/rows/outbox.js";
+import { views as queueViews } from "../../../generated/ts/rows/queue.js";
 import { ago, shellWord } from "../../foundation/errors/index.js";
 import { catalogCheck, catalogCheckMs } from "./check.js";
 import type { Check, Finding, Verdict } from "./examine.js";
@@ -36,7 +37,7 @@ const writersSql = `
 
 const schedulesSql = `
   SELECT s.name, s.role, s.problem, extract(epoch FROM clock_timestamp() - s.next_at)::float8 AS "lateSeconds"
-    FROM ${views.scheduleStatus} AS s
+    FROM ${queueViews.scheduleStatus} AS s
    WHERE s.problem IS NOT NULL OR s.next_at < clock_timestamp() - $1 * interval '1 ms'
    ORDER BY s.name, s.role LIMIT $2`;
 
@@ -148,8 +149,8 @@ async function segments(facts: Facts): Promise<Verdict> {
 }
 
 async function schedules(facts: Facts): Promise<Verdict> {
-  if (!(await facts.mayRead(views.scheduleStatus))) {
-    return { notChecked: `this login may not read ${views.scheduleStatus}: GRANT hawser_viewer to it` };
+  if (!(await facts.mayRead(queueViews.scheduleStatus))) {
+    return { notChecked: `this login may not read ${queueViews.scheduleStatus}: GRANT hawser_viewer to it` };
   }
   const rows = await facts.rows<ScheduleFault>(schedulesSql, [maxOutboxWaitMs, mostSchedules]);
   const findings = rows.map(({ name, role, problem, lateSeconds }): Finding => {

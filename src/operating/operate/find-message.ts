@@ -1,12 +1,12 @@
 /** Search for a message by its id: the steps of its way that the database knows. */
 import { tables as natsTables } from "../../../generated/ts/rows/nats.js";
-import { type OutboxFindResult, outboxFunctions, views } from "../../../generated/ts/rows/outbox.js";
+import { type OutboxFindResult, outboxFunctions } from "../../../generated/ts/rows/outbox.js";
 import { views as peerViews, tables } from "../../../generated/ts/rows/peer.js";
-import { type QueueFindResult, queueFunctions } from "../../../generated/ts/rows/queue.js";
+import { type QueueFindResult, queueFunctions, views } from "../../../generated/ts/rows/queue.js";
 import { namedRules } from "../../../generated/ts/rules/named.js";
 import { checkText } from "../../../generated/ts/rules/violation.js";
-import { traceConstants } from "../../../generated/ts/settings/outbox.js";
 import { protocolConstants } from "../../../generated/ts/settings/peer.js";
+import { traceConstants } from "../../../generated/ts/settings/queue.js";
 import { cursorJoin, type Database } from "../../jobs-and-peers/store/index.js";
 import type { HeldBy } from "./outbox-overview.js";
 
@@ -159,7 +159,7 @@ const handled = (row: string, number: string): string =>
       WHERE n.channel_id = m.channel_id AND n.epoch = ${row}.epoch AND n.number = ${number}))`;
 
 const scheduled = `SELECT 'scheduled' AS place, l.id::text AS id, l.destination, l.enqueued_at AS at, l.deliver_at AS "dueAt", l.held_for AS "heldFor", l.waits_for AS "waitsFor"
-  FROM ${views.outboxScheduled} AS l`;
+  FROM ${views.laterMessage} AS l`;
 
 const dead = `SELECT 'dead' AS place, d.id::text AS id, d.origin, d.topic, d.error_code AS "errorCode", d.attempts, d.created_at AS at, d.role, d.worker,
     b.channel_name AS "firstChannel", d.retry_requested AS "retryRequested",
@@ -327,7 +327,7 @@ export async function findMessage(
     case "queue": {
       const found: (OutboxMessage | QueuedMessageFound)[] = [];
       for (const messageId of ids)
-        if (checkText("messageId", namedRules.outboxMessageId, messageId) === undefined)
+        if (checkText("messageId", namedRules.enqueuedMessageId, messageId) === undefined)
           found.push(...(await (step === "outbox" ? inOutbox : inQueue)(database, { number: null, messageId })));
       return found.filter((message) => message.id !== number);
     }

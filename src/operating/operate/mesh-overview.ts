@@ -1,7 +1,6 @@
 /** Listeners, running peers and waiting messages, as an operator lists them. */
-import type { PeerStatusResult } from "../../../generated/ts/rows/outbox.js";
-import { tables } from "../../../generated/ts/rows/peer.js";
-import { outboxConstants } from "../../../generated/ts/settings/outbox.js";
+import { type PeerStatusResult, tables } from "../../../generated/ts/rows/peer.js";
+import { queueConstants } from "../../../generated/ts/settings/queue.js";
 import { type Database, isWaitingSql, ownerSql } from "../../jobs-and-peers/store/index.js";
 import { type Listing, listed } from "./listing.js";
 import type { TopicLimits } from "./topic-settings.js";
@@ -205,7 +204,7 @@ export async function listTopics(database: Database, listing: Listing = {}): Pro
     "(SELECT string_agg(concat_ws(' ', e.each ->> 'name', e.each ->> 'group', e.each ->> 'address'), ' ') FROM jsonb_array_elements(l.listeners) AS e (each))",
   ];
   const order = `(l.waiting > 0 AND l.state IN (${statesByUrgency.filter(needsHelp).map((each) => `'${each}'`)})) IS NOT TRUE, l.topic COLLATE "C"`;
-  const values = [statesByUrgency, outboxConstants.countedMessages];
+  const values = [statesByUrgency, queueConstants.countedMessages];
   return listed(database, "list the topics", { rows: sql.topics, values, names, order }, listing);
 }
 
@@ -221,7 +220,7 @@ export async function listPeers(database: Database, listing: Listing = {}): Prom
 
 /** Lists waiting messages by listener, group, topic and sender, those that have waited longest first. */
 export async function listPending(database: Database, filter: PendingFilter = {}): Promise<PendingOverview[]> {
-  const { listener = null, topic = null, maxRows = outboxConstants.countedMessages, ...listing } = filter;
+  const { listener = null, topic = null, maxRows = queueConstants.countedMessages, ...listing } = filter;
   const names = ["l.topic", "l.listener", 'l."group"', "l.sender"];
   const order = 'l.oldest, l.topic COLLATE "C", l.listener COLLATE "C", l.sender COLLATE "C", l."from" COLLATE "C"';
   const list = { rows: sql.pending, values: [maxRows, listener, topic], names, order };

@@ -1,5 +1,6 @@
 /** Enqueued messages for operators, jobs and those for NATS: status, what is due later, cancellation, replay. */
 import { outboxFunctions, views } from "../../../generated/ts/rows/outbox.js";
+import { cancelFunctions, views as queueViews } from "../../../generated/ts/rows/queue.js";
 import { HawserError } from "../../foundation/errors/index.js";
 import type { Database } from "../../jobs-and-peers/store/index.js";
 import { type Listing, listed } from "./listing.js";
@@ -102,7 +103,7 @@ export function listScheduled(database: Database, filter: ScheduledFilter): Prom
   const { kind = null, state = null, destination = null, ...listing } = filter;
   const rows = `SELECT l.id::text AS id, CASE l.kind WHEN 'held' THEN 'held' ELSE 'later' END AS state, l.deliver_at AS "deliverAt",
                        l.destination, l.key, l.message_id AS "messageId", l.payload_bytes AS "payloadBytes", l.enqueued_at AS "enqueuedAt", l.priority, l.held_for AS "heldFor", l.waits_for AS "waitsFor"
-                  FROM ${views.outboxScheduled} AS l
+                  FROM ${queueViews.laterMessage} AS l
                  WHERE ($1::text IS NULL OR (l.kind = 'nats') = ($1 = 'nats')) AND ($2::text IS NULL OR (l.kind = 'held') = ($2 = 'held'))
                    AND ($3::text IS NULL OR l.destination = $3)`;
   const list = {
@@ -142,7 +143,7 @@ const cancelledMessages = 1_000;
  */
 export async function* cancelMessages(database: Database, selection: CancelSelection): AsyncGenerator<Cancelled[]> {
   const { kind, ids = [], flow = false, destination, key = null, before = null } = selection;
-  const functions = outboxFunctions(database.caller("cancel messages"));
+  const functions = cancelFunctions(database.caller("cancel messages"));
   const outcome = (id: bigint, state: string): Cancelled => ({
     id: String(id),
     outcome: state as Cancelled["outcome"],
@@ -167,7 +168,7 @@ async function refuseOtherKind(database: Database, kind: EnqueuedKind, ids: read
   const isOther =
     kind === "nats"
       ? "(hawser.job(i.id)).state <> 'unknown'"
-      : `EXISTS (SELECT FROM hawser.outbox_find(i.id, NULL, 1)) OR EXISTS (SELECT FROM ${views.outboxScheduled} AS l WHERE l.id = i.id AND l.kind = 'nats')`;
+      : `EXISTS (SELECT FROM hawser.outbox_find(i.id, NULL, 1)) OR EXISTS (SELECT FROM ${queueViews.laterMessage} AS l WHERE l.id = i.id AND l.kind = 'nats')`;
   const [other] = await database.query<{ id: string }>("look for messages to cancel", {
     text: `SELECT i.id::text AS id FROM unnest($1::bigint[]) AS i (id) WHERE ${isOther} LIMIT 1`,
     values: [ids.map(String)],

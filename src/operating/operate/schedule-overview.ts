@@ -1,5 +1,5 @@
 /** Listing and ending schedules, for operators. */
-import { schedulerFunctions, views } from "../../../generated/ts/rows/outbox.js";
+import { schedulerFunctions, views } from "../../../generated/ts/rows/queue.js";
 import type { Database } from "../../jobs-and-peers/store/index.js";
 import { type Listing, listed } from "./listing.js";
 

@@ -45,7 +45,7 @@ export const mustFitId = "follows the name of the type in the message's id";
 
 /** Key of a message; undefined if the schema names none. @throws HawserError `invalid_argument` */
 export function keyOfMessage({ key }: TopicOfSchema, message: unknown): string | undefined {
-  return key && checked(key, message, "is the key", namedRules.outboxKey);
+  return key && checked(key, message, "is the key", namedRules.enqueuedKey);
 }
 
 /** Id of a message; undefined if the schema names no field for it. @throws HawserError `invalid_argument` */

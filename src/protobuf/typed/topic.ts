@@ -91,7 +91,7 @@ function readTopic(schema: DescMessage): TopicOfSchema {
 const longestIntegerBytes = 20;
 
 function idOf(schema: DescMessage, field: DescField): IdOfSchema {
-  const { minBytes, maxBytes, ...rules } = namedRules.outboxMessageId;
+  const { minBytes, maxBytes, ...rules } = namedRules.enqueuedMessageId;
   const prefix = `${schema.typeName}:`;
   const mostBytes = maxBytes - longestIntegerBytes - 1;
   if (schema.typeName.length > mostBytes) {

@@ -4,7 +4,7 @@
  */
 import { setTimeout as delay } from "node:timers/promises";
 import pg from "pg";
-import { schedulerFunctions } from "../../../generated/ts/rows/outbox.js";
+import { schedulerFunctions } from "../../../generated/ts/rows/queue.js";
 import { Peer } from "../../../src/jobs-and-peers/peer/index.js";
 import { runDueSchedules } from "../../../src/jobs-and-peers/queue/schedules/schedules.js";
 

@@ -8,9 +8,9 @@
  * for undone is what is undone.
  */
 import pg from "pg";
+import { checkHistory, type Sent, Writers } from "../../queue/support/writers.js";
 import { Random } from "../../simulator/random.js";
 import { natsTurn, type Position, type ReadMessage, type Series, takeNats } from "./turns.js";
-import { checkHistory, type Sent, Writers } from "./writers.js";
 
 const steps = 120;
 const calls = [

@@ -10,9 +10,9 @@
  * begun, and no other one does.
  */
 import pg from "pg";
-import { checkHistory, type Sent, Writers } from "../../outbox/support/writers.js";
 import { Random } from "../../simulator/random.js";
 import { type Positions, type Taken, TestWorker } from "./test-worker.js";
+import { checkHistory, type Sent, Writers } from "./writers.js";
 
 const topics = ["t", "u"];
 const groups = ["red", "blue"];

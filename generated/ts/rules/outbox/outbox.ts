@@ -8,9 +8,6 @@ export const limits = {
   OutboxTurn: {
     turn: { min: 1n },
   },
-  OutboxKey: {
-    bucket: { min: 0, max: 4095 },
-  },
   OutboxState: {
     id: { min: 1, max: 1 },
   },
@@ -39,10 +36,6 @@ export const columnChecks = {
     done_to: (value: string) => checkText("done_to", {}, value),
     done_after: (value: bigint) => checkInteger("done_after", { min: -9223372036854775808n, max: 9223372036854775807n }, value),
     cluster: (value: bigint) => checkInteger("cluster", { min: -9223372036854775808n, max: 9223372036854775807n }, value),
-  },
-  outbox_keys: {
-    bucket: (value: number) => checkInteger("bucket", { min: 0, max: 4095 }, value),
-    role: (value: string) => checkText("role", {}, value),
   },
   outbox_state: {
     id: (value: number) => checkInteger("id", { min: 1, max: 1 }, value),

@@ -1,6 +1,7 @@
 /** Handlers of the user by topic, with their settings. */
-import { outboxConstants } from "../../../../generated/ts/settings/outbox.js";
+
 import { type BatchSettings, peerSettingsDefaults, protocolConstants } from "../../../../generated/ts/settings/peer.js";
+import { queueConstants } from "../../../../generated/ts/settings/queue.js";
 import { HawserError, Reject } from "../../../foundation/errors/index.js";
 import { decodeChecked, type SchemaTopic } from "../../../foundation/payloads/index.js";
 import { ConcurrencyLimit, type Headers, headerValue, type Origin, type RetryPolicy } from "../../channel/index.js";
@@ -211,7 +212,7 @@ export class TopicHandlers {
     const given = headers === undefined ? undefined : headerValue(headers, protocolConstants.messageAttemptsHeader);
     if (given === undefined) return retry;
     const attempts = Number(given);
-    if (!(Number.isInteger(attempts) && attempts >= 1 && attempts <= outboxConstants.maxAttempts)) return retry;
+    if (!(Number.isInteger(attempts) && attempts >= 1 && attempts <= queueConstants.maxAttempts)) return retry;
     return { attempts, delayMs: (after) => retry.delayMs(after) };
   }
 

@@ -7,8 +7,8 @@ import {
   limits,
 } from "../../../../generated/ts/rules/peer/frames.js";
 import { checkText } from "../../../../generated/ts/rules/violation.js";
-import { outboxConstants } from "../../../../generated/ts/settings/outbox.js";
 import { protocolConstants } from "../../../../generated/ts/settings/peer.js";
+import { queueConstants } from "../../../../generated/ts/settings/queue.js";
 import { HawserError, invalidArgument, refuse } from "../../../foundation/errors/index.js";
 import { contentTypeHeader, formOf, jsonContentType } from "../../../foundation/payloads/index.js";
 import { type TraceContext, withTrace } from "../../../foundation/runtime/index.js";
@@ -168,8 +168,8 @@ export interface Marks {
 
 /** Validates the key, id and time to live of a message. @throws HawserError `invalid_argument` */
 export function checkMarks({ key, messageId, ttlMs }: Marks): void {
-  if (key !== undefined) refuse(checkText("key", namedRules.outboxKey, key));
-  if (messageId !== undefined) refuse(checkText("messageId", namedRules.outboxMessageId, messageId));
+  if (key !== undefined) refuse(checkText("key", namedRules.enqueuedKey, key));
+  if (messageId !== undefined) refuse(checkText("messageId", namedRules.enqueuedMessageId, messageId));
   const { maxTtlMs } = protocolConstants;
   if (ttlMs === undefined || (Number.isInteger(ttlMs) && ttlMs >= 1 && ttlMs <= maxTtlMs)) return;
   throw invalidArgument(`ttlMs ${String(ttlMs)}: must be a whole number of ms from 1 to ${maxTtlMs}`);
@@ -182,7 +182,7 @@ export function expiresHeader(ttlMs: number, from: number): readonly [string, st
 
 /** Header with the number of attempts of a message. @throws HawserError `invalid_argument` */
 export function attemptsHeader(attempts: number): readonly [string, string] {
-  const { maxAttempts } = outboxConstants;
+  const { maxAttempts } = queueConstants;
   if (!(Number.isInteger(attempts) && attempts >= 1 && attempts <= maxAttempts))
     throw invalidArgument(`attempts ${String(attempts)}: must be a whole number from 1 to ${maxAttempts}`);
   return [protocolConstants.messageAttemptsHeader, String(attempts)];

@@ -1,12 +1,12 @@
 /** Destinations of enqueued messages: a topic, a NATS subject, or a schema with one of them. */
 import type { DescMessage, MessageInitShape } from "@bufbuild/protobuf";
 import { namedRules } from "../../../../generated/ts/rules/named.js";
-import { columnChecks as scheduleChecks } from "../../../../generated/ts/rules/outbox/schedules.js";
 import { checkHelloSourceTopic } from "../../../../generated/ts/rules/peer/frames.js";
 import { columnChecks as queueChecks } from "../../../../generated/ts/rules/queue/queue.js";
+import { columnChecks as scheduleChecks } from "../../../../generated/ts/rules/queue/schedules.js";
 import { checkBytes as checkBytesRule, checkText } from "../../../../generated/ts/rules/violation.js";
-import { outboxConstants } from "../../../../generated/ts/settings/outbox.js";
 import { protocolConstants } from "../../../../generated/ts/settings/peer.js";
+import { queueConstants } from "../../../../generated/ts/settings/queue.js";
 import { HawserError, invalidArgument, refuse } from "../../../foundation/errors/index.js";
 import {
   checkFormat,
@@ -234,7 +234,7 @@ function uniqueOf({ uniqueKey, key, all, after }: EnqueueOptions): Unique | null
   const given: UniqueKey = typeof uniqueKey === "object" && uniqueKey !== null ? uniqueKey : { key: uniqueKey };
   checkKnownOptions(given, "a unique key");
   const { mode = "keep", while: counts = "waiting" } = given;
-  refuse(checkText("uniqueKey", namedRules.outboxKey, given.key));
+  refuse(checkText("uniqueKey", namedRules.enqueuedKey, given.key));
   if (mode !== "keep" && mode !== "replace") throw invalidArgument(`mode ${String(mode)}: must be "keep" or "replace"`);
   if (counts !== "waiting" && counts !== "running")
     throw invalidArgument(`while ${String(counts)}: must be "waiting" or "running"`);
@@ -267,7 +267,7 @@ function flowOf({ after, afterDead }: EnqueueOptions): Flow | null {
   return { after: after.map((id) => checkedId("after", id)), cancels: afterDead === "cancel" || null };
 }
 
-const maxDelayMs = outboxConstants.maxLaterDays * 86_400_000;
+const maxDelayMs = queueConstants.maxLaterDays * 86_400_000;
 
 /** Earliest time of delivery; null for now. @throws HawserError `invalid_argument` */
 function deliverAtOf({ deliverAt, delayMs }: EnqueueOptions, now: number): Date | null {

@@ -2,12 +2,13 @@
  * Enqueue: writes messages in a transaction of the user, so that they exist if and only if it commits. After the
  * commit a worker takes those for topics from the queue, and the relay of `hawser serve` publishes those for NATS from the outbox.
  */
+import { enqueueSubjectFunctions } from "../../../../generated/ts/rows/outbox.js";
 import {
+  cancelFunctions,
   enqueueFunctions,
-  outboxFunctions,
-  peerOutboxFunctions,
+  enqueuerFunctions,
   type ResultColumns,
-} from "../../../../generated/ts/rows/outbox.js";
+} from "../../../../generated/ts/rows/queue.js";
 import { HawserError } from "../../../foundation/errors/index.js";
 import { inSpan, type Operation, startSpan, tracer } from "../../../foundation/runtime/index.js";
 import { postgresErrorOf, queryText, type SqlClient } from "../../../foundation/sql-clients/index.js";
@@ -93,14 +94,14 @@ export async function enqueueBatch<To extends Destination | NatsSubject, Given>(
   if (messages.every((message) => message.messageId === null && commonArguments(message) === shared)) {
     const { destination, key, priority, deliverAt, keepMs } = first;
     const common = { key, payloads: bytes, deliverAt };
-    const functions = enqueueFunctions(keeping(callerOf(client), keepMs, destination));
+    const caller = keeping(callerOf(client), keepMs, destination);
     const written = await traced(first, messages.length, ({ headers }) =>
       destination.sink === "peers"
-        ? functions.enqueueBatch({
+        ? enqueueFunctions(caller).enqueueBatch({
             ...{ ...common, headers, priority, topic: destination.topic, toAll: options.all || null },
             ...inHeaders,
           })
-        : functions.enqueueSubjectBatch({ ...common, headers, ...destination }),
+        : enqueueSubjectFunctions(caller).enqueueSubjectBatch({ ...common, headers, ...destination }),
     );
     return written.ids;
   }
@@ -137,7 +138,7 @@ export type CancelOutcome = "cancelled" | "cancelling" | "not_waiting";
  * @throws HawserError (as a rejection) `invalid_argument`; `schema_missing` if the database lacks the schema of Hawser, or has an older one; errors of Postgres
  */
 export async function cancel(client: SqlClient, id: bigint | string): Promise<CancelOutcome> {
-  return (await outboxFunctions(callerOf(client)).cancel({ id: checkedId("id", id) })).state as CancelOutcome;
+  return (await cancelFunctions(callerOf(client)).cancel({ id: checkedId("id", id) })).state as CancelOutcome;
 }
 
 /** Message of a flow that {@link cancelFlow} has cancelled, if the transaction commits. */
@@ -155,7 +156,7 @@ export interface CancelledJob {
  * @throws HawserError (as a rejection) `invalid_argument`; `schema_missing` if the database lacks the schema of Hawser, or has an older one; errors of Postgres
  */
 export async function cancelFlow(client: SqlClient, id: bigint | string): Promise<CancelledJob[]> {
-  const rows = await outboxFunctions(callerOf(client)).cancelFlow({ ofId: checkedId("id", id) });
+  const rows = await cancelFunctions(callerOf(client)).cancelFlow({ ofId: checkedId("id", id) });
   return rows.map(({ id, state }) => ({ id, outcome: state as CancelledJob["outcome"] }));
 }
 
@@ -211,25 +212,25 @@ function write(
   return traced(addressed, 1, async ({ destination, priority, unique, flow, keepMs, ...message }) => {
     const caller = keeping(callerOf(client), keepMs, destination);
     if (destination.sink === "nats")
-      return (await enqueueFunctions(caller).enqueueSubject({ ...message, ...destination })).id;
+      return (await enqueueSubjectFunctions(caller).enqueueSubject({ ...message, ...destination })).id;
     const { topic } = destination;
     if (unique !== null) {
       const { key: _, ...content } = message;
       const given = { topic, ...content, ...unique, priority };
       if (origin === null) return (await enqueueFunctions(caller).enqueueUnique({ ...given, ...inHeaders })).id;
-      return (await peerOutboxFunctions(caller).enqueueUniquePeer({ ...given, origin })).id;
+      return (await enqueuerFunctions(caller).enqueueUniquePeer({ ...given, origin })).id;
     }
     const toAll = options.all || null;
     if (flow !== null) {
       const given = { topic, ...message, ...flow, toAll, priority };
       if (origin === null) return (await enqueueFunctions(caller).enqueueAfter({ ...given, ...inHeaders })).id;
-      return (await peerOutboxFunctions(caller).enqueueAfterPeer({ ...given, origin })).id;
+      return (await enqueuerFunctions(caller).enqueueAfterPeer({ ...given, origin })).id;
     }
     if (origin === null && listener === null)
       return (await enqueueFunctions(caller).enqueue({ ...message, topic, toAll, priority, ...inHeaders })).id;
     const { payload, ...marks } = message;
     const asPeer = { topic, payloads: [payload], listener, toAll, origin, priority };
-    return (await peerOutboxFunctions(caller).enqueuePeer({ ...marks, ...asPeer })).ids[0]!;
+    return (await enqueuerFunctions(caller).enqueuePeer({ ...marks, ...asPeer })).ids[0]!;
   });
 }
 

@@ -1,8 +1,8 @@
 /** Schedules: messages that are enqueued at the times of a cron expression, by whichever process looks first. */
-import { scheduleFunctions, schedulerFunctions } from "../../../../generated/ts/rows/outbox.js";
+import { scheduleFunctions, schedulerFunctions } from "../../../../generated/ts/rows/queue.js";
 import { namedRules } from "../../../../generated/ts/rules/named.js";
 import { checkBytes, checkText } from "../../../../generated/ts/rules/violation.js";
-import { scheduleConstants } from "../../../../generated/ts/settings/outbox.js";
+import { scheduleConstants } from "../../../../generated/ts/settings/queue.js";
 import { HawserError, refuse } from "../../../foundation/errors/index.js";
 import type { SqlClient } from "../../../foundation/sql-clients/index.js";
 import { loadingFor } from "../protobuf.js";

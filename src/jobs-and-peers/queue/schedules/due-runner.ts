@@ -4,8 +4,8 @@
  * Every process with a peer does so, and `hawser serve`: none leads. A row that another process is moving is skipped, and a
  * schedule that another one has run is left.
  */
-import { outboxFunctions, schedulerFunctions } from "../../../../generated/ts/rows/outbox.js";
-import { scheduleConstants } from "../../../../generated/ts/settings/outbox.js";
+import { laterFunctions, schedulerFunctions } from "../../../../generated/ts/rows/queue.js";
+import { scheduleConstants } from "../../../../generated/ts/settings/queue.js";
 import { errorMessageOf } from "../../../foundation/errors/index.js";
 import { functionClient, type SessionQuery } from "../../../foundation/postgres/index.js";
 import { DeadlineTimer, delay, type Logger, RareLog } from "../../../foundation/runtime/index.js";
@@ -70,7 +70,7 @@ export class DueRunner {
 
   async #run(signal: AbortSignal): Promise<void> {
     const client = functionClient(this.#query);
-    const { bringDue } = outboxFunctions(client);
+    const { bringDue } = laterFunctions(client);
     const scheduler = schedulerFunctions(client);
     /** Due times that the last poll has left, and the snapshot that shows them. */
     let known: { readonly from: string; readonly seen: string } | undefined;

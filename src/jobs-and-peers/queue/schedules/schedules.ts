@@ -5,8 +5,8 @@
  * All times are those of the Postgres clock.
  */
 import { setImmediate } from "node:timers/promises";
-import type { SchedulerFunctions } from "../../../../generated/ts/rows/outbox.js";
-import { scheduleConstants } from "../../../../generated/ts/settings/outbox.js";
+import type { SchedulerFunctions } from "../../../../generated/ts/rows/queue.js";
+import { scheduleConstants } from "../../../../generated/ts/settings/queue.js";
 import { type MissedPolicy, planOccurrences, type SchedulePlan } from "./occurrences.js";
 
 const { pageOccurrences } = scheduleConstants;

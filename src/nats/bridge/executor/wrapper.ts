@@ -15,7 +15,7 @@
  */
 import pg from "pg";
 import { bridgeConstants } from "../../../../generated/ts/settings/nats.js";
-import { traceConstants } from "../../../../generated/ts/settings/outbox.js";
+import { traceConstants } from "../../../../generated/ts/settings/queue.js";
 import { type Logger, sharedTrace, type TraceContext } from "../../../foundation/runtime/index.js";
 import { danglesSql } from "../../../operating/installation/index.js";
 import type { Subscription } from "../bindings.js";

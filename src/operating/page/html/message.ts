@@ -1,7 +1,7 @@
 /** Page of one message: the steps of its way that the database knows, in their order. */
 
 import { html } from "hono/html";
-import { traceConstants } from "../../../../generated/ts/settings/outbox.js";
+import { traceConstants } from "../../../../generated/ts/settings/queue.js";
 import { plural } from "../../../foundation/errors/index.js";
 import { heldForText, type Reading } from "../../console/index.js";
 import {

@@ -1,8 +1,8 @@
 /** What `hawser.enqueue` refuses and accepts for topics. */
 import pg from "pg";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from "vitest";
-import { TestWorker } from "../queue/support/test-worker.js";
 import { type TestDatabase, testDatabase } from "../support/database.js";
+import { TestWorker } from "./support/test-worker.js";
 
 let database: TestDatabase;
 let client: pg.Client;

@@ -21,7 +21,7 @@ BEGIN
     SELECT n.topic, count(*) AS listeners, bool_or(n.running) AS running,
            jsonb_agg(jsonb_build_object(
              'name', n.listener, 'address', n.address, 'durable', n.durable, 'subscribed', n.subscribed, 'group', n.group_name, 'running', n.running
-           ) ORDER BY n.nth) FILTER (WHERE n.nth <= @OutboxConstants.named_listeners@) AS named
+           ) ORDER BY n.nth) FILTER (WHERE n.nth <= @QueueConstants.named_listeners@) AS named
       FROM (
         SELECT l.*, row_number() OVER (PARTITION BY l.topic ORDER BY l.running DESC, l.listener COLLATE "C", l.address COLLATE "C") AS nth
           FROM listed AS l

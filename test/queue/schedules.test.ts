@@ -4,8 +4,8 @@
  */
 import pg from "pg";
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
-import { schedulerFunctions } from "../../generated/ts/rows/outbox.js";
-import { scheduleConstants } from "../../generated/ts/settings/outbox.js";
+import { schedulerFunctions } from "../../generated/ts/rows/queue.js";
+import { scheduleConstants } from "../../generated/ts/settings/queue.js";
 import { pageSchedules, retryMs, runDueSchedules } from "../../src/jobs-and-peers/queue/schedules/schedules.js";
 import { type Login, login } from "../installation/support/logins.js";
 import { type TestDatabase, testDatabase } from "../support/database.js";

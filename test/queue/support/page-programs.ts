@@ -21,7 +21,7 @@ export async function expectRowAndMessage(
   writeFileSync(join(directory, "package.json"), JSON.stringify({ type: "module" }));
   const prisma = join(directory, "generated/prisma/client.js");
   mkdirSync(dirname(prisma), { recursive: true });
-  copyFileSync(join(projectDirectory, "test/outbox/prisma-client.mjs"), prisma);
+  copyFileSync(join(projectDirectory, "test/queue/prisma-client.mjs"), prisma);
   const hawser = JSON.stringify(join(process.env["HAWSER_TEST_PROGRAMS"]!, "src/jobs-and-peers/peer/index.js"));
   const { code } = await transform(content, { loader: "ts", target: "node20" });
   const file = join(directory, name.replace(".ts", ".js"));

@@ -1,7 +1,7 @@
 /** What a role has left to be done later is done only while it is that role, and may still enqueue. */
 import pg from "pg";
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
-import { schedulerFunctions } from "../../generated/ts/rows/outbox.js";
+import { schedulerFunctions } from "../../generated/ts/rows/queue.js";
 import { runDueSchedules } from "../../src/jobs-and-peers/queue/schedules/schedules.js";
 import { login } from "../installation/support/logins.js";
 import { type TestDatabase, testDatabase } from "../support/database.js";

@@ -29,10 +29,10 @@ BEGIN
       MESSAGE = format('the %s %s cannot be that of a peer', v_name, coalesce(to_json(left(v_value, 60))::text, 'NULL')),
       HINT = 'Give @peer_or_topic.min_bytes@ to @peer_or_topic.max_bytes@ bytes without '':'' and control characters.';
   END IF;
-  IF starts_with(p_topic, @OutboxConstants.reserved_prefix@) THEN
+  IF starts_with(p_topic, @QueueConstants.reserved_prefix@) THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('internal_topic'),
-      MESSAGE = format('the topic %s begins with %s, which is reserved', to_json(p_topic), @OutboxConstants.reserved_prefix@),
+      MESSAGE = format('the topic %s begins with %s, which is reserved', to_json(p_topic), @QueueConstants.reserved_prefix@),
       HINT = 'Choose another topic.';
   END IF;
   SELECT octet_length(p.payload) INTO v_length

@@ -5,10 +5,17 @@ import { randomBytes } from "node:crypto";
 import type pg from "pg";
 import { afterAll, beforeAll, describe, expect, it, onTestFinished } from "vitest";
 import { enqueuingFunctions, parametersOf } from "../gateway/functions/reference-table.js";
+import {
+  type NatsRead,
+  type NatsTurn,
+  natsTurn,
+  type Position,
+  type ReadMessage,
+  takeNats,
+} from "../outbox/support/turns.js";
 import { type TestGateway, testGateway } from "../support/gateway.js";
 import { slowIt } from "../support/slow-it.js";
 import { enqueuedMessages } from "./support/enqueued.js";
-import { type NatsRead, type NatsTurn, natsTurn, type Position, type ReadMessage, takeNats } from "./support/turns.js";
 
 /** A role of this run alone: roles are of the whole server. */
 const enqueuer = `enqueuer_${randomBytes(6).toString("hex")}`;
@@ -371,7 +378,7 @@ describe("a message can be enqueued", () => {
         ...overloads.filter(({ isForNats }) => !isForNats).map((fn) => call(fn)),
         ...ownTables.map((table) => `SELECT * FROM hawser_data.${table}`),
         `SELECT ${asPeer}`,
-        "SELECT FROM hawser_data.outbox_keys FOR UPDATE",
+        "SELECT FROM hawser_data.enqueue_keys FOR UPDATE",
         "SELECT * FROM hawser_data.outbox_state_asleep_seq",
         "SELECT nextval('hawser_data.outbox_state_segment_seq')",
         "SELECT hawser.enqueue_message('nats', 'a b', ARRAY['x'::bytea], NULL, NULL, NULL, false, NULL, NULL, NULL, false, NULL, 0::smallint)",

@@ -4,7 +4,7 @@
  */
 
 import { expect, it } from "vitest";
-import { scheduleConstants } from "../../generated/ts/settings/outbox.js";
+import { scheduleConstants } from "../../generated/ts/settings/queue.js";
 import { Random } from "../simulator/random.js";
 import { checkMoves, runUntil, ScheduleStore } from "./support/schedule-store.js";
 import { WallClock } from "./support/wall-clock.js";

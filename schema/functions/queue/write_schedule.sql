@@ -42,10 +42,10 @@ BEGIN
       MESSAGE = 'hawser.schedule: ' || split_part(v_fault, '. ', 1),
       HINT = split_part(v_fault, '. ', 2) || '.';
   END IF;
-  IF starts_with(p_destination, @OutboxConstants.reserved_prefix@) AND p_kind = 'peer' THEN
+  IF starts_with(p_destination, @QueueConstants.reserved_prefix@) AND p_kind = 'peer' THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('internal_topic'),
-      MESSAGE = format('the topic %s begins with %s, which is reserved', to_json(p_destination), @OutboxConstants.reserved_prefix@),
+      MESSAGE = format('the topic %s begins with %s, which is reserved', to_json(p_destination), @QueueConstants.reserved_prefix@),
       HINT = 'Choose another topic.';
   END IF;
 

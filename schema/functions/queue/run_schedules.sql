@@ -41,7 +41,7 @@ BEGIN
        WHERE s.revision = r.revision AND s.since = r.since
          FOR UPDATE OF s SKIP LOCKED
     ), held AS MATERIALIZED (
-      SELECT k.role, k.bucket FROM hawser_data.outbox_keys AS k
+      SELECT k.role, k.bucket FROM hawser_data.enqueue_keys AS k
        WHERE (k.role, k.bucket) IN (SELECT f.role, f.bucket FROM found AS f WHERE f.bucket IS NOT NULL)
          FOR UPDATE SKIP LOCKED
     ), locked AS MATERIALIZED (

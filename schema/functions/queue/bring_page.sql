@@ -28,7 +28,7 @@ BEGIN
      ) AS l
      WHERE p.bucket IS NULL OR p.bucket <> ALL (p_left)
   ), held AS MATERIALIZED (
-    SELECT k.bucket FROM hawser_data.outbox_keys AS k
+    SELECT k.bucket FROM hawser_data.enqueue_keys AS k
      WHERE p_kind = 'peer' AND k.role = p_role AND k.bucket IN (SELECT d.bucket FROM due AS d WHERE d.bucket IS NOT NULL)
        FOR UPDATE SKIP LOCKED
   ), free AS MATERIALIZED (

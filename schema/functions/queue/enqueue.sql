@@ -3,7 +3,7 @@ DECLARE
   v_lock bigint;
 BEGIN
   -- As enqueue_message does it, whose call would take twice the time.
-  IF @plain key@ AND NOT starts_with(topic, @OutboxConstants.reserved_prefix@) THEN
+  IF @plain key@ AND NOT starts_with(topic, @QueueConstants.reserved_prefix@) THEN
     IF key IS NOT NULL THEN
       PERFORM hawser.lock_key(topic, key);
     END IF;

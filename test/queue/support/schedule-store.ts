@@ -1,9 +1,9 @@
 /**
  * The schedules of Postgres in memory, and processes that run them: what the SQL functions do, without roles and locks. The rules of
- * the functions themselves are in `test/outbox/schedules.test.ts`.
+ * the functions themselves are in `test/queue/schedules.test.ts`.
  */
 import { expect } from "vitest";
-import { type SchedulerFunctions, schedulerFunctions } from "../../../generated/ts/rows/outbox.js";
+import { type SchedulerFunctions, schedulerFunctions } from "../../../generated/ts/rows/queue.js";
 import { lateMs, type MissedPolicy } from "../../../src/jobs-and-peers/queue/schedules/occurrences.js";
 import { runDueSchedules } from "../../../src/jobs-and-peers/queue/schedules/schedules.js";
 import type { Random } from "../../simulator/random.js";

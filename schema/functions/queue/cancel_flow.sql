@@ -27,12 +27,12 @@ BEGIN
        ) AS n
        WHERE v_is_own
     )
-    SELECT f.id FROM flow AS f LIMIT @OutboxConstants.flow_messages@ + 1
+    SELECT f.id FROM flow AS f LIMIT @QueueConstants.flow_messages@ + 1
   );
-  IF cardinality(v_ids) > @OutboxConstants.flow_messages@ THEN
+  IF cardinality(v_ids) > @QueueConstants.flow_messages@ THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('invalid_argument'),
-      MESSAGE = format('the flow of the message %s has more than @OutboxConstants.flow_messages@ messages', cancel_flow.of_id),
+      MESSAGE = format('the flow of the message %s has more than @QueueConstants.flow_messages@ messages', cancel_flow.of_id),
       HINT = 'Cancel its topics with hawser.cancel_messages, or hawser jobs cancel --topic.';
   END IF;
   -- Those that are due later do not become due meanwhile. In one order, so that no two wait for each other.

@@ -7,7 +7,7 @@ import type { Msg } from "@nats-io/transport-node";
 import { headers as natsHeaders } from "@nats-io/transport-node";
 import type pg from "pg";
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
-import { traceConstants } from "../../generated/ts/settings/outbox.js";
+import { traceConstants } from "../../generated/ts/settings/queue.js";
 import { sharedTrace, traceContextOf } from "../../src/foundation/runtime/index.js";
 import { openStore } from "../../src/jobs-and-peers/peer-store/store.js";
 import { enqueue, enqueueBatch } from "../../src/jobs-and-peers/queue/enqueue/enqueue.js";
