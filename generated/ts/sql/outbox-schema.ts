@@ -1001,7 +1001,7 @@ BEGIN
     END IF;
   ELSE
     -- What a series has not seen is new to it, too.
-    SELECT least(v_xmax, min(pg_snapshot_xmax(s."from"))) INTO v_xmax
+    SELECT least(v_xmax, (array_agg(pg_snapshot_xmax(s."from") ORDER BY pg_snapshot_xmax(s."from")))[1]) INTO v_xmax
       FROM jsonb_to_recordset(p_series) AS s ("from" pg_snapshot, joins boolean) WHERE s.joins;
     v_xip := ARRAY(
       SELECT DISTINCT x.xid
@@ -1148,7 +1148,7 @@ DECLARE
   v_series record;
 BEGIN
   SELECT t.* INTO v_last FROM hawser_data.outbox_turns AS t ORDER BY t.turn DESC LIMIT 1;
-  SELECT min(pg_snapshot_xmax(f.seen)) AS xmax, array_agg(x.xid) FILTER (WHERE x.xid IS NOT NULL) AS xip INTO v_series
+  SELECT (array_agg(pg_snapshot_xmax(f.seen) ORDER BY pg_snapshot_xmax(f.seen)))[1] AS xmax, array_agg(x.xid) FILTER (WHERE x.xid IS NOT NULL) AS xip INTO v_series
     FROM (
       SELECT v_last.done_from AS seen UNION ALL SELECT s."from" FROM jsonb_to_recordset(v_last.series) AS s ("from" pg_snapshot)
     ) AS f

@@ -2674,10 +2674,10 @@ BEGIN
     PERFORM FROM hawser_data.workers AS w WHERE w.id = ANY (v_found.workers) AND w.gone_at IS NOT NULL ORDER BY w.id FOR UPDATE;
     v_has_gone := FOUND;
   END IF;
-  -- Rows that have the same worker as before: an id is never used again.
+  -- Rows that have the same worker as before: an id is never used again. No index is to be searched for the ranks.
   v_tids := ARRAY(
     SELECT q.ctid FROM hawser_data.queue AS q
-     WHERE q.ctid = ANY (v_found.tids) AND q.rank = ANY (v_found.ranks) AND (q.worker IS NULL OR q.worker = ANY (v_found.workers))
+     WHERE q.ctid = ANY (v_found.tids) AND array_position(v_found.ranks, q.rank) IS NOT NULL AND (q.worker IS NULL OR q.worker = ANY (v_found.workers))
        AND NOT (v_cancels AND EXISTS (
          SELECT FROM hawser_data.cancellations AS c WHERE c.topic = q.topic AND c.recipient = q.recipient AND c.role = q.role AND c.rank = q.rank
        ))
@@ -3341,29 +3341,7 @@ BEGIN
   SELECT ceil(extract(epoch FROM min(o.beat_at + make_interval(secs => CASE WHEN o.is_idle THEN 240000 ELSE o.lease_ms END / 1000.0)) - clock_timestamp()) * 1000) INTO lease_ends_in_ms
     FROM hawser_data.workers AS w JOIN hawser_data.workers AS o ON o.id <> w.id AND o.topics && w.topics
    WHERE w.id = p_worker AND o.gone_at IS NULL AND NOT o.is_idle;
-  has_messages := p_looks AND EXISTS (
-    SELECT FROM unnest(v_topics) AS t (topic)
-     CROSS JOIN unnest(v_places) AS p (recipient)
-     CROSS JOIN LATERAL (
-       (
-         SELECT FROM hawser_data.queue AS q
-          WHERE q.topic = t.topic AND q.recipient = p.recipient AND q.due_at IS NULL AND q.behind IS NULL AND (q.worker IS NULL OR NOT EXISTS (SELECT FROM hawser_data.workers AS w WHERE w.id = q.worker AND w.gone_at IS NULL))
-          LIMIT 1
-       )
-       UNION ALL
-       (
-         SELECT FROM hawser_data.queue AS q
-          WHERE q.topic = t.topic AND q.recipient = p.recipient AND q.due_at <= v_now AND q.behind IS NULL AND (q.worker IS NULL OR NOT EXISTS (SELECT FROM hawser_data.workers AS w WHERE w.id = q.worker AND w.gone_at IS NULL))
-          LIMIT 1
-       )
-       UNION ALL
-       (
-         -- The end of one of their role and key of the limit may not have been told.
-         SELECT FROM hawser_data.queue AS q WHERE q.topic = t.topic AND q.behind >= 'l' LIMIT 1
-       )
-     ) AS f
-  );
-  -- Role by role, too, as the index has them.
+  -- What is due again, or later: role by role, as the index has them.
   WITH RECURSIVE places AS (
     SELECT t.topic, p.recipient, '' AS role FROM unnest(v_topics) AS t (topic) CROSS JOIN unnest(v_places) AS p (recipient)
     UNION ALL
@@ -3374,12 +3352,31 @@ BEGIN
         WHERE q.topic = p.topic AND q.recipient = p.recipient AND q.role > p.role AND q.due_at IS NOT NULL AND q.behind IS NULL ORDER BY q.role LIMIT 1
      ) AS n
   )
-  SELECT ceil(extract(epoch FROM least(min(d.due_at), v_now + interval '1 day') - v_now) * 1000) INTO due_in_ms
-    FROM places AS p
-   CROSS JOIN LATERAL (
-     SELECT q.due_at FROM hawser_data.queue AS q
-      WHERE q.topic = p.topic AND q.recipient = p.recipient AND q.role = p.role AND q.due_at > v_now AND q.behind IS NULL ORDER BY q.due_at LIMIT 1
-   ) AS d;
+  SELECT p_looks AND coalesce(bool_or(EXISTS (
+           SELECT FROM hawser_data.queue AS q
+            WHERE q.topic = p.topic AND q.recipient = p.recipient AND q.role = p.role AND q.due_at <= v_now AND q.behind IS NULL AND (q.worker IS NULL OR NOT EXISTS (SELECT FROM hawser_data.workers AS w WHERE w.id = q.worker AND w.gone_at IS NULL))
+         )), false),
+         ceil(extract(epoch FROM least(min((
+           SELECT q.due_at FROM hawser_data.queue AS q
+            WHERE q.topic = p.topic AND q.recipient = p.recipient AND q.role = p.role AND q.due_at > v_now AND q.behind IS NULL ORDER BY q.due_at LIMIT 1
+         )), v_now + interval '1 day') - v_now) * 1000)
+    INTO has_messages, due_in_ms FROM places AS p;
+  has_messages := has_messages OR p_looks AND EXISTS (
+    SELECT FROM unnest(v_topics) AS t (topic)
+     CROSS JOIN unnest(v_places) AS p (recipient)
+     CROSS JOIN LATERAL (
+       (
+         SELECT FROM hawser_data.queue AS q
+          WHERE q.topic = t.topic AND q.recipient = p.recipient AND q.due_at IS NULL AND q.behind IS NULL AND (q.worker IS NULL OR NOT EXISTS (SELECT FROM hawser_data.workers AS w WHERE w.id = q.worker AND w.gone_at IS NULL))
+          LIMIT 1
+       )
+       UNION ALL
+       (
+         -- The end of one of their role and key of the limit may not have been told.
+         SELECT FROM hawser_data.queue AS q WHERE q.topic = t.topic AND q.behind >= 'l' LIMIT 1
+       )
+     ) AS f
+  );
   SELECT coalesce(array_agg(s.topic ORDER BY s.topic) FILTER (WHERE s.paused_at IS NOT NULL), '{}'),
          coalesce(array_agg(s.topic ORDER BY s.topic) FILTER (WHERE num_nonnulls(s.rate, s.running, s.running_per_key) > 0), '{}'),
          coalesce(array_agg(s.topic ORDER BY s.topic) FILTER (WHERE s.keep_ms IS NOT NULL), '{}')

@@ -27,7 +27,7 @@ BEGIN
     END IF;
   ELSE
     -- What a series has not seen is new to it, too.
-    SELECT least(v_xmax, min(pg_snapshot_xmax(s."from"))) INTO v_xmax
+    SELECT least(v_xmax, (array_agg(pg_snapshot_xmax(s."from") ORDER BY pg_snapshot_xmax(s."from")))[1]) INTO v_xmax
       FROM jsonb_to_recordset(p_series) AS s ("from" pg_snapshot, joins boolean) WHERE s.joins;
     v_xip := ARRAY(
       SELECT DISTINCT x.xid

@@ -64,29 +64,7 @@ BEGIN
   SELECT ceil(extract(epoch FROM min(o.beat_at + @lease_of(o)@) - clock_timestamp()) * 1000) INTO lease_ends_in_ms
     FROM hawser_data.workers AS w JOIN hawser_data.workers AS o ON o.id <> w.id AND o.topics && w.topics
    WHERE w.id = p_worker AND o.gone_at IS NULL AND NOT o.is_idle;
-  has_messages := p_looks AND EXISTS (
-    SELECT FROM unnest(v_topics) AS t (topic)
-     CROSS JOIN unnest(v_places) AS p (recipient)
-     CROSS JOIN LATERAL (
-       (
-         SELECT FROM hawser_data.queue AS q
-          WHERE q.topic = t.topic AND q.recipient = p.recipient AND q.due_at IS NULL AND q.behind IS NULL AND @is_free(q)@
-          LIMIT 1
-       )
-       UNION ALL
-       (
-         SELECT FROM hawser_data.queue AS q
-          WHERE q.topic = t.topic AND q.recipient = p.recipient AND q.due_at <= v_now AND q.behind IS NULL AND @is_free(q)@
-          LIMIT 1
-       )
-       UNION ALL
-       (
-         -- The end of one of their role and key of the limit may not have been told.
-         SELECT FROM hawser_data.queue AS q WHERE q.topic = t.topic AND q.behind >= @QueueConstants.behind_limit@ LIMIT 1
-       )
-     ) AS f
-  );
-  -- Role by role, too, as the index has them.
+  -- What is due again, or later: role by role, as the index has them.
   WITH RECURSIVE places AS (
     SELECT t.topic, p.recipient, '' AS role FROM unnest(v_topics) AS t (topic) CROSS JOIN unnest(v_places) AS p (recipient)
     UNION ALL
@@ -97,12 +75,31 @@ BEGIN
         WHERE q.topic = p.topic AND q.recipient = p.recipient AND q.role > p.role AND q.due_at IS NOT NULL AND q.behind IS NULL ORDER BY q.role LIMIT 1
      ) AS n
   )
-  SELECT ceil(extract(epoch FROM least(min(d.due_at), v_now + interval '1 day') - v_now) * 1000) INTO due_in_ms
-    FROM places AS p
-   CROSS JOIN LATERAL (
-     SELECT q.due_at FROM hawser_data.queue AS q
-      WHERE q.topic = p.topic AND q.recipient = p.recipient AND q.role = p.role AND q.due_at > v_now AND q.behind IS NULL ORDER BY q.due_at LIMIT 1
-   ) AS d;
+  SELECT p_looks AND coalesce(bool_or(EXISTS (
+           SELECT FROM hawser_data.queue AS q
+            WHERE q.topic = p.topic AND q.recipient = p.recipient AND q.role = p.role AND q.due_at <= v_now AND q.behind IS NULL AND @is_free(q)@
+         )), false),
+         ceil(extract(epoch FROM least(min((
+           SELECT q.due_at FROM hawser_data.queue AS q
+            WHERE q.topic = p.topic AND q.recipient = p.recipient AND q.role = p.role AND q.due_at > v_now AND q.behind IS NULL ORDER BY q.due_at LIMIT 1
+         )), v_now + interval '1 day') - v_now) * 1000)
+    INTO has_messages, due_in_ms FROM places AS p;
+  has_messages := has_messages OR p_looks AND EXISTS (
+    SELECT FROM unnest(v_topics) AS t (topic)
+     CROSS JOIN unnest(v_places) AS p (recipient)
+     CROSS JOIN LATERAL (
+       (
+         SELECT FROM hawser_data.queue AS q
+          WHERE q.topic = t.topic AND q.recipient = p.recipient AND q.due_at IS NULL AND q.behind IS NULL AND @is_free(q)@
+          LIMIT 1
+       )
+       UNION ALL
+       (
+         -- The end of one of their role and key of the limit may not have been told.
+         SELECT FROM hawser_data.queue AS q WHERE q.topic = t.topic AND q.behind >= @QueueConstants.behind_limit@ LIMIT 1
+       )
+     ) AS f
+  );
   SELECT coalesce(array_agg(s.topic ORDER BY s.topic) FILTER (WHERE s.paused_at IS NOT NULL), '{}'),
          coalesce(array_agg(s.topic ORDER BY s.topic) FILTER (WHERE num_nonnulls(s.rate, s.running, s.running_per_key) > 0), '{}'),
          coalesce(array_agg(s.topic ORDER BY s.topic) FILTER (WHERE s.keep_ms IS NOT NULL), '{}')

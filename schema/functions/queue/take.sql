@@ -87,10 +87,10 @@ BEGIN
     PERFORM FROM hawser_data.workers AS w WHERE w.id = ANY (v_found.workers) AND w.gone_at IS NOT NULL ORDER BY w.id FOR UPDATE;
     v_has_gone := FOUND;
   END IF;
-  -- Rows that have the same worker as before: an id is never used again.
+  -- Rows that have the same worker as before: an id is never used again. No index is to be searched for the ranks.
   v_tids := ARRAY(
     SELECT q.ctid FROM hawser_data.queue AS q
-     WHERE q.ctid = ANY (v_found.tids) AND q.rank = ANY (v_found.ranks) AND (q.worker IS NULL OR q.worker = ANY (v_found.workers))
+     WHERE q.ctid = ANY (v_found.tids) AND array_position(v_found.ranks, q.rank) IS NOT NULL AND (q.worker IS NULL OR q.worker = ANY (v_found.workers))
        AND NOT (v_cancels AND EXISTS (
          SELECT FROM hawser_data.cancellations AS c WHERE c.topic = q.topic AND c.recipient = q.recipient AND c.role = q.role AND c.rank = q.rank
        ))
