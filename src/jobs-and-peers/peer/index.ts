@@ -59,4 +59,4 @@ export type { WorkerBatchOptions, WorkerHandleOptions, WorkerOptions } from "./c
 export { monitor } from "./monitor.js";
 export { type AnyPeer, Peer } from "./peer.js";
 export type { Answer } from "./sending/outgoing-request.js";
-export { Worker } from "./worker.js";
+export { type AnyWorker, Worker } from "./worker.js";

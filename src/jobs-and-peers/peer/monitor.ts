@@ -1,35 +1,36 @@
-/** Handler of HTTP requests for the metrics and the health of peers. */
+/** Handler of HTTP requests for the metrics and the health of peers and workers. */
 import { HawserError } from "../../foundation/errors/index.js";
 import { type HealthCheck, monitorPage } from "../../foundation/monitor/index.js";
 import { type MonitoredPeer, monitoredPeers } from "./monitored-peer.js";
 import type { AnyPeer, Peer } from "./peer.js";
 import { readPeerMetrics } from "./peer-metrics.js";
+import type { AnyWorker } from "./worker.js";
 
 /**
- * Returns a handler for three pages: `/metrics` for Prometheus, with the label `peer` on every metric, and `/healthz`
+ * Returns a handler for three pages: `/metrics` for Prometheus, whose label `peer` is the name of the peer or worker, and `/healthz`
  * and `/readyz` for probes, as JSON. Only the last part of a path counts, so that the handler can be mounted anywhere.
  * The handler never rejects. It needs no authentication: it shows names of peers and topics, and numbers.
  *
  *     const pages = monitor(billing, shop);
  *     Bun.serve({ port: 9464, fetch: pages });
  *
- * `/healthz` answers 503 if a peer has lost its name; it then needs a restart. `/readyz` answers 503 unless every peer
- * is ready (see {@link Peer.health}).
+ * `/healthz` answers 503 if a peer has lost its name; it then needs a restart. A worker has none to lose. `/readyz` answers 503
+ * unless all are ready (see {@link Peer.health}, {@link Worker.health}).
  *
- * @param peers started or not; at least one, with different names
+ * @param peers peers and workers, started or not; at least one, with different names
  * @returns a handler that reads only the method and the URL, which may be relative: it also takes the requests of
  * `node:http`
  * @throws HawserError `invalid_argument`
  */
 export function monitor(
-  ...peers: readonly AnyPeer[]
+  ...peers: readonly (AnyPeer | AnyWorker)[]
 ): (request: { readonly method?: string | undefined; readonly url?: string | undefined }) => Promise<Response> {
   const monitored = [...new Set(peers)].map((peer) => {
     const known = monitoredPeers.get(peer);
     if (known !== undefined) return known;
     throw new HawserError(
       "invalid_argument",
-      "peers: an argument is not a Peer of this copy of hawser; pass peers only",
+      "peers: an argument is not a Peer or Worker of this copy of hawser; pass these only",
     );
   });
   const [first] = monitored;

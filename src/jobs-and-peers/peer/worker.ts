@@ -7,6 +7,7 @@ import { type Subscription, silentLogger } from "../../foundation/runtime/index.
 import type { SqlClient } from "../../foundation/sql-clients/index.js";
 import type { Origin } from "../channel/index.js";
 import {
+  type AnyJson,
   type AnyTopics,
   checkServable,
   type Destination,
@@ -250,6 +251,9 @@ export class Worker<Topics extends TopicMap<Topics> = AnyTopics>
     return { outcome: "enqueued", id, peer: to.name };
   };
 }
+
+/** Worker with any map of topics. */
+export type AnyWorker = Worker<AnyJson>;
 
 /** Loads what only a running worker needs: the store with the SQL of the schema. */
 const loadRunningWorker = () => import("./running-worker.js");

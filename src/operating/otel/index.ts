@@ -8,7 +8,7 @@ import {
 import { checkedSettings, checkOptionNames, invalidArgument, namesOf } from "../../foundation/errors/index.js";
 import { type MetricSource, metricSources, setMetricExporter } from "../../foundation/monitor/index.js";
 import { setTracer, version } from "../../foundation/runtime/index.js";
-import type { AnyPeer } from "../../jobs-and-peers/peer/index.js";
+import type { AnyPeer, AnyWorker } from "../../jobs-and-peers/peer/index.js";
 import { schemaUrl } from "./conventions.js";
 import { MetricExport } from "./metric-export.js";
 import { OperationTracer } from "./tracer.js";
@@ -19,8 +19,8 @@ export interface OtelOptions extends TracingSettingsInput {
   readonly traces?: boolean | undefined;
   /** Source of the tracer. Default: the global provider, which the OpenTelemetry SDK registers. */
   readonly tracerProvider?: TracerProvider | undefined;
-  /** Peers whose metrics are exported, started or not, with different names. Default: none. */
-  readonly peers?: readonly AnyPeer[] | undefined;
+  /** Peers and workers whose metrics are exported, started or not, with different names. Default: none. */
+  readonly peers?: readonly (AnyPeer | AnyWorker)[] | undefined;
   /** True if metrics of servers are exported that `serve` of `hawser/nats` starts from then on. Default false. */
   readonly servers?: boolean | undefined;
   /** Source of the meter. Default: the global provider. */
@@ -87,12 +87,13 @@ function checkedProvider<Provider extends TracerProvider | MeterProvider>(
   throw invalidArgument(`${option} of type ${typeof provider}: ${rule}; leave it out for the global one`);
 }
 
-function sourcesOf(peers: readonly AnyPeer[]): MetricSource[] {
-  if (!Array.isArray(peers)) throw invalidArgument(`peers of type ${typeof peers}: must be an array of peers`);
+function sourcesOf(peers: readonly (AnyPeer | AnyWorker)[]): MetricSource[] {
+  if (!Array.isArray(peers))
+    throw invalidArgument(`peers of type ${typeof peers}: must be an array of peers and workers`);
   const sources = [...new Set(peers)].map((peer) => {
     const source = metricSources.get(peer);
     if (source !== undefined) return source;
-    throw invalidArgument("peers: an element is not a Peer of this copy of hawser; pass peers only");
+    throw invalidArgument("peers: an element is not a Peer or Worker of this copy of hawser; pass these only");
   });
   const names = sources.map(({ name }) => name);
   const twice = names.find((name, index) => names.indexOf(name) !== index);
