@@ -7,7 +7,7 @@ import { TestWorker } from "../queue/support/test-worker.js";
 import { eventually } from "../support/eventually.js";
 import { gate } from "./support/gate.js";
 import { sharedPeerWorld } from "./support/shared-world.js";
-import type { Handler, TestPeer } from "./support/world.js";
+import type { Handler, RecordingWorker } from "./support/world.js";
 
 const world = sharedPeerWorld();
 const nothingIsLeft = () =>
@@ -15,9 +15,10 @@ const nothingIsLeft = () =>
     const asked = await world.query("SELECT FROM hawser_data.cancellations");
     return asked.length + (await world.storedMessages()) === 0;
   });
-const metricsOf = async (peer: TestPeer) => parsePrometheus(await (await monitor(peer)({ url: "/metrics" })).text());
+const metricsOf = async (peer: RecordingWorker) =>
+  parsePrometheus(await (await monitor(peer)({ url: "/metrics" })).text());
 /** Messages by the outcome of their handling. */
-const handledOf = async (peer: TestPeer): Promise<Record<string, number>> => {
+const handledOf = async (peer: RecordingWorker): Promise<Record<string, number>> => {
   const families = await metricsOf(peer);
   const { samples = [] } = families.get("hawser_peer_messages_handled_total") ?? {};
   const own = samples.filter(({ labels }) => labels["topic"] === peer.topic);
@@ -29,7 +30,7 @@ const untilAborted = (signal: AbortSignal): Promise<never> =>
 it("aborts the signal of a handler that runs, with the reason, and neither reports a failure nor tries it again", async () => {
   await world.query("CREATE TABLE effects (what text)");
   const reasons: unknown[] = [];
-  const b = await world.started("b-1", { transactional: true }, async ({ client, signal, payload }) => {
+  const b = await world.working("b-1", { transactional: true }, async ({ client, signal, payload }) => {
     await client.query("INSERT INTO effects VALUES ($1)", [payload]);
     await untilAborted(signal).catch((reason) => {
       reasons.push(reason);
@@ -58,8 +59,8 @@ it("rolls back a handler that takes no notice, and does not count one without a 
     await held.opened;
     if (message.topic === "b") await message.client.query("INSERT INTO effects VALUES ('within')");
   };
-  const b = await world.started("b-1", { transactional: true }, handler);
-  const c = await world.started("c-1", {}, handler);
+  const b = await world.working("b-1", { transactional: true }, handler);
+  const c = await world.working("c-1", {}, handler);
   const ids = [await enqueue(world, "b", "x"), await enqueue(world, "c", "x")];
   await Promise.all([b.received.length(1), c.received.length(1)]);
   for (const id of ids) expect(await cancel(world, id)).toBe("cancelling");
@@ -84,10 +85,10 @@ describe("a handler that takes no notice, without a transaction, keeps until its
     running.delete(text);
   };
   /** Two processes, so that another one would begin what is free. */
-  const workers = async (): Promise<[TestPeer, TestPeer]> => {
+  const workers = async (): Promise<[RecordingWorker, RecordingWorker]> => {
     running = new Map();
     held.clear();
-    const one = (name: string) => world.started(name, { concurrency: 1 }, handler);
+    const one = (name: string) => world.working(name, { concurrency: 1 }, handler);
     return [await one("b-1"), await one("b-2")];
   };
   const isCancelled = async (id: bigint, text: string): Promise<void> => {
@@ -148,7 +149,7 @@ describe("a handler that takes no notice, without a transaction, keeps until its
 it("is told with the next beat if no notification told of it", async () => {
   // As with max_prepared_transactions, and while the session of the queue is lost.
   const told: unknown[] = [];
-  const b = await world.started("b-1", { defaults: { takeoverMs: 1_000 } }, ({ signal }) =>
+  const b = await world.working("b-1", { defaults: { takeoverMs: 1_000 } }, ({ signal }) =>
     untilAborted(signal).catch((reason) => told.push(reason)),
   );
   const id = await enqueue(world, "b", "x");
@@ -163,7 +164,7 @@ it("is told with the next beat if no notification told of it", async () => {
 
 it("what was read ahead does not begin, and what is behind it with its key does", async () => {
   const held = gate();
-  const b = await world.started("b-1", { concurrency: 1 }, () => held.opened);
+  const b = await world.working("b-1", { concurrency: 1 }, () => held.opened);
   const [first] = await enqueueBatch(world, "b", ["1", "2"], { key: "k" });
   const [second] = await enqueueBatch(world, "b", ["3", "4"], { key: "k" });
   await b.received.length(1);
@@ -179,7 +180,7 @@ it("what was read ahead does not begin, and what is behind it with its key does"
 
 it("of a batch in a transaction the others are handled again without it", async () => {
   const batches: string[][] = [];
-  const b = world.peer("b-1");
+  const b = world.worker("b-1");
   await b.handleBatch("b", { transactional: true, maxMessages: 3, waitMs: 60_000 }, async (messages, { signal }) => {
     const texts = messages.map((message) => message.text());
     batches.push(texts);
@@ -196,7 +197,7 @@ it("of a batch in a transaction the others are handled again without it", async 
 it("is not believed to a notification of any login", async () => {
   const held = gate();
   const signals: AbortSignal[] = [];
-  const b = await world.started("b-1", {}, ({ signal }) => {
+  const b = await world.working("b-1", {}, ({ signal }) => {
     signals.push(signal);
     return held.opened;
   });

@@ -5,7 +5,7 @@ import { eventually } from "../support/eventually.js";
 import { withEnoughTime } from "../support/timers.js";
 import { type Gate, gate } from "./support/gate.js";
 import { sharedPeerWorld } from "./support/shared-world.js";
-import type { TestPeer } from "./support/world.js";
+import type { RecordingWorker, TestPeer } from "./support/world.js";
 
 const world = sharedPeerWorld();
 
@@ -16,8 +16,8 @@ const nothingIsLeft = () => eventually("nothing is left", async () => (await wor
 
 /** A pause of the topic "b", and its end. */
 interface Pause {
-  begin(listener: TestPeer): Promise<void>;
-  end(listener: TestPeer): Promise<void>;
+  begin(listener: RecordingWorker | TestPeer): Promise<void>;
+  end(listener: RecordingWorker | TestPeer): Promise<void>;
 }
 
 const pauses: Readonly<Record<string, Pause>> = {
@@ -31,9 +31,12 @@ const pauses: Readonly<Record<string, Pause>> = {
   },
 };
 
-/** A listener that has begun one message of "b" and read others ahead. */
-async function busy(held: Gate): Promise<TestPeer> {
-  const listener = await world.started("b-1", { concurrency: 1 }, () => held.opened);
+/** A worker, or a peer, that has begun one message of "b" and read others ahead. */
+async function busy(held: Gate): Promise<RecordingWorker>;
+async function busy(held: Gate, kind: "peer"): Promise<TestPeer>;
+async function busy(held: Gate, kind = "worker"): Promise<RecordingWorker | TestPeer> {
+  const of = ["b-1", { concurrency: 1 }, () => held.opened] as const;
+  const listener = await (kind === "peer" ? world.started(...of) : world.working(...of));
   await enqueueBatch(world, "b", texts(20));
   await listener.received.length(1);
   await eventually("more is read ahead", async () => (await leased()) > 1);
@@ -60,7 +63,7 @@ describe.each(Object.entries(pauses))("a topic that is paused %s", (_, { begin, 
 
   it("lets messages wait that peers have sent, and requests be answered", async () => {
     const held = gate();
-    const listener = await busy(held);
+    const listener = await busy(held, "peer");
     const sender = await world.started("a-1", { tuning: { ackTimeoutMs: 200 } });
     await begin(listener);
     await eventually("it is known", async () => (await leased()) === 1);
@@ -79,7 +82,7 @@ describe.each(Object.entries(pauses))("a topic that is paused %s", (_, { begin, 
     // The pause must come before the batch begins.
     await withEnoughTime(300, async (waitMs) => {
       const batches: string[][] = [];
-      const listener = world.peer(`b-${waitMs}`);
+      const listener = world.worker(`b-${waitMs}`);
       await listener.handleBatch("b", { maxMessages: 10, waitMs }, (messages) => {
         batches.push(messages.map((message) => message.text()));
       });
@@ -104,7 +107,7 @@ describe.each(Object.entries(pauses))("a topic that is paused %s", (_, { begin, 
 });
 
 it("a pause in one process leaves the messages to others", async () => {
-  const [one, two] = await world.running("b-1", "b-2");
+  const [one, two] = [await world.working("b-1"), await world.working("b-2")];
   one.pause("b");
   await enqueueBatch(world, "b", texts(20));
   await two.received.length(20);

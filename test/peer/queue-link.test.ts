@@ -1,5 +1,5 @@
 /**
- * What is enqueued is for whoever has room: all peers that handle its topic share it.
+ * What is enqueued is for whoever has room: all workers that handle its topic share it.
  */
 
 import pg from "pg";
@@ -11,7 +11,7 @@ import { eventually } from "../support/eventually.js";
 import { noTimersAbove } from "../support/timers.js";
 import { gate } from "./support/gate.js";
 import { sharedPeerWorld } from "./support/shared-world.js";
-import type { Handler, TestPeer, TestPeerOptions } from "./support/world.js";
+import type { Handler, RecordingWorker, TestWorkerOptions } from "./support/world.js";
 
 const world = sharedPeerWorld();
 const proxies: DatabaseProxy[] = [];
@@ -19,8 +19,8 @@ afterEach(async () => {
   for (const proxy of proxies.splice(0)) await proxy[Symbol.asyncDispose]();
 });
 
-const slowly = (name: string, options: TestPeerOptions = {}, handler?: Handler): Promise<TestPeer> =>
-  world.started(name, { concurrency: 1, ...options }, handler);
+const slowly = (name: string, options: TestWorkerOptions = {}, handler?: Handler): Promise<RecordingWorker> =>
+  world.working(name, { concurrency: 1, ...options }, handler);
 
 const numbers = (from: number, to: number): string[] => Array.from({ length: to - from + 1 }, (_, n) => `${from + n}`);
 const numerically = (one: string, other: string): number => Number(one) - Number(other);
@@ -44,14 +44,14 @@ async function effects(): Promise<string[]> {
   return (await world.query<{ what: string }>("SELECT what FROM ledger ORDER BY id")).map(({ what }) => what);
 }
 
-/** A way to the database that can be cut. A peer that takes it has sessions of its own. */
+/** A way to the database that can be cut. A worker that takes it has sessions of its own. */
 async function proxied(): Promise<DatabaseProxy> {
   const proxy = await startProxy(world.url);
   proxies.push(proxy);
   return proxy;
 }
 
-it("a slow peer holds the message in its handler and the next one, and the others have the rest", async () => {
+it("a slow worker holds the message in its handler and the next one, and the others have the rest", async () => {
   const held = gate();
   const slow = await slowly("b-1", {}, () => held.opened);
   await enqueue(["0"]);
@@ -67,21 +67,21 @@ it("a slow peer holds the message in its handler and the next one, and the other
 
 it("messages with a great priority have ids of their own", async () => {
   const ids: string[] = [];
-  await world.started("b-1", {}, ({ id }) => void ids.push(id!));
+  await world.working("b-1", {}, ({ id }) => void ids.push(id!));
   const enqueued = await enqueueBatch(world, "b", numbers(1, 5), { priority: -32_768 });
   await eventually("all are handled", () => ids.length === 5);
   expect(ids.map((id) => id.split("/").at(-1)).toSorted()).toEqual(enqueued.map(String).toSorted());
 });
 
 it("nobody handles what is behind a message of its key that waits to be tried again, and all else goes on", async () => {
-  const options: TestPeerOptions = { concurrency: 4, defaults: { retry: { delayMs: 3_600_000, attempts: 2 } } };
+  const options: TestWorkerOptions = { concurrency: 4, defaults: { retry: { delayMs: 3_600_000, attempts: 2 } } };
   const handled: string[] = [];
   let fails = true;
   const handler: Handler = (message) => {
     handled.push(message.text());
     if (fails && message.text() === "first") throw new Error("later");
   };
-  for (const name of ["b-1", "b-2"]) await world.started(name, options, handler);
+  for (const name of ["b-1", "b-2"]) await world.working(name, options, handler);
   await enqueue(["first", "second"], "k");
   const due = "SELECT FROM hawser_data.queue WHERE due_at > now()";
   await eventually("it waits", async () => (await world.query(due)).length > 0);
@@ -98,7 +98,7 @@ it("nobody handles what is behind a message of its key that waits to be tried ag
 });
 
 it("what waits to be tried again holds up what its role has enqueued with its key, and nothing of other roles", async () => {
-  const options: TestPeerOptions = { concurrency: 1, defaults: { retry: { delayMs: 3_600_000, attempts: 2 } } };
+  const options: TestWorkerOptions = { concurrency: 1, defaults: { retry: { delayMs: 3_600_000, attempts: 2 } } };
   const other = `other ${process.pid}`;
   await world.query(`CREATE ROLE "${other}" IN ROLE hawser_peer`);
   try {
@@ -106,7 +106,7 @@ it("what waits to be tried again holds up what its role has enqueued with its ke
     await world.query(`SET ROLE "${other}"`);
     await enqueue(["1", "2"], "k");
     await world.query("RESET ROLE");
-    const b = await world.started("b-1", options, ({ payload }) => {
+    const b = await world.working("b-1", options, ({ payload }) => {
       if (textOf({ payload }) === "fails") throw new Error("later");
     });
     await b.received.length(3);
@@ -137,7 +137,7 @@ it("what a take brings that was under way at a give-back is given back, too, so 
   expect(b.texts).toEqual(["0", "1", "2", "3"]);
 });
 
-it("each key is in order, with one peer at a time, and messages without a key are for whoever is free", async () => {
+it("each key is in order, with one worker at a time, and messages without a key are for whoever is free", async () => {
   const running = new Map<string, string>();
   const seen: string[] = [];
   const handler: Handler = async ({ key, payload }) => {
@@ -150,7 +150,7 @@ it("each key is in order, with one peer at a time, and messages without a key ar
     if (key !== undefined) running.delete(key);
     seen.push(`${key} ${text}`);
   };
-  await Promise.all(["b-1", "b-2", "b-3"].map((name) => world.started(name, { concurrency: 4 }, handler)));
+  await Promise.all(["b-1", "b-2", "b-3"].map((name) => world.working(name, { concurrency: 4 }, handler)));
   for (let n = 0; n < 20; n++) {
     await enqueue([`${3 * n}`, `${3 * n + 1}`, `${3 * n + 2}`], `key ${n % 5}`);
     await enqueue(["any"]);
@@ -162,11 +162,11 @@ it("each key is in order, with one peer at a time, and messages without a key ar
   }
 });
 
-it("what a peer has when it is gone is taken over, with the order of its keys and each effect once", async () => {
+it("what a worker has when it is gone is taken over, with the order of its keys and each effect once", async () => {
   const write = await ledger();
   const held = gate();
-  const options: TestPeerOptions = { transactional: true, concurrency: 2, defaults: { takeoverMs: 1_000 } };
-  const gone = await world.started("b-1", options, async (message) => {
+  const options: TestWorkerOptions = { transactional: true, concurrency: 2, defaults: { takeoverMs: 1_000 } };
+  const gone = await world.working("b-1", options, async (message) => {
     await write(message);
     await held.opened;
   });
@@ -174,7 +174,7 @@ it("what a peer has when it is gone is taken over, with the order of its keys an
   await enqueue(["y"]);
   await gone.received.length(2);
   await gone.stop({ timeoutMs: 0 });
-  const heir = await world.started("b-2", options, write);
+  const heir = await world.working("b-2", options, write);
   await enqueue(numbers(7, 9), "x");
   await eventually("all have their effects", async () => (await effects()).length === 10);
   held.open();
@@ -193,7 +193,7 @@ it("of what a worker had that is gone, all is handled at once, and only what may
     expect((await gone.query(take, [rows[0]!.worker])).rows).toHaveLength(30);
     const all = gate();
     let running = 0;
-    const heir = await world.started("b-1", { concurrency: 30, defaults: { takeoverMs: 1_000 } }, () => {
+    const heir = await world.working("b-1", { concurrency: 30, defaults: { takeoverMs: 1_000 } }, () => {
       running += 1;
       if (running === 30) all.open();
       // Fewer at a time would wait for ever.
@@ -223,14 +223,14 @@ it("a peer that starts again under its name has at once what it did not end, and
   held.open();
 });
 
-it("a peer that stops gives back at once what it has not begun, while its handlers end", async () => {
+it("a worker that stops gives back at once what it has not begun, while its handlers end", async () => {
   const held = gate();
-  const stopping = await world.started("b-1", { concurrency: 20 }, () => held.opened);
+  const stopping = await world.working("b-1", { concurrency: 20 }, () => held.opened);
   await enqueue(numbers(1, 100));
   await stopping.received.length(20);
   const stopped = stopping.stop();
   // Nothing is taken over within the test.
-  const heir = await world.started("b-2", { concurrency: 20, defaults: { takeoverMs: 600_000 } });
+  const heir = await world.working("b-2", { concurrency: 20, defaults: { takeoverMs: 600_000 } });
   await eventually("the other one has the rest", () => heir.texts.length === 80);
   await eventually("they are done", async () => (await world.storedMessages()) === 20);
   await enqueue(["101"]);
@@ -240,13 +240,13 @@ it("a peer that stops gives back at once what it has not begun, while its handle
   expect(await world.storedMessages()).toBe(0);
   expect([...stopping.texts, ...heir.texts].sort(numerically)).toEqual(numbers(1, 101));
   expect(heir.received.all.every(({ attempt }) => attempt === 1)).toBe(true);
-  expect(await world.query("SELECT name FROM hawser_data.workers")).toEqual([{ name: "b-2" }]);
+  expect(await world.query("SELECT name FROM hawser_data.workers")).toEqual([{ name: `b-2:${process.pid}` }]);
 });
 
-it("a peer that stops while a message waits to be tried again handles nothing again that it has finished", async () => {
+it("a worker that stops while a message waits to be tried again handles nothing again that it has finished", async () => {
   const handled: string[] = [];
   let isUnlucky = true;
-  const b = world.peer("b-1", { concurrency: 4 });
+  const b = world.worker("b-1", { concurrency: 4 });
   const retry = { attempts: 5, delayMs: 3_600_000 };
   await b.handle("b", { retry }, (message) => {
     handled.push(message.text());
@@ -266,7 +266,7 @@ it("a peer that stops while a message waits to be tried again handles nothing ag
   expect(handled.sort()).toEqual(["0", "last"]);
 });
 
-it("messages of a topic that a peer does not handle any more are for the others, and no dead letters", async () => {
+it("messages of a topic that a worker does not handle any more are for the others, and no dead letters", async () => {
   const held = gate();
   const b = await slowly("b-1", { concurrency: 4 }, () => held.opened);
   await b.recordTopic("c");
@@ -277,7 +277,7 @@ it("messages of a topic that a peer does not handle any more are for the others,
   await eventually("what runs ends", async () => (await world.storedMessages()) === 6);
   await world.query("SELECT hawser.enqueue('c', 'goes on'::text)");
   await b.received.find(({ text }) => text === "goes on");
-  const other = world.peer("other-1");
+  const other = world.worker("other-1");
   await other.recordTopic("b");
   await other.start();
   await other.received.length(6);
@@ -287,14 +287,14 @@ it("messages of a topic that a peer does not handle any more are for the others,
 
 it("a message that waits for a connection when its handler ends is for the others, too", async () => {
   const held = gate();
-  const b = await world.started("b-1", { transactional: true, concurrency: 2, poolSize: 2 }, () => held.opened);
+  const b = await world.working("b-1", { transactional: true, concurrency: 2, poolSize: 2 }, () => held.opened);
   await b.recordTopic("c");
   await enqueue(["begun", "waits"]);
   await b.received.length(1);
   await b.leave("b");
   held.open();
   await eventually("what runs ends", async () => (await world.storedMessages()) === 1);
-  const other = world.peer("other-1");
+  const other = world.worker("other-1");
   await other.recordTopic("b");
   await other.start();
   await other.received.length(1);
@@ -304,8 +304,8 @@ it("a message that waits for a connection when its handler ends is for the other
 
 it("transactional handlers of batches have each effect once", async () => {
   await world.query("CREATE TABLE ledger (id bigserial, what text)");
-  const peers = ["b-1", "b-2"].map((name) => world.peer(name, { concurrency: 2 }));
-  for (const each of peers) {
+  const workers = ["b-1", "b-2"].map((name) => world.worker(name, { concurrency: 2 }));
+  for (const each of workers) {
     await each.handleBatch("b", { transactional: true, maxMessages: 10 }, async (messages, { client }) => {
       const texts = messages.map(({ payload }) => Buffer.from(payload).toString());
       if (texts.includes("13") && texts.length > 1) throw new Error("not with others");
@@ -313,13 +313,13 @@ it("transactional handlers of batches have each effect once", async () => {
     });
   }
   await enqueue(numbers(1, 100));
-  for (const each of peers) await each.start();
+  for (const each of workers) await each.start();
   await eventually("all have their effects", async () => (await effects()).length >= 100);
   await nothingIsLeft();
   expect((await effects()).sort(numerically)).toEqual(numbers(1, 100));
 });
 
-it("messages that were enqueued while no peer ran are shared by those that come", async () => {
+it("messages that were enqueued while no worker ran are shared by those that come", async () => {
   await enqueue(numbers(1, 20));
   const held = gate();
   const slow = await slowly("b-2", {}, () => held.opened);
@@ -334,7 +334,7 @@ it("messages of two roles and for two groups come without a poll, however many t
   noTimersAbove(1_000);
   await world.query(`CREATE ROLE "shop ${process.pid}" IN ROLE hawser_peer`);
   try {
-    const b = await world.started("b-1", { concurrency: 3, defaults: { group: "red" } });
+    const b = await world.working("b-1", { concurrency: 3, defaults: { group: "red" } });
     const rest = numbers(1, 200);
     await enqueue(["0"]);
     await enqueueBatch(world, "b", ["copy"], { all: true });
@@ -354,12 +354,12 @@ it("a message of another topic does not wait for the end of a backlog", async ()
   const total = 2_000;
   const other = gate();
   let [begun, ended, endedBefore] = [0, 0, total];
-  const peer = world.peer("b-1", { concurrency: 2 });
-  await peer.handle("other", async () => {
+  const worker = world.worker("b-1", { concurrency: 2 });
+  await worker.handle("other", async () => {
     endedBefore = ended;
     other.open();
   });
-  await peer.handle("b", async () => {
+  await worker.handle("b", async () => {
     begun += 1;
     // The other handler goes on with the backlog meanwhile.
     if (begun === 50) {
@@ -369,7 +369,7 @@ it("a message of another topic does not wait for the end of a backlog", async ()
     ended += 1;
   });
   await enqueue(numbers(1, total));
-  await peer.start();
+  await worker.start();
   await eventually("all have ended", () => ended === total);
   expect(endedBefore).toBeLessThan(total - 1);
   await nothingIsLeft();
@@ -389,7 +389,7 @@ it("a message that is committed behind one with a greater number comes with the 
     await enqueue(["holds"]);
     await b.received.length(2);
     await enqueue(["next", "another"]);
-    // The peer hears of both before it has room.
+    // The worker hears of both before it has room.
     await late.query("COMMIT");
     await enqueue(["last"]);
     held.open();
@@ -406,13 +406,14 @@ it.each(["cut", "ended by Postgres"])(
     await world.query("SELECT hawser.limit_topic('b', running => 4)");
     const proxy = await proxied();
     const held = gate();
-    const b = await world.started("b-1", { concurrency: 4, databaseUrl: proxy.url }, () => held.opened);
+    const b = await world.working("b-1", { concurrency: 4, databaseUrl: proxy.url }, () => held.opened);
     await enqueue(numbers(1, 6), "k");
     await enqueue(numbers(7, 9));
     await b.received.length(4);
-    const workers = () => world.query<{ id: number }>("SELECT id FROM hawser_data.workers WHERE name = 'b-1'");
+    const name = `b-1:${process.pid}`;
+    const workers = () => world.query<{ id: number }>("SELECT id FROM hawser_data.workers WHERE name = $1", [name]);
     const before = await workers();
-    const heir = await world.started("b-2", { concurrency: 10 }, () => held.opened);
+    const heir = await world.working("b-2", { concurrency: 10 }, () => held.opened);
     const sessions = "FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'hawser: queue'";
     if (how === "cut") proxy.cut();
     else await world.query(`SELECT pg_terminate_backend(pid, 10000) ${sessions}`);
@@ -428,7 +429,8 @@ it.each(["cut", "ended by Postgres"])(
     await other.close();
     await client.end();
     const [{ count }] = (await world.query(
-      "SELECT count(*)::int FROM hawser_data.queue AS q JOIN hawser_data.workers AS w ON w.id = q.worker WHERE w.name = 'b-1'",
+      "SELECT count(*)::int FROM hawser_data.queue AS q JOIN hawser_data.workers AS w ON w.id = q.worker WHERE w.name = $1",
+      [name],
     )) as [{ count: number }];
     expect(count).toBe(4);
     expect(heir.texts).toEqual([]);
@@ -442,7 +444,7 @@ it.each(["cut", "ended by Postgres"])(
 it("what was handled while the session of the queue was lost is not handled again", async () => {
   const proxy = await proxied();
   const held = gate();
-  const b = await world.started("b-1", { concurrency: 4, databaseUrl: proxy.url }, () => held.opened);
+  const b = await world.working("b-1", { concurrency: 4, databaseUrl: proxy.url }, () => held.opened);
   await enqueue(numbers(1, 8));
   await b.received.length(4);
   proxy.leadTo("postgres://127.0.0.1:1/nowhere");
@@ -459,8 +461,8 @@ it.each(["before", "sent", "answered"] as const)(
   async (stage) => {
     const proxy = await proxied();
     const write = await ledger();
-    const options: TestPeerOptions = { transactional: true, concurrency: 3, databaseUrl: proxy.url };
-    const b = await world.started("b-1", options, write);
+    const options: TestWorkerOptions = { transactional: true, concurrency: 3, databaseUrl: proxy.url };
+    const b = await world.working("b-1", options, write);
     const all = numbers(1, 60);
     for (const statement of ["hawser.take", "hawser.done", "hawser.wait_for"]) {
       void proxy.cutAt(statement, stage);
@@ -478,7 +480,7 @@ it.each(["before", "sent", "answered"] as const)(
 it("a message whose handler's session ends is handled again, and has its effects once", async () => {
   const write = await ledger();
   const retry = { attempts: 4, delayMs: 1 };
-  const b = await world.started("b-1", { transactional: true, defaults: { retry } }, async (message) => {
+  const b = await world.working("b-1", { transactional: true, defaults: { retry } }, async (message) => {
     await write(message);
     if (textOf(message) === "dies" && message.attempt < 3)
       await message.client.query("SELECT pg_terminate_backend(pg_backend_pid())").catch(() => undefined);
@@ -494,7 +496,7 @@ it("a message whose handler's session ends is handled again, and has its effects
 it("an error of a handler is kept as far as it can be, whatever it says, with the time of each attempt", async () => {
   const texts = [`\0 \ud800 postgres://me:secret@host/x ${"\u0001".repeat(600)} ä`, "x".repeat(100_000)];
   const retry = { attempts: 2, delayMs: 1 };
-  const b = await world.started("b-1", { defaults: { retry } }, (message) => {
+  const b = await world.working("b-1", { defaults: { retry } }, (message) => {
     throw new Error(texts[Number(message.text())]);
   });
   await enqueue(["0", "1"]);
@@ -510,7 +512,7 @@ it("an error of a handler is kept as far as it can be, whatever it says, with th
   }
 });
 
-it("what is free behind many messages of a key that another peer has comes without a poll", async () => {
+it("what is free behind many messages of a key that another worker has comes without a poll", async () => {
   noTimersAbove(1_000);
   const held = gate();
   const holder = await slowly("b-1", {}, () => held.opened);
@@ -531,7 +533,7 @@ it("a key with many messages holds up no other one, nor messages without a key",
   await enqueue(numbers(1, 1_200), "hot");
   await enqueue(["cold"], "cold");
   await enqueue(["free"]);
-  const b = await world.started("b-1", { concurrency: 4 }, (message) =>
+  const b = await world.working("b-1", { concurrency: 4 }, (message) =>
     textOf(message) === "1" ? held.opened : undefined,
   );
   await b.received.length(3);
@@ -557,8 +559,8 @@ it("messages that may have ended their process start one after another for the l
   await world.query("SELECT FROM hawser.take($1, 10, 1000000, NULL, '{}')", [opened!.worker]);
   await world.query("UPDATE hawser_data.workers SET gone_at = now(); UPDATE hawser_data.queue SET attempts = 3");
   let [running, most] = [0, 0];
-  const options: TestPeerOptions = { concurrency: 4, defaults: { retry: { attempts: 5, delayMs: 1 } } };
-  const b = await world.started("b-1", options, async () => {
+  const options: TestWorkerOptions = { concurrency: 4, defaults: { retry: { attempts: 5, delayMs: 1 } } };
+  const b = await world.working("b-1", options, async () => {
     running += 1;
     most = Math.max(most, running);
     await new Promise((resolve) => setImmediate(resolve));
@@ -593,7 +595,7 @@ async function diesWith(texts: readonly string[], lives: number): Promise<void> 
 it("a message that ends its process each time is dead after its attempts, and what was only taken with it is not", async () => {
   await enqueue([...numbers(1, 20), "bad"]);
   await diesWith(["bad"], 5);
-  const b = await world.started("b-1", { defaults: { retry: { attempts: 5, delayMs: 1 } } });
+  const b = await world.working("b-1", { defaults: { retry: { attempts: 5, delayMs: 1 } } });
   expect(await world.deadLetters(1)).toMatchObject([{ error_code: "handler_crashed", attempts: 5 }]);
   await nothingIsLeft();
   expect(b.texts.toSorted(numerically)).toEqual(numbers(1, 20));
@@ -602,7 +604,7 @@ it("a message that ends its process each time is dead after its attempts, and wh
 it("a message that has one attempt, and was never begun, begins whatever ended those that had taken it", async () => {
   await enqueue(numbers(1, 5));
   await diesWith([], 3);
-  const b = await world.started("b-1", { defaults: { retry: { attempts: 1 } } });
+  const b = await world.working("b-1", { defaults: { retry: { attempts: 1 } } });
   await nothingIsLeft();
   expect(b.received.all.map(({ text, attempt }) => `${text} ${attempt}`).toSorted()).toEqual(
     numbers(1, 5).map((text) => `${text} 1`),
@@ -615,10 +617,10 @@ it("while a message runs alone, what its process had read ahead is for others", 
   await diesWith(["suspect"], 4);
   await enqueue(numbers(1, 20));
   const held = gate();
-  const options: TestPeerOptions = { defaults: { takeoverMs: 600_000, retry: { attempts: 5, delayMs: 1 } } };
-  const one = await world.started("b-1", options, () => held.opened);
+  const options: TestWorkerOptions = { defaults: { takeoverMs: 600_000, retry: { attempts: 5, delayMs: 1 } } };
+  const one = await world.working("b-1", options, () => held.opened);
   await one.received.length(1);
-  const other = await world.started("b-2", options);
+  const other = await world.working("b-2", options);
   await other.received.length(20);
   held.open();
   await nothingIsLeft();
@@ -627,7 +629,7 @@ it("while a message runs alone, what its process had read ahead is for others", 
 
 it("a start that is told is one of the worker that has the message", async () => {
   const held = gate();
-  const b = await world.started("b-1", { concurrency: 4, defaults: { retry: { attempts: 1 } } }, () => held.opened);
+  const b = await world.working("b-1", { concurrency: 4, defaults: { retry: { attempts: 1 } } }, () => held.opened);
   await enqueue(numbers(1, 3));
   await b.received.length(3);
   const told = "SELECT count(*)::int AS told FROM hawser_data.queue WHERE begun_by = worker";
@@ -642,7 +644,7 @@ it("handlers that return at once are called from one turn, not from the end of e
   const limit = Error.stackTraceLimit;
   Error.stackTraceLimit = Number.POSITIVE_INFINITY;
   try {
-    await world.started("b-1", { concurrency: 2 }, () => {
+    await world.working("b-1", { concurrency: 2 }, () => {
       depths.push(new Error("here").stack!.split("\n").length);
     });
     await nothingIsLeft();
@@ -652,19 +654,19 @@ it("handlers that return at once are called from one turn, not from the end of e
   expect(Math.max(...depths)).toBeLessThan(Math.min(...depths) + 20);
 });
 
-it("a peer begins what another worker has put off when it is due, also if that one has ended", async () => {
+it("a worker begins what another one has put off when it is due, also if that one has ended", async () => {
   const client = new pg.Client({ connectionString: world.url });
   await client.connect();
   await enqueue(["again"]);
   const gone = await TestWorker.open(client, { topics: ["b"] });
   const [taken] = await gone.take();
-  const peer = await world.started("b-1");
+  const worker = await world.working("b-1");
   await gone.retry(taken!, 700);
   await gone.close();
   // Its other beats come later.
   noTimersAbove(900);
   await client.query("NOTIFY hawser_topic_settings, 'b'");
-  await peer.received.length(1);
-  expect(peer.texts).toEqual(["again"]);
+  await worker.received.length(1);
+  expect(worker.texts).toEqual(["again"]);
   await client.end();
 });

@@ -1,19 +1,20 @@
 /** `RetryAfter`: a handler says when it wants a message again. */
 
 import { describe, expect, it } from "vitest";
-import { enqueue, HawserError, type PeerOptions, RetryAfter } from "../../src/jobs-and-peers/peer/index.js";
+import { enqueue, HawserError, RetryAfter, type WorkerOptions } from "../../src/jobs-and-peers/peer/index.js";
 import { eventually } from "../support/eventually.js";
 import { tableNamed } from "../support/tables.js";
 import { sharedPeerWorld } from "./support/shared-world.js";
-import type { Handler, TestPeer } from "./support/world.js";
+import type { Handler, RecordingWorker, TestPeer } from "./support/world.js";
 
 const world = sharedPeerWorld();
 
 const hourMs = 3_600_000;
 /** One attempt, and pauses that no test waits for. */
-const once = { defaults: { retry: { attempts: 1, delayMs: hourMs } } } satisfies Partial<PeerOptions>;
+const once = { defaults: { retry: { attempts: 1, delayMs: hourMs } } } satisfies WorkerOptions;
 
-const starts = (peer: TestPeer): string[] => peer.received.all.map(({ text, attempt }) => `${text} ${attempt}`);
+const starts = (peer: RecordingWorker | TestPeer): string[] =>
+  peer.received.all.map(({ text, attempt }) => `${text} ${attempt}`);
 const nothingIsLeft = () => eventually("nothing is left", async () => (await world.storedMessages()) === 0);
 const due = async (table: string): Promise<{ attempts: number; inMs: number }[]> =>
   await world.query(
@@ -33,7 +34,7 @@ describe.each([{ transactional: false }, { transactional: true }])(
   ({ transactional }) => {
     it("gets it again as the same attempt, however often, and what is behind it of its key waits", async () => {
       const wanted = Array.from({ length: 4 }, () => new RetryAfter(20));
-      const b = await world.started("b-1", { ...once, transactional, concurrency: 1 }, throwing(...wanted));
+      const b = await world.working("b-1", { ...once, transactional, concurrency: 1 }, throwing(...wanted));
       await world.query("SELECT hawser.enqueue_batch('b', ARRAY['x', 'y'], key => 'k')");
       await nothingIsLeft();
       expect(starts(b)).toEqual([...Array(5).fill("x 1"), "y 1"]);
@@ -43,7 +44,7 @@ describe.each([{ transactional: false }, { transactional: true }])(
 
     it("waits until the time that it says, also a Date, and no longer than the message lives", async () => {
       const later = new RetryAfter(new Date(Date.now() + 2 * hourMs));
-      await world.started("b-1", { ...once, transactional, concurrency: 1 }, throwing(later, new RetryAfter(hourMs)));
+      await world.working("b-1", { ...once, transactional, concurrency: 1 }, throwing(later, new RetryAfter(hourMs)));
       await enqueue(world, "b", "x");
       await enqueue(world, "b", "y", { ttlMs: hourMs / 2 });
       await eventually("both are put off", async () => (await due("queue")).length === 2);
@@ -54,7 +55,7 @@ describe.each([{ transactional: false }, { transactional: true }])(
     });
 
     it("has a dead letter when the message's time to live ends before", async () => {
-      const b = await world.started("b-1", { ...once, transactional }, throwing(new RetryAfter(hourMs)));
+      const b = await world.working("b-1", { ...once, transactional }, throwing(new RetryAfter(hourMs)));
       await enqueue(world, "b", "x", { ttlMs: 1_000 });
       expect(await world.deadLetters(1)).toMatchObject([{ error_code: "expired", attempts: 1 }]);
       expect(starts(b)).toEqual(["x 1"]);
@@ -64,7 +65,7 @@ describe.each([{ transactional: false }, { transactional: true }])(
       const reason = "the limit of the provider is used up";
       const wanted = Array.from({ length: 2 }, () => new RetryAfter(5, { countsAttempt: true, reason }));
       const retry = { attempts: 2, delayMs: hourMs };
-      const b = await world.started("b-1", { transactional, defaults: { retry } }, throwing(...wanted));
+      const b = await world.working("b-1", { transactional, defaults: { retry } }, throwing(...wanted));
       await enqueue(world, "b", "x");
       expect(await world.deadLetters(1)).toMatchObject([
         {
@@ -113,7 +114,7 @@ it.each([{ transactional: false }, { transactional: true }])(
   "a batch that its handler wants later comes again as a whole (%j)",
   async ({ transactional }) => {
     const sizes: number[] = [];
-    const b = world.peer("b-1", once);
+    const b = world.worker("b-1", once);
     await b.handleBatch("b", { transactional, maxMessages: 8, waitMs: 60_000 }, (messages) => {
       sizes.push(messages.length);
       if (sizes.length === 1) throw new RetryAfter(20);
@@ -128,7 +129,7 @@ it.each([{ transactional: false }, { transactional: true }])(
 
 it("a message of a batch can be wanted later alone", async () => {
   const had: string[][] = [];
-  const b = world.peer("b-1", once);
+  const b = world.worker("b-1", once);
   await b.handleBatch("b", { maxMessages: 2, waitMs: 100 }, (messages, { fail }) => {
     had.push(messages.map((message) => `${message.text()} ${message.attempt}`).toSorted());
     const x = messages.find((message) => message.text() === "x");

@@ -22,7 +22,7 @@ it("no more messages run than may, in all processes, and others go on as soon as
     running -= 1;
   };
   await limitTopic(world, "b", { running: 3 });
-  for (const name of ["b-1", "b-2", "b-3"]) await world.started(name, { transactional: true, concurrency: 4 }, handler);
+  for (const name of ["b-1", "b-2", "b-3"]) await world.working(name, { transactional: true, concurrency: 4 }, handler);
   await enqueueBatch(world, "b", texts(100));
   await nothingIsLeft();
   expect(most).toBe(3);
@@ -30,7 +30,7 @@ it("no more messages run than may, in all processes, and others go on as soon as
 
 it("a handler without a transaction frees its place before the next message is asked for", async () => {
   await limitTopic(world, "b", { running: 1 });
-  const listener = await world.started("b-1");
+  const listener = await world.working("b-1");
   const begunAt = performance.now();
   await enqueueBatch(world, "b", texts(20));
   await nothingIsLeft();
@@ -41,13 +41,13 @@ it("a handler without a transaction frees its place before the next message is a
 
 it("a limit that is set while messages run counts them, and gives back what was read ahead", async () => {
   const held = gate();
-  const listener = await world.started("b-1", { concurrency: 2 }, () => held.opened);
+  const listener = await world.working("b-1", { concurrency: 2 }, () => held.opened);
   await enqueueBatch(world, "b", texts(20));
   await listener.received.length(2);
   await eventually("more is read ahead", async () => (await leased()) > 2);
   await limitTopic(world, "b", { running: 3 });
   await eventually("the rest is given back", async () => (await leased()) === 2);
-  const other = await world.started("b-2", { concurrency: 4 }, () => held.opened);
+  const other = await world.working("b-2", { concurrency: 4 }, () => held.opened);
   await other.received.length(1);
   expect(await leased()).toBe(3);
   await limitTopic(world, "b", {});
@@ -58,7 +58,7 @@ it("a limit that is set while messages run counts them, and gives back what was 
 
 it("a topic at its limit delays no other, and a slow rate is kept without polls", async () => {
   await limitTopic(world, "b", { rate: "1/h", burst: 2 });
-  const listener = await world.started("b-1", { concurrency: 1 });
+  const listener = await world.working("b-1", { concurrency: 1 });
   await listener.recordTopic("c");
   await enqueueBatch(world, "b", texts(50));
   await listener.received.length(2);
@@ -82,7 +82,7 @@ it("a topic with limits has its share of the handlers beside the backlog of anot
     running.push(own);
     return own.opened;
   };
-  const listener = await world.started("b-1", { concurrency: 2 }, handler);
+  const listener = await world.working("b-1", { concurrency: 2 }, handler);
   await listener.recordTopic("c");
   await enqueueBatch(world, "c", texts(100));
   await listener.received.length(2);
@@ -105,7 +105,7 @@ it("a topic with limits has its share of the handlers beside the backlog of anot
 it("tenants have their places whatever others have enqueued before", async () => {
   const held = gate();
   await limitTopic(world, "b", { runningPerKey: 1, keyHeader: "tenant" });
-  const listener = await world.started("b-1", { concurrency: 4 }, () => held.opened);
+  const listener = await world.working("b-1", { concurrency: 4 }, () => held.opened);
   for (const tenant of ["a", "b", "c"]) await enqueueBatch(world, "b", texts(30), { headers: { tenant } });
   await listener.received.length(3);
   expect(listener.received.all.map(({ headers }) => new Map(headers).get("tenant")).toSorted()).toEqual([

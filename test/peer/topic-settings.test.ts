@@ -47,7 +47,7 @@ it("nothing of a topic begins until it is known whether it is paused, and the ne
 
 it("a job that was read ahead before its topic's results were kept leaves one", async () => {
   const held = gate();
-  const listener = await world.started("b-1", { concurrency: 1 }, () => held.opened);
+  const listener = await world.working("b-1", { concurrency: 1 }, () => held.opened);
   const ids = await enqueueBatch(world, "b", ["1", "2"]);
   await eventually("both are taken", async () => {
     const rows = await world.query("SELECT FROM hawser_data.queue WHERE worker IS NOT NULL");

@@ -15,6 +15,9 @@ import {
   type PeerStatus,
   type Subscription,
   type TransactionalMessage,
+  Worker,
+  type WorkerHandleOptions,
+  type WorkerOptions,
 } from "../../../src/jobs-and-peers/peer/index.js";
 import { acquireDatabase } from "../../../src/jobs-and-peers/peer-store/shared-database.js";
 import { type TestDatabase, type TestDatabaseOptions, testDatabase } from "../../support/database.js";
@@ -118,6 +121,58 @@ export class TestPeer extends Peer {
   }
 }
 
+/** Options of a worker of the tests, and those of its recording handlers. */
+export type TestWorkerOptions = Partial<WorkerOptions> & Pick<WorkerHandleOptions, "transactional">;
+
+/** A worker that remembers its messages and its statuses, as {@link TestPeer}. */
+export class RecordingWorker extends Worker {
+  readonly received = new Log<Received>();
+  readonly statuses = new Log<PeerStatus>();
+  readonly topic: string;
+
+  readonly #options: WorkerHandleOptions;
+  readonly #subscriptions = new Map<string, Subscription>();
+  #then: Handler | undefined;
+
+  constructor(topic: string, { transactional, ...options }: TestWorkerOptions) {
+    super(options);
+    this.topic = topic;
+    this.#options = { transactional };
+    this.on("status", (status) => this.statuses.push(status));
+  }
+
+  /** Starts with a handler of its topic that records, and then does what `handler` does. */
+  async record(handler?: Handler): Promise<void> {
+    this.#then = handler;
+    await this.recordTopic(this.topic);
+    await this.start();
+  }
+
+  /** Handles a topic as {@link record} does. */
+  async recordTopic(topic: string): Promise<void> {
+    const subscription = await this.handle(topic, this.#options, (message) => {
+      this.received.push(received(message));
+      return this.#then?.(message as TransactionalMessage);
+    });
+    this.#subscriptions.set(topic, subscription);
+  }
+
+  /** Handles a topic no more. */
+  async leave(topic: string): Promise<void> {
+    await this.#subscriptions.get(topic)?.stop();
+  }
+
+  /** The texts received so far. */
+  get texts(): string[] {
+    return this.received.all.map(({ text }) => text);
+  }
+
+  /** Resolves with a status of that kind, past or future. */
+  saw<Kind extends PeerStatus["kind"]>(kind: Kind): Promise<Extract<PeerStatus, { kind: Kind }>> {
+    return this.statuses.find((status): status is Extract<PeerStatus, { kind: Kind }> => status.kind === kind);
+  }
+}
+
 /** Copies the parts of a message that a handler sees. */
 export function received(message: Message): Received {
   const { topic, senderTopic, sender, enqueuedBy, attempt, delivery } = message;
@@ -136,7 +191,7 @@ export class PeerWorld implements AsyncDisposable {
   #database!: TestDatabase;
   #operator!: pg.Client;
   #secrets: { id: number; secret: Buffer }[] = [];
-  readonly #peers: TestPeer[] = [];
+  readonly #peers: (TestPeer | RecordingWorker)[] = [];
   #releaseConnections: (() => Promise<void>) | undefined;
 
   /** Makes the database. */
@@ -166,7 +221,21 @@ export class PeerWorld implements AsyncDisposable {
     return made;
   }
 
+  /** A worker, not running yet. Its topic is its name up to the first hyphen. */
+  worker(name: string, options: TestWorkerOptions = {}): RecordingWorker {
+    const made = new RecordingWorker(name.split("-")[0]!, { name, databaseUrl: this.url, ...options });
+    this.#peers.push(made);
+    return made;
+  }
+
   /** The same, running with a handler that records. */
+  async working(name: string, options?: TestWorkerOptions, handler?: Handler): Promise<RecordingWorker> {
+    const made = this.worker(name, options);
+    await made.record(handler);
+    return made;
+  }
+
+  /** A peer as {@link peer}, running with a handler that records. */
   async started(name: string, options?: TestPeerOptions, handler?: Handler): Promise<TestPeer> {
     const made = this.peer(name, options);
     await made.record(handler);
