@@ -90,14 +90,16 @@ describe.skipIf(tools === undefined)("the chart", () => {
     ["serve.tls.secret=", "allowPlaintext"],
     ["prometheusRule.runbookBaseUrl=wiki", "runbookBaseUrl"],
     ["peers[0].monitorPort=0", "monitorPort"],
+    ["workers[0].port=4100", "port"],
   ])("refuses %s", async (value, word) => {
     await expect(template("--set", value)).rejects.toThrow(word);
   });
 
   it("gives every pod a numeric user, a read-only root, and no token", async () => {
-    const pods = (await manifests("--values", everything)).filter(({ kind }) => kind === "StatefulSet");
+    const pods = (await manifests("--values", everything)).filter(({ spec }) => spec?.template !== undefined);
     const names = pods.map(({ metadata }) => metadata.name).toSorted();
-    expect(names).toEqual(["shop-hawser", "shop-hawser-invoices", "shop-hawser-stock"]);
+    const ours = ["invoices", "mails", "plain", "stock"].map((name) => `shop-hawser-${name}`);
+    expect(names).toEqual(["shop-hawser", ...ours]);
     for (const { spec } of pods) {
       const pod = spec.template.spec;
       expect(pod).toMatchObject({
@@ -151,6 +153,19 @@ describe.skipIf(tools === undefined)("the chart", () => {
     expect(named(all, "StatefulSet", "shop-hawser-stock").spec.replicas).toBe(0);
   });
 
+  it("has a Deployment of a worker, which needs no name, no service and no port, and which nothing connects to", async () => {
+    const all = await manifests("--values", everything);
+    const mails = named(all, "Deployment", "shop-hawser-mails");
+    expect(mails.spec.replicas).toBe(3);
+    expect(mails.spec.template.spec.terminationGracePeriodSeconds).toBe(50);
+    expect(podOf(mails).ports).toEqual(new Map([["monitor", 9466]]));
+    const plain = named(all, "Deployment", "shop-hawser-plain");
+    expect(podOf(plain).ports.size).toBe(0);
+    expect([...podOf(plain).env.keys()].filter((name) => name.startsWith("PEER_"))).toEqual([]);
+    expect(named(all, "NetworkPolicy", "shop-hawser-plain").spec.ingress).toBeUndefined();
+    for (const name of ["mails", "plain"]) expect(named(all, "Service", `shop-hawser-${name}`)).toBeUndefined();
+  });
+
   it("gives hawser serve the variables of the user, behind those that they may use", async () => {
     const { spec } = named(await manifests("--values", everything), "StatefulSet", "shop-hawser").spec.template;
     const [{ env, envFrom }] = spec.containers;
@@ -197,7 +212,7 @@ describe.skipIf(tools === undefined)("the chart", () => {
     }
   });
 
-  it("scrapes serve as the job hawser, and peers that have a port for it as hawser-peers", async () => {
+  it("scrapes serve as the job hawser, and workers and peers that have a port for it as hawser-peers", async () => {
     const all = await manifests("--values", everything);
     const monitors = all.filter(({ kind }) => kind === "PodMonitor");
     const podsOf = ({ spec }: Manifest) =>
@@ -207,7 +222,7 @@ describe.skipIf(tools === undefined)("the chart", () => {
         const isSelected = wanted.every(([key, value]) => labels[key] === value);
         return isSelected && ports.has(spec.podMetricsEndpoints[0].port) ? [each.metadata.name] : [];
       });
-    expect(monitors.map(podsOf)).toEqual([["shop-hawser-invoices"], ["shop-hawser"]]);
+    expect(monitors.map(podsOf)).toEqual([["shop-hawser-mails", "shop-hawser-invoices"], ["shop-hawser"]]);
     const [peers, serve] = monitors;
     expect(peers!.spec.podMetricsEndpoints[0].relabelings).toEqual([
       { targetLabel: "job", replacement: "hawser-peers" },
@@ -232,7 +247,7 @@ describe.skipIf(tools === undefined)("the chart", () => {
     expect(named(plain, "PrometheusRule", "shop-hawser").spec).toEqual(load(text));
   });
 
-  it("without serve has peers alone, and their alerts", async () => {
+  it("without serve has workers and peers alone, and their alerts", async () => {
     const all = await manifests("--values", everything, "--set", "serve.enabled=false");
     const names = (kind: string) => all.filter((each) => each.kind === kind).map(({ metadata }) => metadata.name);
     expect(names("StatefulSet")).toHaveLength(2);

@@ -129,3 +129,86 @@ initContainers:
 - { name: PGSSLROOTCERT, value: /etc/hawser/postgres/ca.crt }
 {{- end }}
 {{- end -}}
+
+{{/* Container of a program of the user. Takes a dict of root and program, and for a peer also of its service and port. */}}
+{{- define "hawser.program" -}}
+{{- $root := .root -}}
+{{- $service := .service -}}
+{{- $port := .port -}}
+{{- with .program -}}
+- name: {{ if $service }}peer{{ else }}worker{{ end }}
+  image: {{ .image }}
+  {{- with .command }}
+  command: {{- toYaml . | nindent 4 }}
+  {{- end }}
+  {{- with .args }}
+  args: {{- toYaml . | nindent 4 }}
+  {{- end }}
+  env:
+    - name: POD_NAME
+      valueFrom: { fieldRef: { fieldPath: metadata.name } }
+    - name: POD_NAMESPACE
+      valueFrom: { fieldRef: { fieldPath: metadata.namespace } }
+    {{- if $service }}
+    # The name stays with the pod: stored messages wait for it.
+    - { name: PEER_NAME, value: $(POD_NAME) }
+    - name: PEER_ADDRESS
+      value: $(POD_NAME).{{ $service }}.$(POD_NAMESPACE).svc.{{ $root.Values.clusterDomain }}:{{ $port }}
+    - { name: PEER_PORT, value: {{ $port | quote }} }
+    {{- end }}
+    {{- with .monitorPort }}
+    - { name: MONITOR_PORT, value: {{ . | int | quote }} }
+    {{- end }}
+    - name: HAWSER_DATABASE_URL
+      valueFrom:
+        secretKeyRef: { name: {{ .database.secret }}, key: {{ .database.key | default "uri" }} }
+    {{- with include "hawser.sslEnv" $root }}
+    {{- . | nindent 4 }}
+    {{- end }}
+    {{- if .tlsSecret }}
+    - { name: TLS_FOLDER, value: /etc/hawser/tls }
+    {{- end }}
+    {{- with .env }}
+    {{- toYaml . | nindent 4 }}
+    {{- end }}
+  {{- with .envFrom }}
+  envFrom: {{- toYaml . | nindent 4 }}
+  {{- end }}
+  {{- if or $service .monitorPort }}
+  ports:
+    {{- if $service }}
+    - { name: peer, containerPort: {{ $port }} }
+    {{- end }}
+    {{- with .monitorPort }}
+    - { name: monitor, containerPort: {{ . }} }
+    {{- end }}
+  {{- end }}
+  {{- with .readinessProbe }}
+  readinessProbe: {{- toYaml . | nindent 4 }}
+  {{- end }}
+  {{- with .livenessProbe }}
+  livenessProbe: {{- toYaml . | nindent 4 }}
+  {{- end }}
+  securityContext: {{- include "hawser.containerSecurity" $root | nindent 4 }}
+  {{- with .resources }}
+  resources: {{- toYaml . | nindent 4 }}
+  {{- end }}
+  volumeMounts:
+    - { name: tmp, mountPath: /tmp }
+    {{- if .tlsSecret }}
+    - { name: tls, mountPath: /etc/hawser/tls, readOnly: true }
+    {{- end }}
+    {{- if $root.Values.database.caSecret }}
+    - { name: postgres-ca, mountPath: /etc/hawser/postgres, readOnly: true }
+    {{- end }}
+{{- end }}
+{{- end -}}
+
+{{/* Volumes of a program of the user. Takes a dict of root and program. */}}
+{{- define "hawser.programVolumes" -}}
+{{ include "hawser.volumes" .root }}
+{{- with .program.tlsSecret }}
+- name: tls
+  secret: { secretName: {{ . }}, defaultMode: 0440 }
+{{- end }}
+{{- end -}}
