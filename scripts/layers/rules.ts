@@ -2,7 +2,7 @@
 
 /** Rooms by wing: `src/` has a folder for each wing, which has one for each of its rooms. */
 const wings: Readonly<Record<string, readonly string[]>> = {
-  "jobs-and-peers": ["peer", "peer-store", "queue", "migrations", "store", "transport", "channel", "wire"],
+  "jobs-and-peers": ["peer", "handlers", "peer-store", "queue", "migrations", "store", "transport", "channel", "wire"],
   nats: ["client", "serve", "bridge", "gateway", "outbox", "connections"],
   protobuf: ["buf-plugin", "connect", "typed"],
   operating: ["cli", "page", "console", "doctor", "otel", "operate", "installation"],
@@ -23,6 +23,7 @@ const tiers: readonly (readonly string[])[] = [
   ["console"],
   ["serve", "doctor", "connect", "otel"],
   ["dev", "bridge", "gateway", "peer"],
+  ["handlers"],
   ["peer-store"],
   ["queue"],
   ["operate"],

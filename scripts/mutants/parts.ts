@@ -66,11 +66,18 @@ export const parts: readonly Part[] = [
     rings: [["test/peer-store/", "test/migrations/sequences", "test/store/"]],
   },
   {
+    folder: "src/jobs-and-peers/handlers",
+    rings: [
+      ["test/handlers/", ...below("test/peer", "concurrency", "handle", "messages", "stop", "transactional")],
+      below("test/peer", "cancel", "pause", "replies", "requests", "retry-after", "tracing"),
+    ],
+  },
+  {
     folder: "src/jobs-and-peers/peer",
     rings: [
       below(
         "test/peer",
-        ...["announced-channels", "arguments", "batch-queue", "groups", "handle", "limits", "messages", "parked"],
+        ...["announced-channels", "arguments", "groups", "handle", "limits", "messages", "parked"],
         ...["pending", "replies", "requests", "send", "stop", "topics", "typed"],
       ),
       below(

@@ -3,7 +3,7 @@
  * alternative text where a page shows one. Delays are those of the spec.
  */
 import { handlerSettingsRanges, retrySettingsDefaults } from "../../generated/ts/settings/peer.js";
-import { policyOf } from "../../src/jobs-and-peers/peer/core/handling-settings.js";
+import { policyOf } from "../../src/jobs-and-peers/handlers/handling-settings.js";
 
 /** A picture's heading, and its alternative text. */
 interface Described {

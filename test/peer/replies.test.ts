@@ -3,7 +3,7 @@
  */
 import pg from "pg";
 import { expect, it } from "vitest";
-import type { ReplyReceipt } from "../../src/jobs-and-peers/peer/core/message.js";
+import type { ReplyReceipt } from "../../src/jobs-and-peers/handlers/message.js";
 import { eventually } from "../support/eventually.js";
 import { failure } from "./support/errors.js";
 import { gate } from "./support/gate.js";

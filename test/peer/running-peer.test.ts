@@ -1,9 +1,9 @@
 import { expect, it } from "vitest";
 import { silentLogger } from "../../src/foundation/runtime/index.js";
+import { StatusReporter } from "../../src/jobs-and-peers/handlers/status.js";
+import { TopicHandlers } from "../../src/jobs-and-peers/handlers/topic-handlers.js";
 import { PeerCounters } from "../../src/jobs-and-peers/peer/core/counters.js";
 import { type CheckedOptions, checkOptions } from "../../src/jobs-and-peers/peer/core/peer-options.js";
-import { StatusReporter } from "../../src/jobs-and-peers/peer/core/status.js";
-import { TopicHandlers } from "../../src/jobs-and-peers/peer/receiving/topic-handlers.js";
 import { RunningPeer, type RunOptions } from "../../src/jobs-and-peers/peer/running-peer.js";
 import type { HeldLease } from "../../src/jobs-and-peers/store/leases.js";
 import { startProxy } from "../store/support/proxy.js";

@@ -1,7 +1,7 @@
 /** Settings of topics count from the commit that says them, for what has not begun. */
 import { expect, it } from "vitest";
+import { TopicHandlers } from "../../src/jobs-and-peers/handlers/topic-handlers.js";
 import { enqueueBatch, job, keepResults, resumeTopic, waitFor } from "../../src/jobs-and-peers/peer/index.js";
-import { TopicHandlers } from "../../src/jobs-and-peers/peer/receiving/topic-handlers.js";
 import { eventually } from "../support/eventually.js";
 import { gate } from "./support/gate.js";
 import { sharedPeerWorld } from "./support/shared-world.js";

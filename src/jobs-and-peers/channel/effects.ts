@@ -73,7 +73,7 @@ export interface SenderEffects<Message extends OutgoingMessage> {
   linkChanged(state: LinkState): void;
 }
 
-/** Retry limit and delays of a message: `policyOf` in `src/jobs-and-peers/peer/core/handling-settings.ts` makes it of the user's `retry`. */
+/** Retry limit and delays of a message: `policyOf` in `src/jobs-and-peers/handlers/handling-settings.ts` makes it of the user's `retry`. */
 export interface RetryPolicy {
   /** Maximum number of attempts, including the first; at least 1. */
   readonly attempts: number;

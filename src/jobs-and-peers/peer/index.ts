@@ -14,6 +14,16 @@ export type { SchemaTopic } from "../../foundation/payloads/index.js";
 export type { Logger, Subscription } from "../../foundation/runtime/index.js";
 export { version } from "../../foundation/runtime/index.js";
 export { fromDrizzle, fromKnex, fromKysely, fromPrisma, type SqlClient } from "../../foundation/sql-clients/index.js";
+export type { Content, MessageHeaders } from "../handlers/content.js";
+export type {
+  Batch,
+  Message,
+  Receipt,
+  SendOptions,
+  TransactionalBatch,
+  TransactionalMessage,
+} from "../handlers/message.js";
+export type { PeerStatus } from "../handlers/status.js";
 export {
   type AnyTopics,
   type AwaitedJob,
@@ -43,18 +53,7 @@ export {
   type WaitOptions,
   waitFor,
 } from "../queue/enqueue/index.js";
-export type { Content, MessageHeaders } from "./core/content.js";
-export type {
-  Batch,
-  Message,
-  Receipt,
-  RequestOptions,
-  SendOptions,
-  TransactionalBatch,
-  TransactionalMessage,
-} from "./core/message.js";
-export type { BatchOptions, HandleOptions, PeerOptions } from "./core/peer-options.js";
-export type { PeerStatus } from "./core/status.js";
+export type { BatchOptions, HandleOptions, PeerOptions, RequestOptions } from "./core/peer-options.js";
 export type { WorkerBatchOptions, WorkerHandleOptions, WorkerOptions } from "./core/worker-options.js";
 export { monitor } from "./monitor.js";
 export { type AnyPeer, Peer } from "./peer.js";

@@ -1,9 +1,9 @@
 /** Starts and stops of a peer or worker that the user holds, each of which has at most one run at a time. */
 import { asHawserError, HawserError } from "../../foundation/errors/index.js";
 import { type Logger, onStopSignal, tracer, within } from "../../foundation/runtime/index.js";
-import type { MessageStream } from "./core/message-stream.js";
+import type { MessageStream } from "../handlers/message-stream.js";
+import type { StatusReporter } from "../handlers/status.js";
 import { checkKnownOptions, type StopOptions } from "./core/peer-options.js";
-import type { StatusReporter } from "./core/status.js";
 import { StartReminder } from "./start-reminder.js";
 
 /** State of a peer or worker, which changes with its starts and stops. */

@@ -10,7 +10,7 @@ import {
 } from "../../foundation/monitor/index.js";
 import { version } from "../../foundation/runtime/index.js";
 import type { StoredTopic } from "../../operating/operate/index.js";
-import { otherTopic } from "./core/counters.js";
+import { otherTopic } from "../handlers/handled-counts.js";
 import type { MonitoredPeer } from "./monitored-peer.js";
 
 /** Metrics of a peer for `hawser/otel`. */

@@ -17,6 +17,21 @@ import {
 import type { SqlClient } from "../../foundation/sql-clients/index.js";
 import type { PendingMessages } from "../../operating/operate/index.js";
 import type { Headers, Origin } from "../channel/index.js";
+import {
+  type AnyReceipt,
+  type BatchHandlerFor,
+  type DeliveryName,
+  deliveries,
+  type HandlerFor,
+  type MessageFor,
+  type ReceiptOf,
+  type ReplyReceipt,
+  type SendOptions,
+  withCorrelation,
+} from "../handlers/message.js";
+import { MessageStream } from "../handlers/message-stream.js";
+import { type PeerStatus, StatusReporter } from "../handlers/status.js";
+import { batchHandling, plainHandler, TopicHandlers } from "../handlers/topic-handlers.js";
 import type { Store } from "../peer-store/index.js";
 import {
   type AnyJson,
@@ -41,20 +56,6 @@ import { loadingFor } from "../queue/protobuf.js";
 import type { Sender } from "../store/index.js";
 import { PeerCounters } from "./core/counters.js";
 import {
-  type AnyReceipt,
-  type BatchHandlerFor,
-  type DeliveryName,
-  deliveries,
-  type HandlerFor,
-  type MessageFor,
-  type ReceiptOf,
-  type ReplyReceipt,
-  type RequestOptions,
-  type SendOptions,
-  withCorrelation,
-} from "./core/message.js";
-import { MessageStream } from "./core/message-stream.js";
-import {
   type BatchOptions,
   type CheckedOptions,
   checkBatchOptions,
@@ -64,14 +65,13 @@ import {
   checkTimeout,
   type HandleOptions,
   type PeerOptions,
+  type RequestOptions,
   type RespondOptions,
   type StopOptions,
 } from "./core/peer-options.js";
-import { type PeerStatus, StatusReporter } from "./core/status.js";
 import { Lifecycle, type Run } from "./lifecycle.js";
 import { type MonitoredPeer, monitoredPeers, StoredOfPeer } from "./monitored-peer.js";
 import { metricSourceOf } from "./peer-metrics.js";
-import { batchHandling, plainHandler, TopicHandlers } from "./receiving/topic-handlers.js";
 import type { RunningPeer } from "./running-peer.js";
 import { abortable, abortedBefore, type CheckedMessage, checkSignal, type Sent } from "./sending/outgoing.js";
 import { type Answer, OutgoingRequest } from "./sending/outgoing-request.js";

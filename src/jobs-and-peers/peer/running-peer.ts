@@ -12,22 +12,22 @@ import { Backoff, shared, version } from "../../foundation/runtime/index.js";
 import type { TlsCredentials } from "../../foundation/tls/index.js";
 import type { AbsentListener } from "../../operating/operate/index.js";
 import { senderDefaults } from "../channel/index.js";
+import { defaultTakeoverMs, type Membership } from "../handlers/handling-settings.js";
+import type { StatusReporter } from "../handlers/status.js";
+import type { TopicHandlers } from "../handlers/topic-handlers.js";
 import { openStore, type Store } from "../peer-store/index.js";
 import { insertBytes, insertRows, type Lease, type Registration, type ServedTopic } from "../store/index.js";
 import { checkTlsRuntime } from "../transport/index.js";
 import { parseAddress } from "../wire/index.js";
 import { type PeerContext, type PeerLimits, SecretCache } from "./core/context.js";
 import type { PeerCounters } from "./core/counters.js";
-import { defaultTakeoverMs, type Membership } from "./core/handling-settings.js";
 import type { CheckedOptions } from "./core/peer-options.js";
-import type { StatusReporter } from "./core/status.js";
 import { DeadLetterExpiry } from "./dead-letter-expiry.js";
 import { endHandlers, endOf, endsWithin } from "./ending.js";
 import { GiveBack } from "./membership/give-back.js";
 import { OrphanWatch } from "./membership/orphan-watch.js";
 import type { CountedOfPeer } from "./monitored-peer.js";
 import { Inbox } from "./receiving/inbox.js";
-import type { TopicHandlers } from "./receiving/topic-handlers.js";
 import { Sending } from "./sending/sending.js";
 
 export interface RunOptions {

@@ -8,17 +8,17 @@ import { queueConstants } from "../../../generated/ts/settings/queue.js";
 import { HawserError } from "../../foundation/errors/index.js";
 import type { Logger } from "../../foundation/runtime/index.js";
 import { countBacklog } from "../../operating/operate/index.js";
+import type { Membership } from "../handlers/handling-settings.js";
+import type { StatusReporter } from "../handlers/status.js";
+import type { TopicHandlers } from "../handlers/topic-handlers.js";
 import { openQueueStore } from "../peer-store/index.js";
 import type { PeerCounters } from "./core/counters.js";
-import type { Membership } from "./core/handling-settings.js";
-import type { StatusReporter } from "./core/status.js";
 import type { CheckedWorkerOptions } from "./core/worker-options.js";
 import { DeadLetterExpiry } from "./dead-letter-expiry.js";
 import { endHandlers, endOf, endsWithin } from "./ending.js";
 import type { StoppableRun } from "./lifecycle.js";
 import type { CountedOfPeer } from "./monitored-peer.js";
 import { QueueWorker } from "./receiving/queue-worker.js";
-import type { TopicHandlers } from "./receiving/topic-handlers.js";
 
 interface WorkerRunOptions {
   readonly options: CheckedWorkerOptions;

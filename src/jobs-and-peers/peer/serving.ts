@@ -3,18 +3,18 @@ import type { DescMessage } from "@bufbuild/protobuf";
 import { HawserError } from "../../foundation/errors/index.js";
 import { checkSchemaTopic, hasSchema, isSchema } from "../../foundation/payloads/index.js";
 import type { Subscription } from "../../foundation/runtime/index.js";
-import { checkServable, type Destination } from "../queue/enqueue/index.js";
-import { loadingFor } from "../queue/protobuf.js";
-import type { HandlingSettings, Membership } from "./core/handling-settings.js";
-import type { Handler } from "./core/message.js";
-import type { Run } from "./lifecycle.js";
+import type { HandlingSettings, Membership } from "../handlers/handling-settings.js";
+import type { Handler } from "../handlers/message.js";
 import {
   type HandledKind,
   plainHandler,
   schemaHandler,
   type TopicHandler,
   type TopicHandlers,
-} from "./receiving/topic-handlers.js";
+} from "../handlers/topic-handlers.js";
+import { checkServable, type Destination } from "../queue/enqueue/index.js";
+import { loadingFor } from "../queue/protobuf.js";
+import type { Run } from "./lifecycle.js";
 import type { StartReminder } from "./start-reminder.js";
 import { type HandledType, TypedHandlers, topicOfPeers } from "./typed.js";
 

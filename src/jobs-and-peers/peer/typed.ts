@@ -18,12 +18,12 @@ import {
 } from "../../foundation/payloads/index.js";
 import type { TopicOfSchema } from "../../protobuf/typed/index.js";
 import { type Headers, headerValue } from "../channel/index.js";
+import type { HandlingSettings } from "../handlers/handling-settings.js";
+import type { MessageView, SendOptions } from "../handlers/message.js";
+import type { TopicHandler } from "../handlers/topic-handlers.js";
 import { checkedOnce, headerPairsOf, withHeader } from "../queue/enqueue/index.js";
 import { protobuf } from "../queue/protobuf.js";
-import type { HandlingSettings } from "./core/handling-settings.js";
-import type { MessageView, SendOptions } from "./core/message.js";
 import { checkKnownOptions } from "./core/peer-options.js";
-import type { TopicHandler } from "./receiving/topic-handlers.js";
 
 /** Per-schema values that are computed once, not for each message. */
 interface Route {

@@ -7,6 +7,17 @@ import { type Subscription, silentLogger } from "../../foundation/runtime/index.
 import type { SqlClient } from "../../foundation/sql-clients/index.js";
 import type { Origin } from "../channel/index.js";
 import {
+  type BatchHandlerFor,
+  type HandlerFor,
+  type MessageFor,
+  type ReplyReceipt,
+  type SendOptions,
+  withCorrelation,
+} from "../handlers/message.js";
+import { MessageStream } from "../handlers/message-stream.js";
+import { type PeerStatus, StatusReporter } from "../handlers/status.js";
+import { batchHandling, plainHandler, TopicHandlers } from "../handlers/topic-handlers.js";
+import {
   type AnyJson,
   type AnyTopics,
   checkServable,
@@ -20,17 +31,7 @@ import {
   type TopicMap,
 } from "../queue/enqueue/index.js";
 import { PeerCounters } from "./core/counters.js";
-import {
-  type BatchHandlerFor,
-  type HandlerFor,
-  type MessageFor,
-  type ReplyReceipt,
-  type SendOptions,
-  withCorrelation,
-} from "./core/message.js";
-import { MessageStream } from "./core/message-stream.js";
 import { checkBatchOptions, checkHandleOptions, checkKnownOptions, type StopOptions } from "./core/peer-options.js";
-import { type PeerStatus, StatusReporter } from "./core/status.js";
 import {
   type CheckedWorkerOptions,
   checkWorkerOptions,
@@ -42,7 +43,6 @@ import {
 import { Lifecycle } from "./lifecycle.js";
 import { type MonitoredPeer, monitoredPeers, StoredOfPeer } from "./monitored-peer.js";
 import { metricSourceOf } from "./peer-metrics.js";
-import { batchHandling, plainHandler, TopicHandlers } from "./receiving/topic-handlers.js";
 import type { RunningWorker } from "./running-worker.js";
 import { checkHandler, optionsAndHandler, Serving, type UserHandler } from "./serving.js";
 

@@ -2,33 +2,13 @@ import type { PeerSettings, TuningSettings } from "../../../../generated/ts/sett
 import { type Logger, shared } from "../../../foundation/runtime/index.js";
 import type { TlsCredentials } from "../../../foundation/tls/index.js";
 import type { SenderLimits } from "../../channel/index.js";
-import type { QueueStore, Store } from "../../peer-store/index.js";
+import type { HandlingContext } from "../../handlers/handling-context.js";
+import type { Store } from "../../peer-store/index.js";
 import type { Lease, Sender } from "../../store/index.js";
 import type { PeerCounters } from "./counters.js";
-import type { Membership } from "./handling-settings.js";
-import type { StatusReporter } from "./status.js";
 
 /** Settings of a peer, and limits of its senders. Each consumer declares a `Pick` of it. */
 export type PeerLimits = PeerSettings & TuningSettings & SenderLimits;
-
-/** Objects that handlers are called with, of a running peer or worker. */
-export interface HandlingContext {
-  readonly sender: Pick<Sender, "name">;
-  readonly settings: Pick<PeerLimits, "concurrency" | "maxMessageBytes">;
-  /** Group membership at the start; constant during a run. */
-  readonly membership: Membership;
-  readonly store: QueueStore;
-  /** Name in the table of workers: that of the peer, or one under which nothing can be enqueued. */
-  readonly workerName: string;
-  /** Interval of beats while the worker has no messages; undefined: as while it has some. */
-  readonly idleBeatMs: number | undefined;
-  /** Right to write under the name; undefined for a worker, which has no channels. */
-  readonly lease: Lease | undefined;
-  readonly status: StatusReporter;
-  readonly logger: Logger;
-  /** Stops the peer, because another process owns the name. */
-  nameLost(cause: string): void;
-}
 
 /** Objects that the parts of a running peer share. */
 export interface PeerContext extends HandlingContext {

@@ -7,34 +7,15 @@
  */
 import { type LabelsOf, peerMetrics } from "../../../../generated/ts/metrics/metrics.js";
 import { HawserError } from "../../../foundation/errors/index.js";
-import { Histogram } from "../../../foundation/monitor/index.js";
+import { otherTopic, zeros } from "../../handlers/handled-counts.js";
 
 /** Number of topics that a peer sends to, beside those that it handles, which have a label. The others share `other`. */
 export const maxSentTopics = 100;
 
-const {
-  hawser_peer_sends_total: sends,
-  hawser_peer_requests_total: requests,
-  hawser_peer_messages_handled_total: handled,
-  hawser_peer_requests_answered_total: answered,
-  hawser_peer_handler_duration_seconds: durations,
-} = peerMetrics;
-
-/** Label of the topics that have no label of their own. */
-export const otherTopic = "other";
+const { hawser_peer_sends_total: sends, hawser_peer_requests_total: requests } = peerMetrics;
 
 /** Outcome of a sent request. */
 export type RequestOutcome = LabelsOf<typeof requests>["outcome"];
-
-type Totals<Outcome extends string> = { [Name in Outcome]: number };
-
-function zeros<Outcome extends string>(outcomes: readonly Outcome[]): Totals<Outcome> {
-  return Object.fromEntries(outcomes.map((outcome) => [outcome, 0])) as Totals<Outcome>;
-}
-
-function add<Outcome extends string>(to: Totals<Outcome>, from: Totals<Outcome>): void {
-  for (const outcome of Object.keys(from) as Outcome[]) to[outcome] += from[outcome];
-}
 
 /** Label `outcome` of a send whose message was not accepted. */
 export function outcomeOfFailure(error: unknown): "busy" | "failed" {
@@ -45,25 +26,6 @@ export function outcomeOfFailure(error: unknown): "busy" | "failed" {
 export class SentCounts {
   readonly sends = zeros(sends.values.outcome);
   readonly requests = zeros(requests.values.outcome);
-}
-
-/** Received messages and requests of one topic. */
-export class HandledCounts {
-  received = 0;
-  attempts = 0;
-  readonly handled = zeros(handled.values.outcome);
-  readonly requests = zeros(answered.values.outcome);
-  /** Durations of handlers, in seconds. */
-  readonly durations = new Histogram(durations);
-
-  /** Adds the totals of a topic that is no longer handled. */
-  add({ received, attempts, handled, requests, durations }: HandledCounts): void {
-    this.received += received;
-    this.attempts += attempts;
-    add(this.handled, handled);
-    add(this.requests, requests);
-    this.durations.add(durations);
-  }
 }
 
 export class PeerCounters {

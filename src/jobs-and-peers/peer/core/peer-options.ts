@@ -33,10 +33,10 @@ import type { Logger } from "../../../foundation/runtime/index.js";
 import { checkPool, urlsOrEnvironment } from "../../../foundation/sql-clients/index.js";
 import { TlsCredentials, type TlsOptions } from "../../../foundation/tls/index.js";
 import { ConcurrencyLimit } from "../../channel/index.js";
-import { checkServable } from "../../queue/enqueue/index.js";
+import { type HandlingSettings, policyOf } from "../../handlers/handling-settings.js";
+import type { SendOptions } from "../../handlers/message.js";
+import { checkServable, type HeadersInput } from "../../queue/enqueue/index.js";
 import { parseAddress } from "../../wire/index.js";
-import { type HandlingSettings, policyOf } from "./handling-settings.js";
-import type { RequestOptions, SendOptions } from "./message.js";
 
 /** Connection and process of a {@link Peer} or {@link Worker}. */
 export interface RunOptions {
@@ -117,6 +117,21 @@ export interface BatchOptions<Transactional extends boolean = boolean>
 
 /** Options of a request handler. Requests are never retried, so there is no `retry`. */
 export type RespondOptions<Transactional extends boolean = boolean> = Omit<HandleOptions<Transactional>, "retry">;
+
+/** Options of {@link Peer.request}. */
+export interface RequestOptions {
+  /** Maximum wait for the answer, in milliseconds. Default: the setting `requestTimeoutMs`. */
+  readonly timeoutMs?: number | undefined;
+  /** Rejects the promise with `aborted` when the signal is aborted; the handler's `message.signal` is aborted, too. */
+  readonly signal?: AbortSignal | undefined;
+  /** Object of header names with a value or an array of values, or an iterable of `[name, value]` pairs. */
+  readonly headers?: HeadersInput | undefined;
+  /**
+   * Declares that the request can safely be handled twice: if the connection ends before the answer, the request is
+   * sent once more, to another listener of the topic. Default: false, which fails with `listener_lost`.
+   */
+  readonly idempotent?: boolean | undefined;
+}
 
 /** Options of {@link Peer.stop}. */
 export interface StopOptions {

@@ -13,15 +13,15 @@ import {
   type RetryPolicy,
   type StartedMessage,
 } from "../../channel/index.js";
+import type { HandledCounts } from "../../handlers/handled-counts.js";
+import type { HandledLink } from "../../handlers/handled-link.js";
+import type { HandlerCalls } from "../../handlers/handler-call.js";
+import { refused, retryLater, withPlain } from "../../handlers/handler-result.js";
+import type { ServedTopic, TopicHandlers } from "../../handlers/topic-handlers.js";
 import { isTransientFailure } from "../../store/index.js";
 import { decompress } from "../../wire/index.js";
 import type { PeerContext } from "../core/context.js";
-import type { HandledCounts } from "../core/counters.js";
-import { refused, retryLater, withPlain } from "../core/handler-result.js";
 import { ChannelMessage, type Source } from "./channel-message.js";
-import type { HandledLink } from "./handled-link.js";
-import type { HandlerCalls } from "./handler-call.js";
-import type { ServedTopic, TopicHandlers } from "./topic-handlers.js";
 import { TopicNames } from "./topic-names.js";
 
 /**

@@ -5,6 +5,7 @@
 
 import type { HawserError } from "../../../foundation/errors/index.js";
 import { Repeated } from "../../../foundation/runtime/index.js";
+import type { TopicHandlers } from "../../handlers/topic-handlers.js";
 import type { Channel, CursorCommitter } from "../../store/index.js";
 import { type Authorization, type Listener, listen } from "../../transport/index.js";
 import type { HelloFields } from "../../wire/index.js";
@@ -16,7 +17,6 @@ import { ListenerLink } from "./listener-link.js";
 import { QueueWorker } from "./queue-worker.js";
 import type { Receiver } from "./receiver.js";
 import { RequestCalls } from "./request-calls.js";
-import type { TopicHandlers } from "./topic-handlers.js";
 
 export class Inbox implements Receiver {
   readonly context: PeerContext;

@@ -25,18 +25,18 @@ import {
   type Position,
   type StartedMessage,
 } from "../../channel/index.js";
+import { type SlicedWork, timeSliceMs } from "../../handlers/dispatcher.js";
+import type { HandledLink } from "../../handlers/handled-link.js";
+import { done } from "../../handlers/handler-result.js";
+import type { ServedTopic } from "../../handlers/topic-handlers.js";
 import type { Channel, Completion, CursorCommit } from "../../store/index.js";
 import { drainBytes, drainRows, leasePollMs } from "../../store/index.js";
 import type { ListenerConnection, ListenerHandlers } from "../../transport/index.js";
 import type { PeerContext } from "../core/context.js";
-import { done } from "../core/handler-result.js";
 import { pairsOfFrame } from "../sending/frame-headers.js";
 import { ChannelMessage, messageIdOf, type Source } from "./channel-message.js";
-import { type SlicedWork, timeSliceMs } from "./dispatcher.js";
-import type { HandledLink } from "./handled-link.js";
 import type { Receiver } from "./receiver.js";
 import { RequestIntake } from "./request-intake.js";
-import type { ServedTopic } from "./topic-handlers.js";
 
 const { messageKeyHeader } = protocolConstants;
 

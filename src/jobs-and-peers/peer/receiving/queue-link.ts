@@ -24,16 +24,16 @@ import {
   type QueuedMessage,
   rowOf,
 } from "../../channel/index.js";
+import { type SlicedWork, timeSliceMs } from "../../handlers/dispatcher.js";
+import type { HandledLink } from "../../handlers/handled-link.js";
+import { cutOff, marked, retryLater } from "../../handlers/handler-result.js";
+import type { HandlingContext } from "../../handlers/handling-context.js";
+import type { HandlingHost } from "../../handlers/handling-host.js";
+import { defaultTakeoverMs } from "../../handlers/handling-settings.js";
 import { drainBytes } from "../../store/index.js";
-import type { HandlingContext } from "../core/context.js";
-import { cutOff, marked, retryLater } from "../core/handler-result.js";
-import { defaultTakeoverMs } from "../core/handling-settings.js";
 import { polls } from "../core/polls.js";
-import { type SlicedWork, timeSliceMs } from "./dispatcher.js";
 import { EnqueueWatch } from "./enqueue-watch.js";
-import type { HandledLink } from "./handled-link.js";
 import { KeptOutcome } from "./kept-result.js";
-import type { HandlingHost } from "./receiver.js";
 import { TakePlan } from "./take-plan.js";
 import { TakeRoom } from "./take-room.js";
 

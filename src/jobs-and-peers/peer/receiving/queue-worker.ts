@@ -6,12 +6,12 @@
 import type { HawserError } from "../../../foundation/errors/index.js";
 import { systemClock } from "../../../foundation/runtime/index.js";
 import { Quarantine } from "../../channel/index.js";
-import type { HandlingContext } from "../core/context.js";
-import { Dispatcher, type SlicedWork } from "./dispatcher.js";
-import { HandlerCalls } from "./handler-call.js";
+import { Dispatcher, type SlicedWork } from "../../handlers/dispatcher.js";
+import { HandlerCalls } from "../../handlers/handler-call.js";
+import type { HandlingContext } from "../../handlers/handling-context.js";
+import type { HandlingHost } from "../../handlers/handling-host.js";
+import type { TopicHandlers } from "../../handlers/topic-handlers.js";
 import { QueueLink } from "./queue-link.js";
-import type { HandlingHost } from "./receiver.js";
-import type { TopicHandlers } from "./topic-handlers.js";
 
 /** Maximum time for which a message that may have killed its process runs in quarantine. */
 const quarantineLimitMs = 30_000;

@@ -4,9 +4,20 @@ import type { Answer } from "../../../../generated/ts/codecs/hawser/peer/v1/fram
 import { errorMessageOf, HawserError, namesOf } from "../../../foundation/errors/index.js";
 import { checkContent, checkHeaders, type HeadersInput, type Payload } from "../../queue/enqueue/index.js";
 import { ErrorNumber } from "../../wire/index.js";
-import type { AnswerToSend } from "../core/message.js";
 import { type FrameHeaders, frameHeaders } from "../sending/frame-headers.js";
 import type { IncomingRequest } from "./incoming-request.js";
+
+/** Answer of a request handler with a payload, headers, or both. */
+interface AnswerToSend {
+  readonly payload?: Payload | undefined;
+  /** Object of header names with a value or an array of values, or an iterable of `[name, value]` pairs. */
+  readonly headers?: HeadersInput | undefined;
+  /**
+   * Transactional handlers only: rolls the transaction back before the answer is sent. Default: false, which commits
+   * before the answer is sent.
+   */
+  readonly rollBack?: boolean | undefined;
+}
 
 /** Encoded answer of a handler. */
 export class RequestAnswer implements Answer {

@@ -1,16 +1,16 @@
 /** Calls of the user's handlers of requests. */
 import { HawserError } from "../../../foundation/errors/index.js";
 import { inSpan, rpcErrorIn, type TraceContext, traceContextOf, tracer } from "../../../foundation/runtime/index.js";
+import { type Attempts, isThenable } from "../../handlers/attempts.js";
+import { MessageView } from "../../handlers/message.js";
+import { startHandling } from "../../handlers/spans.js";
+import type { TopicHandler, TopicHandlers } from "../../handlers/topic-handlers.js";
 import type { Transaction } from "../../store/index.js";
 import type { PeerContext } from "../core/context.js";
-import { MessageView } from "../core/message.js";
 import { pairsOfFrame } from "../sending/frame-headers.js";
-import { startHandling } from "../sending/spans.js";
-import { type Attempts, isThenable } from "./attempts.js";
 import type { ChannelCalls } from "./channel-calls.js";
 import type { IncomingRequest } from "./incoming-request.js";
 import { answerOf, type RequestAnswer } from "./request-answer.js";
-import type { TopicHandler, TopicHandlers } from "./topic-handlers.js";
 
 export class RequestCalls {
   readonly #context: PeerContext;

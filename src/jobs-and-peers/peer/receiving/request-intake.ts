@@ -17,11 +17,11 @@ import {
   type Waiter,
   Waitlist,
 } from "../../channel/index.js";
+import { isThenable } from "../../handlers/attempts.js";
+import { type SlicedWork, timeSliceMs } from "../../handlers/dispatcher.js";
+import { failureOf } from "../../handlers/handler-result.js";
 import type { ListenerConnection } from "../../transport/index.js";
-import { failureOf } from "../core/handler-result.js";
-import { isThenable } from "./attempts.js";
 import type { Source } from "./channel-message.js";
-import { type SlicedWork, timeSliceMs } from "./dispatcher.js";
 import { IncomingRequest } from "./incoming-request.js";
 import type { Receiver } from "./receiver.js";
 import { answerOf, noBytes } from "./request-answer.js";

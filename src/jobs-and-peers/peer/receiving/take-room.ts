@@ -3,11 +3,11 @@
  * that a slow peer leaves the rest to others. Of a topic with limits, where taking is starting, only those that can start now.
  */
 import type { ConcurrencyLimit, LeasedMessages } from "../../channel/index.js";
+import type { Dispatcher } from "../../handlers/dispatcher.js";
+import type { HandlingHost } from "../../handlers/handling-host.js";
+import type { TopicHandlers } from "../../handlers/topic-handlers.js";
 import { groupLeastUnderWay, Pace } from "../sending/pace.js";
-import type { Dispatcher } from "./dispatcher.js";
-import type { HandlingHost } from "./receiver.js";
 import type { Take, TakePlan } from "./take-plan.js";
-import type { TopicHandlers } from "./topic-handlers.js";
 
 /** Maximum number of messages of one statement. */
 const mostTaken = 1_000;

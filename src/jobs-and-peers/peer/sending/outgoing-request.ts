@@ -4,7 +4,7 @@ import type { Request } from "../../../../generated/ts/codecs/hawser/peer/v1/fra
 import { HawserError } from "../../../foundation/errors/index.js";
 import { ReceivedContent } from "../../../foundation/payloads/index.js";
 import type { Headers } from "../../channel/index.js";
-import { type Content, type MessageHeaders, ReceivedHeaders } from "../core/content.js";
+import { type Content, type MessageHeaders, ReceivedHeaders } from "../../handlers/content.js";
 import type { RequestOutcome } from "../core/counters.js";
 import { type FrameHeaders, frameHeaders } from "./frame-headers.js";
 import { type MessageTopic, onAbort } from "./outgoing.js";

@@ -8,8 +8,8 @@ import type {
 } from "../../../../generated/ts/codecs/hawser/peer/v1/frames.js";
 import { HawserError } from "../../../foundation/errors/index.js";
 import type { Headers, OutgoingMessage, PayloadEncoding, SendOutcome } from "../../channel/index.js";
+import type { AnyReceipt } from "../../handlers/message.js";
 import { outcomeOfFailure, type SentCounts } from "../core/counters.js";
-import type { AnyReceipt } from "../core/message.js";
 import { frameHeaders } from "./frame-headers.js";
 
 /** Topic of messages. All messages of a topic share this object, so that a new id also applies to waiting ones. */

@@ -3,8 +3,8 @@
  * have jobs and messages of channels.
  */
 
-import { asHawserError, HawserError, RetryAfter } from "../../../foundation/errors/index.js";
-import { outcomeOf } from "../../../foundation/postgres/index.js";
+import { asHawserError, HawserError, RetryAfter } from "../../foundation/errors/index.js";
+import { outcomeOf } from "../../foundation/postgres/index.js";
 import {
   Cancellation,
   delay,
@@ -13,18 +13,18 @@ import {
   type TraceContext,
   traceContextOf,
   tracer,
-} from "../../../foundation/runtime/index.js";
-import { postgresErrorOf } from "../../../foundation/sql-clients/index.js";
-import { changeLimit, type HandledMessage, type HandlerResult } from "../../channel/index.js";
-import { type Completion, isRefusedForGood, type Transaction } from "../../store/index.js";
-import type { HandlingContext } from "../core/context.js";
-import { cutOff, done, marked, retryLater, sessionEnded } from "../core/handler-result.js";
-import type { BatchHandling, HandlingSettings } from "../core/handling-settings.js";
-import { MessageView } from "../core/message.js";
-import { startHandling } from "../sending/spans.js";
+} from "../../foundation/runtime/index.js";
+import { postgresErrorOf } from "../../foundation/sql-clients/index.js";
+import { changeLimit, type HandledMessage, type HandlerResult } from "../channel/index.js";
+import { type Completion, isRefusedForGood, type Transaction } from "../store/index.js";
 import { type Attempts, isThenable } from "./attempts.js";
 import { BatchQueue } from "./batch-queue.js";
 import type { HandledLink, HandledTurn } from "./handled-link.js";
+import { cutOff, done, marked, retryLater, sessionEnded } from "./handler-result.js";
+import type { HandlingContext } from "./handling-context.js";
+import type { BatchHandling, HandlingSettings } from "./handling-settings.js";
+import { MessageView } from "./message.js";
+import { startHandling } from "./spans.js";
 import type { TopicHandlers } from "./topic-handlers.js";
 
 /** SQLSTATEs of serialization_failure and deadlock_detected. */

@@ -1,8 +1,8 @@
 /** Results of handler calls, as the channel and the queue get them. */
 
-import { errorTable } from "../../../../generated/ts/errors/errors.js";
-import { errorMessageOf, HawserError, RetryAfter } from "../../../foundation/errors/index.js";
-import type { HandlerResult } from "../../channel/index.js";
+import { errorTable } from "../../../generated/ts/errors/errors.js";
+import { errorMessageOf, HawserError, RetryAfter } from "../../foundation/errors/index.js";
+import type { HandlerResult } from "../channel/index.js";
 
 /** The handler has returned. */
 export const done: HandlerResult = { kind: "done" };

@@ -1,6 +1,6 @@
 /** Payloads and headers of received messages and answers. */
-import type { Headers } from "../../channel/index.js";
-import type { AnyJson } from "../../queue/enqueue/index.js";
+import type { Headers } from "../channel/index.js";
+import type { AnyJson } from "../queue/enqueue/index.js";
 
 /** Received payload, also as text and JSON. */
 export interface Content<Value = AnyJson> {

@@ -1,12 +1,12 @@
 import type { DescMessage, MessageShape } from "@bufbuild/protobuf";
 import type { PoolClient } from "pg";
-import { Delivery } from "../../../../generated/ts/codecs/hawser/peer/v1/frames.js";
-import { protocolConstants } from "../../../../generated/ts/settings/peer.js";
-import { HawserError } from "../../../foundation/errors/index.js";
-import type { Format, OutputOf, SchemaTopic } from "../../../foundation/payloads/index.js";
-import { jsonOf, textOf } from "../../../foundation/payloads/index.js";
-import { Cancellation } from "../../../foundation/runtime/index.js";
-import type { HandledMessage, Headers, Origin } from "../../channel/index.js";
+import { Delivery } from "../../../generated/ts/codecs/hawser/peer/v1/frames.js";
+import { protocolConstants } from "../../../generated/ts/settings/peer.js";
+import { HawserError } from "../../foundation/errors/index.js";
+import type { Format, OutputOf, SchemaTopic } from "../../foundation/payloads/index.js";
+import { jsonOf, textOf } from "../../foundation/payloads/index.js";
+import { Cancellation } from "../../foundation/runtime/index.js";
+import type { HandledMessage, Headers, Origin } from "../channel/index.js";
 import {
   type AnyJson,
   type AnyTopics,
@@ -15,8 +15,8 @@ import {
   type Payload,
   type Sendable,
   withHeader,
-} from "../../queue/enqueue/index.js";
-import type { Transaction } from "../../store/index.js";
+} from "../queue/enqueue/index.js";
+import type { Transaction } from "../store/index.js";
 import { type Content, type MessageHeaders, ReceivedHeaders } from "./content.js";
 
 /** Outcome of an at-least-once send: the listener's handler has completed, or Postgres has committed the message. */
@@ -222,33 +222,6 @@ export interface TransactionalBatch extends Batch {
   readonly messages: readonly TransactionalMessage[];
   /** Client of the transaction, the same as that of each message. */
   readonly client: PoolClient;
-}
-
-/** Answer of a request handler with a payload, headers, or both. */
-export interface AnswerToSend {
-  readonly payload?: Payload | undefined;
-  /** Object of header names with a value or an array of values, or an iterable of `[name, value]` pairs. */
-  readonly headers?: HeadersInput | undefined;
-  /**
-   * Transactional handlers only: rolls the transaction back before the answer is sent. Default: false, which commits
-   * before the answer is sent.
-   */
-  readonly rollBack?: boolean | undefined;
-}
-
-/** Options of {@link Peer.request}. */
-export interface RequestOptions {
-  /** Maximum wait for the answer, in milliseconds. Default: the setting `requestTimeoutMs`. */
-  readonly timeoutMs?: number | undefined;
-  /** Rejects the promise with `aborted` when the signal is aborted; the handler's `message.signal` is aborted, too. */
-  readonly signal?: AbortSignal | undefined;
-  /** Object of header names with a value or an array of values, or an iterable of `[name, value]` pairs. */
-  readonly headers?: HeadersInput | undefined;
-  /**
-   * Declares that the request can safely be handled twice: if the connection ends before the answer, the request is
-   * sent once more, to another listener of the topic. Default: false, which fails with `listener_lost`.
-   */
-  readonly idempotent?: boolean | undefined;
 }
 
 /** Delivery guarantee of a send. */

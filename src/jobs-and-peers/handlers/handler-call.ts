@@ -5,17 +5,17 @@
  * it returns ({@link HandlerCalls.call}); most messages of channels go this way. Every other handler is called with a list of
  * messages, one or a batch of them, in one transaction if the handler is transactional ({@link ListedCalls}).
  */
-import { protocolConstants } from "../../../../generated/ts/settings/peer.js";
-import type { HawserError } from "../../../foundation/errors/index.js";
-import { nothingThrown, type OperationSpan, tracer } from "../../../foundation/runtime/index.js";
-import { type HandledMessage, type HandlerResult, type Headers, headerValue } from "../../channel/index.js";
-import type { HandlingContext } from "../core/context.js";
-import { done, refused, retryLater } from "../core/handler-result.js";
-import { MessageView } from "../core/message.js";
-import { startHandling } from "../sending/spans.js";
+import { protocolConstants } from "../../../generated/ts/settings/peer.js";
+import type { HawserError } from "../../foundation/errors/index.js";
+import { nothingThrown, type OperationSpan, tracer } from "../../foundation/runtime/index.js";
+import { type HandledMessage, type HandlerResult, type Headers, headerValue } from "../channel/index.js";
 import { Attempts, expiredMs, isThenable } from "./attempts.js";
 import type { HandledLink, HandledTurn } from "./handled-link.js";
+import { done, refused, retryLater } from "./handler-result.js";
+import type { HandlingContext } from "./handling-context.js";
 import { ListedCalls } from "./listed-calls.js";
+import { MessageView } from "./message.js";
+import { startHandling } from "./spans.js";
 import type { ServedTopic, TopicHandlers } from "./topic-handlers.js";
 
 const { messageKeyHeader } = protocolConstants;

@@ -1,12 +1,12 @@
 /** Attempts to handle messages and requests: the handlers that run, which end by a stop, a timeout or a cancelled message, and the failures. */
-import { protocolConstants } from "../../../../generated/ts/settings/peer.js";
-import { HawserError } from "../../../foundation/errors/index.js";
-import { type Cancellation, inTime } from "../../../foundation/runtime/index.js";
-import { type HandledMessage, type HandlerResult, type Headers, headerValue } from "../../channel/index.js";
-import type { Transaction } from "../../store/index.js";
-import type { HandlingContext } from "../core/context.js";
-import { cutOff, failed, retryLater } from "../core/handler-result.js";
+import { protocolConstants } from "../../../generated/ts/settings/peer.js";
+import { HawserError } from "../../foundation/errors/index.js";
+import { type Cancellation, inTime } from "../../foundation/runtime/index.js";
+import { type HandledMessage, type HandlerResult, type Headers, headerValue } from "../channel/index.js";
+import type { Transaction } from "../store/index.js";
 import type { HandledLink } from "./handled-link.js";
+import { cutOff, failed, retryLater } from "./handler-result.js";
+import type { HandlingContext } from "./handling-context.js";
 
 /** Time that a handler has to end after its message was cancelled, before the connection of its transaction is closed. */
 const cancelledMs = 5_000;

@@ -1,7 +1,7 @@
 import { EventEmitter } from "node:events";
-import { limits } from "../../../../generated/ts/rules/peer/catalog.js";
-import { asHawserError, type HawserError, shortened } from "../../../foundation/errors/index.js";
-import { type Logger, RareLog, silentLogger } from "../../../foundation/runtime/index.js";
+import { limits } from "../../../generated/ts/rules/peer/catalog.js";
+import { asHawserError, type HawserError, shortened } from "../../foundation/errors/index.js";
+import { type Logger, RareLog, silentLogger } from "../../foundation/runtime/index.js";
 
 /**
  * Event that no call can throw. `topic` and `peer` identify the other side, if there is one. `message` has at most 8

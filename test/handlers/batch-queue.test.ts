@@ -4,7 +4,7 @@
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import type { BatchSettings } from "../../generated/ts/settings/peer.js";
 import type { HandlerResult } from "../../src/jobs-and-peers/channel/index.js";
-import { BatchQueue } from "../../src/jobs-and-peers/peer/receiving/batch-queue.js";
+import { BatchQueue } from "../../src/jobs-and-peers/handlers/batch-queue.js";
 
 beforeEach(() => {
   vi.useFakeTimers();

@@ -1,5 +1,5 @@
 import { afterEach, describe, expect, it, vi } from "vitest";
-import { policyOf } from "../../src/jobs-and-peers/peer/core/handling-settings.js";
+import { policyOf } from "../../src/jobs-and-peers/handlers/handling-settings.js";
 
 const settings = { attempts: 1_000_000, delayMs: 100, factor: 2, maxDelayMs: 500, jitterPercent: 0 };
 

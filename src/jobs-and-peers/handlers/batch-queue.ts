@@ -3,8 +3,8 @@
  * meanwhile form the next batch. If a batch fails, it is handled again without the messages that the handler marked as
  * failed. If the handler marked none, the batch is split in halves until the failing message is alone.
  */
-import type { BatchSettings } from "../../../../generated/ts/settings/peer.js";
-import type { HandlerResult } from "../../channel/index.js";
+import type { BatchSettings } from "../../../generated/ts/settings/peer.js";
+import type { HandlerResult } from "../channel/index.js";
 
 interface BatchItem<Item> {
   readonly item: Item;
