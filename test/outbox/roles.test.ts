@@ -89,7 +89,7 @@ describe("a role", () => {
     await mal.query(
       "SELECT hawser.enqueue('k', 'x', stream => false, key => n::text), hawser.enqueue('k', 'x', key => n::text) FROM generate_series(1, 20000) AS n",
     );
-    await ann.query("SET lock_timeout = 1000");
+    await ann.query("SET lock_timeout = '10s'");
     await ann.query(
       "SELECT hawser.enqueue('k', 'x', stream => false, key => n::text) FROM generate_series(1, 100) AS n",
     );

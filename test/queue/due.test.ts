@@ -177,7 +177,7 @@ describe("a role with many messages that are due", () => {
       await manyDue(mal, kind, 3000, "1 hour");
       await client.query("BEGIN; SELECT FROM hawser_data.queue FOR UPDATE");
       const others = await connected();
-      await others.query("SELECT set_config('lock_timeout', '1ms', false)");
+      await others.query("SELECT set_config('lock_timeout', '10s', false)");
       for (const on of [ann, mal]) await manyDueOn(others, on, kind);
       const polls = new Polls();
       for (;;) {

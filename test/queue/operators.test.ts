@@ -113,8 +113,8 @@ describe("hawser.cancel", () => {
     const [first, second, third] = (await worker.take({ most: 4 })) as [Taken, Taken, Taken];
     await client.query("BEGIN");
     for (const id of [a, b, c, a]) expect(await cancel(id)).toBe("cancelling");
-    // The worker goes on, however long that transaction is open.
-    await other.query("SET lock_timeout = 1");
+    // The worker goes on, however long that transaction is open. Others have locks for a moment, as at each commit that notifies.
+    await other.query("SET lock_timeout = '10s'");
     await worker.extend();
     await worker.retry(second, 1_000_000);
     await worker.giveBack(third);

@@ -256,7 +256,7 @@ describe("a message with a unique key", () => {
       if (isDone) await worker.done(message!);
       else expect(await cancel(id)).toBe("cancelled");
       // While that transaction is open, a beat waits for nobody either.
-      await work.query("SET lock_timeout = 1000");
+      await work.query("SET lock_timeout = '10s'");
       await worker.extend();
       await work.query("RESET lock_timeout");
       await other.query("COMMIT");

@@ -313,7 +313,7 @@ it("a call reads as many rows beside 10,000 of each kind of another role", longT
 
 it("no name of JavaScript's, infinity or NULL ends the work for others", longTest, async () => {
   const client = await connected(mallory.url);
-  await client.query("SET lock_timeout = 1000");
+  await client.query("SET lock_timeout = '10s'");
   const wrong: string[] = [];
   const forged = (name: string, type: string): string[] => {
     if (type === "timestamp with time zone") return ["'infinity'", "'-infinity'"];

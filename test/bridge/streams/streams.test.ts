@@ -342,12 +342,14 @@ describe("the loss of messages is reported:", () => {
     const { publish, landed, status, name } = await subscribedWith({}, "1", "2", "3");
     await manager.streams.delete(name);
     await eventually("it is said", async () => /stream not found/.test(String((await status())["problem"])));
-    const line = world.log.lines.find(
-      ({ message, details }) =>
-        message === "a stream subscription cannot continue" &&
-        (details as { stream?: string } | undefined)?.stream === name,
-    );
-    expect(line?.details).toEqual({ subscription: name, stream: name, problem: expect.any(String) });
+    const said = () =>
+      world.log.lines.find(
+        ({ message, details }) =>
+          message === "a stream subscription cannot continue" &&
+          (details as { stream?: string } | undefined)?.stream === name,
+      );
+    await eventually("it is logged", () => said() !== undefined);
+    expect(said()?.details).toEqual({ subscription: name, stream: name, problem: expect.any(String) });
     await manager.streams.add({ name, subjects: [`${name}.>`] });
     await publish("4");
     await eventually("it goes on", async () => (await landed()).length === 4);

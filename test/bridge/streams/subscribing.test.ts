@@ -223,7 +223,7 @@ describe("a transaction that is left open", () => {
     );
     const query = async (text: string, values: unknown[]) => (await world.client.query(text, values)).rows;
     const table = new StreamTable({ query } as unknown as PostgresSession);
-    await world.client.query("SET lock_timeout = '2s'");
+    await world.client.query("SET lock_timeout = '10s'");
     const { id, epoch, startedAt } = row!;
     const note = { kind: "note", generation: 0n, server: startedAt, lag: 1, nothingUntil: 0 } as const;
     await held("held", async () => {
@@ -246,7 +246,7 @@ describe("a transaction that is left open", () => {
     await world.client.query("CREATE FUNCTION over(payload bytea) RETURNS void LANGUAGE sql AS 'SELECT'");
     await owner.query("SELECT nats_subscribe_stream('S', 'over', 'over')");
     const rows = () => world.rows("SELECT FROM hawser_bridge_data.stream_subscriptions WHERE name = 'over'");
-    await world.client.query("SET lock_timeout = '2s'");
+    await world.client.query("SET lock_timeout = '10s'");
     await held("over", async () => {
       await world.client.query("DROP FUNCTION over(bytea) CASCADE");
       await world.client.query("SELECT hawser.prune_handlers()");
