@@ -14,7 +14,19 @@ const atATime = 1_000;
 /** A function belongs to the path if a message calls it about once: timers and sums of many messages do it less often. */
 const callsOfMessage = 0.5;
 
-const folders = ["channel", "wire", "peer", "enqueue", "generated", "runtime", "transport", "store", "postgres"];
+const rooms = [
+  "queue",
+  "handlers",
+  "peer",
+  "channel",
+  "wire",
+  "transport",
+  "store",
+  "postgres",
+  "sql-clients",
+  "runtime",
+];
+const folders = [...rooms, "generated"];
 const whole = "all";
 
 const page: SuitePage = {
@@ -146,11 +158,11 @@ async function callsOf(processes: Processes, messages: number, send: () => Promi
   return calls;
 }
 
-/** Calls for one message, by folder. Calls in unlisted folders count in the total only. @param of what the results are named behind */
+/** Calls for one message, by room. Calls in unlisted rooms count in the total only. @param of what the results are named behind */
 function pathOf(calls: Calls, of = ""): Measured[] {
   const passed = Object.entries(calls).map(([name, count]) => {
     const file = name.slice(0, name.indexOf(" "));
-    return { file, folder: file.startsWith("src/") ? file.split("/")[1]! : "generated", count };
+    return { file, folder: file.startsWith("src/") ? file.split("/")[2]! : "generated", count };
   });
   const byFolder = [whole, ...folders].map((folder) => ({
     folder,
