@@ -13,7 +13,7 @@ async function deadAttempts(count: number): Promise<Record<string, number>> {
 }
 
 it.each(["alone", "transactional", "in a batch"])("counts in place of that of a handler (%s)", async (kind) => {
-  const b = world.peer("b-1", { defaults: { retry } });
+  const b = world.worker("b-1", { defaults: { retry } });
   const fail = () => {
     throw new Error("no");
   };
@@ -22,13 +22,13 @@ it.each(["alone", "transactional", "in a batch"])("counts in place of that of a 
   await b.start();
   await enqueue(world, "b", "default");
   await enqueue(world, "b", "once", { attempts: 1 });
-  await b.enqueue(world, "b", "of a peer", { attempts: 4, headers: { a: "b" }, ttlMs: 60_000 });
+  await world.peer("a-1").enqueue(world, "b", "of a peer", { attempts: 4, headers: { a: "b" }, ttlMs: 60_000 });
   await enqueueBatch(world, "b", ["first", "second"], { attempts: 3 });
   expect(await deadAttempts(5)).toEqual({ default: 2, once: 1, "of a peer": 4, first: 3, second: 3 });
 });
 
 it("is an argument of each function that enqueues, also of what is due later, and stays when a dead letter is retried", async () => {
-  const b = await world.started("b-1", { defaults: { retry } }, () => {
+  const b = await world.working("b-1", { defaults: { retry } }, () => {
     throw new Error("no");
   });
   await world.query(`SELECT hawser.enqueue('b', 'now', attempts => 1),

@@ -23,7 +23,7 @@ it("handles a message once all before it are handled, in handlers of any kind", 
     if (text === "slow") await held.opened;
     ended.push(text);
   };
-  const b = world.peer("b-1");
+  const b = world.worker("b-1");
   await b.handle("b", async (message) => await handle(message.text()));
   await b.handle("c", { transactional: true }, async (message) => await handle(message.text()));
   await b.handleBatch("d", { transactional: true, maxMessages: 5, waitMs: 1 }, async (messages) => {
@@ -49,7 +49,7 @@ it("handles a message once all before it are handled, in handlers of any kind", 
 });
 
 it("holds or cancels what comes after a dead letter or a cancelled message", async () => {
-  const b = await world.started("b-1", { defaults: { retry: { attempts: 1 } } }, (message) => {
+  const b = await world.working("b-1", { defaults: { retry: { attempts: 1 } } }, (message) => {
     if (message.text() === "bad") throw new Error("no");
   });
   const client = await connected();
@@ -111,7 +111,7 @@ it("goes on when the expired first one of a flow is retried, which keeps its id 
   const child = await enqueue(client, "b", "child", { ttlMs: 1, keepMs: 60_000 });
   const parent = await enqueue(client, "b", "parent", { after: [child], keepMs: 60_000 });
   await client.query("COMMIT");
-  const b = await world.started("b-1", {}, (message) => message.text().toUpperCase());
+  const b = await world.working("b-1", {}, (message) => message.text().toUpperCase());
   const [letter] = await world.deadLetters(1);
   await eventually("it is blocked", async () => (await job(client, parent)).waitsFor?.[0]?.state === "dead");
   expect(await job(client, child)).toMatchObject({ state: "dead", error: { code: "expired" } });

@@ -24,7 +24,7 @@ const keepMs = 60_000;
 
 it.each([true, false])("is what the handler has returned (transactional: %s)", async (transactional) => {
   const held = gate();
-  const b = await world.started("b-1", { transactional }, async (message) => {
+  const b = await world.working("b-1", { transactional }, async (message) => {
     message.progress({ pages: 1 });
     for (let pages = 2; pages <= 100; pages += 1) message.progress({ pages });
     await held.opened;
@@ -32,7 +32,12 @@ it.each([true, false])("is what the handler has returned (transactional: %s)", a
   });
   const id = await enqueue(world, "b", "x", { keepMs });
   await eventually("its progress is told", async () => (await job(world, id)).progress !== undefined);
-  expect(await job(world, id)).toMatchObject({ state: "running", topic: "b", listener: "b-1", result: undefined });
+  expect(await job(world, id)).toMatchObject({
+    state: "running",
+    topic: "b",
+    listener: `b-1:${process.pid}`,
+    result: undefined,
+  });
   // One at once, and the last one within a second.
   expect((await world.query<{ progress: string }>("SELECT progress FROM hawser_data.queue"))[0]?.progress).toMatch(
     /^\{"pages":(1|100)\}$/,
@@ -48,7 +53,7 @@ it.each([true, false])("is what the handler has returned (transactional: %s)", a
 });
 
 it("uses no attempts for a progress or a reply that is always refused: the job is a dead letter at once", async () => {
-  const b = await world.started("b-1", {}, async (message) => {
+  const b = await world.working("b-1", {}, async (message) => {
     if (message.text() === "progress") message.progress("x".repeat(1_024));
     else await message.reply("to nobody");
   });
@@ -62,7 +67,7 @@ it("uses no attempts for a progress or a reply that is always refused: the job i
 });
 
 it("is kept by message: others cost no row, and are unknown when they have ended", async () => {
-  const b = await world.started("b-1", {}, (message) => {
+  const b = await world.working("b-1", {}, (message) => {
     message.progress(1);
     return message.text();
   });
@@ -75,7 +80,7 @@ it("is kept by message: others cost no row, and are unknown when they have ended
 });
 
 it("is that of the attempt that has committed", async () => {
-  await world.started("b-1", { transactional: true }, ({ attempt, client }) => {
+  await world.working("b-1", { transactional: true }, ({ attempt, client }) => {
     if (attempt === 1) throw new Error("once");
     return client.query("SELECT 17 AS n").then(({ rows }) => rows[0].n as number);
   });
@@ -90,7 +95,7 @@ it("is that of the attempt that has committed", async () => {
 });
 
 it("is by message of a batch, of what the handler returns in its order", async () => {
-  const b = world.peer("b-1");
+  const b = world.worker("b-1");
   await b.handleBatch("b", { transactional: true, maxMessages: 3, waitMs: 60_000 }, (messages, batch) => {
     const bad = messages.find((message) => message.text() === "bad");
     if (bad !== undefined) batch.fail(bad, new Reject("no"));
@@ -107,7 +112,7 @@ it("is by message of a batch, of what the handler returns in its order", async (
 });
 
 it("is that of each message of a batch that was enqueued by one call, which commits with all of them", async () => {
-  await world.started("b-1", {}, (message) => message.text().toUpperCase());
+  await world.working("b-1", {}, (message) => message.text().toUpperCase());
   const ids = await enqueueBatch(world, "b", ["x", "y", "z"], { keepMs, priority: 3 });
   expect((await Promise.all(ids.map((id) => waitFor(world.url, id)))).map(({ result }) => result)).toEqual([
     ...["X", "Y", "Z"],
@@ -120,7 +125,7 @@ it("is that of each message of a batch that was enqueued by one call, which comm
 
 it("is that of each message of a topic that keeps results, those of schedules too", async () => {
   await keepResults(world, "b", keepMs);
-  const b = await world.started("b-1", {}, (message) => message.text().toUpperCase());
+  const b = await world.working("b-1", {}, (message) => message.text().toUpperCase());
   const id = await enqueue(world, "b", "x");
   expect(await waitFor(world.url, id)).toMatchObject({ state: "done", result: "X" });
   await schedule(world, "often", { cron: "* * * * * *", to: "b", payload: "tick" });
@@ -138,7 +143,7 @@ it.each([
   ["longer than 64 KiB", () => "x".repeat(70_000)],
   ["no JSON", () => 17n],
 ])("that is %s makes the message a dead letter", async (_, result) => {
-  const b = await world.started("b-1", {}, result);
+  const b = await world.working("b-1", {}, result);
   const id = await enqueue(world, "b", "x", { keepMs });
   expect(await waitFor(world.url, id)).toMatchObject({ state: "dead", attempts: 1, error: { code: "rejected" } });
   expect(b.texts).toEqual(["x"]);
@@ -200,7 +205,7 @@ slowIt("is found over another connection when the one of the wait has fallen sil
     "SELECT FROM pg_stat_activity WHERE application_name = 'hawser: jobs' AND state = 'idle' AND query LIKE '%hawser.job%'";
   await eventually("it has looked", async () => (await world.query(isAnswered)).length > 0);
   proxy.freezePresent();
-  const b = await world.started("b-1");
+  const b = await world.working("b-1");
   await b.received.length(1);
   expect(await waiting).toMatchObject({ state: "done" });
 });

@@ -18,7 +18,7 @@ async function connected(): Promise<pg.Client> {
 
 it("drops what follows while one waits, and not while it runs", async () => {
   const held = gate();
-  const b = await world.started("b-1", { concurrency: 1, transactional: true }, () => held.opened);
+  const b = await world.working("b-1", { concurrency: 1, transactional: true }, () => held.opened);
   const first = await enqueue(world, "b", "first", { uniqueKey: "k" });
   await b.received.length(1);
   const second = await enqueue(world, "b", "second", { uniqueKey: "k" });
@@ -35,7 +35,7 @@ it("drops what follows while one waits, and not while it runs", async () => {
 
 it("drops what follows while one runs, if asked to", async () => {
   const held = gate();
-  const b = await world.started("b-1", {}, () => held.opened);
+  const b = await world.working("b-1", {}, () => held.opened);
   const running = { key: "k", while: "running" } as const;
   const first = await enqueue(world, "b", "first", { uniqueKey: running });
   await b.received.length(1);
@@ -52,7 +52,7 @@ it("what waits does not begin before the transactions end that rely on it, and o
   const seen: string[][] = [];
   const client = await connected();
   await client.query("BEGIN; INSERT INTO written VALUES ('by the one that relies on it')");
-  const paused = world.peer("b-1");
+  const paused = world.worker("b-1");
   const id = await enqueue(world, "b", "x", { uniqueKey: "k" });
   expect(await enqueue(client, "b", "y", { uniqueKey: "k" })).toBe(id);
   await paused.record(async ({ payload }) => {
@@ -73,7 +73,7 @@ it("what waits does not begin before the transactions end that rely on it, and o
 
 it("debounces with deliverAt, and is enqueued by a peer, which gets the reply", async () => {
   const a = await world.started("a-1");
-  const b = await world.started("b-1", {}, (message) => message.reply(`${message.text()} done`));
+  const b = await world.working("b-1", {}, (message) => message.reply(`${message.text()} done`));
   const uniqueKey = { key: "k", mode: "replace" } as const;
   const client = await connected();
   const ids = [];
@@ -87,7 +87,7 @@ it("debounces with deliverAt, and is enqueued by a peer, which gets the reply", 
 
 it("works in batches, one by one", async () => {
   const batches: string[][] = [];
-  const b = world.peer("b-1");
+  const b = world.worker("b-1");
   await b.handleBatch("b", { transactional: true, maxMessages: 2, waitMs: 60_000 }, (messages) => {
     batches.push(messages.map((message) => message.text()));
   });

@@ -39,7 +39,7 @@ const numbered = (count: number) => Array.from({ length: count }, (_, number) =>
 describe("handleBatch", () => {
   it("hands over up to maxMessages of what waits, each batch in one transaction, whatever the concurrency", async () => {
     const batches: number[] = [];
-    const b = world.peer("b-1", { concurrency: 1 });
+    const b = world.worker("b-1", { concurrency: 1 });
     await b.handleBatch("readings", { transactional: true, maxMessages: 20 }, async (messages, { client }) => {
       batches.push(messages.length);
       await client.query(insertAll, [messages.map(textOf)]);
@@ -54,7 +54,7 @@ describe("handleBatch", () => {
   });
 
   it("finds the message that fails by halves, and all others take effect once", async () => {
-    const b = world.peer("b-1");
+    const b = world.worker("b-1");
     await b.handleBatch("readings", { transactional: true, retry }, async (messages, { client }) => {
       await client.query(insertAll, [messages.map(textOf)]);
       if (messages.some((message) => textOf(message) === "13")) throw new Error("unlucky");
@@ -72,7 +72,7 @@ describe("handleBatch", () => {
   });
 
   it("has one message of each key in a batch", async () => {
-    const b = world.peer("b-1");
+    const b = world.worker("b-1");
     const batches = new Log<string>();
     await b.handleBatch("readings", full(3), (messages) => batches.push(textsOf(messages)));
     await enqueueAll([1, 2, 3].flatMap((nth) => ["a", "b", "c"].map((key) => ({ payload: `${key}${nth}`, key }))));
@@ -84,7 +84,7 @@ describe("handleBatch", () => {
   it.each([true, false])(
     "keeps the order of a key that fails, with others beside it: transactional %s",
     async (transactional) => {
-      const b = world.peer("b-1");
+      const b = world.worker("b-1");
       const done: string[] = [];
       await b.handleBatch("readings", { transactional, retry: { attempts: 5, delayMs: 1 } }, (messages) => {
         if (messages.some(({ key, attempt }) => key === "a" && attempt < 3)) throw new Error("a is not ready");
@@ -113,7 +113,7 @@ describe("handleBatch", () => {
   });
 
   it("rolls a transaction back in which a message is named as failed, and handles the others again", async () => {
-    const b = world.peer("b-1");
+    const b = world.worker("b-1");
     const batches = new Log<string>();
     const options = { ...full(4), transactional: true, retry: { attempts: 1 } } as const;
     await b.handleBatch("readings", options, async (messages, { client, fail }) => {
@@ -133,7 +133,7 @@ describe("handleBatch", () => {
   });
 
   it("tries only the named message again without a transaction, and never one that is rejected", async () => {
-    const b = world.peer("b-1");
+    const b = world.worker("b-1");
     const batches = new Log<string>();
     await b.handleBatch("readings", { ...full(4), retry }, (messages, batch) => {
       batches.push(textsOf(messages));
@@ -156,7 +156,7 @@ describe("handleBatch", () => {
   });
 
   it("never tries a message again for which the handler throws a Reject", async () => {
-    const b = world.peer("b-1");
+    const b = world.worker("b-1");
     const batches = new Log<string>();
     await b.handleBatch("readings", { ...full(2), retry }, (messages) => {
       batches.push(textsOf(messages));
@@ -185,7 +185,7 @@ describe("handleBatch", () => {
   });
 
   it("aborts the signal of a batch whose time is up, and halves it", async () => {
-    const b = world.peer("b-1");
+    const b = world.worker("b-1");
     const batches = new Log<string>();
     const reasons: string[] = [];
     const options = { ...full(2), timeoutMs: 20, transactional: true, retry: { attempts: 1 } } as const;
@@ -209,7 +209,7 @@ describe("handleBatch", () => {
   it.each([true, false])(
     "begins nothing more of a batch for which a stop does not wait any longer: transactional %s",
     async (transactional) => {
-      const b = world.peer("b-1");
+      const b = world.worker("b-1");
       const batches = new Log<string>();
       await b.handleBatch("readings", { ...full(4), transactional }, async (messages, { signal }) => {
         batches.push(textsOf(messages));

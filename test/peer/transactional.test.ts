@@ -46,7 +46,7 @@ describe("a transactional handler", () => {
   });
 
   it("deletes what is enqueued with what it wrote, and marks nothing", async () => {
-    await world.started("b-1", transactional, async (message) => {
+    await world.working("b-1", transactional, async (message) => {
       await write(message);
       await message.client.query("INSERT INTO ledger (what) SELECT 'marked' FROM hawser_peer_data.marks");
     });
@@ -228,7 +228,7 @@ describe("transactional handlers of one channel", () => {
   it("run side by side for what is enqueued without a key", async () => {
     let inside = 0;
     const full = gate();
-    await world.started("b-1", sixteen, async (message) => {
+    await world.working("b-1", sixteen, async (message) => {
       inside += 1;
       if (inside === 16) full.open();
       // Fewer at a time would wait for ever.
@@ -313,18 +313,14 @@ it("handlers of several topics take turns at the connections of their process, h
     };
   // A pool of their own, with two connections for handlers.
   const databaseUrl = `${world.url}?application_name=turns`;
-  const peers = await Promise.all(
+  const workers = await Promise.all(
     ["busy", "charges"].map((topic) =>
-      world.started(
-        `${topic}-1`,
-        { ...transactional, databaseUrl, topic, concurrency: 10, poolSize: 3 },
-        handler(topic),
-      ),
+      world.working(`${topic}-1`, { ...transactional, databaseUrl, concurrency: 10, poolSize: 3 }, handler(topic)),
     ),
   );
-  const waiting = async (peer: number, handlers: number) =>
+  const waiting = async (worker: number, handlers: number) =>
     eventually("they wait for a connection", async () => {
-      const page = await (await monitor(peers[peer]!)({ url: "/metrics" })).text();
+      const page = await (await monitor(workers[worker]!)({ url: "/metrics" })).text();
       return new RegExp(`^hawser_peer_running_handlers\\{[^}]*\\} ${handlers}$`, "m").test(page);
     });
   // From here on both know the names of their topics: what is taken waits for a connection at once.
@@ -406,7 +402,7 @@ describe("a transactional handler that goes wrong", () => {
   });
 
   it("is done, and not tried again, if it has committed in a way that is only seen afterwards", async () => {
-    const b = await world.started("b-1", transactional, async (message) => {
+    const b = await world.working("b-1", transactional, async (message) => {
       await write(message);
       // Not through the client.
       await new Promise<void>((resolve, reject) =>
@@ -442,7 +438,7 @@ describe("a transactional handler that goes wrong", () => {
         });
         await expect(failing).rejects.toThrow();
       };
-      const b = await world.started("b-1", transactional, async (message) => {
+      const b = await world.working("b-1", transactional, async (message) => {
         const { client } = message;
         if (library === "Drizzle") {
           const { drizzle } = await import("drizzle-orm/node-postgres");
@@ -486,7 +482,7 @@ describe("a transactional handler that goes wrong", () => {
     const states: unknown[] = [];
     const stateSql =
       "SELECT current_user, session_user, current_setting('search_path') AS path, current_setting('row_security') AS rows";
-    await world.started("b-1", transactional, async (message) => {
+    await world.working("b-1", transactional, async (message) => {
       states.push((await message.client.query(stateSql)).rows[0]);
       await message.client.query(statement.replace("tenant", tenant));
       await message.client.query("INSERT INTO public.ledger (what) VALUES ($1)", [message.text()]);
@@ -532,7 +528,7 @@ describe("a transactional handler that goes wrong", () => {
     async (code) => {
       const fail = `DO $$ BEGIN RAISE EXCEPTION 'conflict' USING ERRCODE = '${code}'; END $$`;
       const options = { ...transactional, defaults: { retry: { attempts: 1 } } };
-      const b = await world.started("b-1", options, async (message) => {
+      const b = await world.working("b-1", options, async (message) => {
         await write(message);
         if (message.text() === "always" || b.received.all.length <= 3) await message.client.query(fail);
       });
