@@ -5,7 +5,7 @@ import { HawserError } from "../../../foundation/errors/index.js";
 import { Cancellation } from "../../../foundation/runtime/index.js";
 import type { ConcurrencyLimit, HandledMessage, Headers, Limited, Origin } from "../../channel/index.js";
 import type { ListenerConnection } from "../../transport/index.js";
-import { pairsOfFrame } from "../sending/frame-headers.js";
+import { pairsOfFrame } from "../core/frame-headers.js";
 import { messageIdOf, originOf, type Source } from "./channel-message.js";
 
 /**

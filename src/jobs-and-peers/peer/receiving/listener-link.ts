@@ -33,7 +33,7 @@ import type { Channel, Completion, CursorCommit } from "../../store/index.js";
 import { drainBytes, drainRows, leasePollMs } from "../../store/index.js";
 import type { ListenerConnection, ListenerHandlers } from "../../transport/index.js";
 import type { PeerContext } from "../core/context.js";
-import { pairsOfFrame } from "../sending/frame-headers.js";
+import { pairsOfFrame } from "../core/frame-headers.js";
 import { ChannelMessage, messageIdOf, type Source } from "./channel-message.js";
 import type { Receiver } from "./receiver.js";
 import { RequestIntake } from "./request-intake.js";

@@ -4,7 +4,7 @@ import type { Answer } from "../../../../generated/ts/codecs/hawser/peer/v1/fram
 import { errorMessageOf, HawserError, namesOf } from "../../../foundation/errors/index.js";
 import { checkContent, checkHeaders, type HeadersInput, type Payload } from "../../queue/enqueue/index.js";
 import { ErrorNumber } from "../../wire/index.js";
-import { type FrameHeaders, frameHeaders } from "../sending/frame-headers.js";
+import { type FrameHeaders, frameHeaders } from "../core/frame-headers.js";
 import type { IncomingRequest } from "./incoming-request.js";
 
 /** Answer of a request handler with a payload, headers, or both. */

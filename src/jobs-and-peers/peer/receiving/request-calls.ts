@@ -7,7 +7,7 @@ import { startHandling } from "../../handlers/spans.js";
 import type { TopicHandler, TopicHandlers } from "../../handlers/topic-handlers.js";
 import type { Transaction } from "../../store/index.js";
 import type { PeerContext } from "../core/context.js";
-import { pairsOfFrame } from "../sending/frame-headers.js";
+import { pairsOfFrame } from "../core/frame-headers.js";
 import type { ChannelCalls } from "./channel-calls.js";
 import type { IncomingRequest } from "./incoming-request.js";
 import { answerOf, type RequestAnswer } from "./request-answer.js";

@@ -9,7 +9,7 @@ import { asHawserError, errorOfWireCode, HawserError } from "../../../foundation
 import { DeadlineTimer, Waiters } from "../../../foundation/runtime/index.js";
 import type { SenderConnection } from "../../transport/index.js";
 import { ErrorNumber } from "../../wire/index.js";
-import { pairsOfFrame } from "./frame-headers.js";
+import { pairsOfFrame } from "../core/frame-headers.js";
 import type { MessageTopic } from "./outgoing.js";
 import { type OutgoingRequest, ReceivedAnswer } from "./outgoing-request.js";
 

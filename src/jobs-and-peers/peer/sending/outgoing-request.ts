@@ -6,7 +6,7 @@ import { ReceivedContent } from "../../../foundation/payloads/index.js";
 import type { Headers } from "../../channel/index.js";
 import { type Content, type MessageHeaders, ReceivedHeaders } from "../../handlers/content.js";
 import type { RequestOutcome } from "../core/counters.js";
-import { type FrameHeaders, frameHeaders } from "./frame-headers.js";
+import { type FrameHeaders, frameHeaders } from "../core/frame-headers.js";
 import { type MessageTopic, onAbort } from "./outgoing.js";
 
 /** Answer to a request. */
