@@ -102,32 +102,34 @@ export function inTime<T>(
 
 /** Timer for a moving deadline. It is set again only when the deadline moves closer. */
 export class DeadlineTimer {
-  #timer: NodeJS.Timeout | undefined;
+  #cancel: (() => void) | undefined;
   #at = Number.POSITIVE_INFINITY;
 
   readonly #onDue: () => void;
+  readonly #clock: Clock;
 
   /** @param onDue called when the deadline is reached; it calls {@link arm} if there is another */
-  constructor(onDue: () => void) {
+  constructor(onDue: () => void, clock: Clock = systemClock) {
     this.#onDue = onDue;
+    this.#clock = clock;
   }
 
-  /** Sets the deadline to `at` (ms of `performance.now`); Infinity for none. */
+  /** Sets the deadline to `at` (ms of the clock, by default of `performance.now`); Infinity for none. */
   arm(at: number): void {
     if (at >= this.#at) return;
-    clearTimeout(this.#timer);
+    this.#cancel?.();
     this.#at = at;
-    this.#timer = setTimeout(
+    this.#cancel = this.#clock.setTimeout(
       () => {
         this.#at = Number.POSITIVE_INFINITY;
         this.#onDue();
       },
-      Math.min(maxTimerMs, Math.max(0, Math.ceil(at - performance.now()))),
+      Math.min(maxTimerMs, Math.max(0, Math.ceil(at - this.#clock.now()))),
     );
   }
 
   stop(): void {
-    clearTimeout(this.#timer);
+    this.#cancel?.();
     this.#at = Number.POSITIVE_INFINITY;
   }
 }

@@ -11,7 +11,8 @@ import { HandlerCalls } from "../../handlers/handler-call.js";
 import type { HandlingContext } from "../../handlers/handling-context.js";
 import type { HandlingHost } from "../../handlers/handling-host.js";
 import type { TopicHandlers } from "../../handlers/topic-handlers.js";
-import { QueueLink } from "./queue-link.js";
+import { WorkerDriver } from "./worker/worker-driver.js";
+import type { WorkerMachine } from "./worker/worker-machine.js";
 
 /** Maximum time for which a message that may have killed its process runs in quarantine. */
 const quarantineLimitMs = 30_000;
@@ -33,7 +34,7 @@ export class QueueWorker implements HandlingHost {
   readonly dispatcher: Dispatcher;
   readonly quarantine: Quarantine<SlicedWork>;
   readonly #beside: Beside;
-  readonly #queue: QueueLink;
+  readonly #driver: WorkerDriver;
   #isStarted = false;
   #isHalted = false;
   #isClosed = false;
@@ -49,9 +50,13 @@ export class QueueWorker implements HandlingHost {
       after: (delayMs, callback) => systemClock.setTimeout(callback, delayMs),
       changed: () => this.#changed(),
       othersIdle: (holder) =>
-        this.#queue.runningMessages <= (holder === this.#queue ? 1 : 0) && beside.isIdleBeside(holder),
+        this.#machine.runningMessages <= (holder === this.#machine ? 1 : 0) && beside.isIdleBeside(holder),
     });
-    this.#queue = new QueueLink(this);
+    this.#driver = new WorkerDriver(this);
+  }
+
+  get #machine(): WorkerMachine {
+    return this.#driver.machine;
   }
 
   /** True while no handler may start. */
@@ -65,13 +70,13 @@ export class QueueWorker implements HandlingHost {
 
   /** Numbers of its handlers that run, and of its messages that wait for one. */
   get numbers(): { readonly running: number; readonly queued: number } {
-    const { runningMessages: running, waitingMessages: queued } = this.#queue;
+    const { runningMessages: running, waitingMessages: queued } = this.#machine;
     return { running, queued };
   }
 
   /** True for one process of the database, for what one is to do. */
   isFirst(): boolean {
-    return this.#queue.isFirst();
+    return this.#machine.isFirst();
   }
 
   /** Reads which of the topics are paused in all processes. @throws HawserError `store_failed` */
@@ -90,18 +95,18 @@ export class QueueWorker implements HandlingHost {
   start(): void {
     this.#isStarted = true;
     this.#changed();
-    this.#queue.start();
+    this.#driver.start();
   }
 
   /** Follows a change of the handlers, or of what is paused. */
   handlersChanged(): void {
-    this.#queue.handlersChanged();
+    this.#machine.handlersChanged();
     this.#changed();
   }
 
   /** Takes also what is enqueued for listeners that are away. */
   standInFor(names: readonly string[]): void {
-    this.#queue.standInFor(names);
+    this.#machine.standInFor(names);
   }
 
   /** Stops starting handlers, or starts them again. Running ones continue. */
@@ -112,28 +117,28 @@ export class QueueWorker implements HandlingHost {
 
   /** Begins anew, on another database server. */
   reset(): void {
-    this.#queue.reset();
+    this.#machine.reset();
   }
 
   /** Stops starting handlers, tells the running ones, waits for those of the queue, and ends the worker. */
   async stop(reason: HawserError): Promise<void> {
     this.halt(true);
     this.calls.stop(reason);
-    await this.#queue.stop();
+    await this.#driver.stop();
   }
 
   /** Cuts off the handlers of the queue that still run, at the deadline of a stop. Their messages are handled again, as the same attempt. */
   async cutOff(): Promise<void> {
-    await this.#queue.cutOff();
+    await this.#driver.cutOff();
   }
 
   close(): void {
     this.#isClosed = true;
-    this.#queue.close();
+    this.#driver.close();
   }
 
   #changed(): void {
     this.#beside.changed();
-    this.#queue.run();
+    this.#machine.run();
   }
 }

@@ -2,11 +2,12 @@
  * Number of messages that a worker of the queue takes, and of which topics: as many as its handlers can start now or soon, so
  * that a slow peer leaves the rest to others. Of a topic with limits, where taking is starting, only those that can start now.
  */
-import type { ConcurrencyLimit, LeasedMessages } from "../../channel/index.js";
-import type { Dispatcher } from "../../handlers/dispatcher.js";
-import type { HandlingHost } from "../../handlers/handling-host.js";
-import type { TopicHandlers } from "../../handlers/topic-handlers.js";
-import { groupLeastUnderWay, Pace } from "../sending/pace.js";
+import type { Clock } from "../../../../foundation/runtime/index.js";
+import type { ConcurrencyLimit, LeasedMessages } from "../../../channel/index.js";
+import type { Dispatcher } from "../../../handlers/dispatcher.js";
+import type { TopicHandlers } from "../../../handlers/topic-handlers.js";
+import { groupLeastUnderWay, Pace } from "../../sending/pace.js";
+import type { WorkerEffects } from "./effects.js";
 import type { Take, TakePlan } from "./take-plan.js";
 
 /** Maximum number of messages of one statement. */
@@ -15,14 +16,16 @@ const mostTaken = 1_000;
 export class TakeRoom {
   readonly #dispatcher: Dispatcher;
   readonly #handlers: TopicHandlers;
+  readonly #clock: Clock;
   readonly #pace = new Pace();
   readonly #limitPaces = new WeakMap<ConcurrencyLimit, Pace>();
   /** Number of messages that wait in a batch, by topic. They occupy no slot. */
-  readonly #joined = new Map<string, number>();
+  readonly #inBatches = new Map<string, number>();
 
-  constructor({ dispatcher, handlers }: HandlingHost) {
+  constructor({ dispatcher, handlers, clock }: Pick<WorkerEffects, "dispatcher" | "handlers" | "clock">) {
     this.#dispatcher = dispatcher;
     this.#handlers = handlers;
+    this.#clock = clock;
   }
 
   /** Notes that a handler has ended. */
@@ -32,8 +35,8 @@ export class TakeRoom {
   }
 
   /** Notes that a message waits in a batch (1), or waits no more (-1). */
-  joined(topic: string, change: 1 | -1): void {
-    this.#joined.set(topic, (this.#joined.get(topic) ?? 0) + change);
+  inBatch(topic: string, change: 1 | -1): void {
+    this.#inBatches.set(topic, (this.#inBatches.get(topic) ?? 0) + change);
   }
 
   /**
@@ -43,7 +46,7 @@ export class TakeRoom {
    */
   next(plan: TakePlan, leased: LeasedMessages, hasReserved: boolean): Take {
     const topics: string[] = [];
-    const now = performance.now();
+    const now = this.#clock.now();
     const room = this.#roomFor(leased.startable);
     // A topic that has none here does not wait for the backlog of others.
     const roomAlone = this.#roomFor(0);
@@ -69,14 +72,14 @@ export class TakeRoom {
 
   /** Number of messages to take: those that can start now, or will be the next to start. @param has number of messages that can start */
   #roomFor(has: number): number {
-    return Math.min(roomFor(has, this.#dispatcher.free, this.#pace.recent(performance.now())), mostTaken);
+    return Math.min(roomFor(has, this.#dispatcher.free, this.#pace.recent(this.#clock.now())), mostTaken);
   }
 
   /** Room of a topic whose messages are handled in batches, or under limits; undefined for others. */
   #ownRoom(leased: LeasedMessages, topic: string, room: number): number | undefined {
     const has = leased.waitingOf(topic);
     const batches = this.#handlers.batchRoomOf(topic);
-    if (batches > 0) return batches - has - (this.#joined.get(topic) ?? 0);
+    if (batches > 0) return batches - has - (this.#inBatches.get(topic) ?? 0);
     const limits = this.#handlers.limitsOf(topic);
     return limits && Math.min(room, roomFor(has, ...this.#roomUnder(limits)));
   }
@@ -91,7 +94,7 @@ export class TakeRoom {
   }
 
   #roomUnder(limits: readonly ConcurrencyLimit[]): [free: number, recent: number] {
-    const now = performance.now();
+    const now = this.#clock.now();
     let [free, recent] = [0, 0];
     for (const limit of limits) {
       free += limit.free;

@@ -1,0 +1,68 @@
+/** Effects that a worker of the queue requests, and the parts of its process that it uses. Each call returns at once. */
+import type { HawserError } from "../../../../foundation/errors/index.js";
+import type { Clock, Logger } from "../../../../foundation/runtime/index.js";
+import type { DeadMessage, HandlerResult, LeasedTurn, QueuedMessage } from "../../../channel/index.js";
+import type { HandlingHost } from "../../../handlers/handling-host.js";
+import type { Reply, StatementSession } from "./statements.js";
+
+/** Worker of a term that is over, with which the next one goes on. */
+export interface LeftWorker {
+  readonly worker: bigint;
+  /** Server on which it was opened: another one does not know it. */
+  readonly server: string | undefined;
+  /** Id under which the next term goes on with it: the same again if the store has not answered. */
+  readonly nextId: bigint;
+}
+
+export interface OpenRequest {
+  readonly topics: readonly string[];
+  /** Worker to go on with, if the store still has it, and the messages that run since; undefined: there is none. */
+  readonly left: LeftWorker | undefined;
+  readonly running: readonly QueuedMessage[];
+  /** Worker that ends if another one is opened; undefined for the first of this process. */
+  readonly replaces: bigint | undefined;
+}
+
+export interface OpenedWorker {
+  readonly worker: bigint;
+  /** Ranks of the running messages that it still has; undefined for a new worker. */
+  readonly kept: ReadonlySet<bigint> | undefined;
+}
+
+/** Of the host: handlers, limits and slots are in memory, and only this process changes them. */
+type Host = Pick<HandlingHost, "handlers" | "dispatcher" | "quarantine" | "isPaused" | "handlersChanged">;
+
+export interface WorkerEffects extends Host, StatementSession {
+  readonly clock: Clock;
+  readonly logger: Logger;
+  /** Time in ms without a beat after which the worker counts as gone. */
+  readonly leaseMs: number;
+  /** Interval of beats while the worker has no messages; undefined: as while it has some. */
+  readonly idleBeatMs: number | undefined;
+  /** Opens the session of the queue, which tells the machine of its events from now on. */
+  openSession(): void;
+  /** Goes on with a worker, or opens one. */
+  openWorker(request: OpenRequest, reply: Reply<OpenedWorker>): void;
+  /** Ends a worker. Without an answer, it ends by its silence. */
+  closeWorker(worker: bigint): void;
+  /** Id for a worker: below 2^53, and nobody can guess it. */
+  newWorkerId(): bigint;
+  /** A message was taken. */
+  received(message: QueuedMessage): void;
+  /** Starts the handler of a message. @returns its result, if it is known at once; otherwise `ended` of the machine follows */
+  call(turn: LeasedTurn): HandlerResult | undefined;
+  /** Ends a message: it does not start any more, and nothing that its handler does counts. */
+  cancel(message: QueuedMessage): void;
+  /** True for a message that `cancel` has ended. */
+  isCancelled(message: QueuedMessage): boolean;
+  /** Calls back before the next event, when all that runs now has returned. */
+  afterThis(callback: () => void): void;
+  /** Calls back when the events that are here have been processed. */
+  soon(callback: () => void): void;
+  /** No handler runs any more. */
+  idle(): void;
+  /** A statement has failed. */
+  storeFailed(error: HawserError): void;
+  /** A message is a dead letter. */
+  gaveUp(message: QueuedMessage, dead: Omit<DeadMessage, "message" | "failures">): void;
+}

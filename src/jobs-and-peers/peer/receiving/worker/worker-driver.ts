@@ -1,0 +1,183 @@
+/** Binds the worker of the queue to its process: to the session of the queue, the clock, and the calls of handlers. */
+import { randomBytes } from "node:crypto";
+import { asHawserError } from "../../../../foundation/errors/index.js";
+import { systemClock, Waiters } from "../../../../foundation/runtime/index.js";
+import type { DeadMessage, HandlerResult, LeasedTurn, QueuedMessage } from "../../../channel/index.js";
+import type { HandlingHost } from "../../../handlers/handling-host.js";
+import { defaultTakeoverMs } from "../../../handlers/handling-settings.js";
+import { KeptOutcome } from "../kept-result.js";
+import type { OpenedWorker, OpenRequest, WorkerEffects } from "./effects.js";
+import type { Answer, Given, Reply, StatementName } from "./statements.js";
+import { WorkerMachine } from "./worker-machine.js";
+
+/** Longest lease of a worker. */
+const longestLeaseMs = 600_000;
+
+type QueueSession = HandlingHost["context"]["store"]["queue"];
+
+export class WorkerDriver {
+  readonly machine: WorkerMachine;
+  readonly #host: HandlingHost;
+  readonly #queue: QueueSession;
+  readonly #whenIdle = new Waiters();
+  #unlisten: (() => void)[] = [];
+
+  constructor(host: HandlingHost) {
+    this.#host = host;
+    this.#queue = host.context.store.queue;
+    this.machine = new WorkerMachine(this.#effects());
+  }
+
+  start(): void {
+    this.machine.start(this.#host.context.lease?.wasClean === false);
+  }
+
+  /** Gives back what has not begun, and ends the worker when no handler runs. No handler may start any more. */
+  async stop(): Promise<void> {
+    this.machine.stop();
+    if (this.machine.isHandling) await this.#whenIdle.next();
+    if (!this.machine.isClosed) await this.#end();
+  }
+
+  /**
+   * Cuts off the handlers that still run, at the deadline of a stop: their transactions are rolled back, and their messages given back, as
+   * no attempt. Ends the worker.
+   */
+  async cutOff(): Promise<void> {
+    await this.#host.calls.attempts.cutOff(this.machine.cutOff());
+    const givenBack = new Promise<void>((resolve) => this.machine.giveBackCutOff(resolve));
+    // What ends from here on is another's.
+    await Promise.allSettled([givenBack, this.#end()]);
+  }
+
+  async #end(): Promise<void> {
+    this.machine.endHandled();
+    const worker = this.close();
+    if (worker !== undefined) await this.#closeWorker(worker);
+  }
+
+  /** @returns the worker that is left in the store */
+  close(): bigint | undefined {
+    for (const stop of this.#unlisten) stop();
+    return this.machine.close();
+  }
+
+  async #closeWorker(worker: bigint): Promise<void> {
+    try {
+      await this.#queue.closeWorker(worker);
+    } catch (err) {
+      this.#host.context.logger.debug({ err }, "could not end a worker of the queue");
+    }
+  }
+
+  // ---- effects ----
+
+  #effects(): WorkerEffects {
+    const host = this.#host;
+    const { handlers, dispatcher, quarantine, calls } = host;
+    const { context } = host;
+    const { attempts } = calls;
+    const queue = this.#queue;
+    return {
+      ...{ handlers, dispatcher, quarantine },
+      get isPaused() {
+        return host.isPaused;
+      },
+      handlersChanged: () => host.handlersChanged(),
+      get isUp() {
+        return queue.isUp;
+      },
+      get server() {
+        return queue.server;
+      },
+      clock: systemClock,
+      logger: context.logger,
+      leaseMs: this.#leaseMs,
+      idleBeatMs: context.idleBeatMs,
+      openSession: () => this.#openSession(),
+      openWorker: (request, reply) => settle(this.#openWorker(request), reply),
+      closeWorker: (worker) => void this.#closeWorker(worker),
+      newWorkerId: randomWorker,
+      send: (name, given, reply) => settle(run(queue, name, given), reply),
+      received: (message) => this.#received(message),
+      call: (turn) => this.#call(turn),
+      cancel: (message) => attempts.cancel(message),
+      isCancelled: (message) => attempts.isCancelled(message),
+      afterThis: (callback) => queueMicrotask(callback),
+      soon: (callback) => void setImmediate(callback),
+      idle: () => this.#whenIdle.settle(),
+      storeFailed: (error) => context.status.storeFailed(error),
+      gaveUp: (message, dead) => this.#reportDead(message, dead),
+    };
+  }
+
+  get #leaseMs(): number {
+    return Math.min(this.#host.context.membership.takeoverMs ?? defaultTakeoverMs, longestLeaseMs);
+  }
+
+  #openSession(): void {
+    const queue = this.#queue;
+    const { machine } = this;
+    queue.open();
+    this.#unlisten = [
+      queue.on("enqueued", (topic) => machine.enqueued(topic)),
+      queue.on("settings", (topic) => machine.settingsChanged(topic)),
+      queue.on("cancelled", (rank) => machine.mayBeCancelled(rank)),
+      queue.on("lease", (leaseMs) => machine.leased(leaseMs)),
+      queue.on("session", (state) => (state === "up" ? machine.sessionUp() : machine.sessionDown())),
+    ];
+  }
+
+  async #openWorker({ topics, left, running, replaces }: OpenRequest): Promise<OpenedWorker> {
+    const { workerName: name, lease, membership, settings } = this.#host.context;
+    const kept = left && (await this.#queue.resumeWorker(left.worker, left.nextId, running));
+    if (left !== undefined && kept !== undefined) return { worker: left.nextId, kept };
+    // The process before this one has lost the name: it has ended, or will not go on.
+    if (lease !== undefined && replaces === undefined) await this.#queue.endWorkers(name);
+    const { group } = membership;
+    const { concurrency } = settings;
+    const options = { name, topics, group, concurrency, leaseMs: this.#leaseMs, replaces };
+    return { worker: await this.#queue.openWorker(options), kept: undefined };
+  }
+
+  #received(message: QueuedMessage): void {
+    this.#host.handlers.countsOf(message.topic).received += 1;
+    if (message.isKept) message.kept = new KeptOutcome((json) => this.machine.writeProgress(message, json));
+  }
+
+  #call(turn: LeasedTurn): HandlerResult | undefined {
+    const { running } = turn;
+    const result = this.#host.calls.start(this.machine, turn, running, running.topic);
+    if (!(result instanceof Promise)) return result;
+    result
+      .then((later) => this.machine.ended(turn, later))
+      .catch((err) => this.#host.context.logger.error({ err }, "a defect of Hawser: a handled message was not ended"));
+    return undefined;
+  }
+
+  #reportDead(message: QueuedMessage, dead: Omit<DeadMessage, "message" | "failures">): void {
+    const { topic, sender, messageId: id } = message;
+    const { errorCode: code, errorMessage } = dead;
+    const peer = sender?.name ?? "";
+    this.#host.context.status.report({
+      kind: "dead_letter",
+      topic,
+      peer,
+      id,
+      stored: true,
+      code,
+      message: errorMessage,
+    });
+  }
+}
+
+function run<Name extends StatementName>(queue: QueueSession, name: Name, given: Given<Name>): Promise<Answer<Name>> {
+  const statement = queue[name] as (...given: Given<Name>) => Promise<Answer<Name>>;
+  return statement.apply(queue, given);
+}
+
+function settle<Result>(query: Promise<Result>, reply: Reply<Result>): void {
+  query.then((result) => reply.answered(result)).catch((thrown: unknown) => reply.failed(asHawserError(thrown)));
+}
+
+const randomWorker = (): bigint => BigInt.asUintN(53, randomBytes(8).readBigUInt64LE()) || 1n;
