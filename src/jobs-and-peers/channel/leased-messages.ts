@@ -138,9 +138,14 @@ export class LeasedMessages {
     return lane as LeasedTurn;
   }
 
+  /** Lets postponed messages start whose time has come: from now on they count as startable, and not for {@link deadline}. */
+  resumePostponed(now: number): void {
+    for (const lane of this.#postponed) if (lane.startsAt! <= now) this.#resume(lane);
+  }
+
   /** Starts the next message. Returns undefined if none can start. */
   take(now: number): LeasedTurn | undefined {
-    for (const lane of this.#postponed) if (lane.startsAt! <= now) this.#resume(lane);
+    this.resumePostponed(now);
     for (let topic = this.#nextTopic(); topic !== undefined; topic = this.#nextTopic()) {
       const lanes = this.#ready.get(topic)!;
       const lane = lanes.first!;

@@ -14,12 +14,14 @@ export interface SlicedWork {
 export class Dispatcher {
   readonly #woken = new Set<SlicedWork | ConcurrencyLimit>();
   #running = 0;
-  readonly #runSoon = oncePerTurn(() => this.#run());
+  readonly #runSoon: () => void;
 
   readonly #concurrency: number;
 
-  constructor(concurrency: number) {
+  /** @param soon makes of a task a function that runs it once, a moment later, however often it is called until then */
+  constructor(concurrency: number, soon: (task: () => void) => () => void = oncePerTurn) {
     this.#concurrency = concurrency;
+    this.#runSoon = soon(() => this.#run());
   }
 
   /** Schedules a run of a source, or of all waiters of a limit. */

@@ -34,8 +34,8 @@ export interface TurnsOwner extends SlicedWork, Waiter {
   readonly term: Term | undefined;
   /** True from the deadline of a stop on: only what is done counts. */
   readonly isCuttingOff: boolean;
-  complete(message: QueuedMessage): void;
-  endHandled(): void;
+  /** Deletes the row of a message that was handled, and that an earlier term has started: whoever has it now. */
+  handledOutside(message: QueuedMessage): void;
 }
 
 export class RunningTurns {
@@ -84,6 +84,8 @@ export class RunningTurns {
   startMessages(term: Term): void {
     const { dispatcher, quarantine, clock } = this.#effects;
     const until = clock.now() + timeSliceMs;
+    // Also if none can start now: no timer waits for them any more, but the next free slot.
+    term.leased.resumePostponed(clock.now());
     term.takes.reserve();
     while (!term.isOver && !this.isAlone && !this.#effects.isPaused && !quarantine.blocks(this.#owner)) {
       const now = clock.now();
@@ -230,13 +232,11 @@ export class RunningTurns {
     const { term } = this.#owner;
     turn.limit?.release(this.#owner, true);
     this.#earlier.delete(rowOf(message));
-    if (resumedAs !== undefined) term?.leased.finish(resumedAs, result, this.#effects.clock.now());
+    if (resumedAs !== undefined) term?.finish(resumedAs, result);
     // Others may have the row, and handle it again; deleted, it is not handled a third time.
     else if (result.kind === "done") {
-      term?.takes.endedOutside(message);
-      if (result.isMarked !== true) this.#owner.complete(message);
-      // Before the next take.
-      this.#owner.endHandled();
+      if (result.isMarked === true) term?.takes.deletedOutside(message);
+      else this.#owner.handledOutside(message);
     }
   }
 

@@ -18,8 +18,8 @@ const othersPollMs = 100;
 class PendingTake implements Take {
   readonly topics: readonly string[];
   readonly most: number;
-  /** Rows whose handlers, begun in an earlier term, have ended. */
-  readonly endedRows = new Set<string>();
+  /** Rows that handlers have deleted which were started in an earlier term. */
+  readonly deletedRows = new Set<string>();
   /** Lowest rank that was given back, by key and role: with it all is free that this take finds behind it. */
   readonly #givenBack = new Map<string, bigint>();
 
@@ -38,7 +38,7 @@ class PendingTake implements Take {
 
   /** True if the worker does not have a message of the answer any more. */
   hasLost(row: QueuedMessage): boolean {
-    if (this.endedRows.size > 0 && this.endedRows.has(rowOf(row))) return true;
+    if (this.deletedRows.size > 0 && this.deletedRows.has(rowOf(row))) return true;
     const lowest = this.#givenBack.size === 0 || row.key === undefined ? undefined : this.#givenBack.get(keyOf(row));
     return lowest !== undefined && lowest < row.rank;
   }
@@ -117,9 +117,9 @@ export class Takes {
     for (const topic of new Set(rows.map((row) => row.topic))) this.plan.wantsAll(topic);
   }
 
-  /** The handler of a message has ended that was begun in an earlier term. */
-  endedOutside(message: QueuedMessage): void {
-    this.#pending?.endedRows.add(rowOf(message));
+  /** The transaction of a handler that was started in an earlier term has deleted its row. */
+  deletedOutside(message: QueuedMessage): void {
+    this.#pending?.deletedRows.add(rowOf(message));
   }
 
   /** Ends with the term. */

@@ -34,6 +34,8 @@ export interface TermOwner extends LeaseEffects {
   readonly running: Iterable<QueuedMessage>;
   /** Handles the end of a handler that an earlier term has started as that of a message of this term. @returns false if none runs */
   resume(term: Term, message: QueuedMessage): boolean;
+  /** True if a message was handled, and it is not known that its row is deleted. */
+  isHandledOutside(message: QueuedMessage): boolean;
   /** Sends the rows that were handled outside of a transaction. */
   endHandled(): void;
   /** The store has answered a take. */
@@ -199,7 +201,8 @@ export class Term implements BeatingTerm, TakingTerm {
 
   add(messages: readonly QueuedMessage[], hasLost: (message: QueuedMessage) => boolean): void {
     for (const message of messages) this.#effects.received(message);
-    const isNew = (message: QueuedMessage): boolean => !hasLost(message) && !this.#owner.resume(this, message);
+    const isNew = (message: QueuedMessage): boolean =>
+      !hasLost(message) && !this.#owner.isHandledOutside(message) && !this.#owner.resume(this, message);
     this.leased.add(messages.filter(isNew));
     if (messages.some((message) => this.#willNotBegin(message))) this.giveBack();
     if (this.#maybeCancelled.size > 0) this.#askForCancelled();

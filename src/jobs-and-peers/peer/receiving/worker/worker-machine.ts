@@ -20,14 +20,15 @@
 import type { HawserError } from "../../../../foundation/errors/index.js";
 import { postgresBackoff } from "../../../../foundation/postgres/index.js";
 import { Backoff } from "../../../../foundation/runtime/index.js";
-import type {
-  ConcurrencyLimit,
-  DeadMessage,
-  FailedAttempt,
-  HandlerResult,
-  LeasedTurn,
-  LeaseEffects,
-  QueuedMessage,
+import {
+  type ConcurrencyLimit,
+  type DeadMessage,
+  type FailedAttempt,
+  type HandlerResult,
+  type LeasedTurn,
+  type LeaseEffects,
+  type QueuedMessage,
+  rowOf,
 } from "../../../channel/index.js";
 import type { HandledLink } from "../../../handlers/handled-link.js";
 import { retryLater } from "../../../handlers/handler-result.js";
@@ -55,9 +56,11 @@ export class WorkerMachine implements HandledLink, LeaseEffects {
   readonly room: TakeRoom;
   #mode: Mode = { name: "created" };
   #stop: Stop = "none";
-  readonly #turns: RunningTurns;
+  readonly turns: RunningTurns;
   /** Rows to delete that were handled outside of a transaction. */
   #handled: QueuedMessage[] = [];
+  /** Rows whose messages were handled, and that the term may not have, until it is known that they are deleted: a take may bring them. */
+  readonly #handledOutside = new Set<string>();
   /** Listeners that are away, whose messages the worker takes. */
   #standsInFor: readonly string[] = [];
   /** Pauses before a worker is opened again: it is not opened in a loop, unless the last one has taken messages. */
@@ -68,7 +71,7 @@ export class WorkerMachine implements HandledLink, LeaseEffects {
   constructor(effects: WorkerEffects) {
     this.effects = effects;
     this.room = new TakeRoom(effects);
-    this.#turns = new RunningTurns(this);
+    this.turns = new RunningTurns(this);
   }
 
   get term(): Term | undefined {
@@ -88,23 +91,23 @@ export class WorkerMachine implements HandledLink, LeaseEffects {
   }
 
   get isHandling(): boolean {
-    return this.#turns.size > 0;
+    return this.turns.size > 0;
   }
 
   get hasNothing(): boolean {
-    return this.#turns.size === 0 && this.#handled.length === 0;
+    return this.turns.size === 0 && this.#handled.length === 0;
   }
 
   get isAlone(): boolean {
-    return this.#turns.isAlone;
+    return this.turns.isAlone;
   }
 
   get running(): Iterable<QueuedMessage> {
-    return this.#turns.messages();
+    return this.turns.messages();
   }
 
   get runningMessages(): number {
-    return this.#turns.size;
+    return this.turns.size;
   }
 
   get waitingMessages(): number {
@@ -135,7 +138,7 @@ export class WorkerMachine implements HandledLink, LeaseEffects {
     cancelRetry?.();
     this.#mode = { name: "opening", left };
     const { topics } = effects.handlers;
-    const running = [...this.#turns.messages()].filter((message) => message.server === server);
+    const running = [...this.turns.messages()].filter((message) => message.server === server);
     const replaces = left?.worker;
     // What earlier terms have handled is not taken again.
     this.endHandled();
@@ -170,6 +173,8 @@ export class WorkerMachine implements HandledLink, LeaseEffects {
     }
     const term = new Term(this, { worker, server, topics });
     this.#mode = { name: "working", left, term };
+    // A statement before may have failed.
+    this.endHandled();
     term.begin(running, kept, this.#standsInFor);
   }
 
@@ -185,7 +190,7 @@ export class WorkerMachine implements HandledLink, LeaseEffects {
     const { term, left } = this.#mode;
     this.effects.logger.debug({ why }, "what was taken of the queue and has not begun is given up");
     term.end();
-    this.#turns.termEnded();
+    this.turns.termEnded();
     this.#openLater(left);
   }
 
@@ -273,13 +278,13 @@ export class WorkerMachine implements HandledLink, LeaseEffects {
   /** From now on only what is done counts of the handlers that run. @returns their messages */
   cutOff(): ReadonlySet<QueuedMessage> {
     this.#stop = "cutting off";
-    return new Set(this.#turns.messages());
+    return new Set(this.turns.messages());
   }
 
   /** Gives back the messages of handlers that were cut off, as begun. */
   giveBackCutOff(ended: () => void): void {
     const { term, effects } = this;
-    const rows = term === undefined ? [] : this.#turns.messagesOf(term);
+    const rows = term === undefined ? [] : this.turns.messagesOf(term);
     if (term === undefined || rows.length === 0) {
       ended();
       return;
@@ -307,7 +312,7 @@ export class WorkerMachine implements HandledLink, LeaseEffects {
     if (term === undefined || this.#isStarting) return;
     this.#isStarting = true;
     try {
-      this.#turns.startMessages(term);
+      this.turns.startMessages(term);
     } finally {
       this.#isStarting = false;
     }
@@ -315,20 +320,20 @@ export class WorkerMachine implements HandledLink, LeaseEffects {
   }
 
   resume(term: Term, message: QueuedMessage): boolean {
-    return this.#turns.resume(term, message);
+    return this.turns.resume(term, message);
   }
 
   /** The handler of a message has ended. */
   ended(turn: LeasedTurn, result: HandlerResult): void {
-    this.#turns.ended(turn, result);
+    this.turns.ended(turn, result);
   }
 
   begin(turn: LeasedTurn): Promise<HandlerResult | undefined> | undefined {
-    return this.#turns.mustTell(turn) ? new Promise((resolve) => this.#turns.tell(turn, resolve)) : undefined;
+    return this.turns.mustTell(turn) ? new Promise((resolve) => this.turns.tell(turn, resolve)) : undefined;
   }
 
   onJoined(turn: LeasedTurn): void {
-    this.#turns.joinBatch(turn);
+    this.turns.joinBatch(turn);
   }
 
   /** Gives back messages whose topics have no handler any more. */
@@ -359,21 +364,45 @@ export class WorkerMachine implements HandledLink, LeaseEffects {
     if (this.#handled.push(message) === 1) this.effects.afterThis(() => this.endHandled());
   }
 
+  handledOutside(message: QueuedMessage): void {
+    this.#handledOutside.add(rowOf(message));
+    this.#handled.push(message);
+    this.endHandled();
+  }
+
+  isHandledOutside(message: QueuedMessage): boolean {
+    return this.#handledOutside.size > 0 && this.#handledOutside.has(rowOf(message));
+  }
+
   /** Deletes rows that were handled. While the session is lost, they wait for the next one. */
   endHandled(): void {
     const { effects, term } = this;
     if (!effects.isUp || this.isClosed) return;
-    const handled = this.#handled.splice(0).filter(({ server }) => server === effects.server);
+    const all = this.#handled.splice(0);
+    // Another server does not know the others.
+    const handled = all.filter(({ server }) => server === effects.server);
+    if (handled.length < all.length) this.#deleted(all.filter(({ server }) => server !== effects.server));
     if (handled.length === 0) return;
     effects.send("done", [handled], {
-      answered: () => undefined,
+      answered: () => this.#deleted(handled),
       failed: (error) => {
-        if (error.code === "store_failed") this.#handled.unshift(...handled);
-        if (this.isClosed || term !== this.term) return;
-        if (term === undefined) this.#report(error);
+        if (error.code === "store_failed") this.#notDeleted(handled);
+        else this.#deleted(handled);
+        if (this.isClosed) return;
+        if (term !== this.term) this.endHandled();
+        else if (term === undefined) this.#report(error);
         else this.lost(error);
       },
     });
+  }
+
+  #notDeleted(handled: readonly QueuedMessage[]): void {
+    this.#handled.unshift(...handled);
+    for (const message of handled) this.#handledOutside.add(rowOf(message));
+  }
+
+  #deleted(handled: readonly QueuedMessage[]): void {
+    if (this.#handledOutside.size > 0) for (const message of handled) this.#handledOutside.delete(rowOf(message));
   }
 
   putOff(turn: LeasedTurn, delayMs: number, failure: FailedAttempt | undefined): void {
