@@ -6,6 +6,16 @@ import { queues } from "./queues/mutants.js";
 import { successions } from "./queues/succession-mutants.js";
 import type { Simulation } from "./simulation.js";
 import { streams } from "./streams/mutants.js";
+import { workers } from "./workers/mutants.js";
 
 /** All simulations. */
-export const simulations: readonly Simulation[] = [channels, outbox, leases, streams, leadership, queues, successions];
+export const simulations: readonly Simulation[] = [
+  channels,
+  outbox,
+  leases,
+  workers,
+  streams,
+  leadership,
+  queues,
+  successions,
+];
