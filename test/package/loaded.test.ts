@@ -36,6 +36,7 @@ describe("hawser", () => {
     expect(folders.filter((folder) => !folder.startsWith("generated/"))).toEqual([
       "channel",
       "errors",
+      "handlers",
       "monitor",
       "payloads",
       "peer",
