@@ -7,7 +7,7 @@
 import { createHash, randomBytes, randomUUID } from "node:crypto";
 import type pg from "pg";
 import { storeConstants } from "../../generated/ts/settings/peer.js";
-import { polls } from "../../src/jobs-and-peers/peer/core/polls.js";
+import { polls } from "../../src/jobs-and-peers/handlers/polls.js";
 import { newPeer } from "../peers.js";
 import { connected } from "../postgres.js";
 import { serveRequests } from "../worker.js";

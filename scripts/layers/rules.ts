@@ -1,8 +1,19 @@
 /** Wings and rooms of `src/`, and the imports that they may have. */
 
-/** Rooms by wing: `src/` has a folder for each wing, which has one for each of its rooms. */
+/** Rooms by wing: `src/` has a folder for each wing, which has one for each of its rooms. A room may have an inner one, with a tier of its own. */
 const wings: Readonly<Record<string, readonly string[]>> = {
-  "jobs-and-peers": ["peer", "handlers", "peer-store", "queue", "migrations", "store", "transport", "channel", "wire"],
+  "jobs-and-peers": [
+    "peer",
+    "queue/worker",
+    "handlers",
+    "peer-store",
+    "queue",
+    "migrations",
+    "store",
+    "transport",
+    "channel",
+    "wire",
+  ],
   nats: ["client", "serve", "bridge", "gateway", "outbox", "connections"],
   protobuf: ["buf-plugin", "connect", "typed"],
   operating: ["cli", "page", "console", "doctor", "otel", "operate", "installation"],
@@ -23,6 +34,7 @@ const tiers: readonly (readonly string[])[] = [
   ["console"],
   ["serve", "doctor", "connect", "otel"],
   ["dev", "bridge", "gateway", "peer"],
+  ["queue/worker"],
   ["handlers"],
   ["peer-store"],
   ["queue"],
@@ -38,9 +50,10 @@ const tiers: readonly (readonly string[])[] = [
 
 /** Room of a file, by its path from the root of the project; undefined if it has none. */
 function roomOf(path: string): string | undefined {
-  const [top, wing, room] = path.split("/");
+  const [top, wing, room, inner] = path.split("/");
   if (top === "generated") return "generated";
-  return top === "src" && room !== undefined && wings[wing!]?.includes(room) ? room : undefined;
+  if (top !== "src" || room === undefined) return undefined;
+  return [`${room}/${inner}`, room].find((name) => wings[wing!]?.includes(name));
 }
 
 function wingOf(path: string): string | undefined {

@@ -5,7 +5,7 @@
 import pg from "pg";
 import { beforeEach, describe, expect, it, onTestFinished } from "vitest";
 import { silentLogger, systemClock } from "../../src/foundation/runtime/index.js";
-import { polls } from "../../src/jobs-and-peers/peer/core/polls.js";
+import { polls } from "../../src/jobs-and-peers/handlers/polls.js";
 import { enqueue, enqueueBatch, type Message, Peer } from "../../src/jobs-and-peers/peer/index.js";
 import { acquireDatabase, poolGrowth } from "../../src/jobs-and-peers/peer-store/shared-database.js";
 import { queueApplicationName } from "../../src/jobs-and-peers/store/index.js";

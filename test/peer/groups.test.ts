@@ -2,8 +2,8 @@
  * Groups: members of a topic get messages as they have room.
  */
 import { describe, expect, it } from "vitest";
+import { Pace } from "../../src/jobs-and-peers/handlers/pace.js";
 import type { Receipt } from "../../src/jobs-and-peers/peer/index.js";
-import { Pace } from "../../src/jobs-and-peers/peer/sending/pace.js";
 import { eventually } from "../support/eventually.js";
 import { failure } from "./support/errors.js";
 import { gate } from "./support/gate.js";

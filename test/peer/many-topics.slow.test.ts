@@ -5,7 +5,7 @@
 
 import pg from "pg";
 import { describe, expect, it, onTestFinished, vi } from "vitest";
-import { polls } from "../../src/jobs-and-peers/peer/core/polls.js";
+import { polls } from "../../src/jobs-and-peers/handlers/polls.js";
 import { startProxy } from "../store/support/proxy.js";
 import { eventually } from "../support/eventually.js";
 import { startProgram } from "../support/program.js";

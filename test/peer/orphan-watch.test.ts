@@ -1,6 +1,6 @@
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { silentLogger } from "../../src/foundation/runtime/index.js";
-import { polls } from "../../src/jobs-and-peers/peer/core/polls.js";
+import { polls } from "../../src/jobs-and-peers/handlers/polls.js";
 import { Absences, OrphanWatch } from "../../src/jobs-and-peers/peer/membership/orphan-watch.js";
 import type { AbsentListener } from "../../src/operating/operate/index.js";
 import { enqueue } from "../queue/support/test-worker.js";

@@ -1,5 +1,5 @@
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { polls } from "../../src/jobs-and-peers/peer/core/polls.js";
+import { polls } from "../../src/jobs-and-peers/handlers/polls.js";
 import { openStore, type Store } from "../../src/jobs-and-peers/peer-store/store.js";
 import { eventually } from "../support/eventually.js";
 import { noTimersAbove } from "../support/timers.js";

@@ -3,8 +3,8 @@
  */
 
 import { describe, expect, it } from "vitest";
+import { polls } from "../../src/jobs-and-peers/handlers/polls.js";
 import { SentCounts } from "../../src/jobs-and-peers/peer/core/counters.js";
-import { polls } from "../../src/jobs-and-peers/peer/core/polls.js";
 import { Outgoing } from "../../src/jobs-and-peers/peer/sending/outgoing.js";
 import { Delivery } from "../../src/jobs-and-peers/wire/index.js";
 import { eventually } from "../support/eventually.js";

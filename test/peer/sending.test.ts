@@ -1,11 +1,11 @@
 import { beforeEach, describe, expect, it } from "vitest";
 import { silentLogger } from "../../src/foundation/runtime/index.js";
 import type { AnyReceipt } from "../../src/jobs-and-peers/handlers/message.js";
+import { polls } from "../../src/jobs-and-peers/handlers/polls.js";
 import { StatusReporter } from "../../src/jobs-and-peers/handlers/status.js";
 import { type PeerContext, SecretCache } from "../../src/jobs-and-peers/peer/core/context.js";
 import { PeerCounters } from "../../src/jobs-and-peers/peer/core/counters.js";
 import { checkOptions } from "../../src/jobs-and-peers/peer/core/peer-options.js";
-import { polls } from "../../src/jobs-and-peers/peer/core/polls.js";
 import { limitsOf } from "../../src/jobs-and-peers/peer/running-peer.js";
 import { Sending } from "../../src/jobs-and-peers/peer/sending/sending.js";
 import { openStore, type Store } from "../../src/jobs-and-peers/peer-store/store.js";

@@ -4,6 +4,7 @@ import { checkOptionNames, HawserError, invalidArgument, namesOf } from "../../f
 import { Cancellation } from "../../foundation/runtime/index.js";
 import type { SqlClient } from "../../foundation/sql-clients/index.js";
 import { QueuedMessage } from "../channel/index.js";
+import { progressJson } from "../handlers/kept-result.js";
 import { MessageView, type Reply, type TransactionalMessage } from "../handlers/message.js";
 import {
   type AnyJson,
@@ -16,7 +17,6 @@ import {
   type Payload,
 } from "../queue/enqueue/index.js";
 import type { Transaction } from "../store/index.js";
-import { progressJson } from "./receiving/kept-result.js";
 
 /** Properties of a {@link testMessage}. */
 export interface TestMessageOptions {

@@ -1,6 +1,6 @@
 /** Departures from the rules of a worker, each of which the simulator must catch: they show that it can fail. */
-import type { Term } from "../../../src/jobs-and-peers/peer/receiving/worker/term.js";
-import { WorkerMachine } from "../../../src/jobs-and-peers/peer/receiving/worker/worker-machine.js";
+import type { Term } from "../../../src/jobs-and-peers/queue/worker/term.js";
+import { WorkerMachine } from "../../../src/jobs-and-peers/queue/worker/worker-machine.js";
 import { events, type MutantOptions, simulation } from "../simulation.js";
 import { WorkerWorld } from "./world.js";
 

@@ -13,8 +13,8 @@ import {
 import { Dispatcher, type SlicedWork } from "../../../src/jobs-and-peers/handlers/dispatcher.js";
 import { marked, retryLater } from "../../../src/jobs-and-peers/handlers/handler-result.js";
 import { plainHandler, TopicHandlers } from "../../../src/jobs-and-peers/handlers/topic-handlers.js";
-import type { WorkerEffects } from "../../../src/jobs-and-peers/peer/receiving/worker/effects.js";
-import type { WorkerMachine } from "../../../src/jobs-and-peers/peer/receiving/worker/worker-machine.js";
+import type { WorkerEffects } from "../../../src/jobs-and-peers/queue/worker/effects.js";
+import type { WorkerMachine } from "../../../src/jobs-and-peers/queue/worker/worker-machine.js";
 import { SimulatedProcess } from "../process.js";
 import { Violation } from "../records.js";
 import { SimulatedSession } from "./session.js";

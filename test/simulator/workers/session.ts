@@ -1,6 +1,6 @@
 /** Session of a process with Postgres: statements are carried out in their order, each at once, and answered in that order. */
 import { HawserError } from "../../../src/foundation/errors/index.js";
-import type { Reply } from "../../../src/jobs-and-peers/peer/receiving/worker/statements.js";
+import type { Reply } from "../../../src/jobs-and-peers/queue/worker/statements.js";
 import type { SimulatedProcess } from "../process.js";
 import type { WorkerWorld } from "./world.js";
 

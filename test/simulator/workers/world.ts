@@ -2,8 +2,8 @@
  * Run of workers: users that enqueue and cancel, processes whose workers take and handle, with the state machine as it is, faults, and the
  * rules that must hold. Everything follows from the seed.
  */
-import type { WorkerEffects } from "../../../src/jobs-and-peers/peer/receiving/worker/effects.js";
-import { WorkerMachine } from "../../../src/jobs-and-peers/peer/receiving/worker/worker-machine.js";
+import type { WorkerEffects } from "../../../src/jobs-and-peers/queue/worker/effects.js";
+import { WorkerMachine } from "../../../src/jobs-and-peers/queue/worker/worker-machine.js";
 import { Violation } from "../records.js";
 import { SimulatedWorld } from "../world.js";
 import type { WorkerMutant } from "./mutants.js";

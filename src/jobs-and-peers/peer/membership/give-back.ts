@@ -14,9 +14,9 @@
 import { asHawserError } from "../../../foundation/errors/index.js";
 import { postgresBackoff } from "../../../foundation/postgres/index.js";
 import { Backoff, Repeated, shared } from "../../../foundation/runtime/index.js";
+import { polls } from "../../handlers/polls.js";
 import { statementTimeoutMs } from "../../store/index.js";
 import type { PeerContext } from "../core/context.js";
-import { polls } from "../core/polls.js";
 import type { PassedOn } from "../receiving/channel-calls.js";
 import type { Inbox } from "../receiving/inbox.js";
 

@@ -7,8 +7,8 @@
 import { HawserError } from "../../../foundation/errors/index.js";
 import { type Clock, Repeated, systemClock } from "../../../foundation/runtime/index.js";
 import type { AbsentListener } from "../../../operating/operate/index.js";
+import { polls } from "../../handlers/polls.js";
 import type { PeerContext } from "../core/context.js";
-import { polls } from "../core/polls.js";
 
 /** Minimum interval between inspections in ms. */
 const minIntervalMs = 250;

@@ -5,16 +5,16 @@
 
 import type { HawserError } from "../../../foundation/errors/index.js";
 import { Repeated } from "../../../foundation/runtime/index.js";
+import { polls } from "../../handlers/polls.js";
 import type { TopicHandlers } from "../../handlers/topic-handlers.js";
+import { QueueWorker } from "../../queue/worker/queue-worker.js";
 import type { Channel, CursorCommitter } from "../../store/index.js";
 import { type Authorization, type Listener, listen } from "../../transport/index.js";
 import type { HelloFields } from "../../wire/index.js";
 import type { PeerContext } from "../core/context.js";
-import { polls } from "../core/polls.js";
 import { AnnouncedChannels } from "./announced-channels.js";
 import { ChannelCalls, type PassOn } from "./channel-calls.js";
 import { ListenerLink } from "./listener-link.js";
-import { QueueWorker } from "./queue-worker.js";
 import type { Receiver } from "./receiver.js";
 import { RequestCalls } from "./request-calls.js";
 

@@ -7,10 +7,10 @@ import type { Ack, Answer, Goodbye } from "../../../../generated/ts/codecs/hawse
 import { asHawserError, HawserError } from "../../../foundation/errors/index.js";
 import { Backoff, backoffMs, shared } from "../../../foundation/runtime/index.js";
 import type { OutgoingMessage, SenderChannel } from "../../channel/index.js";
+import { polls } from "../../handlers/polls.js";
 import type { ChannelOwner } from "../../store/index.js";
 import { type Dialled, dial, type SenderConnection, type SenderHandlers } from "../../transport/index.js";
 import type { PeerContext } from "../core/context.js";
-import { polls } from "../core/polls.js";
 import type { LinkRequests } from "./link-requests.js";
 
 /** Delay before the first dial after a failure. It doubles with each failure. */

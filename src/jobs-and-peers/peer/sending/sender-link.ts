@@ -5,6 +5,7 @@ import { protocolConstants } from "../../../../generated/ts/settings/peer.js";
 import { asHawserError, HawserError } from "../../../foundation/errors/index.js";
 import { DeadlineTimer, inSpan, Waiters } from "../../../foundation/runtime/index.js";
 import { SenderChannel, type SenderEffects, type SendOutcome, senderDefaults } from "../../channel/index.js";
+import { groupLeastUnderWay, Pace } from "../../handlers/pace.js";
 import type { PeerContext } from "../core/context.js";
 import { LinkRequests } from "./link-requests.js";
 import { type DialledChannel, ListenerDial, reconnectMinMs } from "./listener-dial.js";
@@ -18,7 +19,6 @@ import {
   type Sent,
 } from "./outgoing.js";
 import type { OutgoingRequest } from "./outgoing-request.js";
-import { groupLeastUnderWay, Pace } from "./pace.js";
 import { SendPacking } from "./send-packing.js";
 import { startStoring } from "./spans.js";
 

@@ -1,8 +1,8 @@
 /** Progress and result of a message, as its handler gives them, if the result is kept. */
-import { namedRules } from "../../../../generated/ts/rules/named.js";
-import { errorMessageOf, HawserError, invalidArgument } from "../../../foundation/errors/index.js";
-import type { KeptResult } from "../../channel/index.js";
-import { escaped } from "../../store/index.js";
+import { namedRules } from "../../../generated/ts/rules/named.js";
+import { errorMessageOf, HawserError, invalidArgument } from "../../foundation/errors/index.js";
+import type { KeptResult } from "../channel/index.js";
+import { escaped } from "../store/index.js";
 
 /** Minimum time between two writes of the progress of a message. */
 const progressMs = 1_000;

@@ -3,8 +3,8 @@
  * answered, the session is lost, or a row that it has is another's. What it has and has not begun is given up then.
  */
 
-import type { HawserError } from "../../../../foundation/errors/index.js";
-import { DeadlineTimer, maxTimerMs } from "../../../../foundation/runtime/index.js";
+import type { HawserError } from "../../../foundation/errors/index.js";
+import { DeadlineTimer, maxTimerMs } from "../../../foundation/runtime/index.js";
 import {
   type DeadMessage,
   type FailedAttempt,
@@ -13,7 +13,7 @@ import {
   type LeasedTurn,
   type LeaseEffects,
   type QueuedMessage,
-} from "../../../channel/index.js";
+} from "../../channel/index.js";
 import { type Beat, type BeatingTerm, Beats } from "./beats.js";
 import type { WorkerEffects } from "./effects.js";
 import { TermStatements } from "./statements.js";

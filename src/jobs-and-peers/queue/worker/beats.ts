@@ -2,8 +2,8 @@
  * Beats of a worker of the queue: it says that it goes on, one statement at a time. The answer tells what has changed: notifications
  * may be lost, and anybody can send them, so they only bring the next beat forward.
  */
-import { DeadlineTimer } from "../../../../foundation/runtime/index.js";
-import { polls } from "../../core/polls.js";
+import { DeadlineTimer } from "../../../foundation/runtime/index.js";
+import { polls } from "../../handlers/polls.js";
 import type { WorkerEffects } from "./effects.js";
 import type { Answer, TermStatements } from "./statements.js";
 

@@ -2,11 +2,11 @@
  * Number of messages that a worker of the queue takes, and of which topics: as many as its handlers can start now or soon, so
  * that a slow peer leaves the rest to others. Of a topic with limits, where taking is starting, only those that can start now.
  */
-import type { Clock } from "../../../../foundation/runtime/index.js";
-import type { ConcurrencyLimit, LeasedMessages } from "../../../channel/index.js";
-import type { Dispatcher } from "../../../handlers/dispatcher.js";
-import type { TopicHandlers } from "../../../handlers/topic-handlers.js";
-import { groupLeastUnderWay, Pace } from "../../sending/pace.js";
+import type { Clock } from "../../../foundation/runtime/index.js";
+import type { ConcurrencyLimit, LeasedMessages } from "../../channel/index.js";
+import type { Dispatcher } from "../../handlers/dispatcher.js";
+import { groupLeastUnderWay, Pace } from "../../handlers/pace.js";
+import type { TopicHandlers } from "../../handlers/topic-handlers.js";
 import type { WorkerEffects } from "./effects.js";
 import type { Take, TakePlan } from "./take-plan.js";
 

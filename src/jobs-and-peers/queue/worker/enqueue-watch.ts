@@ -2,7 +2,7 @@
  * Watch of a worker of the queue that has nothing to take: those who enqueue notify it. Transactions that were open when it
  * began may not, so it polls until they have ended; then the worker's beats tell of what no notification told.
  */
-import type { Clock } from "../../../../foundation/runtime/index.js";
+import type { Clock } from "../../../foundation/runtime/index.js";
 import { type Answer, type Given, ignoredReply, type StatementName, type TermStatements } from "./statements.js";
 
 /** Intervals of polls while transactions are open that may not notify. */

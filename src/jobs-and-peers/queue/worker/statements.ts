@@ -1,6 +1,6 @@
 /** Statements of a worker of the queue, in one session, which carries them out in the order of their calls. */
-import type { HawserError } from "../../../../foundation/errors/index.js";
-import type { Queue } from "../../../store/index.js";
+import type { HawserError } from "../../../foundation/errors/index.js";
+import type { Queue } from "../../store/index.js";
 
 type Statements = Pick<
   Queue,

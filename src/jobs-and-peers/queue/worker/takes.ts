@@ -2,9 +2,9 @@
  * Takes of a worker of the queue: one at a time, when there may be messages, and room for them. What ends or is given back while
  * a take is under way may be in its answer, and is not handled then.
  */
-import { DeadlineTimer } from "../../../../foundation/runtime/index.js";
-import { keyOf, type LeasedMessages, type QueuedMessage, rowOf } from "../../../channel/index.js";
-import { drainBytes } from "../../../store/index.js";
+import { DeadlineTimer } from "../../../foundation/runtime/index.js";
+import { keyOf, type LeasedMessages, type QueuedMessage, rowOf } from "../../channel/index.js";
+import { drainBytes } from "../../store/index.js";
 import type { WorkerEffects } from "./effects.js";
 import { EnqueueWatch } from "./enqueue-watch.js";
 import type { Answer, TermStatements } from "./statements.js";

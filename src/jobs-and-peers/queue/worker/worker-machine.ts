@@ -17,9 +17,9 @@
  * Pure: statements, handlers, timers and the clock are {@link WorkerEffects}. All statements of the worker go through one session, in order
  * (`docs/store-protocol.md`), so that a term knows what it has.
  */
-import type { HawserError } from "../../../../foundation/errors/index.js";
-import { postgresBackoff } from "../../../../foundation/postgres/index.js";
-import { Backoff } from "../../../../foundation/runtime/index.js";
+import type { HawserError } from "../../../foundation/errors/index.js";
+import { postgresBackoff } from "../../../foundation/postgres/index.js";
+import { Backoff } from "../../../foundation/runtime/index.js";
 import {
   type ConcurrencyLimit,
   type DeadMessage,
@@ -29,9 +29,9 @@ import {
   type LeaseEffects,
   type QueuedMessage,
   rowOf,
-} from "../../../channel/index.js";
-import type { HandledLink } from "../../../handlers/handled-link.js";
-import { retryLater } from "../../../handlers/handler-result.js";
+} from "../../channel/index.js";
+import type { HandledLink } from "../../handlers/handled-link.js";
+import { retryLater } from "../../handlers/handler-result.js";
 import type { LeftWorker, OpenedWorker, WorkerEffects } from "./effects.js";
 import { RunningTurns } from "./running-turns.js";
 import { TakeRoom } from "./take-room.js";

@@ -11,8 +11,8 @@ import { HandlerCalls } from "../../handlers/handler-call.js";
 import type { HandlingContext } from "../../handlers/handling-context.js";
 import type { HandlingHost } from "../../handlers/handling-host.js";
 import type { TopicHandlers } from "../../handlers/topic-handlers.js";
-import { WorkerDriver } from "./worker/worker-driver.js";
-import type { WorkerMachine } from "./worker/worker-machine.js";
+import { WorkerDriver } from "./worker-driver.js";
+import type { WorkerMachine } from "./worker-machine.js";
 
 /** Maximum time for which a message that may have killed its process runs in quarantine. */
 const quarantineLimitMs = 30_000;

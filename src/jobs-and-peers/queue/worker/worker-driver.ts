@@ -1,11 +1,11 @@
 /** Binds the worker of the queue to its process: to the session of the queue, the clock, and the calls of handlers. */
 import { randomBytes } from "node:crypto";
-import { asHawserError } from "../../../../foundation/errors/index.js";
-import { systemClock, Waiters } from "../../../../foundation/runtime/index.js";
-import type { DeadMessage, HandlerResult, LeasedTurn, QueuedMessage } from "../../../channel/index.js";
-import type { HandlingHost } from "../../../handlers/handling-host.js";
-import { defaultTakeoverMs } from "../../../handlers/handling-settings.js";
-import { KeptOutcome } from "../kept-result.js";
+import { asHawserError } from "../../../foundation/errors/index.js";
+import { systemClock, Waiters } from "../../../foundation/runtime/index.js";
+import type { DeadMessage, HandlerResult, LeasedTurn, QueuedMessage } from "../../channel/index.js";
+import type { HandlingHost } from "../../handlers/handling-host.js";
+import { defaultTakeoverMs } from "../../handlers/handling-settings.js";
+import { KeptOutcome } from "../../handlers/kept-result.js";
 import type { OpenedWorker, OpenRequest, WorkerEffects } from "./effects.js";
 import type { Answer, Given, Reply, StatementName } from "./statements.js";
 import { WorkerMachine } from "./worker-machine.js";
