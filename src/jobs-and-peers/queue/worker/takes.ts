@@ -20,7 +20,7 @@ class PendingTake implements Take {
   readonly most: number;
   /** Rows that handlers have deleted which were started in an earlier term. */
   readonly deletedRows = new Set<string>();
-  /** Lowest rank that was given back, by key and role: with it all is free that this take finds behind it. */
+  /** Lowest rank that was given back, by key and role: with it all is free that this take finds behind it, and itself, if a retry had freed it. */
   readonly #givenBack = new Map<string, bigint>();
 
   constructor({ topics, most }: Take) {
@@ -40,7 +40,7 @@ class PendingTake implements Take {
   hasLost(row: QueuedMessage): boolean {
     if (this.deletedRows.size > 0 && this.deletedRows.has(rowOf(row))) return true;
     const lowest = this.#givenBack.size === 0 || row.key === undefined ? undefined : this.#givenBack.get(keyOf(row));
-    return lowest !== undefined && lowest < row.rank;
+    return lowest !== undefined && lowest <= row.rank;
   }
 }
 
