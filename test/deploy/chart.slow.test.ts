@@ -91,6 +91,10 @@ describe.skipIf(tools === undefined)("the chart", () => {
     ["prometheusRule.runbookBaseUrl=wiki", "runbookBaseUrl"],
     ["peers[0].monitorPort=0", "monitorPort"],
     ["workers[0].port=4100", "port"],
+    [
+      "peers[0].name=a,peers[0].image=i,peers[0].database.secret=s,workers[0].name=a,workers[0].image=i,workers[0].database.secret=s",
+      "twice",
+    ],
   ])("refuses %s", async (value, word) => {
     await expect(template("--set", value)).rejects.toThrow(word);
   });
