@@ -3,7 +3,7 @@
  */
 import type { DescMessage } from "@bufbuild/protobuf";
 import pg from "pg";
-import { beforeAll, expect, it, vi } from "vitest";
+import { beforeAll, expect, it, onTestFinished, vi } from "vitest";
 import { compileSchemas, messageIn } from "../typed/support/compile.js";
 import { sharedPeerWorld } from "./support/shared-world.js";
 
@@ -36,4 +36,41 @@ it("enqueues a message without a schema after one with it that was enqueued befo
   const ids = [await first, ...(await Promise.all(then)).flat()];
   await client.end();
   expect(ids).toEqual(ids.toSorted((a, b) => Number(a - b)));
+});
+
+it("sets handlers in the order of the calls, and those that were given before the start before it", async () => {
+  for (const kind of ["peer", "worker"]) {
+    vi.resetModules();
+    const { Peer, Worker } = await import("../../src/jobs-and-peers/peer/index.js");
+    const databaseUrl = world.url;
+    const one = kind === "peer" ? new Peer({ name: "g-1", topic: "g", databaseUrl }) : new Worker({ databaseUrl });
+    const set = [one.handle(placed, () => undefined), one.handle("b", () => undefined)];
+    const started = one.start();
+    await Promise.all(set);
+    await started;
+    await one.stop();
+  }
+});
+
+it("tells what is wrong with a schema if it cannot be loaded, and does without it otherwise", async () => {
+  vi.resetModules();
+  vi.doMock("../../src/protobuf/typed/index.js", () => {
+    throw new Error("there is no such package");
+  });
+  onTestFinished(() => {
+    vi.doUnmock("../../src/protobuf/typed/index.js");
+    vi.resetModules();
+  });
+  const { enqueue } = await import("../../src/jobs-and-peers/queue/enqueue/index.js");
+  const client = new pg.Client({ connectionString: world.url });
+  await client.connect();
+  const [typed, plain] = await Promise.allSettled([
+    enqueue(client, placed, { orderId: "o-1" }),
+    enqueue(client, "b", "o-2"),
+  ]);
+  await client.end();
+  expect(typed).toMatchObject({
+    reason: { code: "invalid_argument", message: expect.stringContaining("@bufbuild/protobuf") },
+  });
+  expect(plain.status).toBe("fulfilled");
 });

@@ -3,8 +3,10 @@
  */
 
 import pg from "pg";
-import { afterEach, expect, it } from "vitest";
-import { enqueueBatch } from "../../src/jobs-and-peers/peer/index.js";
+import { afterEach, expect, it, onTestFinished, vi } from "vitest";
+import { polls } from "../../src/jobs-and-peers/handlers/polls.js";
+import { enqueueBatch, RetryAfter } from "../../src/jobs-and-peers/peer/index.js";
+import { Queue } from "../../src/jobs-and-peers/store/index.js";
 import { TestWorker } from "../queue/support/test-worker.js";
 import { type Proxy as DatabaseProxy, startProxy } from "../store/support/proxy.js";
 import { eventually } from "../support/eventually.js";
@@ -510,6 +512,53 @@ it("an error of a handler is kept as far as it can be, whatever it says, with th
     ]);
     expect(`${error_message} ${stack} ${JSON.stringify(failures)}`).not.toContain("secret");
   }
+});
+
+it("messages that are put off start at their times, also when the session was lost meanwhile", async () => {
+  // No beat.
+  noTimersAbove(1_000);
+  const tried = new Set<string>();
+  const b = await world.working("b-1", {}, (message) => {
+    const text = textOf(message);
+    if (tried.has(text)) return;
+    tried.add(text);
+    throw new RetryAfter(Number(text));
+  });
+  const delays = ["400", "600", "800"];
+  await enqueue(delays);
+  await eventually("all are put off", async () => {
+    const [row] = await world.query<{ count: number }>(
+      "SELECT count(*)::int FROM hawser_data.queue WHERE due_at IS NOT NULL AND worker IS NULL",
+    );
+    return row!.count === 3 || b.received.all.length > 3;
+  });
+  await world.query(
+    "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'hawser: queue'",
+  );
+  await nothingIsLeft();
+  expect(b.texts.slice(3).toSorted()).toEqual(delays);
+});
+
+it("a worker that has taken something since its last beat does not say that it rests", async () => {
+  const calls: string[] = [];
+  for (const name of ["take", "rest", "extend"] as const) {
+    const real = Queue.prototype[name] as (...given: unknown[]) => Promise<never>;
+    const spy = vi.spyOn(Queue.prototype, name).mockImplementation(function (this: Queue, ...given: unknown[]) {
+      calls.push(name);
+      return real.apply(this, given);
+    });
+    onTestFinished(() => spy.mockRestore());
+  }
+  const every = { everyMs: polls.everyMs };
+  onTestFinished(() => void Object.assign(polls, every));
+  Object.assign(polls, { everyMs: 50 });
+  const b = await world.working("b-1");
+  for (const text of numbers(1, 20)) {
+    await enqueue([text]);
+    await b.received.length(Number(text));
+  }
+  await eventually("it rests", () => calls.slice(calls.lastIndexOf("take")).includes("rest"));
+  for (const beat of calls.join(" ").split("extend")) expect(beat).not.toMatch(/take.*rest/);
 });
 
 it("what is free behind many messages of a key that another worker has comes without a poll", async () => {

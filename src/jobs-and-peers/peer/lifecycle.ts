@@ -3,6 +3,7 @@ import { asHawserError, HawserError } from "../../foundation/errors/index.js";
 import { type Logger, onStopSignal, tracer, within } from "../../foundation/runtime/index.js";
 import type { MessageStream } from "../handlers/message-stream.js";
 import type { StatusReporter } from "../handlers/status.js";
+import { loadingFor } from "../queue/protobuf.js";
 import { checkKnownOptions, type StopOptions } from "./core/peer-options.js";
 import { StartReminder } from "./start-reminder.js";
 
@@ -122,6 +123,9 @@ export class Lifecycle<Running extends StoppableRun> {
     this.#starting = starting;
     const endSignals = stopOnSignals ? this.#stopOnSignals() : () => undefined;
     try {
+      // Handlers that were given before, and wait for the part of Protobuf, are set first.
+      const loading = loadingFor(undefined);
+      if (loading !== undefined) await loading;
       const running = await begin(starting.signal, (ending) => {
         // Another process owns the name: the run ends by itself.
         if (this.run.state === "running" && this.run.running !== undefined) this.#end(this.run.running, ending);

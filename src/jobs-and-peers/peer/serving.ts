@@ -53,8 +53,9 @@ export class Serving {
 
   /** Sets the handler of the messages of a topic, or of one type. */
   async handle(to: Destination, handler: UserHandler, settings: HandlingSettings): Promise<Subscription> {
+    const loading = loadingFor(to);
+    if (loading !== undefined) await loading;
     if (!hasSchema(to)) return await this.handleAll(to, "messages", handler, settings);
-    await loadingFor(to);
     if (isSchema(to)) return await this.#handleType(topicOfPeers(to), to, handler, settings);
     checkSchemaTopic(to);
     return await this.#handleWith(to.topic, "messages", settings, (ended) =>

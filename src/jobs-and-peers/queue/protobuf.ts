@@ -2,12 +2,15 @@
  * The part of Protobuf, loaded when a program first uses a schema: loading it takes as long as loading everything else of the entry
  * `hawser`.
  */
+import { HawserError } from "../../foundation/errors/index.js";
 import { isSchema } from "../../foundation/payloads/index.js";
 
 type Protobuf = typeof import("../../protobuf/typed/index.js");
 
 let loaded: Protobuf | undefined;
-/** Pending while the first call with a schema loads the part. */
+/** Why it could not be loaded. */
+let failure: unknown;
+/** Pending while the first call with a schema loads the part. Does not reject. */
 let loading: Promise<void> | undefined;
 
 /**
@@ -18,19 +21,33 @@ let loading: Promise<void> | undefined;
  */
 export function loadingFor(to: unknown): Promise<void> | undefined {
   if (loaded === undefined && loading === undefined && isSchema(to)) {
-    loading = import("../../protobuf/typed/index.js").then((module) => {
-      loaded = module;
-    });
+    loading = import("../../protobuf/typed/index.js").then(
+      (module) => {
+        loaded = module;
+      },
+      (error: unknown) => {
+        failure = error;
+      },
+    );
     // The first reaction of the promise: those who await it find that nothing is loading any more.
-    const end = (): void => {
+    void loading.then(() => {
       loading = undefined;
-    };
-    loading.then(end, end);
+    });
   }
   return loading;
 }
 
-/** The part, after {@link loadingFor} was awaited for a schema. */
+/**
+ * The part, after {@link loadingFor} was awaited for a schema.
+ *
+ * @throws HawserError `invalid_argument` if it could not be loaded
+ */
 export function protobuf(): Protobuf {
-  return loaded!;
+  if (loaded !== undefined) return loaded;
+  const why = failure instanceof Error ? failure.message : String(failure);
+  throw new HawserError(
+    "invalid_argument",
+    `a schema of Protobuf is given, and the part of Hawser for it cannot be loaded: ${why}; install the package @bufbuild/protobuf, or bundle all of Hawser`,
+    { cause: failure },
+  );
 }

@@ -55,7 +55,9 @@ export interface TakingTerm {
   add(messages: readonly QueuedMessage[], hasLost: (message: QueuedMessage) => boolean): void;
   /** Starts messages. Takes again, too. */
   run(): void;
-  /** Called with each take, before its messages are added. */
+  /** Called when a take is sent. */
+  onTake(): void;
+  /** Called with each answer to a take, before its messages are added. */
   onTaken(hasMessages: boolean): void;
 }
 
@@ -139,6 +141,7 @@ export class Takes {
     if (take.topics.length === 0) return;
     const pending = new PendingTake(take);
     this.#pending = pending;
+    this.#term.onTake();
     if (plan.isLimited(take.topics[0]!)) this.#term.endHandled();
     const after = plan.begin(take.topics, clock.now());
     const { worker } = this.#statements;

@@ -4,7 +4,7 @@
  */
 
 import type { HawserError } from "../../../foundation/errors/index.js";
-import { DeadlineTimer, maxTimerMs } from "../../../foundation/runtime/index.js";
+import { DeadlineTimer } from "../../../foundation/runtime/index.js";
 import {
   type DeadMessage,
   type FailedAttempt,
@@ -38,6 +38,8 @@ export interface TermOwner extends LeaseEffects {
   isHandledOutside(message: QueuedMessage): boolean;
   /** Sends the rows that were handled outside of a transaction. */
   endHandled(): void;
+  /** A message of one of the topics is due in so many ms, also if this term is over then. */
+  wantsIn(ms: number, topics: readonly string[]): void;
   /** The store has answered a take. */
   onTaken(): void;
   lost(error: HawserError): void;
@@ -64,8 +66,6 @@ export class Term implements BeatingTerm, TakingTerm {
   readonly #maybeCancelled = new Set<string>();
   /** Starts messages when a limit or a delay ends. */
   readonly #runTimer: DeadlineTimer;
-  /** Timers of what was put off, as functions that cancel them. */
-  readonly #dueTimers = new Set<() => void>();
   readonly #owner: TermOwner;
   readonly #effects: WorkerEffects;
 
@@ -142,7 +142,6 @@ export class Term implements BeatingTerm, TakingTerm {
     this.statements.isOver = true;
     this.beats.stop();
     this.#runTimer.stop();
-    for (const cancel of this.#dueTimers) cancel();
   }
 
   // ---- topics ----
@@ -181,18 +180,14 @@ export class Term implements BeatingTerm, TakingTerm {
 
   /** A message of one of the topics is due in so many ms. */
   wantsIn(ms: number, topics: readonly string[]): void {
-    const cancel = this.#effects.clock.setTimeout(
-      () => {
-        this.#dueTimers.delete(cancel);
-        for (const topic of topics) this.takes.wants(topic);
-      },
-      // Beats tell of what is due later.
-      Math.min(ms, maxTimerMs),
-    );
-    this.#dueTimers.add(cancel);
+    this.#owner.wantsIn(ms, topics);
   }
 
   // ---- messages that wait for their start ----
+
+  onTake(): void {
+    this.beats.onTake();
+  }
 
   onTaken(hasMessages: boolean): void {
     this.#owner.onTaken();

@@ -19,7 +19,7 @@
  */
 import type { HawserError } from "../../../foundation/errors/index.js";
 import { postgresBackoff } from "../../../foundation/postgres/index.js";
-import { Backoff } from "../../../foundation/runtime/index.js";
+import { Backoff, maxTimerMs } from "../../../foundation/runtime/index.js";
 import {
   type ConcurrencyLimit,
   type DeadMessage,
@@ -65,6 +65,8 @@ export class WorkerMachine implements HandledLink, LeaseEffects {
   #standsInFor: readonly string[] = [];
   /** Pauses before a worker is opened again: it is not opened in a loop, unless the last one has taken messages. */
   readonly #backoff = new Backoff(postgresBackoff);
+  /** Timers of what is due later, as functions that cancel them. They outlive a term, as a beat tells only what is due first. */
+  readonly #dueTimers = new Set<() => void>();
   /** True while {@link run} starts messages. */
   #isStarting = false;
 
@@ -208,6 +210,7 @@ export class WorkerMachine implements HandledLink, LeaseEffects {
     const mode = this.#mode;
     if (mode.name === "away") mode.cancelRetry?.();
     if (mode.name === "working") mode.term.end();
+    for (const cancel of this.#dueTimers) cancel();
     this.#mode = { name: "closed" };
     this.effects.idle();
     this.effects.quarantine.leave(this);
@@ -300,6 +303,18 @@ export class WorkerMachine implements HandledLink, LeaseEffects {
 
   onTaken(): void {
     this.#backoff.reset();
+  }
+
+  wantsIn(ms: number, topics: readonly string[]): void {
+    const cancel = this.effects.clock.setTimeout(
+      () => {
+        this.#dueTimers.delete(cancel);
+        for (const topic of topics) this.enqueued(topic);
+      },
+      // Beats tell of what is due later.
+      Math.min(ms, maxTimerMs),
+    );
+    this.#dueTimers.add(cancel);
   }
 
   // ---- handling ----
