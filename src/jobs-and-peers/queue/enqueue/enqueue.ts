@@ -20,6 +20,7 @@ import type { Destination, NatsSubject, PayloadFor } from "./topic-types.js";
 
 /**
  * Enqueues a message in the current transaction of the client. Without a transaction the message is committed at once.
+ * Await the promise before the transaction ends: with the first schema of Protobuf, a process loads its codec before the statement.
  *
  * @param to a topic, whose message goes to one listener; a topic with its schema, which checks the message; a NATS
  * subject; or a schema that protoc-gen-es generated. Its option names the topic or subject, and the fields that provide
