@@ -50,6 +50,11 @@ function bytesInUse(): number {
   return process.memoryUsage().rss;
 }
 
+it("refuses an object with a toString of its own where texts are", async () => {
+  const call = 'UpdateStream {"stream":"s","subjects":[{"toString":1,"valueOf":2}]}';
+  expect(await ask(Buffer.from(call))).toBe("invalid_argument");
+});
+
 it(
   `survives ${inputs} hostile calls, seed ${seed}`,
   async () => {

@@ -146,9 +146,10 @@ function form(argument: string, rule: string): BadArgument {
   return new BadArgument({ kind: "form", argument, value: "", rule });
 }
 
-/** Value for an error. Lists are not printed: their nesting may exceed the stack. */
+/** Value for an error. Lists and objects are not printed: their nesting may exceed the stack, and an object may hold a `toString` of its own. */
 function shown(value: unknown): string {
   if (Array.isArray(value)) return "a list";
+  if (typeof value === "object" && value !== null) return "an object";
   const text = String(value);
   return JSON.stringify(text.length > 60 ? `${text.slice(0, 60)}…` : value);
 }
