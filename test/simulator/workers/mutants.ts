@@ -43,7 +43,7 @@ const mustHappen = [
 ];
 
 const mutants: Readonly<Record<string, WorkerMutant>> = {
-  "forgets the handlers of earlier terms": { Machine: ForgetsHandlers, says: /two handlers|forgotten/ },
+  "forgets the handlers of earlier terms": { Machine: ForgetsHandlers, says: /two handlers|forgotten|started again/ },
   "keeps what was taken behind what it gave back": {
     Machine: ofTerm((term) => {
       const { plan } = term.takes;
