@@ -1941,7 +1941,7 @@ export interface BacklogResult {
   sender: string | null;
   /** The sender's source topic; NULL: the messages were enqueued. */
   sourceTopic: string | null;
-  /** The listener that has the messages, runs them, or that they are for; NULL: whoever listens to the topic, or the group, has room. */
+  /** The listener that has taken the messages, or to which they are addressed; NULL: any listener of the topic, or any member of the group, may take them. */
   listener: string | null;
   /** The group of the listener, or the one whose members serve the topic; NULL: of none, or of several. */
   groupName: string | null;

@@ -952,7 +952,7 @@ export interface CancelArguments {
 /** Result of hawser.cancel. */
 export interface CancelResult {
   /**
-   * `cancelled`: nobody gets it, if the transaction commits. `cancelling`: a worker has it, or the relay may have read it. It is
+   * `cancelled`: the message is deleted when the transaction commits. `cancelling`: a worker has it, or the relay may have read it. It is
    * deleted; the signal of a handler that runs is aborted, and its transaction is rolled back, unless it has just committed.
    * `not_waiting`: there is no message with this number: it was handled, published or cancelled, or is a dead letter.
    */

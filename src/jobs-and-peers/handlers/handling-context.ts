@@ -1,4 +1,4 @@
-/** What calls of handlers need of the process. */
+/** Objects of the process that the calls of handlers use. */
 import type { PeerSettings } from "../../../generated/ts/settings/peer.js";
 import type { Logger } from "../../foundation/runtime/index.js";
 import type { QueueStore } from "../peer-store/index.js";

@@ -78,7 +78,7 @@ export class Beats {
     this.now();
   }
 
-  /** Another worker has messages for so many ms: whoever looks then ends that worker, if it has not said that it goes on. */
+  /** Beats when the lease of another worker ends, in so many ms: if that worker has sent no beat by then, this beat ends it. */
   othersLease(leaseMs: number): void {
     this.#in(Math.max(leaseMs, leastLeaseMs));
   }

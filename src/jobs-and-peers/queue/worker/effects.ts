@@ -29,7 +29,7 @@ export interface OpenedWorker {
   readonly kept: ReadonlySet<bigint> | undefined;
 }
 
-/** Of the host: handlers, limits and slots are in memory, and only this process changes them. */
+/** Part of the process that holds handlers, limits and slots: in memory, so that reading them is no effect. */
 type Host = Pick<HandlingHost, "handlers" | "dispatcher" | "quarantine" | "isPaused" | "handlersChanged">;
 
 export interface WorkerEffects extends Host, StatementSession {
@@ -45,7 +45,7 @@ export interface WorkerEffects extends Host, StatementSession {
   openWorker(request: OpenRequest, reply: Reply<OpenedWorker>): void;
   /** Ends a worker. Without an answer, it ends by its silence. */
   closeWorker(worker: bigint): void;
-  /** Id for a worker: below 2^53, and nobody can guess it. */
+  /** Makes an id for a worker: a random integer below 2^53. */
   newWorkerId(): bigint;
   /** A message was taken. */
   received(message: QueuedMessage): void;

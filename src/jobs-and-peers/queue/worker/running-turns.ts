@@ -34,13 +34,13 @@ export interface TurnsOwner extends SlicedWork, Waiter {
   readonly term: Term | undefined;
   /** True from the deadline of a stop on: only what is done counts. */
   readonly isCuttingOff: boolean;
-  /** Deletes the row of a message that was handled, and that an earlier term has started: whoever has it now. */
+  /** Deletes the row of a message that an earlier term started and its handler has handled, also if the row is another worker's now. */
   handledOutside(message: QueuedMessage): void;
 }
 
 export class RunningTurns {
   readonly #turns = new Map<LeasedTurn, RunningTurn>();
-  /** Those of earlier terms, by their rows. */
+  /** Turns that earlier terms have started, by their rows. */
   readonly #earlier = new Map<string, RunningTurn>();
   /** Message that is to run while nothing else does, or runs. */
   #alone: RunningTurn | undefined;

@@ -121,7 +121,7 @@ export class Term implements BeatingTerm, TakingTerm {
     standsInFor: readonly string[],
   ): void {
     if (kept !== undefined) this.#goOn(running.filter(({ rank }) => kept.has(rank)));
-    // Settings may have changed while nobody listened.
+    // Settings may have changed while this worker had no session.
     this.beats.now();
     const isServing = kept === undefined && isSame(this.served, this.#effects.handlers.topics);
     if (standsInFor.length > 0 || !isServing) this.serve(standsInFor);
