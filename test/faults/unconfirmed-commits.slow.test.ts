@@ -160,12 +160,13 @@ it("a send is pending until the standby has the message", async () => {
   expect((await sent).outcome).toBe("stored");
 });
 
-it("a statement of a session fails", async () => {
+it("a statement of a session fails, with those that are under way behind it", async () => {
   const address = DatabaseAddress.of(postgres.url);
   const session = new PostgresSession({ address, logger, queryTimeoutMs: 20_000, onDown: () => undefined });
-  const writing = session.query("INSERT INTO public.effects VALUES ('of a session')");
-  const [result] = await Promise.allSettled([writing, cancelWait()]);
-  expect(result).toMatchObject({ status: "rejected", reason: { message: expect.stringContaining("not confirmed") } });
+  const writing = [1, 2].map((n) => session.query(`INSERT INTO public.effects VALUES ('of a session: ${n}')`));
+  const [first, second] = await Promise.allSettled([...writing, cancelWait()]);
+  expect(first).toMatchObject({ status: "rejected", reason: { message: expect.stringContaining("not confirmed") } });
+  expect(second).toMatchObject({ status: "rejected" });
   await session.close();
 });
 

@@ -1,12 +1,15 @@
 /**
  * A session that several parts of a process ask.
  */
+import pg from "pg";
 import { expect, it, onTestFinished } from "vitest";
 import { DatabaseAddress, PostgresSession } from "../../src/foundation/postgres/index.js";
 import { silentLogger } from "../../src/foundation/runtime/index.js";
+import { startProxy } from "../store/support/proxy.js";
 import { testDatabase } from "../support/database.js";
+import { eventually } from "../support/eventually.js";
 
-it("sends one query at a time, in order, and continues after a failed one", async () => {
+it("carries queries out in order, and continues after a failed one", async () => {
   await using database = await testDatabase();
   const warnings: string[] = [];
   const onWarning = ({ message }: Error): void => void warnings.push(message);
@@ -23,6 +26,29 @@ it("sends one query at a time, in order, and continues after a failed one", asyn
   expect(order).toEqual([0, 1, 2, 3, 4, 5, 6, 7, 8, 9]);
   await session.close();
   expect(warnings).toEqual([]);
+});
+
+it("sends a query before those before it were answered", async () => {
+  await using database = await testDatabase();
+  await using proxy = await startProxy(database.url);
+  const session = sessionWith(proxy.url);
+  await session.query("SELECT");
+  const held = proxy.holdAt("SELECT 'first'");
+  const first = session.query("SELECT 'first'");
+  const second = session.query("SELECT pg_advisory_lock(1)");
+  const release = await held;
+  const client = new pg.Client(database.url);
+  await client.connect();
+  const isLocked = async (): Promise<boolean> => {
+    const { rows } = await client.query<{ free: boolean }>("SELECT pg_try_advisory_lock_shared(1) AS free");
+    if (rows[0]!.free) await client.query("SELECT pg_advisory_unlock_shared(1)");
+    return !rows[0]!.free;
+  };
+  await eventually("the server has carried out the second query", isLocked);
+  await client.end();
+  release();
+  await Promise.all([first, second]);
+  await session.close();
 });
 
 it("times out also behind a slower query, and opens another session then", async () => {

@@ -37,14 +37,14 @@ export interface ConnectionEvents {
 }
 
 /** Options of {@link Connection}. */
-export interface ConnectionOptions extends Omit<SessionOptions, "onClient" | "queryTimeoutMs"> {
+export interface ConnectionOptions extends Omit<SessionOptions, "onClient" | "pipeline" | "queryTimeoutMs"> {
   readonly clock: Clock;
   readonly logger: Logger;
   /** Time without an answer after which a query closes the connection. */
   readonly answerTimeoutMs: number;
 }
 
-/** Connection that sends one query at a time, as the driver requires, and closes if an answer is late. */
+/** Connection that sends each query at once, without waiting for the answers to those before, and closes if an answer is late. */
 export class Connection {
   readonly #source: ClientSource;
   readonly #options: ConnectionOptions;
@@ -53,7 +53,9 @@ export class Connection {
   #client: pg.Client | undefined;
   #opened: OpenSession | undefined;
   #commits: CommitWatch | undefined;
+  #unconfirmed: unknown;
   #isCut = false;
+  /** Ends when all queries so far were answered. */
   #previous: Promise<unknown> = Promise.resolve();
 
   constructor(source: ClientSource, options: ConnectionOptions, events: ConnectionEvents) {
@@ -72,6 +74,7 @@ export class Connection {
     const { logger } = this.#options;
     this.#opened = await openSession(this.#source, {
       ...this.#options,
+      pipeline: true,
       onClient: (client) => {
         this.#client = client;
         if (this.#isCut) this.cut();
@@ -91,13 +94,18 @@ export class Connection {
     return refuseTransactionPooler(this.#source, this.#opened!, poolerWords.peerRemedy);
   }
 
-  /** Sends a query after all earlier ones were answered. @throws the driver's error */
+  /**
+   * Sends a query, which the server carries out after all earlier ones.
+   *
+   * @param answerTimeoutMs counted from the answer to the query before
+   * @throws the driver's error
+   */
   query = <Row extends object>(
     statement: string | PreparedStatement,
     values: readonly unknown[] = [],
     answerTimeoutMs = this.#options.answerTimeoutMs,
   ): Promise<Row[]> => {
-    const answer = this.#previous.then(() => this.#run<Row>(statement, values, answerTimeoutMs));
+    const answer = this.#run<Row>(statement, values, answerTimeoutMs, this.#previous);
     this.#previous = answer.catch(() => undefined);
     return answer;
   };
@@ -126,19 +134,37 @@ export class Connection {
     cancel();
   }
 
+  /** @throws Error if a commit is not confirmed: it may be that of any query that is under way, whose outcomes are unknown then */
+  #checkCommit(): void {
+    try {
+      if (this.#unconfirmed !== undefined) throw this.#unconfirmed;
+      this.#commits!.check();
+    } catch (error) {
+      this.#unconfirmed = error;
+      this.cut();
+      throw error;
+    }
+  }
+
   async #run<Row extends object>(
     statement: string | PreparedStatement,
     values: readonly unknown[],
     answerTimeoutMs: number,
+    previous: Promise<unknown>,
   ): Promise<Row[]> {
     const { clock } = this.#options;
+    const client = this.#client!;
     const prepared = typeof statement === "string" ? { text: statement } : statement;
+    const query = () => client.query<Row>({ ...prepared, values: values as unknown[], types: ownTypes });
     const sentAt = clock.now();
+    const answer = client.pipeline ? query() : previous.then(query);
+    answer.catch(() => undefined);
+    await previous;
     const cancel = clock.setTimeout(() => this.cut(), answerTimeoutMs);
     try {
-      const { rows } = await this.#client!.query<Row>({ ...prepared, values: values as unknown[], types: ownTypes });
+      const { rows } = await answer;
       this.#events.onAnswer(sentAt);
-      this.#commits!.check();
+      this.#checkCommit();
       return rows;
     } catch (error) {
       if (isServerError(error)) this.#events.onAnswer(sentAt);

@@ -69,6 +69,8 @@ export interface SessionOptions extends SessionLimits {
   readonly runsFunctions?: boolean | undefined;
   /** True if the server must accept writes, even if the address allows others. */
   readonly needsWrites?: boolean | undefined;
+  /** True to send queries before those before them were answered. A client of a user's pool does as the user has set. Default false. */
+  readonly pipeline?: boolean | undefined;
   /** Receives each client before it connects, one per host that is tried. Destroy its stream to abort. */
   readonly onClient?: ((client: pg.Client) => void) | undefined;
 }
@@ -289,10 +291,11 @@ async function openAt(
   wanted: SessionAttributes,
   options: SessionOptions,
 ): Promise<OpenSession> {
-  const { applicationName, connectTimeoutMs, queryTimeoutMs, runsFunctions, needsWrites, onClient } = options;
+  const { applicationName, connectTimeoutMs, queryTimeoutMs, runsFunctions, needsWrites, pipeline, onClient } = options;
   const client = withoutProgramDefaults(
     new pg.Client({
       ...config,
+      ...(pipeline === true ? { pipeline } : {}),
       ...(applicationName === undefined ? {} : { application_name: applicationName }),
       ...(connectTimeoutMs === undefined ? {} : connectLimit(connectTimeoutMs)),
       ...(runsFunctions === true ? { options: functionOptions } : {}),

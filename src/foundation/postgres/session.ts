@@ -11,7 +11,7 @@
  *
  * **On demand**: the session is opened by the first query, and again by the next query after a loss.
  *
- * Both kinds LISTEN on their channels on each new connection, and send one query at a time.
+ * Both kinds LISTEN on their channels on each new connection. A query is sent without waiting for the answers to those before.
  */
 
 import pg from "pg";
