@@ -6,6 +6,7 @@ const wings: Readonly<Record<string, readonly string[]>> = {
     "peer",
     "queue/worker",
     "handlers",
+    "handlers/limits",
     "peer-store",
     "queue",
     "migrations",
@@ -43,7 +44,7 @@ const tiers: readonly (readonly string[])[] = [
   ["migrations"],
   ["connections", "store", "transport"],
   ["postgres", "channel", "wire", "typed", "monitor", "tls"],
-  ["sql-clients", "payloads"],
+  ["sql-clients", "payloads", "handlers/limits"],
   ["errors", "runtime"],
   ["generated"],
 ];

@@ -1,6 +1,6 @@
 import { describe, expect, it } from "vitest";
-import type { QueuePlace } from "../../src/jobs-and-peers/channel/index.js";
 import { TakePlan } from "../../src/jobs-and-peers/queue/worker/take-plan.js";
+import type { QueuePlace } from "../../src/jobs-and-peers/store/index.js";
 
 const row = (rank: number, role = "shop"): QueuePlace => ({ topic: "t", recipient: "", role, rank: BigInt(rank) });
 

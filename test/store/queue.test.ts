@@ -1,7 +1,6 @@
 /** The queue as a peer's process uses it. What its SQL functions do is shown in `test/queue`. */
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
-import type { QueuedMessage } from "../../src/jobs-and-peers/channel/index.js";
-import type { Lease } from "../../src/jobs-and-peers/store/index.js";
+import type { Lease, QueuedMessage } from "../../src/jobs-and-peers/store/index.js";
 import { eventually } from "../support/eventually.js";
 import { type World, world } from "./support/world.js";
 

@@ -1,7 +1,7 @@
 /** Effects, events and limits of the two halves of a channel. */
 import type { Ack, Delivery, Welcome } from "../../../generated/ts/codecs/hawser/peer/v1/frames.js";
 import type { PeerSettings, TuningSettings } from "../../../generated/ts/settings/peer.js";
-import type { ConcurrencyLimit, Waiter } from "./concurrency-limit.js";
+import type { ConcurrencyLimit, Waiter } from "../handlers/limits/concurrency-limit.js";
 import type { DeadMessage, IncomingMessage, OutgoingMessage, ParkedMessage, Position } from "./messages.js";
 
 /**

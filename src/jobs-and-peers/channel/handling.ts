@@ -26,7 +26,7 @@
  */
 import { shortened } from "../../foundation/errors/index.js";
 import { Fifo } from "../../foundation/runtime/index.js";
-import { type ConcurrencyLimit, type Limited, Waitlist } from "./concurrency-limit.js";
+import { type ConcurrencyLimit, type Limited, Waitlist } from "../handlers/limits/concurrency-limit.js";
 import type { HandlerResult, ListenerEffects, ListenerLimits } from "./effects.js";
 import {
   comparePositions,
@@ -751,12 +751,12 @@ function positionKey({ epoch, number }: Position): string {
 
 /** Last failed attempts of a message, including the one that has just ended. */
 function failuresOf({ failures }: Lane, result: HandlerResult, attempt: number): readonly FailedAttempt[] {
-  const failure = failureOf(result, attempt);
+  const failure = failedAttemptOf(result, attempt);
   return failure === undefined ? failures : [...failures, failure].slice(-deadLetterFailures);
 }
 
 /** Failed attempt that has just ended; undefined if none has failed. */
-export function failureOf(result: HandlerResult, attempt: number): FailedAttempt | undefined {
+export function failedAttemptOf(result: HandlerResult, attempt: number): FailedAttempt | undefined {
   if (!("errorCode" in result) || result.failedAt === undefined) return undefined;
   const message = shortened(result.errorMessage, deadLetterFailureBytes);
   return { attempt, at: result.failedAt, code: result.errorCode, message };

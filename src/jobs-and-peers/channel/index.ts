@@ -4,7 +4,6 @@
  * effects go out; they use no socket, no database and no clock. So the simulator can run them through millions of
  * faults in virtual time. See README.md.
  */
-export { ConcurrencyLimit, changeLimit, type Limited, type Waiter, Waitlist } from "./concurrency-limit.js";
 export type {
   ChannelWelcome,
   HandlerResult,
@@ -18,8 +17,7 @@ export type {
 } from "./effects.js";
 export { listenerDefaults, senderDefaults } from "./effects.js";
 export type { StartedMessage } from "./handling.js";
-export { deadLetterFailureBytes } from "./handling.js";
-export { LeasedMessages, type LeasedTurn, type LeaseEffects } from "./leased-messages.js";
+export { deadLetterFailureBytes, failedAttemptOf } from "./handling.js";
 export { ListenerChannel } from "./listener-channel.js";
 export {
   comparePositions,
@@ -38,6 +36,4 @@ export {
   type Position,
   type StoredRow,
 } from "./messages.js";
-export { Quarantine } from "./quarantine.js";
-export { keyOf, QueuedMessage, type QueuePlace, rowOf } from "./queued-message.js";
 export { SenderChannel } from "./sender-channel.js";

@@ -1,7 +1,7 @@
 /** Scheduler of handlers: channels with messages run in turn, and at most `concurrency` handlers run in parallel. */
 
 import { oncePerTurn } from "../../foundation/runtime/index.js";
-import { ConcurrencyLimit } from "../channel/index.js";
+import { ConcurrencyLimit } from "./limits/concurrency-limit.js";
 
 /** Time slice of a turn in ms, after which the event loop can process other events. */
 export const timeSliceMs = 5;

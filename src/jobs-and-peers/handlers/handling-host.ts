@@ -1,8 +1,9 @@
 /** Handlers of a process, as the sources of its messages see them: the worker of the queue, and the channels of a peer. */
-import type { Quarantine } from "../channel/index.js";
+
 import type { Dispatcher, SlicedWork } from "./dispatcher.js";
 import type { HandlerCalls } from "./handler-call.js";
 import type { HandlingContext } from "./handling-context.js";
+import type { Quarantine } from "./limits/quarantine.js";
 import type { TopicHandlers } from "./topic-handlers.js";
 
 /** Handlers of a peer or a worker. */

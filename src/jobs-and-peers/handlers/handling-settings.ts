@@ -1,6 +1,7 @@
 /** Validated settings of a handler, with defaults filled in. */
 import type { BatchSettings, RetrySettings } from "../../../generated/ts/settings/peer.js";
-import type { ConcurrencyLimit, RetryPolicy } from "../channel/index.js";
+import type { RetryPolicy } from "../channel/index.js";
+import type { ConcurrencyLimit } from "./limits/concurrency-limit.js";
 import type { MessageView } from "./message.js";
 
 /**

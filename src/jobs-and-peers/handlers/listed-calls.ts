@@ -15,7 +15,7 @@ import {
   tracer,
 } from "../../foundation/runtime/index.js";
 import { postgresErrorOf } from "../../foundation/sql-clients/index.js";
-import { changeLimit, type HandledMessage, type HandlerResult } from "../channel/index.js";
+import type { HandledMessage, HandlerResult } from "../channel/index.js";
 import { type Completion, isRefusedForGood, type Transaction } from "../store/index.js";
 import { type Attempts, isThenable } from "./attempts.js";
 import { BatchQueue } from "./batch-queue.js";
@@ -23,6 +23,7 @@ import type { HandledLink, HandledTurn } from "./handled-link.js";
 import { cutOff, done, marked, retryLater, sessionEnded } from "./handler-result.js";
 import type { HandlingContext } from "./handling-context.js";
 import type { BatchHandling, HandlingSettings } from "./handling-settings.js";
+import { changeLimit } from "./limits/concurrency-limit.js";
 import { MessageView } from "./message.js";
 import { startHandling } from "./spans.js";
 import type { TopicHandlers } from "./topic-handlers.js";

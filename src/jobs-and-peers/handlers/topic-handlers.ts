@@ -4,10 +4,11 @@ import { type BatchSettings, peerSettingsDefaults, protocolConstants } from "../
 import { queueConstants } from "../../../generated/ts/settings/queue.js";
 import { HawserError, Reject } from "../../foundation/errors/index.js";
 import { decodeChecked, type SchemaTopic } from "../../foundation/payloads/index.js";
-import { ConcurrencyLimit, type Headers, headerValue, type Origin, type RetryPolicy } from "../channel/index.js";
+import { type Headers, headerValue, type Origin, type RetryPolicy } from "../channel/index.js";
 import type { HandlingCalls } from "../peer-store/index.js";
 import { HandledCounts, otherTopic } from "./handled-counts.js";
 import type { BatchHandling, HandlingSettings, Membership } from "./handling-settings.js";
+import { ConcurrencyLimit } from "./limits/concurrency-limit.js";
 import { BatchView, type Handler, type MessageView, type Reply } from "./message.js";
 
 /** Kind of a handler. A topic can have one of each kind. */

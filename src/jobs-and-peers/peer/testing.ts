@@ -3,7 +3,6 @@ import { protocolConstants } from "../../../generated/ts/settings/peer.js";
 import { checkOptionNames, HawserError, invalidArgument, namesOf } from "../../foundation/errors/index.js";
 import { Cancellation } from "../../foundation/runtime/index.js";
 import type { SqlClient } from "../../foundation/sql-clients/index.js";
-import { QueuedMessage } from "../channel/index.js";
 import { progressJson } from "../handlers/kept-result.js";
 import { MessageView, type Reply, type TransactionalMessage } from "../handlers/message.js";
 import {
@@ -17,6 +16,7 @@ import {
   type Payload,
 } from "../queue/enqueue/index.js";
 import type { Transaction } from "../store/index.js";
+import { QueuedMessage } from "../store/index.js";
 
 /** Properties of a {@link testMessage}. */
 export interface TestMessageOptions {

@@ -55,6 +55,7 @@ export {
 } from "./notifications.js";
 export { parkedMessages } from "./parked-messages.js";
 export { type Looked, Queue, queueApplicationName } from "./queue.js";
+export { keyOf, QueuedMessage, type QueuePlace, rowOf } from "./queued-message.js";
 export type { HeaderPair } from "./row-faults.js";
 export { isRefusedForGood, isTransientFailure, scriptFailure, storeFailure } from "./store-failure.js";
 export {

@@ -18,9 +18,10 @@ import {
   untranslatable,
 } from "../../foundation/postgres/index.js";
 import type { Clock, Logger } from "../../foundation/runtime/index.js";
-import { type FailedAttempt, type KeptResult, QueuedMessage, type QueuePlace } from "../channel/index.js";
+import type { FailedAttempt, KeptResult } from "../channel/index.js";
 import { escaped, failureJson, textOf } from "./cursor-commits.js";
 import { statementLimits } from "./database.js";
+import { QueuedMessage, type QueuePlace } from "./queued-message.js";
 import { checkedHeaders } from "./row-faults.js";
 import { storeFailure } from "./store-failure.js";
 

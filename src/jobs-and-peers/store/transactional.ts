@@ -12,11 +12,11 @@ import { traceConstants } from "../../../generated/ts/settings/queue.js";
 import { errorTable, HawserError } from "../../foundation/errors/index.js";
 import { isServerError, ownTypes, type PreparedStatement, parameter } from "../../foundation/postgres/index.js";
 import type { TraceContext } from "../../foundation/runtime/index.js";
-import type { QueuedMessage } from "../channel/index.js";
 import type { Position } from "./channels.js";
 import { type Database, statementLimits } from "./database.js";
 import { NestedTransactions } from "./nested-transactions.js";
 import { type CompletedJob, keptAtOnce, resultsText } from "./queue.js";
+import type { QueuedMessage } from "./queued-message.js";
 import { isStoreFailure } from "./store-failure.js";
 import { beginStatement, type Transaction, type UserQuery, type WriterName } from "./transaction.js";
 

@@ -1,9 +1,8 @@
 /**
  * The receiving channels of a simulated process: who is let in, the queries to the store, the handlers and the commits.
  */
+
 import {
-  ConcurrencyLimit,
-  changeLimit,
   comparePositions,
   type HandlerResult,
   type IncomingMessage,
@@ -11,10 +10,11 @@ import {
   type ListenerEffects,
   type ParkedMessage,
   type Position,
-  Quarantine,
   type SendOutcome,
   type StartedMessage,
 } from "../../../src/jobs-and-peers/channel/index.js";
+import { ConcurrencyLimit, changeLimit } from "../../../src/jobs-and-peers/handlers/limits/concurrency-limit.js";
+import { Quarantine } from "../../../src/jobs-and-peers/handlers/limits/quarantine.js";
 import { Violation } from "../records.js";
 import type { Wire } from "./network.js";
 import type { PeerProcess } from "./process.js";

@@ -3,18 +3,16 @@
  * with each start of a handler, and whenever no statement is under way.
  */
 import { silentLogger } from "../../../src/foundation/runtime/index.js";
-import {
-  ConcurrencyLimit,
-  type HandlerResult,
-  type LeasedTurn,
-  Quarantine,
-  type QueuedMessage,
-} from "../../../src/jobs-and-peers/channel/index.js";
+import type { HandlerResult } from "../../../src/jobs-and-peers/channel/index.js";
 import { Dispatcher, type SlicedWork } from "../../../src/jobs-and-peers/handlers/dispatcher.js";
 import { marked, retryLater } from "../../../src/jobs-and-peers/handlers/handler-result.js";
+import { ConcurrencyLimit } from "../../../src/jobs-and-peers/handlers/limits/concurrency-limit.js";
+import { Quarantine } from "../../../src/jobs-and-peers/handlers/limits/quarantine.js";
 import { plainHandler, TopicHandlers } from "../../../src/jobs-and-peers/handlers/topic-handlers.js";
 import type { WorkerEffects } from "../../../src/jobs-and-peers/queue/worker/effects.js";
+import type { LeasedTurn } from "../../../src/jobs-and-peers/queue/worker/leased-messages.js";
 import type { WorkerMachine } from "../../../src/jobs-and-peers/queue/worker/worker-machine.js";
+import type { QueuedMessage } from "../../../src/jobs-and-peers/store/index.js";
 import { SimulatedProcess } from "../process.js";
 import { Violation } from "../records.js";
 import { SimulatedSession } from "./session.js";

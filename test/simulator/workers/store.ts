@@ -3,9 +3,9 @@
  * or one that has ended.
  */
 import { HawserError } from "../../../src/foundation/errors/index.js";
-import { QueuedMessage, type QueuePlace } from "../../../src/jobs-and-peers/channel/index.js";
 import type { OpenedWorker, OpenRequest } from "../../../src/jobs-and-peers/queue/worker/effects.js";
 import type { Answer, Given, StatementName } from "../../../src/jobs-and-peers/queue/worker/statements.js";
+import { QueuedMessage, type QueuePlace } from "../../../src/jobs-and-peers/store/index.js";
 import type { WorkerWorld } from "./world.js";
 
 /** Topics: of plain handlers, of batches, of handlers with a limit of their process, and with a limit of the store. */

@@ -32,8 +32,8 @@ import {
 import type { Logger } from "../../../foundation/runtime/index.js";
 import { checkPool, urlsOrEnvironment } from "../../../foundation/sql-clients/index.js";
 import { TlsCredentials, type TlsOptions } from "../../../foundation/tls/index.js";
-import { ConcurrencyLimit } from "../../channel/index.js";
 import { type HandlingSettings, policyOf } from "../../handlers/handling-settings.js";
+import { ConcurrencyLimit } from "../../handlers/limits/concurrency-limit.js";
 import type { SendOptions } from "../../handlers/message.js";
 import { checkServable, type HeadersInput } from "../../queue/enqueue/index.js";
 import { parseAddress } from "../../wire/index.js";

@@ -4,19 +4,12 @@
  */
 import { protocolConstants } from "../../../../generated/ts/settings/peer.js";
 import { asHawserError } from "../../../foundation/errors/index.js";
-import {
-  ConcurrencyLimit,
-  changeLimit,
-  type HandlerResult,
-  type Headers,
-  type IncomingMessage,
-  type RetryPolicy,
-  type StartedMessage,
-} from "../../channel/index.js";
+import type { HandlerResult, Headers, IncomingMessage, RetryPolicy, StartedMessage } from "../../channel/index.js";
 import type { HandledCounts } from "../../handlers/handled-counts.js";
 import type { HandledLink } from "../../handlers/handled-link.js";
 import type { HandlerCalls } from "../../handlers/handler-call.js";
 import { refused, retryLater, withPlain } from "../../handlers/handler-result.js";
+import { ConcurrencyLimit, changeLimit } from "../../handlers/limits/concurrency-limit.js";
 import type { ServedTopic, TopicHandlers } from "../../handlers/topic-handlers.js";
 import { isTransientFailure } from "../../store/index.js";
 import { decompress } from "../../wire/index.js";

@@ -3,7 +3,8 @@
 import type { Request } from "../../../../generated/ts/codecs/hawser/peer/v1/frames.js";
 import { HawserError } from "../../../foundation/errors/index.js";
 import { Cancellation } from "../../../foundation/runtime/index.js";
-import type { ConcurrencyLimit, HandledMessage, Headers, Limited, Origin } from "../../channel/index.js";
+import type { HandledMessage, Headers, Origin } from "../../channel/index.js";
+import type { ConcurrencyLimit, Limited } from "../../handlers/limits/concurrency-limit.js";
 import type { ListenerConnection } from "../../transport/index.js";
 import { pairsOfFrame } from "../core/frame-headers.js";
 import { messageIdOf, originOf, type Source } from "./channel-message.js";

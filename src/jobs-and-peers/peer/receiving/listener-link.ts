@@ -12,7 +12,6 @@ import { HawserError } from "../../../foundation/errors/index.js";
 import { postgresBackoff } from "../../../foundation/postgres/index.js";
 import { Backoff, DeadlineTimer, Waiters } from "../../../foundation/runtime/index.js";
 import {
-  type ConcurrencyLimit,
   type DeadMessage,
   type HandlerResult,
   type Headers,
@@ -28,6 +27,7 @@ import {
 import { type SlicedWork, timeSliceMs } from "../../handlers/dispatcher.js";
 import type { HandledLink } from "../../handlers/handled-link.js";
 import { done } from "../../handlers/handler-result.js";
+import type { ConcurrencyLimit } from "../../handlers/limits/concurrency-limit.js";
 import type { ServedTopic } from "../../handlers/topic-handlers.js";
 import type { Channel, Completion, CursorCommit } from "../../store/index.js";
 import { drainBytes, drainRows, leasePollMs } from "../../store/index.js";

@@ -9,17 +9,11 @@ import { errorTable } from "../../../../generated/ts/errors/errors.js";
 import { limits } from "../../../../generated/ts/rules/peer/frames.js";
 import { type ErrorCode, HawserError, shortened } from "../../../foundation/errors/index.js";
 import { Waiters } from "../../../foundation/runtime/index.js";
-import {
-  type ConcurrencyLimit,
-  changeLimit,
-  listenerDefaults,
-  memoryBytes,
-  type Waiter,
-  Waitlist,
-} from "../../channel/index.js";
+import { listenerDefaults, memoryBytes } from "../../channel/index.js";
 import { isThenable } from "../../handlers/attempts.js";
 import { type SlicedWork, timeSliceMs } from "../../handlers/dispatcher.js";
 import { failureOf } from "../../handlers/handler-result.js";
+import { type ConcurrencyLimit, changeLimit, type Waiter, Waitlist } from "../../handlers/limits/concurrency-limit.js";
 import type { ListenerConnection } from "../../transport/index.js";
 import type { Source } from "./channel-message.js";
 import { IncomingRequest } from "./incoming-request.js";

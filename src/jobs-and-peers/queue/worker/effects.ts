@@ -1,8 +1,10 @@
 /** Effects that a worker of the queue requests, and the parts of its process that it uses. Each call returns at once. */
 import type { HawserError } from "../../../foundation/errors/index.js";
 import type { Clock, Logger } from "../../../foundation/runtime/index.js";
-import type { DeadMessage, HandlerResult, LeasedTurn, QueuedMessage } from "../../channel/index.js";
+import type { DeadMessage, HandlerResult } from "../../channel/index.js";
 import type { HandlingHost } from "../../handlers/handling-host.js";
+import type { QueuedMessage } from "../../store/index.js";
+import type { LeasedTurn } from "./leased-messages.js";
 import type { Reply, StatementSession } from "./statements.js";
 
 /** Worker of a term that is over, with which the next one goes on. */

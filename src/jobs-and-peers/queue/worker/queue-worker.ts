@@ -5,11 +5,11 @@
 
 import type { HawserError } from "../../../foundation/errors/index.js";
 import { systemClock } from "../../../foundation/runtime/index.js";
-import { Quarantine } from "../../channel/index.js";
 import { Dispatcher, type SlicedWork } from "../../handlers/dispatcher.js";
 import { HandlerCalls } from "../../handlers/handler-call.js";
 import type { HandlingContext } from "../../handlers/handling-context.js";
 import type { HandlingHost } from "../../handlers/handling-host.js";
+import { Quarantine } from "../../handlers/limits/quarantine.js";
 import type { TopicHandlers } from "../../handlers/topic-handlers.js";
 import { WorkerDriver } from "./worker-driver.js";
 import type { WorkerMachine } from "./worker-machine.js";

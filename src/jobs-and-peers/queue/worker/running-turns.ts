@@ -2,10 +2,13 @@
  * Messages of the queue whose handlers run, or wait in a batch or to run alone. They outlive the term that has started them: its
  * successor goes on with those whose rows it has, and for all others the end of the handler decides whether the row is still there.
  */
-import { type HandlerResult, type LeasedTurn, type QueuedMessage, rowOf, type Waiter } from "../../channel/index.js";
+import type { HandlerResult } from "../../channel/index.js";
 import { type SlicedWork, timeSliceMs } from "../../handlers/dispatcher.js";
 import { cutOff, marked } from "../../handlers/handler-result.js";
+import type { Waiter } from "../../handlers/limits/concurrency-limit.js";
+import { type QueuedMessage, rowOf } from "../../store/index.js";
 import type { WorkerEffects } from "./effects.js";
+import type { LeasedTurn } from "./leased-messages.js";
 import type { TakeRoom } from "./take-room.js";
 import type { Term } from "./term.js";
 

@@ -4,8 +4,7 @@
  * Messages may commit in another order than that of their ranks. So after a notification that finds nothing in front, and with
  * each poll, a topic is looked at again from its first message on. Pure: the link sends the statements and has the timers.
  */
-import type { QueuePlace } from "../../channel/index.js";
-import type { Looked } from "../../store/index.js";
+import type { Looked, QueuePlace } from "../../store/index.js";
 
 /** Time until messages of a topic with limits are looked at again that were passed. */
 const passedLimitMs = 1_000;

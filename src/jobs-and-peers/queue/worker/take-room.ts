@@ -3,11 +3,12 @@
  * that a slow peer leaves the rest to others. Of a topic with limits, where taking is starting, only those that can start now.
  */
 import type { Clock } from "../../../foundation/runtime/index.js";
-import type { ConcurrencyLimit, LeasedMessages } from "../../channel/index.js";
 import type { Dispatcher } from "../../handlers/dispatcher.js";
+import type { ConcurrencyLimit } from "../../handlers/limits/concurrency-limit.js";
 import { groupLeastUnderWay, Pace } from "../../handlers/pace.js";
 import type { TopicHandlers } from "../../handlers/topic-handlers.js";
 import type { WorkerEffects } from "./effects.js";
+import type { LeasedMessages } from "./leased-messages.js";
 import type { Take, TakePlan } from "./take-plan.js";
 
 /** Maximum number of messages of one statement. */

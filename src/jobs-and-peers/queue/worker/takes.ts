@@ -3,10 +3,10 @@
  * a take is under way may be in its answer, and is not handled then.
  */
 import { DeadlineTimer } from "../../../foundation/runtime/index.js";
-import { keyOf, type LeasedMessages, type QueuedMessage, rowOf } from "../../channel/index.js";
-import { drainBytes } from "../../store/index.js";
+import { drainBytes, keyOf, type QueuedMessage, rowOf } from "../../store/index.js";
 import type { WorkerEffects } from "./effects.js";
 import { EnqueueWatch } from "./enqueue-watch.js";
+import type { LeasedMessages } from "./leased-messages.js";
 import type { Answer, TermStatements } from "./statements.js";
 import { type Take, TakePlan } from "./take-plan.js";
 import type { TakeRoom } from "./take-room.js";

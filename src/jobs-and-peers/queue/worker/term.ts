@@ -5,17 +5,11 @@
 
 import type { HawserError } from "../../../foundation/errors/index.js";
 import { DeadlineTimer } from "../../../foundation/runtime/index.js";
-import {
-  type DeadMessage,
-  type FailedAttempt,
-  type HandlerResult,
-  LeasedMessages,
-  type LeasedTurn,
-  type LeaseEffects,
-  type QueuedMessage,
-} from "../../channel/index.js";
+import type { DeadMessage, FailedAttempt, HandlerResult } from "../../channel/index.js";
+import type { QueuedMessage } from "../../store/index.js";
 import { type Beat, type BeatingTerm, Beats } from "./beats.js";
 import type { WorkerEffects } from "./effects.js";
+import { LeasedMessages, type LeasedTurn, type LeaseEffects } from "./leased-messages.js";
 import { TermStatements } from "./statements.js";
 import type { TakeRoom } from "./take-room.js";
 import { Takes, type TakingTerm } from "./takes.js";

@@ -2,11 +2,13 @@
 import { randomBytes } from "node:crypto";
 import { asHawserError } from "../../../foundation/errors/index.js";
 import { systemClock, Waiters } from "../../../foundation/runtime/index.js";
-import type { DeadMessage, HandlerResult, LeasedTurn, QueuedMessage } from "../../channel/index.js";
+import type { DeadMessage, HandlerResult } from "../../channel/index.js";
 import type { HandlingHost } from "../../handlers/handling-host.js";
 import { defaultTakeoverMs } from "../../handlers/handling-settings.js";
 import { KeptOutcome } from "../../handlers/kept-result.js";
+import type { QueuedMessage } from "../../store/index.js";
 import type { OpenedWorker, OpenRequest, WorkerEffects } from "./effects.js";
+import type { LeasedTurn } from "./leased-messages.js";
 import type { Answer, Given, Reply, StatementName } from "./statements.js";
 import { WorkerMachine } from "./worker-machine.js";
 

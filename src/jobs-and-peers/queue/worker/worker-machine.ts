@@ -20,19 +20,13 @@
 import type { HawserError } from "../../../foundation/errors/index.js";
 import { postgresBackoff } from "../../../foundation/postgres/index.js";
 import { Backoff, maxTimerMs } from "../../../foundation/runtime/index.js";
-import {
-  type ConcurrencyLimit,
-  type DeadMessage,
-  type FailedAttempt,
-  type HandlerResult,
-  type LeasedTurn,
-  type LeaseEffects,
-  type QueuedMessage,
-  rowOf,
-} from "../../channel/index.js";
+import type { DeadMessage, FailedAttempt, HandlerResult } from "../../channel/index.js";
 import type { HandledLink } from "../../handlers/handled-link.js";
 import { retryLater } from "../../handlers/handler-result.js";
+import type { ConcurrencyLimit } from "../../handlers/limits/concurrency-limit.js";
+import { type QueuedMessage, rowOf } from "../../store/index.js";
 import type { LeftWorker, OpenedWorker, WorkerEffects } from "./effects.js";
+import type { LeasedTurn, LeaseEffects } from "./leased-messages.js";
 import { RunningTurns } from "./running-turns.js";
 import { TakeRoom } from "./take-room.js";
 import { Term } from "./term.js";

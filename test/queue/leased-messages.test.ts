@@ -1,12 +1,9 @@
 /** Which of the messages starts next that a process has taken of the queue. */
 import { describe, expect, it } from "vitest";
-import {
-  ConcurrencyLimit,
-  type HandlerResult,
-  LeasedMessages,
-  type LeasedTurn,
-  type QueuedMessage,
-} from "../../src/jobs-and-peers/channel/index.js";
+import type { HandlerResult } from "../../src/jobs-and-peers/channel/index.js";
+import { ConcurrencyLimit } from "../../src/jobs-and-peers/handlers/limits/concurrency-limit.js";
+import { LeasedMessages, type LeasedTurn } from "../../src/jobs-and-peers/queue/worker/leased-messages.js";
+import type { QueuedMessage } from "../../src/jobs-and-peers/store/index.js";
 
 const attempts = 3;
 const failed: HandlerResult = { kind: "failed", errorCode: "handler_failed", errorMessage: "no", failedAt: 5 };

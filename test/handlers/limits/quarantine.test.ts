@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { Quarantine } from "../../src/jobs-and-peers/channel/index.js";
+import { Quarantine } from "../../../src/jobs-and-peers/handlers/limits/quarantine.js";
 
 /** An isolation whose handlers and timers the test moves. */
 function bench() {

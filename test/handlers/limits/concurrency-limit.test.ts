@@ -2,15 +2,15 @@
  * Limits of how many handlers run in parallel, with the channels whose messages wait for them.
  */
 import { describe, expect, it } from "vitest";
+import type { IncomingMessage } from "../../../src/jobs-and-peers/channel/index.js";
 import {
   ConcurrencyLimit,
   changeLimit,
-  type IncomingMessage,
   type Limited,
   type Waiter,
   Waitlist,
-} from "../../src/jobs-and-peers/channel/index.js";
-import { ListenerBench } from "./support.js";
+} from "../../../src/jobs-and-peers/handlers/limits/concurrency-limit.js";
+import { ListenerBench } from "../../channel/support.js";
 
 const failed = { kind: "failed", errorCode: "handler_failed", errorMessage: "e" } as const;
 const done = { kind: "done" } as const;

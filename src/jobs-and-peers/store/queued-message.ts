@@ -1,7 +1,7 @@
 /** Message of the queue: a job. */
 import type { TakeResult } from "../../../generated/ts/rows/queue.js";
 import { protocolConstants } from "../../../generated/ts/settings/peer.js";
-import { type HandledMessage, type Headers, headerValue, type KeptResult, type Origin } from "./messages.js";
+import { type HandledMessage, type Headers, headerValue, type KeptResult, type Origin } from "../channel/index.js";
 
 const { messageIdHeader, messageOriginHeader } = protocolConstants;
 

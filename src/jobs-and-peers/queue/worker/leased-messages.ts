@@ -9,11 +9,15 @@
  * it back with all that the process has of its key; whoever takes them next handles them in order. Until the store has
  * answered, nothing else of the key starts.
  */
-import { type ConcurrencyLimit, type Limited, type Waiter, Waitlist } from "./concurrency-limit.js";
-import type { HandlerResult, RetryPolicy } from "./effects.js";
-import { failureOf } from "./handling.js";
-import type { DeadMessage, FailedAttempt } from "./messages.js";
-import { keyOf, type QueuedMessage } from "./queued-message.js";
+import {
+  type DeadMessage,
+  type FailedAttempt,
+  failedAttemptOf,
+  type HandlerResult,
+  type RetryPolicy,
+} from "../../channel/index.js";
+import { type ConcurrencyLimit, type Limited, type Waiter, Waitlist } from "../../handlers/limits/concurrency-limit.js";
+import { keyOf, type QueuedMessage } from "../../store/index.js";
 
 /** Side effects that {@link LeasedMessages} requests. */
 export interface LeaseEffects extends Waiter {
@@ -203,7 +207,7 @@ export class LeasedMessages {
       this.#postponed.add(turn);
       return;
     }
-    const failure = failureOf(result, attempts);
+    const failure = failedAttemptOf(result, attempts);
     if (result.kind === "deferred") this.#effects.putOff(turn, result.delayMs, undefined);
     else if (result.kind !== "refused" && attempts < policy.attempts && failure !== undefined)
       this.#effects.putOff(turn, result.delayMs ?? policy.delayMs(attempts), failure);
