@@ -2,7 +2,7 @@
 SELECT q.id, q.later AS kind, coalesce(q.due_at, q.enqueued_at) AS deliver_at, q.topic AS destination,
        -- Callers chose these: they are for those who may read messages, as dead letters are, and not for those who only watch.
        CASE WHEN s.shows THEN q.key END AS key,
-       -- Peers know it by a header, which is written with it.
+       -- For peers it is a header, which is written with the message.
        coalesce(CASE WHEN s.shows THEN coalesce(
          q.message_id,
          (

@@ -533,13 +533,17 @@ describe("enqueue of a peer", () => {
       if (fails) throw new Error("no");
       await message.reply(`thanks, ${message.sender}`);
     });
-    const ids = [await a.enqueue(world, "b", "x"), await enqueue(world, "b", "by nobody")];
+    const ids = [await a.enqueue(world, "b", "x", { messageId: "order-17" }), await enqueue(world, "b", "by nobody")];
     await eventually("both are dead", async () => (await world.deadLetters(2)).length === 2);
     for (const [index, peer] of ["a-1", ""].entries()) {
       const id = String(ids[index]);
       for (const kind of ["attempt_failed", "dead_letter"] as const)
         expect(await b.saw(kind, (status) => status.id === id)).toMatchObject({ topic: "b", peer, id });
     }
+    const dead = await world.query<{ message_id: string }>(
+      "SELECT message_id FROM hawser_data.dead_letters ORDER BY job_id",
+    );
+    expect(dead.map(({ message_id }) => message_id)).toEqual(ids.map(String));
     fails = false;
     await using store = await openStore({ databaseUrl: world.url });
     const letters = await store.deadLetters.list();

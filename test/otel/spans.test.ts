@@ -200,7 +200,7 @@ describe("what is enqueued", () => {
     await using client = await connected(world.url);
     let id: bigint | undefined;
     const { traceId } = await recorded.inSpan("GET /", async () => {
-      id = await enqueue(client, "jobs", "x");
+      id = await enqueue(client, "jobs", "x", { messageId: "order-17" });
     });
     await eventually("all is done", () => recorded.spans.filter(({ name }) => name === "process more").length === 2);
     const [job, written, wrote] = await recorded.spansOf("process jobs", "enqueue jobs", "enqueue more");

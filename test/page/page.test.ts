@@ -433,7 +433,7 @@ describe("the way of a message", () => {
     await session.query("SELECT hawser.enqueue('orders.new', 'x', stream => true)");
     await session.query("SELECT hawser.outbox_replay(now() - interval '1 minute')");
     const first = (await sections("1"))["outbox"]!;
-    const [, id] = /Its message id: <a href="\/message\?id=([0-9a-f]{32})">/.exec(first)!;
+    const [, id] = /Its messageId: <a href="\/message\?id=([0-9a-f]{32})">/.exec(first)!;
     expect(first).toMatch(/Message 2 .*published again, copy of <a href="\/message\?id=1">message 1/);
     expect((await sections(id!))["outbox"]).toMatch(/^Message 1 .*Message 2 /);
     await session.query(
@@ -463,7 +463,7 @@ describe("the way of a message", () => {
       expect(queue).toContain(`Trace: <a rel="noreferrer" href="https://traces.example/${trace}">`);
       expect({ outbox, stored }).toEqual({ outbox: nothing, stored: nothing });
     }
-    expect((await sections("1"))["queue"]).toContain('Its message id: <a href="/message?id=order-17">order-17');
+    expect((await sections("1"))["queue"]).toContain('Its messageId: <a href="/message?id=order-17">order-17');
     await session.query(
       `INSERT INTO hawser_data.workers (id, name, topics, lease_ms, concurrency) VALUES (1, 'one', '{orders}', 15000, 1);
        UPDATE hawser_data.queue SET recipient = '@one', attempts = 3, worker = 1`,
@@ -519,7 +519,7 @@ describe("the way of a message", () => {
       expect(both).toMatch(new RegExp(`shop:shop:${name}/7/1 on the topic orders for ${name}, stored *; waits.`));
     const place = "shop:shop:one/7/1";
     const { stored } = await sections(place);
-    expect(stored).toContain('waits. Its message id: <a href="/message?id=order-17">order-17');
+    expect(stored).toContain('waits. Its messageId: <a href="/message?id=order-17">order-17');
     expect(stored).not.toContain(":two/");
     await session.query(
       "INSERT INTO hawser_peer_data.marks SELECT channel_id, epoch, number FROM hawser_peer_data.stored_messages",
@@ -544,7 +544,7 @@ describe("the way of a message", () => {
     );
     expect((await sections("c"))["stored"]).toContain("shop:shop:one/7/12 on");
     expect((await sections("a"))["stored"]).toContain("shop:shop:one/7/10 on");
-    expect((await sections("shop:shop:one/7/10"))["stored"]).toContain('id: <a href="/message?id=a">');
+    expect((await sections("shop:shop:one/7/10"))["stored"]).toContain('Id: <a href="/message?id=a">');
     expect((await sections("shop:shop:one/7/11"))["stored"]).toMatch(/one\/7\/11 on .*waits.$/);
   });
 
@@ -663,12 +663,12 @@ describe("the way of a message", () => {
     expect(dead).toContain('<a href="/dead/1">Dead letter 1 (peer) on orders: handler_failed');
     expect(dead).toContain("was first sent on s:t:l.");
     expect((await sections("s:t:__#retry#1/1/1"))["dead"]).toContain(
-      'Its message id: <a href="/message?id=s%3At%3Al%2F3%2F9007199254740993">',
+      'Its messageId: <a href="/message?id=s%3At%3Al%2F3%2F9007199254740993">',
     );
     expect((await sections("order-17"))["dead"]).toContain("Dead letter 2 (subscription) on orders.new");
     await session.query(
-      `INSERT INTO hawser_data.dead_letters (origin, source, topic, payload, error_code, error_message, attempts, job_id)
-       VALUES ('queue', '', 'orders', 'x', 'handler_failed', 'm', 1, 17)`,
+      `INSERT INTO hawser_data.dead_letters (origin, source, topic, payload, error_code, error_message, attempts, job_id, message_id)
+       VALUES ('queue', '', 'orders', 'x', 'handler_failed', 'm', 1, 17, '17')`,
     );
     expect((await sections("17"))["dead"]).toContain("Dead letter 3 (queue) on orders: handler_failed");
   });

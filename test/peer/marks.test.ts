@@ -72,11 +72,11 @@ describe("a key", () => {
     const keys: unknown[] = [];
     await b.startWith(({ key, id, payload }) => void keys.push([Buffer.from(payload).toString(), key, id]));
     await eventually("it comes", () => keys.length === 1);
-    await enqueue(world, "b", "enqueued", { key: "y", messageId: "18" });
+    const id = await enqueue(world, "b", "enqueued", { key: "y", messageId: "18" });
     await eventually("the other one too", () => keys.length === 2);
     expect(keys).toEqual([
       ["stored", "x", "17"],
-      ["enqueued", "y", "18"],
+      ["enqueued", "y", String(id)],
     ]);
   });
 });

@@ -266,7 +266,7 @@ export interface DeadLetterRow {
   handler_id: bigint | null;
   /** The leading process will handle it again (subscriptions only). */
   retry_requested: boolean;
-  /** Id by which the process that gave it up knows the message (subscriptions and the outbox). */
+  /** Id by which the process that gave it up knows the message: of the queue the id that its enqueue returned. NULL: it came from a peer. */
   message_id: string | null;
   /**
    * The role that it belongs to, whose members may retry and discard it: the login of the listener, the role that subscribed,

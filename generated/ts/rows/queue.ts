@@ -393,7 +393,7 @@ export interface LaterMessageRow {
   destination: string;
   /** Ordering key; NULL: none, or the reader may not read messages. */
   key: string | null;
-  /** Id by which the destination knows it; empty: a job was given none, or the reader may not read messages. */
+  /** The `messageId` that was given to it, or for NATS drawn; empty: a job was given none, or the reader may not read messages. */
   message_id: string;
   /** How long the payload is. */
   payload_bytes: number;

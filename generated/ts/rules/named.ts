@@ -157,7 +157,7 @@ export const namedRules = {
   enqueuedDestination: {
     maxBytes: 1024,
   },
-  /** Id of a message at its destination, where a second message of the same id is a repetition. */
+  /** Id that was given to a message. A stream stores one of several messages with the same id; for peers it is a header. */
   enqueuedMessageId: {
     minBytes: 1,
     maxBytes: 255,

@@ -511,7 +511,7 @@ export const protocolConstants = {
    */
   defaultGroup: "default",
   /**
-   * Header of a reply with the id of the message that it answers: the `messageId` that its sender gave, or the id that
+   * Header of a reply with the id of the message that it answers: the `messageId` that its sender gave, or else the id that
    * `enqueue` returned.
    *
    * Value: "correlation-id".

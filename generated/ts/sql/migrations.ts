@@ -777,7 +777,7 @@ COMMENT ON COLUMN hawser_data.dead_letters.epoch IS 'The sender''s epoch (peers 
 COMMENT ON COLUMN hawser_data.dead_letters.number IS 'The message''s number (peers only).';
 COMMENT ON COLUMN hawser_data.dead_letters.handler_id IS 'The handler that failed (subscriptions only).';
 COMMENT ON COLUMN hawser_data.dead_letters.retry_requested IS 'The leading process will handle it again (subscriptions only).';
-COMMENT ON COLUMN hawser_data.dead_letters.message_id IS 'Id by which the process that gave it up knows the message (subscriptions and the outbox).';
+COMMENT ON COLUMN hawser_data.dead_letters.message_id IS 'Id by which the process that gave it up knows the message: of the queue the id that its enqueue returned. NULL: it came from a peer.';
 COMMENT ON COLUMN hawser_data.dead_letters.role IS 'The role that it belongs to, whose members may retry and discard it: the login of the listener, the role that subscribed,
 or the role that enqueued.';
 COMMENT ON COLUMN hawser_data.dead_letters.stack IS 'The stack of the last error, cut as its message is (peers and the queue only). NULL: the thrown value had none.';

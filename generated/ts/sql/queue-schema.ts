@@ -1733,7 +1733,7 @@ BEGIN
              ELSE jsonb_build_array(jsonb_build_array('message-origin', coalesce(r.origin, ':') || ':' || regexp_replace(r.role, E'[\\x01-\\x1f\\x7f]', '?', 'g'))) || CASE WHEN r.key IS NULL THEN '[]' ELSE jsonb_build_array(jsonb_build_array('message-key', r.key)) END || coalesce(r.headers, '[]')
            END,
            'not_permitted', format('The message was due at %s, and %s.', r.due_at, r.fault), 0,
-           r.message_id, r.role, r.role_id, r.role_mark, r.awaited_as, CASE p_kind WHEN 'peer' THEN r.id END, r.keep_ms
+           CASE p_kind WHEN 'peer' THEN r.id::text ELSE r.message_id END, r.role, r.role_id, r.role_mark, r.awaited_as, CASE p_kind WHEN 'peer' THEN r.id END, r.keep_ms
       FROM refused AS r
      ORDER BY r.due_at, r.id
   ), published AS (
@@ -5374,9 +5374,9 @@ BEGIN
     RETURNING q.*
   )
   INSERT INTO hawser_data.dead_letters AS d
-    (origin, source, enqueued_at, rank, topic, payload, headers, error_code, error_message, attempts, stack, failures, role, role_id, awaited_as, job_id, keep_ms, progress, given_back, worker)
+    (origin, source, enqueued_at, rank, topic, payload, headers, error_code, error_message, attempts, message_id, stack, failures, role, role_id, awaited_as, job_id, keep_ms, progress, given_back, worker)
   SELECT 'queue', g.recipient, g.enqueued_at, g.rank, g.topic, g.payload, jsonb_build_array(jsonb_build_array('message-origin', coalesce(g.origin, ':') || ':' || regexp_replace(g.role, E'[\\x01-\\x1f\\x7f]', '?', 'g'))) || CASE WHEN g.key IS NULL THEN '[]' ELSE jsonb_build_array(jsonb_build_array('message-key', g.key)) END || coalesce(g.headers, '[]'), p_error_code, p_error_message,
-         g.attempts + (p_failure IS NOT NULL)::integer, p_stack, (SELECT jsonb_agg(f.value ORDER BY f.nth) FROM (SELECT e.value, e.nth FROM jsonb_array_elements(coalesce(g.failures, '[]') || CASE WHEN p_failure IS NULL THEN '[]' ELSE jsonb_build_array(p_failure) END) WITH ORDINALITY AS e (value, nth) ORDER BY e.nth DESC LIMIT 16) AS f), g.role, g.role_id, g.awaited_as,
+         g.attempts + (p_failure IS NOT NULL)::integer, g.id::text, p_stack, (SELECT jsonb_agg(f.value ORDER BY f.nth) FROM (SELECT e.value, e.nth FROM jsonb_array_elements(coalesce(g.failures, '[]') || CASE WHEN p_failure IS NULL THEN '[]' ELSE jsonb_build_array(p_failure) END) WITH ORDINALITY AS e (value, nth) ORDER BY e.nth DESC LIMIT 16) AS f), g.role, g.role_id, g.awaited_as,
          g.id, g.keep_ms, g.progress, g.given_back,
          (SELECT w.name FROM hawser_data.workers AS w WHERE w.id = p_worker)
     FROM gone AS g
@@ -10287,7 +10287,7 @@ FROM (
 SELECT q.id, q.later AS kind, coalesce(q.due_at, q.enqueued_at) AS deliver_at, q.topic AS destination,
        -- Callers chose these: they are for those who may read messages, as dead letters are, and not for those who only watch.
        CASE WHEN s.shows THEN q.key END AS key,
-       -- Peers know it by a header, which is written with it.
+       -- For peers it is a header, which is written with the message.
        coalesce(CASE WHEN s.shows THEN coalesce(
          q.message_id,
          (
@@ -10308,7 +10308,7 @@ COMMENT ON COLUMN hawser.later_messages.kind IS '\`nats\`, \`peer\`, or \`held\`
 COMMENT ON COLUMN hawser.later_messages.deliver_at IS 'When it is due.';
 COMMENT ON COLUMN hawser.later_messages.destination IS 'The subject, or the topic.';
 COMMENT ON COLUMN hawser.later_messages.key IS 'Ordering key; NULL: none, or the reader may not read messages.';
-COMMENT ON COLUMN hawser.later_messages.message_id IS 'Id by which the destination knows it; empty: a job was given none, or the reader may not read messages.';
+COMMENT ON COLUMN hawser.later_messages.message_id IS 'The \`messageId\` that was given to it, or for NATS drawn; empty: a job was given none, or the reader may not read messages.';
 COMMENT ON COLUMN hawser.later_messages.payload_bytes IS 'How long the payload is.';
 COMMENT ON COLUMN hawser.later_messages.enqueued_at IS 'When it was enqueued.';
 COMMENT ON COLUMN hawser.later_messages.priority IS 'Its priority. 0 for NATS.';

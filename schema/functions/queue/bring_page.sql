@@ -61,7 +61,7 @@ BEGIN
              ELSE @headers_of(r)@
            END,
            'not_permitted', format('The message was due at %s, and %s.', r.due_at, r.fault), 0,
-           r.message_id, r.role, r.role_id, r.role_mark, r.awaited_as, CASE p_kind WHEN 'peer' THEN r.id END, r.keep_ms
+           CASE p_kind WHEN 'peer' THEN r.id::text ELSE r.message_id END, r.role, r.role_id, r.role_mark, r.awaited_as, CASE p_kind WHEN 'peer' THEN r.id END, r.keep_ms
       FROM refused AS r
      ORDER BY r.due_at, r.id
   ), published AS (

@@ -70,7 +70,7 @@ export interface KeptResult {
 export interface HandledMessage {
   /** `message.id` of the handler; undefined for a message that has none. */
   readonly messageId: string | undefined;
-  /** Id by which the sender knows the message; undefined if it knows none. */
+  /** {@link messageId}, if the sender knows it, too; undefined for a position in a channel. */
   readonly sentId: string | undefined;
   /** Peer that sent or enqueued the message; undefined if no peer did. */
   readonly sender: Origin | undefined;

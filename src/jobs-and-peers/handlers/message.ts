@@ -6,7 +6,7 @@ import { HawserError } from "../../foundation/errors/index.js";
 import type { Format, OutputOf, SchemaTopic } from "../../foundation/payloads/index.js";
 import { jsonOf, textOf } from "../../foundation/payloads/index.js";
 import { Cancellation } from "../../foundation/runtime/index.js";
-import type { HandledMessage, Headers, Origin } from "../channel/index.js";
+import { type HandledMessage, type Headers, headerValue, type Origin } from "../channel/index.js";
 import {
   type AnyJson,
   type AnyTopics,
@@ -104,14 +104,15 @@ export interface Message<Value = AnyJson> extends Content<Value> {
   readonly attempt: number;
   readonly delivery: DeliveryName;
   /**
-   * Id of the message: the sender's `messageId`; or else, of an enqueued message, the id that `enqueue` returned, in decimal,
-   * and of one that was sent, its position in its channel (sender, topic, listener, epoch and number). It stays the same for every attempt, also for a dead letter that is retried. Undefined for a request, and
-   * for an at-most-once message without a `messageId`.
+   * Id of the message. Of an enqueued one it is the id that `enqueue` returned, in decimal, which {@link job} and {@link cancel} take; a
+   * `messageId` that was given to `enqueue` is in the header `message-id`. Of one that was sent it is the sender's `messageId`, or else
+   * its position in its channel (sender, topic, listener, epoch and number). It stays the same for every attempt, also for a dead
+   * letter that is retried. Undefined for a request, and for an at-most-once message without a `messageId`.
    */
   readonly id: string | undefined;
   /**
    * Id of the message that this one answers, if it is a {@link reply}: the `messageId` that was given to `send` or
-   * `enqueue`, or the id that `enqueue` returned, in decimal. It is the header
+   * `enqueue`, or else the id that `enqueue` returned, in decimal. It is the header
    * `correlation-id`, which any sender can set. Undefined otherwise.
    */
   readonly correlationId: string | undefined;
@@ -238,7 +239,7 @@ export const deliveries: ReadonlyMap<DeliveryName, Delivery> = new Map([
  *
  * @param to undefined if no peer is the origin
  * @param transaction transaction of the handler
- * @param correlationId id that the origin knows of the message
+ * @param correlationId id that the origin gave to the message, or else the one that its enqueue returned
  */
 export type Reply = (
   to: Origin | undefined,
@@ -364,7 +365,9 @@ export class MessageView implements TransactionalMessage {
   }
 
   reply(payload: Payload, options?: SendOptions): Promise<ReplyReceipt> {
-    return this.#replyTo(this.#message.sender, payload, options, this.#transaction, this.#message.sentId);
+    const { sender, headers, sentId } = this.#message;
+    const given = headers && headerValue(headers, protocolConstants.messageIdHeader);
+    return this.#replyTo(sender, payload, options, this.#transaction, given ?? sentId);
   }
 }
 

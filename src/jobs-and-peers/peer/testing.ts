@@ -8,6 +8,7 @@ import { MessageView, type Reply, type TransactionalMessage } from "../handlers/
 import {
   type AnyJson,
   checkContent,
+  checkedId,
   checkHeaders,
   checkMarks,
   checkTopic,
@@ -26,7 +27,9 @@ export interface TestMessageOptions {
   readonly headers?: HeadersInput | undefined;
   /** Ordering key. Default: none. */
   readonly key?: string | undefined;
-  /** `message.id`. Default: one as an enqueued message without a `messageId` has it, the same for each message. */
+  /** `message.id`: an id as `enqueue` returns it, or its digits. Default: 1. */
+  readonly id?: bigint | string | undefined;
+  /** `messageId` that was given to `enqueue`, for the header `message-id`. Default: none. */
   readonly messageId?: string | undefined;
   /** Number of the attempt, from 1. Default: 1. */
   readonly attempt?: number | undefined;
@@ -45,7 +48,7 @@ export interface TestMessageOptions {
 }
 
 const known = namesOf<TestMessageOptions>({
-  ...{ topic: true, headers: true, key: true, messageId: true, attempt: true, client: true, signal: true },
+  ...{ topic: true, headers: true, key: true, id: true, messageId: true, attempt: true, client: true, signal: true },
   ...{ stopping: true, sender: true, onProgress: true, onReply: true },
 });
 
@@ -63,6 +66,7 @@ export function testMessage<Value = AnyJson>(
   const {
     topic = "test",
     key,
+    id = 1n,
     messageId,
     attempt = 1,
     client,
@@ -90,7 +94,7 @@ export function testMessage<Value = AnyJson>(
   const row = { ...place, ...started, key: key ?? null };
   const message = new QueuedMessage(
     row,
-    1n,
+    checkedId("id", id),
     { payload: content.bytes, headers: headers ?? [], fault: undefined },
     undefined,
   );

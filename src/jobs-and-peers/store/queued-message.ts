@@ -3,7 +3,7 @@ import type { TakeResult } from "../../../generated/ts/rows/queue.js";
 import { protocolConstants } from "../../../generated/ts/settings/peer.js";
 import { type HandledMessage, type Headers, headerValue, type KeptResult, type Origin } from "../channel/index.js";
 
-const { messageIdHeader, messageOriginHeader } = protocolConstants;
+const { messageOriginHeader } = protocolConstants;
 
 /** Place of a message in the queue, by which its worker names it. */
 export interface QueuePlace {
@@ -85,7 +85,7 @@ export class QueuedMessage implements HandledMessage, QueuePlace {
   }
 
   get messageId(): string {
-    return (this.headers && headerValue(this.headers, messageIdHeader)) ?? String(this.id);
+    return String(this.id);
   }
 
   get sentId(): string {

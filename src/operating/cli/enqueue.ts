@@ -52,7 +52,7 @@ export const command = defineCommand({
     to: required("Topic, or with --core or --stream the NATS subject"),
     payload: optional("The message. Without it, or with -, standard input is the message, up to its end"),
     ...messageOptions,
-    "message-id": option("ID", "Id of the message: message.id for handlers, Nats-Msg-Id in a stream"),
+    "message-id": option("ID", "Id of yours: the header message-id for handlers, Nats-Msg-Id in a stream"),
     delay: option(
       "TIME",
       "Deliver it after a time such as 10m. Until then `hawser jobs cancel`, or `hawser outbox cancel` for NATS, takes it back",

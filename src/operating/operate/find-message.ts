@@ -163,7 +163,7 @@ const scheduled = `SELECT 'scheduled' AS place, l.id::text AS id, l.destination,
 
 const dead = `SELECT 'dead' AS place, d.id::text AS id, d.origin, d.topic, d.error_code AS "errorCode", d.attempts, d.created_at AS at, d.role, d.worker,
     b.channel_name AS "firstChannel", d.retry_requested AS "retryRequested",
-    coalesce(d.message_id, ${headerSql("d.headers", protocolConstants.messageIdHeader)}) AS "messageId",
+    coalesce(nullif(d.message_id, d.job_id::text), ${headerSql("d.headers", protocolConstants.messageIdHeader)}) AS "messageId",
     ${headerSql("d.headers", traceConstants.parentHeader)} AS traceparent
   FROM ${peerViews.deadLetter} AS d
   LEFT JOIN ${tables.channel} AS m ON m.channel_id = d.channel_id AND d.origin = 'peer'
@@ -225,7 +225,6 @@ const sql = {
            ORDER BY s.id LIMIT ${foundPlaces}`,
   dead: `${dead} WHERE d.message_id = ANY ($1) ORDER BY d.id LIMIT ${foundPlaces}`,
   deadOfPeer: `${dead} WHERE d.origin = 'peer' AND d.source = $1 AND d.epoch = $2 AND d.number = $3 ORDER BY d.id LIMIT ${foundPlaces}`,
-  deadOfQueue: `${dead} WHERE d.origin = 'queue' AND d.job_id = $1 ORDER BY d.id LIMIT ${foundPlaces}`,
   deadByHeader: `${dead} WHERE d.headers @> ANY ($1::jsonb[]) AND ${hasPair("d.headers", "$3")}
              AND (d.message_id = ANY ($2)) IS NOT TRUE ORDER BY d.id LIMIT ${foundPlaces}`,
 } as const;
@@ -356,8 +355,7 @@ export async function findMessage(
       return [...(await read(sql.dead, [ids])), ...(isPlace ? await read(sql.deadOfPeer, place) : [])];
     case "deadByHeader": {
       const names = [messageIdHeader, natsMessageId];
-      const found = await read(sql.deadByHeader, [pairs(...names).map((pair) => `[${pair}]`), ids, { names, ids }]);
-      return number === undefined ? found : [...(await read(sql.deadOfQueue, [number])), ...found];
+      return read(sql.deadByHeader, [pairs(...names).map((pair) => `[${pair}]`), ids, { names, ids }]);
     }
   }
 }

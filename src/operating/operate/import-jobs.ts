@@ -156,7 +156,7 @@ const tablesOf: Readonly<Record<ImportSource, Tables>> = {
 /**
  * Moves the jobs that wait, in one transaction: they are deleted there, and enqueued here by the role of the connection.
  * A job keeps its payload, due time, priority (from -32768 to 32767) and its key: as ordering key, in place of the priority, where
- * jobs with a key run one at a time, and as unique key where one of them waits. Its id becomes the id of the message. A job
+ * jobs with a key run one at a time, and as unique key where one of them waits. Its id becomes the `messageId` of the message. A job
  * of which no message can be made stays, and so do those of a queue whose name cannot be that of a topic. The tables are
  * locked meanwhile: programs of the other library that fetch, complete or add jobs wait.
  *

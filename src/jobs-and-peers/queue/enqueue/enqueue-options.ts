@@ -86,8 +86,9 @@ export interface EnqueueOptions extends EnqueueBatchOptions {
    */
   readonly afterDead?: "hold" | "cancel" | undefined;
   /**
-   * Id of the message. 1 to 255 bytes without white space. On a topic the handler gets it as `message.id` and in the
-   * header `message-id`. A stream stores only one of several messages with the same id. Not available for core NATS.
+   * Id of yours for the message. 1 to 255 bytes without white space. On a topic the handler gets it in the header `message-id`, and
+   * replies as their `correlationId`; `message.id` is the id that {@link enqueue} returns. A stream stores only one of several messages
+   * with the same id. Not available for core NATS.
    */
   readonly messageId?: string | undefined;
 }

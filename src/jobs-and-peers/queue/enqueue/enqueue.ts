@@ -186,7 +186,7 @@ function traced<T>(message: Addressed, count: number, statement: (message: Addre
     system: isPeers ? "hawser" : "nats",
     destination: isPeers ? destination.topic : destination.subject,
     count: isOne ? undefined : count,
-    messageId: isOne ? (messageId ?? undefined) : undefined,
+    messageId: isOne && !isPeers ? (messageId ?? undefined) : undefined,
     bytes: isOne ? payload.length : undefined,
   };
   const span = startSpan(operation, "never");
@@ -194,7 +194,7 @@ function traced<T>(message: Addressed, count: number, statement: (message: Addre
   const headers = headerPairsOf(message.headers === null ? undefined : JSON.parse(message.headers));
   return inSpan(span, async () => {
     const written = await statement({ ...message, headers: jsonOf(withContext(headers, span.context)) });
-    if (isPeers && messageId === null && typeof written === "bigint") span.setMessageId(String(written));
+    if (isPeers && typeof written === "bigint") span.setMessageId(String(written));
     return written;
   });
 }

@@ -17,7 +17,7 @@ export {
   withContext,
   withHeader,
 } from "./content.js";
-export { checkServable, checkTopic } from "./destination.js";
+export { checkedId, checkServable, checkTopic } from "./destination.js";
 export {
   type CancelledJob,
   type CancelOutcome,

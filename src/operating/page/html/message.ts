@@ -183,7 +183,7 @@ function more(
   const own =
     messageId === null || messageId === id
       ? ""
-      : html` Its message id: <a href="${prefix}/message${queryOf({ id: messageId })}">${short(messageId)}</a>.`;
+      : html` Its messageId: <a href="${prefix}/message${queryOf({ id: messageId })}">${short(messageId)}</a>.`;
   const trace =
     traceparent === null ? "" : html` Trace: ${traceLink([[traceConstants.parentHeader, traceparent]], traceUrl)}.`;
   return html`${own}${trace}`;
