@@ -71,6 +71,26 @@ describe("the plan of what is taken next", () => {
     expect([plan.begin(["t"], 1_249), plan.begin(["t"], 1_250)]).toEqual([front, { t: {} }]);
   });
 
+  it("looks at all messages of a backlog for a tenth of its time at most", () => {
+    const plan = new TakePlan();
+    const rows = [row(1), row(2)];
+    answered(plan, rows, { most: 2 });
+    const isWhole = (now: number) => Object.keys(plan.begin(["t"], now)["t"]!).length === 0;
+    const takenAt = (now: number) => {
+      plan.seen(rows);
+      plan.taken({ topics: ["t"], most: 2 }, rows, rows, true, new Map(), now);
+    };
+    expect(isWhole(1_000)).toBe(true);
+    takenAt(1_300);
+    expect(isWhole(3_999)).toBe(false);
+    // What takes long that is no look at all messages does not count.
+    takenAt(20_000);
+    plan.wantsAll("t");
+    expect(isWhole(20_000)).toBe(true);
+    takenAt(30_000);
+    expect([isWhole(49_999), isWhole(50_000)]).toEqual([false, true]);
+  });
+
   it("looks at all messages once after a backlog, and not with each notification during it", () => {
     const plan = new TakePlan();
     answered(plan, [row(1), row(2)], { most: 2 });

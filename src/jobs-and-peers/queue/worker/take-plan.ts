@@ -2,7 +2,7 @@
  * Plan of a worker of the queue: which topics it looks at next, and from which message on at each place.
  *
  * Messages may commit in another order than that of their ranks. So after a notification that finds nothing in front, and with
- * each poll, a topic is looked at again from its first message on. Pure: the link sends the statements and has the timers.
+ * each poll, a topic is looked at again from its first message on. Pure: {@link Takes} sends the statements and has the timers.
  */
 import type { Looked, QueuePlace } from "../../store/index.js";
 
@@ -12,6 +12,20 @@ const passedLimitMs = 1_000;
 /** Interval of looks at all messages of a topic with a backlog: as a rule, and as long as something asks for one. */
 const wholeMs = 1_000;
 const leastWholeMs = 250;
+/**
+ * Least interval as a multiple of what the last of these looks took. Beside an old snapshot, messages that are gone stay in front of
+ * those that wait, and each of these looks passes all of them.
+ */
+const wholeShare = 10;
+/** Longest interval of these looks. */
+const longestWholeMs = 30_000;
+
+interface Backlog {
+  /** Time of the last look at all messages. */
+  wholeAt: number;
+  /** How long it took in ms; undefined: it is under way. */
+  tookMs: number | undefined;
+}
 
 /** Topics to take messages of, and their maximum number. */
 export interface Take {
@@ -36,8 +50,8 @@ export class TakePlan {
   readonly #late = new Set<string>();
   /** Topics of which messages were passed. */
   readonly #left = new Set<string>();
-  /** Topics with a backlog, which are wanted, and when all of their messages were looked at. */
-  readonly #backlogs = new Map<string, number>();
+  /** Topics with a backlog, which are wanted. */
+  readonly #backlogs = new Map<string, Backlog>();
   /** Topics with limits, and the time from which more of their messages may start. */
   readonly #limited = new Map<string, number>();
 
@@ -106,11 +120,11 @@ export class TakePlan {
   begin(topics: readonly string[], now: number): Looked {
     for (const topic of topics) {
       // Of a topic with limits few are looked at.
-      const lookedAt = this.#limited.has(topic) ? undefined : this.#backlogs.get(topic);
+      const backlog = this.#limited.has(topic) ? undefined : this.#backlogs.get(topic);
       const isLate = this.#late.has(topic);
-      if (lookedAt === undefined ? !isLate : now < lookedAt + (isLate ? leastWholeMs : wholeMs)) continue;
+      if (backlog === undefined ? !isLate : now < nextWholeAt(backlog, isLate)) continue;
       this.#late.delete(topic);
-      if (lookedAt !== undefined) this.#backlogs.set(topic, now);
+      if (backlog !== undefined) Object.assign(backlog, { wholeAt: now, tookMs: undefined });
       // What was seen, up to where nothing was left.
       if (!this.#behind.has(topic)) this.#behind.set(topic, this.#after.get(topic) ?? {});
       this.#after.delete(topic);
@@ -141,6 +155,8 @@ export class TakePlan {
     hasMore = false,
   ): { readonly found: Found; readonly hasPassed: boolean } {
     for (const topic of topics) {
+      const backlog = this.#backlogs.get(topic);
+      if (backlog !== undefined) backlog.tookMs ??= now - backlog.wholeAt;
       const waitMs = limited.get(topic);
       if (waitMs === undefined) this.#limited.delete(topic);
       else this.#limited.set(topic, now + waitMs);
@@ -151,7 +167,7 @@ export class TakePlan {
     if (rows.length >= most || (hasMore && rows.length > 0) || this.#mayHaveMore(topics, rows, most)) {
       for (const topic of topics) {
         this.wanted.add(topic);
-        if (!this.#backlogs.has(topic)) this.#backlogs.set(topic, now);
+        if (!this.#backlogs.has(topic)) this.#backlogs.set(topic, { wholeAt: now, tookMs: 0 });
       }
       return { found: "more", hasPassed: false };
     }
@@ -213,4 +229,8 @@ export class TakePlan {
     const ranks = places[recipient];
     if (BigInt(ranks[role] ?? 0) < rank) ranks[role] = String(rank);
   }
+}
+
+function nextWholeAt({ wholeAt, tookMs = 0 }: Backlog, isLate: boolean): number {
+  return wholeAt + Math.max(isLate ? leastWholeMs : wholeMs, Math.min(tookMs * wholeShare, longestWholeMs));
 }
