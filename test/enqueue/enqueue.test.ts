@@ -94,7 +94,7 @@ const at = (ms: number) => new Date(Date.now() + ms);
 
 describe("enqueue for a topic", () => {
   it("hands the message to a listener when the transaction has committed, with its headers", async () => {
-    const b = await world.started("b-1");
+    const b = await world.working("b-1");
     const client = await connected();
     await client.query("BEGIN");
     const headers = [
@@ -125,7 +125,7 @@ describe("enqueue for a topic", () => {
   });
 
   it("tells which role has enqueued it, with what no header may have replaced", async () => {
-    const b = await world.started("b-1");
+    const b = await world.working("b-1");
     const client = await connected();
     const name = `a:b\n\u007f\t${process.pid}`;
     await client.query(`CREATE ROLE "${name}" IN ROLE hawser_peer; SET ROLE "${name}"`);
@@ -139,7 +139,7 @@ describe("enqueue for a topic", () => {
   });
 
   it("hands over at its time what is to be delivered later, and not what is cancelled", async () => {
-    const b = await world.started("b-1");
+    const b = await world.working("b-1");
     const client = await connected();
     await client.query("BEGIN");
     await enqueue(client, "b", "second", { delayMs: 600 });
@@ -177,7 +177,7 @@ describe("enqueue for a topic", () => {
   });
 
   it("takes a client that resolves with the rows themselves, and one that resolves with an object that has them", async () => {
-    const b = await world.started("b-1");
+    const b = await world.working("b-1");
     const client = await connected();
     const query = async (text: string, values: unknown[]) => (await client.query(text, values)).rows;
     expect(await enqueue({ query }, "b", "x")).toBeTypeOf("bigint");
@@ -186,9 +186,9 @@ describe("enqueue for a topic", () => {
     await b.received.length(2);
   });
 
-  it("wakes a peer that waits, which looks again only much later", async () => {
+  it("wakes a worker that waits, which looks again only much later", async () => {
     noTimersAbove(100);
-    const b = await world.started("b-1");
+    const b = await world.working("b-1");
     const client = await connected();
     for (const [nth, options] of [{}, { key: "k" }, { headers: { a: "1" } }, { all: true }].entries()) {
       await eventually("it waits", () => isWaitedFor("b"));

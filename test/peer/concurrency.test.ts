@@ -61,7 +61,7 @@ describe("concurrency of handle", () => {
     "counts messages that come at once from the store: transactional %s",
     async (transactional) => {
       await world.query("CREATE TABLE ledger (what text)");
-      const b = world.peer("b-1", { poolSize: 10 });
+      const b = world.worker("b-1", { poolSize: 10 });
       const { count, handler } = counted();
       const write: Handler = async (message) => {
         if (transactional) await message.client.query("INSERT INTO ledger VALUES ($1)", [message.text()]);

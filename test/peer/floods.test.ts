@@ -111,9 +111,9 @@ it("what is no key of a channel is not looked up", async () => {
   expect(queries.of(announced).flatMap(([keys]) => keys)).toEqual([2_147_483_647]);
 });
 
-it("a peer takes messages of topics that it serves, one statement at a time, however many others are notified", async () => {
+it("a worker takes messages of topics that it serves, one statement at a time, however many others are notified", async () => {
   const held = gate();
-  const b = await world.started("b-1", { concurrency: 1 }, () => held.opened);
+  const b = await world.working("b-1", { concurrency: 1 }, () => held.opened);
   for (let n = 0; n < 4; n++) await enqueue("b", `slow ${n}`);
   await b.received.length(1);
   queries = new Queries([taken]);
@@ -131,7 +131,7 @@ it("a peer takes messages of topics that it serves, one statement at a time, how
 });
 
 it("a take that Postgres refuses is a status, and is tried again, not in a loop", async () => {
-  const b = await world.started("b-1");
+  const b = await world.working("b-1");
   await enqueue("b", "before");
   await b.received.length(1);
   await world.query("ALTER FUNCTION hawser.take RENAME TO take_away");

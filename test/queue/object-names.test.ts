@@ -1,7 +1,7 @@
 /** Names that every object of JavaScript has a property of: of roles, topics, keys, headers, unique keys and peers. */
 import pg from "pg";
 import { afterEach, expect, it } from "vitest";
-import { sharedPeerWorld } from "./support/shared-world.js";
+import { sharedPeerWorld } from "../peer/support/shared-world.js";
 
 const world = sharedPeerWorld();
 const names = ["constructor", "__proto__", "toString"] as const;
@@ -27,16 +27,16 @@ it("are names as any others in what is enqueued and handled", async () => {
   } finally {
     await client.end();
   }
-  const peer = world.peer("constructor");
-  await peer.record();
-  for (const topic of names.filter((name) => name !== peer.topic)) await peer.recordTopic(topic);
-  await peer.received.length(27);
+  const worker = world.worker("constructor");
+  await worker.record();
+  for (const topic of names.filter((name) => name !== worker.topic)) await worker.recordTopic(topic);
+  await worker.received.length(27);
   const expected = names.flatMap((topic) =>
     names.flatMap((role) => ["keyed", "plain", "unique"].map((text) => [topic, role, text].join())),
   );
-  expect(peer.received.all.map(({ topic, enqueuedBy, text }) => [topic, enqueuedBy, text].join()).sort()).toEqual(
+  expect(worker.received.all.map(({ topic, enqueuedBy, text }) => [topic, enqueuedBy, text].join()).sort()).toEqual(
     expected.sort(),
   );
-  for (const { text, headers, enqueuedBy } of peer.received.all)
+  for (const { text, headers, enqueuedBy } of worker.received.all)
     if (text === "plain") expect(headers).toContainEqual([enqueuedBy, "h"]);
 });
