@@ -46,6 +46,13 @@ const rowExpressions: Readonly<Record<string, (row: string) => string>> = {
    */
   is_free: (row) =>
     `(${row}.worker IS NULL OR NOT EXISTS (SELECT FROM hawser_data.workers AS w WHERE w.id = ${row}.worker AND w.gone_at IS NULL))`,
+  /** Condition: the settings of a topic let nothing of it begin. */
+  is_paused: (settings) => `(${settings}.paused_at IS NOT NULL)`,
+  /** Condition: the topic has limits of rate or of what runs. */
+  is_limited: (settings) => `(num_nonnulls(${settings}.rate, ${settings}.running, ${settings}.running_per_key) > 0)`,
+  /** Condition: the row of settings says something, and must stay. */
+  has_settings: (settings) =>
+    `(${rowExpressions["is_paused"]!(settings)} OR ${rowExpressions["is_limited"]!(settings)} OR ${settings}.keep_ms IS NOT NULL)`,
   /** Recipients whose messages a worker takes, as the queue has them: without a priority, and with one. */
   places_of: (worker) =>
     `(array_remove(ARRAY['', ${ownRecipient(worker)}, '#' || ${worker}.group_name, @QueueConstants.priority_mark@, @QueueConstants.priority_mark@ || ${ownRecipient(worker)}, @QueueConstants.priority_mark@ || '#' || ${worker}.group_name], NULL) || ARRAY(SELECT m.mark || '@' || n.name FROM unnest(${worker}.stands_in_for) AS n (name) CROSS JOIN (VALUES (''), (@QueueConstants.priority_mark@)) AS m (mark)))`,

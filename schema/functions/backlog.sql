@@ -3,7 +3,7 @@
 -- counted rows, and sorts nothing large.
 DECLARE
   v_is_replica CONSTANT boolean := pg_is_in_recovery();
-  v_paused CONSTANT text[] := ARRAY(SELECT s.topic FROM hawser_data.topic_settings AS s WHERE s.paused_at IS NOT NULL);
+  v_paused CONSTANT text[] := ARRAY(SELECT s.topic FROM hawser_data.topic_settings AS s WHERE @is_paused(s)@);
   -- Whose limits are reached: as many run as may, the rate allows no start of the whole burst, or a key may have all that it may.
   v_limited CONSTANT text[] := ARRAY(
     SELECT s.topic FROM hawser_data.topic_settings AS s

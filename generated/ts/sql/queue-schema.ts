@@ -2783,11 +2783,11 @@ SET enable_seqscan = off
 AS $function$
 #variable_conflict use_column
 BEGIN
-  SELECT coalesce(array_agg(s.topic) FILTER (WHERE s.paused_at IS NULL AND num_nonnulls(s.rate, s.running, s.running_per_key) > 0), '{}'),
+  SELECT coalesce(array_agg(s.topic) FILTER (WHERE NOT (s.paused_at IS NOT NULL) AND (num_nonnulls(s.rate, s.running, s.running_per_key) > 0)), '{}'),
          jsonb_object_agg(s.topic, s.keep_ms) FILTER (WHERE s.keep_ms IS NOT NULL)
     INTO limited, keep_ms FROM hawser_data.topic_settings AS s WHERE s.topic = ANY (p_topics);
   topics := ARRAY(
-    SELECT t.topic FROM unnest(p_topics) AS t (topic) WHERE NOT EXISTS (SELECT FROM hawser_data.topic_settings AS s WHERE s.topic = t.topic AND (s.paused_at IS NOT NULL OR s.topic = ANY (limited)))
+    SELECT t.topic FROM unnest(p_topics) AS t (topic) WHERE NOT EXISTS (SELECT FROM hawser_data.topic_settings AS s WHERE s.topic = t.topic AND ((s.paused_at IS NOT NULL) OR s.topic = ANY (limited)))
   );
   IF topics = '{}' AND cardinality(limited) = 1 THEN
     topics := limited;
@@ -3377,8 +3377,8 @@ BEGIN
        )
      ) AS f
   );
-  SELECT coalesce(array_agg(s.topic ORDER BY s.topic) FILTER (WHERE s.paused_at IS NOT NULL), '{}'),
-         coalesce(array_agg(s.topic ORDER BY s.topic) FILTER (WHERE num_nonnulls(s.rate, s.running, s.running_per_key) > 0), '{}'),
+  SELECT coalesce(array_agg(s.topic ORDER BY s.topic) FILTER (WHERE (s.paused_at IS NOT NULL)), '{}'),
+         coalesce(array_agg(s.topic ORDER BY s.topic) FILTER (WHERE (num_nonnulls(s.rate, s.running, s.running_per_key) > 0)), '{}'),
          coalesce(array_agg(s.topic ORDER BY s.topic) FILTER (WHERE s.keep_ms IS NOT NULL), '{}')
     INTO paused_topics, limited_topics, kept_topics
     FROM hawser_data.topic_settings AS s WHERE s.topic = ANY (v_topics);
@@ -3607,9 +3607,9 @@ BEGIN
     UPDATE hawser_data.queue AS q SET behind = NULL WHERE q.topic = limit_topic.topic AND q.behind >= 'l';
   END IF;
   IF NOT limited THEN
-    DELETE FROM hawser_data.topic_settings AS s WHERE s.topic = limit_topic.topic AND num_nonnulls(s.paused_at, s.keep_ms) = 0;
+    DELETE FROM hawser_data.topic_settings AS s WHERE s.topic = limit_topic.topic AND NOT ((s.paused_at IS NOT NULL) OR (num_nonnulls(s.rate, s.running, s.running_per_key) > 0) OR s.keep_ms IS NOT NULL);
     DELETE FROM hawser_data.topic_starts AS s WHERE s.topic = limit_topic.topic;
-  ELSIF num_nonnulls(v_before.rate, v_before.running, v_before.running_per_key) = 0 THEN
+  ELSIF NOT (num_nonnulls(v_before.rate, v_before.running, v_before.running_per_key) > 0) THEN
     -- What workers have counts from now on. They give back what they have not begun.
     INSERT INTO hawser_data.topic_starts (topic, recipient, role, rank, worker, started_at, limit_key)
     SELECT q.topic, q.recipient, q.role, q.rank, q.worker, clock_timestamp(),
@@ -3679,7 +3679,7 @@ BEGIN
   ELSE
     UPDATE hawser_data.topic_settings AS s SET keep_ms = NULL WHERE s.topic = keep_results.topic;
     DELETE FROM hawser_data.topic_settings AS s
-     WHERE s.topic = keep_results.topic AND num_nonnulls(s.paused_at, s.rate, s.running, s.running_per_key) = 0;
+     WHERE s.topic = keep_results.topic AND NOT ((s.paused_at IS NOT NULL) OR (num_nonnulls(s.rate, s.running, s.running_per_key) > 0) OR s.keep_ms IS NOT NULL);
   END IF;
   PERFORM pg_notify('hawser_topic_settings', keep_results.topic) WHERE pg_notification_queue_usage() < 0.9;
 END;
@@ -3729,7 +3729,7 @@ BEGIN
     END IF;
   END IF;
 BEGIN
-  RETURN QUERY SELECT s.topic FROM hawser_data.topic_settings AS s WHERE s.topic = ANY (p_topics) AND s.paused_at IS NOT NULL;
+  RETURN QUERY SELECT s.topic FROM hawser_data.topic_settings AS s WHERE s.topic = ANY (p_topics) AND (s.paused_at IS NOT NULL);
 END;
 END
 $function$;
@@ -3911,7 +3911,7 @@ BEGIN
   UPDATE hawser_data.topic_settings AS s SET paused_at = NULL, paused_by = NULL WHERE s.topic = resume_topic.topic AND s.paused_at IS NOT NULL;
   resumed := FOUND;
   DELETE FROM hawser_data.topic_settings AS s
-   WHERE s.topic = resume_topic.topic AND num_nonnulls(s.paused_at, s.rate, s.running, s.running_per_key, s.keep_ms) = 0;
+   WHERE s.topic = resume_topic.topic AND NOT ((s.paused_at IS NOT NULL) OR (num_nonnulls(s.rate, s.running, s.running_per_key) > 0) OR s.keep_ms IS NOT NULL);
   IF resumed THEN
     PERFORM pg_notify('hawser_topic_settings', resume_topic.topic) WHERE pg_notification_queue_usage() < 0.9;
   END IF;

@@ -1,10 +1,10 @@
 #variable_conflict use_column
 BEGIN
-  SELECT coalesce(array_agg(s.topic) FILTER (WHERE s.paused_at IS NULL AND num_nonnulls(s.rate, s.running, s.running_per_key) > 0), '{}'),
+  SELECT coalesce(array_agg(s.topic) FILTER (WHERE NOT @is_paused(s)@ AND @is_limited(s)@), '{}'),
          jsonb_object_agg(s.topic, s.keep_ms) FILTER (WHERE s.keep_ms IS NOT NULL)
     INTO limited, keep_ms FROM hawser_data.topic_settings AS s WHERE s.topic = ANY (p_topics);
   topics := ARRAY(
-    SELECT t.topic FROM unnest(p_topics) AS t (topic) WHERE NOT EXISTS (SELECT FROM hawser_data.topic_settings AS s WHERE s.topic = t.topic AND (s.paused_at IS NOT NULL OR s.topic = ANY (limited)))
+    SELECT t.topic FROM unnest(p_topics) AS t (topic) WHERE NOT EXISTS (SELECT FROM hawser_data.topic_settings AS s WHERE s.topic = t.topic AND (@is_paused(s)@ OR s.topic = ANY (limited)))
   );
   IF topics = '{}' AND cardinality(limited) = 1 THEN
     topics := limited;

@@ -100,8 +100,8 @@ BEGIN
        )
      ) AS f
   );
-  SELECT coalesce(array_agg(s.topic ORDER BY s.topic) FILTER (WHERE s.paused_at IS NOT NULL), '{}'),
-         coalesce(array_agg(s.topic ORDER BY s.topic) FILTER (WHERE num_nonnulls(s.rate, s.running, s.running_per_key) > 0), '{}'),
+  SELECT coalesce(array_agg(s.topic ORDER BY s.topic) FILTER (WHERE @is_paused(s)@), '{}'),
+         coalesce(array_agg(s.topic ORDER BY s.topic) FILTER (WHERE @is_limited(s)@), '{}'),
          coalesce(array_agg(s.topic ORDER BY s.topic) FILTER (WHERE s.keep_ms IS NOT NULL), '{}')
     INTO paused_topics, limited_topics, kept_topics
     FROM hawser_data.topic_settings AS s WHERE s.topic = ANY (v_topics);

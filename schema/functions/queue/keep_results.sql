@@ -10,7 +10,7 @@ BEGIN
   ELSE
     UPDATE hawser_data.topic_settings AS s SET keep_ms = NULL WHERE s.topic = keep_results.topic;
     DELETE FROM hawser_data.topic_settings AS s
-     WHERE s.topic = keep_results.topic AND num_nonnulls(s.paused_at, s.rate, s.running, s.running_per_key) = 0;
+     WHERE s.topic = keep_results.topic AND NOT @has_settings(s)@;
   END IF;
   PERFORM pg_notify(@QueueConstants.settings_channel@, keep_results.topic) WHERE pg_notification_queue_usage() < 0.9;
 END

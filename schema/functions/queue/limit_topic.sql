@@ -43,9 +43,9 @@ BEGIN
     UPDATE hawser_data.queue AS q SET behind = NULL WHERE q.topic = limit_topic.topic AND q.behind >= @QueueConstants.behind_limit@;
   END IF;
   IF NOT limited THEN
-    DELETE FROM hawser_data.topic_settings AS s WHERE s.topic = limit_topic.topic AND num_nonnulls(s.paused_at, s.keep_ms) = 0;
+    DELETE FROM hawser_data.topic_settings AS s WHERE s.topic = limit_topic.topic AND NOT @has_settings(s)@;
     DELETE FROM hawser_data.topic_starts AS s WHERE s.topic = limit_topic.topic;
-  ELSIF num_nonnulls(v_before.rate, v_before.running, v_before.running_per_key) = 0 THEN
+  ELSIF NOT @is_limited(v_before)@ THEN
     -- What workers have counts from now on. They give back what they have not begun.
     INSERT INTO hawser_data.topic_starts (topic, recipient, role, rank, worker, started_at, limit_key)
     SELECT q.topic, q.recipient, q.role, q.rank, q.worker, clock_timestamp(),

@@ -1,4 +1,4 @@
 #variable_conflict use_column
 BEGIN
-  RETURN QUERY SELECT s.topic FROM hawser_data.topic_settings AS s WHERE s.topic = ANY (p_topics) AND s.paused_at IS NOT NULL;
+  RETURN QUERY SELECT s.topic FROM hawser_data.topic_settings AS s WHERE s.topic = ANY (p_topics) AND @is_paused(s)@;
 END

@@ -6,7 +6,7 @@ BEGIN
   UPDATE hawser_data.topic_settings AS s SET paused_at = NULL, paused_by = NULL WHERE s.topic = resume_topic.topic AND s.paused_at IS NOT NULL;
   resumed := FOUND;
   DELETE FROM hawser_data.topic_settings AS s
-   WHERE s.topic = resume_topic.topic AND num_nonnulls(s.paused_at, s.rate, s.running, s.running_per_key, s.keep_ms) = 0;
+   WHERE s.topic = resume_topic.topic AND NOT @has_settings(s)@;
   IF resumed THEN
     PERFORM pg_notify(@QueueConstants.settings_channel@, resume_topic.topic) WHERE pg_notification_queue_usage() < 0.9;
   END IF;
