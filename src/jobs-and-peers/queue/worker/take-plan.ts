@@ -2,7 +2,7 @@
  * Plan of a worker of the queue: which topics it looks at next, and from which message on at each place.
  *
  * Messages may commit in another order than that of their ranks. So after a notification that finds nothing in front, and with
- * each poll, a topic is looked at again from its first message on. Pure: {@link Takes} sends the statements and has the timers.
+ * each poll, a topic is looked at again from its first message on. Pure: `takes.ts` sends the statements and has the timers.
  */
 import type { Looked, QueuePlace } from "../../store/index.js";
 
@@ -22,8 +22,8 @@ const longestWholeMs = 30_000;
 
 interface Backlog {
   /** Time of the last look at all messages. */
-  wholeAt: number;
-  /** How long it took in ms; undefined: it is under way. */
+  readonly wholeAt: number;
+  /** Time in ms that this look took; undefined while it is under way. */
   tookMs: number | undefined;
 }
 
@@ -124,7 +124,7 @@ export class TakePlan {
       const isLate = this.#late.has(topic);
       if (backlog === undefined ? !isLate : now < nextWholeAt(backlog, isLate)) continue;
       this.#late.delete(topic);
-      if (backlog !== undefined) Object.assign(backlog, { wholeAt: now, tookMs: undefined });
+      if (backlog !== undefined) this.#backlogs.set(topic, { wholeAt: now, tookMs: undefined });
       // What was seen, up to where nothing was left.
       if (!this.#behind.has(topic)) this.#behind.set(topic, this.#after.get(topic) ?? {});
       this.#after.delete(topic);
