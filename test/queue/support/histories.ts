@@ -220,10 +220,10 @@ export class QueueHistories implements AsyncDisposable {
     const random = this.#random;
     if (process.waiting !== undefined) return;
     if (process.taken !== undefined) {
-      await this.#endTake(process, random.chance(0.85));
+      // A worker that goes on would wait for the one that is just taking what it had, or what is behind that.
+      await this.#endTake(process, random.chance(0.85) || (await this.#isTaken(process)));
       return;
     }
-    // It would wait for the one that is just taking what this one had.
     if (await this.#isTaken(process)) return;
     if (process.handling !== undefined) {
       await this.#endHandling(process, random.next());
