@@ -45,9 +45,10 @@ export const parts: readonly Part[] = [
           "forget-peer",
           "leases",
         ],
-        ...["mesh-secrets", "messages", "queue", "reassign", "subscription-dead-letters", "transactional"],
+        ...["mesh-secrets", "messages", "queue", "reassign", "subscription-dead-letters"],
       ),
       [
+        "test/handlers/transactions/",
         ...below("test/store", "migrate", "preparation", "refused-databases", "table-state"),
         ...below("test/peer", "claims", "dead-letters", "directory", "parked", "pending", "status"),
         "test/queue/schedules",

@@ -1,7 +1,7 @@
 /** Link that received a message, and the start of its handler, as calls of handlers see them. */
 import type { HandlerResult } from "../channel/index.js";
-import type { Completion } from "../store/index.js";
 import type { Limited, Waiter } from "./limits/concurrency-limit.js";
+import type { Completion } from "./transactions/transactional.js";
 
 /** Message that is in its handler. */
 export interface HandledTurn extends Limited {

@@ -16,7 +16,7 @@ import {
 } from "../../foundation/runtime/index.js";
 import { postgresErrorOf } from "../../foundation/sql-clients/index.js";
 import type { HandledMessage, HandlerResult } from "../channel/index.js";
-import { type Completion, isRefusedForGood, type Transaction } from "../store/index.js";
+import { isRefusedForGood, type Transaction } from "../store/index.js";
 import { type Attempts, isThenable } from "./attempts.js";
 import { BatchQueue } from "./batch-queue.js";
 import type { HandledLink, HandledTurn } from "./handled-link.js";
@@ -27,6 +27,7 @@ import { changeLimit } from "./limits/concurrency-limit.js";
 import { MessageView } from "./message.js";
 import { startHandling } from "./spans.js";
 import type { TopicHandlers } from "./topic-handlers.js";
+import type { Completion } from "./transactions/transactional.js";
 
 /** SQLSTATEs of serialization_failure and deadlock_detected. */
 const conflictCodes: ReadonlySet<unknown> = new Set(["40001", "40P01"]);

@@ -3,6 +3,7 @@ import { EventEmitter } from "node:events";
 import { type PeerSettingsInput, peerSettingsDefaults } from "../../../generated/ts/settings/peer.js";
 import { type Clock, type Logger, silentLogger, systemClock } from "../../foundation/runtime/index.js";
 import { deadLetters, pending, reassign, storedCounts } from "../../operating/operate/index.js";
+import { transactional } from "../handlers/transactions/transactional.js";
 import { isReady, migrate } from "../migrations/index.js";
 import {
   announce,
@@ -22,7 +23,6 @@ import {
   secretsChannel,
   storedMessages,
   type TakeNameOptions,
-  transactional,
 } from "../store/index.js";
 import {
   acquireDatabase,

@@ -54,10 +54,10 @@ export {
   secretsChannel,
 } from "./notifications.js";
 export { parkedMessages } from "./parked-messages.js";
-export { type Looked, Queue, queueApplicationName } from "./queue.js";
+export { type CompletedJob, keptAtOnce, type Looked, Queue, queueApplicationName, resultsText } from "./queue.js";
 export { keyOf, QueuedMessage, type QueuePlace, rowOf } from "./queued-message.js";
 export type { HeaderPair } from "./row-faults.js";
-export { isRefusedForGood, isTransientFailure, scriptFailure, storeFailure } from "./store-failure.js";
+export { isRefusedForGood, isStoreFailure, isTransientFailure, scriptFailure, storeFailure } from "./store-failure.js";
 export {
   backlogCountRows,
   drainBytes,
@@ -67,5 +67,4 @@ export {
   type MessageToStore,
   storedMessages,
 } from "./stored-messages.js";
-export type { Transaction, WriterName } from "./transaction.js";
-export { type Completion, transactional } from "./transactional.js";
+export { beginStatement, type Transaction, type UserQuery, type WriterName } from "./transaction.js";

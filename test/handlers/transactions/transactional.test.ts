@@ -1,13 +1,13 @@
 import type { Socket } from "node:net";
 import pg from "pg";
 import { afterAll, beforeAll, beforeEach, describe, expect, it, onTestFinished } from "vitest";
-import { openStore } from "../../src/jobs-and-peers/peer-store/store.js";
-import type { DeadLetter, Lease, Position } from "../../src/jobs-and-peers/store/index.js";
-import { beginSql, inShortTransaction } from "../../src/jobs-and-peers/store/transaction.js";
-import { TestWorker } from "../queue/support/test-worker.js";
-import { eventually } from "../support/eventually.js";
-import { startProxy } from "./support/proxy.js";
-import { takeOver, textMessages, type World, world } from "./support/world.js";
+import { openStore } from "../../../src/jobs-and-peers/peer-store/store.js";
+import type { DeadLetter, Lease, Position } from "../../../src/jobs-and-peers/store/index.js";
+import { beginSql, inShortTransaction } from "../../../src/jobs-and-peers/store/transaction.js";
+import { TestWorker } from "../../queue/support/test-worker.js";
+import { startProxy } from "../../store/support/proxy.js";
+import { takeOver, textMessages, type World, world } from "../../store/support/world.js";
+import { eventually } from "../../support/eventually.js";
 
 /** Calls back for each write to the socket. A write that finds the socket busy is sent with the next one. */
 function onWrite(client: pg.ClientBase, called: (bytes: Buffer) => void): void {

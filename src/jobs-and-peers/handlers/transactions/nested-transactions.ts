@@ -3,9 +3,9 @@
  * become a savepoint and its release, because a COMMIT would commit the effects without the mark of the message, and
  * each attempt would repeat them.
  */
-import { HawserError, invalidArgument } from "../../foundation/errors/index.js";
+import { HawserError, invalidArgument } from "../../../foundation/errors/index.js";
+import type { UserQuery } from "../../store/index.js";
 import { isControl, statementsOf } from "./statements-of-text.js";
-import type { UserQuery } from "./transaction.js";
 
 const beginning = /^(?:begin(?: work| transaction)?|start transaction)((?:\s|,).*)?$/i;
 const committing = /^(?:commit|end)(?: work| transaction)?( and chain)?( and no chain)?$/i;

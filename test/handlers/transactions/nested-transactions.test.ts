@@ -1,6 +1,6 @@
 import pg from "pg";
 import { describe, expect, it } from "vitest";
-import { NestedTransactions } from "../../src/jobs-and-peers/store/nested-transactions.js";
+import { NestedTransactions } from "../../../src/jobs-and-peers/handlers/transactions/nested-transactions.js";
 
 /** Sends texts to nowhere. @returns what was sent, and the errors of what was not */
 async function sent(...texts: readonly unknown[]): Promise<string[]> {

@@ -5,20 +5,28 @@
  */
 import type { EventEmitter } from "node:events";
 import pg from "pg";
-import { tables } from "../../../generated/ts/rows/peer.js";
-import { tables as queueTables } from "../../../generated/ts/rows/queue.js";
-import { storeConstants } from "../../../generated/ts/settings/peer.js";
-import { traceConstants } from "../../../generated/ts/settings/queue.js";
-import { errorTable, HawserError } from "../../foundation/errors/index.js";
-import { isServerError, ownTypes, type PreparedStatement, parameter } from "../../foundation/postgres/index.js";
-import type { TraceContext } from "../../foundation/runtime/index.js";
-import type { Position } from "./channels.js";
-import { type Database, statementLimits } from "./database.js";
+import { tables } from "../../../../generated/ts/rows/peer.js";
+import { tables as queueTables } from "../../../../generated/ts/rows/queue.js";
+import { storeConstants } from "../../../../generated/ts/settings/peer.js";
+import { traceConstants } from "../../../../generated/ts/settings/queue.js";
+import { errorTable, HawserError } from "../../../foundation/errors/index.js";
+import { isServerError, ownTypes, type PreparedStatement, parameter } from "../../../foundation/postgres/index.js";
+import type { TraceContext } from "../../../foundation/runtime/index.js";
+import {
+  beginStatement,
+  type CompletedJob,
+  type Database,
+  isStoreFailure,
+  keptAtOnce,
+  type Position,
+  type QueuedMessage,
+  resultsText,
+  statementLimits,
+  type Transaction,
+  type UserQuery,
+  type WriterName,
+} from "../../store/index.js";
 import { NestedTransactions } from "./nested-transactions.js";
-import { type CompletedJob, keptAtOnce, resultsText } from "./queue.js";
-import type { QueuedMessage } from "./queued-message.js";
-import { isStoreFailure } from "./store-failure.js";
-import { beginStatement, type Transaction, type UserQuery, type WriterName } from "./transaction.js";
 
 /**
  * Outcome of a transactional handler. `rolledBack`: the handler has asked for it. `duplicate`: another transaction has
