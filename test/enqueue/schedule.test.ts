@@ -35,7 +35,7 @@ const unasked: SqlClient = {
 
 describe("schedule", () => {
   it("enqueues a message at each time, which the handler gets with the time and the name", async () => {
-    const b = await world.started("b-1");
+    const b = await world.working("b-1");
     // A change notifies, and the time of an occurrence is no poll.
     noTimersAbove(2_000);
     const client = await connected();
@@ -143,7 +143,7 @@ describe("schedule", () => {
   });
 
   slowIt("goes on after the session of the relay is lost", async () => {
-    const b = await world.started("b-1");
+    const b = await world.working("b-1");
     const client = await connected();
     await schedule(client, "tick", { cron: "* * * * * *", to: "b", missed: "all" });
     await b.received.length(1);

@@ -28,7 +28,7 @@ it(`what is cancelled has no effect, all else has it once, after ${kills} kills 
   const client = new pg.Client({ connectionString: url });
   await client.connect();
   const crew = new Crew((name) =>
-    startProgram("test/faults/programs/job-peer.ts", [name], { env: { HAWSER_DATABASE_URL: url } }),
+    startProgram("test/faults/programs/job-worker.ts", [name], { env: { HAWSER_DATABASE_URL: url } }),
   );
   await crew.start(...names);
 

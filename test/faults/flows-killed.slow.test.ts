@@ -36,7 +36,7 @@ it(`each comes once, behind all before it, after ${kills} kills (HAWSER_FAULT_SE
   await createLedger(url);
   await onServer(url, "CREATE TABLE edges (before text, after text)");
   const crew = new Crew((name) =>
-    startProgram("test/faults/programs/job-peer.ts", [name], { env: { HAWSER_DATABASE_URL: url } }),
+    startProgram("test/faults/programs/job-worker.ts", [name], { env: { HAWSER_DATABASE_URL: url } }),
   );
   await crew.start(...names);
 

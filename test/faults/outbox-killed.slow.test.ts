@@ -1,7 +1,7 @@
 /**
  * `hawser serve`, nats-server or Postgres is killed at random while many sessions write into the outbox, each message for a stream
- * and for a peer, in one transaction. The stream and the peer have everything that is committed, once, and nothing else, each key
- * in the order of its commits. NATS is also away for longer than a part of the outbox stays; peers are served meanwhile.
+ * and for a worker, in one transaction. The stream and the worker have everything that is committed, once, and nothing else, each key
+ * in the order of its commits. NATS is also away for longer than a part of the outbox stays; the worker goes on meanwhile.
  * `campaign.nightly.test.ts` has what the peers' side can do. HAWSER_FAULT_SEED repeats the choices of a run (not its timing),
  * HAWSER_FAULT_KILLS says how many kills there are.
  */
@@ -10,7 +10,7 @@ import { jetstreamManager } from "@nats-io/jetstream";
 import { connect } from "@nats-io/transport-node";
 import pg from "pg";
 import { expect, it } from "vitest";
-import { Peer } from "../../src/jobs-and-peers/peer/index.js";
+import { Worker } from "../../src/jobs-and-peers/peer/index.js";
 import { Random } from "../simulator/random.js";
 import { eventually } from "../support/eventually.js";
 import { startNatsServer } from "../support/nats-server.js";
@@ -31,7 +31,7 @@ const keys = 12;
 const retentionMs = 1_000;
 const absenceMs = 4 * retentionMs;
 
-it(`a stream and a peer have what was committed, once and in order, when serve, NATS and Postgres are killed ${kills} times (HAWSER_FAULT_SEED=${faultSeed})`, {
+it(`a stream and a worker have what was committed, once and in order, when serve, NATS and Postgres are killed ${kills} times (HAWSER_FAULT_SEED=${faultSeed})`, {
   timeout: loopTimeoutMs(kills) * 2 + absenceMs,
 }, async () => {
   const random = new Random(faultSeed);
@@ -43,14 +43,14 @@ it(`a stream and a peer have what was committed, once and in order, when serve, 
   await using group = await ServeGroup.start(url, 2, ["--outbox-retention", `${retentionMs}ms`]);
   const watcher = await connect({ servers: nats.url, maxReconnectAttempts: -1, reconnectTimeWait: 50 });
   await (await jetstreamManager(watcher)).streams.add({ name: "OUT", subjects: ["out.>"] });
-  await using peer = new Peer({
-    ...{ name: "warehouse-1", topic: "warehouse", databaseUrl: url, listen: "127.0.0.1:0" },
+  await using worker = new Worker({
+    databaseUrl: url,
     ...{ concurrency: 8, poolSize: 9, defaults: { retry: { attempts: 1_000 } } },
   });
-  await peer.handle(peer.topic, { transactional: true }, async (message) => {
-    await message.client.query("INSERT INTO done (consumer, id) VALUES ('peer', $1)", [message.text()]);
+  await worker.handle("warehouse", { transactional: true }, async (message) => {
+    await message.client.query("INSERT INTO done (consumer, id) VALUES ('worker', $1)", [message.text()]);
   });
-  await peer.start();
+  await worker.start();
 
   const ending = new AbortController();
   const load = Array.from({ length: writers }, (_, nth) => write(url, new Random(faultSeed + nth), ending.signal));
@@ -60,7 +60,7 @@ it(`a stream and a peer have what was committed, once and in order, when serve, 
   await nats.kill();
   const before = await booked();
   await delay(absenceMs);
-  await eventually("the peer is served", async () => (await booked()) > before);
+  await eventually("the worker goes on", async () => (await booked()) > before);
   await nats.restart();
   const made = await storm({
     ...{ random, count: kills },
@@ -95,9 +95,9 @@ it(`a stream and a peer have what was committed, once and in order, when serve, 
   const sent = await readSent(url);
   expect(sent.length).toBeGreaterThan(kills);
   await eventually("the stream has all", async () => (await countIn(watcher, "OUT")) >= sent.length);
-  await eventually("the peer has all", async () => (await booked()) >= sent.length, 120_000 + 30 * sent.length);
+  await eventually("the worker has all", async () => (await booked()) >= sent.length, 120_000 + 30 * sent.length);
   // Without processes nothing comes again.
-  await Promise.all([peer.stop(), ...group.members.map((serve) => serve.stop())]);
+  await Promise.all([worker.stop(), ...group.members.map((serve) => serve.stop())]);
   const inStream = (await textsIn(watcher, "OUT")).map((id) => ({ consumer: "stream", id }));
   await watcher.close();
   console.log(`${JSON.stringify(made)}: ${tried} transactions were tried, ${sent.length} messages are committed`);
@@ -149,7 +149,7 @@ async function transaction(client: pg.Client, random: Random): Promise<void> {
                      hawser.enqueue('warehouse', id, key => $1)
                 FROM drawn
             )
-       INSERT INTO sent (id, consumers, lane) SELECT id, '{stream,peer}'::text[], $1 FROM queued`,
+       INSERT INTO sent (id, consumers, lane) SELECT id, '{stream,worker}'::text[], $1 FROM queued`,
       [key, key ?? "none"],
     );
     if (isTakenBack) await client.query("ROLLBACK TO s");

@@ -5,7 +5,7 @@
 import pg from "pg";
 import { expect, it } from "vitest";
 import { migrate } from "../../src/jobs-and-peers/migrations/index.js";
-import { enqueue, Peer } from "../../src/jobs-and-peers/peer/index.js";
+import { enqueue, Worker } from "../../src/jobs-and-peers/peer/index.js";
 import { startProxy } from "../store/support/proxy.js";
 import { eventually } from "../support/eventually.js";
 import { onServer, rowsOf } from "../support/on-server.js";
@@ -25,17 +25,17 @@ it("what is enqueued has its effects once over a switchover and a failover, in t
     "CREATE TABLE effects (id bigserial, number integer)",
   );
   await using proxy = await startProxy(servers.primary.url);
-  const peers = ["b-1", "b-2"].map(
-    (name) => new Peer({ name, databaseUrl: proxy.url, concurrency: 8, defaults: { group: true, takeoverMs: 1_000 } }),
+  const workers = ["b-1", "b-2"].map(
+    (name) => new Worker({ name, databaseUrl: proxy.url, concurrency: 8, defaults: { takeoverMs: 1_000 } }),
   );
   try {
     let begun = 0;
-    for (const peer of peers) {
-      await peer.handle("b", { transactional: true, retry: { attempts: 1_000, delayMs: 10 } }, async (message) => {
+    for (const worker of workers) {
+      await worker.handle("b", { transactional: true, retry: { attempts: 1_000, delayMs: 10 } }, async (message) => {
         begun += 1;
         await message.client.query("INSERT INTO effects (number) VALUES ($1)", [Number(message.text())]);
       });
-      await peer.start();
+      await worker.start();
     }
     let number = 0;
     /** Enqueues that many messages; after an error it goes on with the next one. */
@@ -105,6 +105,6 @@ it("what is enqueued has its effects once over a switchover and a failover, in t
     await settled();
     console.log(`${number} messages, ${(await numbersIn("sent")).length} of them survived; ${begun} starts`);
   } finally {
-    await Promise.all(peers.map((peer) => peer.stop({ timeoutMs: 2_000 })));
+    await Promise.all(workers.map((worker) => worker.stop({ timeoutMs: 2_000 })));
   }
 });

@@ -1,11 +1,11 @@
 /**
- * Four roles enqueue at the same rate for a topic of one peer, with the same keys. One of them also enqueues tens of thousands of
+ * Four roles enqueue at the same rate for a topic of one worker, with the same keys. One of them also enqueues tens of thousands of
  * messages for that topic, with keys of the others, for each listener of its own invention, and for thousands of topics that
  * nobody serves, and a login without rights holds the advisory locks by which workers say that they wait.
  */
 import pg from "pg";
 import { expect, it } from "vitest";
-import { Peer } from "../../src/jobs-and-peers/peer/index.js";
+import { Worker } from "../../src/jobs-and-peers/peer/index.js";
 import { eventually } from "../support/eventually.js";
 import { ownPostgres } from "./support/own-postgres.js";
 import { connected, createRoles, enqueueBesideAttack, enqueuingSeconds, Overtaken } from "./support/roles.js";
@@ -29,9 +29,9 @@ it("a role that enqueues as much as it can for a topic delays only itself, and i
   for (let bucket = 0; bucket < 32; bucket++)
     await stranger.query("SELECT pg_advisory_lock(hashtextextended($1, 0))", [`hawser:queue:${bucket}`]);
   const overtaken = new Overtaken();
-  await using peer = new Peer({ name: "worker-1", topic: "work", databaseUrl: postgres.url });
-  await peer.handle("work", { transactional: true }, ({ payload }) => overtaken.arrived(payload.toString()));
-  await peer.start();
+  await using worker = new Worker({ databaseUrl: postgres.url });
+  await worker.handle("work", { transactional: true }, ({ payload }) => overtaken.arrived(payload.toString()));
+  await worker.start();
   try {
     await enqueueBesideAttack(
       postgres.url,
@@ -48,7 +48,7 @@ it("a role that enqueues as much as it can for a topic delays only itself, and i
       "SELECT count(*)::integer AS left FROM hawser_data.queue WHERE topic = 'work'",
     );
     expect(overtaken.report()).toBeLessThan(limit);
-    // Otherwise the peer was faster than the attack, and nothing was shown.
+    // Otherwise the worker was faster than the attack, and nothing was shown.
     expect(rows[0]!.left).toBeGreaterThan(burst / 4);
   } finally {
     await admin.end();

@@ -31,7 +31,7 @@ it(`results are those that committed, after ${kills} kills (HAWSER_FAULT_SEED=${
   const { url } = database;
   await createLedger(url);
   const crew = new Crew((name) =>
-    startProgram("test/faults/programs/job-peer.ts", [name], { env: { HAWSER_DATABASE_URL: url } }),
+    startProgram("test/faults/programs/job-worker.ts", [name], { env: { HAWSER_DATABASE_URL: url } }),
   );
   await crew.start(...names);
   await onServer(url, "SELECT hawser.keep_results('jobs', 3600000)");

@@ -46,7 +46,7 @@ it(`fifty schedules run each occurrence once, after ${kills} kills and an outage
   await createLedger(url);
   await onServer(url, ...notesSql);
   const crew = new Crew((name) =>
-    startProgram("test/faults/programs/schedule-peer.ts", [name], { env: { HAWSER_DATABASE_URL: url } }),
+    startProgram("test/faults/programs/schedule-worker.ts", [name], { env: { HAWSER_DATABASE_URL: url } }),
   );
   await crew.start(...names);
   for (const [missed, count] of Object.entries(policies))

@@ -57,7 +57,7 @@ it(`one of a key waits, and sees all that relied on it, after ${kills} kills (HA
   await createLedger(url);
   await onServer(url, ...notesSql);
   const crew = new Crew((name) =>
-    startProgram("test/faults/programs/job-peer.ts", [name], { env: { HAWSER_DATABASE_URL: url } }),
+    startProgram("test/faults/programs/job-worker.ts", [name], { env: { HAWSER_DATABASE_URL: url } }),
   );
   await crew.start(...names);
 

@@ -1,6 +1,6 @@
 /** Topics on the page: paused, resumed, and their messages cancelled. */
 import { afterAll, beforeAll, expect, it } from "vitest";
-import type { Peer } from "../../src/jobs-and-peers/peer/index.js";
+import type { Worker } from "../../src/jobs-and-peers/peer/index.js";
 import { type PeerWorld, peerWorld } from "../peer/support/world.js";
 import { formOf, origin, pageClient, viewerOf } from "./support/page-world.js";
 
@@ -8,11 +8,11 @@ import { formOf, origin, pageClient, viewerOf } from "./support/page-world.js";
 const topic = "50% & <more>";
 
 let w: PeerWorld;
-let peer: Peer;
+let worker: Worker;
 beforeAll(async () => {
   w = await peerWorld({ keepsConnections: true });
-  peer = await w.started("b-1");
-  await peer.handle(topic, () => undefined);
+  worker = await w.working("b-1");
+  await worker.handle(topic, () => undefined);
 });
 afterAll(() => w[Symbol.asyncDispose]());
 
@@ -20,7 +20,7 @@ const settings = () => w.query("SELECT paused_by FROM hawser_data.topic_settings
 
 /** Sends the form that asks which messages are to be cancelled. */
 async function cancel(client: ReturnType<typeof pageClient>, typed: Record<string, string> = {}): Promise<string> {
-  // The peer's own topic is the first one.
+  // The worker's topic `b` is the first one.
   const page = (await client.get("/topics?filter=50")).text;
   const sent = async (text: string, button: string) => {
     const { action, fields } = formOf(text, button);

@@ -7,7 +7,7 @@ import { startProxy } from "../store/support/proxy.js";
 import { eventually } from "../support/eventually.js";
 import { slowIt } from "../support/slow-it.js";
 import { sharedPeerWorld } from "./support/shared-world.js";
-import type { TestPeer } from "./support/world.js";
+import type { RecordingWorker, TestPeer, TestWorkerOptions } from "./support/world.js";
 
 const world = sharedPeerWorld();
 
@@ -20,12 +20,17 @@ const toAll = async (texts: readonly string[], key?: string): Promise<void> => {
 const started = (names: readonly string[], options: Partial<PeerOptions>): Promise<TestPeer[]> =>
   Promise.all(names.map((name) => world.started(name, { poolSize: 1, ...options })));
 
-const textsOf = (peers: readonly TestPeer[]): string[] => peers.flatMap(({ texts }) => texts).sort(numerically);
+const working = (name: string, options: TestWorkerOptions): Promise<RecordingWorker> =>
+  world.working(name, { poolSize: 1, ...options });
+
+type Recording = Pick<TestPeer, "texts">;
+
+const textsOf = (peers: readonly Recording[]): string[] => peers.flatMap(({ texts }) => texts).sort(numerically);
 
 const numerically = (one: string, other: string): number => Number(one) - Number(other);
 
 /** Each of these has each of the messages once. */
-async function haveEachOnce(groups: readonly (readonly TestPeer[])[], texts: readonly string[]): Promise<void> {
+async function haveEachOnce(groups: readonly (readonly Recording[])[], texts: readonly string[]): Promise<void> {
   await eventually("all have them", () => groups.every((peers) => textsOf(peers).length >= texts.length));
   await eventually("nothing is left", async () => (await world.storedMessages()) === 0);
   for (const peers of groups) expect(textsOf(peers)).toEqual(texts);
@@ -91,24 +96,24 @@ it("a message that finds nobody waits for the first listener", async () => {
   expect(elsewhere.texts).toEqual([]);
 });
 
-/** A peer whose handlers never end, and what ends it as a crash does: what it has stays with it until its time has passed. */
-async function crashing(name: string, options: Partial<PeerOptions>) {
+/** A worker whose handlers never end, and what ends it as a crash does: what it has stays with it until its time has passed. */
+async function crashing(name: string, options: TestWorkerOptions) {
   const proxy = await startProxy(world.url);
   onTestFinished(() => proxy[Symbol.asyncDispose]());
-  const peer = world.peer(name, { ...options, databaseUrl: proxy.url, tuning: { ackTimeoutMs: 1_000 } });
-  await peer.record(() => new Promise(() => undefined));
+  const worker = world.worker(name, { ...options, databaseUrl: proxy.url });
+  await worker.record(() => new Promise(() => undefined));
   const crash = async (): Promise<void> => {
-    await peer.stop({ timeoutMs: 500 });
+    await worker.stop({ timeoutMs: 500 });
     proxy.cut();
   };
-  return { peer, cutOff: () => proxy.freeze(), crash };
+  return { worker, cutOff: () => proxy.freeze(), crash };
 }
 
 const others = [
   ["a member of another group", "blue"],
-  ["a listener outside of groups", undefined],
+  ["a worker outside of groups", undefined],
 ] as const;
-const takeover = (of: string | undefined): Partial<PeerOptions> => ({
+const takeover = (of: string | undefined): TestWorkerOptions => ({
   concurrency: 1,
   defaults: { takeoverMs: 1_000, group: of },
 });
@@ -116,54 +121,53 @@ const takeover = (of: string | undefined): Partial<PeerOptions> => ({
 it.each(others)("%s has none of the copies that a member of a group has left in a crash", async (_, group) => {
   const gone = await crashing("b-red-1", takeover("red"));
   await toAll(["1", "2"]);
-  await gone.peer.received.length(1);
-  const [other] = await started(["b-other-1"], takeover(group));
+  await gone.worker.received.length(1);
+  const other = await working("b-other-1", takeover(group));
   gone.cutOff();
   await toAll(["3"]);
-  await other!.received.length(1);
+  await other.received.length(1);
   await gone.crash();
   // The other one could have taken them for as long, and has none by the time that a member of the group has.
-  const [red] = await started(["b-red-2"], takeover("red"));
-  await eventually("its own group has it", () => textsOf([red!]).length === 3);
+  const red = await working("b-red-2", takeover("red"));
+  await eventually("its own group has it", () => textsOf([red]).length === 3);
   // The group counts as running until the time of its member has passed, which did not end in good order.
-  expect(textsOf([red!])).toEqual(["1", "2", "3"]);
-  expect(other!.texts).toEqual(["3"]);
+  expect(textsOf([red])).toEqual(["1", "2", "3"]);
+  expect(other.texts).toEqual(["3"]);
 });
 
 it.each(others)("%s has none of the copies that a member of a group has given back as it stopped", async (_, group) => {
-  const stopped = world.peer("b-red-1", takeover("red"));
+  const stopped = world.worker("b-red-1", takeover("red"));
   await stopped.record(() => new Promise(() => undefined));
   await toAll(["1", "2"]);
   await stopped.received.length(1);
-  const [other] = await started(["b-other-1"], takeover(group));
+  const other = await working("b-other-1", takeover(group));
   await stopped.stop({ timeoutMs: 500 });
   // The group has no member any more, and so no copy.
   await toAll(["3"]);
-  await other!.received.length(1);
-  const [red] = await started(["b-red-2"], takeover("red"));
+  await other.received.length(1);
+  const red = await working("b-red-2", takeover("red"));
   await toAll(["4"]);
-  await haveEachOnce([[red!]], ["1", "2", "4"]);
-  expect(other!.texts).toEqual(["3", "4"]);
+  await haveEachOnce([[red]], ["1", "2", "4"]);
+  expect(other.texts).toEqual(["3", "4"]);
 });
 
 it("a copy of a group that is retried as a dead letter stays in the group", async () => {
-  const takeover = (of: string | undefined): Partial<PeerOptions> => ({ defaults: { takeoverMs: 1_000, group: of } });
-  const gone = world.peer("b-red-1", { defaults: { group: "red", takeoverMs: 1_000, retry: { attempts: 1 } } });
+  const gone = world.worker("b-red-1", { defaults: { group: "red", takeoverMs: 1_000, retry: { attempts: 1 } } });
   await gone.record(() => {
     throw new Error("refused");
   });
-  const [other] = await started(["b-other-1"], takeover(undefined));
+  const other = await working("b-other-1", takeover(undefined));
   await toAll(["1"]);
-  await other!.received.length(1);
+  await other.received.length(1);
   const letters = (): Promise<{ id: number }[]> => world.query("SELECT id::integer FROM hawser_data.dead_letters");
   await eventually("it is a dead letter", async () => (await letters()).length === 1);
   await gone.stop();
   await world.query("SELECT * FROM hawser.retry_dead_letters($1)", [(await letters()).map(({ id }) => id)]);
   // The other one has watched for longer, and has taken nothing over by the time that a member of the group has.
-  const [red] = await started(["b-red-2"], takeover("red"));
-  await red!.received.length(1);
-  expect(red!.texts).toEqual(["1"]);
-  expect(other!.texts).toEqual(["1"]);
+  const red = await working("b-red-2", takeover("red"));
+  await red.received.length(1);
+  expect(red.texts).toEqual(["1"]);
+  expect(other.texts).toEqual(["1"]);
 });
 
 slowIt(
@@ -173,7 +177,7 @@ slowIt(
     const away = await world.started("b-2", { defaults: { durable: true } });
     const gone = await crashing("b-0", takeover("red"));
     await toAll(["1", "2", "3"]);
-    await gone.peer.received.length(1);
+    await gone.worker.received.length(1);
     for (const { received } of [single, away]) await received.length(3);
     gone.cutOff();
     await gone.crash();
@@ -182,9 +186,9 @@ slowIt(
     // The listener that is away was the last one to leave, and its name is the last one: all others were looked at before.
     await single.received.length(5);
     expect(single.texts).toEqual(["1", "2", "3", "4", "4"]);
-    const [red] = await started(["b-3"], { defaults: { group: "red", takeoverMs: 1_000 } });
+    const red = await working("b-3", takeover("red"));
     // Whether the group has a copy of the last message depends on how long its member counts as running.
-    const ofGroup = () => textsOf([red!]).filter((text) => text !== "4");
+    const ofGroup = () => textsOf([red]).filter((text) => text !== "4");
     await eventually("the group has its copies", () => ofGroup().length === 3);
     expect(ofGroup()).toEqual(["1", "2", "3"]);
     expect(single.texts).toHaveLength(5);

@@ -9,7 +9,7 @@ import { integer, pgTable } from "drizzle-orm/pg-core";
 import { Kysely, PostgresDialect } from "kysely";
 import pg from "pg";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
-import { type ErrorCode, enqueue, fromDrizzle, Peer } from "../../src/jobs-and-peers/peer/index.js";
+import { type ErrorCode, enqueue, fromDrizzle, Peer, Worker } from "../../src/jobs-and-peers/peer/index.js";
 import { eventually } from "../support/eventually.js";
 import { Log } from "./support/log.js";
 import { sharedPeerWorld } from "./support/shared-world.js";
@@ -31,7 +31,7 @@ describe("a program", () => {
     const orders = pgTable("orders", { id: integer() });
     const bookings = pgTable("bookings", { id: integer() });
     const mails = new Log<unknown>();
-    const warehouse = new Peer({ name: "warehouse-1", pool });
+    const warehouse = new Worker({ pool });
     await warehouse.handle(
       "warehouse",
       { transactional: true, retry: { attempts: 10, delayMs: 1 } },
@@ -61,7 +61,7 @@ describe("a program", () => {
     const { url: databaseUrl } = world;
     await world.query("CREATE TABLE bookings (id integer)");
     const attempts = new Log<number>();
-    await using warehouse = new Peer({ name: "warehouse-1", databaseUrl });
+    await using warehouse = new Worker({ databaseUrl });
     const options = { transactional: true, retry: { attempts: 3, delayMs: 1 } } as const;
     await warehouse.handle("warehouse", options, async ({ client, attempt }) => {
       const onClient = { connect: async () => client, end: async () => undefined };

@@ -218,7 +218,7 @@ it.each([{ transactional: false }, { transactional: true }])(
 it("begins a job that six stops have cut off for the first time, and counts them", async () => {
   const id = await enqueue(world, "b", "long");
   for (let deploy = 0; deploy < 6; deploy++) {
-    const b = await world.started("b-1", { defaults: { retry: { attempts: 2 } } }, () => new Promise(() => undefined));
+    const b = await world.working("b-1", { defaults: { retry: { attempts: 2 } } }, () => new Promise(() => undefined));
     await b.received.length(1);
     expect(b.received.all).toMatchObject([{ attempt: 1 }]);
     await b.stop({ timeoutMs: 0 });
@@ -232,11 +232,11 @@ it("begins a job that six stops have cut off for the first time, and counts them
 it.each([{}, { keepMs: 60_000 }])("says of a dead letter how often stops have cut it off: %o", async (options) => {
   const id = await enqueue(world, "b", "long", options);
   for (let deploy = 0; deploy < 2; deploy++) {
-    const b = await world.started("b-1", {}, () => new Promise(() => undefined));
+    const b = await world.working("b-1", {}, () => new Promise(() => undefined));
     await b.received.length(1);
     await b.stop({ timeoutMs: 0 });
   }
-  await world.started("b-1", { defaults: { retry: { attempts: 1 } } }, () => {
+  await world.working("b-1", { defaults: { retry: { attempts: 1 } } }, () => {
     throw new Error("no");
   });
   await eventually("it is dead", async () => (await job(world, id)).state === "dead");
@@ -247,7 +247,7 @@ it.each([{}, { keepMs: 60_000 }])("says of a dead letter how often stops have cu
 
 it("puts a job off whose handler wants it later when it is cut off, and gives back one that fails with its signal", async () => {
   await world.query("SELECT hawser.enqueue_batch('b', '{later,fails,told}'::text[])");
-  const b = await world.started("b-1", { concurrency: 4, defaults: { retry: { attempts: 1 } } }, async (message) => {
+  const b = await world.working("b-1", { concurrency: 4, defaults: { retry: { attempts: 1 } } }, async (message) => {
     const text = message.text();
     const reason = await aborted(text === "told" ? message.stopping : message.signal);
     throw text === "fails" ? reason : new RetryAfter(3_600_000);

@@ -68,7 +68,7 @@ it("a transactional handler enqueues within the trace of its message, also when 
 
 it("a batch has the trace that all its messages have, and none otherwise", async () => {
   const seen: (readonly [string, string])[] = [];
-  const b = world.peer("b-1");
+  const b = world.worker("b-1");
   await b.handleBatch(
     "orders",
     { transactional: true, maxMessages: 2, waitMs: 60_000 },

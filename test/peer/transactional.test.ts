@@ -244,7 +244,7 @@ describe("transactional handlers of one channel", () => {
 
   it("keep the order of each key, and one that fails holds up its own key only", async () => {
     let failed = 0;
-    await world.started("b-1", { ...sixteen, defaults: { retry: { attempts: 5 } } }, async (message) => {
+    await world.working("b-1", { ...sixteen, defaults: { retry: { attempts: 5 } } }, async (message) => {
       const text = Buffer.from(message.payload).toString();
       if (text === "a0" && failed < 4) {
         failed += 1;

@@ -1,4 +1,4 @@
-/** A message for unit tests of handlers is what a peer hands over. */
+/** A message for unit tests of handlers is what a worker hands over. */
 import { expect, it } from "vitest";
 import { type TestMessageOptions, testMessage } from "../../src/development/testing/index.js";
 import { enqueue, type TransactionalMessage } from "../../src/jobs-and-peers/peer/index.js";
@@ -20,7 +20,7 @@ it.each<[string, string | Uint8Array | object, TestMessageOptions]>([
   ["JSON", { a: 1 }, { key: "k", headers: { "x-a": ["1", "2"] } }],
   ["bytes", new Uint8Array([120]), { messageId: "order-17" }],
 ])("has the properties of an enqueued message with a payload of %s", async (_, payload, options) => {
-  const b = world.peer("b-1");
+  const b = world.worker("b-1");
   const messages: TransactionalMessage[] = [];
   await b.handle("b", { transactional: true }, (message) => {
     messages.push(message);

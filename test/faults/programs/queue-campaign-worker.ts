@@ -43,11 +43,6 @@ const peer = new Peer({
   },
 });
 
-/** The number that enqueueing this message has returned. */
-function numberOf({ id }: Message): string {
-  return id!.slice(id!.lastIndexOf("/") + 1);
-}
-
 function jobOf(message: Message): CampaignJob {
   if (message.topic === "scheduled") return { id: message.headers.get("schedule-time")! };
   return message.json() as CampaignJob;
@@ -61,7 +56,7 @@ async function noted<T>(messages: readonly Message[], call: () => Promise<T>): P
     const { id, alone } = jobOf(message);
     const nth = ++calls;
     const { topic, attempt } = message;
-    write({ kind: "begun", at: now(), call: nth, topic, id, number: numberOf(message), attempt, alone });
+    write({ kind: "begun", at: now(), call: nth, topic, id, number: message.id!, attempt, alone });
     return nth;
   });
   let isDone = false;
@@ -92,13 +87,13 @@ async function act(message: Message): Promise<string> {
 async function effect(client: PoolClient, message: Message): Promise<void> {
   let consumer = message.topic;
   if (consumer === "news") {
-    const { rows } = await client.query("SELECT recipient FROM copies WHERE id = $1", [numberOf(message)]);
+    const { rows } = await client.query("SELECT recipient FROM copies WHERE id = $1", [message.id]);
     consumer = `news ${rows[0].recipient}`;
   }
   let { id } = jobOf(message);
   if (message.topic === "unique") {
     // What is replaced has another payload.
-    id = `#${numberOf(message)}`;
+    id = `#${message.id}`;
   }
   await client.query("INSERT INTO done (consumer, id, note) VALUES ($1, $2, $3)", [consumer, id, name]);
 }

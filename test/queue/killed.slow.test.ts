@@ -1,13 +1,13 @@
-/** Only what was unfinished runs again when the process of a peer was killed. */
+/** Only what was unfinished runs again when the process of a worker was killed. */
 import { expect, it, onTestFinished } from "vitest";
 import { enqueueBatch } from "../../src/jobs-and-peers/peer/index.js";
+import { peerWorld } from "../peer/support/world.js";
 import { eventually } from "../support/eventually.js";
 import { type Program, startProgram } from "../support/program.js";
-import { peerWorld } from "./support/world.js";
 
-/** Starts a peer in a process of its own, which is killed in the end. */
+/** Starts a worker in a process of its own, which is killed in the end. */
 function launch(url: string, name = "first-never-ends", ...given: string[]): Program {
-  const program = startProgram(`test/peer/programs/${name}.ts`, given, { env: { HAWSER_DATABASE_URL: url } });
+  const program = startProgram(`test/queue/programs/${name}.ts`, given, { env: { HAWSER_DATABASE_URL: url } });
   onTestFinished(async () => {
     program.child.kill("SIGKILL");
     await program.ended;
@@ -39,7 +39,7 @@ it("what a killed process had read ahead runs at full concurrency in another one
   await eventually("it runs", async () => (await world.query("SELECT FROM hawser_data.workers")).length === 1);
   await enqueueBatch(world, "b", new Array<string>(8).fill("0"));
   const hasRead = async (): Promise<number> => {
-    const ofFirst = "SELECT id FROM hawser_data.workers WHERE name = 'b-1'";
+    const ofFirst = `SELECT id FROM hawser_data.workers WHERE name = 'b-1:${killed.child.pid}'`;
     const sql = `SELECT count(*) AS n FROM hawser_data.queue WHERE worker = (${ofFirst})`;
     return (await world.query<{ n: number }>(sql))[0]!.n;
   };
@@ -57,7 +57,7 @@ it("what a killed process had read ahead runs at full concurrency in another one
       if (held.push(resolve) === had) for (const end of held) end();
     });
   };
-  const other = world.peer("b-2", { concurrency: 8 });
+  const other = world.worker("b-2", { concurrency: 8 });
   await other.handle("b", { takeoverMs: 2_000 }, ({ attempt }) => handler(attempt));
   await other.start();
   await eventually("the rest is done", async () => (await hasRead()) === (await world.storedMessages()));

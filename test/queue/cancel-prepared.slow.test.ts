@@ -1,7 +1,7 @@
 /** A server with prepared transactions, in which no transaction that cancels may notify. */
 import pg from "pg";
 import { afterAll, beforeAll, expect, it } from "vitest";
-import { cancel, enqueue, Peer } from "../../src/jobs-and-peers/peer/index.js";
+import { cancel, enqueue, Worker } from "../../src/jobs-and-peers/peer/index.js";
 import { type OwnPostgres, ownPostgres } from "../faults/support/own-postgres.js";
 import { prepareForSql } from "../faults/support/sql-database.js";
 import { eventually } from "../support/eventually.js";
@@ -26,7 +26,7 @@ afterAll(async () => {
 });
 
 it("tells the handler of a job that is cancelled in a prepared transaction", async () => {
-  await using worker = new Peer({ name: "worker-1", databaseUrl: postgres.url });
+  await using worker = new Worker({ databaseUrl: postgres.url });
   let signal: AbortSignal | undefined;
   await worker.handle("jobs", async (message) => {
     signal = message.signal;
