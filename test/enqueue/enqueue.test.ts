@@ -13,6 +13,7 @@ import {
   type TransactionalMessage,
 } from "../../src/jobs-and-peers/peer/index.js";
 import { openStore } from "../../src/jobs-and-peers/peer-store/store.js";
+import { findMessage, messageIdsOf, withCommandDatabase } from "../../src/operating/operate/index.js";
 import { failure } from "../peer/support/errors.js";
 import { sharedPeerWorld } from "../peer/support/shared-world.js";
 import { testDatabase } from "../support/database.js";
@@ -544,6 +545,13 @@ describe("enqueue of a peer", () => {
       "SELECT message_id FROM hawser_data.dead_letters ORDER BY job_id",
     );
     expect(dead.map(({ message_id }) => message_id)).toEqual(ids.map(String));
+    for (const by of [String(ids[0]), "order-17"]) {
+      const steps = ["dead", "deadByHeader"] as const;
+      const found = await withCommandDatabase(world.url, (each) =>
+        Promise.all(steps.map((step) => findMessage(each, by, messageIdsOf(by, []), step))),
+      );
+      expect(found.flat(), by).toMatchObject([{ place: "dead", topic: "b", messageId: "order-17" }]);
+    }
     fails = false;
     await using store = await openStore({ databaseUrl: world.url });
     const letters = await store.deadLetters.list();

@@ -104,6 +104,12 @@ describe("a peer with the user's pool", () => {
     await world.query("DROP SCHEMA evil CASCADE");
   });
 
+  it("handles in transactions of a pool whose clients send queries before earlier ones were answered", async () => {
+    await using pool = new UsersPool({ pipeline: true });
+    expect((await use(pool)).all).toHaveLength(3);
+    expect(leftIn(pool)).toEqual(nothing);
+  });
+
   it.each(["", "; SELECT 1 / 0"])("rolls back transactions that the user's code left open%s", async (failure) => {
     await world.query("CREATE TABLE left_open (a int)");
     await using pool = new UsersPool({ max: 6 });

@@ -103,12 +103,15 @@ it("a logger hears of failed attempts, dead letters, and what cannot be stored, 
     throw error;
   });
   const lineOf = (message: string, from = 0) => lines.slice(from).find((line) => line.message === message);
-  await enqueue(world, "d", "x");
+  const id = String(await enqueue(world, "d", "x", { messageId: "order-17" }));
   await d.saw("dead_letter");
   const failed = lineOf("an attempt to handle a message failed");
-  expect(failed).toMatchObject({ level: "warn", details: { client: "d-1", topic: "d", attempt: 1, err: error } });
+  expect(failed).toMatchObject({ level: "warn", details: { client: "d-1", id, topic: "d", attempt: 1, err: error } });
   const dead = lineOf("a message became a dead letter, or was dropped");
-  expect(dead).toMatchObject({ level: "warn", details: { topic: "d", stored: true, words: "d: Error: no ledger" } });
+  expect(dead).toMatchObject({
+    level: "warn",
+    details: { id, topic: "d", stored: true, words: "d: Error: no ledger" },
+  });
 
   const mend = await breakTable("stored_messages");
   const sent = d.send("b", "2");

@@ -36,6 +36,15 @@ it.each<[string, string | Uint8Array | object, TestMessageOptions]>([
   expect(made).toEqual({ ...real, headers: withoutOrigin });
 });
 
+it("has the id that is given, as enqueue returns it or its digits", () => {
+  expect([testMessage("x", { id: 17n }).id, testMessage("x", { id: "17" }).id, testMessage("x").id]).toEqual([
+    "17",
+    "17",
+    "1",
+  ]);
+  expect(() => testMessage("x", { id: "order-17" })).toThrow(expect.objectContaining({ code: "invalid_argument" }));
+});
+
 it("has the client, signal and sender of the test, and tells of progress and replies", async () => {
   const told: unknown[] = [];
   const stop = new AbortController();
