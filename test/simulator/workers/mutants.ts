@@ -1,4 +1,5 @@
 /** Departures from the rules of a worker, each of which the simulator must catch: they show that it can fail. */
+import { RunningTurns } from "../../../src/jobs-and-peers/queue/worker/running-turns.js";
 import type { Term } from "../../../src/jobs-and-peers/queue/worker/term.js";
 import { WorkerMachine } from "../../../src/jobs-and-peers/queue/worker/worker-machine.js";
 import { events, type MutantOptions, simulation } from "../simulation.js";
@@ -22,9 +23,7 @@ const ofTerm = (change: (term: Term) => void): typeof WorkerMachine =>
 const nothing = (): undefined => undefined;
 
 class ForgetsHandlers extends WorkerMachine {
-  override resume(): boolean {
-    return false;
-  }
+  override readonly turns = Object.assign(new RunningTurns(this), { resume: () => false });
 }
 
 class KeepsItsTerm extends WorkerMachine {

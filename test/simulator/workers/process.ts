@@ -3,7 +3,7 @@
  * with each start of a handler, and whenever no statement is under way.
  */
 import { silentLogger } from "../../../src/foundation/runtime/index.js";
-import type { HandlerResult } from "../../../src/jobs-and-peers/channel/index.js";
+import type { HandledMessage, HandlerResult } from "../../../src/jobs-and-peers/channel/index.js";
 import { Dispatcher, type SlicedWork } from "../../../src/jobs-and-peers/handlers/dispatcher.js";
 import { marked, retryLater } from "../../../src/jobs-and-peers/handlers/handler-result.js";
 import { ConcurrencyLimit } from "../../../src/jobs-and-peers/handlers/limits/concurrency-limit.js";
@@ -33,7 +33,7 @@ export class WorkerProcess extends SimulatedProcess {
   readonly #running = new Set<bigint>();
   /** Ranks of the messages that it has handled. */
   readonly #done = new Set<bigint>();
-  readonly #cancelled = new WeakSet<QueuedMessage>();
+  readonly #cancelled = new WeakSet<HandledMessage>();
   /** Number of callbacks that follow at once. */
   #callbacks = 0;
   #isHalted = false;
@@ -83,7 +83,7 @@ export class WorkerProcess extends SimulatedProcess {
     const quarantine = new Quarantine<SlicedWork>(100, {
       after: (delayMs, callback) => this.#timeout(callback, delayMs),
       changed: () => this.#machine.run(),
-      othersIdle: () => this.#machine.runningMessages <= 1,
+      othersIdle: () => this.#machine.turns.size <= 1,
     });
     const isHalted = (): boolean => this.#isHalted;
     return {
@@ -107,8 +107,10 @@ export class WorkerProcess extends SimulatedProcess {
       },
       received: () => this.#world.counts.add("transition: taken"),
       call: (turn) => this.#call(turn),
-      cancel: (message) => void this.#cancelled.add(message),
-      isCancelled: (message) => this.#cancelled.has(message),
+      attempts: {
+        cancel: (message) => void this.#cancelled.add(message),
+        isCancelled: (message) => this.#cancelled.has(message),
+      },
       afterThis: soon,
       soon,
       idle: () => undefined,
@@ -194,7 +196,7 @@ export class WorkerProcess extends SimulatedProcess {
   }
 
   #endWhenIdle(deadline: number): void {
-    if (!this.#machine.isHandling) this.#end();
+    if (this.#machine.turns.size === 0) this.#end();
     else if (this.#world.schedule.now < deadline) this.after(5, () => this.#endWhenIdle(deadline));
     else {
       this.#world.counts.add("transition: cut off");
@@ -221,29 +223,28 @@ export class WorkerProcess extends SimulatedProcess {
 
   // ---- handlers ----
 
-  #call(turn: LeasedTurn): HandlerResult | undefined {
+  #call(turn: LeasedTurn): void {
     const { random } = this.#world;
+    const { turns } = this.#machine;
     const { running: message, attempts } = turn;
-    if (this.#cancelled.has(message) || this.#handlers.isPaused(message.topic)) return retryLater;
-    if (attempts > maxAttempts) return crashed;
-    const isInBatch = message.topic === "batched" && random.chance(0.8);
-    if (isInBatch) this.#machine.onJoined(turn);
-    const begin = (): void => this.#begin(turn, message);
-    if (isInBatch) this.after(random.delay(5), begin);
-    else if (this.#machine.turns.mustTell(turn)) begin();
+    if (this.#cancelled.has(message) || this.#handlers.isPaused(message.topic)) turns.ended(turn, retryLater);
+    else if (attempts > maxAttempts) turns.ended(turn, crashed);
+    else if (message.topic === "batched" && random.chance(0.8)) {
+      this.#machine.onJoined(turn);
+      this.after(random.delay(5), () => this.#begin(turn, message));
+    } else if (turns.mustTell(turn)) this.#begin(turn, message);
     else {
       this.#start(message);
-      if (random.chance(0.2)) return this.#resultOf(message);
-      this.#endLater(turn, message);
+      if (random.chance(0.2)) turns.ended(turn, this.#resultOf(message));
+      else this.#endLater(turn, message);
     }
-    return undefined;
   }
 
   /** Tells the store that the handler begins, if it must. */
   #begin(turn: LeasedTurn, message: QueuedMessage): void {
     const start = (withheld: HandlerResult | undefined): void => {
-      if (withheld !== undefined) this.#machine.ended(turn, withheld);
-      else if (this.#cancelled.has(message) || this.#machine.isClosed) this.#machine.ended(turn, retryLater);
+      if (withheld !== undefined) this.#machine.turns.ended(turn, withheld);
+      else if (this.#cancelled.has(message) || this.#machine.isClosed) this.#machine.turns.ended(turn, retryLater);
       else {
         this.#start(message);
         this.#endLater(turn, message);
@@ -278,7 +279,7 @@ export class WorkerProcess extends SimulatedProcess {
     const { random } = this.#world;
     this.after(random.delay(random.pick([2, 30, 200])), () => {
       const result = this.#resultOf(message);
-      this.#machine.ended(turn, result);
+      this.#machine.turns.ended(turn, result);
     });
   }
 
@@ -311,7 +312,7 @@ export class WorkerProcess extends SimulatedProcess {
     if (!store.hasWorker(worker)) return;
     counts.add("checked");
     const waiting = new Set(term.leased.messages.map(({ rank }) => rank));
-    const running = new Set([...this.#machine.running].map(({ rank }) => rank));
+    const running = new Set([...this.#machine.turns.messages()].map(({ rank }) => rank));
     for (const { rank } of store.rowsOf(worker))
       if (!waiting.has(rank) && !running.has(rank)) throw new Violation(`row ${rank} is forgotten`);
     for (const { topic, rank } of term.leased.messages) {

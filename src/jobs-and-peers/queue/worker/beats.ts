@@ -17,10 +17,11 @@ export type Beat = Answer<"extend">;
 
 /** Part of a term that the beats need. */
 export interface BeatingTerm {
-  /** True while those who enqueue notify: the worker looks for messages of which no notification told. */
-  readonly isWatching: boolean;
-  /** True while a take is under way. */
-  readonly isTaking: boolean;
+  /**
+   * `isWatching`: true while those who enqueue notify: the worker looks for messages of which no notification told. `isUnderWay`: true
+   * while a take is not answered.
+   */
+  readonly takes: { readonly isWatching: boolean; readonly isUnderWay: boolean };
   /** True if the worker has neither messages nor rows to end. */
   readonly isIdle: boolean;
   /** Topics that the worker says that it serves. */
@@ -44,7 +45,7 @@ export class Beats {
   #settingsChanged = false;
   /** True if others know that the worker has no messages. What it takes ends that. */
   #isResting = false;
-  /** True if it has asked for messages since the last beat. */
+  /** True if a take was under way at the last beat, or has been answered since. */
   #hasTaken = true;
   readonly #timer: DeadlineTimer;
   readonly #term: BeatingTerm;
@@ -83,12 +84,9 @@ export class Beats {
     this.#in(Math.max(leaseMs, leastLeaseMs));
   }
 
-  onTake(): void {
-    this.#hasTaken = true;
-  }
-
   /** Also of an idle worker: what it was woken for may be another one's, or due later. */
   onTaken(hasMessages: boolean): void {
+    this.#hasTaken = true;
     if (hasMessages) this.#isResting = false;
     this.#in(this.#intervalMs);
   }
@@ -111,7 +109,7 @@ export class Beats {
     this.#timer.stop();
     this.#rest();
     const { worker } = this.#statements;
-    this.#statements.send("extend", [worker, term.isWatching], (beat) => {
+    this.#statements.send("extend", [worker, term.takes.isWatching], (beat) => {
       this.#isUnderWay = false;
       this.isFirst = beat.isFirst;
       term.follow(beat, served, settingsChanged);
@@ -124,10 +122,10 @@ export class Beats {
   /** Tells others that the worker has no messages, if it had none since the last beat: it needs no lease then. */
   #rest(): void {
     const hadTaken = this.#hasTaken;
-    const { isTaking, isIdle } = this.#term;
-    this.#hasTaken = isTaking;
+    const { takes, isIdle } = this.#term;
+    this.#hasTaken = takes.isUnderWay;
     const mayRest = this.#effects.idleBeatMs !== undefined && !this.#isResting;
-    if (!mayRest || hadTaken || isTaking || !isIdle) return;
+    if (!mayRest || hadTaken || takes.isUnderWay || !isIdle) return;
     this.#isResting = true;
     this.#statements.send("rest", [this.#statements.worker]);
   }

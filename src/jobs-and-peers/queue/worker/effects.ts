@@ -1,7 +1,8 @@
 /** Effects that a worker of the queue requests, and the parts of its process that it uses. Each call returns at once. */
 import type { HawserError } from "../../../foundation/errors/index.js";
 import type { Clock, Logger } from "../../../foundation/runtime/index.js";
-import type { DeadMessage, HandlerResult } from "../../channel/index.js";
+import type { DeadMessage } from "../../channel/index.js";
+import type { Attempts } from "../../handlers/attempts.js";
 import type { HandlingHost } from "../../handlers/handling-host.js";
 import type { QueuedMessage } from "../../store/index.js";
 import type { LeasedTurn } from "./leased-messages.js";
@@ -35,6 +36,7 @@ export interface OpenedWorker {
 type Host = Pick<HandlingHost, "handlers" | "dispatcher" | "quarantine" | "isPaused" | "handlersChanged">;
 
 export interface WorkerEffects extends Host, StatementSession {
+  readonly attempts: Pick<Attempts, "cancel" | "isCancelled">;
   readonly clock: Clock;
   readonly logger: Logger;
   /** Time in ms without a beat after which the worker counts as gone. */
@@ -51,12 +53,8 @@ export interface WorkerEffects extends Host, StatementSession {
   newWorkerId(): bigint;
   /** A message was taken. */
   received(message: QueuedMessage): void;
-  /** Starts the handler of a message. @returns its result, if it is known at once; otherwise `ended` of the machine follows */
-  call(turn: LeasedTurn): HandlerResult | undefined;
-  /** Ends a message: it does not start any more, and nothing that its handler does counts. */
-  cancel(message: QueuedMessage): void;
-  /** True for a message that `cancel` has ended. */
-  isCancelled(message: QueuedMessage): boolean;
+  /** Starts the handler of a message. Its end is told to `turns.ended` of the machine: before this returns, if it is known at once. */
+  call(turn: LeasedTurn): void;
   /** Calls back before the next event, when all that runs now has returned. */
   afterThis(callback: () => void): void;
   /** Calls back when the events that are here have been processed. */

@@ -50,7 +50,7 @@ export class QueueWorker implements HandlingHost {
       after: (delayMs, callback) => systemClock.setTimeout(callback, delayMs),
       changed: () => this.#changed(),
       othersIdle: (holder) =>
-        this.#machine.runningMessages <= (holder === this.#machine ? 1 : 0) && beside.isIdleBeside(holder),
+        this.#machine.turns.size <= (holder === this.#machine ? 1 : 0) && beside.isIdleBeside(holder),
     });
     this.#driver = new WorkerDriver(this);
   }
@@ -70,8 +70,8 @@ export class QueueWorker implements HandlingHost {
 
   /** Numbers of its handlers that run, and of its messages that wait for one. */
   get numbers(): { readonly running: number; readonly queued: number } {
-    const { runningMessages: running, waitingMessages: queued } = this.#machine;
-    return { running, queued };
+    const { turns, term } = this.#machine;
+    return { running: turns.size, queued: term?.leased.waiting ?? 0 };
   }
 
   /** True for one process of the database, for what one is to do. */

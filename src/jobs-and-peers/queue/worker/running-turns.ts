@@ -37,6 +37,8 @@ export interface TurnsOwner extends SlicedWork, Waiter {
   readonly term: Term | undefined;
   /** True from the deadline of a stop on: only what is done counts. */
   readonly isCuttingOff: boolean;
+  /** A message of one of the topics is due in so many ms. */
+  wantsIn(ms: number, topics: readonly string[]): void;
   /** Deletes the row of a message that an earlier term started and its handler has handled, also if the row is another worker's now. */
   handledOutside(message: QueuedMessage): void;
 }
@@ -113,28 +115,22 @@ export class RunningTurns {
     const { topic, isUnique } = turn.running;
     const { handlers } = this.#effects;
     // Its row was given up while it waited to run alone.
-    if (term.isOver) this.#finish(running, postponedResult);
+    if (term.isOver) this.ended(turn, postponedResult);
     else if (isUnique && handlers.serves(topic) && !handlers.isPaused(topic)) this.#startUnique(running);
-    else this.#call(running);
-  }
-
-  #call(running: RunningTurn): void {
-    const result = this.#effects.call(running.turn);
-    if (result !== undefined) this.#finish(running, result);
+    else this.#effects.call(turn);
   }
 
   /** Starts a message with a unique key, unless a transaction relies on it that has not ended. */
-  #startUnique(running: RunningTurn): void {
-    const { term, turn } = running;
+  #startUnique({ term, turn }: RunningTurn): void {
     const message = turn.running;
     const { statements } = term;
     statements.ask("beginUnique", [statements.worker, message], (answer) => {
-      if (answer === undefined) return this.#finish(running, postponedResult);
+      if (answer === undefined) return this.ended(turn, postponedResult);
       const { begins, dueInMs, replacement } = answer;
-      if (dueInMs !== undefined) term.wantsIn(dueInMs, [message.topic]);
-      if (!begins) return this.#finish(running, releasedResult);
+      if (dueInMs !== undefined) this.#owner.wantsIn(dueInMs, [message.topic]);
+      if (!begins) return this.ended(turn, releasedResult);
       if (replacement !== undefined) message.replaceContent(replacement);
-      this.#call(running);
+      this.#effects.call(turn);
     });
   }
 
@@ -152,7 +148,7 @@ export class RunningTurns {
     this.#effects.quarantine.enter(this.#owner, (isAlone) => {
       if (this.#alone !== running) return;
       if (isAlone) this.#start(running);
-      else this.#finish(running, notAloneResult);
+      else this.ended(running.turn, notAloneResult);
     });
   }
 
@@ -167,12 +163,12 @@ export class RunningTurns {
    * @param told called with the result of a message that must not begin, or with undefined
    */
   tell(turn: LeasedTurn, told: (result: HandlerResult | undefined) => void): void {
-    const { statements } = this.#turns.get(turn)!.term;
+    const { isOver, statements } = this.#turns.get(turn)!.term;
     const end = (begins: boolean | undefined): void => {
       if (begins === undefined) told(postponedResult);
       else told(begins ? undefined : releasedResult);
     };
-    if (statements.isOver) end(undefined);
+    if (isOver) end(undefined);
     else statements.ask("begin", [statements.worker, turn.running], end);
   }
 
@@ -203,17 +199,14 @@ export class RunningTurns {
   // ---- end ----
 
   /** The handler of a message has ended. */
-  ended(turn: LeasedTurn, result: HandlerResult): void {
-    this.#finish(this.#turns.get(turn)!, result);
-  }
-
-  #finish(running: RunningTurn, ended: HandlerResult): void {
-    const { turn, term } = running;
+  ended(turn: LeasedTurn, ended: HandlerResult): void {
+    const running = this.#turns.get(turn)!;
+    const { term } = running;
     const { dispatcher, handlers, clock } = this.#effects;
     const { limit, running: message } = turn;
     const { topic } = message;
     if (running.isInBatch) this.#owner.room.inBatch(topic, -1);
-    const isCancelled = this.#effects.isCancelled(message);
+    const isCancelled = this.#effects.attempts.isCancelled(message);
     // Its message is given back with all others whose handlers are cut off.
     const isCutOff = ended === cutOff || (this.#owner.isCuttingOff && ended.kind !== "done");
     if (isCutOff && !isCancelled) return;

@@ -51,14 +51,19 @@ export const ignoredReply: Reply<unknown> = { answered: ignore, failed: ignore }
 
 /** Statements of one term of a worker. Their answers count only while the term goes on, and one that fails ends it. */
 export class TermStatements {
-  /** True when the term is over: the worker does not know any more what it has. */
-  isOver = false;
   readonly worker: bigint;
   readonly session: StatementSession;
+  readonly #term: { readonly isOver: boolean };
   readonly #onFailed: (error: HawserError) => void;
 
   /** @param onFailed called when a statement has failed while the term goes on */
-  constructor(worker: bigint, session: StatementSession, onFailed: (error: HawserError) => void) {
+  constructor(
+    term: { readonly isOver: boolean },
+    worker: bigint,
+    session: StatementSession,
+    onFailed: (error: HawserError) => void,
+  ) {
+    this.#term = term;
     this.worker = worker;
     this.session = session;
     this.#onFailed = onFailed;
@@ -71,8 +76,8 @@ export class TermStatements {
     answered: (answer: Answer<Name>) => void = ignore,
   ): void {
     this.session.send(name, given, {
-      answered: (answer) => this.isOver || answered(answer),
-      failed: (error) => this.isOver || this.#onFailed(error),
+      answered: (answer) => this.#term.isOver || answered(answer),
+      failed: (error) => this.#term.isOver || this.#onFailed(error),
     });
   }
 
@@ -89,9 +94,9 @@ export class TermStatements {
       ended(answer);
     };
     this.session.send(name, given, {
-      answered: (answer) => end(this.isOver ? undefined : answer),
+      answered: (answer) => end(this.#term.isOver ? undefined : answer),
       failed: (error) => {
-        if (!this.isOver) this.#onFailed(error);
+        if (!this.#term.isOver) this.#onFailed(error);
         end(undefined);
       },
     });

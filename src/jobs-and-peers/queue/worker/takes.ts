@@ -46,19 +46,22 @@ class PendingTake implements Take {
 
 /** Part of a term that the takes need. */
 export interface TakingTerm {
+  readonly isOver: boolean;
   readonly leased: LeasedMessages;
-  /** True while a message runs alone, or is to. */
-  readonly mustNotTake: boolean;
-  /** Sends what has ended: it must not count as running. */
+  /** Has the messages of a take, but for those that it has lost. */
+  taken(take: Pick<PendingTake, "hasLost">, messages: readonly QueuedMessage[]): void;
+}
+
+/** Part of the worker that the takes need. */
+export interface TakingOwner {
+  readonly effects: WorkerEffects;
+  readonly room: TakeRoom;
+  /** `isAlone`: true while a message runs alone, or is to: nothing is taken then. */
+  readonly turns: { readonly isAlone: boolean };
+  /** Sends the rows that were handled outside of a transaction. */
   endHandled(): void;
-  /** Has the messages of a take, but for those that are lost already. */
-  add(messages: readonly QueuedMessage[], hasLost: (message: QueuedMessage) => boolean): void;
   /** Starts messages. Takes again, too. */
   run(): void;
-  /** Called when a take is sent. */
-  onTake(): void;
-  /** Called with each answer to a take, before its messages are added. */
-  onTaken(hasMessages: boolean): void;
 }
 
 export class Takes {
@@ -71,14 +74,15 @@ export class Takes {
   #hasReservedSlot = false;
   readonly #term: TakingTerm;
   readonly #statements: TermStatements;
+  readonly #owner: TakingOwner;
   readonly #effects: WorkerEffects;
-  readonly #room: TakeRoom;
 
-  constructor(term: TakingTerm, statements: TermStatements, effects: WorkerEffects, room: TakeRoom) {
+  constructor(term: TakingTerm, statements: TermStatements, owner: TakingOwner) {
+    const { effects } = owner;
     this.#term = term;
     this.#statements = statements;
+    this.#owner = owner;
     this.#effects = effects;
-    this.#room = room;
     this.#watch = new EnqueueWatch(statements, effects.clock, () => this.look());
     this.#lookAgain = new DeadlineTimer(() => {
       this.plan.wantsPassed();
@@ -135,14 +139,14 @@ export class Takes {
   pump(): void {
     const { plan } = this;
     const { clock } = this.#effects;
-    const isOff = this.#statements.isOver || this.#effects.isPaused || this.#term.mustNotTake;
+    const isOff = this.#term.isOver || this.#effects.isPaused || this.#owner.turns.isAlone;
     if (isOff || this.#pending !== undefined) return;
-    const take = this.#room.next(plan, this.#term.leased, this.#hasReservedSlot);
+    const take = this.#owner.room.next(plan, this.#term.leased, this.#hasReservedSlot);
     if (take.topics.length === 0) return;
     const pending = new PendingTake(take);
     this.#pending = pending;
-    this.#term.onTake();
-    if (plan.isLimited(take.topics[0]!)) this.#term.endHandled();
+    // What has ended must not count as running.
+    if (plan.isLimited(take.topics[0]!)) this.#owner.endHandled();
     const after = plan.begin(take.topics, clock.now());
     const { worker } = this.#statements;
     this.#statements.send("take", [worker, { ...take, after, maxBytes: drainBytes }], (answer) => {
@@ -154,9 +158,8 @@ export class Takes {
   #taken(take: PendingTake, { messages, looked, limited, hasMore }: Answer<"take">): void {
     const { plan } = this;
     this.endReservation();
-    this.#term.onTaken(messages.length > 0);
     plan.seen(looked);
-    this.#term.add(messages, (message) => take.hasLost(message));
+    this.#term.taken(take, messages);
     const now = this.#effects.clock.now();
     const { found, hasPassed } = plan.taken(take, messages, looked, this.#watch.isOn, limited, now, hasMore);
     const { topics } = this.#effects.handlers;
@@ -164,7 +167,7 @@ export class Takes {
     // The backlog of one topic must not keep it from hearing of others.
     if (found === "more" && topics.length < 2) this.#watch.end();
     else if (found !== "passed" && !this.#watch.isOn) this.#watch.begin(topics);
-    this.#term.run();
+    this.#owner.run();
   }
 
   /** Keeps a slot for a topic with limits, of which nothing is read ahead, or those with a backlog would have all slots. */

@@ -4,38 +4,33 @@
  */
 
 import type { HawserError } from "../../../foundation/errors/index.js";
-import { DeadlineTimer } from "../../../foundation/runtime/index.js";
+import { type Backoff, DeadlineTimer } from "../../../foundation/runtime/index.js";
 import type { DeadMessage, FailedAttempt, HandlerResult } from "../../channel/index.js";
 import type { QueuedMessage } from "../../store/index.js";
 import { type Beat, type BeatingTerm, Beats } from "./beats.js";
 import type { WorkerEffects } from "./effects.js";
 import { LeasedMessages, type LeasedTurn, type LeaseEffects } from "./leased-messages.js";
 import { TermStatements } from "./statements.js";
-import type { TakeRoom } from "./take-room.js";
-import { Takes, type TakingTerm } from "./takes.js";
+import { Takes, type TakingOwner, type TakingTerm } from "./takes.js";
 
 /** Handlers that run, those of earlier terms, too, and the rest of the worker. */
-export interface TermOwner extends LeaseEffects {
-  readonly effects: WorkerEffects;
-  readonly room: TakeRoom;
+export interface TermOwner extends LeaseEffects, TakingOwner {
   /** True from the beginning of a stop on: nothing begins any more. */
   readonly isStopping: boolean;
   /** True if no handler runs, and no row is to be ended. */
   readonly hasNothing: boolean;
-  /** Message that is to run while nothing else does, or runs. */
-  readonly isAlone: boolean;
-  /** Messages whose handlers run. */
-  readonly running: Iterable<QueuedMessage>;
-  /** Handles the end of a handler that an earlier term has started as that of a message of this term. @returns false if none runs */
-  resume(term: Term, message: QueuedMessage): boolean;
+  readonly turns: TakingOwner["turns"] & {
+    /** Messages whose handlers run. */
+    messages(): Iterable<QueuedMessage>;
+    /** Handles the end of a handler that an earlier term has started as that of a message of this term. @returns false if none runs */
+    resume(term: Term, message: QueuedMessage): boolean;
+  };
+  /** Pauses before the next terms, which a term that takes messages resets. */
+  readonly backoff: Backoff;
   /** True if a message was handled, and it is not known that its row is deleted. */
   isHandledOutside(message: QueuedMessage): boolean;
-  /** Sends the rows that were handled outside of a transaction. */
-  endHandled(): void;
   /** A message of one of the topics is due in so many ms, also if this term is over then. */
   wantsIn(ms: number, topics: readonly string[]): void;
-  /** The store has answered a take. */
-  onTaken(): void;
   lost(error: HawserError): void;
 }
 
@@ -47,6 +42,8 @@ export interface TermOptions {
 }
 
 export class Term implements BeatingTerm, TakingTerm {
+  /** True when the term is over: the worker does not know any more what it has. */
+  isOver = false;
   /** Messages that this term has taken. */
   readonly leased: LeasedMessages;
   readonly server: string | undefined;
@@ -70,35 +67,19 @@ export class Term implements BeatingTerm, TakingTerm {
     this.#effects = effects;
     this.server = server;
     this.served = topics;
-    this.statements = new TermStatements(worker, effects, (error) => owner.lost(error));
+    this.statements = new TermStatements(this, worker, effects, (error) => owner.lost(error));
     const limits = {
       retryOf: ({ topic, headers }: QueuedMessage) => handlers.retryOf(topic, headers),
       limitOf: ({ topic, headers }: QueuedMessage) => handlers.limitOf(topic, headers),
     };
     this.leased = new LeasedMessages(limits, owner);
     this.beats = new Beats(this, this.statements, effects);
-    this.takes = new Takes(this, this.statements, effects, owner.room);
+    this.takes = new Takes(this, this.statements, owner);
     this.#runTimer = new DeadlineTimer(() => owner.run(), effects.clock);
-  }
-
-  get isOver(): boolean {
-    return this.statements.isOver;
-  }
-
-  get isWatching(): boolean {
-    return this.takes.isWatching;
-  }
-
-  get isTaking(): boolean {
-    return this.takes.isUnderWay;
   }
 
   get isIdle(): boolean {
     return this.#owner.hasNothing && this.leased.waiting === 0;
-  }
-
-  get mustNotTake(): boolean {
-    return this.#owner.isAlone;
   }
 
   // ---- beginning and end ----
@@ -124,7 +105,7 @@ export class Term implements BeatingTerm, TakingTerm {
 
   #goOn(messages: readonly QueuedMessage[]): void {
     // Of these the handlers have ended since.
-    const ended = messages.filter((message) => !this.#owner.resume(this, message));
+    const ended = messages.filter((message) => !this.#owner.turns.resume(this, message));
     if (ended.length === 0) return;
     this.#owner.endHandled();
     this.statements.send("giveBack", [this.statements.worker, ended]);
@@ -133,7 +114,7 @@ export class Term implements BeatingTerm, TakingTerm {
   end(): void {
     this.leased.clear();
     this.takes.end();
-    this.statements.isOver = true;
+    this.isOver = true;
     this.beats.stop();
     this.#runTimer.stop();
   }
@@ -168,30 +149,18 @@ export class Term implements BeatingTerm, TakingTerm {
     this.#keptTopics = keptTopics;
     if (settingsChanged) for (const topic of limitedTopics) plan.mayStart(topic);
     // Of some messages no notification tells, such as those that others have put off.
-    if (hasPaused || settingsChanged || (beat.hasMessages && this.isWatching)) this.takes.look();
-    if (dueInMs !== null && dueInMs < this.beats.everyMs) this.wantsIn(Number(dueInMs), handlers.topics);
-  }
-
-  /** A message of one of the topics is due in so many ms. */
-  wantsIn(ms: number, topics: readonly string[]): void {
-    this.#owner.wantsIn(ms, topics);
+    if (hasPaused || settingsChanged || (beat.hasMessages && this.takes.isWatching)) this.takes.look();
+    if (dueInMs !== null && dueInMs < this.beats.everyMs) this.#owner.wantsIn(Number(dueInMs), handlers.topics);
   }
 
   // ---- messages that wait for their start ----
 
-  onTake(): void {
-    this.beats.onTake();
-  }
-
-  onTaken(hasMessages: boolean): void {
-    this.#owner.onTaken();
-    this.beats.onTaken(hasMessages);
-  }
-
-  add(messages: readonly QueuedMessage[], hasLost: (message: QueuedMessage) => boolean): void {
+  taken(take: Parameters<TakingTerm["taken"]>[0], messages: readonly QueuedMessage[]): void {
+    this.#owner.backoff.reset();
+    this.beats.onTaken(messages.length > 0);
     for (const message of messages) this.#effects.received(message);
     const isNew = (message: QueuedMessage): boolean =>
-      !hasLost(message) && !this.#owner.isHandledOutside(message) && !this.#owner.resume(this, message);
+      !take.hasLost(message) && !this.#owner.isHandledOutside(message) && !this.#owner.turns.resume(this, message);
     this.leased.add(messages.filter(isNew));
     if (messages.some((message) => this.#willNotBegin(message))) this.giveBack();
     if (this.#maybeCancelled.size > 0) this.#askForCancelled();
@@ -215,19 +184,11 @@ export class Term implements BeatingTerm, TakingTerm {
     this.takes.gaveBack(rows);
   }
 
-  run(): void {
-    this.#owner.run();
-  }
-
-  endHandled(): void {
-    this.#owner.endHandled();
-  }
-
   /** All is started that can be: takes more, and waits for what starts later. */
   started(): void {
     this.#runTimer.arm(Math.min(this.leased.deadline, this.takes.plan.deadline(this.#effects.clock.now())));
     this.takes.pump();
-    if (!this.isTaking) this.takes.endReservation();
+    if (!this.takes.isUnderWay) this.takes.endReservation();
   }
 
   // ---- cancelled messages ----
@@ -240,22 +201,23 @@ export class Term implements BeatingTerm, TakingTerm {
 
   #askForCancelled(): void {
     // What is just being taken may be meant.
-    if (this.isOver || this.isTaking) return;
-    const had = [...this.leased.messages, ...this.#owner.running];
+    if (this.isOver || this.takes.isUnderWay) return;
+    const had = [...this.leased.messages, ...this.#owner.turns.messages()];
     if (had.some(({ rank }) => this.#maybeCancelled.has(String(rank)))) this.beats.now();
     this.#maybeCancelled.clear();
   }
 
   /** Withdraws messages: those whose handlers run end with them, all others at once. */
   #cancel(ranks: readonly bigint[]): void {
+    const { attempts } = this.#effects;
     const notRunning = new Set(ranks);
-    for (const message of this.#owner.running) {
+    for (const message of this.#owner.turns.messages()) {
       if (message.server !== this.server || !notRunning.delete(message.rank)) continue;
-      if (!this.#effects.isCancelled(message)) this.#effects.cancel(message);
+      if (!attempts.isCancelled(message)) attempts.cancel(message);
     }
     this.leased.clear(({ rank }) => notRunning.has(rank));
     this.endCancelled([...notRunning]);
-    this.run();
+    this.#owner.run();
   }
 
   endCancelled(ranks: readonly bigint[]): void {
@@ -280,9 +242,9 @@ export class Term implements BeatingTerm, TakingTerm {
     const { worker } = this.statements;
     this.#effects.handlers.countsOf(running.topic).handled[failure === undefined ? "deferred" : "retried"] += 1;
     this.statements.send("retry", [worker, running, delayMs, failure], () => {
-      this.wantsIn(delayMs, [running.topic]);
+      this.#owner.wantsIn(delayMs, [running.topic]);
       this.leased.onPutOff(turn);
-      this.run();
+      this.#owner.run();
     });
   }
 
@@ -291,7 +253,7 @@ export class Term implements BeatingTerm, TakingTerm {
     this.#effects.handlers.countsOf(running.topic).handled.dead_letter += 1;
     this.statements.send("giveUp", [this.statements.worker, running, dead, failure], () => {
       this.leased.onGivenUp(turn);
-      this.run();
+      this.#owner.run();
     });
     this.#effects.gaveUp(running, dead);
   }

@@ -2,14 +2,13 @@
 import { randomBytes } from "node:crypto";
 import { asHawserError } from "../../../foundation/errors/index.js";
 import { systemClock, Waiters } from "../../../foundation/runtime/index.js";
-import type { DeadMessage, HandlerResult } from "../../channel/index.js";
+import type { DeadMessage } from "../../channel/index.js";
 import type { HandlingHost } from "../../handlers/handling-host.js";
 import { defaultTakeoverMs } from "../../handlers/handling-settings.js";
 import { KeptOutcome } from "../../handlers/kept-result.js";
 import type { QueuedMessage } from "../../store/index.js";
 import type { OpenedWorker, OpenRequest, WorkerEffects } from "./effects.js";
-import type { LeasedTurn } from "./leased-messages.js";
-import type { Answer, Given, Reply, StatementName } from "./statements.js";
+import type { Reply } from "./statements.js";
 import { WorkerMachine } from "./worker-machine.js";
 
 /** Longest lease of a worker. */
@@ -37,7 +36,7 @@ export class WorkerDriver {
   /** Gives back what has not begun, and ends the worker when no handler runs. No handler may start any more. */
   async stop(): Promise<void> {
     this.machine.stop();
-    if (this.machine.isHandling) await this.#whenIdle.next();
+    if (this.machine.turns.size > 0) await this.#whenIdle.next();
     if (!this.machine.isClosed) await this.#end();
   }
 
@@ -78,10 +77,9 @@ export class WorkerDriver {
     const host = this.#host;
     const { handlers, dispatcher, quarantine, calls } = host;
     const { context } = host;
-    const { attempts } = calls;
     const queue = this.#queue;
     return {
-      ...{ handlers, dispatcher, quarantine },
+      ...{ handlers, dispatcher, quarantine, attempts: calls.attempts },
       get isPaused() {
         return host.isPaused;
       },
@@ -100,11 +98,23 @@ export class WorkerDriver {
       openWorker: (request, reply) => settle(this.#openWorker(request), reply),
       closeWorker: (worker) => void this.#closeWorker(worker),
       newWorkerId: randomWorker,
-      send: (name, given, reply) => settle(run(queue, name, given), reply),
-      received: (message) => this.#received(message),
-      call: (turn) => this.#call(turn),
-      cancel: (message) => attempts.cancel(message),
-      isCancelled: (message) => attempts.isCancelled(message),
+      send: (name, given, reply) => {
+        const statement = queue[name] as (...given: unknown[]) => Promise<never>;
+        settle(statement.apply(queue, given), reply);
+      },
+      received: (message) => {
+        handlers.countsOf(message.topic).received += 1;
+        if (message.isKept) message.kept = new KeptOutcome((json) => this.machine.writeProgress(message, json));
+      },
+      call: (turn) => {
+        const { running } = turn;
+        const { turns } = this.machine;
+        const result = calls.start(this.machine, turn, running, running.topic);
+        if (!(result instanceof Promise)) return turns.ended(turn, result);
+        result
+          .then((later) => turns.ended(turn, later))
+          .catch((err) => context.logger.error({ err }, "a defect of Hawser: a handled message was not ended"));
+      },
       afterThis: (callback) => queueMicrotask(callback),
       soon: (callback) => void setImmediate(callback),
       idle: () => this.#whenIdle.settle(),
@@ -142,21 +152,6 @@ export class WorkerDriver {
     return { worker: await this.#queue.openWorker(options), kept: undefined };
   }
 
-  #received(message: QueuedMessage): void {
-    this.#host.handlers.countsOf(message.topic).received += 1;
-    if (message.isKept) message.kept = new KeptOutcome((json) => this.machine.writeProgress(message, json));
-  }
-
-  #call(turn: LeasedTurn): HandlerResult | undefined {
-    const { running } = turn;
-    const result = this.#host.calls.start(this.machine, turn, running, running.topic);
-    if (!(result instanceof Promise)) return result;
-    result
-      .then((later) => this.machine.ended(turn, later))
-      .catch((err) => this.#host.context.logger.error({ err }, "a defect of Hawser: a handled message was not ended"));
-    return undefined;
-  }
-
   #reportDead(message: QueuedMessage, dead: Omit<DeadMessage, "message" | "failures">): void {
     const { topic, sender, messageId: id } = message;
     const { errorCode: code, errorMessage } = dead;
@@ -171,11 +166,6 @@ export class WorkerDriver {
       message: errorMessage,
     });
   }
-}
-
-function run<Name extends StatementName>(queue: QueueSession, name: Name, given: Given<Name>): Promise<Answer<Name>> {
-  const statement = queue[name] as (...given: Given<Name>) => Promise<Answer<Name>>;
-  return statement.apply(queue, given);
 }
 
 function settle<Result>(query: Promise<Result>, reply: Reply<Result>): void {

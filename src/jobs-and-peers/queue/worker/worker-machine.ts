@@ -58,7 +58,7 @@ export class WorkerMachine implements HandledLink, LeaseEffects {
   /** Listeners that are away, whose messages the worker takes. */
   #standsInFor: readonly string[] = [];
   /** Pauses before a worker is opened again: it is not opened in a loop, unless the last one has taken messages. */
-  readonly #backoff = new Backoff(postgresBackoff);
+  readonly backoff = new Backoff(postgresBackoff);
   /** Timers of what is due later, as functions that cancel them. They outlive a term, as a beat tells only what is due first. */
   readonly #dueTimers = new Set<() => void>();
   /** True while {@link run} starts messages. */
@@ -86,28 +86,8 @@ export class WorkerMachine implements HandledLink, LeaseEffects {
     return this.#stop === "cutting off";
   }
 
-  get isHandling(): boolean {
-    return this.turns.size > 0;
-  }
-
   get hasNothing(): boolean {
     return this.turns.size === 0 && this.#handled.length === 0;
-  }
-
-  get isAlone(): boolean {
-    return this.turns.isAlone;
-  }
-
-  get running(): Iterable<QueuedMessage> {
-    return this.turns.messages();
-  }
-
-  get runningMessages(): number {
-    return this.turns.size;
-  }
-
-  get waitingMessages(): number {
-    return this.term?.leased.waiting ?? 0;
   }
 
   // ---- modes ----
@@ -176,7 +156,7 @@ export class WorkerMachine implements HandledLink, LeaseEffects {
 
   #openLater(left: LeftWorker | undefined, error?: HawserError): void {
     if (error !== undefined) this.#report(error);
-    const cancelRetry = this.effects.clock.setTimeout(() => this.#open(), this.#backoff.failed());
+    const cancelRetry = this.effects.clock.setTimeout(() => this.#open(), this.backoff.failed());
     this.#mode = { name: "away", left, cancelRetry };
   }
 
@@ -295,10 +275,6 @@ export class WorkerMachine implements HandledLink, LeaseEffects {
     });
   }
 
-  onTaken(): void {
-    this.#backoff.reset();
-  }
-
   wantsIn(ms: number, topics: readonly string[]): void {
     const cancel = this.effects.clock.setTimeout(
       () => {
@@ -326,15 +302,6 @@ export class WorkerMachine implements HandledLink, LeaseEffects {
       this.#isStarting = false;
     }
     if (!term.isOver) term.started();
-  }
-
-  resume(term: Term, message: QueuedMessage): boolean {
-    return this.turns.resume(term, message);
-  }
-
-  /** The handler of a message has ended. */
-  ended(turn: LeasedTurn, result: HandlerResult): void {
-    this.turns.ended(turn, result);
   }
 
   begin(turn: LeasedTurn): Promise<HandlerResult | undefined> | undefined {
