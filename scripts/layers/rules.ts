@@ -4,6 +4,7 @@
 const wings: Readonly<Record<string, readonly string[]>> = {
   "jobs-and-peers": [
     "peer",
+    "worker",
     "queue/worker",
     "handlers",
     "handlers/limits",
@@ -36,6 +37,7 @@ const tiers: readonly (readonly string[])[] = [
   ["console"],
   ["serve", "doctor", "connect", "otel"],
   ["dev", "bridge", "gateway", "peer"],
+  ["worker"],
   ["queue/worker"],
   ["handlers"],
   ["peer-store"],

@@ -74,6 +74,16 @@ export const parts: readonly Part[] = [
     ],
   },
   {
+    folder: "src/jobs-and-peers/worker",
+    rings: [
+      [
+        "test/worker/",
+        ...below("test/peer", "arguments", "handle", "lifecycle", "monitor", "serving", "stop", "typed"),
+      ],
+      below("test/peer", "dead-letters", "loading", "pause", "pool", "programs", "running-peer", "topics"),
+    ],
+  },
+  {
     folder: "src/jobs-and-peers/peer",
     rings: [
       below(

@@ -45,6 +45,7 @@ describe("hawser", () => {
       "sql-clients",
       "tls",
       "wire",
+      "worker",
     ]);
     expect(folders).not.toContain("generated/sql");
     expect(files).toBeLessThanOrEqual(135);

@@ -5,15 +5,15 @@
 import { describe, expect, it } from "vitest";
 import { peerMetrics } from "../../generated/ts/metrics/metrics.js";
 import { silentLogger, version } from "../../src/foundation/runtime/index.js";
-import { maxSentTopics, PeerCounters } from "../../src/jobs-and-peers/peer/core/counters.js";
 import { enqueue, monitor, Peer, Reject, RetryAfter } from "../../src/jobs-and-peers/peer/index.js";
 import { monitorPages } from "../../src/jobs-and-peers/peer/monitor.js";
+import { maxSentTopics, PeerCounters } from "../../src/jobs-and-peers/worker/counters.js";
 import {
   type CountedOfPeer,
   type MonitoredPeer,
   StoredOfPeer,
   storedCountMs,
-} from "../../src/jobs-and-peers/peer/monitored-peer.js";
+} from "../../src/jobs-and-peers/worker/monitored-peer.js";
 import type { Backlog, PeerStoredCounters } from "../../src/operating/operate/index.js";
 import { type Family, parsePrometheus } from "../monitor/prometheus-text.js";
 import { eventually } from "../support/eventually.js";

@@ -4,9 +4,9 @@
 
 import { describe, expect, it } from "vitest";
 import { polls } from "../../src/jobs-and-peers/handlers/polls.js";
-import { SentCounts } from "../../src/jobs-and-peers/peer/core/counters.js";
 import { Outgoing } from "../../src/jobs-and-peers/peer/sending/outgoing.js";
 import { Delivery } from "../../src/jobs-and-peers/wire/index.js";
+import { SentCounts } from "../../src/jobs-and-peers/worker/counters.js";
 import { eventually } from "../support/eventually.js";
 import { rowsOf } from "../support/on-server.js";
 import { tableNamed } from "../support/tables.js";

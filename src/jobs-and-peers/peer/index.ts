@@ -53,9 +53,15 @@ export {
   type WaitOptions,
   waitFor,
 } from "../queue/enqueue/index.js";
-export type { BatchOptions, HandleOptions, PeerOptions, RequestOptions } from "./core/peer-options.js";
-export type { WorkerBatchOptions, WorkerHandleOptions, WorkerOptions } from "./core/worker-options.js";
+export { type AnyWorker, Worker } from "../worker/worker.js";
+export type {
+  BatchOptions,
+  HandleOptions,
+  WorkerBatchOptions,
+  WorkerHandleOptions,
+  WorkerOptions,
+} from "../worker/worker-options.js";
+export type { PeerOptions, RequestOptions } from "./core/peer-options.js";
 export { monitor } from "./monitor.js";
 export { type AnyPeer, Peer } from "./peer.js";
 export type { Answer } from "./sending/outgoing-request.js";
-export { type AnyWorker, Worker } from "./worker.js";

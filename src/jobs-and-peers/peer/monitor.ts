@@ -1,10 +1,10 @@
 /** Handler of HTTP requests for the metrics and the health of peers and workers. */
 import { HawserError } from "../../foundation/errors/index.js";
 import { type HealthCheck, monitorPage } from "../../foundation/monitor/index.js";
-import { type MonitoredPeer, monitoredPeers } from "./monitored-peer.js";
+import { type MonitoredPeer, monitoredPeers } from "../worker/monitored-peer.js";
+import { readPeerMetrics } from "../worker/peer-metrics.js";
+import type { AnyWorker } from "../worker/worker.js";
 import type { AnyPeer, Peer } from "./peer.js";
-import { readPeerMetrics } from "./peer-metrics.js";
-import type { AnyWorker } from "./worker.js";
 
 /**
  * Returns a handler for three pages: `/metrics` for Prometheus, whose label `peer` is the name of the peer or worker, and `/healthz`

@@ -54,30 +54,33 @@ import {
 } from "../queue/enqueue/index.js";
 import { loadingFor } from "../queue/protobuf.js";
 import type { Sender } from "../store/index.js";
-import { PeerCounters } from "./core/counters.js";
+import { PeerCounters } from "../worker/counters.js";
+import { Lifecycle, type Run } from "../worker/lifecycle.js";
+import { type MonitoredPeer, monitoredPeers, StoredOfPeer } from "../worker/monitored-peer.js";
+import { metricSourceOf } from "../worker/peer-metrics.js";
+import { checkHandler, optionsAndHandler, Serving, type UserHandler } from "../worker/serving.js";
 import {
   type BatchOptions,
-  type CheckedOptions,
   checkBatchOptions,
   checkHandleOptions,
   checkKnownOptions,
-  checkOptions,
-  checkTimeout,
   type HandleOptions,
+  type StopOptions,
+} from "../worker/worker-options.js";
+import {
+  type CheckedOptions,
+  checkOptions,
+  checkPeerOptions,
+  checkTimeout,
   type PeerOptions,
   type RequestOptions,
   type RespondOptions,
-  type StopOptions,
 } from "./core/peer-options.js";
-import { Lifecycle, type Run } from "./lifecycle.js";
-import { type MonitoredPeer, monitoredPeers, StoredOfPeer } from "./monitored-peer.js";
-import { metricSourceOf } from "./peer-metrics.js";
 import type { RunningPeer } from "./running-peer.js";
 import { abortable, abortedBefore, type CheckedMessage, checkSignal, type Sent } from "./sending/outgoing.js";
 import { type Answer, OutgoingRequest } from "./sending/outgoing-request.js";
 import { startSending } from "./sending/spans.js";
-import { checkHandler, optionsAndHandler, Serving, type UserHandler } from "./serving.js";
-import { typedSend } from "./typed.js";
+import { typedSend } from "./sending/typed-send.js";
 
 /** Directory entry of a listener of a topic. */
 interface ListenerEntry {
@@ -327,7 +330,7 @@ export class Peer<Topics extends TopicMap<Topics> = AnyTopics>
   ): Promise<Answer> {
     let span: OperationSpan | undefined;
     try {
-      checkKnownOptions(options, "a request");
+      checkPeerOptions(options, "a request");
       const { requestTimeoutMs, maxMessageBytes } = this.#options.settings;
       const { signal, idempotent = false, timeoutMs = requestTimeoutMs } = options ?? {};
       if (timeoutMs !== requestTimeoutMs) checkTimeout(timeoutMs);
@@ -486,7 +489,7 @@ export class Peer<Topics extends TopicMap<Topics> = AnyTopics>
    */
   async listenersOf(topic: string, options: { readonly refresh?: boolean | undefined } = {}): Promise<ListenerEntry[]> {
     checkTopic(topic);
-    checkKnownOptions(options, "listenersOf");
+    checkPeerOptions(options, "listenersOf");
     if (options.refresh === true && this.#run.state === "running")
       await this.#run.running?.sending.topics.refresh(topic);
     const { listeners } = await this.#withStore((store) => store.listenersAndRoutes(this.#sender, topic));

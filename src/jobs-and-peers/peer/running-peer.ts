@@ -19,14 +19,14 @@ import { openStore, type Store } from "../peer-store/index.js";
 import { insertBytes, insertRows, type Lease, type Registration, type ServedTopic } from "../store/index.js";
 import { checkTlsRuntime } from "../transport/index.js";
 import { parseAddress } from "../wire/index.js";
+import type { PeerCounters } from "../worker/counters.js";
+import { DeadLetterExpiry } from "../worker/dead-letter-expiry.js";
+import { endHandlers, endOf, endsWithin } from "../worker/ending.js";
+import type { CountedOfPeer } from "../worker/monitored-peer.js";
 import { type PeerContext, type PeerLimits, SecretCache } from "./core/context.js";
-import type { PeerCounters } from "./core/counters.js";
 import type { CheckedOptions } from "./core/peer-options.js";
-import { DeadLetterExpiry } from "./dead-letter-expiry.js";
-import { endHandlers, endOf, endsWithin } from "./ending.js";
 import { GiveBack } from "./membership/give-back.js";
 import { OrphanWatch } from "./membership/orphan-watch.js";
-import type { CountedOfPeer } from "./monitored-peer.js";
 import { Inbox } from "./receiving/inbox.js";
 import { Sending } from "./sending/sending.js";
 

@@ -5,7 +5,7 @@ import type { SenderLimits } from "../../channel/index.js";
 import type { HandlingContext } from "../../handlers/handling-context.js";
 import type { Store } from "../../peer-store/index.js";
 import type { Lease, Sender } from "../../store/index.js";
-import type { PeerCounters } from "./counters.js";
+import type { PeerCounters } from "../../worker/counters.js";
 
 /** Settings of a peer, and limits of its senders. Each consumer declares a `Pick` of it. */
 export type PeerLimits = PeerSettings & TuningSettings & SenderLimits;

@@ -5,7 +5,7 @@ import { HawserError } from "../../../foundation/errors/index.js";
 import { ReceivedContent } from "../../../foundation/payloads/index.js";
 import type { Headers } from "../../channel/index.js";
 import { type Content, type MessageHeaders, ReceivedHeaders } from "../../handlers/content.js";
-import type { RequestOutcome } from "../core/counters.js";
+import type { RequestOutcome } from "../../worker/counters.js";
 import { type FrameHeaders, frameHeaders } from "../core/frame-headers.js";
 import { type MessageTopic, onAbort } from "./outgoing.js";
 

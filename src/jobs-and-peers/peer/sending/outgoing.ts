@@ -9,7 +9,7 @@ import type {
 import { HawserError } from "../../../foundation/errors/index.js";
 import type { Headers, OutgoingMessage, PayloadEncoding, SendOutcome } from "../../channel/index.js";
 import type { AnyReceipt } from "../../handlers/message.js";
-import { outcomeOfFailure, type SentCounts } from "../core/counters.js";
+import { outcomeOfFailure, type SentCounts } from "../../worker/counters.js";
 import { frameHeaders } from "../core/frame-headers.js";
 
 /** Topic of messages. All messages of a topic share this object, so that a new id also applies to waiting ones. */

@@ -6,8 +6,8 @@ import { asHawserError, HawserError } from "../../../foundation/errors/index.js"
 import { Repeated } from "../../../foundation/runtime/index.js";
 import { polls } from "../../handlers/polls.js";
 import type { CatalogChange } from "../../store/index.js";
+import type { RequestOutcome } from "../../worker/counters.js";
 import type { PeerContext } from "../core/context.js";
-import type { RequestOutcome } from "../core/counters.js";
 import { GroupQueue } from "./group-queue.js";
 import { type CheckedMessage, type MessageTopic, Outgoing, type Sent } from "./outgoing.js";
 import type { OutgoingRequest } from "./outgoing-request.js";

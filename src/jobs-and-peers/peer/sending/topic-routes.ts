@@ -4,8 +4,8 @@
  */
 import { shared } from "../../../foundation/runtime/index.js";
 import type { Listener, Route } from "../../store/index.js";
+import type { PeerCounters, SentCounts } from "../../worker/counters.js";
 import type { PeerContext } from "../core/context.js";
-import type { PeerCounters, SentCounts } from "../core/counters.js";
 import type { SenderLink } from "./sender-link.js";
 
 /** Open links by listener name. */

@@ -13,12 +13,12 @@ import type { StatusReporter } from "../handlers/status.js";
 import type { TopicHandlers } from "../handlers/topic-handlers.js";
 import { openQueueStore } from "../peer-store/index.js";
 import { QueueWorker } from "../queue/worker/queue-worker.js";
-import type { PeerCounters } from "./core/counters.js";
-import type { CheckedWorkerOptions } from "./core/worker-options.js";
+import type { PeerCounters } from "./counters.js";
 import { DeadLetterExpiry } from "./dead-letter-expiry.js";
 import { endHandlers, endOf, endsWithin } from "./ending.js";
 import type { StoppableRun } from "./lifecycle.js";
 import type { CountedOfPeer } from "./monitored-peer.js";
+import type { CheckedWorkerOptions } from "./worker-options.js";
 
 interface WorkerRunOptions {
   readonly options: CheckedWorkerOptions;

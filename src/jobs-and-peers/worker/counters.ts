@@ -5,9 +5,9 @@
  * Labels have few values: the topics that the peer handles, the first `maxSentTopics` topics that it sends to, and
  * {@link otherTopic} for all others.
  */
-import { type LabelsOf, peerMetrics } from "../../../../generated/ts/metrics/metrics.js";
-import { HawserError } from "../../../foundation/errors/index.js";
-import { otherTopic, zeros } from "../../handlers/handled-counts.js";
+import { type LabelsOf, peerMetrics } from "../../../generated/ts/metrics/metrics.js";
+import { HawserError } from "../../foundation/errors/index.js";
+import { otherTopic, zeros } from "../handlers/handled-counts.js";
 
 /** Number of topics that a peer sends to, beside those that it handles, which have a label. The others share `other`. */
 export const maxSentTopics = 100;

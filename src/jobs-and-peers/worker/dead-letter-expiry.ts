@@ -4,16 +4,17 @@
  * deleting.
  */
 import { storeConstants } from "../../../generated/ts/settings/peer.js";
-import { type Clock, Repeated } from "../../foundation/runtime/index.js";
-import type { PeerContext } from "./core/context.js";
+import { type Clock, type Logger, Repeated } from "../../foundation/runtime/index.js";
+import type { QueueStore } from "../peer-store/index.js";
 
 /** Interval at which a running peer deletes expired dead letters, in addition to its start. */
 export const deadLetterExpiryMs = 3_600_000;
 
-/** Parts of {@link PeerContext} that the expiry uses. */
-export type ExpiryContext = Pick<PeerContext, "logger"> & {
-  readonly store: { readonly deadLetters: Pick<PeerContext["store"]["deadLetters"], "expire"> };
-};
+/** Log and store that the expiry uses. */
+export interface ExpiryContext {
+  readonly logger: Logger;
+  readonly store: { readonly deadLetters: Pick<QueueStore["deadLetters"], "expire"> };
+}
 
 export class DeadLetterExpiry extends Repeated {
   readonly #context: ExpiryContext;

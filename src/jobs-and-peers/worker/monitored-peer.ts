@@ -4,7 +4,7 @@ import { type Logger, within } from "../../foundation/runtime/index.js";
 import type { Backlog, PeerStoredCounters } from "../../operating/operate/index.js";
 import type { TopicHandlers } from "../handlers/topic-handlers.js";
 import type { Lease } from "../store/index.js";
-import type { PeerCounters } from "./core/counters.js";
+import type { PeerCounters } from "./counters.js";
 import type { Run } from "./lifecycle.js";
 
 /** Shortest time between two counts of what waits in the database. */

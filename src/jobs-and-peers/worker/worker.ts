@@ -30,21 +30,24 @@ import {
   type PayloadFor,
   type TopicMap,
 } from "../queue/enqueue/index.js";
-import { PeerCounters } from "./core/counters.js";
-import { checkBatchOptions, checkHandleOptions, checkKnownOptions, type StopOptions } from "./core/peer-options.js";
-import {
-  type CheckedWorkerOptions,
-  checkWorkerOptions,
-  refuseDurable,
-  type WorkerBatchOptions,
-  type WorkerHandleOptions,
-  type WorkerOptions,
-} from "./core/worker-options.js";
+import { PeerCounters } from "./counters.js";
 import { Lifecycle } from "./lifecycle.js";
 import { type MonitoredPeer, monitoredPeers, StoredOfPeer } from "./monitored-peer.js";
 import { metricSourceOf } from "./peer-metrics.js";
 import type { RunningWorker } from "./running-worker.js";
 import { checkHandler, optionsAndHandler, Serving, type UserHandler } from "./serving.js";
+import {
+  type CheckedWorkerOptions,
+  checkBatchOptions,
+  checkHandleOptions,
+  checkKnownOptions,
+  checkWorkerOptions,
+  refuseDurable,
+  type StopOptions,
+  type WorkerBatchOptions,
+  type WorkerHandleOptions,
+  type WorkerOptions,
+} from "./worker-options.js";
 
 /**
  * Handles what is enqueued for its topics. Set the handlers with {@link handle}, then call {@link start}. Any number of workers share

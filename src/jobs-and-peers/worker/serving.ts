@@ -14,9 +14,8 @@ import {
 } from "../handlers/topic-handlers.js";
 import { checkServable, type Destination } from "../queue/enqueue/index.js";
 import { loadingFor } from "../queue/protobuf.js";
-import type { Run } from "./lifecycle.js";
-import type { StartReminder } from "./start-reminder.js";
-import { type HandledType, TypedHandlers, topicOfPeers } from "./typed.js";
+import type { Run, StartReminder } from "./lifecycle.js";
+import { type HandledType, TypedHandlers, topicOfPeers } from "./typed-handlers.js";
 
 /** Handler as the overload implementations of a peer see it; the overloads declare its real arguments. */
 export type UserHandler = (first: never, second: never) => unknown;
