@@ -149,12 +149,13 @@ export class Queue {
 
   /** Ends the workers that a peer has left behind, for the one that has its name now. */
   async endWorkers(name: string): Promise<void> {
-    await this.#run(`end the workers that "${name}" has left behind`, () => this.#functions.endWorkers({ name }));
+    await this.#run(`end the workers that "${name}" has left behind`, this.#functions.endWorkers({ name }));
   }
 
   /** Begins a worker. @returns its id */
   async openWorker({ name, group, topics, leaseMs, concurrency, replaces }: WorkerOptions): Promise<bigint> {
-    const { worker } = await this.#run(`begin a worker of the queue for "${name}"`, () =>
+    const { worker } = await this.#run(
+      `begin a worker of the queue for "${name}"`,
       this.#functions.openWorker({
         ...{ name, leaseMs, concurrency },
         group: group ?? null,
@@ -177,7 +178,8 @@ export class Queue {
     rows: readonly QueuePlace[],
   ): Promise<ReadonlySet<bigint> | undefined> {
     try {
-      const { ranks } = await this.#run("go on with a worker of the queue", () =>
+      const { ranks } = await this.#run(
+        "go on with a worker of the queue",
         this.#functions.resumeWorker({ worker, as, ...columnsOf(rows) }),
       );
       return new Set(ranks);
@@ -189,7 +191,8 @@ export class Queue {
 
   /** Says of which topics a worker takes messages from now on, and for which listeners that are away. */
   async serveTopics(worker: bigint, topics: readonly string[], standsInFor: readonly string[]): Promise<void> {
-    await this.#run("change the topics of a worker", () =>
+    await this.#run(
+      "change the topics of a worker",
       this.#functions.serveTopics({ worker, topics: [...topics], standsInFor: [...standsInFor] }),
     );
   }
@@ -211,7 +214,8 @@ export class Queue {
     readonly hasMore: boolean;
   }> {
     const { server } = this;
-    const found = await this.#run("take messages of the queue", () =>
+    const found = await this.#run(
+      "take messages of the queue",
       this.#functions.take({
         ...{ worker, most, topics: [...topics] },
         maxBytes: BigInt(maxBytes),
@@ -253,12 +257,12 @@ export class Queue {
     readonly dueInMs: bigint | null;
     readonly leaseEndsInMs: bigint | null;
   }> {
-    return await this.#run("extend the lease of a worker", () => this.#functions.extend({ worker, looks }));
+    return await this.#run("extend the lease of a worker", this.#functions.extend({ worker, looks }));
   }
 
   /** Says that a worker has no messages, and goes on. Until it takes some, its lease is `idleLeaseMs`. */
   async rest(worker: bigint): Promise<void> {
-    await this.#run("rest as a worker of the queue", () => this.#functions.rest({ worker }));
+    await this.#run("rest as a worker of the queue", this.#functions.rest({ worker }));
   }
 
   /**
@@ -276,12 +280,14 @@ export class Queue {
       await Promise.all(parts.map((part) => this.done(part)));
       return;
     }
-    const deleteAll = (some: readonly CompletedJob[]): Promise<unknown> =>
-      this.#run("delete messages that are handled", () => {
-        const given = { ...columnsOf(some), handling: false };
-        if (kept.length === 0) return this.#functions.doneBatch(given);
-        return this.#functions.doneKept({ ...given, results: resultsText(some) });
-      });
+    const deleteAll = (some: readonly CompletedJob[]): Promise<unknown> => {
+      const given = { ...columnsOf(some), handling: false };
+      const statement =
+        kept.length === 0
+          ? this.#functions.doneBatch(given)
+          : this.#functions.doneKept({ ...given, results: resultsText(some) });
+      return this.#run("delete messages that are handled", statement);
+    };
     try {
       await deleteAll(rows);
     } catch (error) {
@@ -324,15 +330,13 @@ export class Queue {
 
   /** Gives back messages. @param begun true if their handlers had begun, which is counted */
   async giveBack(worker: bigint, rows: readonly QueuePlace[], begun = false): Promise<void> {
-    await this.#run("give back messages of the queue", () =>
-      this.#functions.giveBack({ worker, ...columnsOf(rows), begun }),
-    );
+    await this.#run("give back messages of the queue", this.#functions.giveBack({ worker, ...columnsOf(rows), begun }));
   }
 
   /** Tells that the handler of a message begins. @returns false if the worker does not have the message */
   async begin(worker: bigint, row: QueuedMessage): Promise<boolean> {
     const given = { worker, ...columnsOf([row]) };
-    const { ranks } = await this.#run(`begin the message ${row.id}`, () => this.#functions.begin(given));
+    const { ranks } = await this.#run(`begin the message ${row.id}`, this.#functions.begin(given));
     return ranks.length > 0;
   }
 
@@ -342,7 +346,8 @@ export class Queue {
    * @returns what its payload and headers were replaced with, if they were; if it does not begin, in how many ms it is due again
    */
   async beginUnique(worker: bigint, { topic, recipient, role, rank }: QueuePlace) {
-    const { begins, dueInMs, payload, headers } = await this.#run("begin a message of the queue", () =>
+    const { begins, dueInMs, payload, headers } = await this.#run(
+      "begin a message of the queue",
       this.#functions.beginUnique({ worker, topic, recipient, role, rank }),
     );
     const replacement = payload === null ? undefined : { payload, ...checkedHeaders(headers) };
@@ -351,26 +356,26 @@ export class Queue {
 
   /** Writes the progress of a message. @param json at most 1,024 bytes in ASCII */
   async setProgress(worker: bigint, { topic, recipient, role, rank, id }: QueuedMessage, json: string): Promise<void> {
-    await this.#run(`write the progress of the message ${id}`, () =>
+    await this.#run(
+      `write the progress of the message ${id}`,
       this.#functions.setProgress({ worker, topic, recipient, role, rank, progress: json }),
     );
   }
 
   /** Ends messages of a worker that are to be cancelled, and that are not begun or whose handlers have ended. */
   async endCancelled(worker: bigint, ranks: readonly bigint[]): Promise<void> {
-    await this.#run("end cancelled messages of the queue", () =>
-      this.#functions.endCancelled({ worker, ranks: [...ranks] }),
-    );
+    await this.#run("end cancelled messages of the queue", this.#functions.endCancelled({ worker, ranks: [...ranks] }));
   }
 
   /** Ends a worker: what it has is free. */
   async closeWorker(worker: bigint): Promise<void> {
-    await this.#run("end a worker of the queue", () => this.#functions.closeWorker({ worker }));
+    await this.#run("end a worker of the queue", this.#functions.closeWorker({ worker }));
   }
 
   /** Has those who enqueue notify. @returns whether they do, and below which transaction they may not */
   async waitFor(topics: readonly string[]): Promise<{ readonly waits: boolean; readonly horizon: bigint }> {
-    const { waits, horizon } = await this.#run("wait for messages of the queue", () =>
+    const { waits, horizon } = await this.#run(
+      "wait for messages of the queue",
       this.#functions.waitFor({ topics: [...topics] }),
     );
     return { waits, horizon: BigInt(horizon) };
@@ -378,14 +383,13 @@ export class Queue {
 
   /** Ends a {@link waitFor}. */
   async stopWaiting(topics: readonly string[]): Promise<void> {
-    await this.#run("stop to wait for messages of the queue", () =>
-      this.#functions.stopWaiting({ topics: [...topics] }),
-    );
+    await this.#run("stop to wait for messages of the queue", this.#functions.stopWaiting({ topics: [...topics] }));
   }
 
   /** True if all transactions below the horizon have ended. */
   async hasPassed(horizon: bigint): Promise<boolean> {
-    const [row] = await this.#run("look for open transactions", () =>
+    const [row] = await this.#run(
+      "look for open transactions",
       this.session.query<{ passed: boolean }>(
         "SELECT pg_snapshot_xmin(pg_current_snapshot()) >= $1::text::xid8 AS passed",
         [String(horizon)],
@@ -399,20 +403,18 @@ export class Queue {
     action: string,
     statement: (text: (plain: string) => string) => Promise<Result>,
   ): Promise<void> {
-    await this.#run(action, async () => {
-      try {
-        await statement((text) => text);
-      } catch (error) {
-        if (sqlstateOf(error) !== untranslatable) throw error;
-        // An escape takes six bytes of a limit for a character of two.
-        await statement((text) => shortened(escaped(text), limits.DeadLetter.errorMessage.maxBytes));
-      }
+    const plain = statement((text) => text).catch((error: unknown) => {
+      if (sqlstateOf(error) !== untranslatable) throw error;
+      // An escape takes six bytes of a limit for a character of two.
+      return statement((text) => shortened(escaped(text), limits.DeadLetter.errorMessage.maxBytes));
     });
+    await this.#run(action, plain);
   }
 
-  async #run<Result>(action: string, statement: () => Promise<Result>): Promise<Result> {
+  /** Waits for a statement. @param action purpose of the statement, to follow "could not" in an error */
+  async #run<Result>(action: string, statement: Promise<Result>): Promise<Result> {
     try {
-      return await statement();
+      return await statement;
     } catch (cause) {
       const code = isServerError(cause) ? codesByState.get(cause.code ?? "") : undefined;
       throw code === undefined
