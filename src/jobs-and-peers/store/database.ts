@@ -66,6 +66,9 @@ export interface Statement {
   readonly name?: string;
 }
 
+/** Calls code that has no time limit. */
+type Unlimited = <R>(part: () => Promise<R>) => Promise<R>;
+
 /** Connection pool of one database: its own, or the one of the user. */
 export class Database {
   readonly logger: Logger;
@@ -264,15 +267,11 @@ export class Database {
   async userTransaction(
     action: string,
     more: readonly PreparedStatement[],
-    work: (
-      client: pg.ClientBase,
-      query: UserQuery,
-      unlimited: <R>(part: () => Promise<R>) => Promise<R>,
-    ) => Promise<readonly PreparedStatement[]>,
+    work: (client: pg.ClientBase, query: UserQuery, unlimited: Unlimited) => Promise<readonly PreparedStatement[]>,
   ): Promise<void> {
     await this.#withClient(
       action,
-      async (client, limit) => {
+      async (client, unlimited) => {
         const cleaning = this.#pool.cleaningOf(client);
         const isPrepared = !this.#isLocal;
         if (isPrepared && !this.#userSessions.has(client)) {
@@ -287,16 +286,7 @@ export class Database {
           after: cleaning,
           isPrepared,
         };
-        await inShortTransaction(client, surroundings, (query) =>
-          work(client, query, async (part) => {
-            limit.pause();
-            try {
-              return await part();
-            } finally {
-              limit.resume();
-            }
-          }),
-        );
+        await inShortTransaction(client, surroundings, (query) => work(client, query, unlimited));
       },
       true,
     );
@@ -321,14 +311,14 @@ export class Database {
   }
 
   /**
-   * Runs `work` with a connection. Closes the connection if `work` takes longer than `answerLimitMs` without pauses:
-   * then the server is unreachable, since its own timeouts would have fired before.
+   * Runs `work` with a connection. Closes the connection if `work` takes longer than `answerLimitMs`, before and after what it calls
+   * through `unlimited`: then the server is unreachable, since its own timeouts would have fired before.
    *
    * @param isUserWork whether `work` contains statements of the user. If it fails, the state of the session is unknown
    */
   async #withClient<T>(
     action: string,
-    work: (client: pg.PoolClient, limit: { pause(): void; resume(): void }) => Promise<T>,
+    work: (client: pg.PoolClient, unlimited: Unlimited) => Promise<T>,
     isUserWork = false,
   ): Promise<T> {
     let client: pg.PoolClient;
@@ -351,18 +341,20 @@ export class Database {
     const commits = new CommitWatch(client);
     const closeLate = (): void => void client.end();
     let cancelTimer = this.#clock.setTimeout(closeLate, answerLimitMs);
-    const limit = {
-      pause: () => cancelTimer(),
-      resume: () => {
+    const unlimited: Unlimited = async (part) => {
+      cancelTimer();
+      try {
+        return await part();
+      } finally {
         cancelTimer = this.#clock.setTimeout(closeLate, answerLimitMs);
-      },
+      }
     };
     try {
       await this.#pool.prepare(client).catch((cause) => {
         throw new NotCommitted(cause, false);
       });
       if (!isUserWork) await this.#restoreSettings(client);
-      const result = await work(client, limit);
+      const result = await work(client, unlimited);
       commits.check();
       if (this.#mayBeUnconfirmed) await this.#confirm(client, commits);
       return result;

@@ -49,10 +49,13 @@ export async function inTransaction<T>(
   begin: string,
   work: (transaction: Transaction) => Promise<T>,
 ): Promise<T> {
-  const result = await rollBackOnError(client, async () => {
+  let result: T;
+  try {
     await client.query(begin);
-    return work(client);
-  });
+    result = await work(client);
+  } catch (error) {
+    throw await rolledBack(client, error);
+  }
   const { command } = await client.query("COMMIT");
   // COMMIT rolls back without an error if a statement of the transaction failed and `work` ignored it.
   if (command !== "COMMIT") throw new NotCommitted(new Error("a statement in it had failed"), true);
@@ -97,17 +100,17 @@ export async function inShortTransaction(
     }
     return run(...given);
   };
-  const end = await rollBackOnError(
-    client,
-    async () => {
-      if (!isPrepared) {
-        toBegin = [];
-        await client.query(begin.map(textOf).join("; "));
-      }
-      return work(query);
-    },
-    () => toBegin.length === 0,
-  );
+  let end: readonly PreparedStatement[];
+  try {
+    if (!isPrepared) {
+      toBegin = [];
+      await client.query(begin.map(textOf).join("; "));
+    }
+    end = await work(query);
+  } catch (error) {
+    // A rollback of a transaction that has no statement would be a warning in the log of the server.
+    throw toBegin.length > 0 ? new NotCommitted(error, true) : await rolledBack(client, error);
+  }
   const last = [...toBegin, ...end, commit, ...after];
   // The driver returns one result per statement.
   const commands = isPrepared
@@ -122,25 +125,11 @@ function textOf({ text, values = [] }: PreparedStatement): string {
   return text.replace(/\$(\d+)/g, (_, nth: string) => pg.escapeLiteral(String(parameter(values[Number(nth) - 1]))));
 }
 
-/**
- * Rolls back if `work` fails.
- *
- * @param hasBegun false while the transaction has no statement: a rollback would be a warning in the log of the server
- * @throws NotCommitted with the error of `work` as its cause
- */
-async function rollBackOnError<T>(
-  client: pg.ClientBase,
-  work: () => Promise<T>,
-  hasBegun: () => boolean = () => true,
-): Promise<T> {
-  try {
-    return await work();
-  } catch (error) {
-    if (!hasBegun()) throw new NotCommitted(error, true);
-    const rolledBack = await client.query("ROLLBACK").then(
-      () => true,
-      () => false,
-    );
-    throw new NotCommitted(error, rolledBack);
-  }
+/** Rolls back. @returns error that says so, with the given one as its cause */
+async function rolledBack(client: pg.ClientBase, cause: unknown): Promise<NotCommitted> {
+  const isRolledBack = await client.query("ROLLBACK").then(
+    () => true,
+    () => false,
+  );
+  return new NotCommitted(cause, isRolledBack);
 }
