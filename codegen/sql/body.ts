@@ -53,6 +53,15 @@ const rowExpressions: Readonly<Record<string, (row: string) => string>> = {
   /** Condition: the row of settings says something, and must stay. */
   has_settings: (settings) =>
     `(${rowExpressions["is_paused"]!(settings)} OR ${rowExpressions["is_limited"]!(settings)} OR ${settings}.keep_ms IS NOT NULL)`,
+  /** Number of messages of a topic that its rate lets start at \`v_now\`, in microseconds since 1970; NULL: any number. */
+  rate_left: (settings) =>
+    `(${settings}.burst - ceil(greatest(0, ${settings}.full_at_us - v_now)::numeric / ${settings}.interval_us))`,
+  /** Condition: a message that was given to a worker, of a topic with limits, has not ended, and the worker goes on. */
+  is_started: (start) =>
+    `EXISTS (SELECT FROM hawser_data.queue AS q JOIN hawser_data.workers AS w ON w.id = q.worker AND w.gone_at IS NULL WHERE q.topic = ${start}.topic AND q.recipient = ${start}.recipient AND q.role = ${start}.role AND q.rank = ${start}.rank AND q.worker = ${start}.worker OFFSET 0)`,
+  /** Rank of the first message with the key of a message, of its topic, recipient and role. */
+  first_of_key: (row) =>
+    `(SELECT h.rank FROM hawser_data.queue AS h WHERE h.topic = ${row}.topic AND h.recipient = ${row}.recipient AND h.key = ${row}.key AND h.role = ${row}.role ORDER BY h.rank LIMIT 1)`,
   /** Recipients whose messages a worker takes, as the queue has them: without a priority, and with one. */
   places_of: (worker) =>
     `(array_remove(ARRAY['', ${ownRecipient(worker)}, '#' || ${worker}.group_name, @QueueConstants.priority_mark@, @QueueConstants.priority_mark@ || ${ownRecipient(worker)}, @QueueConstants.priority_mark@ || '#' || ${worker}.group_name], NULL) || ARRAY(SELECT m.mark || '@' || n.name FROM unnest(${worker}.stands_in_for) AS n (name) CROSS JOIN (VALUES (''), (@QueueConstants.priority_mark@)) AS m (mark)))`,

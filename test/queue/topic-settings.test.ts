@@ -44,7 +44,7 @@ async function connected({ url }: Login): Promise<pg.Client> {
 }
 
 const pausedOf = async ({ id }: TestWorker) =>
-  (await queueFunctions(client).extend({ worker: id, looks: false })).pausedTopics;
+  (await queueFunctions(client).extend({ worker: id, looks: false, running: null })).pausedTopics;
 
 it.each(["READ COMMITTED", "REPEATABLE READ", "SERIALIZABLE"])(
   "what a transaction of a user calls leaves no setting in it, at the level %s",
@@ -237,7 +237,9 @@ describe("a topic with limits", () => {
     await enqueue(client, "t", ["a", "b", "c", "d"]);
     const [, , c] = await worker.take({ most: 3 });
     await limit({ running: 3 });
-    expect((await queueFunctions(client).extend({ worker: worker.id, looks: false })).limitedTopics).toEqual(["t"]);
+    expect(
+      (await queueFunctions(client).extend({ worker: worker.id, looks: false, running: null })).limitedTopics,
+    ).toEqual(["t"]);
     expect(await worker.take()).toEqual([]);
     await worker.giveBack(c!);
     expect(textsOf(await worker.take({ looksBehind: true }))).toEqual(["c"]);

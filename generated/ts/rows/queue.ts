@@ -3,6 +3,7 @@
 // source: hawser/queue/v1/later.proto
 // source: hawser/queue/v1/queue.proto
 // source: hawser/queue/v1/schedules.proto
+// source: hawser/queue/v1/why.proto
 
 /**
  * Row of hawser_data.enqueue_keys. Locks: the keys of a role have these rows, many keys share one. A transaction that enqueues with a key locks it to its end,
@@ -264,6 +265,11 @@ export interface WorkerRow {
   gone_at: Date | null;
   /** Of one that is gone, by `topic:recipient`: how many of its messages that nobody has taken since may have been running. */
   suspects: unknown;
+  /**
+   * What it said of its handlers with its last beat: {"full": whether all places are taken, "topics": {topic: {"running": number of handlers,
+   * "oldest_ms": how long the oldest one has been running, "full": whether all places of the topic are taken}}}. NULL: nothing.
+   */
+  running: unknown;
   /** Names of listeners that are away, whose messages it takes too. */
   stands_in_for: string[];
   /** The role of its session. */
@@ -1192,6 +1198,8 @@ export interface ExtendArguments {
   worker: bigint;
   /** It has nothing to take as far as it knows, and asks for has_messages. This reads from the first message on. */
   looks: boolean;
+  /** As in `workers`. NULL: it says nothing of its handlers. */
+  running: string | null;
 }
 
 /** Result of hawser.extend. */
@@ -1878,10 +1886,11 @@ export function queueFunctions(client: QueryClient) {
     async extend(args: ExtendArguments): Promise<ExtendResult> {
       const { rows } = await client.query({
         name: "hawser.extend",
-        text: "SELECT gone_workers, is_first, has_messages, paused_topics, limited_topics, kept_topics, cancelled, due_in_ms, lease_ends_in_ms FROM hawser.extend($1::bigint, $2::boolean)",
+        text: "SELECT gone_workers, is_first, has_messages, paused_topics, limited_topics, kept_topics, cancelled, due_in_ms, lease_ends_in_ms FROM hawser.extend($1::bigint, $2::boolean, $3::text::jsonb)",
         values: [
           String(args.worker),
           args.looks,
+          args.running,
         ],
         results: { gone_workers: "bigint[]", is_first: "boolean", has_messages: "boolean", paused_topics: "string[]", limited_topics: "string[]", kept_topics: "string[]", cancelled: "bigint[]", due_in_ms: "bigint", lease_ends_in_ms: "bigint" },
       });
@@ -2600,6 +2609,69 @@ export function scheduleFunctions(client: QueryClient) {
       });
       const row = onlyRow(rows, "hawser.schedule");
       return { changed: row.changed };
+    },
+  };
+}
+
+/** Arguments of hawser.why. */
+export interface WhyArguments {
+  /** The id that the function returned which has enqueued it. NULL: it is found by its topic. */
+  id: bigint | null;
+  /** The topic: the first message of it that waits. */
+  topic: string | null;
+  /** The key: the first message of the topic with it. */
+  key: string | null;
+}
+
+/** Row of hawser.why. */
+export interface WhyResult {
+  /** The message. NULL: none was found. */
+  jobId: bigint | null;
+  /** Number of the condition: those with a lower one are asked first. */
+  nth: number;
+  /**
+   * The condition: `waits`, `server_writes`, `not_held`, `due`, `role_may_enqueue`, `served`, `not_paused`, `within_limits`, `first_of_key`,
+   * `free` or `room`.
+   */
+  condition: string;
+  /** It is met. */
+  isMet: boolean;
+  /** What holds it, if it is not met: the id of a message, a worker, a role, a topic, a key or a session. NULL: nothing that has a name. */
+  holder: string | null;
+  /** Since when. NULL: that is not known. */
+  since: Date | null;
+  /** What it waits for, as a sentence. NULL: the condition is met. */
+  explanation: string | null;
+  /** What to do. NULL: nothing, or the condition is met. */
+  remedy: string | null;
+}
+
+/** The functions that say why a message waits. They ask what takes ask, by the same expressions. */
+export type WhyFunctions = ReturnType<typeof whyFunctions>;
+
+/**
+ * The functions that say why a message waits. They ask what takes ask, by the same expressions.
+ *
+ * Each call is a named prepared statement. bigint travels as text, bytes in binary.
+ */
+export function whyFunctions(client: QueryClient) {
+  return {
+    /**
+     * Tells under which conditions a worker takes a message, in their order, and which are not met: what holds it, since when, and the remedy. Only
+     * messages of roles that the caller is a member of. It reads, and locks nothing.
+     */
+    async why(args: WhyArguments): Promise<WhyResult[]> {
+      const { rows } = await client.query({
+        name: "hawser.why",
+        text: "SELECT job_id, nth, condition, is_met, holder, since, explanation, remedy FROM hawser.why($1::bigint, $2::text, $3::text)",
+        values: [
+          args.id === null ? null : String(args.id),
+          args.topic,
+          args.key,
+        ],
+        results: { job_id: "bigint", nth: "number", condition: "string", is_met: "boolean", holder: "string", since: "timestamp", explanation: "string", remedy: "string" },
+      });
+      return rows.map((row) => ({ jobId: row.job_id === null ? null : BigInt(row.job_id), nth: row.nth, condition: row.condition, isMet: row.is_met, holder: row.holder, since: row.since, explanation: row.explanation, remedy: row.remedy }));
     },
   };
 }

@@ -202,6 +202,10 @@ export const namedRules = {
     pattern: /^[^\u0001-\u001f\u007f]+$/u,
     means: "must not contain control characters",
   },
+  /** What a worker says of its handlers, as JSON. */
+  workerRunning: {
+    maxBytes: 65536,
+  },
   /** What a handler returned, as JSON in ASCII. */
   jobResult: {
     maxBytes: 65536,

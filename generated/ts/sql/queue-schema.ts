@@ -3,6 +3,7 @@
 // source: hawser/queue/v1/later.proto
 // source: hawser/queue/v1/queue.proto
 // source: hawser/queue/v1/schedules.proto
+// source: hawser/queue/v1/why.proto
 
 /** Functions that users call, as GRANT names them. Of one with payload types, the variant for bytes. */
 export const queueSignatures = {
@@ -320,6 +321,7 @@ CREATE TABLE hawser_data.workers (
   beat_at timestamptz DEFAULT clock_timestamp() NOT NULL,
   gone_at timestamptz,
   suspects jsonb DEFAULT '{}' NOT NULL,
+  running jsonb,
   stands_in_for text[] DEFAULT '{}' NOT NULL,
   role text DEFAULT CASE current_setting('role') WHEN 'none' THEN session_user ELSE current_setting('role') END NOT NULL,
   CONSTRAINT workers_pkey PRIMARY KEY (id)
@@ -337,6 +339,8 @@ COMMENT ON COLUMN hawser_data.workers.concurrency IS 'Number of messages of one 
 COMMENT ON COLUMN hawser_data.workers.beat_at IS 'When it said last that it goes on.';
 COMMENT ON COLUMN hawser_data.workers.gone_at IS 'When another worker ended it, because it was silent for too long. Its messages count as tried. NULL: it goes on.';
 COMMENT ON COLUMN hawser_data.workers.suspects IS 'Of one that is gone, by \`topic:recipient\`: how many of its messages that nobody has taken since may have been running.';
+COMMENT ON COLUMN hawser_data.workers.running IS 'What it said of its handlers with its last beat: {"full": whether all places are taken, "topics": {topic: {"running": number of handlers,
+"oldest_ms": how long the oldest one has been running, "full": whether all places of the topic are taken}}}. NULL: nothing.';
 COMMENT ON COLUMN hawser_data.workers.stands_in_for IS 'Names of listeners that are away, whose messages it takes too.';
 COMMENT ON COLUMN hawser_data.workers.role IS 'The role of its session.';
 
@@ -2970,10 +2974,7 @@ BEGIN
   ), found AS MATERIALIZED (
     SELECT q.ctid AS tid, q.recipient, q.role, q.rank, q.id, q.key, q.worker, q.due_at,
            CASE WHEN p_per_key > 0 THEN hawser.limit_key(q.key, q.headers, p_key_header) END AS limit_key,
-           q.key IS NULL OR q.rank = (
-             SELECT h.rank FROM hawser_data.queue AS h
-              WHERE h.topic = p_topic AND h.recipient = q.recipient AND h.key = q.key AND h.role = q.role ORDER BY h.rank LIMIT 1
-           ) AS is_head
+           q.key IS NULL OR q.rank = (SELECT h.rank FROM hawser_data.queue AS h WHERE h.topic = q.topic AND h.recipient = q.recipient AND h.key = q.key AND h.role = q.role ORDER BY h.rank LIMIT 1) AS is_head
       FROM hawser_data.queue AS q WHERE q.ctid = ANY (p_tids)
   ), first AS MATERIALIZED (
     SELECT f.tid, row_number() OVER (PARTITION BY f.role, f.limit_key ORDER BY f.rank >> 46, f.due_at, f.rank) AS nth
@@ -3247,6 +3248,7 @@ key of the limit that run.';
 CREATE OR REPLACE FUNCTION hawser.extend(
   p_worker bigint,
   p_looks boolean,
+  p_running jsonb DEFAULT NULL,
   OUT gone_workers bigint[],
   OUT is_first boolean,
   OUT has_messages boolean,
@@ -3268,12 +3270,16 @@ BEGIN
   IF
     p_worker IS NULL
     OR p_looks IS NULL
+    OR octet_length(p_running::text) > 65536
   THEN
     IF p_worker IS NULL THEN
       PERFORM hawser.refuse_argument('hawser.extend', 'p_worker', 'NULL', 'needs a value');
     END IF;
     IF p_looks IS NULL THEN
       PERFORM hawser.refuse_argument('hawser.extend', 'p_looks', 'NULL', 'needs a value');
+    END IF;
+    IF octet_length(p_running::text) > 65536 THEN
+      PERFORM hawser.refuse_argument('hawser.extend', 'p_running', octet_length(p_running::text) || ' bytes long', 'must be at most 65536 bytes long in UTF-8');
     END IF;
   END IF;
 DECLARE
@@ -3283,7 +3289,7 @@ DECLARE
   v_done boolean;
 BEGIN
   v_done := set_config('idle_in_transaction_session_timeout', '8000', true) IS NULL;
-  UPDATE hawser_data.workers AS w SET beat_at = clock_timestamp() WHERE w.id = p_worker AND w.gone_at IS NULL
+  UPDATE hawser_data.workers AS w SET beat_at = clock_timestamp(), running = p_running WHERE w.id = p_worker AND w.gone_at IS NULL
   RETURNING w.topics, (array_remove(ARRAY['', CASE WHEN strpos(w.name, ':') = 0 THEN '@' || w.name END, '#' || w.group_name, '!', '!' || CASE WHEN strpos(w.name, ':') = 0 THEN '@' || w.name END, '!' || '#' || w.group_name], NULL) || ARRAY(SELECT m.mark || '@' || n.name FROM unnest(w.stands_in_for) AS n (name) CROSS JOIN (VALUES (''), ('!')) AS m (mark))) INTO v_topics, v_places;
   IF NOT FOUND THEN
     RAISE EXCEPTION USING
@@ -3385,7 +3391,7 @@ BEGIN
 END;
 END
 $function$;
-COMMENT ON FUNCTION hawser.extend(bigint, boolean) IS 'Says that a worker goes on, and ends those that have been silent for longer than their leases. Fails with lease_lost if the
+COMMENT ON FUNCTION hawser.extend(bigint, boolean, jsonb) IS 'Says that a worker goes on, and ends those that have been silent for longer than their leases. Fails with lease_lost if the
 worker has ended.';
 
 CREATE OR REPLACE FUNCTION hawser.rest(
@@ -3771,12 +3777,7 @@ BEGIN
   WITH RECURSIVE ended AS (
     DELETE FROM hawser_data.topic_starts AS s
      WHERE s.topic = p_topic
-       AND NOT EXISTS (
-         SELECT FROM hawser_data.queue AS q
-           JOIN hawser_data.workers AS w ON w.id = q.worker AND w.gone_at IS NULL
-          WHERE q.topic = s.topic AND q.recipient = s.recipient AND q.role = s.role AND q.rank = s.rank AND q.worker = s.worker
-         OFFSET 0
-       )
+       AND NOT EXISTS (SELECT FROM hawser_data.queue AS q JOIN hawser_data.workers AS w ON w.id = q.worker AND w.gone_at IS NULL WHERE q.topic = s.topic AND q.recipient = s.recipient AND q.role = s.role AND q.rank = s.rank AND q.worker = s.worker OFFSET 0)
     RETURNING s.role, s.limit_key
   ), places AS (
     SELECT DISTINCT 'l' || e.limit_key AS behind, e.role, '' AS recipient FROM ended AS e
@@ -3800,7 +3801,7 @@ BEGIN
   most := greatest(0, least(
     1000,
     v_setting.running - CASE WHEN v_setting.running IS NOT NULL THEN (SELECT count(*) FROM hawser_data.topic_starts AS s WHERE s.topic = p_topic) END,
-    v_setting.burst - ceil(greatest(0, v_setting.full_at_us - v_now)::numeric / v_setting.interval_us)
+    (v_setting.burst - ceil(greatest(0, v_setting.full_at_us - v_now)::numeric / v_setting.interval_us))
   ));
   per_key := v_setting.running_per_key;
   key_header := v_setting.key_header;
@@ -6954,6 +6955,465 @@ END;
 END
 $function$;
 COMMENT ON FUNCTION hawser.run_schedules(jsonb) IS 'Enqueues occurrences and stores the next ones, in one transaction, of those schedules that are as they were said to be.';
+
+CREATE OR REPLACE FUNCTION hawser.why(
+  id bigint DEFAULT NULL,
+  topic text DEFAULT NULL,
+  key text DEFAULT NULL
+)
+RETURNS TABLE (
+  job_id bigint,
+  nth integer,
+  condition text,
+  is_met boolean,
+  holder text,
+  since timestamptz,
+  explanation text,
+  remedy text
+)
+LANGUAGE plpgsql STABLE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+SET jit = off
+SET row_security = off
+SET enable_seqscan = off
+SET enable_bitmapscan = off
+AS $function$
+#variable_conflict use_column
+BEGIN
+  IF pg_collation_for(topic) COLLATE "C" <> '"default"'
+    AND NOT (SELECT c.collisdeterministic FROM pg_collation AS c WHERE c.oid = (pg_collation_for(topic) COLLATE "C")::regcollation)
+  THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('hawser.why: the arguments have the collation %s, and must have a deterministic one', pg_collation_for(topic) COLLATE "C"),
+      HINT = 'Write COLLATE "default" behind the argument.';
+  END IF;
+  IF
+    octet_length(topic) > 255
+    OR octet_length(key) > 1024
+    OR octet_length(key) < 1
+    OR NOT (key ~ E'^[^\\\\u0001-\\\\u001f\\\\u007f]+$')
+  THEN
+    IF octet_length(topic) > 255 THEN
+      PERFORM hawser.refuse_argument('hawser.why', 'topic', octet_length(topic) || ' bytes long', 'must be at most 255 bytes long in UTF-8');
+    END IF;
+    IF octet_length(key) > 1024 THEN
+      PERFORM hawser.refuse_argument('hawser.why', 'key', octet_length(key) || ' bytes long', 'must be 1 to 1024 bytes long in UTF-8');
+    END IF;
+    IF octet_length(key) < 1 THEN
+      PERFORM hawser.refuse_argument('hawser.why', 'key', octet_length(key) || ' bytes long', 'must be 1 to 1024 bytes long in UTF-8');
+    END IF;
+    IF NOT (key ~ E'^[^\\\\u0001-\\\\u001f\\\\u007f]+$') THEN
+      PERFORM hawser.refuse_argument('hawser.why', 'key', to_json(left(key, 60))::text, 'must not contain control characters');
+    END IF;
+  END IF;
+DECLARE
+  v_roles CONSTANT text[] := hawser.callers_roles();
+  v_now CONSTANT timestamptz := clock_timestamp();
+  v_id bigint := why.id;
+  v_is_later boolean;
+  -- The first of those that it is held for.
+  v_before jsonb;
+  v_before_id text;
+  v_failure jsonb;
+  v_wait_s bigint;
+  q hawser_data.queue;
+BEGIN
+  IF v_id IS NULL THEN
+    v_id := hawser.first_in_line(why.topic, why.key);
+    IF v_id IS NULL THEN
+      RETURN QUERY SELECT NULL::bigint, 1, 'waits', false, NULL, NULL::timestamptz,
+        format('no message of the topic %s%s waits that you may see', to_json(why.topic), coalesce(' with the key ' || to_json(why.key), '')), NULL;
+      RETURN;
+    END IF;
+  END IF;
+  SELECT o.* INTO q FROM hawser_data.queue AS o WHERE o.id = v_id AND o.later IS DISTINCT FROM 'nats' AND (v_roles IS NULL OR o.role = ANY (v_roles) AND o.role_id = to_regrole(quote_ident(o.role))::oid::bigint);
+  v_is_later := starts_with(q.recipient, '~');
+  v_before := CASE WHEN (coalesce(q.later, '') = 'held') THEN ((SELECT jsonb_agg(jsonb_build_object('id', n.before_id::text, 'state', n.state) ORDER BY n.state = 'waiting', n.before_id) FROM ( SELECT e.before_id, CASE WHEN NOT (e.ended AND NOT EXISTS (SELECT FROM hawser_data.queue AS q WHERE q.id = e.before_id)) THEN 'waiting' WHEN EXISTS (SELECT FROM hawser_data.dead_letters AS d WHERE d.job_id = e.before_id) THEN 'dead' ELSE 'gone' END AS state FROM hawser_data.flow_edges AS e WHERE e.after_id = q.id ORDER BY NOT e.ended, e.before_id LIMIT 100) AS n)) -> 0 END;
+  v_before_id := v_before ->> 'id';
+  v_failure := q.failures -> -1;
+  v_wait_s := ceil(extract(epoch FROM q.due_at - v_now));
+
+  RETURN QUERY
+  SELECT v_id, c.nth, c.condition, c.is_met, CASE WHEN NOT c.is_met THEN c.holder END, CASE WHEN NOT c.is_met THEN c.since END,
+         CASE WHEN NOT c.is_met THEN c.explanation END, CASE WHEN NOT c.is_met THEN c.remedy END
+    FROM (
+      SELECT 1 AS nth, 'waits' AS condition, q.id IS NOT NULL AS is_met, n.holder, n.since, n.explanation, n.remedy
+        FROM (SELECT) AS o LEFT JOIN LATERAL (SELECT e.* FROM hawser.why_not_queued(v_id) AS e WHERE q.id IS NULL) AS n ON true
+      UNION ALL
+      SELECT 2, 'server_writes', NOT pg_is_in_recovery() AND NOT current_setting('default_transaction_read_only')::boolean, current_database(), NULL,
+             CASE WHEN pg_is_in_recovery() THEN 'the server is in recovery, or a standby' ELSE 'transactions only read, by default_transaction_read_only' END,
+             CASE WHEN pg_is_in_recovery() THEN 'Workers need the primary server: wait for its recovery, or promote the standby'
+                  ELSE format('ALTER DATABASE %I SET default_transaction_read_only = off', current_database()) END
+      UNION ALL
+      SELECT 3, 'not_held', NOT (coalesce(q.later, '') = 'held'), v_before_id, NULL,
+             format('it comes after the message %s, which %s', v_before_id, CASE v_before ->> 'state' WHEN 'waiting' THEN 'has not ended' WHEN 'dead' THEN 'is a dead letter' ELSE 'was cancelled or discarded' END),
+             CASE v_before ->> 'state' WHEN 'waiting' THEN 'hawser why ' || v_before_id WHEN 'dead' THEN 'hawser dead retry, or hawser jobs cancel --flow ' || v_id ELSE 'hawser jobs cancel --flow ' || v_id END
+      UNION ALL
+      SELECT 4, 'due', v_wait_s IS NULL OR v_wait_s <= 0, NULL, (v_failure ->> 'at')::timestamptz,
+             CASE WHEN q.attempts = 0 THEN format('it is due in %s s', v_wait_s)
+                  ELSE format('it has failed %s times, last with %s: %s. It is tried again in %s s', q.attempts, v_failure ->> 'code', v_failure ->> 'message', v_wait_s) END,
+             CASE WHEN q.attempts = 0 THEN format('Wait, or hawser jobs cancel %s, and enqueue another one', v_id) ELSE 'Mend the handler: it is tried again by itself' END
+      UNION ALL
+      SELECT 5, 'role_may_enqueue', r.fault IS NULL, q.role, NULL, r.fault, format('GRANT hawser_peer TO %I', q.role)
+        FROM (SELECT CASE WHEN v_is_later THEN hawser.role_fault(q.role, q.role_mark, 'peer') END AS fault) AS r
+      UNION ALL
+      SELECT 6, 'served', n.* FROM hawser.why_not_served(q.topic, ltrim(q.recipient, '~')) AS n
+      UNION ALL
+      SELECT 7, 'not_paused', s.topic IS NULL, s.paused_by, s.paused_at, 'the topic is paused', 'hawser topics resume ' || q.topic
+        FROM (SELECT) AS o LEFT JOIN hawser_data.topic_settings AS s ON s.topic = q.topic AND (s.paused_at IS NOT NULL)
+      UNION ALL
+      SELECT 8, 'within_limits', n.* FROM hawser.why_limited(q.topic, v_id) AS n
+      UNION ALL
+      SELECT 9, 'first_of_key', h.id IS NULL, h.id::text, h.enqueued_at,
+             format('the message %s has the key %s, too, and comes first; %s', h.id, to_json(q.key), CASE WHEN w.name IS NULL THEN 'no worker has it' ELSE format('the worker %s has it', to_json(w.name)) END),
+             'hawser why ' || h.id
+        FROM (SELECT) AS o
+        LEFT JOIN hawser_data.queue AS h ON q.key IS NOT NULL AND NOT v_is_later
+         AND h.topic = q.topic AND h.recipient = q.recipient AND h.key = q.key AND h.role = q.role AND h.rank < q.rank AND h.rank = (SELECT h.rank FROM hawser_data.queue AS h WHERE h.topic = q.topic AND h.recipient = q.recipient AND h.key = q.key AND h.role = q.role ORDER BY h.rank LIMIT 1)
+        LEFT JOIN hawser_data.workers AS w ON w.id = h.worker AND w.gone_at IS NULL
+      UNION ALL
+      SELECT 10, 'free', n.* FROM hawser.why_taken(v_id) AS n
+      UNION ALL
+      SELECT 11, 'room', n.* FROM hawser.why_no_room(q.topic, ltrim(q.recipient, '~')) AS n
+    ) AS c
+   -- Of one that does not wait, no more is asked.
+   WHERE q.id IS NOT NULL OR c.nth <= 2
+   ORDER BY c.nth;
+END;
+END
+$function$;
+COMMENT ON FUNCTION hawser.why(bigint, text, text) IS 'Tells under which conditions a worker takes a message, in their order, and which are not met: what holds it, since when, and the remedy. Only
+messages of roles that the caller is a member of. It reads, and locks nothing.';
+
+CREATE OR REPLACE FUNCTION hawser.first_in_line(
+  p_topic text,
+  p_key text,
+  OUT id bigint
+)
+LANGUAGE plpgsql STABLE SECURITY INVOKER
+SET search_path = pg_catalog, pg_temp
+SET jit = off
+SET row_security = off
+AS $function$
+#variable_conflict use_column
+DECLARE
+  v_roles CONSTANT text[] := hawser.callers_roles();
+BEGIN
+  IF p_topic IS NULL THEN
+    PERFORM hawser.refuse_argument('hawser.why', 'id', 'NULL', 'must be the id of a message, unless a topic is named');
+  END IF;
+  -- Those that are not in line come last.
+  SELECT f.id INTO id
+    FROM hawser.queue_places(ARRAY[p_topic]) AS p
+   CROSS JOIN LATERAL (
+     (
+       SELECT o.id, o.rank FROM hawser_data.queue AS o
+        WHERE p_key IS NULL AND o.topic = p.topic AND o.recipient = p.recipient AND o.role = p.role AND (v_roles IS NULL OR o.role = ANY (v_roles) AND o.role_id = to_regrole(quote_ident(o.role))::oid::bigint) ORDER BY o.rank LIMIT 1
+     )
+     UNION ALL
+     (
+       SELECT o.id, o.rank FROM hawser_data.queue AS o
+        WHERE o.topic = p.topic AND o.recipient = p.recipient AND o.key = p_key AND o.role = p.role AND (v_roles IS NULL OR o.role = ANY (v_roles) AND o.role_id = to_regrole(quote_ident(o.role))::oid::bigint) ORDER BY o.rank LIMIT 1
+     )
+   ) AS f
+   ORDER BY starts_with(p.recipient, '~'), f.rank LIMIT 1;
+END
+$function$;
+COMMENT ON FUNCTION hawser.first_in_line(text, text) IS 'Finds the first message of a topic, and of a key, that waits.';
+
+CREATE OR REPLACE FUNCTION hawser.why_not_queued(
+  p_id bigint,
+  OUT is_met boolean,
+  OUT holder text,
+  OUT since timestamptz,
+  OUT explanation text,
+  OUT remedy text
+)
+LANGUAGE plpgsql STABLE SECURITY INVOKER
+SET search_path = pg_catalog, pg_temp
+SET jit = off
+SET row_security = off
+AS $function$
+#variable_conflict use_column
+DECLARE
+  v_roles CONSTANT text[] := hawser.callers_roles();
+  v_job record;
+  v_dead_id bigint;
+BEGIN
+  v_job := hawser.job(p_id);
+  holder := v_job.listener;
+  since := v_job.ended_at;
+  IF v_job.state = 'dead' THEN
+    v_dead_id := (SELECT d.id FROM hawser_data.dead_letters AS d WHERE d.job_id = p_id AND (v_roles IS NULL OR d.role = ANY (v_roles) AND d.role_id = to_regrole(quote_ident(d.role))::oid::bigint) LIMIT 1);
+    explanation := format('it is a dead letter since its attempt %s: %s: %s', v_job.attempts, v_job.error_code, v_job.error_message);
+    remedy := CASE
+      WHEN v_dead_id IS NULL THEN 'It was discarded: enqueue another one'
+      WHEN v_job.error_code = 'expired' THEN format('Its ttl was over: more workers, or a longer ttl. hawser dead discard %s', v_dead_id)
+      ELSE format('Mend the handler, then hawser dead retry %s', v_dead_id)
+    END;
+    RETURN;
+  ELSIF v_job.state = 'done' THEN
+    explanation := format('the worker %s has handled it', to_json(v_job.listener));
+    RETURN;
+  ELSIF v_job.state = 'cancelled' THEN
+    explanation := 'it was cancelled' || coalesce(': ' || v_job.error_message, '');
+    remedy := 'Enqueue another one';
+    RETURN;
+  END IF;
+  IF EXISTS (SELECT FROM hawser_data.queue AS o WHERE o.id = p_id AND o.later = 'nats' AND (v_roles IS NULL OR o.role = ANY (v_roles) AND o.role_id = to_regrole(quote_ident(o.role))::oid::bigint))
+     OR EXISTS (SELECT FROM hawser.outbox_find(p_id, NULL, 1) AS f WHERE f.waits) THEN
+    explanation := 'it is for NATS';
+    remedy := 'hawser outbox status';
+    RETURN;
+  END IF;
+  IF p_id > coalesce(pg_sequence_last_value('hawser_data.outbox_id_seq'), 0) OR p_id < 1 THEN
+    explanation := 'no message has had this id yet';
+    remedy := 'Look for the id that the function returned which has enqueued it';
+    RETURN;
+  END IF;
+  -- A transaction that has written into the queue, the oldest one.
+  SELECT 'session ' || l.pid, a.xact_start, format('SELECT pg_terminate_backend(%s)', l.pid) INTO holder, since, remedy
+    FROM pg_locks AS l
+    LEFT JOIN pg_stat_activity AS a ON a.pid = l.pid
+   WHERE l.locktype = 'relation' AND l.database = (SELECT d.oid FROM pg_database AS d WHERE d.datname = current_database())
+     AND l.relation = 'hawser_data.queue'::regclass AND l.mode = 'RowExclusiveLock' AND l.granted AND l.pid IS DISTINCT FROM pg_backend_pid()
+     AND a.usename IS DISTINCT FROM NULL
+   ORDER BY a.xact_start NULLS LAST, l.pid LIMIT 1;
+  explanation := CASE
+    WHEN holder IS NULL THEN 'it was handled or cancelled, and nothing of it is kept; or it was rolled back, or is of a role that you are not a member of'
+    ELSE format('the transaction that enqueued it may not have ended: that of the %s has written into the queue. Or it was handled, and nothing of it is kept, or rolled back', holder)
+  END;
+  remedy := coalesce('Wait for its end, or ' || remedy, 'hawser topics keep TOPIC TIME keeps what becomes of later ones');
+END
+$function$;
+COMMENT ON FUNCTION hawser.why_not_queued(bigint) IS 'Says what is known of a message that is not in the queue.';
+
+CREATE OR REPLACE FUNCTION hawser.why_not_served(
+  p_topic text,
+  p_recipient text,
+  OUT is_met boolean,
+  OUT holder text,
+  OUT since timestamptz,
+  OUT explanation text,
+  OUT remedy text
+)
+LANGUAGE plpgsql STABLE SECURITY INVOKER
+SET search_path = pg_catalog, pg_temp
+SET jit = off
+SET row_security = off
+AS $function$
+#variable_conflict use_column
+DECLARE
+  v_now CONSTANT timestamptz := clock_timestamp();
+  v_name CONSTANT text := substring(ltrim(p_recipient, '!') FROM '^@(.*)$');
+  v_group CONSTANT text := substring(ltrim(p_recipient, '!') FROM '^#(.*)$');
+  v_like text;
+BEGIN
+  is_met := EXISTS (
+    SELECT FROM hawser_data.workers AS w
+     WHERE w.gone_at IS NULL AND w.beat_at > v_now - make_interval(secs => CASE WHEN w.is_idle THEN 240000 ELSE w.lease_ms END / 1000.0) AND p_topic = ANY (w.topics) AND p_recipient = ANY ((array_remove(ARRAY['', CASE WHEN strpos(w.name, ':') = 0 THEN '@' || w.name END, '#' || w.group_name, '!', '!' || CASE WHEN strpos(w.name, ':') = 0 THEN '@' || w.name END, '!' || '#' || w.group_name], NULL) || ARRAY(SELECT m.mark || '@' || n.name FROM unnest(w.stands_in_for) AS n (name) CROSS JOIN (VALUES (''), ('!')) AS m (mark))))
+  );
+  IF is_met THEN
+    RETURN;
+  END IF;
+  -- Who served it last.
+  SELECT n.name, n.until INTO holder, since
+    FROM (
+      SELECT w.name, w.beat_at AS until FROM hawser_data.workers AS w WHERE p_topic = ANY (w.topics) AND p_recipient = ANY ((array_remove(ARRAY['', CASE WHEN strpos(w.name, ':') = 0 THEN '@' || w.name END, '#' || w.group_name, '!', '!' || CASE WHEN strpos(w.name, ':') = 0 THEN '@' || w.name END, '!' || '#' || w.group_name], NULL) || ARRAY(SELECT m.mark || '@' || n.name FROM unnest(w.stands_in_for) AS n (name) CROSS JOIN (VALUES (''), ('!')) AS m (mark))))
+       UNION ALL
+      SELECT s.name, s.served_until FROM hawser_data.served_topics AS s WHERE s.topic = p_topic AND v_group IS NULL AND (v_name IS NULL OR s.name = v_name)
+    ) AS n
+   ORDER BY n.until DESC LIMIT 1;
+  explanation := CASE
+    WHEN v_group IS NOT NULL THEN format('no member of the group %s that handles the topic runs', to_json(v_group))
+    WHEN v_name IS NOT NULL THEN format('it is for the listener %s, which is away or does not handle the topic', to_json(v_name))
+    ELSE format('no worker serves the topic %s', to_json(p_topic))
+  END || coalesce('; the last one was ' || to_json(holder), '');
+  remedy := CASE
+    WHEN v_group IS NOT NULL THEN format('Start a worker with the group %s that handles %s', to_json(v_group), to_json(p_topic))
+    WHEN v_name IS NOT NULL THEN format('Start %s, or hand over what waits for it: hawser reassign', to_json(v_name))
+    ELSE format('Start a worker that handles %s', to_json(p_topic))
+  END;
+  IF holder IS NULL AND v_name IS NULL AND v_group IS NULL THEN
+    v_like := hawser.nats_option_suggestion(p_topic, ARRAY(
+      SELECT DISTINCT t.topic FROM hawser_data.workers AS w, unnest(w.topics) AS t (topic)
+       WHERE w.gone_at IS NULL AND w.beat_at > v_now - make_interval(secs => CASE WHEN w.is_idle THEN 240000 ELSE w.lease_ms END / 1000.0) ORDER BY 1 LIMIT 1000
+    ));
+    IF v_like IS NOT NULL THEN
+      holder := v_like;
+      explanation := explanation || format(', and workers serve %s: one of the names may be mistyped', to_json(v_like));
+      remedy := format('If so, correct the name where it is enqueued, cancel this one, and enqueue it for %s. Otherwise: %s', to_json(v_like), remedy);
+    END IF;
+  END IF;
+END
+$function$;
+COMMENT ON FUNCTION hawser.why_not_served(text, text) IS 'Says whether a worker goes on that takes what is for a topic and a recipient.';
+
+CREATE OR REPLACE FUNCTION hawser.why_limited(
+  p_topic text,
+  p_id bigint,
+  OUT is_met boolean,
+  OUT holder text,
+  OUT since timestamptz,
+  OUT explanation text,
+  OUT remedy text
+)
+LANGUAGE plpgsql STABLE SECURITY INVOKER
+SET search_path = pg_catalog, pg_temp
+SET jit = off
+SET row_security = off
+AS $function$
+#variable_conflict use_column
+DECLARE
+  v_at CONSTANT timestamptz := clock_timestamp();
+  v_now CONSTANT bigint := extract(epoch FROM v_at) * 1000000;
+  s hawser_data.topic_settings;
+  v_running bigint;
+  v_is_full boolean;
+  v_limit_key text;
+  v_of_key bigint;
+BEGIN
+  is_met := true;
+  SELECT o.* INTO s FROM hawser_data.topic_settings AS o WHERE o.topic = p_topic;
+  IF NOT (num_nonnulls(s.rate, s.running, s.running_per_key) > 0) THEN
+    RETURN;
+  END IF;
+  -- Of one that a worker has, the start is counted already.
+  IF EXISTS (SELECT FROM hawser_data.queue AS q WHERE q.id = p_id AND NOT (q.worker IS NULL OR NOT EXISTS (SELECT FROM hawser_data.workers AS w WHERE w.id = q.worker AND w.gone_at IS NULL))) THEN
+    RETURN;
+  END IF;
+  SELECT count(*), min(t.started_at) INTO v_running, since FROM hawser_data.topic_starts AS t WHERE t.topic = p_topic AND EXISTS (SELECT FROM hawser_data.queue AS q JOIN hawser_data.workers AS w ON w.id = q.worker AND w.gone_at IS NULL WHERE q.topic = t.topic AND q.recipient = t.recipient AND q.role = t.role AND q.rank = t.rank AND q.worker = t.worker OFFSET 0);
+  remedy := format('hawser topics limit %s raises it', p_topic);
+  IF s.running <= v_running THEN
+    is_met := false;
+    explanation := format('%s of %s messages of the topic run that may at a time', v_running, s.running);
+    RETURN;
+  END IF;
+  IF (s.burst - ceil(greatest(0, s.full_at_us - v_now)::numeric / s.interval_us)) < 1 THEN
+    is_met := false;
+    since := NULL;
+    explanation := format('the rate of the topic is used up, %s with a burst of %s: the next one may start in %s ms', s.rate, s.burst,
+      ceil((s.full_at_us - v_now - (s.burst - 1) * s.interval_us) / 1000.0));
+    RETURN;
+  END IF;
+  IF s.running_per_key IS NULL THEN
+    RETURN;
+  END IF;
+  SELECT hawser.limit_key(q.key, q.headers, s.key_header), j.is_full INTO v_limit_key, v_is_full
+    FROM hawser_data.queue AS q, hawser.judge_starts(p_topic, ARRAY[q.ctid], s.running_per_key, s.key_header) AS j WHERE q.id = p_id;
+  IF v_is_full THEN
+    SELECT count(*), min(t.started_at) INTO v_of_key, since
+      FROM hawser_data.topic_starts AS t WHERE t.topic = p_topic AND t.limit_key = v_limit_key AND t.role = (SELECT q.role FROM hawser_data.queue AS q WHERE q.id = p_id) AND EXISTS (SELECT FROM hawser_data.queue AS q JOIN hawser_data.workers AS w ON w.id = q.worker AND w.gone_at IS NULL WHERE q.topic = t.topic AND q.recipient = t.recipient AND q.role = t.role AND q.rank = t.rank AND q.worker = t.worker OFFSET 0);
+    is_met := false;
+    holder := v_limit_key;
+    explanation := format('%s of %s messages of the key %s run that may at a time', v_of_key, s.running_per_key, to_json(v_limit_key));
+  END IF;
+END
+$function$;
+COMMENT ON FUNCTION hawser.why_limited(text, bigint) IS 'Says whether the limits of a topic let a message start.';
+
+CREATE OR REPLACE FUNCTION hawser.why_taken(
+  p_id bigint,
+  OUT is_met boolean,
+  OUT holder text,
+  OUT since timestamptz,
+  OUT explanation text,
+  OUT remedy text
+)
+LANGUAGE plpgsql STABLE SECURITY INVOKER
+SET search_path = pg_catalog, pg_temp
+SET jit = off
+SET row_security = off
+AS $function$
+#variable_conflict use_column
+DECLARE
+  v_now CONSTANT timestamptz := clock_timestamp();
+  q hawser_data.queue;
+  w hawser_data.workers;
+  v_locker record;
+  v_oldest bigint;
+  v_is_cancelled boolean;
+BEGIN
+  is_met := true;
+  SELECT o.* INTO q FROM hawser_data.queue AS o WHERE o.id = p_id;
+  SELECT o.* INTO w FROM hawser_data.workers AS o WHERE o.id = q.worker AND o.gone_at IS NULL;
+  IF NOT (q.worker IS NULL OR NOT EXISTS (SELECT FROM hawser_data.workers AS w WHERE w.id = q.worker AND w.gone_at IS NULL)) THEN
+    is_met := false;
+    holder := w.name;
+    v_oldest := (w.running -> 'topics' -> q.topic ->> 'oldest_ms')::bigint;
+    v_is_cancelled := EXISTS (
+      SELECT FROM hawser_data.cancellations AS c WHERE c.topic = q.topic AND c.recipient = q.recipient AND c.role = q.role AND c.rank = q.rank
+    );
+    since := w.beat_at - make_interval(secs => v_oldest / 1000.0);
+    IF w.beat_at < v_now - make_interval(secs => CASE WHEN w.is_idle THEN 240000 ELSE w.lease_ms END / 1000.0) / 2 THEN
+      since := w.beat_at;
+      explanation := format('the worker %s has it, and has been silent for %s s: another one takes it over in %s s', to_json(w.name),
+        floor(extract(epoch FROM v_now - w.beat_at)), greatest(0, ceil(extract(epoch FROM w.beat_at + make_interval(secs => CASE WHEN w.is_idle THEN 240000 ELSE w.lease_ms END / 1000.0) - v_now))));
+      remedy := 'Wait for the takeover, or start the worker again';
+    ELSIF v_is_cancelled THEN
+      explanation := format('it is to be cancelled, when its handler in the worker %s has ended', to_json(w.name));
+      remedy := 'Wait: handlers learn of it by message.signal';
+    ELSE
+      explanation := format('the worker %s has it: its handler runs, or is next%s', to_json(w.name), coalesce(format(
+        '. Of the topic, %s run there, the oldest for %s s', w.running -> 'topics' -> q.topic ->> 'running', v_oldest / 1000), ''));
+      remedy := 'Wait for its handler; if it hangs, see the log of the worker, and give it a timeoutMs';
+    END IF;
+    RETURN;
+  END IF;
+  SELECT l.pid, a.usename, a.xact_start INTO v_locker
+    FROM (SELECT o.xmax FROM hawser_data.queue AS o WHERE o.id = p_id) AS x
+    JOIN pg_locks AS l ON l.locktype = 'transactionid' AND l.granted AND l.transactionid = x.xmax AND l.pid IS DISTINCT FROM pg_backend_pid()
+    LEFT JOIN pg_stat_activity AS a ON a.pid = l.pid
+   LIMIT 1;
+  IF FOUND THEN
+    is_met := false;
+    holder := 'session ' || v_locker.pid;
+    since := v_locker.xact_start;
+    explanation := format('the session %s of the role %s has locked it, in a transaction that has not ended', v_locker.pid, to_json(v_locker.usename));
+    remedy := format('Wait for its end, or SELECT pg_terminate_backend(%s)', v_locker.pid);
+  END IF;
+END
+$function$;
+COMMENT ON FUNCTION hawser.why_taken(bigint) IS 'Says whether a worker or another session has a message.';
+
+CREATE OR REPLACE FUNCTION hawser.why_no_room(
+  p_topic text,
+  p_recipient text,
+  OUT is_met boolean,
+  OUT holder text,
+  OUT since timestamptz,
+  OUT explanation text,
+  OUT remedy text
+)
+LANGUAGE plpgsql STABLE SECURITY INVOKER
+SET search_path = pg_catalog, pg_temp
+SET jit = off
+SET row_security = off
+AS $function$
+#variable_conflict use_column
+DECLARE
+  v_now CONSTANT timestamptz := clock_timestamp();
+  v_oldest_ms bigint;
+  v_workers bigint;
+BEGIN
+  -- What workers say with their beats. One that says nothing is not known to be full.
+  SELECT count(*), bool_or(NOT f.is_full) IS NOT FALSE, max(f.oldest_ms), (array_agg(f.name ORDER BY f.oldest_ms DESC NULLS LAST))[1],
+         min(f.beat_at - make_interval(secs => f.oldest_ms / 1000.0))
+    INTO v_workers, is_met, v_oldest_ms, holder, since
+    FROM (
+      SELECT w.name, w.beat_at,
+             coalesce((w.running ->> 'full')::boolean, false) OR coalesce((w.running -> 'topics' -> p_topic ->> 'full')::boolean, false) AS is_full,
+             (SELECT max((t.value ->> 'oldest_ms')::bigint) FROM jsonb_each(w.running -> 'topics') AS t (key, value)
+               WHERE (w.running ->> 'full')::boolean OR t.key = p_topic) AS oldest_ms
+        FROM hawser_data.workers AS w
+       WHERE w.gone_at IS NULL AND w.beat_at > v_now - make_interval(secs => CASE WHEN w.is_idle THEN 240000 ELSE w.lease_ms END / 1000.0) AND p_topic = ANY (w.topics) AND p_recipient = ANY ((array_remove(ARRAY['', CASE WHEN strpos(w.name, ':') = 0 THEN '@' || w.name END, '#' || w.group_name, '!', '!' || CASE WHEN strpos(w.name, ':') = 0 THEN '@' || w.name END, '!' || '#' || w.group_name], NULL) || ARRAY(SELECT m.mark || '@' || n.name FROM unnest(w.stands_in_for) AS n (name) CROSS JOIN (VALUES (''), ('!')) AS m (mark))))
+    ) AS f;
+  explanation := format('all places of the %s workers of the topic are taken; in %s, a handler has been running for %s s', v_workers, to_json(holder), v_oldest_ms / 1000);
+  remedy := CASE WHEN v_oldest_ms > 60000 THEN 'The handler may hang: see the log of the worker, and give it a timeoutMs' ELSE 'Start more workers, or raise their concurrency' END;
+END
+$function$;
+COMMENT ON FUNCTION hawser.why_no_room(text, text) IS 'Says whether one of the workers that take what is for a topic and a recipient has room.';
 
 CREATE OR REPLACE FUNCTION hawser.enqueue(
   topic text,
@@ -10454,7 +10914,7 @@ REVOKE ALL ON FUNCTION hawser.find_copies(tid[], bigint) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.make_copies(tid[], text[], text[], bigint, text[], text[], text[], bigint[]) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.count_left(tid[]) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.note_starts(bigint, text, timestamptz, integer, text, tid[], bigint[], tid[]) FROM PUBLIC;
-REVOKE ALL ON FUNCTION hawser.extend(bigint, boolean) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.extend(bigint, boolean, jsonb) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.rest(bigint) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.announce_lease(integer) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.pause_topic(text) FROM PUBLIC;
@@ -10501,6 +10961,13 @@ REVOKE ALL ON FUNCTION hawser.unschedule(text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.write_schedule(text, text, text, text, text, text, bytea, jsonb, text, boolean, text, boolean, smallint) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.due_schedules(integer) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.run_schedules(jsonb) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.why(bigint, text, text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.first_in_line(text, text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.why_not_queued(bigint) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.why_not_served(text, text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.why_limited(text, bigint) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.why_taken(bigint) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.why_no_room(text, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.enqueue(text, text, jsonb, text, text, timestamp with time zone, boolean, integer, integer) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.enqueue(text, json, jsonb, text, text, timestamp with time zone, boolean, integer, integer) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.enqueue(text, jsonb, jsonb, text, text, timestamp with time zone, boolean, integer, integer) FROM PUBLIC;
@@ -10613,7 +11080,7 @@ BEGIN
     GRANT EXECUTE ON FUNCTION hawser.resume_worker(bigint, bigint, text[], text[], text[], bigint[]) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.serve_topics(bigint, text[], text[]) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.take(bigint, integer, bigint, jsonb, text[]) TO hawser_peer;
-    GRANT EXECUTE ON FUNCTION hawser.extend(bigint, boolean) TO hawser_peer;
+    GRANT EXECUTE ON FUNCTION hawser.extend(bigint, boolean, jsonb) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.rest(bigint) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.pause_topic(text) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.limit_topic(text, text, integer, integer, integer, text) TO hawser_peer;
@@ -10644,6 +11111,7 @@ BEGIN
     GRANT EXECUTE ON FUNCTION hawser.unschedule(text) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.due_schedules(integer) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.run_schedules(jsonb) TO hawser_peer;
+    GRANT EXECUTE ON FUNCTION hawser.why(bigint, text, text) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.enqueue(text, text, jsonb, text, text, timestamp with time zone, boolean, integer, integer) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.enqueue(text, json, jsonb, text, text, timestamp with time zone, boolean, integer, integer) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.enqueue(text, jsonb, jsonb, text, text, timestamp with time zone, boolean, integer, integer) TO hawser_peer;
@@ -10799,7 +11267,7 @@ BEGIN
   ALTER FUNCTION hawser.make_copies(tid[], text[], text[], bigint, text[], text[], text[], bigint[]) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.count_left(tid[]) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.note_starts(bigint, text, timestamptz, integer, text, tid[], bigint[], tid[]) OWNER TO hawser_owner;
-  ALTER FUNCTION hawser.extend(bigint, boolean) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.extend(bigint, boolean, jsonb) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.rest(bigint) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.announce_lease(integer) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.pause_topic(text) OWNER TO hawser_owner;
@@ -10846,6 +11314,13 @@ BEGIN
   ALTER FUNCTION hawser.write_schedule(text, text, text, text, text, text, bytea, jsonb, text, boolean, text, boolean, smallint) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.due_schedules(integer) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.run_schedules(jsonb) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.why(bigint, text, text) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.first_in_line(text, text) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.why_not_queued(bigint) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.why_not_served(text, text) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.why_limited(text, bigint) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.why_taken(bigint) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.why_no_room(text, text) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.enqueue(text, text, jsonb, text, text, timestamp with time zone, boolean, integer, integer) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.enqueue(text, json, jsonb, text, text, timestamp with time zone, boolean, integer, integer) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.enqueue(text, jsonb, jsonb, text, text, timestamp with time zone, boolean, integer, integer) OWNER TO hawser_owner;

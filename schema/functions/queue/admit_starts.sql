@@ -21,12 +21,7 @@ BEGIN
   WITH RECURSIVE ended AS (
     DELETE FROM hawser_data.topic_starts AS s
      WHERE s.topic = p_topic
-       AND NOT EXISTS (
-         SELECT FROM hawser_data.queue AS q
-           JOIN hawser_data.workers AS w ON w.id = q.worker AND w.gone_at IS NULL
-          WHERE q.topic = s.topic AND q.recipient = s.recipient AND q.role = s.role AND q.rank = s.rank AND q.worker = s.worker
-         OFFSET 0
-       )
+       AND NOT @is_started(s)@
     RETURNING s.role, s.limit_key
   ), places AS (
     SELECT DISTINCT @QueueConstants.behind_limit@ || e.limit_key AS behind, e.role, '' AS recipient FROM ended AS e
@@ -50,7 +45,7 @@ BEGIN
   most := greatest(0, least(
     1000,
     v_setting.running - CASE WHEN v_setting.running IS NOT NULL THEN (SELECT count(*) FROM hawser_data.topic_starts AS s WHERE s.topic = p_topic) END,
-    v_setting.burst - ceil(greatest(0, v_setting.full_at_us - v_now)::numeric / v_setting.interval_us)
+    @rate_left(v_setting)@
   ));
   per_key := v_setting.running_per_key;
   key_header := v_setting.key_header;

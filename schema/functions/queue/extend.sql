@@ -6,7 +6,7 @@ DECLARE
   v_done boolean;
 BEGIN
   v_done := set_config('idle_in_transaction_session_timeout', '@StoreConstants.session_idle_in_transaction_ms@', true) IS NULL;
-  UPDATE hawser_data.workers AS w SET beat_at = clock_timestamp() WHERE w.id = p_worker AND w.gone_at IS NULL
+  UPDATE hawser_data.workers AS w SET beat_at = clock_timestamp(), running = p_running WHERE w.id = p_worker AND w.gone_at IS NULL
   RETURNING w.topics, @places_of(w)@ INTO v_topics, v_places;
   IF NOT FOUND THEN
     RAISE EXCEPTION USING

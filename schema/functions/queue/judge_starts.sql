@@ -14,10 +14,7 @@ BEGIN
   ), found AS MATERIALIZED (
     SELECT q.ctid AS tid, q.recipient, q.role, q.rank, q.id, q.key, q.worker, q.due_at,
            CASE WHEN p_per_key > 0 THEN hawser.limit_key(q.key, q.headers, p_key_header) END AS limit_key,
-           q.key IS NULL OR q.rank = (
-             SELECT h.rank FROM hawser_data.queue AS h
-              WHERE h.topic = p_topic AND h.recipient = q.recipient AND h.key = q.key AND h.role = q.role ORDER BY h.rank LIMIT 1
-           ) AS is_head
+           q.key IS NULL OR q.rank = @first_of_key(q)@ AS is_head
       FROM hawser_data.queue AS q WHERE q.ctid = ANY (p_tids)
   ), first AS MATERIALIZED (
     SELECT f.tid, row_number() OVER (PARTITION BY f.role, f.limit_key ORDER BY f.rank >> @QueueConstants.id_bits@, f.due_at, f.rank) AS nth

@@ -238,6 +238,7 @@ export class Queue {
    * Says that a worker goes on.
    *
    * @param looks true to look for messages, too
+   * @param running what it says of its handlers, as `workers` has it; null: nothing
    * @returns `isFirst`: true for one of all workers; `hasMessages`: true if there are some that it may take;
    * `pausedTopics`, `limitedTopics` and `keptTopics`: those of its topics that are paused, have limits, and whose results are kept;
    * `cancelled`: ranks of messages that it has and that are to be cancelled;
@@ -247,6 +248,7 @@ export class Queue {
   async extend(
     worker: bigint,
     looks: boolean,
+    running: string | null,
   ): Promise<{
     readonly isFirst: boolean;
     readonly hasMessages: boolean;
@@ -257,7 +259,7 @@ export class Queue {
     readonly dueInMs: bigint | null;
     readonly leaseEndsInMs: bigint | null;
   }> {
-    return await this.#run("extend the lease of a worker", this.#functions.extend({ worker, looks }));
+    return await this.#run("extend the lease of a worker", this.#functions.extend({ worker, looks, running }));
   }
 
   /** Says that a worker has no messages, and goes on. Until it takes some, its lease is `idleLeaseMs`. */

@@ -63,6 +63,10 @@ export const commands: Readonly<Record<string, ListedCommand>> = {
       "that wait in pg-boss or graphile-worker, in the same database, to the queue",
     load: () => import("./jobs.js"),
   },
+  why: {
+    summary: "Say what a job waits for: the condition that is not met, what holds it, since when, and the remedy",
+    load: () => import("./why.js"),
+  },
   secret: {
     summary: "List, rotate and retire the mesh secrets, with which peers authenticate each other",
     load: () => import("./secret.js"),

@@ -77,3 +77,4 @@ export {
   resumeTopic,
   type TopicLimits,
 } from "./topic-settings.js";
+export { type AskedJob, type Condition, why } from "./why.js";

@@ -86,12 +86,12 @@ export class TestWorker {
   }
 
   async extend(): Promise<bigint[]> {
-    return (await this.#functions.extend({ worker: this.id, looks: true })).goneWorkers;
+    return (await this.#functions.extend({ worker: this.id, looks: true, running: null })).goneWorkers;
   }
 
   /** Ends those of its messages that are to be cancelled. @param running one whose handler runs @returns their ranks */
   async endCancelled(running?: Taken): Promise<bigint[]> {
-    const { cancelled } = await this.#functions.extend({ worker: this.id, looks: false });
+    const { cancelled } = await this.#functions.extend({ worker: this.id, looks: false, running: null });
     const ranks = cancelled.filter((rank) => rank !== running?.rank);
     return ranks.length === 0 ? [] : (await this.#functions.endCancelled({ worker: this.id, ranks })).ranks;
   }

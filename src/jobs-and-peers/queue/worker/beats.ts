@@ -26,6 +26,8 @@ export interface BeatingTerm {
   readonly isIdle: boolean;
   /** Topics that the worker says that it serves. */
   readonly served: readonly string[];
+  /** What the worker says of the handlers that run; null: none does. */
+  readonly running: string | null;
   /**
    * Follows the answer to a beat.
    *
@@ -109,7 +111,7 @@ export class Beats {
     this.#timer.stop();
     this.#rest();
     const { worker } = this.#statements;
-    this.#statements.send("extend", [worker, term.takes.isWatching], (beat) => {
+    this.#statements.send("extend", [worker, term.takes.isWatching, term.running], (beat) => {
       this.#isUnderWay = false;
       this.isFirst = beat.isFirst;
       term.follow(beat, served, settingsChanged);

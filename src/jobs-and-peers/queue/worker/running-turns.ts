@@ -14,6 +14,8 @@ import type { Term } from "./term.js";
 
 /** Time until a message that was to run alone, and could not, is tried again. */
 const aloneAgainMs = 30_000;
+/** Maximum number of topics of whose handlers a beat tells. */
+const mostReported = 100;
 const postponedResult: HandlerResult = { kind: "postponed" };
 /** The message could not run alone. */
 const notAloneResult: HandlerResult = { kind: "deferred", errorCode: "busy", errorMessage: "", delayMs: aloneAgainMs };
@@ -28,6 +30,7 @@ interface RunningTurn {
   resumedAs: LeasedTurn | undefined;
   /** True while it waits in a batch and so occupies no slot. */
   isInBatch: boolean;
+  readonly startedAt: number;
 }
 
 /** Rest of the worker. */
@@ -69,6 +72,25 @@ export class RunningTurns {
     for (const turn of this.#turns.keys()) yield turn.running;
   }
 
+  /** What a beat says of the handlers that run, as `workers` has it (`proto/hawser/queue/v1/queue.proto`); null: none does. */
+  report(): string | null {
+    if (this.#turns.size === 0) return null;
+    const { dispatcher, handlers, clock } = this.#effects;
+    const now = clock.now();
+    const topics = new Map<string, { running: number; oldest_ms: number; full: boolean }>();
+    for (const { turn, startedAt } of this.#turns.values()) {
+      const { topic } = turn.running;
+      const before = topics.get(topic);
+      if (before === undefined && topics.size === mostReported) continue;
+      topics.set(topic, {
+        running: (before?.running ?? 0) + 1,
+        oldest_ms: Math.max(before?.oldest_ms ?? 0, Math.round(now - startedAt)),
+        full: before?.full ?? handlers.limitsOf(topic)?.every((limit) => limit.free === 0) ?? false,
+      });
+    }
+    return JSON.stringify({ full: dispatcher.free === 0, topics: Object.fromEntries(topics) });
+  }
+
   /** Messages of a term, also of those handlers that an earlier term has started. */
   messagesOf(term: Term): QueuedMessage[] {
     const ofTerm = [...this.#turns.values()].filter((one) => one.term === term || one.resumedAs !== undefined);
@@ -103,7 +125,7 @@ export class RunningTurns {
         dispatcher.freeSlot();
         break;
       }
-      const running: RunningTurn = { turn, term, resumedAs: undefined, isInBatch: false };
+      const running: RunningTurn = { turn, term, resumedAs: undefined, isInBatch: false, startedAt: now };
       this.#turns.set(turn, running);
       if (turn.running.isSuspect && this.#isLastAttempt(turn)) this.#startAlone(running);
       else this.#start(running);

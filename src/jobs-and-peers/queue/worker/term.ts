@@ -22,6 +22,7 @@ export interface TermOwner extends LeaseEffects, TakingOwner {
   readonly turns: TakingOwner["turns"] & {
     /** Messages whose handlers run. */
     messages(): Iterable<QueuedMessage>;
+    report(): string | null;
     /** Handles the end of a handler that an earlier term has started as that of a message of this term. @returns false if none runs */
     resume(term: Term, message: QueuedMessage): boolean;
   };
@@ -80,6 +81,10 @@ export class Term implements BeatingTerm, TakingTerm {
 
   get isIdle(): boolean {
     return this.#owner.hasNothing && this.leased.waiting === 0;
+  }
+
+  get running(): string | null {
+    return this.#owner.turns.report();
   }
 
   // ---- beginning and end ----

@@ -1,0 +1,46 @@
+#variable_conflict use_column
+DECLARE
+  v_at CONSTANT timestamptz := clock_timestamp();
+  v_now CONSTANT bigint := extract(epoch FROM v_at) * 1000000;
+  s hawser_data.topic_settings;
+  v_running bigint;
+  v_is_full boolean;
+  v_limit_key text;
+  v_of_key bigint;
+BEGIN
+  is_met := true;
+  SELECT o.* INTO s FROM hawser_data.topic_settings AS o WHERE o.topic = p_topic;
+  IF NOT @is_limited(s)@ THEN
+    RETURN;
+  END IF;
+  -- Of one that a worker has, the start is counted already.
+  IF EXISTS (SELECT FROM hawser_data.queue AS q WHERE q.id = p_id AND NOT @is_free(q)@) THEN
+    RETURN;
+  END IF;
+  SELECT count(*), min(t.started_at) INTO v_running, since FROM hawser_data.topic_starts AS t WHERE t.topic = p_topic AND @is_started(t)@;
+  remedy := format('hawser topics limit %s raises it', p_topic);
+  IF s.running <= v_running THEN
+    is_met := false;
+    explanation := format('%s of %s messages of the topic run that may at a time', v_running, s.running);
+    RETURN;
+  END IF;
+  IF @rate_left(s)@ < 1 THEN
+    is_met := false;
+    since := NULL;
+    explanation := format('the rate of the topic is used up, %s with a burst of %s: the next one may start in %s ms', s.rate, s.burst,
+      ceil((s.full_at_us - v_now - (s.burst - 1) * s.interval_us) / 1000.0));
+    RETURN;
+  END IF;
+  IF s.running_per_key IS NULL THEN
+    RETURN;
+  END IF;
+  SELECT hawser.limit_key(q.key, q.headers, s.key_header), j.is_full INTO v_limit_key, v_is_full
+    FROM hawser_data.queue AS q, hawser.judge_starts(p_topic, ARRAY[q.ctid], s.running_per_key, s.key_header) AS j WHERE q.id = p_id;
+  IF v_is_full THEN
+    SELECT count(*), min(t.started_at) INTO v_of_key, since
+      FROM hawser_data.topic_starts AS t WHERE t.topic = p_topic AND t.limit_key = v_limit_key AND t.role = (SELECT q.role FROM hawser_data.queue AS q WHERE q.id = p_id) AND @is_started(t)@;
+    is_met := false;
+    holder := v_limit_key;
+    explanation := format('%s of %s messages of the key %s run that may at a time', v_of_key, s.running_per_key, to_json(v_limit_key));
+  END IF;
+END
