@@ -190,7 +190,7 @@ describe("a request", () => {
 
 describe("what is enqueued", () => {
   it("has a span in the active trace, and its handler continues it in SQL, too", async () => {
-    const b = world.peer("b-1");
+    const b = world.worker("b-1");
     await b.handle("jobs", { transactional: true }, async ({ client }) => {
       await client.query("SELECT hawser.enqueue('more', 'x')");
       await enqueue(client, "more", "y");
@@ -212,7 +212,7 @@ describe("what is enqueued", () => {
   });
 
   it("without an active span leaves the trace to the transaction, and begins one where it is handled", async () => {
-    const b = await world.started("b-1", {}, () => undefined);
+    const b = await world.working("b-1", {}, () => undefined);
     await using client = await connected(world.url);
     await enqueue(client, "b", "x");
     const [handled] = await recorded.spansOf("process b");

@@ -185,20 +185,19 @@ describe("concurrency of handle", () => {
     expect([jobs.count.most, mails.count.most]).toEqual([1, 3]);
   });
 
-  it("leaves the other members of a group what a member has no place for", async () => {
+  it("leaves other workers what a worker has no place for", async () => {
     const held = gate();
-    const member = async (name: string, handler: Handler) => {
-      const made = world.peer(name, { defaults: { group: true } });
+    const working = async (name: string, handler: Handler) => {
+      const made = world.worker(name);
       await made.handle("jobs", { concurrency: 1 }, (message) => handler(message as Parameters<Handler>[0]));
       await made.start();
-      return made;
     };
     const slow = counted(() => held.opened);
-    await member("b-1", slow.handler);
+    await working("b-1", slow.handler);
     await world.query("SELECT hawser.enqueue('jobs', '0')");
     await eventually("it runs", () => slow.count.running === 1);
     const fast = counted();
-    await member("b-2", fast.handler);
+    await working("b-2", fast.handler);
     await world.query("SELECT hawser.enqueue_batch('jobs', $1::text[])", [numbers(50)]);
     await eventually("the other one has nearly all", () => fast.count.ended.all.length >= 49);
     held.open();
