@@ -7,13 +7,13 @@ import { afterEach, expect, it, onTestFinished, vi } from "vitest";
 import { polls } from "../../src/jobs-and-peers/handlers/polls.js";
 import { enqueueBatch, RetryAfter } from "../../src/jobs-and-peers/peer/index.js";
 import { Queue } from "../../src/jobs-and-peers/store/index.js";
-import { TestWorker } from "../queue/support/test-worker.js";
+import { gate } from "../peer/support/gate.js";
+import { sharedPeerWorld } from "../peer/support/shared-world.js";
+import type { Handler, RecordingWorker, TestWorkerOptions } from "../peer/support/world.js";
 import { type Proxy as DatabaseProxy, startProxy } from "../store/support/proxy.js";
 import { eventually } from "../support/eventually.js";
 import { noTimersAbove } from "../support/timers.js";
-import { gate } from "./support/gate.js";
-import { sharedPeerWorld } from "./support/shared-world.js";
-import type { Handler, RecordingWorker, TestWorkerOptions } from "./support/world.js";
+import { TestWorker } from "./support/test-worker.js";
 
 const world = sharedPeerWorld();
 const proxies: DatabaseProxy[] = [];
