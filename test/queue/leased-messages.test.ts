@@ -18,7 +18,7 @@ function bench(
   const leased = new LeasedMessages(
     {
       retryOf: () => ({ attempts, delayMs: (failures: number) => failures * 100 }),
-      limitOf: ({ topic }: QueuedMessage) => limits[topic],
+      limitOf: (topic: string) => limits[topic],
     } as never,
     {
       run: () => undefined,

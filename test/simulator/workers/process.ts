@@ -88,10 +88,12 @@ export class WorkerProcess extends SimulatedProcess {
     const isHalted = (): boolean => this.#isHalted;
     return {
       ...{ handlers: this.#handlers, dispatcher, quarantine, logger: silentLogger, leaseMs, idleBeatMs: 300 },
-      get isPaused() {
-        return isHalted();
+      host: {
+        get isPaused() {
+          return isHalted();
+        },
+        handlersChanged: () => this.#handlersChanged(),
       },
-      handlersChanged: () => this.#handlersChanged(),
       get isUp() {
         return session.isUp;
       },

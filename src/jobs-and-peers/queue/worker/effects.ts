@@ -32,10 +32,11 @@ export interface OpenedWorker {
   readonly kept: ReadonlySet<bigint> | undefined;
 }
 
-/** Part of the process that holds handlers, limits and slots: in memory, so that reading them is no effect. */
-type Host = Pick<HandlingHost, "handlers" | "dispatcher" | "quarantine" | "isPaused" | "handlersChanged">;
+/** Handlers, limits and slots of the process: in memory, so that reading them is no effect. */
+type Handling = Pick<HandlingHost, "handlers" | "dispatcher" | "quarantine">;
 
-export interface WorkerEffects extends Host, StatementSession {
+export interface WorkerEffects extends Handling, StatementSession {
+  readonly host: Pick<HandlingHost, "isPaused" | "handlersChanged">;
   readonly attempts: Pick<Attempts, "cancel" | "isCancelled">;
   readonly clock: Clock;
   readonly logger: Logger;

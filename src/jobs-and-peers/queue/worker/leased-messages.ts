@@ -9,14 +9,9 @@
  * it back with all that the process has of its key; whoever takes them next handles them in order. Until the store has
  * answered, nothing else of the key starts.
  */
-import {
-  type DeadMessage,
-  type FailedAttempt,
-  failedAttemptOf,
-  type HandlerResult,
-  type RetryPolicy,
-} from "../../channel/index.js";
+import { type DeadMessage, type FailedAttempt, failedAttemptOf, type HandlerResult } from "../../channel/index.js";
 import { type ConcurrencyLimit, type Limited, type Waiter, Waitlist } from "../../handlers/limits/concurrency-limit.js";
+import type { TopicHandlers } from "../../handlers/topic-handlers.js";
 import { keyOf, type QueuedMessage } from "../../store/index.js";
 
 /** Side effects that {@link LeasedMessages} requests. */
@@ -33,10 +28,8 @@ export interface LeaseEffects extends Waiter {
   giveUp(turn: LeasedTurn, dead: Omit<DeadMessage, "message" | "failures">, failure: FailedAttempt | undefined): void;
 }
 
-export interface LeaseLimits {
-  retryOf(message: QueuedMessage): RetryPolicy;
-  limitOf(message: QueuedMessage): ConcurrencyLimit | undefined;
-}
+/** Settings of the handlers of messages. */
+export type LeaseLimits = Pick<TopicHandlers, "retryOf" | "limitOf">;
 
 /** Messages that are handled one after another, and the one that runs. */
 class Lane implements Limited {
@@ -156,7 +149,7 @@ export class LeasedMessages {
       const message = lane.queue[0]!;
       this.#unlist(lane);
       // The handler was replaced since the lane was listed.
-      if (lane.limit !== this.#limits.limitOf(message)) {
+      if (lane.limit !== this.#limits.limitOf(topic, message.headers)) {
         this.#list(lane);
         continue;
       }
@@ -198,7 +191,7 @@ export class LeasedMessages {
 
   #finishUndone(turn: LeasedTurn, result: Exclude<HandlerResult, { kind: "done" }>, now: number): void {
     const { running: message, attempts } = turn;
-    const policy = this.#limits.retryOf(message);
+    const policy = this.#limits.retryOf(message.topic, message.headers);
     if (result.kind === "postponed") {
       turn.queue.unshift(message);
       count(this.#waiting, message.topic, 1);
@@ -268,9 +261,10 @@ export class LeasedMessages {
   #begin(lane: Lane, message: QueuedMessage): void {
     lane.running = message;
     count(this.#running, message.topic, 1);
-    const { failedAttempts, isSuspect, wasRunning } = message;
-    const attempts = failedAttempts + 1;
-    lane.attempts = isSuspect && !wasRunning ? Math.min(attempts, this.#limits.retryOf(message).attempts) : attempts;
+    const { topic, headers, failedAttempts, isSuspect, wasRunning } = message;
+    lane.attempts = failedAttempts + 1;
+    if (isSuspect && !wasRunning)
+      lane.attempts = Math.min(lane.attempts, this.#limits.retryOf(topic, headers).attempts);
   }
 
   #end(lane: Lane): void {
@@ -306,7 +300,7 @@ export class LeasedMessages {
       this.#ready.set(message.topic, lanes);
     }
     if (lanes.has(lane)) return;
-    lane.limit = this.#limits.limitOf(message);
+    lane.limit = this.#limits.limitOf(message.topic, message.headers);
     lanes.add(lane);
   }
 

@@ -114,7 +114,7 @@ export class RunningTurns {
     // Also if none can start now: no timer waits for them any more, but the next free slot.
     term.leased.resumePostponed(clock.now());
     term.takes.reserve();
-    while (!term.isOver && !this.isAlone && !this.#effects.isPaused && !quarantine.blocks(this.#owner)) {
+    while (!term.isOver && !this.isAlone && !this.#effects.host.isPaused && !quarantine.blocks(this.#owner)) {
       const now = clock.now();
       if (now > until || !dispatcher.takeSlot()) {
         if (term.leased.startable > 0) dispatcher.wake(this.#owner);

@@ -48,10 +48,11 @@ export class TakeRoom {
   next(plan: TakePlan, leased: LeasedMessages, hasReserved: boolean): Take {
     const topics: string[] = [];
     const now = this.#clock.now();
-    const room = this.#roomFor(leased.startable);
+    const { free } = this.#dispatcher;
+    const recent = this.#pace.recent(now);
+    const shared = roomFor(leased.startable, free, recent);
     // A topic that has none here does not wait for the backlog of others.
-    const roomAlone = this.#roomFor(0);
-    const mostOf = (topic: string): number => (leased.waitingOf(topic) === 0 ? Math.max(room, roomAlone) : room);
+    const alone = Math.max(shared, roomFor(0, free, recent));
     let mostOfAll = 0;
     for (const topic of plan.wanted) {
       if (!this.#handlers.serves(topic)) {
@@ -59,21 +60,17 @@ export class TakeRoom {
         continue;
       }
       if (this.#handlers.isPaused(topic) || plan.isWaiting(topic, now)) continue;
-      const startable = this.#ownRoom(leased, topic, mostOf(topic));
+      const room = leased.waitingOf(topic) === 0 ? alone : shared;
+      const startable = this.#ownRoom(leased, topic, room);
       const own = plan.isLimited(topic) ? this.#limitedRoom(leased, topic, startable, hasReserved ? 1 : 0) : startable;
-      const most = own ?? mostOf(topic);
+      const most = own ?? room;
       if (most < 1 || (own !== undefined && topics.length > 0)) continue;
       plan.wanted.delete(topic);
       topics.push(topic);
       mostOfAll = Math.max(mostOfAll, most);
       if (own !== undefined) return { topics, most: Math.min(most, mostTaken) };
     }
-    return { topics, most: mostOfAll };
-  }
-
-  /** Number of messages to take: those that can start now, or will be the next to start. @param has number of messages that can start */
-  #roomFor(has: number): number {
-    return Math.min(roomFor(has, this.#dispatcher.free, this.#pace.recent(this.#clock.now())), mostTaken);
+    return { topics, most: Math.min(mostOfAll, mostTaken) };
   }
 
   /** Room of a topic whose messages are handled in batches, or under limits; undefined for others. */

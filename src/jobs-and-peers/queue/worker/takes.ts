@@ -139,7 +139,7 @@ export class Takes {
   pump(): void {
     const { plan } = this;
     const { clock } = this.#effects;
-    const isOff = this.#term.isOver || this.#effects.isPaused || this.#owner.turns.isAlone;
+    const isOff = this.#term.isOver || this.#effects.host.isPaused || this.#owner.turns.isAlone;
     if (isOff || this.#pending !== undefined) return;
     const take = this.#owner.room.next(plan, this.#term.leased, this.#hasReservedSlot);
     if (take.topics.length === 0) return;

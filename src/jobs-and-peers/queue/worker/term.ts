@@ -63,17 +63,12 @@ export class Term implements BeatingTerm, TakingTerm {
 
   constructor(owner: TermOwner, { worker, server, topics }: TermOptions) {
     const { effects } = owner;
-    const { handlers } = effects;
     this.#owner = owner;
     this.#effects = effects;
     this.server = server;
     this.served = topics;
     this.statements = new TermStatements(this, worker, effects, (error) => owner.lost(error));
-    const limits = {
-      retryOf: ({ topic, headers }: QueuedMessage) => handlers.retryOf(topic, headers),
-      limitOf: ({ topic, headers }: QueuedMessage) => handlers.limitOf(topic, headers),
-    };
-    this.leased = new LeasedMessages(limits, owner);
+    this.leased = new LeasedMessages(effects.handlers, owner);
     this.beats = new Beats(this, this.statements, effects);
     this.takes = new Takes(this, this.statements, owner);
     this.#runTimer = new DeadlineTimer(() => owner.run(), effects.clock);
@@ -146,7 +141,7 @@ export class Term implements BeatingTerm, TakingTerm {
     const { limitedTopics, keptTopics, dueInMs } = beat;
     if (beat.cancelled.length > 0) this.#cancel(beat.cancelled);
     const hasPaused = handlers.pauseEverywhere(beat.pausedTopics, asked);
-    if (hasPaused) this.#effects.handlersChanged();
+    if (hasPaused) this.#effects.host.handlersChanged();
     // Of a topic with limits nothing is read ahead.
     this.giveBack(plan.setLimited(limitedTopics));
     // What was taken before its results were kept would leave none.

@@ -79,11 +79,7 @@ export class WorkerDriver {
     const { context } = host;
     const queue = this.#queue;
     return {
-      ...{ handlers, dispatcher, quarantine, attempts: calls.attempts },
-      get isPaused() {
-        return host.isPaused;
-      },
-      handlersChanged: () => host.handlersChanged(),
+      ...{ host, handlers, dispatcher, quarantine, attempts: calls.attempts },
       get isUp() {
         return queue.isUp;
       },

@@ -39,9 +39,6 @@ type Mode =
   | { readonly name: "working"; readonly left: LeftWorker; readonly term: Term }
   | { readonly name: "closed" };
 
-/** Stop of the process. `stopping`: nothing begins any more. `cutting off`: only what is done counts. */
-type Stop = "none" | "stopping" | "cutting off";
-
 /** Codes of errors that say that what the worker has is another's. */
 const lostCodes: ReadonlySet<string> = new Set(["lease_lost", "message_gone"]);
 
@@ -49,7 +46,10 @@ export class WorkerMachine implements HandledLink, LeaseEffects {
   readonly effects: WorkerEffects;
   readonly room: TakeRoom;
   #mode: Mode = { name: "created" };
-  #stop: Stop = "none";
+  /** True from the beginning of a stop of the process on: nothing begins any more. */
+  isStopping = false;
+  /** True from the deadline of a stop on: only what is done counts. */
+  isCuttingOff = false;
   readonly turns: RunningTurns;
   /** Rows to delete that were handled outside of a transaction. */
   #handled: QueuedMessage[] = [];
@@ -76,14 +76,6 @@ export class WorkerMachine implements HandledLink, LeaseEffects {
 
   get isClosed(): boolean {
     return this.#mode.name === "closed";
-  }
-
-  get isStopping(): boolean {
-    return this.#stop !== "none";
-  }
-
-  get isCuttingOff(): boolean {
-    return this.#stop === "cutting off";
   }
 
   get hasNothing(): boolean {
@@ -248,13 +240,14 @@ export class WorkerMachine implements HandledLink, LeaseEffects {
 
   /** Gives back what has not begun. No handler may start any more. */
   stop(): void {
-    this.#stop = "stopping";
+    this.isStopping = true;
     this.term?.giveBack();
   }
 
   /** From now on only what is done counts of the handlers that run. @returns their messages */
   cutOff(): ReadonlySet<QueuedMessage> {
-    this.#stop = "cutting off";
+    this.isStopping = true;
+    this.isCuttingOff = true;
     return new Set(this.turns.messages());
   }
 
