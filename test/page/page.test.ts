@@ -456,6 +456,9 @@ describe("the way of a message", () => {
     expect((await sections(high))["queue"]).toMatch(
       /^Message \d+ for the topic orders with the priority 32767, enqueued /,
     );
+    expect((await sections(high))["queue"]).toContain(
+      "Waits. no worker serves the topic &quot;orders&quot;. Start a worker that handles &quot;orders&quot;.",
+    );
     await session.query("SELECT hawser.cancel($1)", [high]);
     for (const id of ["1", "order-17"]) {
       const { queue, outbox, stored } = await sections(id);

@@ -42,6 +42,7 @@ import {
   openDatabase,
   pauseTopic,
   resumeTopic,
+  why,
 } from "../operate/index.js";
 import { FormTokens, isCrossSite, isEmbedded } from "./forms.js";
 import {
@@ -55,7 +56,7 @@ import {
 } from "./html/dead.js";
 import { filterFields, filterOf, hiddenValues } from "./html/filter.js";
 import { icon, layout, style } from "./html/layout.js";
-import { messagePage, type SearchedStep } from "./html/message.js";
+import { messagePage, type SearchedStep, waitingIds } from "./html/message.js";
 import { leaderSection, verdictSection } from "./html/status.js";
 import { type ListPlace, listFilter, listingOf, listPlace, overviewSection } from "./html/table.js";
 import { type Html, short } from "./html/text.js";
@@ -345,7 +346,13 @@ ${overviewSection("scheduled", scheduledTable, scheduled, now, place)}`;
       { step: "outboxNumber", found: outbox },
       { step: "queueNumber", found: queue },
     ];
-    return answer(c, "Find a message", messagePage(shown, [...first, ...steps]));
+    const searched = [...first, ...steps];
+    const conditions = new Map(
+      await Promise.all(
+        waitingIds(searched).map(async (of) => [of, await reading(() => why(database, { id: BigInt(of) }))] as const),
+      ),
+    );
+    return answer(c, "Find a message", messagePage({ ...shown, conditions }, searched));
   });
 
   /** Mass action of a path. @throws HawserError `invalid_argument` */

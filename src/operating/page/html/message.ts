@@ -5,6 +5,7 @@ import { traceConstants } from "../../../../generated/ts/settings/queue.js";
 import { plural } from "../../../foundation/errors/index.js";
 import { heldForText, type Reading } from "../../console/index.js";
 import {
+  type Condition,
   type EndedMessage,
   type FindStep,
   type FoundMessage,
@@ -44,6 +45,15 @@ interface Shown {
   readonly id: string;
   readonly traceUrl: string | undefined;
   readonly now: number;
+  /** What the messages wait for that were found in the queue or are due later, by their ids. */
+  readonly conditions?: ReadonlyMap<string, Reading<readonly Condition[]>>;
+}
+
+/** Ids of the messages that were found waiting. */
+export function waitingIds(searched: readonly SearchedStep[]): string[] {
+  const places = searched.flatMap(({ found }) => (found.state === "read" ? found.value : []));
+  const waiting = places.flatMap((one) => (one.place === "queued" || one.place === "scheduled" ? String(one.id) : []));
+  return [...new Set(waiting)];
 }
 
 /** Form and result of the search for a message. @param searched empty: nothing was asked for */
@@ -96,11 +106,11 @@ function placeText(found: FoundMessage, shown: Shown): Html {
           ? html`held until ${plural(found.heldFor, "message")} before it ${found.heldFor === 1 ? "has" : "have"} been handled (${heldForText(found.heldFor, found.waitsFor ?? [])})`
           : html`due ${time(found.dueAt, now)}`
       }.
-Then a message for NATS gets another id; a job keeps this one.`;
+Then a message for NATS gets another id; a job keeps this one.${whyText(found.id, shown)}`;
     case "outbox":
       return html`${inOutbox(found, shown)}${more(found, shown)}`;
     case "queued":
-      return html`${inQueue(found, shown)}${more(found, shown)}`;
+      return html`${inQueue(found, shown)}${more(found, shown)}${whyText(String(found.id), shown)}`;
     case "ended":
       return endedText(found, shown);
     case "stored":
@@ -154,6 +164,21 @@ function inQueue(found: QueuedMessageFound, { now }: Shown): Html {
         ? html`Is tried again ${time(dueAt, now)}${failed}${cut}.`
         : html`Waits${failed}${cut}.`;
   return html`Message ${String(found.id)} for the topic ${short(found.topic)}${recipient}${ofPriority}, enqueued ${time(found.enqueuedAt, now)} by ${short(found.role)}. ${state}`;
+}
+
+/** Conditions under which a worker takes the message and which are not met, with what to do. */
+function whyText(id: string, { prefix, conditions, now }: Shown): Html {
+  const read = conditions?.get(id);
+  if (read === undefined) return html``;
+  if (read.state !== "read") return unread(read);
+  const held = read.value.filter(({ isMet }) => !isMet);
+  if (held.length === 0) return html` Nothing holds it: a worker that serves its topic takes it with its next look.`;
+  return html`
+<ul>${held.map(({ explanation, since, remedy, holder, condition }) => {
+    const of = condition === "not_held" || condition === "first_of_key" ? holder : null;
+    const link = of === null ? "" : html` <a href="${prefix}/message${queryOf({ id: of })}">Message ${of}</a>.`;
+    return html`<li>${short(explanation ?? "")}${since === null ? "" : html`, since ${time(since, now)}`}.${remedy === null ? "" : html` ${short(remedy)}.`}${link}</li>\n`;
+  })}</ul>`;
 }
 
 function endedText(found: EndedMessage, { now }: Shown): Html {
