@@ -283,9 +283,12 @@ export class TopicHandlers {
 
   /** Limits of the message handlers of a topic; undefined unless each handler has one. */
   limitsOf(topic: string): readonly ConcurrencyLimit[] | undefined {
-    if (!this.hasLimits) return undefined;
-    const limits = this.#topics.get(topic)?.messages?.settings.map(({ limit }) => limit) ?? [];
-    return limits.length > 0 && limits.every((limit) => limit !== undefined) ? limits : undefined;
+    const limits: ConcurrencyLimit[] = [];
+    for (const { limit } of this.#topics.get(topic)?.messages?.settings ?? []) {
+      if (limit === undefined) return undefined;
+      limits.push(limit);
+    }
+    return limits.length > 0 ? limits : undefined;
   }
 
   /**
