@@ -2,6 +2,7 @@
 import pg from "pg";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { type TestDatabase, testDatabase } from "../support/database.js";
+import { TestWorker } from "./support/test-worker.js";
 
 /** Number of topics of the other role, with a message each. */
 const topics = 3_000;
@@ -51,4 +52,20 @@ describe("beside many topics of another role", () => {
       if (call === 5) expect(read).toBeLessThan(topics / 3);
     }
   });
+});
+
+it("a take searches an index three times for each role that has messages", async () => {
+  const roles = 200;
+  await client.query(`
+    INSERT INTO hawser_data.queue (topic, role, rank, id, payload)
+    SELECT 'of many', 'role ' || n, n, n, 'x' FROM (SELECT nextval('hawser_data.outbox_id_seq') AS n FROM generate_series(1, ${roles})) AS s`);
+  const worker = await TestWorker.open(client, { topics: ["of many"] });
+  await client.query("BEGIN");
+  expect(await worker.take({ most: 1 })).toHaveLength(1);
+  const { rows } = await client.query<{ searches: number }>(
+    "SELECT idx_scan::int AS searches FROM pg_stat_xact_all_tables WHERE relid = 'hawser_data.queue'::regclass",
+  );
+  await client.query("ROLLBACK");
+  expect(rows[0]!.searches / roles).toBeGreaterThan(3);
+  expect(rows[0]!.searches / roles).toBeLessThan(3.5);
 });

@@ -25,7 +25,7 @@ BEGIN
                   SELECT q.role FROM hawser_data.queue AS q
                    WHERE q.topic = s.topic AND q.recipient = s.recipient AND q.role > s.role AND q.role < k.role ORDER BY q.role LIMIT 1
                 )
-              END, k.role) AS role
+              END, k.role) AS role OFFSET 0
      ) AS n
      WHERE n.role IS NOT NULL
   ), parts AS MATERIALIZED (
