@@ -65,6 +65,12 @@ const rowExpressions: Readonly<Record<string, (row: string) => string>> = {
   /** Recipients whose messages a worker takes, as the queue has them: without a priority, and with one. */
   places_of: (worker) =>
     `(array_remove(ARRAY['', ${ownRecipient(worker)}, '#' || ${worker}.group_name, @QueueConstants.priority_mark@, @QueueConstants.priority_mark@ || ${ownRecipient(worker)}, @QueueConstants.priority_mark@ || '#' || ${worker}.group_name], NULL) || ARRAY(SELECT m.mark || '@' || n.name FROM unnest(${worker}.stands_in_for) AS n (name) CROSS JOIN (VALUES (''), (@QueueConstants.priority_mark@)) AS m (mark)))`,
+  /** Number of a report, such as of milliseconds, that whoever wrote it may have given any type; NULL: it is no number. */
+  reported: (value) =>
+    `CASE jsonb_typeof(${value}) WHEN 'number' THEN least(greatest((${value} #>> '{}')::numeric, 0), 1000000000000)::bigint END`,
+  /** A text as a word of a shell. */
+  shell_word: (text) =>
+    `CASE WHEN ${text} ~ '^[A-Za-z0-9_.][A-Za-z0-9_./-]*$' THEN ${text} ELSE '''' || replace(${text}, '''', E'\\'\\\\\\'\\'') || '''' END`,
   /** Failed attempts of a message of the queue with the function's \`p_failure\`, as many as a dead letter keeps. */
   with_failure: (row) =>
     `(SELECT jsonb_agg(f.value ORDER BY f.nth) FROM (SELECT e.value, e.nth FROM jsonb_array_elements(coalesce(${row}.failures, '[]') || CASE WHEN p_failure IS NULL THEN '[]' ELSE jsonb_build_array(p_failure) END) WITH ORDINALITY AS e (value, nth) ORDER BY e.nth DESC LIMIT 16) AS f)`,

@@ -382,3 +382,127 @@ it("finds the first message of a topic, and of a key", async () => {
     message: expect.stringContaining("must be the id of a message"),
   });
 });
+
+describe("what a worker says is wrong", () => {
+  it.each([
+    ...[
+      "5",
+      "[]",
+      '"full"',
+      "{}",
+      '{"full": "maybe"}',
+      '{"full": 1, "topics": []}',
+      '{"topics": {"t": 7}}',
+      '{"full": true, "topics": "x"}',
+    ],
+    '{"full": true, "topics": {"t": {"running": {"a": "; rm"}, "oldest_ms": "90 s", "full": "yes"}, "u": null}}',
+    '{"full": true, "topics": {"t": {"running": 1e300, "oldest_ms": 1e300}}}',
+    '{"full": true, "topics": {"t": {"running": -1.5, "oldest_ms": -1e300}}}',
+    `{"full": true, "topics": {"t": ${"[".repeat(1000)}${"]".repeat(1000)}}}`,
+    `{"full": true, "topics": {${Array.from({ length: 2000 }, (_, n) => `"${n}": {"oldest_ms": "x"}`).join(", ")}}}`,
+  ])("and is no more believed than it can be: %.60s", async (running) => {
+    const worker = await open({ name: "w1" });
+    const id = await put();
+    await worker.take();
+    const next = await put();
+    await queueFunctions(work).extend({ worker: worker.id, looks: false, running });
+    expect(await held(id)).toContainEqual(says("free", /^the worker "w1" has it: (?!.*rm)/, /./));
+    const isFull = running.startsWith('{"full": true');
+    expect(await causes(next)).toEqual(isFull ? ["room"] : []);
+    await (await open({ name: "w2" })).extend();
+    expect(await causes(next)).toEqual([]);
+  });
+
+  it("about when it failed", async () => {
+    const worker = await open();
+    const id = await put();
+    const [taken] = await worker.take();
+    await worker.retry(taken!, 60_000, { at: "gestern", code: 5, message: ["%s"] });
+    expect(await held(id)).toEqual([
+      says("due", /^it has failed 1 times, last with 5: \["%s"\]\. It is/, /./, { since: null }),
+    ]);
+  });
+});
+
+it("quotes a topic for the shell into which its remedy is copied", async () => {
+  const topic = "a'b; $(reboot) %s";
+  await open({ topics: [topic] });
+  const id = await put("", topic);
+  await queueFunctions(client).pauseTopic({ topic });
+  await client.query("SELECT hawser.limit_topic($1, running => 1)", [topic]);
+  await put("", topic);
+  expect((await held(id))[0]!.remedy).toBe(`hawser topics resume 'a'\\''b; $(reboot) %s'`);
+  await client.query("SELECT hawser.resume_topic($1)", [topic]);
+  await (await TestWorker.open(work, { topics: [topic] })).take({ topics: [topic], most: 1 });
+  const rest = await put("", topic);
+  expect(await held(rest)).toEqual([
+    says("within_limits", /1 of 1/, /^hawser topics limit 'a'\\''b; \$\(reboot\) %s' raises it$/),
+  ]);
+});
+
+it("counts what has started by those that workers have, with the present header of the limit", async () => {
+  const worker = await open();
+  await client.query("SELECT hawser.limit_topic('t', running_per_key => 1, key_header => 'tenant')");
+  const headers = `, headers => '{"tenant": "a", "shop": "b"}'`;
+  const id = await put(headers);
+  const [taken] = await worker.take({ topics: ["t"] });
+  const next = await put(headers);
+  const apart = await put(`, headers => '{"tenant": "c", "shop": "b"}'`);
+  expect(await causes(next)).toEqual(["within_limits"]);
+  expect(await causes(apart)).toEqual([]);
+  await client.query("SELECT hawser.limit_topic('t', running_per_key => 1, key_header => 'shop')");
+  expect(await causes(apart)).toEqual(["within_limits"]);
+  await worker.giveBack(taken!);
+  expect([await causes(id), await causes(next), await causes(apart)]).toEqual([[], [], []]);
+  expect((await worker.take({ topics: ["t"], looksBehind: true })).map((each) => each.id)).toEqual([id]);
+});
+
+it("is to be cancelled, and its worker is gone", async () => {
+  const worker = await open();
+  const id = await put();
+  await worker.take();
+  await client.query("SELECT hawser.cancel($1)", [String(id)]);
+  await client.query("UPDATE hawser_data.workers SET gone_at = now()");
+  const second = await open({ name: "w2" });
+  expect(await held(id)).toEqual([says("free", /^it is to be cancelled, and nobody has it/, /./)]);
+  expect(await takes(second, id)).toBe(false);
+});
+
+it("does not begin while a transaction relies on its unique key", async () => {
+  const worker = await open();
+  const { rows } = await client.query("SELECT hawser.enqueue_unique('t', 'x'::text, 'u') AS id");
+  const id = BigInt(rows[0].id);
+  await other.query("BEGIN");
+  await other.query("SELECT hawser.enqueue_unique('t', 'x'::text, 'u')");
+  expect(await held(id)).toEqual([
+    says(
+      "free",
+      /^the session \d+ of the role "postgres" has locked it, or its unique key, in/,
+      /pg_terminate_backend/,
+    ),
+  ]);
+  await other.query("ROLLBACK");
+  expect(await causes(id)).toEqual([]);
+  expect(await takes(worker, id)).toBe(true);
+});
+
+it("asks what holds for workers, not what is set for the caller alone", async () => {
+  await open();
+  const id = await put();
+  await client.query("SET default_transaction_read_only = on");
+  expect(await causes(id)).toEqual([]);
+  await client.query("SET default_transaction_read_only = off");
+  const name = (await client.query("SELECT quote_ident(current_database()) AS name")).rows[0].name;
+  await client.query(`ALTER DATABASE ${name} SET default_transaction_read_only = on`);
+  expect(await causes(id)).toEqual(["server_writes"]);
+  await client.query(`ALTER DATABASE ${name} RESET default_transaction_read_only`);
+  await client.query("RESET default_transaction_read_only");
+  expect(await causes(id)).toEqual([]);
+});
+
+it("finds no message for NATS of the same name", async () => {
+  const nats = await put(", deliver_at => now() + interval '1 hour'");
+  const id = await put(", deliver_at => now() + interval '2 hours'");
+  await client.query("UPDATE hawser_data.queue SET later = 'nats' WHERE id = $1", [String(nats)]);
+  expect((await whyFunctions(client).why({ id: null, topic: "t", key: null }))[0]!.jobId).toBe(id);
+});

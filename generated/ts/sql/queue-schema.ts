@@ -7016,7 +7016,11 @@ DECLARE
   v_before jsonb;
   v_before_id text;
   v_failure jsonb;
+  v_failed_at timestamptz;
   v_wait_s bigint;
+  v_topic text;
+  v_word text;
+  v_only_reads boolean;
   q hawser_data.queue;
 BEGIN
   IF v_id IS NULL THEN
@@ -7032,6 +7036,21 @@ BEGIN
   v_before := CASE WHEN (coalesce(q.later, '') = 'held') THEN ((SELECT jsonb_agg(jsonb_build_object('id', n.before_id::text, 'state', n.state) ORDER BY n.state = 'waiting', n.before_id) FROM ( SELECT e.before_id, CASE WHEN NOT (e.ended AND NOT EXISTS (SELECT FROM hawser_data.queue AS q WHERE q.id = e.before_id)) THEN 'waiting' WHEN EXISTS (SELECT FROM hawser_data.dead_letters AS d WHERE d.job_id = e.before_id) THEN 'dead' ELSE 'gone' END AS state FROM hawser_data.flow_edges AS e WHERE e.after_id = q.id ORDER BY NOT e.ended, e.before_id LIMIT 100) AS n)) -> 0 END;
   v_before_id := v_before ->> 'id';
   v_failure := q.failures -> -1;
+  -- Whatever a worker has given as its time.
+  BEGIN
+    v_failed_at := (v_failure ->> 'at')::timestamptz;
+  EXCEPTION WHEN data_exception THEN
+    v_failed_at := NULL;
+  END;
+  v_topic := q.topic;
+  v_word := CASE WHEN v_topic ~ '^[A-Za-z0-9_.][A-Za-z0-9_./-]*$' THEN v_topic ELSE '''' || replace(v_topic, '''', E'\\'\\\\\\'\\'') || '''' END;
+  -- What holds for workers: not what is set for the caller alone.
+  SELECT CASE WHEN s.source IN ('user', 'database user', 'client', 'session') THEN coalesce((
+           SELECT split_part(c.of, '=', 2)::boolean FROM pg_db_role_setting AS r, unnest(r.setconfig) AS c (of)
+            WHERE r.setrole = 0 AND r.setdatabase IN (0, (SELECT d.oid FROM pg_database AS d WHERE d.datname = current_database()))
+              AND c.of LIKE 'default_transaction_read_only=%' ORDER BY r.setdatabase DESC LIMIT 1
+         ), false) ELSE s.setting::boolean END
+    INTO v_only_reads FROM pg_settings AS s WHERE s.name = 'default_transaction_read_only';
   v_wait_s := ceil(extract(epoch FROM q.due_at - v_now));
 
   RETURN QUERY
@@ -7041,7 +7060,7 @@ BEGIN
       SELECT 1 AS nth, 'waits' AS condition, q.id IS NOT NULL AS is_met, n.holder, n.since, n.explanation, n.remedy
         FROM (SELECT) AS o LEFT JOIN LATERAL (SELECT e.* FROM hawser.why_not_queued(v_id) AS e WHERE q.id IS NULL) AS n ON true
       UNION ALL
-      SELECT 2, 'server_writes', NOT pg_is_in_recovery() AND NOT current_setting('default_transaction_read_only')::boolean, current_database(), NULL,
+      SELECT 2, 'server_writes', NOT pg_is_in_recovery() AND NOT v_only_reads, current_database(), NULL,
              CASE WHEN pg_is_in_recovery() THEN 'the server is in recovery, or a standby' ELSE 'transactions only read, by default_transaction_read_only' END,
              CASE WHEN pg_is_in_recovery() THEN 'Workers need the primary server: wait for its recovery, or promote the standby'
                   ELSE format('ALTER DATABASE %I SET default_transaction_read_only = off', current_database()) END
@@ -7050,7 +7069,7 @@ BEGIN
              format('it comes after the message %s, which %s', v_before_id, CASE v_before ->> 'state' WHEN 'waiting' THEN 'has not ended' WHEN 'dead' THEN 'is a dead letter' ELSE 'was cancelled or discarded' END),
              CASE v_before ->> 'state' WHEN 'waiting' THEN 'hawser why ' || v_before_id WHEN 'dead' THEN 'hawser dead retry, or hawser jobs cancel --flow ' || v_id ELSE 'hawser jobs cancel --flow ' || v_id END
       UNION ALL
-      SELECT 4, 'due', v_wait_s IS NULL OR v_wait_s <= 0, NULL, (v_failure ->> 'at')::timestamptz,
+      SELECT 4, 'due', v_wait_s IS NULL OR v_wait_s <= 0, NULL, v_failed_at,
              CASE WHEN q.attempts = 0 THEN format('it is due in %s s', v_wait_s)
                   ELSE format('it has failed %s times, last with %s: %s. It is tried again in %s s', q.attempts, v_failure ->> 'code', v_failure ->> 'message', v_wait_s) END,
              CASE WHEN q.attempts = 0 THEN format('Wait, or hawser jobs cancel %s, and enqueue another one', v_id) ELSE 'Mend the handler: it is tried again by itself' END
@@ -7060,7 +7079,7 @@ BEGIN
       UNION ALL
       SELECT 6, 'served', n.* FROM hawser.why_not_served(q.topic, ltrim(q.recipient, '~')) AS n
       UNION ALL
-      SELECT 7, 'not_paused', s.topic IS NULL, s.paused_by, s.paused_at, 'the topic is paused', 'hawser topics resume ' || q.topic
+      SELECT 7, 'not_paused', s.topic IS NULL, s.paused_by, s.paused_at, 'the topic is paused', 'hawser topics resume ' || v_word
         FROM (SELECT) AS o LEFT JOIN hawser_data.topic_settings AS s ON s.topic = q.topic AND (s.paused_at IS NOT NULL)
       UNION ALL
       SELECT 8, 'within_limits', n.* FROM hawser.why_limited(q.topic, v_id) AS n
@@ -7109,14 +7128,16 @@ BEGIN
    CROSS JOIN LATERAL (
      (
        SELECT o.id, o.rank FROM hawser_data.queue AS o
-        WHERE p_key IS NULL AND o.topic = p.topic AND o.recipient = p.recipient AND o.role = p.role AND (v_roles IS NULL OR o.role = ANY (v_roles) AND o.role_id = to_regrole(quote_ident(o.role))::oid::bigint) ORDER BY o.rank LIMIT 1
+        WHERE p_key IS NULL AND o.topic = p.topic AND o.recipient = p.recipient AND o.role = p.role AND (v_roles IS NULL OR o.role = ANY (v_roles) AND o.role_id = to_regrole(quote_ident(o.role))::oid::bigint) AND o.later IS DISTINCT FROM 'nats' ORDER BY o.rank LIMIT 1
      )
      UNION ALL
      (
        SELECT o.id, o.rank FROM hawser_data.queue AS o
-        WHERE o.topic = p.topic AND o.recipient = p.recipient AND o.key = p_key AND o.role = p.role AND (v_roles IS NULL OR o.role = ANY (v_roles) AND o.role_id = to_regrole(quote_ident(o.role))::oid::bigint) ORDER BY o.rank LIMIT 1
+        WHERE o.topic = p.topic AND o.recipient = p.recipient AND o.key = p_key AND o.role = p.role AND (v_roles IS NULL OR o.role = ANY (v_roles) AND o.role_id = to_regrole(quote_ident(o.role))::oid::bigint) AND o.later IS DISTINCT FROM 'nats' ORDER BY o.rank LIMIT 1
      )
    ) AS f
+   -- Rows of others are not read, however many there are.
+   WHERE v_roles IS NULL OR p.role = ANY (v_roles)
    ORDER BY starts_with(p.recipient, '~'), f.rank LIMIT 1;
 END
 $function$;
@@ -7237,8 +7258,13 @@ BEGIN
   END;
   IF holder IS NULL AND v_name IS NULL AND v_group IS NULL THEN
     v_like := hawser.nats_option_suggestion(p_topic, ARRAY(
-      SELECT DISTINCT t.topic FROM hawser_data.workers AS w, unnest(w.topics) AS t (topic)
-       WHERE w.gone_at IS NULL AND w.beat_at > v_now - make_interval(secs => CASE WHEN w.is_idle THEN 240000 ELSE w.lease_ms END / 1000.0) ORDER BY 1 LIMIT 1000
+      -- Those of about its length: each comparison takes its time.
+      SELECT o.topic
+        FROM (
+          SELECT DISTINCT t.topic FROM hawser_data.workers AS w, unnest(w.topics) AS t (topic)
+           WHERE w.gone_at IS NULL AND w.beat_at > v_now - make_interval(secs => CASE WHEN w.is_idle THEN 240000 ELSE w.lease_ms END / 1000.0) AND abs(char_length(t.topic) - char_length(p_topic)) <= greatest(1, char_length(t.topic) * 2 / 5)
+        ) AS o
+       ORDER BY abs(char_length(o.topic) - char_length(p_topic)), o.topic LIMIT 200
     ));
     IF v_like IS NOT NULL THEN
       holder := v_like;
@@ -7270,8 +7296,8 @@ DECLARE
   v_now CONSTANT bigint := extract(epoch FROM v_at) * 1000000;
   s hawser_data.topic_settings;
   v_running bigint;
-  v_is_full boolean;
   v_limit_key text;
+  v_role text;
   v_of_key bigint;
 BEGIN
   is_met := true;
@@ -7284,12 +7310,14 @@ BEGIN
     RETURN;
   END IF;
   SELECT count(*), min(t.started_at) INTO v_running, since FROM hawser_data.topic_starts AS t WHERE t.topic = p_topic AND EXISTS (SELECT FROM hawser_data.queue AS q JOIN hawser_data.workers AS w ON w.id = q.worker AND w.gone_at IS NULL WHERE q.topic = t.topic AND q.recipient = t.recipient AND q.role = t.role AND q.rank = t.rank AND q.worker = t.worker OFFSET 0);
-  remedy := format('hawser topics limit %s raises it', p_topic);
+  remedy := format('hawser topics limit %s raises it', CASE WHEN p_topic ~ '^[A-Za-z0-9_.][A-Za-z0-9_./-]*$' THEN p_topic ELSE '''' || replace(p_topic, '''', E'\\'\\\\\\'\\'') || '''' END);
   IF s.running <= v_running THEN
     is_met := false;
     explanation := format('%s of %s messages of the topic run that may at a time', v_running, s.running);
     RETURN;
   END IF;
+  -- The clock may have been set back.
+  s.full_at_us := least(s.full_at_us, v_now + s.burst * s.interval_us);
   IF (s.burst - ceil(greatest(0, s.full_at_us - v_now)::numeric / s.interval_us)) < 1 THEN
     is_met := false;
     since := NULL;
@@ -7300,11 +7328,12 @@ BEGIN
   IF s.running_per_key IS NULL THEN
     RETURN;
   END IF;
-  SELECT hawser.limit_key(q.key, q.headers, s.key_header), j.is_full INTO v_limit_key, v_is_full
-    FROM hawser_data.queue AS q, hawser.judge_starts(p_topic, ARRAY[q.ctid], s.running_per_key, s.key_header) AS j WHERE q.id = p_id;
-  IF v_is_full THEN
-    SELECT count(*), min(t.started_at) INTO v_of_key, since
-      FROM hawser_data.topic_starts AS t WHERE t.topic = p_topic AND t.limit_key = v_limit_key AND t.role = (SELECT q.role FROM hawser_data.queue AS q WHERE q.id = p_id) AND EXISTS (SELECT FROM hawser_data.queue AS q JOIN hawser_data.workers AS w ON w.id = q.worker AND w.gone_at IS NULL WHERE q.topic = t.topic AND q.recipient = t.recipient AND q.role = t.role AND q.rank = t.rank AND q.worker = t.worker OFFSET 0);
+  SELECT hawser.limit_key(q.key, q.headers, s.key_header), q.role INTO v_limit_key, v_role FROM hawser_data.queue AS q WHERE q.id = p_id;
+  -- By its present header, as takes count.
+  SELECT count(*), min(t.started_at) INTO v_of_key, since
+    FROM hawser_data.topic_starts AS t JOIN hawser_data.queue AS q ON q.topic = t.topic AND q.recipient = t.recipient AND q.role = t.role AND q.rank = t.rank
+   WHERE t.topic = p_topic AND t.role = v_role AND hawser.limit_key(q.key, q.headers, s.key_header) = v_limit_key AND EXISTS (SELECT FROM hawser_data.queue AS q JOIN hawser_data.workers AS w ON w.id = q.worker AND w.gone_at IS NULL WHERE q.topic = t.topic AND q.recipient = t.recipient AND q.role = t.role AND q.rank = t.rank AND q.worker = t.worker OFFSET 0);
+  IF v_of_key >= s.running_per_key THEN
     is_met := false;
     holder := v_limit_key;
     explanation := format('%s of %s messages of the key %s run that may at a time', v_of_key, s.running_per_key, to_json(v_limit_key));
@@ -7332,19 +7361,26 @@ DECLARE
   q hawser_data.queue;
   w hawser_data.workers;
   v_locker record;
+  -- What its worker says of its topic.
+  v_said jsonb;
+  v_ms jsonb;
+  v_count jsonb;
   v_oldest bigint;
   v_is_cancelled boolean;
 BEGIN
   is_met := true;
   SELECT o.* INTO q FROM hawser_data.queue AS o WHERE o.id = p_id;
   SELECT o.* INTO w FROM hawser_data.workers AS o WHERE o.id = q.worker AND o.gone_at IS NULL;
+  v_is_cancelled := EXISTS (
+    SELECT FROM hawser_data.cancellations AS c WHERE c.topic = q.topic AND c.recipient = q.recipient AND c.role = q.role AND c.rank = q.rank
+  );
   IF NOT (q.worker IS NULL OR NOT EXISTS (SELECT FROM hawser_data.workers AS w WHERE w.id = q.worker AND w.gone_at IS NULL)) THEN
     is_met := false;
     holder := w.name;
-    v_oldest := (w.running -> 'topics' -> q.topic ->> 'oldest_ms')::bigint;
-    v_is_cancelled := EXISTS (
-      SELECT FROM hawser_data.cancellations AS c WHERE c.topic = q.topic AND c.recipient = q.recipient AND c.role = q.role AND c.rank = q.rank
-    );
+    v_said := w.running -> 'topics' -> q.topic;
+    v_ms := v_said -> 'oldest_ms';
+    v_count := v_said -> 'running';
+    v_oldest := CASE jsonb_typeof(v_ms) WHEN 'number' THEN least(greatest((v_ms #>> '{}')::numeric, 0), 1000000000000)::bigint END;
     since := w.beat_at - make_interval(secs => v_oldest / 1000.0);
     IF w.beat_at < v_now - make_interval(secs => CASE WHEN w.is_idle THEN 240000 ELSE w.lease_ms END / 1000.0) / 2 THEN
       since := w.beat_at;
@@ -7356,13 +7392,26 @@ BEGIN
       remedy := 'Wait: handlers learn of it by message.signal';
     ELSE
       explanation := format('the worker %s has it: its handler runs, or is next%s', to_json(w.name), coalesce(format(
-        '. Of the topic, %s run there, the oldest for %s s', w.running -> 'topics' -> q.topic ->> 'running', v_oldest / 1000), ''));
+        '. Of the topic, %s run there, the oldest for %s s', CASE jsonb_typeof(v_count) WHEN 'number' THEN least(greatest((v_count #>> '{}')::numeric, 0), 1000000000000)::bigint END, v_oldest / 1000), ''));
       remedy := 'Wait for its handler; if it hangs, see the log of the worker, and give it a timeoutMs';
     END IF;
     RETURN;
   END IF;
+  IF v_is_cancelled THEN
+    is_met := false;
+    explanation := 'it is to be cancelled, and nobody has it any more: the next look of a worker ends it';
+    remedy := 'Wait for it, or start a worker';
+    RETURN;
+  END IF;
+  -- What relies on its unique key holds it up, too: it would be put off before it begins.
   SELECT l.pid, a.usename, a.xact_start INTO v_locker
-    FROM (SELECT o.xmax FROM hawser_data.queue AS o WHERE o.id = p_id) AS x
+    FROM (
+      SELECT o.xmax FROM hawser_data.queue AS o WHERE o.id = p_id
+      UNION ALL
+      SELECT u.xmax FROM hawser_data.unique_locks AS u WHERE u.id = p_id
+      UNION ALL
+      SELECT u.xmax FROM hawser_data.unique_keys AS u WHERE u.role = q.role AND u.topic = q.topic AND u.unique_key = q.unique_key AND u.id = p_id
+    ) AS x
     JOIN pg_locks AS l ON l.locktype = 'transactionid' AND l.granted AND l.transactionid = x.xmax AND l.pid IS DISTINCT FROM pg_backend_pid()
     LEFT JOIN pg_stat_activity AS a ON a.pid = l.pid
    LIMIT 1;
@@ -7370,7 +7419,8 @@ BEGIN
     is_met := false;
     holder := 'session ' || v_locker.pid;
     since := v_locker.xact_start;
-    explanation := format('the session %s of the role %s has locked it, in a transaction that has not ended', v_locker.pid, to_json(v_locker.usename));
+    explanation := format('the session %s of the role %s has locked it%s, in a transaction that has not ended', v_locker.pid, to_json(v_locker.usename),
+      CASE WHEN q.unique_key IS NOT NULL THEN ', or its unique key' END);
     remedy := format('Wait for its end, or SELECT pg_terminate_backend(%s)', v_locker.pid);
   END IF;
 END
@@ -7402,12 +7452,17 @@ BEGIN
          min(f.beat_at - make_interval(secs => f.oldest_ms / 1000.0))
     INTO v_workers, is_met, v_oldest_ms, holder, since
     FROM (
-      SELECT w.name, w.beat_at,
-             coalesce((w.running ->> 'full')::boolean, false) OR coalesce((w.running -> 'topics' -> p_topic ->> 'full')::boolean, false) AS is_full,
-             (SELECT max((t.value ->> 'oldest_ms')::bigint) FROM jsonb_each(w.running -> 'topics') AS t (key, value)
-               WHERE (w.running ->> 'full')::boolean OR t.key = p_topic) AS oldest_ms
-        FROM hawser_data.workers AS w
-       WHERE w.gone_at IS NULL AND w.beat_at > v_now - make_interval(secs => CASE WHEN w.is_idle THEN 240000 ELSE w.lease_ms END / 1000.0) AND p_topic = ANY (w.topics) AND p_recipient = ANY ((array_remove(ARRAY['', CASE WHEN strpos(w.name, ':') = 0 THEN '@' || w.name END, '#' || w.group_name, '!', '!' || CASE WHEN strpos(w.name, ':') = 0 THEN '@' || w.name END, '!' || '#' || w.group_name], NULL) || ARRAY(SELECT m.mark || '@' || n.name FROM unnest(w.stands_in_for) AS n (name) CROSS JOIN (VALUES (''), ('!')) AS m (mark))))
+      SELECT w.name, w.beat_at, w.is_whole OR coalesce(w.topics -> p_topic -> 'full' = 'true', false) AS is_full,
+             (SELECT max(CASE jsonb_typeof(ms) WHEN 'number' THEN least(greatest((ms #>> '{}')::numeric, 0), 1000000000000)::bigint END)
+                FROM jsonb_each(CASE jsonb_typeof(w.topics) WHEN 'object' THEN w.topics END) AS t (key, value), LATERAL (SELECT t.value -> 'oldest_ms') AS m (ms)
+               WHERE w.is_whole OR t.key = p_topic) AS oldest_ms
+        FROM (
+          -- Each report is read once, however long it is.
+          SELECT o.name, o.beat_at, coalesce(o.running -> 'full' = 'true', false) AS is_whole, o.running -> 'topics' AS topics
+            FROM hawser_data.workers AS o
+           WHERE o.gone_at IS NULL AND o.beat_at > v_now - make_interval(secs => CASE WHEN o.is_idle THEN 240000 ELSE o.lease_ms END / 1000.0) AND p_topic = ANY (o.topics) AND p_recipient = ANY ((array_remove(ARRAY['', CASE WHEN strpos(o.name, ':') = 0 THEN '@' || o.name END, '#' || o.group_name, '!', '!' || CASE WHEN strpos(o.name, ':') = 0 THEN '@' || o.name END, '!' || '#' || o.group_name], NULL) || ARRAY(SELECT m.mark || '@' || n.name FROM unnest(o.stands_in_for) AS n (name) CROSS JOIN (VALUES (''), ('!')) AS m (mark))))
+          OFFSET 0
+        ) AS w
     ) AS f;
   explanation := format('all places of the %s workers of the topic are taken; in %s, a handler has been running for %s s', v_workers, to_json(holder), v_oldest_ms / 1000);
   remedy := CASE WHEN v_oldest_ms > 60000 THEN 'The handler may hang: see the log of the worker, and give it a timeoutMs' ELSE 'Start more workers, or raise their concurrency' END;

@@ -8,7 +8,11 @@ DECLARE
   v_before jsonb;
   v_before_id text;
   v_failure jsonb;
+  v_failed_at timestamptz;
   v_wait_s bigint;
+  v_topic text;
+  v_word text;
+  v_only_reads boolean;
   q hawser_data.queue;
 BEGIN
   IF v_id IS NULL THEN
@@ -24,6 +28,21 @@ BEGIN
   v_before := CASE WHEN @is_held(q)@ THEN (@waits_for(q)@) -> 0 END;
   v_before_id := v_before ->> 'id';
   v_failure := q.failures -> -1;
+  -- Whatever a worker has given as its time.
+  BEGIN
+    v_failed_at := (v_failure ->> 'at')::timestamptz;
+  EXCEPTION WHEN data_exception THEN
+    v_failed_at := NULL;
+  END;
+  v_topic := q.topic;
+  v_word := @shell_word(v_topic)@;
+  -- What holds for workers: not what is set for the caller alone.
+  SELECT CASE WHEN s.source IN ('user', 'database user', 'client', 'session') THEN coalesce((
+           SELECT split_part(c.of, '=', 2)::boolean FROM pg_db_role_setting AS r, unnest(r.setconfig) AS c (of)
+            WHERE r.setrole = 0 AND r.setdatabase IN (0, (SELECT d.oid FROM pg_database AS d WHERE d.datname = current_database()))
+              AND c.of LIKE 'default_transaction_read_only=%' ORDER BY r.setdatabase DESC LIMIT 1
+         ), false) ELSE s.setting::boolean END
+    INTO v_only_reads FROM pg_settings AS s WHERE s.name = 'default_transaction_read_only';
   v_wait_s := ceil(extract(epoch FROM q.due_at - v_now));
 
   RETURN QUERY
@@ -33,7 +52,7 @@ BEGIN
       SELECT 1 AS nth, 'waits' AS condition, q.id IS NOT NULL AS is_met, n.holder, n.since, n.explanation, n.remedy
         FROM (SELECT) AS o LEFT JOIN LATERAL (SELECT e.* FROM hawser.why_not_queued(v_id) AS e WHERE q.id IS NULL) AS n ON true
       UNION ALL
-      SELECT 2, 'server_writes', NOT pg_is_in_recovery() AND NOT current_setting('default_transaction_read_only')::boolean, current_database(), NULL,
+      SELECT 2, 'server_writes', NOT pg_is_in_recovery() AND NOT v_only_reads, current_database(), NULL,
              CASE WHEN pg_is_in_recovery() THEN 'the server is in recovery, or a standby' ELSE 'transactions only read, by default_transaction_read_only' END,
              CASE WHEN pg_is_in_recovery() THEN 'Workers need the primary server: wait for its recovery, or promote the standby'
                   ELSE format('ALTER DATABASE %I SET default_transaction_read_only = off', current_database()) END
@@ -42,7 +61,7 @@ BEGIN
              format('it comes after the message %s, which %s', v_before_id, CASE v_before ->> 'state' WHEN 'waiting' THEN 'has not ended' WHEN 'dead' THEN 'is a dead letter' ELSE 'was cancelled or discarded' END),
              CASE v_before ->> 'state' WHEN 'waiting' THEN 'hawser why ' || v_before_id WHEN 'dead' THEN 'hawser dead retry, or hawser jobs cancel --flow ' || v_id ELSE 'hawser jobs cancel --flow ' || v_id END
       UNION ALL
-      SELECT 4, 'due', v_wait_s IS NULL OR v_wait_s <= 0, NULL, (v_failure ->> 'at')::timestamptz,
+      SELECT 4, 'due', v_wait_s IS NULL OR v_wait_s <= 0, NULL, v_failed_at,
              CASE WHEN q.attempts = 0 THEN format('it is due in %s s', v_wait_s)
                   ELSE format('it has failed %s times, last with %s: %s. It is tried again in %s s', q.attempts, v_failure ->> 'code', v_failure ->> 'message', v_wait_s) END,
              CASE WHEN q.attempts = 0 THEN format('Wait, or hawser jobs cancel %s, and enqueue another one', v_id) ELSE 'Mend the handler: it is tried again by itself' END
@@ -52,7 +71,7 @@ BEGIN
       UNION ALL
       SELECT 6, 'served', n.* FROM hawser.why_not_served(q.topic, ltrim(q.recipient, @QueueConstants.later_mark@)) AS n
       UNION ALL
-      SELECT 7, 'not_paused', s.topic IS NULL, s.paused_by, s.paused_at, 'the topic is paused', 'hawser topics resume ' || q.topic
+      SELECT 7, 'not_paused', s.topic IS NULL, s.paused_by, s.paused_at, 'the topic is paused', 'hawser topics resume ' || v_word
         FROM (SELECT) AS o LEFT JOIN hawser_data.topic_settings AS s ON s.topic = q.topic AND @is_paused(s)@
       UNION ALL
       SELECT 8, 'within_limits', n.* FROM hawser.why_limited(q.topic, v_id) AS n

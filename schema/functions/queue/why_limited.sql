@@ -4,8 +4,8 @@ DECLARE
   v_now CONSTANT bigint := extract(epoch FROM v_at) * 1000000;
   s hawser_data.topic_settings;
   v_running bigint;
-  v_is_full boolean;
   v_limit_key text;
+  v_role text;
   v_of_key bigint;
 BEGIN
   is_met := true;
@@ -18,12 +18,14 @@ BEGIN
     RETURN;
   END IF;
   SELECT count(*), min(t.started_at) INTO v_running, since FROM hawser_data.topic_starts AS t WHERE t.topic = p_topic AND @is_started(t)@;
-  remedy := format('hawser topics limit %s raises it', p_topic);
+  remedy := format('hawser topics limit %s raises it', @shell_word(p_topic)@);
   IF s.running <= v_running THEN
     is_met := false;
     explanation := format('%s of %s messages of the topic run that may at a time', v_running, s.running);
     RETURN;
   END IF;
+  -- The clock may have been set back.
+  s.full_at_us := least(s.full_at_us, v_now + s.burst * s.interval_us);
   IF @rate_left(s)@ < 1 THEN
     is_met := false;
     since := NULL;
@@ -34,11 +36,12 @@ BEGIN
   IF s.running_per_key IS NULL THEN
     RETURN;
   END IF;
-  SELECT hawser.limit_key(q.key, q.headers, s.key_header), j.is_full INTO v_limit_key, v_is_full
-    FROM hawser_data.queue AS q, hawser.judge_starts(p_topic, ARRAY[q.ctid], s.running_per_key, s.key_header) AS j WHERE q.id = p_id;
-  IF v_is_full THEN
-    SELECT count(*), min(t.started_at) INTO v_of_key, since
-      FROM hawser_data.topic_starts AS t WHERE t.topic = p_topic AND t.limit_key = v_limit_key AND t.role = (SELECT q.role FROM hawser_data.queue AS q WHERE q.id = p_id) AND @is_started(t)@;
+  SELECT hawser.limit_key(q.key, q.headers, s.key_header), q.role INTO v_limit_key, v_role FROM hawser_data.queue AS q WHERE q.id = p_id;
+  -- By its present header, as takes count.
+  SELECT count(*), min(t.started_at) INTO v_of_key, since
+    FROM hawser_data.topic_starts AS t JOIN hawser_data.queue AS q ON q.topic = t.topic AND q.recipient = t.recipient AND q.role = t.role AND q.rank = t.rank
+   WHERE t.topic = p_topic AND t.role = v_role AND hawser.limit_key(q.key, q.headers, s.key_header) = v_limit_key AND @is_started(t)@;
+  IF v_of_key >= s.running_per_key THEN
     is_met := false;
     holder := v_limit_key;
     explanation := format('%s of %s messages of the key %s run that may at a time', v_of_key, s.running_per_key, to_json(v_limit_key));

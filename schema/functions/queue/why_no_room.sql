@@ -9,12 +9,17 @@ BEGIN
          min(f.beat_at - make_interval(secs => f.oldest_ms / 1000.0))
     INTO v_workers, is_met, v_oldest_ms, holder, since
     FROM (
-      SELECT w.name, w.beat_at,
-             coalesce((w.running ->> 'full')::boolean, false) OR coalesce((w.running -> 'topics' -> p_topic ->> 'full')::boolean, false) AS is_full,
-             (SELECT max((t.value ->> 'oldest_ms')::bigint) FROM jsonb_each(w.running -> 'topics') AS t (key, value)
-               WHERE (w.running ->> 'full')::boolean OR t.key = p_topic) AS oldest_ms
-        FROM hawser_data.workers AS w
-       WHERE w.gone_at IS NULL AND w.beat_at > v_now - @lease_of(w)@ AND p_topic = ANY (w.topics) AND p_recipient = ANY (@places_of(w)@)
+      SELECT w.name, w.beat_at, w.is_whole OR coalesce(w.topics -> p_topic -> 'full' = 'true', false) AS is_full,
+             (SELECT max(@reported(ms)@)
+                FROM jsonb_each(CASE jsonb_typeof(w.topics) WHEN 'object' THEN w.topics END) AS t (key, value), LATERAL (SELECT t.value -> 'oldest_ms') AS m (ms)
+               WHERE w.is_whole OR t.key = p_topic) AS oldest_ms
+        FROM (
+          -- Each report is read once, however long it is.
+          SELECT o.name, o.beat_at, coalesce(o.running -> 'full' = 'true', false) AS is_whole, o.running -> 'topics' AS topics
+            FROM hawser_data.workers AS o
+           WHERE o.gone_at IS NULL AND o.beat_at > v_now - @lease_of(o)@ AND p_topic = ANY (o.topics) AND p_recipient = ANY (@places_of(o)@)
+          OFFSET 0
+        ) AS w
     ) AS f;
   explanation := format('all places of the %s workers of the topic are taken; in %s, a handler has been running for %s s', v_workers, to_json(holder), v_oldest_ms / 1000);
   remedy := CASE WHEN v_oldest_ms > 60000 THEN 'The handler may hang: see the log of the worker, and give it a timeoutMs' ELSE 'Start more workers, or raise their concurrency' END;

@@ -4,19 +4,26 @@ DECLARE
   q hawser_data.queue;
   w hawser_data.workers;
   v_locker record;
+  -- What its worker says of its topic.
+  v_said jsonb;
+  v_ms jsonb;
+  v_count jsonb;
   v_oldest bigint;
   v_is_cancelled boolean;
 BEGIN
   is_met := true;
   SELECT o.* INTO q FROM hawser_data.queue AS o WHERE o.id = p_id;
   SELECT o.* INTO w FROM hawser_data.workers AS o WHERE o.id = q.worker AND o.gone_at IS NULL;
+  v_is_cancelled := EXISTS (
+    SELECT FROM hawser_data.cancellations AS c WHERE c.topic = q.topic AND c.recipient = q.recipient AND c.role = q.role AND c.rank = q.rank
+  );
   IF NOT @is_free(q)@ THEN
     is_met := false;
     holder := w.name;
-    v_oldest := (w.running -> 'topics' -> q.topic ->> 'oldest_ms')::bigint;
-    v_is_cancelled := EXISTS (
-      SELECT FROM hawser_data.cancellations AS c WHERE c.topic = q.topic AND c.recipient = q.recipient AND c.role = q.role AND c.rank = q.rank
-    );
+    v_said := w.running -> 'topics' -> q.topic;
+    v_ms := v_said -> 'oldest_ms';
+    v_count := v_said -> 'running';
+    v_oldest := @reported(v_ms)@;
     since := w.beat_at - make_interval(secs => v_oldest / 1000.0);
     IF w.beat_at < v_now - @lease_of(w)@ / 2 THEN
       since := w.beat_at;
@@ -28,13 +35,26 @@ BEGIN
       remedy := 'Wait: handlers learn of it by message.signal';
     ELSE
       explanation := format('the worker %s has it: its handler runs, or is next%s', to_json(w.name), coalesce(format(
-        '. Of the topic, %s run there, the oldest for %s s', w.running -> 'topics' -> q.topic ->> 'running', v_oldest / 1000), ''));
+        '. Of the topic, %s run there, the oldest for %s s', @reported(v_count)@, v_oldest / 1000), ''));
       remedy := 'Wait for its handler; if it hangs, see the log of the worker, and give it a timeoutMs';
     END IF;
     RETURN;
   END IF;
+  IF v_is_cancelled THEN
+    is_met := false;
+    explanation := 'it is to be cancelled, and nobody has it any more: the next look of a worker ends it';
+    remedy := 'Wait for it, or start a worker';
+    RETURN;
+  END IF;
+  -- What relies on its unique key holds it up, too: it would be put off before it begins.
   SELECT l.pid, a.usename, a.xact_start INTO v_locker
-    FROM (SELECT o.xmax FROM hawser_data.queue AS o WHERE o.id = p_id) AS x
+    FROM (
+      SELECT o.xmax FROM hawser_data.queue AS o WHERE o.id = p_id
+      UNION ALL
+      SELECT u.xmax FROM hawser_data.unique_locks AS u WHERE u.id = p_id
+      UNION ALL
+      SELECT u.xmax FROM hawser_data.unique_keys AS u WHERE u.role = q.role AND u.topic = q.topic AND u.unique_key = q.unique_key AND u.id = p_id
+    ) AS x
     JOIN pg_locks AS l ON l.locktype = 'transactionid' AND l.granted AND l.transactionid = x.xmax AND l.pid IS DISTINCT FROM pg_backend_pid()
     LEFT JOIN pg_stat_activity AS a ON a.pid = l.pid
    LIMIT 1;
@@ -42,7 +62,8 @@ BEGIN
     is_met := false;
     holder := 'session ' || v_locker.pid;
     since := v_locker.xact_start;
-    explanation := format('the session %s of the role %s has locked it, in a transaction that has not ended', v_locker.pid, to_json(v_locker.usename));
+    explanation := format('the session %s of the role %s has locked it%s, in a transaction that has not ended', v_locker.pid, to_json(v_locker.usename),
+      CASE WHEN q.unique_key IS NOT NULL THEN ', or its unique key' END);
     remedy := format('Wait for its end, or SELECT pg_terminate_backend(%s)', v_locker.pid);
   END IF;
 END
