@@ -87,8 +87,13 @@ export async function own(client: pg.Client, name: string): Promise<string | und
 
 /** Takes a name for the client's session, whoever has it. Returns the new epoch. */
 export async function takeOver(client: pg.Client, name: string): Promise<string> {
-  await client.query("SELECT FROM hawser.end_ownership($1, true)", [name]);
-  const epoch = await own(client, name);
+  let epoch: string | undefined;
+  // Its holder may just be coming back after the loss of its session.
+  await eventually(`"${name}" is taken over`, async () => {
+    await client.query("SELECT FROM hawser.end_ownership($1, true)", [name]);
+    epoch = await own(client, name);
+    return epoch !== undefined;
+  });
   const { rows } = await client.query("SELECT held FROM hawser.raise_fence($1, $2)", [name, epoch]);
   if (rows[0].held !== true) throw new Error(`another one has taken "${name}" over`);
   return epoch!;
