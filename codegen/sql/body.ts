@@ -104,6 +104,9 @@ const rowExpressions: Readonly<Record<string, (row: string) => string>> = {
     `(${row}.ended AND NOT EXISTS (SELECT FROM hawser_data.queue AS q WHERE q.id = ${row}.before_id))`,
   /** Recipient of what is for a worker alone; NULL for a name with a colon, under which nothing can be enqueued. */
   own_recipient: ownRecipient,
+  /** Statement: raises the error of a worker that has ended. */
+  raise_lease_lost: (worker) =>
+    `RAISE EXCEPTION USING ERRCODE = hawser.error_sqlstate('lease_lost'), MESSAGE = format('the worker %s has ended', ${worker}), HINT = 'Begin a new one with hawser.open_worker, and forget what this one had.'`,
   /** Time without a beat after which others end a worker. */
   lease_of: (row) =>
     `make_interval(secs => CASE WHEN ${row}.is_idle THEN @QueueConstants.idle_lease_ms@ ELSE ${row}.lease_ms END / 1000.0)`,

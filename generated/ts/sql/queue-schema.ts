@@ -2398,10 +2398,7 @@ BEGIN
     -- The answer of this call may have been lost.
     UPDATE hawser_data.workers AS w SET beat_at = clock_timestamp() WHERE w.id = p_as AND w.gone_at IS NULL;
     IF NOT FOUND THEN
-      RAISE EXCEPTION USING
-        ERRCODE = hawser.error_sqlstate('lease_lost'),
-        MESSAGE = format('the worker %s has ended', p_worker),
-        HINT = 'Begin a new one with hawser.open_worker, and forget what this one had.';
+      RAISE EXCEPTION USING ERRCODE = hawser.error_sqlstate('lease_lost'), MESSAGE = format('the worker %s has ended', p_worker), HINT = 'Begin a new one with hawser.open_worker, and forget what this one had.';
     END IF;
   END IF;
   -- What a transaction is just ending is waited for.
@@ -2488,10 +2485,7 @@ BEGIN
   UPDATE hawser_data.workers AS w SET topics = p_topics, stands_in_for = p_stands_in_for WHERE w.id = p_worker AND w.gone_at IS NULL;
   served := FOUND;
   IF NOT served THEN
-    RAISE EXCEPTION USING
-      ERRCODE = hawser.error_sqlstate('lease_lost'),
-      MESSAGE = format('the worker %s has ended', p_worker),
-      HINT = 'Begin a new one with hawser.open_worker, and forget what this one had.';
+    RAISE EXCEPTION USING ERRCODE = hawser.error_sqlstate('lease_lost'), MESSAGE = format('the worker %s has ended', p_worker), HINT = 'Begin a new one with hawser.open_worker, and forget what this one had.';
   END IF;
 END;
 END
@@ -2630,10 +2624,7 @@ BEGIN
     FROM hawser_data.workers AS w
    WHERE w.id = p_worker AND w.gone_at IS NULL;
   IF NOT FOUND THEN
-    RAISE EXCEPTION USING
-      ERRCODE = hawser.error_sqlstate('lease_lost'),
-      MESSAGE = format('the worker %s has ended', p_worker),
-      HINT = 'Begin a new one with hawser.open_worker, and forget what this one had.';
+    RAISE EXCEPTION USING ERRCODE = hawser.error_sqlstate('lease_lost'), MESSAGE = format('the worker %s has ended', p_worker), HINT = 'Begin a new one with hawser.open_worker, and forget what this one had.';
   END IF;
   -- What is to be cancelled, and whose handler has ended or will not begin, is taken by nobody.
   IF v_cancels THEN
@@ -2662,13 +2653,10 @@ BEGIN
        )
      ) AS f
   ));
-  IF NOT v_may_find THEN
-    IF v_limited = '{}' THEN
-      RETURN;
-    END IF;
-    v_topics := '{}';
+  IF NOT v_may_find AND v_limited = '{}' THEN
+    RETURN;
   END IF;
-  v_found := hawser.find_ready(v_topics, v_places, p_after, p_most, p_max_bytes, v_starts, v_per_key, v_key_header);
+  v_found := hawser.find_ready(CASE WHEN v_may_find THEN v_topics ELSE '{}' END, v_places, p_after, p_most, p_max_bytes, v_starts, v_per_key, v_key_header);
   IF v_found.tids IS NULL AND v_limited = '{}' THEN
     RETURN;
   END IF;
@@ -3292,10 +3280,7 @@ BEGIN
   UPDATE hawser_data.workers AS w SET beat_at = clock_timestamp(), running = p_running WHERE w.id = p_worker AND w.gone_at IS NULL
   RETURNING w.topics, (array_remove(ARRAY['', CASE WHEN strpos(w.name, ':') = 0 THEN '@' || w.name END, '#' || w.group_name, '!', '!' || CASE WHEN strpos(w.name, ':') = 0 THEN '@' || w.name END, '!' || '#' || w.group_name], NULL) || ARRAY(SELECT m.mark || '@' || n.name FROM unnest(w.stands_in_for) AS n (name) CROSS JOIN (VALUES (''), ('!')) AS m (mark))) INTO v_topics, v_places;
   IF NOT FOUND THEN
-    RAISE EXCEPTION USING
-      ERRCODE = hawser.error_sqlstate('lease_lost'),
-      MESSAGE = format('the worker %s has ended', p_worker),
-      HINT = 'Begin a new one with hawser.open_worker, and forget what this one had.';
+    RAISE EXCEPTION USING ERRCODE = hawser.error_sqlstate('lease_lost'), MESSAGE = format('the worker %s has ended', p_worker), HINT = 'Begin a new one with hawser.open_worker, and forget what this one had.';
   END IF;
   -- Of those that are just being ended by another, or say that they go on, nobody waits.
   gone_workers := ARRAY(
@@ -3415,10 +3400,7 @@ BEGIN
   UPDATE hawser_data.workers AS w SET is_idle = true, beat_at = clock_timestamp() WHERE w.id = p_worker AND w.gone_at IS NULL;
   rests := FOUND;
   IF NOT rests THEN
-    RAISE EXCEPTION USING
-      ERRCODE = hawser.error_sqlstate('lease_lost'),
-      MESSAGE = format('the worker %s has ended', p_worker),
-      HINT = 'Begin a new one with hawser.open_worker, and forget what this one had.';
+    RAISE EXCEPTION USING ERRCODE = hawser.error_sqlstate('lease_lost'), MESSAGE = format('the worker %s has ended', p_worker), HINT = 'Begin a new one with hawser.open_worker, and forget what this one had.';
   END IF;
 END;
 END
@@ -6878,11 +6860,9 @@ BEGIN
              CASE WHEN f.fault IS NULL THEN r.times ELSE '{}' END AS times,
              CASE
                WHEN f.fault IS NOT NULL THEN f.fault || '. Its occurrences are skipped. End it, or have the role call hawser.schedule again.'
-               WHEN r.problem = 'cron' THEN format('the cron expression %s cannot be read. Call hawser.schedule again, with another one.', to_json(l.cron))
-               WHEN r.problem = 'timezone' THEN
-                 format('the time zone %s is not known to Node.js. Call hawser.schedule again, with another one.', to_json(l.timezone))
-               WHEN r.problem = 'never' THEN
-                 format('the cron expression %s has no further occurrence. Call hawser.schedule again, with another one.', to_json(l.cron))
+               WHEN r.problem IS NOT NULL THEN
+                 format(CASE r.problem WHEN 'cron' THEN 'the cron expression %1$s cannot be read' WHEN 'timezone' THEN 'the time zone %2$s is not known to Node.js' ELSE 'the cron expression %1$s has no further occurrence' END
+                   || '. Call hawser.schedule again, with another one.', to_json(l.cron), to_json(l.timezone))
              END AS problem
         FROM runs AS r
         JOIN locked AS l ON l.role = r.role AND l.name = r.name

@@ -9,10 +9,7 @@ BEGIN
   UPDATE hawser_data.workers AS w SET beat_at = clock_timestamp(), running = p_running WHERE w.id = p_worker AND w.gone_at IS NULL
   RETURNING w.topics, @places_of(w)@ INTO v_topics, v_places;
   IF NOT FOUND THEN
-    RAISE EXCEPTION USING
-      ERRCODE = hawser.error_sqlstate('lease_lost'),
-      MESSAGE = format('the worker %s has ended', p_worker),
-      HINT = 'Begin a new one with hawser.open_worker, and forget what this one had.';
+    @raise_lease_lost(p_worker)@;
   END IF;
   -- Of those that are just being ended by another, or say that they go on, nobody waits.
   gone_workers := ARRAY(

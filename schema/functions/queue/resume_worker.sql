@@ -10,10 +10,7 @@ BEGIN
     -- The answer of this call may have been lost.
     UPDATE hawser_data.workers AS w SET beat_at = clock_timestamp() WHERE w.id = p_as AND w.gone_at IS NULL;
     IF NOT FOUND THEN
-      RAISE EXCEPTION USING
-        ERRCODE = hawser.error_sqlstate('lease_lost'),
-        MESSAGE = format('the worker %s has ended', p_worker),
-        HINT = 'Begin a new one with hawser.open_worker, and forget what this one had.';
+      @raise_lease_lost(p_worker)@;
     END IF;
   END IF;
   -- What a transaction is just ending is waited for.

@@ -54,11 +54,9 @@ BEGIN
              CASE WHEN f.fault IS NULL THEN r.times ELSE '{}' END AS times,
              CASE
                WHEN f.fault IS NOT NULL THEN f.fault || '. Its occurrences are skipped. End it, or have the role call hawser.schedule again.'
-               WHEN r.problem = 'cron' THEN format('the cron expression %s cannot be read. Call hawser.schedule again, with another one.', to_json(l.cron))
-               WHEN r.problem = 'timezone' THEN
-                 format('the time zone %s is not known to Node.js. Call hawser.schedule again, with another one.', to_json(l.timezone))
-               WHEN r.problem = 'never' THEN
-                 format('the cron expression %s has no further occurrence. Call hawser.schedule again, with another one.', to_json(l.cron))
+               WHEN r.problem IS NOT NULL THEN
+                 format(CASE r.problem WHEN 'cron' THEN 'the cron expression %1$s cannot be read' WHEN 'timezone' THEN 'the time zone %2$s is not known to Node.js' ELSE 'the cron expression %1$s has no further occurrence' END
+                   || '. Call hawser.schedule again, with another one.', to_json(l.cron), to_json(l.timezone))
              END AS problem
         FROM runs AS r
         JOIN locked AS l ON l.role = r.role AND l.name = r.name

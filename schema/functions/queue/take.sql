@@ -39,10 +39,7 @@ BEGIN
     FROM hawser_data.workers AS w
    WHERE w.id = p_worker AND w.gone_at IS NULL;
   IF NOT FOUND THEN
-    RAISE EXCEPTION USING
-      ERRCODE = hawser.error_sqlstate('lease_lost'),
-      MESSAGE = format('the worker %s has ended', p_worker),
-      HINT = 'Begin a new one with hawser.open_worker, and forget what this one had.';
+    @raise_lease_lost(p_worker)@;
   END IF;
   -- What is to be cancelled, and whose handler has ended or will not begin, is taken by nobody.
   IF v_cancels THEN
@@ -71,13 +68,10 @@ BEGIN
        )
      ) AS f
   ));
-  IF NOT v_may_find THEN
-    IF v_limited = '{}' THEN
-      RETURN;
-    END IF;
-    v_topics := '{}';
+  IF NOT v_may_find AND v_limited = '{}' THEN
+    RETURN;
   END IF;
-  v_found := hawser.find_ready(v_topics, v_places, p_after, p_most, p_max_bytes, v_starts, v_per_key, v_key_header);
+  v_found := hawser.find_ready(CASE WHEN v_may_find THEN v_topics ELSE '{}' END, v_places, p_after, p_most, p_max_bytes, v_starts, v_per_key, v_key_header);
   IF v_found.tids IS NULL AND v_limited = '{}' THEN
     RETURN;
   END IF;
