@@ -4,7 +4,8 @@ import type pg from "pg";
 import { Deadline, inTime, Semaphore } from "../runtime/index.js";
 import type { UserPool } from "../sql-clients/index.js";
 import { databaseConnectTimeoutMs } from "./database-address.js";
-import { type ClientPool, type ClientPoolOptions, localSettingsSql } from "./open-session.js";
+import { localSettingsSql } from "./open-session.js";
+import type { ClientPool, ClientPoolOptions } from "./session-pool.js";
 
 /**
  * Resets, for the rest of the transaction, settings that the user's code may have changed in the session. A user cannot

@@ -20,7 +20,6 @@ export {
   withFilterRemedy,
 } from "./failure.js";
 export {
-  type ClientPool,
   functionSessionFacts,
   functionSettingsSql,
   localSettingsSql,
@@ -31,7 +30,6 @@ export {
   openSession,
   postgresBackoff,
   type SessionLimits,
-  SessionPool,
   sessionSettingsSql,
 } from "./open-session.js";
 export { ownTypes, queryOwn } from "./own-types.js";
@@ -49,5 +47,6 @@ export {
 export { relationOidSql } from "./relation-oid.js";
 export { serverIdentity } from "./server-identity.js";
 export { PostgresSession, type PostgresSessionOptions } from "./session.js";
+export { type ClientPool, SessionPool } from "./session-pool.js";
 export { isTransactionPooled, poolerWords, refuseTransactionPooler } from "./transaction-pooler.js";
 export { CommitWatch } from "./unconfirmed-commit.js";

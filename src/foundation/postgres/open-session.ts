@@ -23,7 +23,7 @@ import pg from "pg";
 import { storeConstants } from "../../../generated/ts/settings/peer.js";
 import { traceConstants } from "../../../generated/ts/settings/queue.js";
 import { HawserError } from "../errors/index.js";
-import { type BackoffOptions, inTime } from "../runtime/index.js";
+import type { BackoffOptions } from "../runtime/index.js";
 import { type SessionAttributes, UserPool } from "../sql-clients/index.js";
 import {
   type ClientSource,
@@ -34,7 +34,7 @@ import {
   sessionKeepaliveMs,
 } from "./database-address.js";
 import { isReadOnly, isServerError, isTransient, readOnlyRemedy } from "./failure.js";
-import { programTypes, queryOwn, useOwnTypes, withoutProgramDefaults } from "./own-types.js";
+import { queryOwn, useOwnTypes, withoutProgramDefaults } from "./own-types.js";
 import type { PreparedStatement } from "./prepared-run.js";
 
 const { sessionIdleInTransactionMs } = storeConstants;
@@ -155,7 +155,7 @@ function startUpOptions(settings: readonly Setting[]): string {
 const [timeoutName] = transactionTimeout;
 
 /** Statements that end the limits of the login. They are the first ones, because a limit may be very short. */
-const endLimitsSql =
+export const endLimitsSql =
   `SET statement_timeout = 0; SELECT CASE WHEN pg_catalog.current_setting('${timeoutName}', true) IS NOT NULL ` +
   `THEN pg_catalog.set_config('${timeoutName}', '${transactionTimeout[1]}', false) END`;
 
@@ -236,14 +236,14 @@ export async function functionSessionFacts(client: pg.ClientBase): Promise<Funct
 }
 
 /** Statements that remove session state, except prepared statements, which belong to the driver. */
-const cleaning: readonly PreparedStatement[] = [
+export const cleaning: readonly PreparedStatement[] = [
   ...["RESET SESSION AUTHORIZATION", "RESET ALL", "CLOSE ALL", "UNLISTEN *", "DISCARD TEMP"],
   "SELECT pg_catalog.pg_advisory_unlock_all()",
 ].map((text) => ({ text }));
 
 /** Settings that a kept session has also in transactions of a user. */
 const keptSettings: readonly Setting[] = [...driverFormats, ...connectionSettings, clientCheck];
-const readKeptSql = `SELECT ${keptSettings.map(([name]) => `pg_catalog.current_setting('${name}') AS kept_${name}`).join(", ")}`;
+export const readKeptSql = `SELECT ${keptSettings.map(([name]) => `pg_catalog.current_setting('${name}') AS kept_${name}`).join(", ")}`;
 
 /**
  * Settings to make again after RESET ALL, which restores those of the start of the session.
@@ -251,12 +251,12 @@ const readKeptSql = `SELECT ${keptSettings.map(([name]) => `pg_catalog.current_s
  * @param atStart row of {@link readKeptSql}
  * @param made the same, after the settings were made
  */
-function settingsToRestore(atStart: object, made: object): readonly Setting[] {
+export function settingsToRestore(atStart: object, made: object): readonly Setting[] {
   const [before, after] = [atStart, made] as Record<string, string>[];
   return keptSettings.filter(([name]) => before![`kept_${name}`] !== after![`kept_${name}`]);
 }
 
-function cleaningWith(restored: readonly Setting[]): readonly PreparedStatement[] {
+export function cleaningWith(restored: readonly Setting[]): readonly PreparedStatement[] {
   return restored.length === 0 ? cleaning : [...cleaning, { text: setSql(restored) }];
 }
 
@@ -264,12 +264,12 @@ function cleaningWith(restored: readonly Setting[]): readonly PreparedStatement[
  * Start-up parameters of sessions in which statements of a user run. Formats are not among them: a parameter would hide a
  * setting of the database, such as the order of day and month.
  */
-const poolParameters = startUpOptions([...connectionSettings, clientCheck]);
+export const poolParameters = startUpOptions([...connectionSettings, clientCheck]);
 
 /** SQLSTATEs of a server or pooler that refuses a start-up parameter. */
 const refusedParameter: ReadonlySet<string | undefined> = new Set(["08P01", "22023", "42704"]);
 
-function isRefusedParameter(error: unknown): boolean {
+export function isRefusedParameter(error: unknown): boolean {
   if (error instanceof AggregateError) return error.errors.some(isRefusedParameter);
   return isServerError(error) && refusedParameter.has(error.code);
 }
@@ -385,7 +385,7 @@ const factsSql = `SELECT pg_catalog.pg_backend_pid() AS pid, pg_catalog.pg_is_in
  * @param before called before the settings are applied
  * @throws Error if the server does not answer within `limitMs`; errors of Postgres
  */
-async function prepareSession(
+export async function prepareSession(
   client: pg.ClientBase,
   settingsSql: string,
   limitMs: number = databaseConnectTimeoutMs,
@@ -408,7 +408,11 @@ async function prepareSession(
 /** Error for a server that is not of the required kind. */
 class UnwantedServer extends Error {}
 
-function refuseUnwanted({ standby, reads_only: readsOnly }: ServerFacts, wanted: SessionAttributes, client: pg.Client) {
+export function refuseUnwanted(
+  { standby, reads_only: readsOnly }: ServerFacts,
+  wanted: SessionAttributes,
+  client: pg.Client,
+) {
   const isWanted: Readonly<Record<SessionAttributes, boolean>> = {
     any: true,
     "read-write": !standby && !readsOnly,
@@ -427,7 +431,7 @@ function refuseUnwanted({ standby, reads_only: readsOnly }: ServerFacts, wanted:
 export const noSuitableHost = "no host of the database is suitable";
 
 /** Calls `open` for one host after the other, starting with the last one that worked. */
-async function firstSuitableHost<T>(
+export async function firstSuitableHost<T>(
   address: DatabaseAddress,
   open: (host: pg.ClientConfig, wanted: SessionAttributes) => Promise<T>,
 ): Promise<T> {
@@ -475,200 +479,4 @@ export function mayServeLater(error: unknown): boolean {
   const { code } = error as NodeJS.ErrnoException;
   // Error texts of the driver and of sessions for a connection that timed out, ended, or was closed while it was opened.
   return unreachable.has(code ?? "") || /timeout|terminated|did not answer|connection error|ended/i.test(error.message);
-}
-
-const ignored = (): void => undefined;
-/** SQLSTATE of a server, a login or a database that has no connection left. */
-const tooManyConnections = "53300";
-/** Time until a pool that Postgres has given no more sessions asks for some again. */
-const growAgainMs = 10_000;
-
-/** Options of a {@link ClientPool}. */
-export interface ClientPoolOptions extends SessionLimits {
-  readonly max: number;
-  /** Checks a client before its first use. A rejection destroys it. */
-  readonly check: (client: pg.ClientBase) => Promise<void>;
-  /** Called when an idle client was lost. The pool has removed it. */
-  readonly onIdleError: (error: Error) => void;
-  /** Called when Postgres gives no more sessions than the pool has. It has no more for a while. */
-  readonly onFull: (sessions: number) => void;
-  /** Called when a session of Hawser's own was closed, as it was idle or lost, with the number of the others. */
-  readonly onClosed: (sessions: number) => void;
-}
-
-/** Pool of clients for statements and transactions: Hawser's own, or clients borrowed from a user's pool. */
-export interface ClientPool {
-  /** Maximum number of clients in use. */
-  max: number;
-  /** True if callers wait for a client and none is free. */
-  readonly isShort: boolean;
-  /** Number of sessions that it may still open, and of those that it is opening, none of which Postgres shows. Those of a user's pool do not count. */
-  readonly unopened: number;
-  /**
-   * Statements that set Hawser's settings for a transaction. Each transaction must begin with them; undefined if the
-   * clients keep their settings.
-   */
-  readonly localSettingsSql: string | undefined;
-  /** Raises the maximum, and opens so many clients as far as it has clients of its own. Does not reject. */
-  grow(clients: number): Promise<void>;
-  /** Statements that clean a client after statements of a user. One that keeps its settings has the login's own after them. */
-  cleaningOf(client: pg.ClientBase): readonly PreparedStatement[];
-  /** @param fits preference between the last two used free clients */
-  connect(fits?: (client: pg.ClientBase) => boolean): Promise<pg.PoolClient>;
-  /** Prepares a client that {@link connect} has returned. A rejection means that it must be destroyed. */
-  prepare(client: pg.ClientBase): Promise<void>;
-  /** Ends the use of the pool after the running statements. */
-  end(): Promise<void>;
-}
-
-/** Connection pool whose sessions are opened as by {@link openSession}. */
-export class SessionPool implements ClientPool {
-  readonly localSettingsSql: string | undefined;
-  readonly #pool: pg.Pool;
-  readonly #address: DatabaseAddress;
-  /** False after a server or a pooler has refused start-up parameters. */
-  #givesParameters: boolean;
-  readonly #cleaning = new WeakMap<pg.ClientBase, readonly PreparedStatement[]>();
-  readonly #onFull: (sessions: number) => void;
-  /** Number of sessions that it may have when Postgres gives them. */
-  #wanted: number;
-  #growAgain: NodeJS.Timeout | undefined;
-  /** Sessions that are ready. The pool also removes one that was lost before it was. */
-  readonly #open = new Set<pg.ClientBase>();
-
-  /**
-   * @param options.keepsSettings false behind a transaction pooler, where session settings are lost and each
-   * transaction sets its own
-   */
-  constructor(address: DatabaseAddress, options: ClientPoolOptions & { readonly keepsSettings: boolean }) {
-    this.#address = address;
-    this.#onFull = options.onFull;
-    this.#wanted = options.max;
-    this.#givesParameters = options.keepsSettings;
-    const givesParameters = () => this.#givesParameters;
-    class HostClient extends pg.Client {
-      // A member that the types of the driver omit.
-      declare readonly connectionParameters: { options?: string };
-
-      constructor() {
-        super({ ...address.hosts[address.next], types: programTypes });
-        withoutProgramDefaults(this);
-        const { connectionParameters: given } = this;
-        // Behind those of the address or of PGOPTIONS.
-        if (givesParameters()) given.options = `${given.options ?? ""} ${poolParameters}`;
-        // The pool listens only while a client is idle; without a listener a lost session would end the process. Its statements fail.
-        this.on("error", () => undefined);
-      }
-    }
-    this.localSettingsSql = options.keepsSettings ? undefined : localSettingsSql(options);
-    // First as RESET ALL leaves them, also in a session that another client of a pooler had.
-    const settingsSql =
-      this.localSettingsSql ??
-      ["RESET ALL", endLimitsSql, readKeptSql, sessionSettingsSql(options), readKeptSql].join("; ");
-    this.#pool = new pg.Pool({
-      ...address.hosts[0],
-      max: options.max,
-      Client: HostClient,
-      // The pool waits for the promise, and reports its rejection as a failure to connect.
-      onConnect: async (client) => {
-        const facts = await prepareSession(client, settingsSql);
-        const [atStart, made] = facts.kept;
-        if (atStart !== undefined) this.#cleaning.set(client, cleaningWith(settingsToRestore(atStart, made!)));
-        refuseUnwanted(facts, address.sessionAttributes, client as pg.Client);
-        await options.check(client);
-      },
-    });
-    this.#pool.on("error", options.onIdleError);
-    this.#pool.on("connect", (client) => void this.#open.add(client));
-    this.#pool.on("remove", (client) => {
-      this.#open.delete(client);
-      options.onClosed(this.#pool.totalCount);
-    });
-  }
-
-  get max(): number {
-    return this.#pool.options.max;
-  }
-
-  set max(sessions: number) {
-    this.#wanted = sessions;
-    this.#pool.options.max = sessions;
-  }
-
-  async grow(sessions: number): Promise<void> {
-    this.max += Math.max(0, sessions);
-    const opened = Array.from({ length: Math.max(0, sessions) }, async () => (await this.connect()).release());
-    await Promise.allSettled(opened);
-  }
-
-  get isShort(): boolean {
-    return this.#pool.waitingCount > this.#pool.idleCount;
-  }
-
-  get unopened(): number {
-    return this.max - this.#open.size;
-  }
-
-  /**
-   * Returns a free session or a new one.
-   *
-   * @param fits preference between the last two used free sessions
-   * @throws as {@link openSession}
-   */
-  async connect(fits: (client: pg.ClientBase) => boolean = () => true): Promise<pg.PoolClient> {
-    const open = () => firstSuitableHost(this.#address, () => this.#pool.connect());
-    const take = () =>
-      open().catch((error) => {
-        if (!this.#isFull(error)) throw error;
-        const freed = open();
-        // All may be in use by handlers that wait for this one.
-        return inTime(
-          databaseConnectTimeoutMs,
-          () => error,
-          (over) => {
-            over.addEventListener("abort", () => void freed.then((client) => client.release(), ignored));
-            return freed;
-          },
-        );
-      });
-    const connect = () => {
-      const gaveParameters = this.#givesParameters;
-      return take().catch((error) => {
-        if (!gaveParameters || !isRefusedParameter(error)) throw error;
-        this.#givesParameters = false;
-        return take();
-      });
-    };
-    const client = await connect();
-    if (fits(client) || this.#pool.idleCount === 0) return client;
-    return await connect().finally(() => client.release());
-  }
-
-  /** Has as many sessions as Postgres gives, if it gives no more: who wants one waits for them. @returns false if that is not the error */
-  #isFull(error: unknown): boolean {
-    const { totalCount } = this.#pool;
-    if (!isServerError(error) || error.code !== tooManyConnections || totalCount === 0) return false;
-    if (this.#growAgain === undefined) {
-      this.#onFull(totalCount);
-      this.#growAgain = setTimeout(() => {
-        this.#growAgain = undefined;
-        this.#pool.options.max = this.#wanted;
-      }, growAgainMs).unref();
-    }
-    this.#pool.options.max = totalCount;
-    return true;
-  }
-
-  cleaningOf(client: pg.ClientBase): readonly PreparedStatement[] {
-    return this.#cleaning.get(client) ?? cleaning;
-  }
-
-  prepare(): Promise<void> {
-    return Promise.resolve();
-  }
-
-  /** Closes all sessions after their running statements. */
-  end(): Promise<void> {
-    return this.#pool.end();
-  }
 }
