@@ -106,7 +106,7 @@ describe("the address of a database", () => {
     const ofUsers = ["development/testing/test-stack.ts", "development/testing/user-client.ts"];
     expect(makers.sort()).toEqual([
       ...ofUsers,
-      ...["database-address.ts", "open-session.ts"].map((file) => `foundation/postgres/${file}`),
+      ...["database-address.ts", "open-session.ts", "session-pool.ts"].map((file) => `foundation/postgres/${file}`),
     ]);
   });
 });
