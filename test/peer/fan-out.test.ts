@@ -20,8 +20,19 @@ const toAll = async (texts: readonly string[], key?: string): Promise<void> => {
 const started = (names: readonly string[], options: Partial<PeerOptions>): Promise<TestPeer[]> =>
   Promise.all(names.map((name) => world.started(name, { poolSize: 1, ...options })));
 
-const working = (name: string, options: TestWorkerOptions): Promise<RecordingWorker> =>
-  world.working(name, { poolSize: 1, ...options });
+async function working(name: string, options: TestWorkerOptions): Promise<RecordingWorker> {
+  const worker = await world.working(name, { poolSize: 1, ...options });
+  await known(name);
+  return worker;
+}
+
+/** Waits until the database knows a worker: only then does it have a copy. */
+async function known(name: string): Promise<void> {
+  await eventually(`${name} is known`, async () => {
+    const sql = "SELECT FROM hawser_data.workers WHERE name = $1 || ':' || $2 AND gone_at IS NULL";
+    return (await world.query(sql, [name, String(process.pid)])).length > 0;
+  });
+}
 
 type Recording = Pick<TestPeer, "texts">;
 
@@ -102,6 +113,7 @@ async function crashing(name: string, options: TestWorkerOptions) {
   onTestFinished(() => proxy[Symbol.asyncDispose]());
   const worker = world.worker(name, { ...options, databaseUrl: proxy.url });
   await worker.record(() => new Promise(() => undefined));
+  await known(name);
   const crash = async (): Promise<void> => {
     await worker.stop({ timeoutMs: 500 });
     proxy.cut();
@@ -138,6 +150,7 @@ it.each(others)("%s has none of the copies that a member of a group has left in 
 it.each(others)("%s has none of the copies that a member of a group has given back as it stopped", async (_, group) => {
   const stopped = world.worker("b-red-1", takeover("red"));
   await stopped.record(() => new Promise(() => undefined));
+  await known("b-red-1");
   await toAll(["1", "2"]);
   await stopped.received.length(1);
   const other = await working("b-other-1", takeover(group));
@@ -156,6 +169,7 @@ it("a copy of a group that is retried as a dead letter stays in the group", asyn
   await gone.record(() => {
     throw new Error("refused");
   });
+  await known("b-red-1");
   const other = await working("b-other-1", takeover(undefined));
   await toAll(["1"]);
   await other.received.length(1);

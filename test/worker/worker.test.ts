@@ -132,6 +132,7 @@ describe("a worker", () => {
     await handled("one of all");
     await handled("one of all");
     await handled("one of red", { defaults: { group: "red" } });
+    await eventually("they are known", async () => (await world.query("SELECT FROM hawser_data.workers")).length === 3);
     const peer = world.peer("listener");
     await peer.handle("t", () => void had.push("listener"));
     await peer.start();
