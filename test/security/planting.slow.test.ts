@@ -211,6 +211,8 @@ describe("an object that a role without rights has planted", () => {
       await tried(["jobs", "cancel", "1"], databaseUrl);
       await tried(["jobs", "cancel", "--topic", "planted"], databaseUrl);
       await tried(["jobs", "import", "pg-boss"], databaseUrl);
+      await tried(["why", "1"], databaseUrl);
+      await tried(["why", "--topic", "planted"], databaseUrl);
       await tried(["schedules"], databaseUrl);
       await tried(["schedules", "remove", "planted"], databaseUrl);
       await tried(["streams", "list"], databaseUrl);

@@ -58,6 +58,8 @@ const cases: Readonly<Record<string, Case>> = {
   job: bobs("hawser.job(@kept)", /^\(waiting,/),
   keep_result: bobs("hawser.keep_result(@first, 60000)", /^false$/),
   queue_find: bobs("hawser.queue_find(@first, NULL, 10)", /@first/),
+  why: bobs("hawser.why(@first)", /^\(@first,1,waits,t,/),
+  "why of a topic": bobs("hawser.why(topic => 't')", /^\(\d+,1,waits,t,/),
   outbox_find: bobs("hawser.outbox_find(@first, NULL, 10)"),
   outbox_replay: bobs("hawser.outbox_replay(clock_timestamp())"),
   replay_page: bobs("hawser.replay_page(clock_timestamp(), NULL, NULL, false, 0, NULL, 10)"),
