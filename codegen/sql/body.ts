@@ -65,7 +65,7 @@ const rowExpressions: Readonly<Record<string, (row: string) => string>> = {
   /** Recipients whose messages a worker takes, as the queue has them: without a priority, and with one. */
   places_of: (worker) =>
     `(array_remove(ARRAY['', ${ownRecipient(worker)}, '#' || ${worker}.group_name, @QueueConstants.priority_mark@, @QueueConstants.priority_mark@ || ${ownRecipient(worker)}, @QueueConstants.priority_mark@ || '#' || ${worker}.group_name], NULL) || ARRAY(SELECT m.mark || '@' || n.name FROM unnest(${worker}.stands_in_for) AS n (name) CROSS JOIN (VALUES (''), (@QueueConstants.priority_mark@)) AS m (mark)))`,
-  /** Number of a report, such as of milliseconds, that whoever wrote it may have given any type; NULL: it is no number. */
+  /** Number in a report of a worker, from 0 to 10^12. NULL: the value is no number, as a worker may report any JSON. */
   reported: (value) =>
     `CASE jsonb_typeof(${value}) WHEN 'number' THEN least(greatest((${value} #>> '{}')::numeric, 0), 1000000000000)::bigint END`,
   /** A text as a word of a shell. */

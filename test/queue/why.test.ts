@@ -275,7 +275,7 @@ describe("a message that somebody has", () => {
     const worker = await open({ name: "w1" });
     const id = await put();
     const [taken] = await worker.take();
-    const running = { full: true, topics: { t: { running: 1, oldest_ms: 90_000, full: true } } };
+    const running = { full: true, oldest_ms: 90_000, topics: { t: { running: 1, oldest_ms: 90_000, full: true } } };
     await queueFunctions(work).extend({ worker: worker.id, looks: false, running: JSON.stringify(running) });
     const next = await put();
     expect(await held(id)).toContainEqual(

@@ -266,8 +266,8 @@ export interface WorkerRow {
   /** Of one that is gone, by `topic:recipient`: how many of its messages that nobody has taken since may have been running. */
   suspects: unknown;
   /**
-   * What it said of its handlers with its last beat: {"full": whether all places are taken, "topics": {topic: {"running": number of handlers,
-   * "oldest_ms": how long the oldest one has been running, "full": whether all places of the topic are taken}}}. NULL: nothing.
+   * What it said of its handlers with its last beat: {"full": whether all places are taken, "oldest_ms": how long the oldest one has been
+   * running, "topics": {topic: {"running": number of handlers, "oldest_ms": of these, "full": whether all places of the topic are taken}}}. NULL: nothing.
    */
   running: unknown;
   /** Names of listeners that are away, whose messages it takes too. */

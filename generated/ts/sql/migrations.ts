@@ -1134,8 +1134,8 @@ COMMENT ON COLUMN hawser_data.workers.concurrency IS 'Number of messages of one 
 COMMENT ON COLUMN hawser_data.workers.beat_at IS 'When it said last that it goes on.';
 COMMENT ON COLUMN hawser_data.workers.gone_at IS 'When another worker ended it, because it was silent for too long. Its messages count as tried. NULL: it goes on.';
 COMMENT ON COLUMN hawser_data.workers.suspects IS 'Of one that is gone, by \`topic:recipient\`: how many of its messages that nobody has taken since may have been running.';
-COMMENT ON COLUMN hawser_data.workers.running IS 'What it said of its handlers with its last beat: {"full": whether all places are taken, "topics": {topic: {"running": number of handlers,
-"oldest_ms": how long the oldest one has been running, "full": whether all places of the topic are taken}}}. NULL: nothing.';
+COMMENT ON COLUMN hawser_data.workers.running IS 'What it said of its handlers with its last beat: {"full": whether all places are taken, "oldest_ms": how long the oldest one has been
+running, "topics": {topic: {"running": number of handlers, "oldest_ms": of these, "full": whether all places of the topic are taken}}}. NULL: nothing.';
 COMMENT ON COLUMN hawser_data.workers.stands_in_for IS 'Names of listeners that are away, whose messages it takes too.';
 COMMENT ON COLUMN hawser_data.workers.role IS 'The role of its session.';
 

@@ -339,8 +339,8 @@ COMMENT ON COLUMN hawser_data.workers.concurrency IS 'Number of messages of one 
 COMMENT ON COLUMN hawser_data.workers.beat_at IS 'When it said last that it goes on.';
 COMMENT ON COLUMN hawser_data.workers.gone_at IS 'When another worker ended it, because it was silent for too long. Its messages count as tried. NULL: it goes on.';
 COMMENT ON COLUMN hawser_data.workers.suspects IS 'Of one that is gone, by \`topic:recipient\`: how many of its messages that nobody has taken since may have been running.';
-COMMENT ON COLUMN hawser_data.workers.running IS 'What it said of its handlers with its last beat: {"full": whether all places are taken, "topics": {topic: {"running": number of handlers,
-"oldest_ms": how long the oldest one has been running, "full": whether all places of the topic are taken}}}. NULL: nothing.';
+COMMENT ON COLUMN hawser_data.workers.running IS 'What it said of its handlers with its last beat: {"full": whether all places are taken, "oldest_ms": how long the oldest one has been
+running, "topics": {topic: {"running": number of handlers, "oldest_ms": of these, "full": whether all places of the topic are taken}}}. NULL: nothing.';
 COMMENT ON COLUMN hawser_data.workers.stands_in_for IS 'Names of listeners that are away, whose messages it takes too.';
 COMMENT ON COLUMN hawser_data.workers.role IS 'The role of its session.';
 
@@ -7174,12 +7174,12 @@ BEGIN
     RETURN;
   END IF;
   -- A transaction that has written into the queue, the oldest one.
-  SELECT 'session ' || l.pid, a.xact_start, format('SELECT pg_terminate_backend(%s)', l.pid) INTO holder, since, remedy
+  SELECT coalesce('session ' || l.pid, 'prepared transaction'), a.xact_start,
+         coalesce('SELECT pg_terminate_backend(' || l.pid || ')', 'ROLLBACK PREPARED one of pg_prepared_xacts') INTO holder, since, remedy
     FROM pg_locks AS l
     LEFT JOIN pg_stat_activity AS a ON a.pid = l.pid
    WHERE l.locktype = 'relation' AND l.database = (SELECT d.oid FROM pg_database AS d WHERE d.datname = current_database())
      AND l.relation = 'hawser_data.queue'::regclass AND l.mode = 'RowExclusiveLock' AND l.granted AND l.pid IS DISTINCT FROM pg_backend_pid()
-     AND a.usename IS DISTINCT FROM NULL
    ORDER BY a.xact_start NULLS LAST, l.pid LIMIT 1;
   explanation := CASE
     WHEN holder IS NULL THEN 'it was handled or cancelled, and nothing of it is kept; or it was rolled back, or is of a role that you are not a member of'
@@ -7397,11 +7397,13 @@ BEGIN
    LIMIT 1;
   IF FOUND THEN
     is_met := false;
-    holder := 'session ' || v_locker.pid;
+    -- A prepared transaction has no session.
+    holder := coalesce('session ' || v_locker.pid, 'prepared transaction');
     since := v_locker.xact_start;
-    explanation := format('the session %s of the role %s has locked it%s, in a transaction that has not ended', v_locker.pid, to_json(v_locker.usename),
+    explanation := format('%s has locked it%s, in a transaction that has not ended',
+      CASE WHEN v_locker.pid IS NULL THEN 'a prepared transaction' ELSE format('the session %s of the role %s', v_locker.pid, to_json(v_locker.usename)) END,
       CASE WHEN q.unique_key IS NOT NULL THEN ', or its unique key' END);
-    remedy := format('Wait for its end, or SELECT pg_terminate_backend(%s)', v_locker.pid);
+    remedy := 'Wait for its end, or ' || coalesce('SELECT pg_terminate_backend(' || v_locker.pid || ')', 'ROLLBACK PREPARED one of pg_prepared_xacts');
   END IF;
 END
 $function$;
@@ -7432,13 +7434,11 @@ BEGIN
          min(f.beat_at - make_interval(secs => f.oldest_ms / 1000.0))
     INTO v_workers, is_met, v_oldest_ms, holder, since
     FROM (
-      SELECT w.name, w.beat_at, w.is_whole OR coalesce(w.topics -> p_topic -> 'full' = 'true', false) AS is_full,
-             (SELECT max(CASE jsonb_typeof(ms) WHEN 'number' THEN least(greatest((ms #>> '{}')::numeric, 0), 1000000000000)::bigint END)
-                FROM jsonb_each(CASE jsonb_typeof(w.topics) WHEN 'object' THEN w.topics END) AS t (key, value), LATERAL (SELECT t.value -> 'oldest_ms') AS m (ms)
-               WHERE w.is_whole OR t.key = p_topic) AS oldest_ms
+      -- Of one whose places are all taken, the oldest handler of all counts, and otherwise that of the topic.
+      SELECT w.name, w.beat_at, w.is_whole OR coalesce(w.of_topic -> 'full' = 'true', false) AS is_full,
+             (SELECT CASE jsonb_typeof(ms) WHEN 'number' THEN least(greatest((ms #>> '{}')::numeric, 0), 1000000000000)::bigint END FROM (SELECT CASE WHEN w.is_whole THEN w.oldest ELSE w.of_topic -> 'oldest_ms' END) AS m (ms)) AS oldest_ms
         FROM (
-          -- Each report is read once, however long it is.
-          SELECT o.name, o.beat_at, coalesce(o.running -> 'full' = 'true', false) AS is_whole, o.running -> 'topics' AS topics
+          SELECT o.name, o.beat_at, coalesce(o.running -> 'full' = 'true', false) AS is_whole, o.running -> 'oldest_ms' AS oldest, o.running -> 'topics' -> p_topic AS of_topic
             FROM hawser_data.workers AS o
            WHERE o.gone_at IS NULL AND o.beat_at > v_now - make_interval(secs => CASE WHEN o.is_idle THEN 240000 ELSE o.lease_ms END / 1000.0) AND p_topic = ANY (o.topics) AND p_recipient = ANY ((array_remove(ARRAY['', CASE WHEN strpos(o.name, ':') = 0 THEN '@' || o.name END, '#' || o.group_name, '!', '!' || CASE WHEN strpos(o.name, ':') = 0 THEN '@' || o.name END, '!' || '#' || o.group_name], NULL) || ARRAY(SELECT m.mark || '@' || n.name FROM unnest(o.stands_in_for) AS n (name) CROSS JOIN (VALUES (''), ('!')) AS m (mark))))
           OFFSET 0

@@ -9,13 +9,11 @@ BEGIN
          min(f.beat_at - make_interval(secs => f.oldest_ms / 1000.0))
     INTO v_workers, is_met, v_oldest_ms, holder, since
     FROM (
-      SELECT w.name, w.beat_at, w.is_whole OR coalesce(w.topics -> p_topic -> 'full' = 'true', false) AS is_full,
-             (SELECT max(@reported(ms)@)
-                FROM jsonb_each(CASE jsonb_typeof(w.topics) WHEN 'object' THEN w.topics END) AS t (key, value), LATERAL (SELECT t.value -> 'oldest_ms') AS m (ms)
-               WHERE w.is_whole OR t.key = p_topic) AS oldest_ms
+      -- Of one whose places are all taken, the oldest handler of all counts, and otherwise that of the topic.
+      SELECT w.name, w.beat_at, w.is_whole OR coalesce(w.of_topic -> 'full' = 'true', false) AS is_full,
+             (SELECT @reported(ms)@ FROM (SELECT CASE WHEN w.is_whole THEN w.oldest ELSE w.of_topic -> 'oldest_ms' END) AS m (ms)) AS oldest_ms
         FROM (
-          -- Each report is read once, however long it is.
-          SELECT o.name, o.beat_at, coalesce(o.running -> 'full' = 'true', false) AS is_whole, o.running -> 'topics' AS topics
+          SELECT o.name, o.beat_at, coalesce(o.running -> 'full' = 'true', false) AS is_whole, o.running -> 'oldest_ms' AS oldest, o.running -> 'topics' -> p_topic AS of_topic
             FROM hawser_data.workers AS o
            WHERE o.gone_at IS NULL AND o.beat_at > v_now - @lease_of(o)@ AND p_topic = ANY (o.topics) AND p_recipient = ANY (@places_of(o)@)
           OFFSET 0

@@ -36,12 +36,12 @@ BEGIN
     RETURN;
   END IF;
   -- A transaction that has written into the queue, the oldest one.
-  SELECT 'session ' || l.pid, a.xact_start, format('SELECT pg_terminate_backend(%s)', l.pid) INTO holder, since, remedy
+  SELECT coalesce('session ' || l.pid, 'prepared transaction'), a.xact_start,
+         coalesce('SELECT pg_terminate_backend(' || l.pid || ')', 'ROLLBACK PREPARED one of pg_prepared_xacts') INTO holder, since, remedy
     FROM pg_locks AS l
     LEFT JOIN pg_stat_activity AS a ON a.pid = l.pid
    WHERE l.locktype = 'relation' AND l.database = (SELECT d.oid FROM pg_database AS d WHERE d.datname = current_database())
      AND l.relation = 'hawser_data.queue'::regclass AND l.mode = 'RowExclusiveLock' AND l.granted AND l.pid IS DISTINCT FROM pg_backend_pid()
-     AND a.usename IS DISTINCT FROM NULL
    ORDER BY a.xact_start NULLS LAST, l.pid LIMIT 1;
   explanation := CASE
     WHEN holder IS NULL THEN 'it was handled or cancelled, and nothing of it is kept; or it was rolled back, or is of a role that you are not a member of'

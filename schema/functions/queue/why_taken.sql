@@ -60,10 +60,12 @@ BEGIN
    LIMIT 1;
   IF FOUND THEN
     is_met := false;
-    holder := 'session ' || v_locker.pid;
+    -- A prepared transaction has no session.
+    holder := coalesce('session ' || v_locker.pid, 'prepared transaction');
     since := v_locker.xact_start;
-    explanation := format('the session %s of the role %s has locked it%s, in a transaction that has not ended', v_locker.pid, to_json(v_locker.usename),
+    explanation := format('%s has locked it%s, in a transaction that has not ended',
+      CASE WHEN v_locker.pid IS NULL THEN 'a prepared transaction' ELSE format('the session %s of the role %s', v_locker.pid, to_json(v_locker.usename)) END,
       CASE WHEN q.unique_key IS NOT NULL THEN ', or its unique key' END);
-    remedy := format('Wait for its end, or SELECT pg_terminate_backend(%s)', v_locker.pid);
+    remedy := 'Wait for its end, or ' || coalesce('SELECT pg_terminate_backend(' || v_locker.pid || ')', 'ROLLBACK PREPARED one of pg_prepared_xacts');
   END IF;
 END

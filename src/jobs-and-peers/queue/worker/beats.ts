@@ -26,7 +26,7 @@ export interface BeatingTerm {
   readonly isIdle: boolean;
   /** Topics that the worker says that it serves. */
   readonly served: readonly string[];
-  /** What the worker says of the handlers that run; null: none does. */
+  /** Report of the handlers that run. Null: none runs. */
   readonly running: string | null;
   /**
    * Follows the answer to a beat.

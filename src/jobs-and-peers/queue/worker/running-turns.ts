@@ -72,23 +72,26 @@ export class RunningTurns {
     for (const turn of this.#turns.keys()) yield turn.running;
   }
 
-  /** What a beat says of the handlers that run, as `workers` has it (`proto/hawser/queue/v1/queue.proto`); null: none does. */
+  /** Report of the handlers that run, for a beat: `running` of the table `workers`. Null: none runs. */
   report(): string | null {
     if (this.#turns.size === 0) return null;
     const { dispatcher, handlers, clock } = this.#effects;
     const now = clock.now();
     const topics = new Map<string, { running: number; oldest_ms: number; full: boolean }>();
+    let oldest = 0;
     for (const { turn, startedAt } of this.#turns.values()) {
       const { topic } = turn.running;
+      const ms = Math.round(now - startedAt);
+      oldest = Math.max(oldest, ms);
       const before = topics.get(topic);
       if (before === undefined && topics.size === mostReported) continue;
       topics.set(topic, {
         running: (before?.running ?? 0) + 1,
-        oldest_ms: Math.max(before?.oldest_ms ?? 0, Math.round(now - startedAt)),
+        oldest_ms: Math.max(before?.oldest_ms ?? 0, ms),
         full: before?.full ?? handlers.limitsOf(topic)?.every((limit) => limit.free === 0) ?? false,
       });
     }
-    return JSON.stringify({ full: dispatcher.free === 0, topics: Object.fromEntries(topics) });
+    return JSON.stringify({ full: dispatcher.free === 0, oldest_ms: oldest, topics: Object.fromEntries(topics) });
   }
 
   /** Messages of a term, also of those handlers that an earlier term has started. */

@@ -45,7 +45,7 @@ interface Shown {
   readonly id: string;
   readonly traceUrl: string | undefined;
   readonly now: number;
-  /** What the messages wait for that were found in the queue or are due later, by their ids. */
+  /** Conditions of the messages that were found waiting, by their ids. */
   readonly conditions?: ReadonlyMap<string, Reading<readonly Condition[]>>;
 }
 
