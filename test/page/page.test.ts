@@ -13,8 +13,8 @@ import { afterAll, beforeAll, describe, expect, it, onTestFinished } from "vites
 import { silentLogger } from "../../src/foundation/runtime/index.js";
 import { openStore } from "../../src/jobs-and-peers/peer-store/store.js";
 import { type PageOptions, page } from "../../src/operating/page/index.js";
-import { openRequests } from "../../src/operating/page/page.js";
 import { servePage } from "../../src/operating/page/page-server.js";
+import { openRequests } from "../../src/operating/page/protection.js";
 import { login } from "../installation/support/logins.js";
 import { natsTurn, takeNats } from "../outbox/support/turns.js";
 import { type TestDatabase, testDatabase } from "../support/database.js";
