@@ -2,6 +2,7 @@
 import { describe, expect, it } from "vitest";
 import { nodeCommand } from "../support/built-programs.js";
 import { startCommand } from "../support/program.js";
+import { manifest } from "./pack.js";
 
 /** Files that a module of `src/` loads: rooms and folders of generated/ in which they are, their number, and packages. */
 interface Loaded {
@@ -58,5 +59,11 @@ describe("the command", () => {
     const { folders, files } = await loadedBy("operating/cli/run.js", "--help");
     expect(folders).toEqual(["cli", "errors", "generated/errors", "generated/rules", "generated/settings", "runtime"]);
     expect(files).toBeLessThanOrEqual(32);
+  });
+
+  it("loads no package that users may leave out for the help of mcp, which needs one", async () => {
+    const { packages } = await loadedBy("operating/cli/run.js", "mcp", "--help");
+    expect(packages).toContain("pg");
+    expect(packages.filter((name) => name in manifest.peerDependencies)).toEqual([]);
   });
 });

@@ -213,6 +213,8 @@ describe("an object that a role without rights has planted", () => {
       await tried(["jobs", "import", "pg-boss"], databaseUrl);
       await tried(["why", "1"], databaseUrl);
       await tried(["why", "--topic", "planted"], databaseUrl);
+      await useMcp(databaseUrl);
+      commandsRun.add("mcp");
       await tried(["schedules"], databaseUrl);
       await tried(["schedules", "remove", "planted"], databaseUrl);
       await tried(["streams", "list"], databaseUrl);
@@ -315,6 +317,23 @@ async function useOutboxAndStream(client: pg.Client, subject: string): Promise<v
   await client.query("SELECT * FROM hawser.stream_status, hawser.outbox_status, hawser.later_messages");
   await ask("public.nats_unsubscribe_stream('planted')");
   await manager.streams.delete(stream);
+}
+
+/** Every tool. */
+async function useMcp(databaseUrl: string): Promise<void> {
+  const calls = [
+    ["why", { id: "1" }],
+    ["why", { topic: "planted" }],
+    ["pending", {}],
+    ["dead", {}],
+    ["dead", { payload: true }],
+    ["job", { id: "1", payload: true }],
+    ["doctor", {}],
+  ].map(([name, args], id) => ({ jsonrpc: "2.0", id, method: "tools/call", params: { name, arguments: args } }));
+  const input = calls.map((call) => `${JSON.stringify(call)}\n`).join("");
+  const { status, stdout } = await hawser(["mcp"], { databaseUrl, input });
+  expect(status).toBe(0);
+  expect(stdout.trim().split("\n").length).toBe(calls.length);
 }
 
 /** Every page, and the first form of the list of dead letters if there is one. */

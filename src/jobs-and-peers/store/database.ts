@@ -100,6 +100,8 @@ export class Database {
       readonly pooled: boolean;
       /** Limits of each statement, at most {@link statementLimits}, which are the default. */
       readonly limits?: SessionLimits | undefined;
+      /** True if all transactions are READ ONLY, which needs `pooled`. Default false. */
+      readonly readOnly?: boolean | undefined;
     },
   ) {
     this.logger = options.logger;
@@ -120,7 +122,8 @@ export class Database {
         : new SessionPool(source, { ...poolOptions, keepsSettings: !options.pooled });
     const { localSettingsSql } = this.#pool;
     this.#isLocal = localSettingsSql !== undefined;
-    this.#beginSql = localSettingsSql === undefined ? beginSql : `${beginSql}; ${localSettingsSql}`;
+    const begin = options.readOnly ? `${beginSql} READ ONLY` : beginSql;
+    this.#beginSql = localSettingsSql === undefined ? begin : `${begin}; ${localSettingsSql}`;
     const host = {
       connect: () => this.#pool.connect((one) => !this.#userSessions.has(one)),
       prepare: (client: pg.ClientBase) => this.#restoreSettings(client),

@@ -4,22 +4,40 @@ import { HawserError, plural, withoutPasswords } from "../../foundation/errors/i
 import { urlFromEnvironment } from "../../foundation/sql-clients/index.js";
 import {
   type CheckReport,
+  type DoctorOptions,
   type DoctorReport,
   doctor as examine,
   type NamedFinding,
   type Severity,
 } from "../doctor/index.js";
-import { type Arguments, defineCommand, flag, option } from "./command-line.js";
+import { type Arguments, defineCommand, flag, type Given, option } from "./command-line.js";
 import { databaseOption, databaseUrlOf, secretsDirectoriesOf, secretsDirectoryOption } from "./options.js";
 import { jsonText, Output, print, printable, styled } from "./output.js";
 
-const args = {
+/** Options of an examination. Spread them into a command's `args`. */
+export const examinationOptions = {
   ...databaseOption,
   "executor-url": option(
     "URL",
     "Login that runs subscribed functions, if `hawser serve` is given one. Default: HAWSER_EXECUTOR_URL",
   ),
   ...secretsDirectoryOption,
+} as const satisfies Arguments;
+
+/** @throws HawserError `invalid_argument` for an empty URL */
+export function examinationOf(given: Given<typeof examinationOptions>): DoctorOptions {
+  if (given["executor-url"] === "") {
+    throw new HawserError("invalid_argument", "--executor-url is empty; give it a URL, or remove it");
+  }
+  return {
+    databaseUrl: databaseUrlOf(given),
+    executorUrl: given["executor-url"] ?? urlFromEnvironment("HAWSER_EXECUTOR_URL"),
+    secretsDirectories: secretsDirectoriesOf(given),
+  };
+}
+
+const args = {
+  ...examinationOptions,
   strict: flag("Exit with status 1 for warnings too"),
   verbose: flag("Also show successful checks"),
   json: flag("Print the report as one line of JSON"),
@@ -34,14 +52,7 @@ export const command = defineCommand({
   args,
   run: async (given) => {
     const { json = false, strict = false, verbose = false } = given;
-    if (given["executor-url"] === "") {
-      throw new HawserError("invalid_argument", "--executor-url is empty; give it a URL, or remove it");
-    }
-    const report = await examine({
-      databaseUrl: databaseUrlOf(given),
-      executorUrl: given["executor-url"] ?? urlFromEnvironment("HAWSER_EXECUTOR_URL"),
-      secretsDirectories: secretsDirectoriesOf(given),
-    });
+    const report = await examine(examinationOf(given));
     if (json) await new Output().write(`${jsonText(doctorJson(report))}\n`);
     else print(process.stdout, doctorText(report, { verbose }));
     process.exitCode = exitStatusFor(report, { strict });

@@ -96,6 +96,10 @@ export const commands: Readonly<Record<string, ListedCommand>> = {
       "backlog, stream subscriptions, schedules, and dead letters by cause",
     load: () => import("./top.js"),
   },
+  mcp: {
+    summary: "Let AI agents ask what is wrong and what waits, by the Model Context Protocol; it changes nothing",
+    load: () => import("./mcp.js"),
+  },
   doctor: { summary: "Find problems of an installation and their remedies", load: () => import("./doctor.js") },
 };
 

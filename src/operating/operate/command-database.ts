@@ -12,6 +12,7 @@ import { Database } from "../../jobs-and-peers/store/index.js";
  * @param databaseUrl connection URI; without it, the PG* variables apply
  * @param options.anyLogin true if a login suffices that may not read the version of the schema, which is then not checked
  * @param options.limits as for {@link openDatabase}
+ * @param options.readOnly as for {@link openDatabase}
  * @throws HawserError `store_failed` if Postgres cannot be reached within `databaseConnectTimeoutMs`, or if the role
  * lacks privileges, with the GRANT that is needed; `schema_missing` if the schema is absent or older; `schema_too_new`;
  * `name_occupied` as `inspectSchema`; `invalid_argument` for an argument that a function of the schema refuses
@@ -19,10 +20,10 @@ import { Database } from "../../jobs-and-peers/store/index.js";
 export async function withCommandDatabase<T>(
   databaseUrl: string | undefined,
   work: (database: Database) => Promise<T>,
-  options: { readonly anyLogin?: boolean; readonly limits?: SessionLimits } = {},
+  options: { readonly anyLogin?: boolean; readonly limits?: SessionLimits; readonly readOnly?: boolean } = {},
 ): Promise<T> {
-  const { anyLogin = false, ...limits } = options;
-  const database = openDatabase(databaseUrl, { poolSize: 1, logger: silentLogger, ...limits });
+  const { anyLogin = false, ...others } = options;
+  const database = openDatabase(databaseUrl, { poolSize: 1, logger: silentLogger, ...others });
   try {
     const missing = missingSteps(catalogReaderOf(database, "check for the schema hawser"));
     const { isComplete, isNew } = await missing.catch((error: unknown) => {
@@ -48,6 +49,7 @@ export async function withCommandDatabase<T>(
  *
  * @param databaseUrl connection URI; without it, the PG* variables apply
  * @param options.limits limits of each statement; default: those of all statements of Hawser
+ * @param options.readOnly true if all transactions are READ ONLY
  * @throws HawserError `invalid_argument` if the URI cannot be parsed
  */
 export function openDatabase(
@@ -56,6 +58,7 @@ export function openDatabase(
     readonly poolSize: number;
     readonly logger: Logger;
     readonly limits?: SessionLimits;
+    readonly readOnly?: boolean;
   },
 ): Database {
   // It may lead through a transaction pooler: its sessions have the prepared statements of other commands, and would keep settings.
