@@ -25,6 +25,7 @@ BEGIN
           SELECT v.name, CASE WHEN v.highest IS NOT NULL THEN coalesce(pg_sequence_last_value(v.name::regclass), 0) END AS last, v.highest
             FROM (
               VALUES
+                ('hawser_data.audit_records_id_seq', (SELECT max(a.id) FROM hawser_data.audit_records AS a)),
                 ('hawser_data.dead_letters_id_seq', (SELECT max(d.id) FROM hawser_data.dead_letters AS d)),
                 ('hawser_data.flow_ends_nth_seq', (SELECT max(f.nth) FROM hawser_data.flow_ends AS f)),
                 ('hawser_bridge_data.nats_handlers_id_seq', v_handler),

@@ -10,4 +10,7 @@ BEGIN
   PERFORM FROM hawser_data.fences AS f WHERE f.what = 'directory' FOR UPDATE;
   DELETE FROM hawser_peer_data.listeners AS t WHERE t.topic = p_topic;
   GET DIAGNOSTICS deleted = ROW_COUNT;
+  IF deleted > 0 THEN
+    PERFORM hawser.record_act('clear_addresses', p_topic, NULL, jsonb_build_object('listeners', deleted));
+  END IF;
 END

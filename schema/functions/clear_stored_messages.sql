@@ -23,4 +23,7 @@ BEGIN
     RETURNING s.messages
   )
   SELECT coalesce(sum(g.messages), 0) INTO deleted FROM gone AS g;
+  IF deleted > 0 THEN
+    PERFORM hawser.record_act('clear_stored', p_name, deleted, jsonb_build_object('source_topic', p_source_topic));
+  END IF;
 END

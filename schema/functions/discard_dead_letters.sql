@@ -1,5 +1,7 @@
 #variable_conflict use_column
 DECLARE
+  v_gone bigint[];
+  v_topics text[];
   v_roles CONSTANT text[] := (SELECT c.roles FROM hawser.callers_roles() AS c);
 BEGIN
   IF cardinality(p_ids) > @StoreConstants.dead_letter_rows@ THEN
@@ -8,13 +10,15 @@ BEGIN
   END IF;
   -- One at a time with all who retry, discard or expire: none finds half of what another takes.
   PERFORM hawser.lock_dead_letters(true);
-  RETURN QUERY
   WITH gone AS (
     DELETE FROM hawser_data.dead_letters AS d
      WHERE d.id = ANY (p_ids) AND @is_own(d)@
-    RETURNING d.id
+    RETURNING d.id, d.topic
   )
-  SELECT g.id, NULL::text FROM gone AS g
+  SELECT array_agg(g.id), array_agg(g.topic) INTO v_gone, v_topics FROM gone AS g;
+  PERFORM hawser.record_dead_letters('discard', v_gone, v_topics);
+  RETURN QUERY
+  SELECT g.id, NULL::text FROM unnest(v_gone) AS g (id)
   UNION ALL
   SELECT d.id, 'owner' FROM hawser_data.dead_letters AS d
    WHERE d.id = ANY (p_ids) AND @is_own(d)@ IS NOT TRUE;

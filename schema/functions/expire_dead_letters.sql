@@ -25,4 +25,5 @@ BEGIN
       LIMIT @StoreConstants.dead_letter_rows@ FOR UPDATE SKIP LOCKED
    );
   PERFORM hawser.expire_results();
+  PERFORM hawser.expire_audit();
 END

@@ -122,4 +122,5 @@ BEGIN
   DELETE FROM hawser_peer_data.peers AS p WHERE p.name = p_name;
   DELETE FROM hawser_data.fences AS f WHERE f.what = v_what;
   DELETE FROM hawser_data.owners AS o WHERE o.what = v_what;
+  PERFORM hawser.record_act('forget_peer', p_name, NULL, jsonb_build_object('channels', channels));
 END

@@ -2,6 +2,7 @@
 DECLARE
   v_keys integer[];
   v_stored bigint[];
+  v_changed boolean;
 BEGIN
   IF starts_with(p_to, @QueueConstants.reserved_prefix@) THEN
     RAISE EXCEPTION 'the new listener "%" begins with __#, which is reserved', p_to
@@ -50,6 +51,7 @@ BEGIN
   IF p_all THEN
     UPDATE hawser_peer_data.peers AS p SET replaced = true WHERE p.name = p_from AND NOT p.replaced;
   END IF;
+  v_changed := v_keys IS NOT NULL OR (p_all AND FOUND);
   -- For a write that has looked at the owner before, and waits at the fence.
   UPDATE hawser_data.fences AS f SET epoch = o.epoch FROM hawser_data.owners AS o WHERE f.what = 'peer:' || p_from AND o.what = f.what;
   UPDATE hawser_peer_data.channels AS m
@@ -62,7 +64,14 @@ BEGIN
   PERFORM FROM hawser_data.fences AS f WHERE f.what = 'directory' FOR UPDATE;
   DELETE FROM hawser_peer_data.listeners AS t
    WHERE t.listener_name = p_from AND (p_all OR (t.epoch > 0 AND NOT t.durable));
+  v_changed := v_changed OR FOUND;
   UPDATE hawser_peer_data.listeners AS t SET epoch = 0 WHERE t.listener_name = p_from AND t.epoch > 0;
+  IF v_changed THEN
+    PERFORM hawser.record_act(
+      'reassign', p_from, (SELECT coalesce(sum(o.stored), 0)::bigint FROM unnest(v_stored) AS o (stored)),
+      jsonb_build_object('to', p_to, 'channels', coalesce(cardinality(v_keys), 0), 'force', p_force)
+    );
+  END IF;
 
   RETURN QUERY
   SELECT m.channel_id, m.channel_name, o.stored

@@ -10,6 +10,7 @@ DECLARE
   v_ids bigint[];
   v_refused bigint[];
   v_refusals text[];
+  v_topics text[];
 BEGIN
   IF cardinality(p_ids) > @StoreConstants.dead_letter_rows@ THEN
     RAISE EXCEPTION 'hawser.retry_dead_letters: % dead letters are given, and at most @StoreConstants.dead_letter_rows@ are taken', cardinality(p_ids)
@@ -22,11 +23,11 @@ BEGIN
   PERFORM hawser.lock_dead_letters(true);
 
   -- Retried, it acts with rights that its writer may not have: of whoever it was, it is checked again.
-  SELECT coalesce(array_agg(c.id) FILTER (WHERE c.refusal IS NULL), '{}'), array_agg(c.id) FILTER (WHERE c.refusal IS NOT NULL),
-         array_agg(c.refusal) FILTER (WHERE c.refusal IS NOT NULL)
-    INTO v_ids, v_refused, v_refusals
+  SELECT coalesce(array_agg(c.id) FILTER (WHERE c.refusal IS NULL), '{}'), array_agg(c.topic) FILTER (WHERE c.refusal IS NULL),
+         array_agg(c.id) FILTER (WHERE c.refusal IS NOT NULL), array_agg(c.refusal) FILTER (WHERE c.refusal IS NOT NULL)
+    INTO v_ids, v_topics, v_refused, v_refusals
     FROM (
-      SELECT d.id, CASE
+      SELECT d.id, d.topic, CASE
                WHEN @is_own(d)@ IS NOT TRUE THEN 'owner'
                WHEN hawser.dead_letter_fault(d.origin, d.source, d.topic, d.headers, d.message_id) IS NOT NULL THEN 'invalid'
                WHEN d.origin = 'outbox' AND hawser.role_fault(d.role, d.role_mark, 'nats') IS NOT NULL THEN 'role'
@@ -144,4 +145,9 @@ BEGIN
   UNION ALL
   SELECT q.id, NULL::text, NULL::integer, NULL::bigint, NULL::text, NULL::text, true
     FROM hawser.retry_queued(v_ids) AS q;
+
+  SELECT array_agg(a.id), array_agg(a.topic) INTO v_ids, v_topics
+    FROM unnest(v_ids, v_topics) AS a (id, topic)
+   WHERE NOT EXISTS (SELECT FROM hawser_data.dead_letters AS d WHERE d.id = a.id AND NOT d.retry_requested);
+  PERFORM hawser.record_dead_letters('retry', v_ids, v_topics);
 END

@@ -1,3 +1,5 @@
+DECLARE
+  v_before CONSTANT jsonb := (SELECT s.options FROM hawser_bridge_data.nats_server AS s WHERE s.id = 1);
 BEGIN
   IF p_options IS NOT NULL THEN
     PERFORM hawser.nats_server_options_check(p_options, 'whole');
@@ -19,4 +21,8 @@ BEGIN
     PERFORM hawser.follow_nats_server();
   END IF;
   SELECT s.options IS NOT NULL INTO STRICT defined FROM hawser_bridge_data.nats_server AS s WHERE s.id = 1;
+  -- Without the options, which may have secrets.
+  IF EXISTS (SELECT FROM hawser_bridge_data.nats_server AS s WHERE s.id = 1 AND s.options IS DISTINCT FROM v_before) THEN
+    PERFORM hawser.record_act('set_nats_server', NULL, NULL, jsonb_build_object('defined', defined));
+  END IF;
 END

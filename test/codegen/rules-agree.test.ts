@@ -6,7 +6,8 @@
 import fc from "fast-check";
 import pg from "pg";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { columnChecks } from "../../generated/ts/rules/peer/catalog.js";
+import { columnChecks as auditChecks } from "../../generated/ts/rules/peer/audit.js";
+import { columnChecks as catalogChecks } from "../../generated/ts/rules/peer/catalog.js";
 import { peerSchemaSql } from "../../generated/ts/sql/peer-schema.js";
 import { type TestDatabase, testDatabase } from "../support/database.js";
 import { tableNamed } from "../support/tables.js";
@@ -80,6 +81,8 @@ describe("random text", () => {
     }
   });
 });
+
+const columnChecks = { ...catalogChecks, ...auditChecks };
 
 type ColumnName = Pick<RuleCase, "table" | "column">;
 

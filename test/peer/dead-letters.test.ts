@@ -4,7 +4,7 @@ import { silentLogger } from "../../src/foundation/runtime/index.js";
 import { deadLetterFailureBytes, deadLetterFailures } from "../../src/jobs-and-peers/channel/handling.js";
 import { openStore, type Store } from "../../src/jobs-and-peers/peer-store/store.js";
 import { DeadLetterExpiry, deadLetterExpiryMs } from "../../src/jobs-and-peers/worker/dead-letter-expiry.js";
-import { setDeadLetterRetention, withCommandDatabase } from "../../src/operating/operate/index.js";
+import { setRetention, withCommandDatabase } from "../../src/operating/operate/index.js";
 import { world } from "../store/support/world.js";
 import { eventually } from "../support/eventually.js";
 import { ManualClock } from "../support/manual-clock.js";
@@ -134,7 +134,7 @@ describe("the retention of dead letters", () => {
     const count = async () => (await w.query("SELECT FROM hawser_data.dead_letters")).length;
     await w.started("a-1");
     await eventually("the old ones are gone", async () => (await count()) === 2);
-    await withCommandDatabase(w.url, (database) => setDeadLetterRetention(database, 1));
+    await withCommandDatabase(w.url, (database) => setRetention(database, "dead letters", 1));
     await w.started("b-1");
     await eventually("all are gone", async () => (await count()) === 0);
   });

@@ -200,6 +200,8 @@ describe("an object that a role without rights has planted", () => {
       await tried(["dead", "discard", "--all"], databaseUrl, own);
       await tried(["dead", "retention"], databaseUrl, own);
       await tried(["dead", "retention", "30"], databaseUrl);
+      await tried(["audit"], databaseUrl, own);
+      await tried(["audit", "retention"], databaseUrl, own);
       await tried(["outbox", "status"], databaseUrl);
       await tried(["outbox", "list"], databaseUrl);
       await tried(["outbox", "cancel", "1"], databaseUrl);

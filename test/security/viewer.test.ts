@@ -9,6 +9,7 @@ const secret = "s3cr3t";
 
 /** Views and calls that give the viewer rows. */
 const readable = [
+  "hawser.audit_log",
   "hawser.bridge_lead",
   "hawser.bridge_work",
   "hawser.later_messages",
@@ -42,6 +43,8 @@ beforeAll(async () => {
     `SELECT hawser.enqueue('orders', '${secret}', key => '${secret}', message_id => '${secret}', headers => '{"a": "${secret}"}',
                            deliver_at => now() + interval '1 day')`,
     `SELECT hawser.enqueue('orders', '${secret}', key => '${secret}', message_id => '${secret}', headers => '{"a": "${secret}"}')`,
+    `SELECT hawser.enqueue('gone', '${secret}', key => '${secret}')`,
+    `SELECT hawser.cancel_messages('peer', 'gone', '${secret}', NULL, 0, 10)`,
     `SELECT hawser.schedule('nightly', '0 3 * * *', 'orders', '${secret}', headers => '{"a": "${secret}"}', key => '${secret}')`,
   );
 });

@@ -186,6 +186,12 @@ export interface DatabaseSettings {
    * Default: 30 days. Range: 1 to 36500.
    */
   readonly deadLetterRetentionDays: number;
+  /**
+   * Age at which running peers delete records of what operators have done. `hawser audit retention` shows and sets it.
+   *
+   * Default: 90 days. Range: 1 to 36500.
+   */
+  readonly auditRetentionDays: number;
 }
 
 /** Database settings as a user gives them: a setting that is absent or undefined has its default. */
@@ -193,11 +199,13 @@ export type DatabaseSettingsInput = { readonly [Name in keyof DatabaseSettings]?
 
 export const databaseSettingsDefaults: DatabaseSettings = {
   deadLetterRetentionDays: 30,
+  auditRetentionDays: 90,
 };
 
 /** Kind, limits, unit and meaning of each setting. */
 export const databaseSettingsRanges = {
   deadLetterRetentionDays: { kind: "number", min: 1, max: 36500, unit: "days", about: "Age at which running peers delete dead letters, including those of other peers and of subscribed functions. Each peer deletes the dead letters of the database roles that its login is a member of. `hawser dead retention` shows and sets it." },
+  auditRetentionDays: { kind: "number", min: 1, max: 36500, unit: "days", about: "Age at which running peers delete records of what operators have done. `hawser audit retention` shows and sets it." },
 } as const satisfies Readonly<Record<keyof DatabaseSettings, SettingRules>>;
 
 /** Fills in the defaults and checks every setting. Returns the first violation. Other properties are ignored. */
@@ -577,4 +585,22 @@ export const storeConstants = {
    * Value: "hawser.handling".
    */
   handlingSetting: "hawser.handling",
+  /**
+   * Maximum number of ids in a record of what an operator has done.
+   *
+   * Value: 100 ids.
+   */
+  auditIds: 100,
+  /**
+   * Maximum number of records of a login. Beyond that its oldest are deleted, which is recorded.
+   *
+   * Value: 100000 rows.
+   */
+  auditRowsPerLogin: 100000,
+  /**
+   * Maximum number of records that one statement deletes.
+   *
+   * Value: 10000 rows.
+   */
+  auditPageRows: 10000,
 } as const;

@@ -388,6 +388,33 @@ COMMENT ON COLUMN hawser_data.outbox_state.roles_at IS 'The cluster, and the oid
 INSERT INTO hawser_data.outbox_state (id, asleep, segment, secret, roles_at)
 VALUES (1, 1, 1, gen_random_uuid(), '');
 
+CREATE TABLE hawser_data.audit_records (
+  id bigserial NOT NULL,
+  at timestamptz DEFAULT clock_timestamp() NOT NULL,
+  login text DEFAULT session_user NOT NULL,
+  role text DEFAULT coalesce(nullif(current_setting('role'), 'none'), session_user) NOT NULL,
+  application text DEFAULT nullif(current_setting('application_name'), ''),
+  action text NOT NULL,
+  object text,
+  count bigint,
+  details jsonb,
+  CONSTRAINT audit_records_pkey PRIMARY KEY (id),
+  CONSTRAINT audit_records_action_values CHECK (action IN ('retry', 'discard', 'cancel', 'cancel_flow', 'pause', 'resume', 'limit', 'keep_results', 'schedule', 'unschedule', 'replay', 'seek', 'reassign', 'forget_peer', 'clear_stored', 'clear_addresses', 'set_nats_server', 'expire_audit'))
+);
+
+CREATE INDEX audit_records_login ON hawser_data.audit_records (login, id);
+
+COMMENT ON TABLE hawser_data.audit_records IS 'Acts of operators. The functions that do what is recorded write it, in the same transaction. Without payloads, headers and secrets.';
+COMMENT ON COLUMN hawser_data.audit_records.id IS 'Grows with each record.';
+COMMENT ON COLUMN hawser_data.audit_records.at IS 'When it was done.';
+COMMENT ON COLUMN hawser_data.audit_records.login IS 'The login of the session.';
+COMMENT ON COLUMN hawser_data.audit_records.role IS 'The role that was set: the login, or another one by SET ROLE.';
+COMMENT ON COLUMN hawser_data.audit_records.application IS 'The \`application_name\` of the session, which the session chooses. NULL: it has none.';
+COMMENT ON COLUMN hawser_data.audit_records.action IS 'What was done.';
+COMMENT ON COLUMN hawser_data.audit_records.object IS 'To what: the topic, subject, schedule, stream subscription or peer. NULL: to messages of more than one topic, or to the database.';
+COMMENT ON COLUMN hawser_data.audit_records.count IS 'How many messages, or records, it concerned. NULL: it is not about messages.';
+COMMENT ON COLUMN hawser_data.audit_records.details IS 'More about it, such as ids of messages. NULL: nothing.';
+
 CREATE TABLE hawser_peer_data.id_counter (
   id integer NOT NULL,
   last_id integer NOT NULL,
@@ -812,15 +839,18 @@ VALUES (1, decode(replace(gen_random_uuid()::text || gen_random_uuid()::text, '-
 
 CREATE TABLE hawser_peer_data.database_settings (
   id integer DEFAULT 1 NOT NULL,
-  dead_letter_retention_days integer NOT NULL,
+  dead_letter_retention_days integer,
+  audit_retention_days integer,
   CONSTRAINT database_settings_pkey PRIMARY KEY (id),
   CONSTRAINT database_settings_dead_letter_retention_days_range CHECK (dead_letter_retention_days BETWEEN 1 AND 36500),
+  CONSTRAINT database_settings_audit_retention_days_range CHECK (audit_retention_days BETWEEN 1 AND 36500),
   CONSTRAINT database_settings_one_row CHECK (id = 1)
 );
 
 COMMENT ON TABLE hawser_peer_data.database_settings IS 'Settings that all programs of the database share: one row. Without it the defaults of the spec apply.';
 COMMENT ON COLUMN hawser_peer_data.database_settings.id IS 'Always 1.';
-COMMENT ON COLUMN hawser_peer_data.database_settings.dead_letter_retention_days IS 'Age in days from which peers delete dead letters. \`hawser dead retention\` sets it.';
+COMMENT ON COLUMN hawser_peer_data.database_settings.dead_letter_retention_days IS 'Age in days from which peers delete dead letters. \`hawser dead retention\` sets it. NULL: the default.';
+COMMENT ON COLUMN hawser_peer_data.database_settings.audit_retention_days IS 'Age in days from which peers delete records of what operators have done. \`hawser audit retention\` sets it. NULL: the default.';
 
 CREATE TABLE hawser_data.migrations (
   id integer NOT NULL,

@@ -1918,6 +1918,8 @@ SET search_path = pg_catalog, pg_temp
 SET jit = off
 SET row_security = off
 AS $function$
+DECLARE
+  v_before CONSTANT jsonb := (SELECT s.options FROM hawser_bridge_data.nats_server AS s WHERE s.id = 1);
 BEGIN
   IF p_options IS NOT NULL THEN
     PERFORM hawser.nats_server_options_check(p_options, 'whole');
@@ -1939,6 +1941,10 @@ BEGIN
     PERFORM hawser.follow_nats_server();
   END IF;
   SELECT s.options IS NOT NULL INTO STRICT defined FROM hawser_bridge_data.nats_server AS s WHERE s.id = 1;
+  -- Without the options, which may have secrets.
+  IF EXISTS (SELECT FROM hawser_bridge_data.nats_server AS s WHERE s.id = 1 AND s.options IS DISTINCT FROM v_before) THEN
+    PERFORM hawser.record_act('set_nats_server', NULL, NULL, jsonb_build_object('defined', defined));
+  END IF;
 END
 $function$;
 COMMENT ON FUNCTION hawser.set_nats_server(jsonb) IS 'Sets the options of the NATS server, in the place of a foreign server. Secrets in them are readable by the owner and by
@@ -2471,6 +2477,7 @@ BEGIN
     sought := sought OR FOUND;
   END LOOP;
   IF sought THEN
+    PERFORM hawser.record_act('seek', p_name, NULL, jsonb_build_object('start', substr(v_asked, 38)));
     PERFORM pg_notify('hawser_nats_handlers', '{}') WHERE pg_notification_queue_usage() < 0.9;
   END IF;
 END;

@@ -395,6 +395,9 @@ BEGIN
   )
   SELECT (SELECT count(*) FROM put), max(p.id), (SELECT l.enqueued_at FROM page AS l ORDER BY l.id DESC LIMIT 1)
     INTO replayed, last_id, enqueued_at FROM page AS p;
+  IF replayed > 0 THEN
+    PERFORM hawser.record_act('replay', p_subject, replayed, jsonb_build_object('since', p_since, 'until', p_until, 'core', p_core));
+  END IF;
   IF replayed > 0 AND (SELECT a.last_value FROM hawser_data.outbox_state_asleep_seq AS a) = 2 THEN
     PERFORM pg_notify('hawser_outbox', '') WHERE pg_notification_queue_usage() < 0.9;
   END IF;

@@ -1863,21 +1863,26 @@ BEGIN
   END IF;
 DECLARE
   v_roles CONSTANT text[] := hawser.callers_roles();
+  v_role text;
+  v_destination text;
 BEGIN
   -- A message of a role that the caller is not a member of is as if it were not there. One that is due later does not become due meanwhile.
   PERFORM FROM hawser_data.queue AS q WHERE q.id = cancel.id AND starts_with(q.recipient, '~') AND (v_roles IS NULL OR q.role = ANY (v_roles) AND q.role_id = to_regrole(quote_ident(q.role))::oid::bigint) FOR UPDATE;
-  SELECT c.state INTO state
+  SELECT c.state, f.roles[1], f.topics[1] INTO state, v_role, v_destination
     FROM (
       SELECT array_agg(q.topic) AS topics, array_agg(q.recipient) AS recipients, array_agg(q.role) AS roles, array_agg(q.rank) AS ranks
         FROM hawser_data.queue AS q WHERE q.id = cancel.id AND (v_roles IS NULL OR q.role = ANY (v_roles) AND q.role_id = to_regrole(quote_ident(q.role))::oid::bigint)
     ) AS f
    CROSS JOIN LATERAL hawser.cancel_queued(f.topics, f.recipients, f.roles, f.ranks) AS c;
-  IF FOUND THEN
-    RETURN;
+  IF NOT FOUND THEN
+    -- The relay may have read it, unless it is of this transaction.
+    DELETE FROM hawser_data.outbox AS o USING hawser.outbox_find(cancel.id, NULL, 1) AS f WHERE o.id = f.id AND f.waits
+    RETURNING CASE WHEN o.xid = pg_current_xact_id() THEN 'cancelled' ELSE 'cancelling' END, o.role, o.destination INTO state, v_role, v_destination;
   END IF;
-  -- The relay may have read it, unless it is of this transaction.
-  DELETE FROM hawser_data.outbox AS o USING hawser.outbox_find(cancel.id, NULL, 1) AS f WHERE o.id = f.id AND f.waits
-  RETURNING CASE WHEN o.xid = pg_current_xact_id() THEN 'cancelled' ELSE 'cancelling' END INTO state;
+  -- Programs cancel messages of their own, and often: that is no operator's act.
+  IF v_role <> coalesce(nullif(current_setting('role'), 'none'), session_user) THEN
+    PERFORM hawser.record_act('cancel', v_destination, 1, jsonb_build_object('ids', jsonb_build_array(cancel.id)));
+  END IF;
   state := coalesce(state, 'not_waiting');
 END;
 END
@@ -1911,6 +1916,8 @@ BEGIN
 DECLARE
   v_roles CONSTANT text[] := hawser.callers_roles();
   v_ids bigint[];
+  v_states text[];
+  v_role text;
   v_is_own CONSTANT boolean := EXISTS (
     SELECT FROM (
       SELECT h.role, h.role_id FROM hawser_data.queue AS h WHERE h.id = cancel_flow.of_id
@@ -1946,16 +1953,22 @@ BEGIN
   END IF;
   -- Those that are due later do not become due meanwhile. In one order, so that no two wait for each other.
   PERFORM FROM hawser_data.queue AS q WHERE q.id = ANY (v_ids) AND (coalesce(q.later, 'nats') <> 'nats') AND (v_roles IS NULL OR q.role = ANY (v_roles) AND q.role_id = to_regrole(quote_ident(q.role))::oid::bigint) ORDER BY q.id FOR UPDATE;
-  RETURN QUERY
   WITH queued AS (
     SELECT array_agg(q.topic) AS topics, array_agg(q.recipient) AS recipients, array_agg(q.role) AS roles, array_agg(q.rank) AS ranks
       FROM hawser_data.queue AS q WHERE q.id = ANY (v_ids) AND q.later IS DISTINCT FROM 'nats' AND (v_roles IS NULL OR q.role = ANY (v_roles) AND q.role_id = to_regrole(quote_ident(q.role))::oid::bigint)
   )
-  SELECT s.id, s.state
+  SELECT array_agg(s.id ORDER BY s.id), array_agg(s.state ORDER BY s.id), min(q.roles[1]) INTO v_ids, v_states, v_role
     FROM queued AS q
    CROSS JOIN LATERAL hawser.cancel_queued(q.topics, q.recipients, q.roles, q.ranks) AS s
-   WHERE q.ranks IS NOT NULL
-   ORDER BY 1;
+   WHERE q.ranks IS NOT NULL;
+  -- As in cancel.
+  IF v_role <> coalesce(nullif(current_setting('role'), 'none'), session_user) THEN
+    PERFORM hawser.record_act(
+      'cancel_flow', NULL, cardinality(v_ids),
+      jsonb_build_object('of', cancel_flow.of_id, 'ids', to_jsonb(v_ids[:100]))
+    );
+  END IF;
+  RETURN QUERY SELECT s.* FROM unnest(v_ids, v_states) AS s (id, state);
 END;
 END
 $function$;
@@ -2035,8 +2048,11 @@ BEGIN
   END IF;
 DECLARE
   v_roles CONSTANT text[] := hawser.callers_roles();
+  v_ids bigint[];
+  v_states text[];
+  v_ranks bigint[];
+  v_cancelled bigint[];
 BEGIN
-  RETURN QUERY
   WITH chosen AS MATERIALIZED (
     SELECT n.*
       FROM hawser.queue_places(ARRAY[p_destination]) AS p
@@ -2064,8 +2080,17 @@ BEGIN
     SELECT c.rank, c.state FROM queued AS q CROSS JOIN LATERAL hawser.cancel_queued(q.topics, q.recipients, q.roles, q.ranks) AS c
   )
   -- Also those that workers have ended meanwhile: a page with fewer than it may have is the last one.
-  SELECT c.id, coalesce(a.state, 'not_waiting'), c.rank FROM chosen AS c LEFT JOIN asked AS a ON a.rank = c.rank
-   ORDER BY 3;
+  SELECT array_agg(c.id ORDER BY c.rank), array_agg(coalesce(a.state, 'not_waiting') ORDER BY c.rank), array_agg(c.rank ORDER BY c.rank),
+         array_agg(c.id ORDER BY c.id) FILTER (WHERE a.state IS NOT NULL)
+    INTO v_ids, v_states, v_ranks, v_cancelled
+    FROM chosen AS c LEFT JOIN asked AS a ON a.rank = c.rank;
+  IF v_cancelled IS NOT NULL THEN
+    PERFORM hawser.record_act(
+      'cancel', p_destination, cardinality(v_cancelled),
+      jsonb_build_object('ids', to_jsonb(v_cancelled[:100]), 'kind', p_kind, 'key', left(p_key, 255), 'before', p_before)
+    );
+  END IF;
+  RETURN QUERY SELECT c.* FROM unnest(v_ids, v_states, v_ranks) AS c (id, state, rank);
 END;
 END
 $function$;
@@ -3477,6 +3502,7 @@ BEGIN
     SELECT s.paused_at, s.paused_by INTO paused_at, paused_by FROM hawser_data.topic_settings AS s WHERE s.topic = pause_topic.topic;
     RETURN;
   END IF;
+  PERFORM hawser.record_act('pause', pause_topic.topic, NULL, NULL);
   PERFORM pg_notify('hawser_topic_settings', pause_topic.topic) WHERE pg_notification_queue_usage() < 0.9;
 END;
 END
@@ -3559,6 +3585,7 @@ DECLARE
   v_burst CONSTANT integer := CASE WHEN v_rate IS NOT NULL THEN coalesce(limit_topic.burst, CASE WHEN v_interval < 50000000 THEN 1 + ceil(1000000.0 / v_interval) ELSE 1 END) END;
   v_now bigint;
   v_before hawser_data.topic_settings;
+  v_after hawser_data.topic_settings;
   v_fault text;
   v_done boolean;
 BEGIN
@@ -3589,7 +3616,15 @@ BEGIN
              v_now + ceil(least(v_burst * v_interval, greatest(0, v_before.full_at_us - v_now)::numeric * v_interval / v_before.interval_us))
            ELSE 0
          END
-   WHERE s.topic = limit_topic.topic;
+   WHERE s.topic = limit_topic.topic
+  RETURNING s.* INTO v_after;
+  IF (v_before.rate, v_before.burst, v_before.running, v_before.running_per_key, v_before.key_header)
+     IS DISTINCT FROM (v_after.rate, v_after.burst, v_after.running, v_after.running_per_key, v_after.key_header) THEN
+    PERFORM hawser.record_act('limit', limit_topic.topic, NULL, jsonb_build_object(
+      'rate', v_after.rate, 'burst', v_after.burst, 'running', v_after.running, 'running_per_key', v_after.running_per_key,
+      'key_header', v_after.key_header
+    ));
+  END IF;
   IF v_before.running_per_key IS NOT NULL THEN
     -- What waits for others of its key may start under other limits.
     UPDATE hawser_data.queue AS q SET behind = NULL WHERE q.topic = limit_topic.topic AND q.behind >= 'l';
@@ -3657,6 +3692,7 @@ BEGIN
     END IF;
   END IF;
 DECLARE
+  v_before CONSTANT integer := (SELECT s.keep_ms FROM hawser_data.topic_settings AS s WHERE s.topic = keep_results.topic);
   v_done boolean;
 BEGIN
   v_done := hawser.commit_durably();
@@ -3668,6 +3704,9 @@ BEGIN
     UPDATE hawser_data.topic_settings AS s SET keep_ms = NULL WHERE s.topic = keep_results.topic;
     DELETE FROM hawser_data.topic_settings AS s
      WHERE s.topic = keep_results.topic AND NOT ((s.paused_at IS NOT NULL) OR (num_nonnulls(s.rate, s.running, s.running_per_key) > 0) OR s.keep_ms IS NOT NULL);
+  END IF;
+  IF keep_results.keep_ms IS DISTINCT FROM v_before THEN
+    PERFORM hawser.record_act('keep_results', keep_results.topic, NULL, jsonb_build_object('keep_ms', keep_results.keep_ms, 'before_ms', v_before));
   END IF;
   PERFORM pg_notify('hawser_topic_settings', keep_results.topic) WHERE pg_notification_queue_usage() < 0.9;
 END;
@@ -3896,6 +3935,7 @@ BEGIN
   DELETE FROM hawser_data.topic_settings AS s
    WHERE s.topic = resume_topic.topic AND NOT ((s.paused_at IS NOT NULL) OR (num_nonnulls(s.rate, s.running, s.running_per_key) > 0) OR s.keep_ms IS NOT NULL);
   IF resumed THEN
+    PERFORM hawser.record_act('resume', resume_topic.topic, NULL, NULL);
     PERFORM pg_notify('hawser_topic_settings', resume_topic.topic) WHERE pg_notification_queue_usage() < 0.9;
   END IF;
 END;
@@ -6143,6 +6183,9 @@ BEGIN
     RETURNING q.topic
   )
   SELECT count(*), hawser.wake_topics(array_agg(DISTINCT w.topic)) INTO moved, v_done FROM written AS w;
+  IF moved > 0 THEN
+    PERFORM hawser.record_act('reassign', p_from, moved, jsonb_build_object('to', p_to, 'enqueued', true));
+  END IF;
   -- With the last of them, those that may be retried.
   IF moved < p_most THEN
     UPDATE hawser_data.dead_letters AS d SET source = CASE WHEN starts_with(d.source, '!') THEN '!' ELSE '' END || '@' || p_to
@@ -6574,6 +6617,9 @@ BEGIN
     DELETE FROM hawser_data.schedules AS s WHERE s.name = unschedule.name AND (v_roles IS NULL OR s.role = ANY (v_roles));
   END IF;
   ended := FOUND;
+  IF ended THEN
+    PERFORM hawser.record_act('unschedule', unschedule.name, NULL, NULL);
+  END IF;
 END;
 END
 $function$;
@@ -6698,6 +6744,7 @@ BEGIN
       MESSAGE = format('hawser.schedule: the role %s has 10000 schedules already, and may not have more', to_json(v_role)),
       HINT = 'End some with hawser.unschedule.';
   END IF;
+  PERFORM hawser.record_act('schedule', p_name, NULL, jsonb_build_object('destination', left(p_destination, 255), 'cron', p_cron, 'timezone', v_timezone));
   -- On a server with prepared transactions a transaction that notifies could not be prepared; there it is found by a poll.
   IF current_setting('max_prepared_transactions') = '0' THEN
     PERFORM pg_notify('hawser_schedules', '') WHERE pg_notification_queue_usage() < 0.9;

@@ -1,8 +1,11 @@
 #variable_conflict use_column
 DECLARE
   v_roles CONSTANT text[] := hawser.callers_roles();
+  v_ids bigint[];
+  v_states text[];
+  v_ranks bigint[];
+  v_cancelled bigint[];
 BEGIN
-  RETURN QUERY
   WITH chosen AS MATERIALIZED (
     SELECT n.*
       FROM hawser.queue_places(ARRAY[p_destination]) AS p
@@ -30,6 +33,15 @@ BEGIN
     SELECT c.rank, c.state FROM queued AS q CROSS JOIN LATERAL hawser.cancel_queued(q.topics, q.recipients, q.roles, q.ranks) AS c
   )
   -- Also those that workers have ended meanwhile: a page with fewer than it may have is the last one.
-  SELECT c.id, coalesce(a.state, 'not_waiting'), c.rank FROM chosen AS c LEFT JOIN asked AS a ON a.rank = c.rank
-   ORDER BY 3;
+  SELECT array_agg(c.id ORDER BY c.rank), array_agg(coalesce(a.state, 'not_waiting') ORDER BY c.rank), array_agg(c.rank ORDER BY c.rank),
+         array_agg(c.id ORDER BY c.id) FILTER (WHERE a.state IS NOT NULL)
+    INTO v_ids, v_states, v_ranks, v_cancelled
+    FROM chosen AS c LEFT JOIN asked AS a ON a.rank = c.rank;
+  IF v_cancelled IS NOT NULL THEN
+    PERFORM hawser.record_act(
+      'cancel', p_destination, cardinality(v_cancelled),
+      jsonb_build_object('ids', to_jsonb(v_cancelled[:@StoreConstants.audit_ids@]), 'kind', p_kind, 'key', left(p_key, 255), 'before', p_before)
+    );
+  END IF;
+  RETURN QUERY SELECT c.* FROM unnest(v_ids, v_states, v_ranks) AS c (id, state, rank);
 END

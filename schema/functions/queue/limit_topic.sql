@@ -7,6 +7,7 @@ DECLARE
   v_burst CONSTANT integer := CASE WHEN v_rate IS NOT NULL THEN coalesce(limit_topic.burst, CASE WHEN v_interval < 50000000 THEN 1 + ceil(1000000.0 / v_interval) ELSE 1 END) END;
   v_now bigint;
   v_before hawser_data.topic_settings;
+  v_after hawser_data.topic_settings;
   v_fault text;
   v_done boolean;
 BEGIN
@@ -37,7 +38,15 @@ BEGIN
              v_now + ceil(least(v_burst * v_interval, greatest(0, v_before.full_at_us - v_now)::numeric * v_interval / v_before.interval_us))
            ELSE 0
          END
-   WHERE s.topic = limit_topic.topic;
+   WHERE s.topic = limit_topic.topic
+  RETURNING s.* INTO v_after;
+  IF (v_before.rate, v_before.burst, v_before.running, v_before.running_per_key, v_before.key_header)
+     IS DISTINCT FROM (v_after.rate, v_after.burst, v_after.running, v_after.running_per_key, v_after.key_header) THEN
+    PERFORM hawser.record_act('limit', limit_topic.topic, NULL, jsonb_build_object(
+      'rate', v_after.rate, 'burst', v_after.burst, 'running', v_after.running, 'running_per_key', v_after.running_per_key,
+      'key_header', v_after.key_header
+    ));
+  END IF;
   IF v_before.running_per_key IS NOT NULL THEN
     -- What waits for others of its key may start under other limits.
     UPDATE hawser_data.queue AS q SET behind = NULL WHERE q.topic = limit_topic.topic AND q.behind >= @QueueConstants.behind_limit@;

@@ -12,5 +12,6 @@ BEGIN
     SELECT s.paused_at, s.paused_by INTO paused_at, paused_by FROM hawser_data.topic_settings AS s WHERE s.topic = pause_topic.topic;
     RETURN;
   END IF;
+  PERFORM hawser.record_act('pause', pause_topic.topic, NULL, NULL);
   PERFORM pg_notify(@QueueConstants.settings_channel@, pause_topic.topic) WHERE pg_notification_queue_usage() < 0.9;
 END

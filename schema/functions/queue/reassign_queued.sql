@@ -39,6 +39,9 @@ BEGIN
     RETURNING q.topic
   )
   SELECT count(*), hawser.wake_topics(array_agg(DISTINCT w.topic)) INTO moved, v_done FROM written AS w;
+  IF moved > 0 THEN
+    PERFORM hawser.record_act('reassign', p_from, moved, jsonb_build_object('to', p_to, 'enqueued', true));
+  END IF;
   -- With the last of them, those that may be retried.
   IF moved < p_most THEN
     UPDATE hawser_data.dead_letters AS d SET source = CASE WHEN starts_with(d.source, @QueueConstants.priority_mark@) THEN @QueueConstants.priority_mark@ ELSE '' END || '@' || p_to

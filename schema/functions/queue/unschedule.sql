@@ -8,4 +8,7 @@ BEGIN
     DELETE FROM hawser_data.schedules AS s WHERE s.name = unschedule.name AND (v_roles IS NULL OR s.role = ANY (v_roles));
   END IF;
   ended := FOUND;
+  IF ended THEN
+    PERFORM hawser.record_act('unschedule', unschedule.name, NULL, NULL);
+  END IF;
 END

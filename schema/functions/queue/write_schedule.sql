@@ -95,6 +95,7 @@ BEGIN
       MESSAGE = format('hawser.schedule: the role %s has @ScheduleConstants.max_schedules@ schedules already, and may not have more', to_json(v_role)),
       HINT = 'End some with hawser.unschedule.';
   END IF;
+  PERFORM hawser.record_act('schedule', p_name, NULL, jsonb_build_object('destination', left(p_destination, 255), 'cron', p_cron, 'timezone', v_timezone));
   -- On a server with prepared transactions a transaction that notifies could not be prepared; there it is found by a poll.
   IF current_setting('max_prepared_transactions') = '0' THEN
     PERFORM pg_notify(@ScheduleConstants.channel@, '') WHERE pg_notification_queue_usage() < 0.9;

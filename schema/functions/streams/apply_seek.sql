@@ -17,6 +17,7 @@ BEGIN
     sought := sought OR FOUND;
   END LOOP;
   IF sought THEN
+    PERFORM hawser.record_act('seek', p_name, NULL, jsonb_build_object('start', substr(v_asked, 38)));
     PERFORM pg_notify('hawser_nats_handlers', '{}') WHERE pg_notification_queue_usage() < 0.9;
   END IF;
 END

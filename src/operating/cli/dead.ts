@@ -1,6 +1,5 @@
 /** `hawser dead`: lists, retries and discards dead letters. */
 import { limits } from "../../../generated/ts/rules/peer/catalog.js";
-import { databaseSettingsRanges } from "../../../generated/ts/settings/peer.js";
 import { HawserError, plural } from "../../foundation/errors/index.js";
 import { Descriptors, payloadLine, shownPayload } from "../../protobuf/typed/index.js";
 import {
@@ -10,8 +9,6 @@ import {
   type DeadLetters,
   deadLetterIdOf,
   deadLetters,
-  readDeadLetterRetention,
-  setDeadLetterRetention,
   type WholeDeadLetter,
   withCommandDatabase,
 } from "../operate/index.js";
@@ -30,6 +27,7 @@ import { confirmed, yesOption } from "./confirmation.js";
 import { databaseOption, databaseUrlOf, descriptorsOption } from "./options.js";
 import { type Column, jsonText, Output, printable, printFirstRows, printOutcomes, rowLimit } from "./output.js";
 import { momentOf, wholeNumber } from "./quantities.js";
+import { retention } from "./retention.js";
 
 /** Options that filter dead letters. */
 const filterOptions = {
@@ -98,7 +96,9 @@ export const command = defineCommand({
   run: async (args) => {
     const action = actionOf("dead", args.action, actions);
     if (action === "retention") {
-      await retention(args.ids, args);
+      const stray = notOfRetention.find((name) => args[name as keyof typeof args] !== undefined);
+      if (stray !== undefined) throw refusal("dead", action, `--${stray} goes with the other actions`);
+      await retention("dead", args.ids, { url: databaseUrlOf(args), json: args.json ?? false });
       return;
     }
     const filter = filterOf(args.ids, args);
@@ -130,27 +130,8 @@ export const command = defineCommand({
   ],
 });
 
-/** Shows the retention, or sets it to a number of days. */
-async function retention(
-  values: readonly string[],
-  args: Given<typeof filterOptions & typeof ownOptions & typeof databaseOption>,
-): Promise<void> {
-  const foreign = [...Object.keys(filterOptions), "all", "yes", "payload", "descriptors"] as (keyof typeof args)[];
-  const given = foreign.find((flag) => args[flag] !== undefined);
-  if (given !== undefined) throw refusal("dead", "retention", `--${given} goes with the other actions`);
-  if (values.length > 1)
-    throw refusal("dead", "retention", `it takes one number of days, and "${values[1]}" is one more`);
-  const days = wholeNumber("DAYS", values[0], databaseSettingsRanges.deadLetterRetentionDays);
-  const current = await withCommandDatabase(databaseUrlOf(args), async (database) => {
-    if (days !== undefined) await setDeadLetterRetention(database, days);
-    return readDeadLetterRetention(database);
-  });
-  await printOutcomes(
-    [{ deadLetterRetentionDays: current }],
-    args.json ?? false,
-    () => `Peers delete dead letters that are older than ${plural(current, "day")}.`,
-  );
-}
+/** Options that do not go with `retention`. */
+const notOfRetention = [...Object.keys(filterOptions), "all", "yes", "payload", "descriptors"];
 
 function checkFlags(
   action: Exclude<Action, "retention">,

@@ -84,6 +84,11 @@ export const commands: Readonly<Record<string, ListedCommand>> = {
   },
   streams: { summary: "List, make, change and delete JetStream streams", load: () => import("./streams.js") },
   dead: { summary: "List, retry and discard dead letters", load: () => import("./dead.js") },
+  audit: {
+    summary:
+      "List what operators have done: who has retried, discarded, cancelled, paused or handed over what, and when",
+    load: () => import("./audit.js"),
+  },
   page: {
     summary:
       "Serve the operator's page: the verdict of `hawser doctor`, dead letters by cause, to retry and discard, and the state " +

@@ -1,8 +1,8 @@
 /** Lists, dead letters, the search and reassignment, for `hawser`, its page, `hawser doctor` and peers; see README.md. */
+export { type Act, type ActFilter, listActs } from "./audit.js";
 export { type LeaderOverview, listStreamSubscriptions, readLeader } from "./bridge-overview.js";
 export { openDatabase, withCommandDatabase } from "./command-database.js";
 export { type DeadLetterCause, type DeadLetterCauses, deadLetterCauses } from "./dead-letter-causes.js";
-export { readDeadLetterRetention, setDeadLetterRetention } from "./dead-letter-retention.js";
 export {
   type DeadLetterEntry,
   type DeadLetterFilter,
@@ -59,6 +59,7 @@ export {
 } from "./outbox-overview.js";
 export { type AbsentListener, type PendingMessages, pending } from "./pending.js";
 export { type HandedOverChannel, type ListenerState, type OwnedChannel, reassign } from "./reassign.js";
+export { readRetention, setRetention } from "./retention.js";
 export { listSchedules, removeSchedule, type ScheduleOverview } from "./schedule-overview.js";
 export {
   type Backlog,

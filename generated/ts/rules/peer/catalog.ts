@@ -90,6 +90,7 @@ export const limits = {
   },
   DatabaseSetting: {
     deadLetterRetentionDays: { min: 1, max: 36500 },
+    auditRetentionDays: { min: 1, max: 36500 },
   },
   Migration: {
     id: { min: 1 },
@@ -212,6 +213,7 @@ export const columnChecks = {
   database_settings: {
     id: (value: number) => checkInteger("id", { min: -2147483648, max: 2147483647 }, value),
     dead_letter_retention_days: (value: number) => checkInteger("dead_letter_retention_days", { min: 1, max: 36500 }, value),
+    audit_retention_days: (value: number) => checkInteger("audit_retention_days", { min: 1, max: 36500 }, value),
   },
   migrations: {
     id: (value: number) => checkInteger("id", { min: 1, max: 2147483647 }, value),

@@ -215,6 +215,7 @@ const callersOf = table(`
   - hawser.is_alive hawser.raise_owner hawser.set_nats_server hawser.write_schedule
   - hawser.queue_messages hawser.cancel_queued hawser.end_marked hawser.pass_keys hawser.pass_left_keys hawser.put_behind hawser.lock_queued hawser.admit_topics hawser.find_ready hawser.judge_starts hawser.first_of_keys hawser.find_copies hawser.make_copies hawser.count_left hawser.note_starts hawser.end_flows hawser.keep_ended hawser.expire_results hawser.remember_served hawser.wake_topics hawser.wait_locks hawser.retry_queued
   - hawser.may_enqueue hawser.role_mark hawser.role_fault
+  - hawser.record_act hawser.record_dead_letters hawser.expire_audit
   - hawser.first_in_line hawser.why_not_queued hawser.why_not_served hawser.why_limited hawser.why_taken hawser.why_no_room
   - hawser.nats_auth_mode hawser.nats_option_boolean hawser.nats_option_integer hawser.nats_option_quoted
   - hawser.nats_option_shown hawser.nats_option_suggestion hawser.nats_option_table hawser.nats_options_jsonb
@@ -250,6 +251,8 @@ const victimsRows = "role LIKE 'victim%'";
 
 /** All tables and views: who may do what to them, and which rows an attack must not change. */
 export const relationsOf: Readonly<Record<string, Classified>> = {
+  "hawser.audit_log": { grants: "b:SELECT p:SELECT v:SELECT", others: "login LIKE 'victim%'" },
+  "hawser_data.audit_records": { grants: "", others: "login LIKE 'victim%'" },
   "hawser.bridge_lead": { grants: "b:SELECT v:SELECT", changes: beats },
   "hawser.bridge_work": { grants: "b:SELECT v:SELECT" },
   "hawser.conn_key_map": { grants: "p:INSERT p:SELECT p:UPDATE", others: victims },
@@ -324,6 +327,7 @@ export const relationsOf: Readonly<Record<string, Classified>> = {
 /** Sequences, by which rows get their ids: who may draw from them. */
 const sequencesOf: Readonly<Record<string, string>> = {
   "hawser_peer_data.stored_messages_id_seq": "p:USAGE",
+  "hawser_data.audit_records_id_seq": "",
   "hawser_data.dead_letters_id_seq": "",
   "hawser_data.flow_ends_nth_seq": "",
   "hawser_data.gateway_state_unreached_ms_seq": "",
