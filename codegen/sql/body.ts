@@ -92,7 +92,22 @@ const rowExpressions: Readonly<Record<string, (row: string) => string>> = {
   keep_ms_of: keepMs,
   /** A message of the queue, for `keep_ended`. */
   kept_of: (row) =>
-    `jsonb_build_object('id', ${row}.id, 'role', ${row}.role, 'role_id', ${row}.role_id, 'topic', ${row}.topic, 'keep_ms', ${keepMs(row)}, 'enqueued_at', ${row}.enqueued_at, 'attempts', ${row}.attempts, 'worker', ${row}.worker, 'progress', ${row}.progress)`,
+    `jsonb_build_object('id', ${row}.id, 'role', ${row}.role, 'role_id', ${row}.role_id, 'topic', ${row}.topic, 'keep_ms', ${keepMs(row)}, 'enqueued_at', ${row}.enqueued_at, 'attempts', ${row}.attempts, 'worker', ${row}.worker, 'progress', ${row}.progress, 'key', ${row}.key, 'headers', ${row}.headers)`,
+  /** Condition: somebody may wait for the end of a message. Asked as in `wake_topics`: whoever else has the lock costs a needless notification. */
+  is_awaited: (row) =>
+    `(CASE WHEN pg_try_advisory_lock(@QueueConstants.results_lock@, (${row}.id & 31)::integer) THEN NOT pg_advisory_unlock(@QueueConstants.results_lock@, (${row}.id & 31)::integer) ELSE true END)`,
+  /** Statement: writes the history of messages that have ended, rows of a query, as far as it is to be kept. */
+  keep: (query) =>
+    [
+      "INSERT INTO hawser_data.results (segment, id, role, role_id, topic, state, key, headers, listener, attempts, enqueued_at, ended_at, duration_ms, progress, result, error_code, error_message, expires_at)",
+      "SELECT (extract(epoch FROM e.expires_at)::bigint / 86400) % @QueueConstants.result_segments@, m.id, m.role, m.role_id, m.topic, m.state, m.key, m.headers, w.name, m.attempts, m.enqueued_at, e.ended_at,",
+      "m.duration_ms, m.progress, m.result, m.error_code, m.error_message, e.expires_at",
+      `FROM ${query} AS m`,
+      "CROSS JOIN LATERAL (SELECT n.ended_at, n.ended_at + m.keep_ms * interval '1 millisecond' AS expires_at FROM (SELECT clock_timestamp() AS ended_at OFFSET 0) AS n) AS e",
+      "LEFT JOIN hawser_data.workers AS w ON w.id = m.worker",
+      // No handler fails because of what is only told of it.
+      "WHERE m.keep_ms IS NOT NULL ON CONFLICT DO NOTHING",
+    ].join(" "),
   /** Time `at` of a row in whole milliseconds since 1970, rounded down; of a time that is not finite, one that is. */
   due_ms: (row) =>
     `floor(extract(epoch FROM least(greatest(${row}.at, '1970-01-01 00:00:00Z'), '2900-01-01 00:00:00Z')) * 1000)::bigint`,

@@ -226,7 +226,7 @@ const sqlFiles: Readonly<Record<string, string>> = {
     "BEGIN PERFORM @FooConstants.foo_ms@ + @FooSettings.limit_ms@; END",
   "rpc FooService.Foo: body_file SQL names hawser_peer_data.bar, and the table is hawser_data.bar":
     "BEGIN PERFORM FROM hawser_peer_data.bar; END",
-  "rpc FooService.Foo: body_file SQL contains @foo(bar)@; known are @message_id(row)@, @headers_of(row)@, @memory_bytes(row)@, @is_for_all(row)@, @taken_bytes(row)@, @is_free(row)@, @is_paused(row)@, @is_limited(row)@, @has_settings(row)@, @rate_left(row)@, @is_started(row)@, @first_of_key(row)@, @places_of(row)@, @reported(row)@, @shell_word(row)@, @with_failure(row)@, @is_own(row)@, @is_later(row)@, @is_later_job(row)@, @is_held(row)@, @is_marked(row)@, @marks_of(row)@, @keep_ms_of(row)@, @kept_of(row)@, @due_ms(row)@, @with_attempts(row)@, @is_blocking(row)@, @own_recipient(row)@, @raise_lease_lost(row)@, @lease_of(row)@, @waits_for(row)@, @route(row)@":
+  "rpc FooService.Foo: body_file SQL contains @foo(bar)@; known are @message_id(row)@, @headers_of(row)@, @memory_bytes(row)@, @is_for_all(row)@, @taken_bytes(row)@, @is_free(row)@, @is_paused(row)@, @is_limited(row)@, @has_settings(row)@, @rate_left(row)@, @is_started(row)@, @first_of_key(row)@, @places_of(row)@, @reported(row)@, @shell_word(row)@, @with_failure(row)@, @is_own(row)@, @is_later(row)@, @is_later_job(row)@, @is_held(row)@, @is_marked(row)@, @marks_of(row)@, @keep_ms_of(row)@, @kept_of(row)@, @is_awaited(row)@, @keep(row)@, @due_ms(row)@, @with_attempts(row)@, @is_blocking(row)@, @own_recipient(row)@, @raise_lease_lost(row)@, @lease_of(row)@, @waits_for(row)@, @route(row)@":
     "BEGIN PERFORM @foo(bar)@; END",
 };
 

@@ -33,7 +33,7 @@ const ofWorkers = [
     "begin",
     "end-cancelled",
     "begin-unique",
-    "done-kept",
+    "done-batch",
     "set-progress",
   ],
   ...["close-worker", "wait-for", "stop-waiting"],
@@ -82,7 +82,9 @@ describe("docs/store-protocol.md", () => {
       expect(taken.map(({ payload }) => payload.toString())).toEqual(["a", "b", "c", "d", "e", "f"]);
       expect(await rows("done", ...a!)).toEqual([{ ended: true }]);
       await expect(rows("done", ...a!)).rejects.toMatchObject({ code: "NA009" });
-      expect(await rows("done-kept", ...f!.map((part) => [part]), false, '[[1, 5, "{}"]]')).toEqual([{ ended: true }]);
+      expect(await rows("done-batch", ...f!.map((part) => [part]), false, `[["${f![3]}", 5, "{}"]]`)).toEqual([
+        { ended: true },
+      ]);
       expect(await rows("retry", worker, ...b!, 60_000, null)).toEqual([{ ranks: [b![3]] }]);
       expect(await rows("give-up", worker, ...c!, "failed", "no", null, null)).toMatchObject([{}]);
       expect(await rows("begin", worker, ...d!.map((part) => [part]))).toEqual([{ ranks: [d![3]] }]);

@@ -23,13 +23,13 @@ const columns: Readonly<Record<string, readonly [value: unknown, rows: string]>>
   later: [null, ""],
   later_xid: [null, ""],
   // In a header; the place of a dead letter in the order has passed.
-  key: ["the-key", "copy letter retried"],
+  key: ["the-key", "copy letter retried result"],
   // In a header of the dead letter.
   origin: ["shop-1:shop", "copy letter retried"],
   to_all: [true, "copy"],
   enqueued_at: ["2001-02-03T04:05:06.007+00:00", "copy letter result"],
   payload: ["\\x7061796c6f6164", "copy letter retried"],
-  headers: [[["own", "header"]], "copy letter retried"],
+  headers: [[["own", "header"]], "copy letter retried result"],
   // A retry begins anew.
   failures: [[{ at: "2001-02-03", code: "the-code", attempt: 1, message: "m" }], "letter"],
   is_suspect: [true, ""],

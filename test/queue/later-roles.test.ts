@@ -46,11 +46,11 @@ async function leaveAll() {
     return { kept, dead: (await value("SELECT hawser.enqueue('t', 'dead'::text)")) as string };
   });
   const [done, dead] = (await worker.take()) as [Taken, Taken];
-  await other.query("SELECT hawser.done_kept($1, $2, $3, $4, false, '[[1, 1, \"17\"]]')", [
-    [done.topic],
-    [done.recipient],
-    [done.role],
-    [done.id],
+  await other.query("SELECT hawser.done($1, $2, $3, $4, false, 1, '17')", [
+    done.topic,
+    done.recipient,
+    done.role,
+    done.id,
   ]);
   const letter = Number(await worker.giveUp(dead));
   await worker.close();

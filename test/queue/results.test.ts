@@ -1,6 +1,7 @@
 /** Kept results: what became of a message can be read after its end, by its role, for a time. */
 import type pg from "pg";
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
+import { queueConstants } from "../../generated/ts/settings/queue.js";
 import { login } from "../installation/support/logins.js";
 import { type World, world } from "../store/support/world.js";
 import { eventually } from "../support/eventually.js";
@@ -35,14 +36,14 @@ const put = async (rest = "", on = client): Promise<{ id: string; kept: boolean 
 const jobOf = async (id: string, on = client) => (await on.query("SELECT * FROM hawser.job($1)", [id])).rows[0];
 const stateOf = async (id: string, on = client): Promise<string> => (await jobOf(id, on)).state;
 const taken = async (worker: TestWorker): Promise<Taken> => (await worker.take({ most: 1, looksBehind: true }))[0]!;
-/** @param results as of done_kept */
-const done = async (rows: readonly Taken[], results: unknown, on = work) =>
-  await on.query("SELECT hawser.done_kept($1, $2, $3, $4, false, $5)", [
+/** @param results as of done_batch, with the number of the row in place of its rank */
+const done = async (rows: readonly Taken[], results: readonly unknown[][], on = work) =>
+  await on.query("SELECT hawser.done_batch($1, $2, $3, $4, false, $5)", [
     rows.map(({ topic }) => topic),
     rows.map(({ recipient }) => recipient),
     rows.map(({ role }) => role),
     rows.map(({ rank }) => rank),
-    JSON.stringify(results),
+    JSON.stringify(results.map(([nth, ...result]) => [String(rows[Number(nth) - 1]!.rank), ...result])),
   ]);
 
 describe("a message whose result is kept", () => {
@@ -63,6 +64,7 @@ describe("a message whose result is kept", () => {
     await expect(progress("{")).rejects.toMatchObject({ code: "22P02" });
     expect(await jobOf(id)).toMatchObject({ state: "running", listener: expect.any(String), progress: '{"at": 1}' });
     await client.query("LISTEN hawser_results");
+    await client.query("SELECT pg_advisory_lock_shared($1, ($2::bigint & 31)::int)", [queueConstants.resultsLock, id]);
     const told: (string | undefined)[] = [];
     client.on("notification", ({ payload }) => told.push(payload));
     await done([message], [[1, 42, '{"a": "\\u00e4"}']]);
@@ -79,7 +81,7 @@ describe("a message whose result is kept", () => {
     });
     await eventually("its end is told", () => told.includes(id));
     client.removeAllListeners("notification");
-    await client.query("UNLISTEN *");
+    await client.query("UNLISTEN *; SELECT pg_advisory_unlock_all()");
     await client.query("UPDATE hawser_data.results SET expires_at = now()");
     expect(await stateOf(id)).toBe("unknown");
   });

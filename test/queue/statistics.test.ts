@@ -58,7 +58,6 @@ const calls: readonly Call[] = [
   ["hawser.begin_unique($1, $2, $3, $4, $5)", (messages, worker) => [worker, ...place(messages)]],
   ["hawser.done($1, $2, $3, $4, false)", (messages) => place(messages)],
   ["hawser.done_batch($1, $2, $3, $4, false)", (messages) => places(messages)],
-  ["hawser.done_kept($1, $2, $3, $4, false, '[]')", (messages) => places(messages)],
   ["hawser.retry($1, $2, $3, $4, $5, 60000)", (messages, worker) => [worker, ...place(messages)]],
   [
     "hawser.give_up($1, $2, $3, $4, $5, 'handler_failed', 'no', NULL, NULL)",

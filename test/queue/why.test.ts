@@ -243,7 +243,10 @@ describe("a message that does not wait any more", () => {
     await client.query("SELECT hawser.cancel($1)", [String(cancelled)]);
     const [taken] = await worker.take();
     const place = [[taken!.topic], [taken!.recipient], [taken!.role], [String(taken!.rank)]];
-    await work.query("SELECT hawser.done_kept($1, $2, $3, $4, false, $5)", [...place, JSON.stringify([[1, 42, "7"]])]);
+    await work.query("SELECT hawser.done_batch($1, $2, $3, $4, false, $5)", [
+      ...place,
+      JSON.stringify([[String(taken!.rank), 42, "7"]]),
+    ]);
     const ended = { condition: "waits", since: expect.any(Date) };
     expect(await held(cancelled)).toMatchObject([{ ...ended, explanation: "it was cancelled" }]);
     expect(await held(done)).toMatchObject([

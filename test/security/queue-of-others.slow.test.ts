@@ -78,7 +78,6 @@ const cases: Readonly<Record<string, Case>> = {
   resume_worker: carols(`hawser.resume_worker(@worker, 17, ${runningList})`, /@running/),
   done: carols(`hawser.done(${running}, false)`, /^true$/),
   done_batch: carols(`hawser.done_batch(${runningList}, false)`, /^true$/),
-  done_kept: carols(`hawser.done_kept(${runningList}, false, '[]')`, /^true$/),
   retry: carols(`hawser.retry(@worker, ${running}, 1000, NULL)`, /@running/),
   give_up: carols(`hawser.give_up(@worker, ${running}, 'handler_failed', 'no', NULL, NULL)`, aNumber),
   give_back: carols(`hawser.give_back(@worker, ${runningList}, NULL)`, /@running/),

@@ -136,7 +136,7 @@ export interface FlowEndRow {
 }
 
 /**
- * Row of hawser_data.results. What became of messages whose results are kept. The transaction writes it that ends the message. There is a segment for each day in
+ * Row of hawser_data.results. The history of the queue: what became of messages whose results are kept. The transaction writes it that ends the message. There is a segment for each day in
  * UTC, which holds what expires on it, and is truncated when the day is over.
  */
 export interface JobResultRow {
@@ -172,6 +172,10 @@ export interface JobResultRow {
   expires_at: Date;
   /** The oid of the role: a later role of its name is another one. NULL: there was no such role. */
   role_id: bigint | null;
+  /** As in `queue`. */
+  key: string | null;
+  /** As in `queue`. */
+  headers: unknown;
 }
 
 /**
@@ -1184,7 +1188,7 @@ export interface TakeResult {
   waitMs: number | null;
   /** It has a unique key: call begin_unique before its handler. */
   isUnique: boolean | null;
-  /** Its result is kept: call done_kept in place of done. */
+  /** Its result is kept: done gets it. */
   isKept: boolean | null;
   /** One of those workers ended while the handler was known to run. False: `attempts` alone is no reason to give the message up. */
   wasRunning: boolean | null;
@@ -1454,31 +1458,6 @@ export interface SetProgressResult {
   written: boolean;
 }
 
-/** Arguments of hawser.done_kept. */
-export interface DoneKeptArguments {
-  /** The topics. */
-  topics: readonly string[];
-  /** Of each, the recipient. */
-  recipients: readonly string[];
-  /** Of each, the role. */
-  roles: readonly string[];
-  /** Of each, the rank. */
-  ranks: readonly bigint[];
-  /** As of done. */
-  handling: boolean;
-  /**
-   * A list of [place in the arrays from 1, milliseconds that the attempt took, text of the result or null]. The text is JSON in ASCII,
-   * of up to 65,536 bytes.
-   */
-  results: string;
-}
-
-/** Result of hawser.done_kept. */
-export interface DoneKeptResult {
-  /** Always true; it raises an error otherwise. */
-  ended: boolean;
-}
-
 /** Arguments of hawser.done. */
 export interface DoneArguments {
   /** The topic. */
@@ -1491,6 +1470,10 @@ export interface DoneArguments {
   rank: bigint;
   /** Fails, too, if the transaction has not set hawser.handling to 'on' with SET LOCAL, as one has not that was begun by the handler. */
   handling: boolean;
+  /** How long the attempt took, in milliseconds: kept if the result is. NULL: it is not known. */
+  durationMs: bigint | null;
+  /** What the handler returned, as JSON in ASCII. NULL: nothing. */
+  result: string | null;
 }
 
 /** Result of hawser.done. */
@@ -1511,6 +1494,11 @@ export interface DoneBatchArguments {
   ranks: readonly bigint[];
   /** As of done. */
   handling: boolean;
+  /**
+   * Of those whose results are kept, a list of [rank, milliseconds that the attempt took, text of the result or null]. The text is JSON in
+   * ASCII, of up to 65,536 bytes. NULL: nothing is known of them.
+   */
+  results: string | null;
 }
 
 /** Result of hawser.done_batch. */
@@ -2092,39 +2080,22 @@ export function queueFunctions(client: QueryClient) {
       return { written: row.written };
     },
 
-    /** As done_batch, and keeps the results that are to be kept. A worker that calls done for such a message keeps none. */
-    async doneKept(args: DoneKeptArguments): Promise<DoneKeptResult> {
-      const { rows } = await client.query({
-        name: "hawser.done_kept",
-        text: "SELECT ended FROM hawser.done_kept($1::text[], $2::text[], $3::text[], $4::bigint[], $5::boolean, $6::text::jsonb)",
-        values: [
-          args.topics,
-          args.recipients,
-          args.roles,
-          args.ranks.map((one) => String(one)),
-          args.handling,
-          args.results,
-        ],
-        results: { ended: "boolean" },
-      });
-      const row = onlyRow(rows, "hawser.done_kept");
-      return { ended: row.ended };
-    },
-
     /**
-     * Ends a message, in the transaction that has handled it. Fails with message_gone if it is not in the queue any more: then nothing
+     * Ends a message, in the transaction that has handled it, and keeps what became of it if that is to be kept. Fails with message_gone if it is not in the queue any more: then nothing
      * of the transaction is to be committed. It does not ask which worker has it.
      */
     async done(args: DoneArguments): Promise<DoneResult> {
       const { rows } = await client.query({
         name: "hawser.done",
-        text: "SELECT ended FROM hawser.done($1::text, $2::text, $3::text, $4::bigint, $5::boolean)",
+        text: "SELECT ended FROM hawser.done($1::text, $2::text, $3::text, $4::bigint, $5::boolean, $6::bigint, $7::text)",
         values: [
           args.topic,
           args.recipient,
           args.role,
           String(args.rank),
           args.handling,
+          args.durationMs === null ? null : String(args.durationMs),
+          args.result,
         ],
         results: { ended: "boolean" },
       });
@@ -2136,13 +2107,14 @@ export function queueFunctions(client: QueryClient) {
     async doneBatch(args: DoneBatchArguments): Promise<DoneBatchResult> {
       const { rows } = await client.query({
         name: "hawser.done_batch",
-        text: "SELECT ended FROM hawser.done_batch($1::text[], $2::text[], $3::text[], $4::bigint[], $5::boolean)",
+        text: "SELECT ended FROM hawser.done_batch($1::text[], $2::text[], $3::text[], $4::bigint[], $5::boolean, $6::text::jsonb)",
         values: [
           args.topics,
           args.recipients,
           args.roles,
           args.ranks.map((one) => String(one)),
           args.handling,
+          args.results,
         ],
         results: { ended: "boolean" },
       });

@@ -140,6 +140,12 @@ export const queueConstants = {
    */
   resultsChannel: "hawser_results",
   /**
+   * First number of the advisory locks that say that somebody waits for the end of a message; the second one is `id & 31`.
+   *
+   * Value: 1213817682.
+   */
+  resultsLock: 1213817682,
+  /**
    * First character of what a message waits for: its key, or its key of the topic's limit. The second sorts behind the first.
    *
    * Value: "k".

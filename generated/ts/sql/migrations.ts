@@ -1032,6 +1032,8 @@ CREATE TABLE hawser_data.results (
   error_message text,
   expires_at timestamptz NOT NULL,
   role_id bigint,
+  key text,
+  headers jsonb,
   CONSTRAINT results_pkey PRIMARY KEY (id, segment),
   CONSTRAINT results_result_bytes CHECK (octet_length(result) <= 65536)
 ) PARTITION BY LIST (segment);
@@ -1048,7 +1050,11 @@ CREATE TABLE hawser_data.results_9 PARTITION OF hawser_data.results FOR VALUES I
 CREATE TABLE hawser_data.results_10 PARTITION OF hawser_data.results FOR VALUES IN (10);
 CREATE TABLE hawser_data.results_11 PARTITION OF hawser_data.results FOR VALUES IN (11);
 
-COMMENT ON TABLE hawser_data.results IS 'What became of messages whose results are kept. The transaction writes it that ends the message. There is a segment for each day in
+CREATE INDEX results_topic ON hawser_data.results (topic, role, id);
+
+CREATE INDEX results_key ON hawser_data.results (topic, key, role, id) WHERE key IS NOT NULL;
+
+COMMENT ON TABLE hawser_data.results IS 'The history of the queue: what became of messages whose results are kept. The transaction writes it that ends the message. There is a segment for each day in
 UTC, which holds what expires on it, and is truncated when the day is over.';
 COMMENT ON COLUMN hawser_data.results.segment IS 'The part of the table that it is in: the number of the day since 1970, modulo the number of segments.';
 COMMENT ON COLUMN hawser_data.results.id IS 'The id that enqueue returned.';
@@ -1066,6 +1072,8 @@ COMMENT ON COLUMN hawser_data.results.error_code IS 'Of a dead letter, the code 
 COMMENT ON COLUMN hawser_data.results.error_message IS 'The message of its error.';
 COMMENT ON COLUMN hawser_data.results.expires_at IS 'Until when it can be read.';
 COMMENT ON COLUMN hawser_data.results.role_id IS 'The oid of the role: a later role of its name is another one. NULL: there was no such role.';
+COMMENT ON COLUMN hawser_data.results.key IS 'As in \`queue\`.';
+COMMENT ON COLUMN hawser_data.results.headers IS 'As in \`queue\`.';
 
 CREATE TABLE hawser_data.unique_keys (
   role text NOT NULL,

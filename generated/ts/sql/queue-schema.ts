@@ -207,6 +207,8 @@ CREATE TABLE hawser_data.results (
   error_message text,
   expires_at timestamptz NOT NULL,
   role_id bigint,
+  key text,
+  headers jsonb,
   CONSTRAINT results_pkey PRIMARY KEY (id, segment),
   CONSTRAINT results_result_bytes CHECK (octet_length(result) <= 65536)
 ) PARTITION BY LIST (segment);
@@ -223,7 +225,11 @@ CREATE TABLE hawser_data.results_9 PARTITION OF hawser_data.results FOR VALUES I
 CREATE TABLE hawser_data.results_10 PARTITION OF hawser_data.results FOR VALUES IN (10);
 CREATE TABLE hawser_data.results_11 PARTITION OF hawser_data.results FOR VALUES IN (11);
 
-COMMENT ON TABLE hawser_data.results IS 'What became of messages whose results are kept. The transaction writes it that ends the message. There is a segment for each day in
+CREATE INDEX results_topic ON hawser_data.results (topic, role, id);
+
+CREATE INDEX results_key ON hawser_data.results (topic, key, role, id) WHERE key IS NOT NULL;
+
+COMMENT ON TABLE hawser_data.results IS 'The history of the queue: what became of messages whose results are kept. The transaction writes it that ends the message. There is a segment for each day in
 UTC, which holds what expires on it, and is truncated when the day is over.';
 COMMENT ON COLUMN hawser_data.results.segment IS 'The part of the table that it is in: the number of the day since 1970, modulo the number of segments.';
 COMMENT ON COLUMN hawser_data.results.id IS 'The id that enqueue returned.';
@@ -241,6 +247,8 @@ COMMENT ON COLUMN hawser_data.results.error_code IS 'Of a dead letter, the code 
 COMMENT ON COLUMN hawser_data.results.error_message IS 'The message of its error.';
 COMMENT ON COLUMN hawser_data.results.expires_at IS 'Until when it can be read.';
 COMMENT ON COLUMN hawser_data.results.role_id IS 'The oid of the role: a later role of its name is another one. NULL: there was no such role.';
+COMMENT ON COLUMN hawser_data.results.key IS 'As in \`queue\`.';
+COMMENT ON COLUMN hawser_data.results.headers IS 'As in \`queue\`.';
 
 CREATE TABLE hawser_data.unique_keys (
   role text NOT NULL,
@@ -1764,7 +1772,7 @@ BEGIN
          l.due_at, l.id,
          ARRAY(SELECT DISTINCT p.bucket FROM page AS p WHERE p.bucket IS NOT NULL AND p.id NOT IN (SELECT f.id FROM free AS f)),
          ARRAY(SELECT DISTINCT q.topic FROM queued AS q),
-         (SELECT jsonb_agg(jsonb_build_object('id', r.id, 'role', r.role, 'role_id', r.role_id, 'topic', r.topic, 'keep_ms', coalesce(r.keep_ms, CASE WHEN NOT r.to_all THEN (SELECT s.keep_ms FROM hawser_data.topic_settings AS s WHERE s.topic = r.topic) END), 'enqueued_at', r.enqueued_at, 'attempts', r.attempts, 'worker', r.worker, 'progress', r.progress)) FROM refused AS r WHERE p_kind = 'peer' AND coalesce(r.keep_ms, CASE WHEN NOT r.to_all THEN (SELECT s.keep_ms FROM hawser_data.topic_settings AS s WHERE s.topic = r.topic) END) IS NOT NULL),
+         (SELECT jsonb_agg(jsonb_build_object('id', r.id, 'role', r.role, 'role_id', r.role_id, 'topic', r.topic, 'keep_ms', coalesce(r.keep_ms, CASE WHEN NOT r.to_all THEN (SELECT s.keep_ms FROM hawser_data.topic_settings AS s WHERE s.topic = r.topic) END), 'enqueued_at', r.enqueued_at, 'attempts', r.attempts, 'worker', r.worker, 'progress', r.progress, 'key', r.key, 'headers', r.headers)) FROM refused AS r WHERE p_kind = 'peer' AND coalesce(r.keep_ms, CASE WHEN NOT r.to_all THEN (SELECT s.keep_ms FROM hawser_data.topic_settings AS s WHERE s.topic = r.topic) END) IS NOT NULL),
          (SELECT jsonb_agg(jsonb_build_array(r.role, r.topic, r.unique_key, r.id, r.awaited_as, r.recipient, r.key)) FROM refused AS r WHERE (r.key IS NOT NULL OR r.unique_key IS NOT NULL OR r.awaited_as IS NOT NULL))
     INTO brought, ended, has_more, last_at, last_id, left_keys, v_topics, v_kept, v_marked
     FROM (SELECT 1) AS one LEFT JOIN LATERAL (SELECT p.due_at, p.id FROM page AS p ORDER BY p.nth DESC LIMIT 1) AS l ON true;
@@ -4504,7 +4512,7 @@ BEGIN
     ), ended AS (
       INSERT INTO hawser_data.flow_ends (role, id, is_done) SELECT g.role, g.id, false FROM gone AS g
     )
-    SELECT jsonb_agg(jsonb_build_object('id', g.id, 'role', g.role, 'role_id', g.role_id, 'topic', g.topic, 'keep_ms', coalesce(g.keep_ms, CASE WHEN NOT g.to_all THEN (SELECT s.keep_ms FROM hawser_data.topic_settings AS s WHERE s.topic = g.topic) END), 'enqueued_at', g.enqueued_at, 'attempts', g.attempts, 'worker', g.worker, 'progress', g.progress) || jsonb_build_object(
+    SELECT jsonb_agg(jsonb_build_object('id', g.id, 'role', g.role, 'role_id', g.role_id, 'topic', g.topic, 'keep_ms', coalesce(g.keep_ms, CASE WHEN NOT g.to_all THEN (SELECT s.keep_ms FROM hawser_data.topic_settings AS s WHERE s.topic = g.topic) END), 'enqueued_at', g.enqueued_at, 'attempts', g.attempts, 'worker', g.worker, 'progress', g.progress, 'key', g.key, 'headers', g.headers) || jsonb_build_object(
              'error_message', format('The message %s, which it comes after, has become a dead letter or was cancelled.', v_causes ->> g.id::text)
            )) INTO v_kept FROM gone AS g WHERE coalesce(g.keep_ms, CASE WHEN NOT g.to_all THEN (SELECT s.keep_ms FROM hawser_data.topic_settings AS s WHERE s.topic = g.topic) END) IS NOT NULL;
     IF v_kept IS NOT NULL THEN
@@ -4773,131 +4781,23 @@ END
 $function$;
 COMMENT ON FUNCTION hawser.set_progress(bigint, text, text, text, bigint, text) IS 'Says how far a message is whose result is kept, for a worker that has it. Waits for nobody.';
 
-CREATE OR REPLACE FUNCTION hawser.done_kept(
-  p_topics text[],
-  p_recipients text[],
-  p_roles text[],
-  p_ranks bigint[],
-  p_handling boolean,
-  p_results jsonb,
-  OUT ended boolean
+CREATE OR REPLACE FUNCTION hawser.tell_ended(
+  p_ids bigint[],
+  OUT told boolean
 )
-LANGUAGE plpgsql VOLATILE SECURITY DEFINER
+LANGUAGE plpgsql VOLATILE SECURITY INVOKER
 SET search_path = pg_catalog, pg_temp
 SET jit = off
 SET row_security = off
-SET enable_seqscan = off
-SET enable_bitmapscan = off
 AS $function$
-#variable_conflict use_column
 BEGIN
-  IF pg_collation_for(p_topics) COLLATE "C" <> '"default"'
-    AND NOT (SELECT c.collisdeterministic FROM pg_collation AS c WHERE c.oid = (pg_collation_for(p_topics) COLLATE "C")::regcollation)
-  THEN
-    RAISE EXCEPTION USING
-      ERRCODE = hawser.error_sqlstate('invalid_argument'),
-      MESSAGE = format('hawser.done_kept: the arguments have the collation %s, and must have a deterministic one', pg_collation_for(p_topics) COLLATE "C"),
-      HINT = 'Write COLLATE "default" behind the argument.';
-  END IF;
-  IF
-    p_topics IS NULL
-    OR num_nulls(VARIADIC p_topics) > 0
-    OR cardinality(p_topics) > 65536
-    OR ((pg_column_size(p_topics) > 16777216 OR pg_column_compression(p_topics) IS NOT NULL) AND hawser.list_excess(p_topics, 16777216, 1073741824) IS NOT NULL)
-    OR p_recipients IS NULL
-    OR num_nulls(VARIADIC p_recipients) > 0
-    OR cardinality(p_recipients) > 65536
-    OR ((pg_column_size(p_recipients) > 16777216 OR pg_column_compression(p_recipients) IS NOT NULL) AND hawser.list_excess(p_recipients, 16777216, 1073741824) IS NOT NULL)
-    OR p_roles IS NULL
-    OR num_nulls(VARIADIC p_roles) > 0
-    OR cardinality(p_roles) > 65536
-    OR ((pg_column_size(p_roles) > 16777216 OR pg_column_compression(p_roles) IS NOT NULL) AND hawser.list_excess(p_roles, 16777216, 1073741824) IS NOT NULL)
-    OR p_ranks IS NULL
-    OR num_nulls(VARIADIC p_ranks) > 0
-    OR cardinality(p_ranks) > 65536
-    OR p_handling IS NULL
-    OR p_results IS NULL
-    OR ((pg_column_size(p_results) > 5461 OR pg_column_compression(p_results) IS NOT NULL) AND octet_length(p_results::text) > 67108864)
-  THEN
-    IF p_topics IS NULL THEN
-      PERFORM hawser.refuse_argument('hawser.done_kept', 'p_topics', 'NULL', 'needs a value');
-    END IF;
-    IF num_nulls(VARIADIC p_topics) > 0 THEN
-      PERFORM hawser.refuse_argument('hawser.done_kept', 'p_topics', 'a list with a NULL', 'must have a value in each place');
-    END IF;
-    IF cardinality(p_topics) > 65536 THEN
-      PERFORM hawser.refuse_argument('hawser.done_kept', 'p_topics', 'a list of ' || cardinality(p_topics) || ' elements', 'must have at most 65536 elements');
-    END IF;
-    IF ((pg_column_size(p_topics) > 16777216 OR pg_column_compression(p_topics) IS NOT NULL) AND hawser.list_excess(p_topics, 16777216, 1073741824) IS NOT NULL) THEN
-      PERFORM hawser.refuse_argument('hawser.done_kept', 'p_topics', hawser.list_excess(p_topics, 16777216, 1073741824), 'must have at most 16777216 bytes in all');
-    END IF;
-    IF p_recipients IS NULL THEN
-      PERFORM hawser.refuse_argument('hawser.done_kept', 'p_recipients', 'NULL', 'needs a value');
-    END IF;
-    IF num_nulls(VARIADIC p_recipients) > 0 THEN
-      PERFORM hawser.refuse_argument('hawser.done_kept', 'p_recipients', 'a list with a NULL', 'must have a value in each place');
-    END IF;
-    IF cardinality(p_recipients) > 65536 THEN
-      PERFORM hawser.refuse_argument('hawser.done_kept', 'p_recipients', 'a list of ' || cardinality(p_recipients) || ' elements', 'must have at most 65536 elements');
-    END IF;
-    IF ((pg_column_size(p_recipients) > 16777216 OR pg_column_compression(p_recipients) IS NOT NULL) AND hawser.list_excess(p_recipients, 16777216, 1073741824) IS NOT NULL) THEN
-      PERFORM hawser.refuse_argument('hawser.done_kept', 'p_recipients', hawser.list_excess(p_recipients, 16777216, 1073741824), 'must have at most 16777216 bytes in all');
-    END IF;
-    IF p_roles IS NULL THEN
-      PERFORM hawser.refuse_argument('hawser.done_kept', 'p_roles', 'NULL', 'needs a value');
-    END IF;
-    IF num_nulls(VARIADIC p_roles) > 0 THEN
-      PERFORM hawser.refuse_argument('hawser.done_kept', 'p_roles', 'a list with a NULL', 'must have a value in each place');
-    END IF;
-    IF cardinality(p_roles) > 65536 THEN
-      PERFORM hawser.refuse_argument('hawser.done_kept', 'p_roles', 'a list of ' || cardinality(p_roles) || ' elements', 'must have at most 65536 elements');
-    END IF;
-    IF ((pg_column_size(p_roles) > 16777216 OR pg_column_compression(p_roles) IS NOT NULL) AND hawser.list_excess(p_roles, 16777216, 1073741824) IS NOT NULL) THEN
-      PERFORM hawser.refuse_argument('hawser.done_kept', 'p_roles', hawser.list_excess(p_roles, 16777216, 1073741824), 'must have at most 16777216 bytes in all');
-    END IF;
-    IF p_ranks IS NULL THEN
-      PERFORM hawser.refuse_argument('hawser.done_kept', 'p_ranks', 'NULL', 'needs a value');
-    END IF;
-    IF num_nulls(VARIADIC p_ranks) > 0 THEN
-      PERFORM hawser.refuse_argument('hawser.done_kept', 'p_ranks', 'a list with a NULL', 'must have a value in each place');
-    END IF;
-    IF cardinality(p_ranks) > 65536 THEN
-      PERFORM hawser.refuse_argument('hawser.done_kept', 'p_ranks', 'a list of ' || cardinality(p_ranks) || ' elements', 'must have at most 65536 elements');
-    END IF;
-    IF p_handling IS NULL THEN
-      PERFORM hawser.refuse_argument('hawser.done_kept', 'p_handling', 'NULL', 'needs a value');
-    END IF;
-    IF p_results IS NULL THEN
-      PERFORM hawser.refuse_argument('hawser.done_kept', 'p_results', 'NULL', 'needs a value');
-    END IF;
-    IF ((pg_column_size(p_results) > 5461 OR pg_column_compression(p_results) IS NOT NULL) AND octet_length(p_results::text) > 67108864) THEN
-      PERFORM hawser.refuse_argument('hawser.done_kept', 'p_results', octet_length(p_results::text) || ' bytes long', 'must be at most 67108864 bytes long in UTF-8');
-    END IF;
-  END IF;
-DECLARE
-  v_done boolean;
-BEGIN
-  v_done := set_config('idle_in_transaction_session_timeout', '8000', true) IS NULL;
-  -- In the order of done_batch, so that no two wait for each other. Who waits for another one here finds the row gone.
-  WITH locked AS MATERIALIZED (
-    SELECT m.nth, q.topic, q.role, q.role_id, q.rank, q.id, q.keep_ms, q.to_all, q.enqueued_at, q.attempts, q.worker, q.progress
-      FROM (
-        SELECT m.* FROM unnest(p_topics, p_recipients, p_roles, p_ranks) WITH ORDINALITY AS m (topic, recipient, role, rank, nth) ORDER BY m.rank
-      ) AS m
-     CROSS JOIN LATERAL (
-       SELECT o.* FROM hawser_data.queue AS o
-        WHERE o.topic = m.topic AND o.recipient = m.recipient AND o.role = m.role AND o.rank = m.rank FOR UPDATE
-     ) AS q
-  )
-  SELECT hawser.keep_ended(jsonb_agg(jsonb_build_object('id', l.id, 'role', l.role, 'role_id', l.role_id, 'topic', l.topic, 'keep_ms', coalesce(l.keep_ms, CASE WHEN NOT l.to_all THEN (SELECT s.keep_ms FROM hawser_data.topic_settings AS s WHERE s.topic = l.topic) END), 'enqueued_at', l.enqueued_at, 'attempts', l.attempts, 'worker', l.worker, 'progress', l.progress) || jsonb_build_object('attempts', l.attempts + 1, 'duration_ms', r.of -> 1, 'result', r.of -> 2)), 'done', NULL, NULL)
-    INTO v_done
-    FROM locked AS l LEFT JOIN jsonb_array_elements(p_results) AS r (of) ON (r.of ->> 0)::bigint = l.nth
-   WHERE l.keep_ms IS NOT NULL;
-  ended := hawser.done_batch(p_topics, p_recipients, p_roles, p_ranks, p_handling);
-END;
+  -- Transactions that notify are committed one after the other, so nobody is notified who does not wait.
+  PERFORM pg_notify('hawser_results', e.id::text)
+     FROM unnest(p_ids) AS e (id) WHERE (CASE WHEN pg_try_advisory_lock(1213817682, (e.id & 31)::integer) THEN NOT pg_advisory_unlock(1213817682, (e.id & 31)::integer) ELSE true END) AND pg_notification_queue_usage() < 0.9;
+  told := true;
 END
 $function$;
-COMMENT ON FUNCTION hawser.done_kept(text[], text[], text[], bigint[], boolean, jsonb) IS 'As done_batch, and keeps the results that are to be kept. A worker that calls done for such a message keeps none.';
+COMMENT ON FUNCTION hawser.tell_ended(bigint[]) IS 'Notifies those who wait for messages that have ended.';
 
 CREATE OR REPLACE FUNCTION hawser.keep_ended(
   p_messages jsonb,
@@ -4913,29 +4813,25 @@ SET row_security = off
 AS $function$
 #variable_conflict use_column
 DECLARE
-  v_now CONSTANT timestamptz := clock_timestamp();
+  v_done boolean;
 BEGIN
-  INSERT INTO hawser_data.results
-    (segment, id, role, role_id, topic, state, listener, attempts, enqueued_at, ended_at, duration_ms, progress, result, error_code, error_message, expires_at)
-  SELECT (extract(epoch FROM e.expires_at)::bigint / 86400) % 12, m.id, m.role, m.role_id, m.topic, p_state, w.name, m.attempts, m.enqueued_at, v_now,
-         m.duration_ms, m.progress, m.result::json::text, p_error_code, coalesce(p_error_message, m.error_message), e.expires_at
-    FROM jsonb_to_recordset(p_messages) AS m (
-      id bigint, role text, role_id bigint, topic text, keep_ms integer, enqueued_at timestamptz, attempts integer, worker bigint, progress text, duration_ms bigint,
-      result text, error_message text
-    )
-   CROSS JOIN LATERAL (SELECT v_now + m.keep_ms * interval '1 millisecond' AS expires_at) AS e
-    LEFT JOIN hawser_data.workers AS w ON w.id = m.worker
-  -- No handler fails because of what is only told of it.
-  ON CONFLICT DO NOTHING;
+  WITH gone AS (
+    SELECT m.id, m.role, m.role_id, m.topic, p_state AS state, m.keep_ms, m.key, m.headers, m.enqueued_at, m.attempts, m.worker, NULL::bigint AS duration_ms,
+           m.progress, NULL AS result, p_error_code AS error_code, coalesce(p_error_message, m.error_message) AS error_message
+      FROM jsonb_to_recordset(p_messages) AS m (
+        id bigint, role text, role_id bigint, topic text, keep_ms integer, key text, headers jsonb, enqueued_at timestamptz, attempts integer, worker bigint,
+        progress text, error_message text
+      )
+  )
+  INSERT INTO hawser_data.results (segment, id, role, role_id, topic, state, key, headers, listener, attempts, enqueued_at, ended_at, duration_ms, progress, result, error_code, error_message, expires_at) SELECT (extract(epoch FROM e.expires_at)::bigint / 86400) % 12, m.id, m.role, m.role_id, m.topic, m.state, m.key, m.headers, w.name, m.attempts, m.enqueued_at, e.ended_at, m.duration_ms, m.progress, m.result, m.error_code, m.error_message, e.expires_at FROM gone AS m CROSS JOIN LATERAL (SELECT n.ended_at, n.ended_at + m.keep_ms * interval '1 millisecond' AS expires_at FROM (SELECT clock_timestamp() AS ended_at OFFSET 0) AS n) AS e LEFT JOIN hawser_data.workers AS w ON w.id = m.worker WHERE m.keep_ms IS NOT NULL ON CONFLICT DO NOTHING;
   -- Who cancels may be about to prepare the transaction, which must not notify then.
   IF p_state <> 'cancelled' OR current_setting('max_prepared_transactions') = '0' THEN
-    PERFORM pg_notify('hawser_results', m.of ->> 'id')
-       FROM jsonb_array_elements(p_messages) AS m (of) WHERE pg_notification_queue_usage() < 0.9;
+    v_done := hawser.tell_ended(ARRAY(SELECT (m.of ->> 'id')::bigint FROM jsonb_array_elements(p_messages) AS m (of)));
   END IF;
   kept := true;
 END
 $function$;
-COMMENT ON FUNCTION hawser.keep_ended(jsonb, text, text, text) IS 'Writes what became of messages whose results are kept, and notifies those who wait for them.';
+COMMENT ON FUNCTION hawser.keep_ended(jsonb, text, text, text) IS 'Writes what became of messages that were not handled and whose results are kept.';
 
 CREATE OR REPLACE FUNCTION hawser.expire_results(
   OUT truncated integer
@@ -4980,6 +4876,8 @@ CREATE OR REPLACE FUNCTION hawser.done(
   p_role text,
   p_rank bigint,
   p_handling boolean,
+  p_duration_ms bigint DEFAULT NULL,
+  p_result text DEFAULT NULL,
   OUT ended boolean
 )
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
@@ -5006,6 +4904,7 @@ BEGIN
     OR octet_length(p_role) > 255
     OR p_rank IS NULL
     OR p_handling IS NULL
+    OR octet_length(p_result) > 65536
   THEN
     IF p_topic IS NULL THEN
       PERFORM hawser.refuse_argument('hawser.done', 'p_topic', 'NULL', 'needs a value');
@@ -5031,9 +4930,12 @@ BEGIN
     IF p_handling IS NULL THEN
       PERFORM hawser.refuse_argument('hawser.done', 'p_handling', 'NULL', 'needs a value');
     END IF;
+    IF octet_length(p_result) > 65536 THEN
+      PERFORM hawser.refuse_argument('hawser.done', 'p_result', octet_length(p_result) || ' bytes long', 'must be at most 65536 bytes long in UTF-8');
+    END IF;
   END IF;
 DECLARE
-  v_marked jsonb;
+  v_gone record;
   v_done boolean;
 BEGIN
   IF p_handling AND current_setting('hawser.handling', true) IS DISTINCT FROM 'on' THEN
@@ -5047,21 +4949,34 @@ BEGIN
     v_done := set_config('synchronous_commit', 'on', true) IS NULL;
   END IF;
   DELETE FROM hawser_data.queue AS q WHERE q.topic = p_topic AND q.recipient = p_recipient AND q.role = p_role AND q.rank = p_rank
-  RETURNING CASE WHEN (q.key IS NOT NULL OR q.unique_key IS NOT NULL OR q.awaited_as IS NOT NULL) THEN jsonb_build_array(jsonb_build_array(q.role, q.topic, q.unique_key, q.id, q.awaited_as, q.recipient, q.key)) END INTO v_marked;
+  RETURNING CASE WHEN (q.key IS NOT NULL OR q.unique_key IS NOT NULL OR q.awaited_as IS NOT NULL) THEN jsonb_build_array(jsonb_build_array(q.role, q.topic, q.unique_key, q.id, q.awaited_as, q.recipient, q.key)) END AS marked, q.keep_ms, q.id, q.role_id, q.key, q.headers, q.enqueued_at, q.attempts, q.worker, q.progress
+    INTO v_gone;
   ended := FOUND;
-  IF v_marked IS NOT NULL THEN
-    v_done := hawser.end_marked(v_marked, true);
-  ELSIF NOT ended THEN
+  IF NOT ended THEN
     -- An error, so that a COMMIT that is sent along is not carried out.
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('message_gone'),
       MESSAGE = format('the message of rank %s of topic %s is not in the queue any more', p_rank, to_json(left(p_topic, 60))),
       HINT = 'Roll back: another worker has handled it, or it was given up.';
   END IF;
+  IF v_gone.marked IS NOT NULL THEN
+    v_done := hawser.end_marked(v_gone.marked, true);
+  END IF;
+  IF v_gone.keep_ms IS NOT NULL THEN
+    WITH gone AS (
+      SELECT v_gone.id AS id, p_role AS role, v_gone.role_id AS role_id, p_topic AS topic, 'done' AS state, v_gone.keep_ms AS keep_ms, v_gone.key AS key,
+             v_gone.headers AS headers, v_gone.enqueued_at AS enqueued_at, v_gone.attempts + 1 AS attempts, v_gone.worker AS worker, p_duration_ms AS duration_ms,
+             v_gone.progress AS progress, p_result::json::text AS result, NULL AS error_code, NULL AS error_message
+    )
+    INSERT INTO hawser_data.results (segment, id, role, role_id, topic, state, key, headers, listener, attempts, enqueued_at, ended_at, duration_ms, progress, result, error_code, error_message, expires_at) SELECT (extract(epoch FROM e.expires_at)::bigint / 86400) % 12, m.id, m.role, m.role_id, m.topic, m.state, m.key, m.headers, w.name, m.attempts, m.enqueued_at, e.ended_at, m.duration_ms, m.progress, m.result, m.error_code, m.error_message, e.expires_at FROM gone AS m CROSS JOIN LATERAL (SELECT n.ended_at, n.ended_at + m.keep_ms * interval '1 millisecond' AS expires_at FROM (SELECT clock_timestamp() AS ended_at OFFSET 0) AS n) AS e LEFT JOIN hawser_data.workers AS w ON w.id = m.worker WHERE m.keep_ms IS NOT NULL ON CONFLICT DO NOTHING;
+    IF (CASE WHEN pg_try_advisory_lock(1213817682, (v_gone.id & 31)::integer) THEN NOT pg_advisory_unlock(1213817682, (v_gone.id & 31)::integer) ELSE true END) THEN
+      PERFORM pg_notify('hawser_results', v_gone.id::text) WHERE pg_notification_queue_usage() < 0.9;
+    END IF;
+  END IF;
 END;
 END
 $function$;
-COMMENT ON FUNCTION hawser.done(text, text, text, bigint, boolean) IS 'Ends a message, in the transaction that has handled it. Fails with message_gone if it is not in the queue any more: then nothing
+COMMENT ON FUNCTION hawser.done(text, text, text, bigint, boolean, bigint, text) IS 'Ends a message, in the transaction that has handled it, and keeps what became of it if that is to be kept. Fails with message_gone if it is not in the queue any more: then nothing
 of the transaction is to be committed. It does not ask which worker has it.';
 
 CREATE OR REPLACE FUNCTION hawser.done_batch(
@@ -5070,6 +4985,7 @@ CREATE OR REPLACE FUNCTION hawser.done_batch(
   p_roles text[],
   p_ranks bigint[],
   p_handling boolean,
+  p_results jsonb DEFAULT NULL,
   OUT ended boolean
 )
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
@@ -5106,6 +5022,7 @@ BEGIN
     OR num_nulls(VARIADIC p_ranks) > 0
     OR cardinality(p_ranks) > 65536
     OR p_handling IS NULL
+    OR ((pg_column_size(p_results) > 5461 OR pg_column_compression(p_results) IS NOT NULL) AND octet_length(p_results::text) > 67108864)
   THEN
     IF p_topics IS NULL THEN
       PERFORM hawser.refuse_argument('hawser.done_batch', 'p_topics', 'NULL', 'needs a value');
@@ -5155,11 +5072,15 @@ BEGIN
     IF p_handling IS NULL THEN
       PERFORM hawser.refuse_argument('hawser.done_batch', 'p_handling', 'NULL', 'needs a value');
     END IF;
+    IF ((pg_column_size(p_results) > 5461 OR pg_column_compression(p_results) IS NOT NULL) AND octet_length(p_results::text) > 67108864) THEN
+      PERFORM hawser.refuse_argument('hawser.done_batch', 'p_results', octet_length(p_results::text) || ' bytes long', 'must be at most 67108864 bytes long in UTF-8');
+    END IF;
   END IF;
 DECLARE
   v_tids tid[];
   v_count integer;
   v_marked jsonb;
+  v_kept bigint[];
   v_done boolean;
 BEGIN
   -- As in done.
@@ -5170,13 +5091,24 @@ BEGIN
   v_done := set_config('idle_in_transaction_session_timeout', '8000', true) IS NULL;
   v_done := hawser.commit_durably();
   v_tids := hawser.lock_queued(p_topics, p_recipients, p_roles, p_ranks, NULL);
-  WITH gone AS (
+  WITH deleted AS (
     DELETE FROM hawser_data.queue AS q WHERE q.ctid = ANY (v_tids)
-    RETURNING CASE WHEN (q.key IS NOT NULL OR q.unique_key IS NOT NULL OR q.awaited_as IS NOT NULL) THEN jsonb_build_array(q.role, q.topic, q.unique_key, q.id, q.awaited_as, q.recipient, q.key) END AS key
+    RETURNING CASE WHEN (q.key IS NOT NULL OR q.unique_key IS NOT NULL OR q.awaited_as IS NOT NULL) THEN jsonb_build_array(q.role, q.topic, q.unique_key, q.id, q.awaited_as, q.recipient, q.key) END AS marks, q.keep_ms, q.rank, q.id, q.role, q.role_id, q.topic, q.key, q.headers, q.enqueued_at,
+      q.attempts, q.worker, q.progress
+  ), gone AS (
+    SELECT d.id, d.role, d.role_id, d.topic, 'done' AS state, d.keep_ms, d.key, d.headers, d.enqueued_at, d.attempts + 1 AS attempts, d.worker,
+           (r.of ->> 1)::bigint AS duration_ms, d.progress, (r.of ->> 2)::json::text AS result, NULL AS error_code, NULL AS error_message
+      FROM deleted AS d LEFT JOIN jsonb_array_elements(p_results) AS r (of) ON (r.of ->> 0)::bigint = d.rank
+  ), kept AS (
+    INSERT INTO hawser_data.results (segment, id, role, role_id, topic, state, key, headers, listener, attempts, enqueued_at, ended_at, duration_ms, progress, result, error_code, error_message, expires_at) SELECT (extract(epoch FROM e.expires_at)::bigint / 86400) % 12, m.id, m.role, m.role_id, m.topic, m.state, m.key, m.headers, w.name, m.attempts, m.enqueued_at, e.ended_at, m.duration_ms, m.progress, m.result, m.error_code, m.error_message, e.expires_at FROM gone AS m CROSS JOIN LATERAL (SELECT n.ended_at, n.ended_at + m.keep_ms * interval '1 millisecond' AS expires_at FROM (SELECT clock_timestamp() AS ended_at OFFSET 0) AS n) AS e LEFT JOIN hawser_data.workers AS w ON w.id = m.worker WHERE m.keep_ms IS NOT NULL ON CONFLICT DO NOTHING
   )
-  SELECT count(*), jsonb_agg(g.key) FILTER (WHERE g.key IS NOT NULL) INTO v_count, v_marked FROM gone AS g;
+  SELECT count(*), jsonb_agg(d.marks) FILTER (WHERE d.marks IS NOT NULL), array_agg(d.id) FILTER (WHERE d.keep_ms IS NOT NULL)
+    INTO v_count, v_marked, v_kept FROM deleted AS d;
   IF v_marked IS NOT NULL THEN
     v_done := hawser.end_marked(v_marked, true);
+  END IF;
+  IF v_kept IS NOT NULL THEN
+    v_done := hawser.tell_ended(v_kept);
   END IF;
   ended := v_count = cardinality(p_ranks);
   IF NOT ended THEN
@@ -5188,7 +5120,7 @@ BEGIN
 END;
 END
 $function$;
-COMMENT ON FUNCTION hawser.done_batch(text[], text[], text[], bigint[], boolean) IS 'As done, of many messages.';
+COMMENT ON FUNCTION hawser.done_batch(text[], text[], text[], bigint[], boolean, jsonb) IS 'As done, of many messages.';
 
 CREATE OR REPLACE FUNCTION hawser.retry(
   p_worker bigint,
@@ -5406,7 +5338,7 @@ BEGIN
   RETURNING d.id, (
     SELECT hawser.end_marked(jsonb_build_array(jsonb_build_array(g.role, g.topic, g.unique_key, g.id, g.awaited_as, g.recipient, g.key)), false) FROM gone AS g WHERE (g.key IS NOT NULL OR g.unique_key IS NOT NULL OR g.awaited_as IS NOT NULL)
   ), (
-    SELECT jsonb_build_array(jsonb_build_object('id', g.id, 'role', g.role, 'role_id', g.role_id, 'topic', g.topic, 'keep_ms', coalesce(g.keep_ms, CASE WHEN NOT g.to_all THEN (SELECT s.keep_ms FROM hawser_data.topic_settings AS s WHERE s.topic = g.topic) END), 'enqueued_at', g.enqueued_at, 'attempts', g.attempts, 'worker', g.worker, 'progress', g.progress) || jsonb_build_object('attempts', d.attempts)) FROM gone AS g WHERE g.keep_ms IS NOT NULL
+    SELECT jsonb_build_array(jsonb_build_object('id', g.id, 'role', g.role, 'role_id', g.role_id, 'topic', g.topic, 'keep_ms', coalesce(g.keep_ms, CASE WHEN NOT g.to_all THEN (SELECT s.keep_ms FROM hawser_data.topic_settings AS s WHERE s.topic = g.topic) END), 'enqueued_at', g.enqueued_at, 'attempts', g.attempts, 'worker', g.worker, 'progress', g.progress, 'key', g.key, 'headers', g.headers) || jsonb_build_object('attempts', d.attempts)) FROM gone AS g WHERE g.keep_ms IS NOT NULL
   ) INTO dead_letter, v_done, v_kept;
   IF dead_letter IS NULL THEN
     RAISE EXCEPTION USING
@@ -5635,7 +5567,7 @@ BEGIN
   )
   -- Workers may have looked at those behind them, and left them because of them.
   SELECT coalesce(array_agg(g.rank ORDER BY g.rank), '{}'), array_agg(DISTINCT g.topic) FILTER (WHERE g.key IS NOT NULL),
-         jsonb_agg(jsonb_build_array(g.role, g.topic, g.unique_key, g.id, g.awaited_as, g.recipient, g.key)) FILTER (WHERE (g.key IS NOT NULL OR g.unique_key IS NOT NULL OR g.awaited_as IS NOT NULL)), jsonb_agg(jsonb_build_object('id', g.id, 'role', g.role, 'role_id', g.role_id, 'topic', g.topic, 'keep_ms', coalesce(g.keep_ms, CASE WHEN NOT g.to_all THEN (SELECT s.keep_ms FROM hawser_data.topic_settings AS s WHERE s.topic = g.topic) END), 'enqueued_at', g.enqueued_at, 'attempts', g.attempts, 'worker', g.worker, 'progress', g.progress)) FILTER (WHERE coalesce(g.keep_ms, CASE WHEN NOT g.to_all THEN (SELECT s.keep_ms FROM hawser_data.topic_settings AS s WHERE s.topic = g.topic) END) IS NOT NULL)
+         jsonb_agg(jsonb_build_array(g.role, g.topic, g.unique_key, g.id, g.awaited_as, g.recipient, g.key)) FILTER (WHERE (g.key IS NOT NULL OR g.unique_key IS NOT NULL OR g.awaited_as IS NOT NULL)), jsonb_agg(jsonb_build_object('id', g.id, 'role', g.role, 'role_id', g.role_id, 'topic', g.topic, 'keep_ms', coalesce(g.keep_ms, CASE WHEN NOT g.to_all THEN (SELECT s.keep_ms FROM hawser_data.topic_settings AS s WHERE s.topic = g.topic) END), 'enqueued_at', g.enqueued_at, 'attempts', g.attempts, 'worker', g.worker, 'progress', g.progress, 'key', g.key, 'headers', g.headers)) FILTER (WHERE coalesce(g.keep_ms, CASE WHEN NOT g.to_all THEN (SELECT s.keep_ms FROM hawser_data.topic_settings AS s WHERE s.topic = g.topic) END) IS NOT NULL)
     INTO ranks, v_topics, v_marked, v_kept FROM gone AS g;
   v_done := hawser.end_marked(v_marked, false);
   IF v_kept IS NOT NULL THEN
@@ -5697,7 +5629,7 @@ BEGIN
   )
   -- Workers may have looked at those behind them, and left them because of them.
   SELECT array_agg(g.id), array_agg(g.rank), array_agg(DISTINCT g.topic) FILTER (WHERE g.key IS NOT NULL), jsonb_agg(jsonb_build_array(g.role, g.topic, g.unique_key, g.id, g.awaited_as, g.recipient, g.key)) FILTER (WHERE (g.key IS NOT NULL OR g.unique_key IS NOT NULL OR g.awaited_as IS NOT NULL)),
-         jsonb_agg(jsonb_build_object('id', g.id, 'role', g.role, 'role_id', g.role_id, 'topic', g.topic, 'keep_ms', coalesce(g.keep_ms, CASE WHEN NOT g.to_all THEN (SELECT s.keep_ms FROM hawser_data.topic_settings AS s WHERE s.topic = g.topic) END), 'enqueued_at', g.enqueued_at, 'attempts', g.attempts, 'worker', g.worker, 'progress', g.progress)) FILTER (WHERE g.later IS DISTINCT FROM 'nats' AND coalesce(g.keep_ms, CASE WHEN NOT g.to_all THEN (SELECT s.keep_ms FROM hawser_data.topic_settings AS s WHERE s.topic = g.topic) END) IS NOT NULL)
+         jsonb_agg(jsonb_build_object('id', g.id, 'role', g.role, 'role_id', g.role_id, 'topic', g.topic, 'keep_ms', coalesce(g.keep_ms, CASE WHEN NOT g.to_all THEN (SELECT s.keep_ms FROM hawser_data.topic_settings AS s WHERE s.topic = g.topic) END), 'enqueued_at', g.enqueued_at, 'attempts', g.attempts, 'worker', g.worker, 'progress', g.progress, 'key', g.key, 'headers', g.headers)) FILTER (WHERE g.later IS DISTINCT FROM 'nats' AND coalesce(g.keep_ms, CASE WHEN NOT g.to_all THEN (SELECT s.keep_ms FROM hawser_data.topic_settings AS s WHERE s.topic = g.topic) END) IS NOT NULL)
     INTO v_cancelled, v_gone, v_topics, v_marked, v_kept FROM gone AS g;
   PERFORM hawser.end_marked(v_marked, false);
   IF v_kept IS NOT NULL THEN
@@ -11018,11 +10950,11 @@ REVOKE ALL ON FUNCTION hawser.end_flows(text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.keep_result(bigint, integer) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.job(bigint) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.set_progress(bigint, text, text, text, bigint, text) FROM PUBLIC;
-REVOKE ALL ON FUNCTION hawser.done_kept(text[], text[], text[], bigint[], boolean, jsonb) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.tell_ended(bigint[]) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.keep_ended(jsonb, text, text, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.expire_results() FROM PUBLIC;
-REVOKE ALL ON FUNCTION hawser.done(text, text, text, bigint, boolean) FROM PUBLIC;
-REVOKE ALL ON FUNCTION hawser.done_batch(text[], text[], text[], bigint[], boolean) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.done(text, text, text, bigint, boolean, bigint, text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.done_batch(text[], text[], text[], bigint[], boolean, jsonb) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.retry(bigint, text, text, text, bigint, bigint, jsonb, boolean) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.give_up(bigint, text, text, text, bigint, text, text, jsonb, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.give_back(bigint, text[], text[], text[], bigint[], boolean) FROM PUBLIC;
@@ -11174,9 +11106,8 @@ BEGIN
     GRANT EXECUTE ON FUNCTION hawser.keep_result(bigint, integer) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.job(bigint) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.set_progress(bigint, text, text, text, bigint, text) TO hawser_peer;
-    GRANT EXECUTE ON FUNCTION hawser.done_kept(text[], text[], text[], bigint[], boolean, jsonb) TO hawser_peer;
-    GRANT EXECUTE ON FUNCTION hawser.done(text, text, text, bigint, boolean) TO hawser_peer;
-    GRANT EXECUTE ON FUNCTION hawser.done_batch(text[], text[], text[], bigint[], boolean) TO hawser_peer;
+    GRANT EXECUTE ON FUNCTION hawser.done(text, text, text, bigint, boolean, bigint, text) TO hawser_peer;
+    GRANT EXECUTE ON FUNCTION hawser.done_batch(text[], text[], text[], bigint[], boolean, jsonb) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.retry(bigint, text, text, text, bigint, bigint, jsonb, boolean) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.give_up(bigint, text, text, text, bigint, text, text, jsonb, text) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.give_back(bigint, text[], text[], text[], bigint[], boolean) TO hawser_peer;
@@ -11371,11 +11302,11 @@ BEGIN
   ALTER FUNCTION hawser.keep_result(bigint, integer) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.job(bigint) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.set_progress(bigint, text, text, text, bigint, text) OWNER TO hawser_owner;
-  ALTER FUNCTION hawser.done_kept(text[], text[], text[], bigint[], boolean, jsonb) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.tell_ended(bigint[]) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.keep_ended(jsonb, text, text, text) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.expire_results() OWNER TO hawser_owner;
-  ALTER FUNCTION hawser.done(text, text, text, bigint, boolean) OWNER TO hawser_owner;
-  ALTER FUNCTION hawser.done_batch(text[], text[], text[], bigint[], boolean) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.done(text, text, text, bigint, boolean, bigint, text) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.done_batch(text[], text[], text[], bigint[], boolean, jsonb) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.retry(bigint, text, text, text, bigint, bigint, jsonb, boolean) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.give_up(bigint, text, text, text, bigint, text, text, jsonb, text) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.give_back(bigint, text[], text[], text[], bigint[], boolean) OWNER TO hawser_owner;

@@ -283,12 +283,8 @@ export class Queue {
       return;
     }
     const deleteAll = (some: readonly CompletedJob[]): Promise<unknown> => {
-      const given = { ...columnsOf(some), handling: false };
-      const statement =
-        kept.length === 0
-          ? this.#functions.doneBatch(given)
-          : this.#functions.doneKept({ ...given, results: resultsText(some) });
-      return this.#run("delete messages that are handled", statement);
+      const given = { ...columnsOf(some), handling: false, results: kept.length === 0 ? null : resultsText(some) };
+      return this.#run("delete messages that are handled", this.#functions.doneBatch(given));
     };
     try {
       await deleteAll(rows);
@@ -440,10 +436,12 @@ function columnsOf(rows: readonly QueuePlace[]) {
   };
 }
 
-/** Results of rows as `done_kept` gets them: with the places of the rows. */
+/** Results of rows as `done_batch` gets them. */
 export function resultsText(rows: readonly CompletedJob[]): string {
-  const results = rows.map(({ kept }, index) => kept && [index + 1, kept.durationMs, kept.json ?? null]);
-  return JSON.stringify(results.filter((result) => result !== undefined));
+  const results = rows.flatMap(({ kept, rank }) =>
+    kept === undefined ? [] : [`[${rank},${kept.durationMs},${JSON.stringify(kept.json ?? null)}]`],
+  );
+  return `[${results}]`;
 }
 
 /** @param together number of rows of the answer that has it */

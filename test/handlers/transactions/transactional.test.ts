@@ -372,7 +372,7 @@ describe("a handler inside a transaction", () => {
       onWrite(client, (bytes) => (written += bytes.toString())),
     );
     expect(outcome).toBe("committed");
-    expect(written.match(/done_kept\(/g)).toHaveLength(2);
+    expect(written.match(/done_batch\(/g)).toHaveLength(2);
     const { rows } = await w.operator.query("SELECT count(DISTINCT result::text)::int FROM hawser_data.results");
     expect(rows).toEqual([{ count }]);
   });

@@ -97,11 +97,11 @@ export class TestWorker {
   }
 
   async done({ topic, recipient, role, rank }: Taken): Promise<void> {
-    await this.#functions.done({ topic, recipient, role, rank, handling: false });
+    await this.#functions.done({ topic, recipient, role, rank, handling: false, durationMs: null, result: null });
   }
 
   async doneBatch(...messages: readonly Taken[]): Promise<void> {
-    await this.#functions.doneBatch({ ...places(messages), handling: false });
+    await this.#functions.doneBatch({ ...places(messages), handling: false, results: null });
   }
 
   async retry(

@@ -68,6 +68,7 @@ export const columnChecks = {
     error_code: (value: string) => checkText("error_code", {}, value),
     error_message: (value: string) => checkText("error_message", {}, value),
     role_id: (value: bigint) => checkInteger("role_id", { min: -9223372036854775808n, max: 9223372036854775807n }, value),
+    key: (value: string) => checkText("key", {}, value),
   },
   unique_keys: {
     role: (value: string) => checkText("role", {}, value),

@@ -111,10 +111,12 @@ function partsOf({ name, epoch }: WriterName, messages: readonly ChannelCompleti
 
 /** Statements that delete the rows of jobs, in a fixed order; none for no rows. */
 function doneWith(rows: readonly JobCompletion[]): readonly PreparedStatement[] {
-  const [row] = rows;
-  if (rows.length === 1 && row!.kept === undefined) {
-    const { topic, recipient, role, rank } = row!;
-    return [{ text: "SELECT hawser.done($1, $2, $3, $4, true)", values: [topic, recipient, role, String(rank)] }];
+  if (rows.length === 1) {
+    const [{ topic, recipient, role, rank, kept }] = rows as [JobCompletion];
+    const values = [topic, recipient, role, String(rank)];
+    if (kept === undefined) return [{ text: "SELECT hawser.done($1, $2, $3, $4, true)", values }];
+    const ofResult = [String(kept.durationMs), kept.json ?? null];
+    return [{ text: "SELECT hawser.done($1, $2, $3, $4, true, $5, $6)", values: [...values, ...ofResult] }];
   }
   const ordered = rows.toSorted((one, other) => (one.rank < other.rank ? -1 : 1));
   const atOnce = rows.some(({ kept }) => kept !== undefined) ? keptAtOnce : rows.length;
@@ -124,13 +126,13 @@ function doneWith(rows: readonly JobCompletion[]): readonly PreparedStatement[] 
 }
 
 function doneTogether(rows: readonly JobCompletion[]): PreparedStatement {
-  const isKept = rows.some(({ kept }) => kept !== undefined);
   const text = pg.escapeLiteral;
   const array = (name: "topic" | "recipient" | "role"): string => `ARRAY[${rows.map((each) => text(each[name]))}]`;
   const ranks = `'{${rows.map(({ rank }) => rank)}}'`;
-  const given = `${array("topic")}, ${array("recipient")}, ${array("role")}, ${ranks}, true`;
-  if (isKept) return { text: `SELECT hawser.done_kept(${given}, ${text(resultsText(rows))})` };
-  return { text: `SELECT hawser.done_batch(${given})` };
+  const results = rows.some(({ kept }) => kept !== undefined) ? `, ${text(resultsText(rows))}` : "";
+  return {
+    text: `SELECT hawser.done_batch(${array("topic")}, ${array("recipient")}, ${array("role")}, ${ranks}, true${results})`,
+  };
 }
 
 /** Statement that completes messages of a channel. */

@@ -12,8 +12,10 @@ type Ask<Job> = (client: SqlClient, id: bigint) => Promise<Job>;
 
 /** Watches in use, by what they connect to. */
 const watches = new Map<string | Pool, JobWatch>();
-/** Interval of looks without a notification: Postgres may have lost some, or leave them out when its queue is nearly full. */
-const lookMs = 2_000;
+/** Intervals of looks without a notification: a transaction that was ending the message when the wait began may not notify. */
+const leastLookMs = 10;
+/** Postgres may have lost some, or leave them out when its queue is nearly full. */
+const mostLookMs = 2_000;
 /** Time for the answer to the last look, after the limit of the wait. */
 const lastLookMs = 2_000;
 /** Time without an answer after which the connection counts as lost, and is replaced. */
@@ -61,6 +63,8 @@ class JobWatch {
   waits = 0;
   /** Callbacks that ask for the state again, by the id of the message. */
   readonly #looks = new Map<string, Set<() => void>>();
+  /** Generation of the session that has the lock of these messages, by the low bits of their ids. */
+  readonly #announced = new Map<number, number>();
   readonly #session: PostgresSession;
 
   constructor(from: string | Pool) {
@@ -100,11 +104,13 @@ class JobWatch {
     };
     const looks = this.#looks.get(String(id)) ?? new Set();
     this.#looks.set(String(id), looks.add(look));
+    let lookMs = leastLookMs;
     try {
       for (let isFirst = true; ; isFirst = false) {
         isTold = false;
         const isAtEnd = performance.now() >= until;
         try {
+          await this.#announce(id);
           const found = await ask(client, id);
           if (isAtEnd || endedStates.has(found.state)) return found;
         } catch (error) {
@@ -114,6 +120,7 @@ class JobWatch {
         if (isTold) continue;
         await new Promise<void>((resolve) => {
           const timer = setTimeout(resolve, Math.max(0, Math.min(lookMs, until - performance.now())));
+          lookMs = Math.min(lookMs * 2, mostLookMs);
           wake = () => {
             clearTimeout(timer);
             resolve();
@@ -124,6 +131,17 @@ class JobWatch {
       looks.delete(look);
       if (looks.size === 0) this.#looks.delete(String(id));
     }
+  }
+
+  /** Has those who end the message notify this session, by a lock that it keeps: one for many ids. */
+  async #announce(id: bigint): Promise<void> {
+    const bucket = Number(id & 31n);
+    const { generation } = this.#session;
+    if (this.#announced.get(bucket) === generation && generation > 0) return;
+    const lock = "SELECT pg_try_advisory_lock_shared($1, $2) AS locked";
+    const [row] = await this.#session.query<{ locked: boolean }>(lock, [queueConstants.resultsLock, bucket]);
+    // Those who end messages have it for an instant: the next look tries again.
+    if (row!.locked) this.#announced.set(bucket, this.#session.generation);
   }
 
   close(): Promise<void> {

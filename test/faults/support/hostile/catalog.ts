@@ -189,7 +189,7 @@ const callersOf = table(`
   p hawser.open_worker hawser.resume_worker hawser.serve_topics hawser.take hawser.extend hawser.rest hawser.done hawser.done_batch hawser.retry hawser.give_up
   p hawser.give_back hawser.end_cancelled hawser.begin hawser.begin_unique hawser.close_worker hawser.end_workers hawser.wait_for hawser.stop_waiting hawser.queue_places hawser.queue_find hawser.reassign_queued
   p hawser.pause_topic hawser.paused_topics hawser.resume_topic hawser.limit_topic hawser.keep_results
-  p hawser.keep_result hawser.job hawser.set_progress hawser.done_kept
+  p hawser.keep_result hawser.job hawser.set_progress
   - hawser.free_unique hawser.announce_due hawser.announce_lease hawser.admit_starts hawser.count_starts hawser.limit_key
   n hawser.add_handler hawser.add_stream hawser.apply_seek hawser.bind_handler hawser.lock_handlers hawser.request_seek
   n hawser.stream_start hawser.subjects_overlap hawser.unbind_handler
@@ -213,7 +213,7 @@ const callersOf = table(`
   - hawser.mesh_secret_notify hawser.nats_handlers_notify hawser.nats_server_notify hawser.listeners_notify
   - hawser.next_message_id hawser.peer_headers hawser.present_cluster hawser.refuse_uncommitted_server hawser.request_retries hawser.retry_enqueued hawser.dead_letter_fault
   - hawser.is_alive hawser.raise_owner hawser.set_nats_server hawser.write_schedule
-  - hawser.queue_messages hawser.cancel_queued hawser.end_marked hawser.pass_keys hawser.pass_left_keys hawser.put_behind hawser.lock_queued hawser.admit_topics hawser.find_ready hawser.judge_starts hawser.first_of_keys hawser.find_copies hawser.make_copies hawser.count_left hawser.note_starts hawser.end_flows hawser.keep_ended hawser.expire_results hawser.remember_served hawser.wake_topics hawser.wait_locks hawser.retry_queued
+  - hawser.queue_messages hawser.cancel_queued hawser.end_marked hawser.pass_keys hawser.pass_left_keys hawser.put_behind hawser.lock_queued hawser.admit_topics hawser.find_ready hawser.judge_starts hawser.first_of_keys hawser.find_copies hawser.make_copies hawser.count_left hawser.note_starts hawser.end_flows hawser.keep_ended hawser.tell_ended hawser.expire_results hawser.remember_served hawser.wake_topics hawser.wait_locks hawser.retry_queued
   - hawser.may_enqueue hawser.role_mark hawser.role_fault
   - hawser.record_act hawser.record_dead_letters hawser.expire_audit
   - hawser.first_in_line hawser.why_not_queued hawser.why_not_served hawser.why_limited hawser.why_taken hawser.why_no_room
