@@ -3,7 +3,7 @@ import { describe, expect, it } from "vitest";
 import { silentLogger } from "../../src/foundation/runtime/index.js";
 import { type ShownVerdict, Verdicts } from "../../src/operating/console/index.js";
 import type { DoctorReport } from "../../src/operating/doctor/index.js";
-import { verdictSection } from "../../src/operating/page/html/status.js";
+import { findingsSection, verdictBanner } from "../../src/operating/page/html/status.js";
 import { ManualClock } from "../support/manual-clock.js";
 
 const healthy: DoctorReport = { ok: true, findings: [], checks: [{ check: "outbox", outcome: "ok" }] };
@@ -38,8 +38,7 @@ function examinations() {
   };
 }
 
-const now = Date.parse("2030-01-31T12:00:00Z");
-const pageText = (verdict: ShownVerdict): string => String(verdictSection(verdict, now));
+const pageText = (verdict: ShownVerdict): string => `${verdictBanner(verdict)}${findingsSection(verdict)}`;
 
 describe("verdicts", () => {
   it("are examined again on a timer, although nobody looks meanwhile, and tell their age", async () => {
@@ -49,7 +48,7 @@ describe("verdicts", () => {
     await finish(healthy);
     expect(verdicts.newest).toMatchObject({ report: healthy, ageMs: 3_000, isExamining: false });
     expect([clock.timers, clock.keepsAlive]).toEqual([1, false]);
-    clock.advance(9_999);
+    clock.advance(11_999);
     expect(count()).toBe(1);
     clock.advance(1);
     expect(count()).toBe(2);
@@ -62,10 +61,10 @@ describe("verdicts", () => {
     const { clock, verdicts, count, finish } = examinations();
     void verdicts.newest;
     await finish(healthy);
-    clock.advance(10_000);
+    clock.advance(15_000);
     await finish(new Error("no route"));
-    expect(verdicts.newest).toMatchObject({ report: healthy, ageMs: 10_000, problem: "no route" });
-    clock.advance(10_000);
+    expect(verdicts.newest).toMatchObject({ report: healthy, ageMs: 15_000, problem: "no route" });
+    clock.advance(15_000);
     expect(count()).toBe(3);
     await finish(broken);
     expect(verdicts.newest.problem).toBeUndefined();
@@ -76,30 +75,36 @@ describe("verdicts", () => {
     const { clock, verdicts, finish } = examinations();
     void verdicts.newest;
     await finish(healthy);
-    clock.advance(10_000);
-    clock.advance(36_000);
-    expect(verdicts.newest).toMatchObject({ ageMs: 46_000, isOld: true, isExamining: true });
+    clock.advance(15_000);
+    clock.advance(15_000);
+    expect(verdicts.newest).toMatchObject({ ageMs: 30_000, isOld: false, isExamining: true });
+    clock.advance(5_000);
+    expect(verdicts.newest).toMatchObject({ ageMs: 35_000, isOld: true, isExamining: true });
     await finish(broken);
-    expect(verdicts.newest).toMatchObject({ report: broken, ageMs: 36_000, isOld: false });
+    // It began 20 s ago, and the next one at once.
+    expect(verdicts.newest).toMatchObject({ report: broken, ageMs: 20_000, isOld: false });
+    clock.advance(0);
+    expect(verdicts.newest.isExamining).toBe(true);
+    await finish(healthy);
     await verdicts.close();
   });
 
   it("end when nobody has looked for ten minutes, begin anew with a look, and end for good with the page", async () => {
     const { clock, verdicts, count, finish } = examinations();
     void verdicts.newest;
-    for (let nth = 1; nth <= 60; nth += 1) {
+    for (let nth = 1; nth <= 40; nth += 1) {
       expect(count()).toBe(nth);
       await finish(healthy);
-      clock.advance(10_000);
+      clock.advance(15_000);
     }
-    expect(count()).toBe(60);
+    expect(count()).toBe(40);
     expect(verdicts.newest).toMatchObject({ report: healthy, isExamining: true });
-    expect(count()).toBe(61);
+    expect(count()).toBe(41);
     await finish(healthy);
     await verdicts.close();
-    clock.advance(10_000);
+    clock.advance(15_000);
     void verdicts.newest;
-    expect(count()).toBe(61);
+    expect(count()).toBe(41);
   });
 });
 
@@ -110,10 +115,12 @@ describe("a verdict", () => {
 
   it("has its age beside the headline, with the worst first", () => {
     const text = pageText(shown(broken, 4_000));
-    expect(text).toMatch(/<p class="error">1 error, 1 warning: 1 check of 1 done\. Examined <time[^>]*>.*?\(4 s ago\)/);
-    expect(pageText(shown(healthy, 4_000))).toContain('<p class="ok">No errors: ');
+    expect(text).toMatch(
+      /<strong class="error">1 error, 1 warning<\/strong>: 1 check of 1 done\..*Examined 4 s ago\..*>error<.*>warning</s,
+    );
+    expect(pageText(shown(healthy, 4_000))).toContain('<strong class="ok">No errors</strong>: ');
     expect(pageText(shown({ ...broken, ok: true, findings: broken.findings.slice(1) }, 1))).toContain(
-      '<p class="warning">1 warning: ',
+      '<strong class="warning">1 warning</strong>: ',
     );
   });
 
@@ -121,9 +128,9 @@ describe("a verdict", () => {
     "that is old is not shown as the present one: %s one",
     (_, report) => {
       const page = pageText(shown(report, 93_000, true));
-      expect(page).toContain('<p class="warning">The present state is not known. The last examination found');
-      expect(page).toContain("(93 s ago)");
-      expect(page).not.toMatch(/<p class="(ok|error)">/);
+      expect(page).toContain("<strong>The present state is not known.</strong> The last examination found");
+      expect(page).toContain("Examined 93 s ago");
+      expect(page).not.toMatch(/<(p|strong) class="(ok|error)">/);
     },
   );
 });

@@ -74,7 +74,7 @@ describe("dead letters on the page", () => {
       `SELECT 'subscription', f, 'mail', 'x', 'P0001', m, 1
          FROM unnest(ARRAY['public.f', E'public.f\\r', E'public.f\\r\\n']) AS f, unnest(ARRAY['', E'no address\\r\\nat line 1', '7']) AS m`,
     );
-    const { text } = await client.get("/");
+    const { text } = await client.get("/causes");
     const links = [...text.matchAll(/<a href="(\/dead\?[^"]*)">/g)].map(([, link]) => link!.replaceAll("&amp;", "&"));
     expect(links).toHaveLength(9);
     for (const link of links) expect((await client.get(link)).text, link).toContain("1 dead letter matches");

@@ -100,6 +100,7 @@ const cases: Readonly<Record<string, Case>> = {
   backlog: carols("hawser.backlog(100)"),
   peer_status: carols("hawser.peer_status()"),
   topic_status: carols("hawser.topic_status()"),
+  worker_status: carols("hawser.worker_status(p_topic => 'bobs')"),
   dead_letter_counts: carols("hawser.dead_letter_counts(100)"),
   running_peers: carols("hawser.running_peers('{w}')"),
   behind_sequences: carols("hawser.behind_sequences(false)"),

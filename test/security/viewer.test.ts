@@ -17,7 +17,10 @@ const readable = [
   "hawser.schedule_status",
   "hawser.stream_status",
 ];
-const callable = ["backlog", "dead_letter_counts", "outbox_undone", "peer_status", "queue_backlog", "topic_status"];
+const callable = [
+  ...["backlog", "dead_letter_counts", "outbox_undone", "peer_status", "queue_backlog", "topic_status"],
+  "worker_status",
+];
 const calls = [
   "hawser.backlog(1000)",
   "hawser.dead_letter_counts(1000)",
@@ -25,6 +28,7 @@ const calls = [
   "hawser.peer_status()",
   "hawser.queue_backlog(1000, '{}')",
   "hawser.topic_status()",
+  "hawser.worker_status()",
 ];
 
 let database: TestDatabase;

@@ -3,6 +3,7 @@
 // source: hawser/queue/v1/later.proto
 // source: hawser/queue/v1/queue.proto
 // source: hawser/queue/v1/schedules.proto
+// source: hawser/queue/v1/status.proto
 // source: hawser/queue/v1/why.proto
 
 /**
@@ -2581,6 +2582,64 @@ export function scheduleFunctions(client: QueryClient) {
       });
       const row = onlyRow(rows, "hawser.schedule");
       return { changed: row.changed };
+    },
+  };
+}
+
+/** Arguments of hawser.worker_status. */
+export interface WorkerStatusArguments {
+  /** Only this topic. NULL: all. */
+  topic: string | null;
+  /** Only workers of this name. NULL: all. */
+  name: string | null;
+}
+
+/** Row of hawser.worker_status. */
+export interface WorkerStatusResult {
+  /** The name. */
+  name: string;
+  /** The group that it is a member of; NULL: none. */
+  groupName: string | null;
+  /** The topic. */
+  topic: string;
+  /** When it said last that it goes on. */
+  beatAt: Date;
+  /** Its lease has not run out. */
+  isRunning: boolean;
+  /** All its places are taken, or those of the topic. */
+  isFull: boolean;
+  /** Number of handlers of the topic that run. NULL: it has not said. */
+  handlers: bigint | null;
+  /** How long the oldest of them had been running, in milliseconds. NULL: none runs. */
+  oldestMs: bigint | null;
+  /** Messages of the topic that it has handled since it was opened. NULL: it has not said. */
+  handled: bigint | null;
+  /** Attempts of the topic that have failed since then. NULL: it has not said. */
+  failed: bigint | null;
+}
+
+/** The functions that show workers. */
+export type WorkerStatusFunctions = ReturnType<typeof workerStatusFunctions>;
+
+/**
+ * The functions that show workers.
+ *
+ * Each call is a named prepared statement. bigint travels as text, bytes in binary.
+ */
+export function workerStatusFunctions(client: QueryClient) {
+  return {
+    /** The workers of a topic, or of a name, and what each has said of its handlers with its last beat: numbers, names and ages. */
+    async workerStatus(args: WorkerStatusArguments): Promise<WorkerStatusResult[]> {
+      const { rows } = await client.query({
+        name: "hawser.worker_status",
+        text: "SELECT name, group_name, topic, beat_at, is_running, is_full, handlers, oldest_ms, handled, failed FROM hawser.worker_status($1::text, $2::text)",
+        values: [
+          args.topic,
+          args.name,
+        ],
+        results: { name: "string", group_name: "string", topic: "string", beat_at: "timestamp", is_running: "boolean", is_full: "boolean", handlers: "bigint", oldest_ms: "bigint", handled: "bigint", failed: "bigint" },
+      });
+      return rows.map((row) => ({ name: row.name, groupName: row.group_name, topic: row.topic, beatAt: row.beat_at, isRunning: row.is_running, isFull: row.is_full, handlers: row.handlers === null ? null : BigInt(row.handlers), oldestMs: row.oldest_ms === null ? null : BigInt(row.oldest_ms), handled: row.handled === null ? null : BigInt(row.handled), failed: row.failed === null ? null : BigInt(row.failed) }));
     },
   };
 }

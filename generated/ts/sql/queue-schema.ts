@@ -3,6 +3,7 @@
 // source: hawser/queue/v1/later.proto
 // source: hawser/queue/v1/queue.proto
 // source: hawser/queue/v1/schedules.proto
+// source: hawser/queue/v1/status.proto
 // source: hawser/queue/v1/why.proto
 
 /** Functions that users call, as GRANT names them. Of one with payload types, the variant for bytes. */
@@ -6915,6 +6916,80 @@ END
 $function$;
 COMMENT ON FUNCTION hawser.run_schedules(jsonb) IS 'Enqueues occurrences and stores the next ones, in one transaction, of those schedules that are as they were said to be.';
 
+CREATE OR REPLACE FUNCTION hawser.worker_status(
+  p_topic text DEFAULT NULL,
+  p_name text DEFAULT NULL
+)
+RETURNS TABLE (
+  name text,
+  group_name text,
+  topic text,
+  beat_at timestamptz,
+  is_running boolean,
+  is_full boolean,
+  handlers bigint,
+  oldest_ms bigint,
+  handled bigint,
+  failed bigint
+)
+LANGUAGE plpgsql STABLE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+SET jit = off
+SET row_security = off
+AS $function$
+#variable_conflict use_column
+BEGIN
+  IF pg_collation_for(p_topic) COLLATE "C" <> '"default"'
+    AND NOT (SELECT c.collisdeterministic FROM pg_collation AS c WHERE c.oid = (pg_collation_for(p_topic) COLLATE "C")::regcollation)
+  THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('hawser.worker_status: the arguments have the collation %s, and must have a deterministic one', pg_collation_for(p_topic) COLLATE "C"),
+      HINT = 'Write COLLATE "default" behind the argument.';
+  END IF;
+  IF
+    octet_length(p_topic) > 255
+    OR octet_length(p_name) > 300
+    OR octet_length(p_name) < 1
+    OR NOT (p_name ~ E'^[^\\\\u0001-\\\\u001f\\\\u007f]+$')
+  THEN
+    IF octet_length(p_topic) > 255 THEN
+      PERFORM hawser.refuse_argument('hawser.worker_status', 'p_topic', octet_length(p_topic) || ' bytes long', 'must be at most 255 bytes long in UTF-8');
+    END IF;
+    IF octet_length(p_name) > 300 THEN
+      PERFORM hawser.refuse_argument('hawser.worker_status', 'p_name', octet_length(p_name) || ' bytes long', 'must be 1 to 300 bytes long in UTF-8');
+    END IF;
+    IF octet_length(p_name) < 1 THEN
+      PERFORM hawser.refuse_argument('hawser.worker_status', 'p_name', octet_length(p_name) || ' bytes long', 'must be 1 to 300 bytes long in UTF-8');
+    END IF;
+    IF NOT (p_name ~ E'^[^\\\\u0001-\\\\u001f\\\\u007f]+$') THEN
+      PERFORM hawser.refuse_argument('hawser.worker_status', 'p_name', to_json(left(p_name, 60))::text, 'must not contain control characters');
+    END IF;
+  END IF;
+DECLARE
+  v_now CONSTANT timestamptz := clock_timestamp();
+BEGIN
+  RETURN QUERY
+  SELECT w.name, w.group_name, w.topic, w.beat_at, w.beat_at > v_now - make_interval(secs => CASE WHEN w.is_idle THEN 240000 ELSE w.lease_ms END / 1000.0),
+         coalesce(w.running -> 'full' = 'true', false) OR coalesce(s.said -> 'full' = 'true', false),
+         CASE jsonb_typeof(said_handlers) WHEN 'number' THEN least(greatest((said_handlers #>> '{}')::numeric, 0), 1000000000000)::bigint END, CASE jsonb_typeof(said_oldest) WHEN 'number' THEN least(greatest((said_oldest #>> '{}')::numeric, 0), 1000000000000)::bigint END, CASE jsonb_typeof(said_handled) WHEN 'number' THEN least(greatest((said_handled #>> '{}')::numeric, 0), 1000000000000)::bigint END, CASE jsonb_typeof(said_failed) WHEN 'number' THEN least(greatest((said_failed #>> '{}')::numeric, 0), 1000000000000)::bigint END
+    FROM (
+      SELECT o.*, t.topic
+        FROM hawser_data.workers AS o
+       CROSS JOIN LATERAL unnest(o.topics) AS t (topic)
+       WHERE o.gone_at IS NULL AND (p_name IS NULL OR o.name = p_name) AND (p_topic IS NULL OR t.topic = p_topic)
+       ORDER BY o.name COLLATE "C", o.id, t.topic COLLATE "C" LIMIT 1000
+    ) AS w
+   CROSS JOIN LATERAL (
+     -- A worker may report any JSON.
+     SELECT a.said, a.said -> 'running' AS said_handlers, a.said -> 'oldest_ms' AS said_oldest, a.totals -> 0 AS said_handled, a.totals -> 1 AS said_failed
+       FROM (SELECT w.running -> 'topics' -> w.topic AS said, w.running -> 'totals' -> w.topic AS totals) AS a
+   ) AS s;
+END;
+END
+$function$;
+COMMENT ON FUNCTION hawser.worker_status(text, text) IS 'The workers of a topic, or of a name, and what each has said of its handlers with its last beat: numbers, names and ages.';
+
 CREATE OR REPLACE FUNCTION hawser.why(
   id bigint DEFAULT NULL,
   topic text DEFAULT NULL,
@@ -10975,6 +11050,7 @@ REVOKE ALL ON FUNCTION hawser.unschedule(text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.write_schedule(text, text, text, text, text, text, bytea, jsonb, text, boolean, text, boolean, smallint) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.due_schedules(integer) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.run_schedules(jsonb) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.worker_status(text, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.why(bigint, text, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.first_in_line(text, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.why_not_queued(bigint) FROM PUBLIC;
@@ -11124,6 +11200,7 @@ BEGIN
     GRANT EXECUTE ON FUNCTION hawser.unschedule(text) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.due_schedules(integer) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.run_schedules(jsonb) TO hawser_peer;
+    GRANT EXECUTE ON FUNCTION hawser.worker_status(text, text) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.why(bigint, text, text) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.enqueue(text, text, jsonb, text, text, timestamp with time zone, boolean, integer, integer) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.enqueue(text, json, jsonb, text, text, timestamp with time zone, boolean, integer, integer) TO hawser_peer;
@@ -11171,6 +11248,7 @@ BEGIN
     GRANT SELECT ON TABLE hawser.schedule_status TO hawser_viewer;
     GRANT EXECUTE ON FUNCTION hawser.queue_backlog(integer, text[]) TO hawser_viewer;
     GRANT EXECUTE ON FUNCTION hawser.topic_status() TO hawser_viewer;
+    GRANT EXECUTE ON FUNCTION hawser.worker_status(text, text) TO hawser_viewer;
   END IF;
 END
 $do$;
@@ -11327,6 +11405,7 @@ BEGIN
   ALTER FUNCTION hawser.write_schedule(text, text, text, text, text, text, bytea, jsonb, text, boolean, text, boolean, smallint) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.due_schedules(integer) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.run_schedules(jsonb) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.worker_status(text, text) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.why(bigint, text, text) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.first_in_line(text, text) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.why_not_queued(bigint) OWNER TO hawser_owner;

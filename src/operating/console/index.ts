@@ -1,12 +1,24 @@
 /** Data of the operator's page and of `hawser top`, without rendering: sections, verdicts of `hawser doctor`, retries and discards. */
 export { type Abilities, readAbilities } from "./abilities.js";
-export { age } from "./age.js";
+export { age, duration } from "./age.js";
+export {
+  type Badge,
+  type Badges,
+  badgesOf,
+  type Glance,
+  Glances,
+  newsMs,
+  type Place,
+  type ShownGlance,
+} from "./glance.js";
 export { type MassAction, type MassActionKind, MassActions, undoMs } from "./mass-actions.js";
 export {
   type Cell,
   columnsIn,
+  countedForm,
   heldForText,
   jobsTable,
+  type OverviewColumn,
   type OverviewTable,
   outboxTable,
   peersTable,

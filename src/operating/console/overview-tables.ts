@@ -35,6 +35,12 @@ export interface OverviewColumn<Row> {
   readonly tone?: (row: Row, now: number) => Tone | undefined;
   /** Views that show the column. Default: all. */
   readonly in?: readonly View[];
+  /** What a number is, if it is no count: the page shows bytes with a unit, and ids without separators. */
+  readonly unit?: "bytes" | "id";
+  /** Name by which the list can be sorted by the column. Default: it cannot. */
+  readonly sort?: string;
+  /** Part of a row in the sum of the column. Default: it has no sum. */
+  readonly sum?: (row: Row) => { readonly count: number; readonly hasMore?: boolean };
 }
 
 /** Table of an overview. */
@@ -55,14 +61,14 @@ export const peersTable: OverviewTable<PeerOverview> = {
   title: "Peers, those with the oldest messages first",
   none: "No peer was ever started with this database.",
   columns: [
-    { head: "Peer", cell: ({ name }) => name },
+    { head: "Peer", cell: ({ name }) => name, sort: "name" },
     {
       head: "State",
       cell: ({ running, clean }) =>
         running ? "running" : clean === null ? "never ran" : clean ? "stopped" : "ended uncleanly",
       tone: ({ running, clean }) => (!running && clean === false ? "warning" : undefined),
     },
-    { head: "Started", cell: ({ startedAt }) => startedAt ?? "never" },
+    { head: "Started", cell: ({ startedAt }) => startedAt ?? "never", sort: "started" },
     { head: "Epoch", cell: ({ epoch }) => epoch, in: ["list"] },
     { head: "Version", cell: ({ version }) => version, in: ["page", "list"] },
     {
@@ -70,6 +76,7 @@ export const peersTable: OverviewTable<PeerOverview> = {
       cell: ({ certificateEndsAt }) => certificateEndsAt,
       tone: certificateTone,
       in: ["page", "list"],
+      sort: "certificate",
     },
     {
       head: "Certificate ends",
@@ -77,9 +84,14 @@ export const peersTable: OverviewTable<PeerOverview> = {
       tone: certificateTone,
       in: ["top"],
     },
-    { head: "Waiting", cell: ({ waiting, isComplete }) => counted(waiting, !isComplete) },
-    { head: "Oldest", cell: ({ oldestWaitingAt }) => oldestWaitingAt, in: ["page", "top"] },
-    { head: "Parked", cell: ({ parked }) => parked },
+    {
+      head: "Waiting",
+      cell: ({ waiting, isComplete }) => counted(waiting, !isComplete),
+      sort: "waiting",
+      sum: ({ waiting, isComplete }) => ({ count: waiting, hasMore: !isComplete }),
+    },
+    { head: "Oldest", cell: ({ oldestWaitingAt }) => oldestWaitingAt, in: ["page", "top"], sort: "oldest" },
+    { head: "Parked", cell: ({ parked }) => parked, sort: "parked", sum: ({ parked }) => ({ count: parked }) },
     { head: "Sends on", cell: ({ sendsOn }) => sendsOn, in: ["page", "list"] },
     { head: "Listens on", cell: ({ listensOn }) => listensOn, in: ["page", "list"] },
     { head: "Topics", cell: ({ topics }) => topics.join(", ") },
@@ -101,15 +113,20 @@ export const topicsTable: OverviewTable<TopicOverview> = {
   title: "Topics, those with messages that nobody takes first",
   none: "No topic has a message, a listener or a setting.",
   columns: [
-    { head: "Topic", cell: ({ topic }) => topic },
+    { head: "Topic", cell: ({ topic }) => topic, sort: "topic" },
     {
       head: "State",
       cell: ({ state }) => state ?? "unknown",
       tone: ({ state, waiting }) =>
         state === "paused" ? "warning" : waiting > 0 && needsHelp(state) ? "error" : undefined,
     },
-    { head: "Waiting", cell: ({ waiting, hasMore }) => counted(waiting, hasMore) },
-    { head: "Oldest", cell: ({ oldest }) => oldest ?? "" },
+    {
+      head: "Waiting",
+      cell: ({ waiting, hasMore }) => counted(waiting, hasMore),
+      sort: "waiting",
+      sum: ({ waiting, hasMore }) => ({ count: waiting, hasMore }),
+    },
+    { head: "Oldest", cell: ({ oldest }) => oldest ?? "", sort: "oldest" },
     {
       head: "Listeners",
       cell: (topic) => listenersText(topic, ({ running }) => (running ? [] : ["away"])),
@@ -161,15 +178,26 @@ export const pendingTable: OverviewTable<PendingOverview> = {
   title: "Messages that wait for listeners, the oldest first",
   none: "Nothing waits.",
   columns: [
-    { head: "Topic", cell: ({ topic }) => topic },
+    { head: "Topic", cell: ({ topic }) => topic, sort: "topic" },
     {
       head: "State",
       cell: ({ state }) => state ?? "unknown",
       tone: ({ state }) => (needsHelp(state) ? "error" : undefined),
     },
-    { head: "Messages", cell: ({ count, hasMore }) => counted(count, hasMore) },
-    { head: "Oldest", cell: ({ oldest }) => oldest },
-    { head: "Bytes", cell: ({ bytes }) => bytes },
+    {
+      head: "Messages",
+      cell: ({ count, hasMore }) => counted(count, hasMore),
+      sort: "messages",
+      sum: ({ count, hasMore }) => ({ count, hasMore }),
+    },
+    { head: "Oldest", cell: ({ oldest }) => oldest, sort: "oldest" },
+    {
+      head: "Bytes",
+      cell: ({ bytes }) => bytes,
+      unit: "bytes",
+      sort: "bytes",
+      sum: ({ bytes }) => ({ count: bytes }),
+    },
     {
       head: "Listener",
       cell: ({ listener, group, state, servedBy, servedUntil }) => {
@@ -214,6 +242,7 @@ export const outboxTable: OverviewTable<OutboxOverview> = {
       head: "Bytes",
       cell: ({ segments }) => (segments.length === 0 ? null : segments.reduce((sum, { bytes }) => sum + bytes, 0)),
       in: ["list"],
+      unit: "bytes",
     },
     ...laterColumns,
   ],
@@ -224,6 +253,9 @@ export const jobsTable: OverviewTable<EnqueuedOverview> = {
   none: "There is no queue.",
   columns: [...waitingColumns, ...laterColumns],
 };
+
+/** Form of a count with `+`, since there are more. */
+export const countedForm = /^(\d+)\+$/;
 
 /** Count with `+` if there are more. */
 function counted(count: number, hasMore: boolean): Cell {
@@ -240,20 +272,21 @@ export const scheduledTable: OverviewTable<ScheduledMessage> = {
   title: "Messages that are due later, the next first",
   none: "No message is due later.",
   columns: [
-    { head: "Id", cell: ({ id }) => BigInt(id) },
+    { head: "Id", cell: ({ id }) => BigInt(id), unit: "id", sort: "id" },
     {
       head: "Due",
       cell: ({ deliverAt, enqueuedAt, heldFor }) => (heldFor > 0 && deliverAt <= enqueuedAt ? null : deliverAt),
+      sort: "due",
     },
     {
       head: "Held for",
       cell: ({ heldFor, waitsFor }) => (heldFor === 0 ? null : heldForText(heldFor, waitsFor ?? [])),
       tone: ({ waitsFor }) => (waitsFor?.some(({ state }) => state !== "waiting") ? "error" : undefined),
     },
-    { head: "For", cell: ({ destination }) => destination },
+    { head: "For", cell: ({ destination }) => destination, sort: "for" },
     { head: "Key", cell: ({ key }) => key },
-    { head: "Priority", cell: ({ priority }) => priority || null },
-    { head: "Bytes", cell: ({ payloadBytes }) => payloadBytes },
+    { head: "Priority", cell: ({ priority }) => priority || null, sort: "priority" },
+    { head: "Bytes", cell: ({ payloadBytes }) => payloadBytes, unit: "bytes", sort: "bytes" },
     { head: "Enqueued", cell: ({ enqueuedAt }) => enqueuedAt, in: ["list"] },
   ],
 };
@@ -273,7 +306,7 @@ export const streamsTable: OverviewTable<StreamStatusRow> = {
   title: "Subscriptions to streams",
   none: "No function is subscribed to a stream.",
   columns: [
-    { head: "Name", cell: ({ name }) => name },
+    { head: "Name", cell: ({ name }) => name, sort: "name" },
     {
       head: "State",
       cell: ({ paused, problem }) => problem ?? (paused ? "paused" : "runs"),
@@ -281,10 +314,14 @@ export const streamsTable: OverviewTable<StreamStatusRow> = {
     },
     { head: "Stream", cell: ({ stream }) => stream },
     { head: "Function", cell: (row) => row.function, in: ["page"] },
-    { head: "Behind", cell: ({ lag }) => lag ?? "unknown" },
+    { head: "Behind", cell: ({ lag }) => lag ?? "unknown", sort: "behind" },
     { head: "Done to", cell: ({ done_to }) => done_to ?? "not begun" },
-    { head: "Missing", cell: ({ missing, missing_reason: why }) => (why === null ? missing : `${missing} (${why})`) },
-    { head: "Written", cell: ({ written_at }) => written_at },
+    {
+      head: "Missing",
+      cell: ({ missing, missing_reason: why }) => (why === null ? missing : `${missing} (${why})`),
+      sort: "missing",
+    },
+    { head: "Written", cell: ({ written_at }) => written_at, sort: "written" },
   ],
 };
 
@@ -292,14 +329,14 @@ export const schedulesTable: OverviewTable<ScheduleOverview> = {
   title: "Schedules, those that do not run and the next ones first",
   none: "There are no schedules.",
   columns: [
-    { head: "Name", cell: ({ name }) => name },
+    { head: "Name", cell: ({ name }) => name, sort: "name" },
     { head: "Role", cell: ({ role }) => role, in: ["page", "list"] },
     { head: "Cron", cell: ({ cron, timezone }) => `${cron} ${timezone}` },
     { head: "Missed", cell: ({ missed }) => missed, in: ["list"] },
     { head: "For", cell: ({ kind, destination }) => `${kind} ${destination}` },
     { head: "Priority", cell: ({ priority }) => priority || null, in: ["page", "list"] },
-    { head: "Last", cell: ({ lastAt }) => lastAt ?? "never" },
-    { head: "Next", cell: ({ nextAt, problem }) => nextAt ?? (problem === null ? "soon" : "never") },
+    { head: "Last", cell: ({ lastAt }) => lastAt ?? "never", sort: "last" },
+    { head: "Next", cell: ({ nextAt, problem }) => nextAt ?? (problem === null ? "soon" : "never"), sort: "next" },
     {
       head: "Problem",
       cell: ({ problem }) => problem ?? "",

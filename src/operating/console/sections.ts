@@ -28,8 +28,8 @@ export function sections(database: Database) {
     (): Promise<Reading<T>> =>
       reading(() => read(database));
   const listOf =
-    <T>(read: (database: Database, listing: Listing) => Promise<T[]>) =>
-    (listing: Listing = {}): Promise<Reading<T[]>> =>
+    <T, L extends Listing>(read: (database: Database, listing?: L) => Promise<T[]>) =>
+    (listing?: L): Promise<Reading<T[]>> =>
       reading(() => read(database, listing));
   return {
     abilities: of(readAbilities),

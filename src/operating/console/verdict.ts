@@ -4,10 +4,10 @@ import { errorMessageOf } from "../../foundation/errors/index.js";
 import type { Clock, Logger } from "../../foundation/runtime/index.js";
 import { type DoctorOptions, type DoctorReport, doctor } from "../doctor/index.js";
 
-/** Pause between two examinations. */
-const pauseMs = 10_000;
-/** Age from which a verdict no longer says how things are: longer than the pause and the longest examination together. */
-const oldVerdictMs = 45_000;
+/** Time between the beginnings of two examinations; one that takes longer is followed by the next at once. */
+export const examineMs = 15_000;
+/** Age from which a verdict no longer says how things are. */
+const oldVerdictMs = 2 * examineMs;
 /** Time without a look at the verdict after which the examinations end, until the next look. */
 const unwatchedMs = 600_000;
 
@@ -75,7 +75,8 @@ export class Verdicts {
       this.#logger.error({ err }, "the installation could not be examined");
     } finally {
       this.#running = undefined;
-      if (!this.#isClosed) this.#cancelNext = this.#clock.setTimeout(() => this.#next(), pauseMs, false);
+      const waitMs = Math.max(0, startedAt + examineMs - this.#clock.now());
+      if (!this.#isClosed) this.#cancelNext = this.#clock.setTimeout(() => this.#next(), waitMs, false);
     }
   }
 

@@ -29,5 +29,6 @@ export function listStreamSubscriptions(database: Database, listing: Listing = {
   const rows = `SELECT s.* FROM ${views.streamStatus} AS s`;
   const names = ["l.name", "l.stream", "l.function"];
   const order = 'l.problem IS NULL, l.paused DESC, l.missing_at NULLS LAST, l.name COLLATE "C"';
-  return listed(database, "list the stream subscriptions", { rows, names, order }, listing);
+  const sorts = { name: 'l.name COLLATE "C"', behind: "l.lag", missing: "l.missing", written: "l.written_at" };
+  return listed(database, "list the stream subscriptions", { rows, names, order, sorts }, listing);
 }

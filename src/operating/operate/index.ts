@@ -39,7 +39,9 @@ export {
   needsHelp,
   otherTopicsOf,
   type PeerOverview,
+  type PendingFilter,
   type PendingOverview,
+  type TopicFilter,
   type TopicOverview,
 } from "./mesh-overview.js";
 export { meshSecrets } from "./mesh-secrets.js";
@@ -79,3 +81,4 @@ export {
   type TopicLimits,
 } from "./topic-settings.js";
 export { type AskedJob, type Condition, why } from "./why.js";
+export { type WorkerStatus, workerStatus } from "./worker-status.js";

@@ -1,4 +1,5 @@
 /** Lists for operators: a filter, an order and pages, in one statement. */
+import { invalidArgument } from "../../foundation/errors/index.js";
 import type { Database } from "../../jobs-and-peers/store/index.js";
 
 /** Part of a list. */
@@ -9,6 +10,10 @@ export interface Listing {
   readonly limit?: number | undefined;
   /** Number of rows to leave out before the first one. Default: 0. */
   readonly offset?: number | undefined;
+  /** Column by which the rows are sorted, one of the list's. Default: the order of the list. */
+  readonly sort?: string | undefined;
+  /** True for the greatest first, false for the least. Rows without a value come last. Default: false. */
+  readonly isDescending?: boolean | undefined;
 }
 
 /** Reads a part of a list. @throws HawserError as {@link Database.query} */
@@ -23,10 +28,18 @@ export function listed<Row extends object>(
     readonly names: readonly string[];
     /** Order of the rows, of the alias `l`. */
     readonly order: string;
+    /** Expressions by which the rows can be sorted, of the alias `l`, by the name of each. */
+    readonly sorts?: Readonly<Record<string, string>>;
   },
-  { filter = "", limit, offset = 0 }: Listing,
+  { filter = "", limit, offset = 0, sort, isDescending = false }: Listing,
 ): Promise<Row[]> {
-  const { rows, values = [], names, order } = list;
+  const { rows, values = [], names, sorts = {} } = list;
+  const by = sort === undefined ? undefined : Object.entries(sorts).find(([name]) => name === sort)?.[1];
+  if (sort !== undefined && by === undefined) {
+    const known = Object.keys(sorts).join(", ");
+    throw invalidArgument(`sort "${sort.slice(0, 60)}": this list is sorted by ${known === "" ? "none" : known}`);
+  }
+  const order = by === undefined ? list.order : `${by} ${isDescending ? "DESC" : "ASC"} NULLS LAST, ${list.order}`;
   const [filterAt, limitAt, offsetAt] = [1, 2, 3].map((nth) => `$${values.length + nth}`);
   const text = `
     SELECT * FROM (${rows}) AS l

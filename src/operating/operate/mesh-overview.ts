@@ -97,6 +97,12 @@ export interface PendingOverview {
 /** Whether somebody can take messages that wait: see {@link PendingOverview.state}. */
 export type BacklogState = "running" | "stopped" | "unserved" | "retrying" | "limited" | "paused" | "held" | "blocked";
 
+/** Filter of {@link listTopics}. */
+export interface TopicFilter extends Listing {
+  /** Only this topic. */
+  readonly topic?: string | undefined;
+}
+
 /** Filter of {@link listPending}. */
 export interface PendingFilter extends Listing {
   /** Only messages that wait for this listener. */
@@ -137,9 +143,10 @@ const sql = {
         SELECT w.topic, sum(w.messages) AS messages, bool_or(NOT w.is_complete) AS has_more, min(w.oldest_at) AS oldest_at,
                (array_agg(w.served_by ORDER BY w.served_until DESC NULLS LAST))[1] AS served_by, max(w.served_until) AS served_until,
                (array_agg(w.state ORDER BY array_position($1::text[], w.state)))[1] AS state
-          FROM hawser.backlog($2::integer) AS w
+          FROM hawser.backlog($2::integer, $3::text) AS w
          GROUP BY w.topic
-      ) AS b USING (topic)`,
+      ) AS b USING (topic)
+     WHERE $3::text IS NULL OR topic COLLATE "C" = $3`,
   peers: `
     SELECT p.name, p.running, p.epoch::float8 AS epoch, p.started_at AS "startedAt", p.clean, p.version,
            p.certificate_ends_at AS "certificateEndsAt", p.topics, p.waiting::float8 AS waiting,
@@ -198,14 +205,18 @@ export function needsHelp(state: BacklogState | null): boolean {
 }
 
 /** Lists the topics, each once: those with messages that nobody takes first, then by name. */
-export async function listTopics(database: Database, listing: Listing = {}): Promise<TopicOverview[]> {
+export async function listTopics(
+  database: Database,
+  { topic, ...listing }: TopicFilter = {},
+): Promise<TopicOverview[]> {
   const names = [
     "l.topic",
     "(SELECT string_agg(concat_ws(' ', e.each ->> 'name', e.each ->> 'group', e.each ->> 'address'), ' ') FROM jsonb_array_elements(l.listeners) AS e (each))",
   ];
   const order = `(l.waiting > 0 AND l.state IN (${statesByUrgency.filter(needsHelp).map((each) => `'${each}'`)})) IS NOT TRUE, l.topic COLLATE "C"`;
-  const values = [statesByUrgency, queueConstants.countedMessages];
-  return listed(database, "list the topics", { rows: sql.topics, values, names, order }, listing);
+  const values = [statesByUrgency, queueConstants.countedMessages, topic ?? null];
+  const sorts = { topic: 'l.topic COLLATE "C"', waiting: "l.waiting", oldest: "l.oldest" };
+  return listed(database, "list the topics", { rows: sql.topics, values, names, order, sorts }, listing);
 }
 
 /**
@@ -215,7 +226,15 @@ export async function listTopics(database: Database, listing: Listing = {}): Pro
 export async function listPeers(database: Database, listing: Listing = {}): Promise<PeerOverview[]> {
   const names = ["l.name", "array_to_string(l.topics, ' ')"];
   const order = 'l."oldestWaitingAt" NULLS LAST, l.running, l.name COLLATE "C"';
-  return listed(database, "list the peers", { rows: sql.peers, names, order }, listing);
+  const sorts = {
+    name: 'l.name COLLATE "C"',
+    started: 'l."startedAt"',
+    certificate: 'l."certificateEndsAt"',
+    waiting: "l.waiting",
+    oldest: 'l."oldestWaitingAt"',
+    parked: "l.parked",
+  };
+  return listed(database, "list the peers", { rows: sql.peers, names, order, sorts }, listing);
 }
 
 /** Lists waiting messages by listener, group, topic and sender, those that have waited longest first. */
@@ -223,6 +242,7 @@ export async function listPending(database: Database, filter: PendingFilter = {}
   const { listener = null, topic = null, maxRows = queueConstants.countedMessages, ...listing } = filter;
   const names = ["l.topic", "l.listener", 'l."group"', "l.sender"];
   const order = 'l.oldest, l.topic COLLATE "C", l.listener COLLATE "C", l.sender COLLATE "C", l."from" COLLATE "C"';
-  const list = { rows: sql.pending, values: [maxRows, listener, topic], names, order };
+  const sorts = { topic: 'l.topic COLLATE "C"', messages: "l.count", oldest: "l.oldest", bytes: "l.bytes" };
+  const list = { rows: sql.pending, values: [maxRows, listener, topic], names, order, sorts };
   return listed(database, "list the stored messages", list, listing);
 }

@@ -99,7 +99,7 @@ export function jobsOverview(database: Database): Promise<EnqueuedOverview[]> {
 }
 
 /** Lists scheduled messages, the next due first. @throws HawserError as {@link Database.query} */
-export function listScheduled(database: Database, filter: ScheduledFilter): Promise<ScheduledMessage[]> {
+export function listScheduled(database: Database, filter: ScheduledFilter = {}): Promise<ScheduledMessage[]> {
   const { kind = null, state = null, destination = null, ...listing } = filter;
   const rows = `SELECT l.id::text AS id, CASE l.kind WHEN 'held' THEN 'held' ELSE 'later' END AS state, l.deliver_at AS "deliverAt",
                        l.destination, l.key, l.message_id AS "messageId", l.payload_bytes AS "payloadBytes", l.enqueued_at AS "enqueuedAt", l.priority, l.held_for AS "heldFor", l.waits_for AS "waitsFor"
@@ -111,6 +111,13 @@ export function listScheduled(database: Database, filter: ScheduledFilter): Prom
     values: [kind, state, destination],
     names: ["l.destination", "l.key"],
     order: 'l."deliverAt", l.id::bigint',
+    sorts: {
+      id: "l.id::bigint",
+      due: 'l."deliverAt"',
+      for: 'l.destination COLLATE "C"',
+      priority: "l.priority",
+      bytes: 'l."payloadBytes"',
+    },
   };
   return listed(database, "list the messages that are due later", list, listing);
 }

@@ -29,7 +29,8 @@ export function listSchedules(database: Database, listing: Listing = {}): Promis
                   FROM ${views.scheduleStatus} AS s`;
   const names = ["l.name", "l.role", "l.destination"];
   const order = 'l.problem IS NULL, l."nextAt", l.name COLLATE "C", l.role COLLATE "C"';
-  return listed(database, "list the schedules", { rows, names, order }, listing);
+  const sorts = { name: 'l.name COLLATE "C"', last: 'l."lastAt"', next: 'l."nextAt"' };
+  return listed(database, "list the schedules", { rows, names, order, sorts }, listing);
 }
 
 /**

@@ -8,10 +8,10 @@ import { type Clock, silentLogger, systemClock } from "../../foundation/runtime/
 import { urlsOrEnvironment } from "../../foundation/sql-clients/index.js";
 import { statementLimits } from "../../jobs-and-peers/store/index.js";
 import { Descriptors } from "../../protobuf/typed/index.js";
-import { MassActions, sections, Verdicts } from "../console/index.js";
+import { Glances, MassActions, sections, Verdicts } from "../console/index.js";
 import { deadLetters, openDatabase } from "../operate/index.js";
 import { FormTokens } from "./forms.js";
-import { icon, style } from "./html/layout.js";
+import { icon, style } from "./html/style.js";
 import { short } from "./html/text.js";
 import { checkPageOptions, type PageOptions } from "./page-options.js";
 import { protect, tooMuchUnsent } from "./protection.js";
@@ -20,6 +20,7 @@ import { listRoutes } from "./routes/lists.js";
 import { messageRoutes } from "./routes/message.js";
 import { overviewRoutes } from "./routes/overview.js";
 import { Site } from "./routes/site.js";
+import { subjectRoutes } from "./routes/subjects.js";
 import { topicRoutes } from "./routes/topics.js";
 import { UnsentAnswers } from "./unsent-answers.js";
 
@@ -81,7 +82,9 @@ export function createPage(options: PageOptions, clock: Clock): Page {
     },
   });
   const withinLimit = protect(app, unsent, options.hosts);
-  const data = { database, changing, readings: sections(database), letters: deadLetters(database) };
+  const readings = sections(database);
+  const glances = new Glances(readings, clock);
+  const data = { database, changing, readings, letters: deadLetters(database), glances };
   const tokens = new FormTokens(options.secret);
   const settings = { prefix, refreshMs, traceUrl, descriptors, logger };
   const site = new Site(app, { ...settings, ...data, massActions, verdicts, tokens }, withinLimit);
@@ -99,13 +102,14 @@ export function createPage(options: PageOptions, clock: Clock): Page {
   );
   app.get("/style.css", (c) => c.body(style, 200, { "Content-Type": "text/css; charset=utf-8" }));
   app.get("/icon.svg", (c) => c.body(icon, 200, { "Content-Type": "image/svg+xml" }));
-  for (const addRoutes of [overviewRoutes, deadRoutes, listRoutes, topicRoutes, messageRoutes]) addRoutes(site);
+  for (const addRoutes of [overviewRoutes, deadRoutes, listRoutes, subjectRoutes, topicRoutes, messageRoutes])
+    addRoutes(site);
 
   let closed: Promise<void> | undefined;
   const close = (): Promise<void> => {
     closed ??= (async () => {
       await massActions.close();
-      await verdicts.close();
+      await Promise.all([verdicts.close(), glances.settled()]);
       await Promise.all([database.close(), changing.close()]);
     })();
     return closed;

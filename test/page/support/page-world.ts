@@ -11,7 +11,7 @@ export const origin = "http://127.0.0.1:9470";
 /** Client of a page. */
 export interface PageClient extends AsyncDisposable {
   readonly handler: (request: Request) => Promise<Response>;
-  /** Status and text of a page. */
+  /** Status and text of a page, without what is only for narrow screens and long names. */
   get(path: string): Promise<{ readonly status: number; readonly text: string; readonly headers: Headers }>;
   /** Submits the form of a page whose button has this text. */
   submit(
@@ -25,7 +25,11 @@ export function pageClient(options: PageOptions, clock: Clock = systemClock): Pa
   const handler = createPage({ logger: silentLogger, ...options }, clock);
   const ask = async (request: Request) => {
     const response = await handler(request);
-    return { status: response.status, text: await response.text(), headers: response.headers };
+    const text = (await response.text()).replace(
+      /<wbr>| role="(table|rowgroup|row|columnheader|cell)"| data-head="[^"]*"/g,
+      "",
+    );
+    return { status: response.status, text, headers: response.headers };
   };
   const get = (path: string) => ask(new Request(`${origin}${path}`));
   return {

@@ -24,7 +24,7 @@ export function causesSection(read: Reading<DeadLetterCauses>, { prefix, now }: 
   return section("dead-letters", "Dead letters by cause", read, ({ causes, examined, olderThanId }) => {
     if (examined === 0) return html`<p class="ok">There are no dead letters.</p>`;
     const older =
-      olderThanId !== undefined && html`\n<a href="${prefix}/?before=${olderThanId}">Examine older ones</a>`;
+      olderThanId !== undefined && html`\n<a href="${prefix}/causes?before=${olderThanId}">Examine older ones</a>`;
     const scope =
       examined < examinedDeadLetters
         ? html`<p>${plural(examined, "dead letter")}.</p>`
@@ -34,10 +34,8 @@ export function causesSection(read: Reading<DeadLetterCauses>, { prefix, now }: 
       {
         head: "Cause",
         cell: (cause) => {
-          const fields = fieldsOf(cause);
-          // An empty criterion would select other causes, too.
-          if (Object.values(fields).includes("")) return short(cause.cause);
-          return html`<a href="${prefix}/dead${queryOf({ ...fields })}">${short(cause.cause)}</a>`;
+          const to = causeLink(cause, prefix);
+          return to === undefined ? short(cause.cause) : html`<a href="${to}">${short(cause.cause)}</a>`;
         },
       },
       { head: "Dead letters", cell: ({ count }) => String(count), isNumber: true },
@@ -50,6 +48,13 @@ export function causesSection(read: Reading<DeadLetterCauses>, { prefix, now }: 
       { head: "Oldest", cell: ({ oldestAt }) => time(oldestAt, now) },
     ])}${more}`;
   });
+}
+
+/** Link to the dead letters of a cause; undefined if no filter selects them alone. */
+export function causeLink(cause: DeadLetterCause, prefix: string): string | undefined {
+  const fields = fieldsOf(cause);
+  // An empty criterion would select other causes, too.
+  return Object.values(fields).includes("") ? undefined : `${prefix}/dead${queryOf({ ...fields })}`;
 }
 
 function fieldsOf(cause: DeadLetterCause): FilterFields {
@@ -93,7 +98,7 @@ ${table("Dead letters", letters.slice(0, shownRows), [
   { head: "State", cell: stateOf },
   { head: "Given up", cell: ({ createdAt }) => time(createdAt, now) },
   { head: "Topic or subject", cell: ({ topic }) => short(topic) },
-  { head: "Source", cell: ({ source }) => short(source) },
+  { head: "Source", cell: ({ source }) => (source === "" ? "" : short(source)) },
   { head: "Attempts", cell: attemptsOf, isNumber: true },
   { head: "Bytes", cell: ({ payloadBytes }) => String(payloadBytes), isNumber: true },
 ])}

@@ -3,6 +3,8 @@
 import { html } from "hono/html";
 import { plural } from "../../../foundation/errors/index.js";
 import { version } from "../../../foundation/runtime/index.js";
+import type { Badge, Badges, Place } from "../../console/index.js";
+import { countText } from "./quantities.js";
 import { type Html, short } from "./text.js";
 
 /** Location, login and reload interval of a page. */
@@ -11,30 +13,47 @@ export interface Frame {
   readonly prefix: string;
   /** Path of this page below the prefix, with its query. */
   readonly path: string;
+  /** Path of the entry of the navigation to which this page belongs. */
+  readonly place: string;
   readonly login: string | undefined;
   readonly database: string | undefined;
+  /** Counts and alarms of the navigation; undefined until they are known. */
+  readonly badges: Badges | undefined;
   /** Interval of reloading; undefined if this page does not reload itself. */
   readonly refreshMs: number | undefined;
   readonly isPaused: boolean;
 }
 
-const places = [
-  ["/", "Overview"],
-  ["/dead", "Dead letters"],
-  ["/backlog", "Backlog"],
-  ["/topics", "Topics"],
-  ["/peers", "Peers"],
-  ["/outbox", "Outbox"],
-  ["/streams", "Streams"],
-  ["/schedules", "Schedules"],
-  ["/message", "Find a message"],
-  ["/actions", "Retries and discards"],
-] as const;
+/** Entry of the navigation. */
+interface Entry {
+  readonly to: string;
+  readonly name: string;
+  /** Its badge. */
+  readonly of?: Place;
+  /** True for the first one of a group. */
+  readonly isApart?: boolean;
+  /** True for what there is only with NATS. */
+  readonly isNats?: boolean;
+}
+
+const entries: readonly Entry[] = [
+  { to: "/", name: "Overview", of: "overview" },
+  { to: "/topics", name: "Topics", of: "topics", isApart: true },
+  { to: "/backlog", name: "Backlog", of: "backlog" },
+  { to: "/later", name: "Due later", of: "later" },
+  { to: "/dead", name: "Dead letters", of: "dead" },
+  { to: "/message", name: "Find a message" },
+  { to: "/peers", name: "Peers and workers", of: "peers", isApart: true },
+  { to: "/schedules", name: "Schedules", of: "schedules" },
+  { to: "/outbox", name: "Outbox for NATS", of: "outbox", isApart: true, isNats: true },
+  { to: "/streams", name: "Streams", of: "streams", isNats: true },
+  { to: "/actions", name: "Retries and discards", isApart: true },
+];
 
 /** Renders a page. */
 export function layout(frame: Frame, title: string, body: Html): Html {
-  const { prefix, path, login, database } = frame;
-  const here = path.split("?", 1)[0]!;
+  const { prefix, place, login, database, badges } = frame;
+  const shown = entries.filter(({ isNats }) => isNats !== true || badges?.hasNats !== false);
   return html`<!DOCTYPE html>
 <html lang="en">
 <head>
@@ -49,20 +68,25 @@ export function layout(frame: Frame, title: string, body: Html): Html {
 <body>
 <a class="skip" href="#main">Skip to the content</a>
 <header>
-<p class="product">Hawser ${version}</p>
-<p>${login === undefined ? "" : html`Login ${short(login)}, database ${short(database)}`}</p>
+<p class="product">Hawser <span>${version}</span></p>
+${login === undefined ? "" : html`<p class="who">${short(login)} in ${short(database)}</p>`}
 <nav aria-label="Pages"><ul>
-${places.map(([to, name]) => html`<li><a href="${prefix}${to}"${to === here ? html` aria-current="page"` : ""}>${name}</a></li>\n`)}
+${shown.map((entry) => html`<li${entry.isApart ? html` class="apart"` : ""}><a href="${prefix}${entry.to}"${entry.to === place ? html` aria-current="page"` : ""}>${entry.name}${badge(entry.of && badges?.of[entry.of])}</a></li>\n`)}
 </ul></nav>
 </header>
 <main id="main" tabindex="-1">
-<h1>${title}</h1>
-${reloading(frame)}
+<div class="title"><h1>${title}</h1>${reloading(frame)}</div>
 ${body}
 </main>
 </body>
 </html>
 `;
+}
+
+function badge(shown: Badge | undefined): Html | string {
+  if (shown === undefined || (shown.count === 0 && shown.alarm === undefined)) return "";
+  const { count, hasMore = false, alarm, what } = shown;
+  return html` <span class="count${alarm === undefined ? "" : ` ${alarm}`}" title="${what}"><span class="hidden">(</span>${countText(count, hasMore)}<span class="hidden"> ${what})</span></span>`;
 }
 
 function reloading({ prefix, path, refreshMs, isPaused }: Frame): Html | string {
@@ -76,50 +100,3 @@ function reloading({ prefix, path, refreshMs, isPaused }: Frame): Html | string 
     ? html`<p>This page does not reload itself. <a href="${to}">Reload every ${interval}</a></p>`
     : html`<p>This page reloads every ${interval}. <a href="${to}">Stop reloading</a></p>`;
 }
-
-/** Picture of the page in the browser's tabs. */
-export const icon =
-  '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 16 16"><rect width="16" height="16" rx="3" fill="#175a8c"/><path d="M4 3v10M12 3v10M4 8h8" stroke="#fff" stroke-width="2"/></svg>';
-
-/** Style sheet of all pages. */
-export const style = `:root { color-scheme: light dark; --text: #1b1f24; --back: #ffffff; --soft: #f1f4f7; --line: #8a949e; --link: #0b4f86;
-  --error: #a3121f; --warning: #7a4b00; --ok: #0b5c2b; --mark: #6b2e00; }
-@media (prefers-color-scheme: dark) { :root { --text: #e6e9ec; --back: #14181c; --soft: #1f262d; --line: #7d8894; --link: #8cc4f5;
-  --error: #ff9aa2; --warning: #f3c272; --ok: #86dfa5; --mark: #ffc08a; } }
-* { box-sizing: border-box; }
-body { margin: 0; color: var(--text); background: var(--back); font: 1rem/1.5 system-ui, sans-serif; }
-header { padding: .5rem 1rem; background: var(--soft); border-bottom: 1px solid var(--line); }
-header p { display: inline-block; margin: 0 1rem 0 0; }
-.product { font-weight: 700; }
-nav ul { display: flex; flex-wrap: wrap; gap: .25rem 1rem; margin: .25rem 0 0; padding: 0; list-style: none; }
-nav a[aria-current] { font-weight: 700; color: var(--text); }
-main { padding: 0 1rem 3rem; }
-a { color: var(--link); }
-:focus-visible { outline: 3px solid var(--link); outline-offset: 2px; }
-.skip { position: absolute; left: -99rem; }
-.skip:focus { left: 1rem; top: .5rem; padding: .5rem; background: var(--back); }
-.scroll { overflow-x: auto; max-width: 100%; }
-table { border-collapse: collapse; margin: .5rem 0; }
-caption { text-align: left; font-weight: 600; padding: .25rem 0; }
-th, td { text-align: left; vertical-align: top; padding: .3rem .6rem; border-bottom: 1px solid var(--line); overflow-wrap: anywhere; min-width: 6.5rem; }
-th, .whole { overflow-wrap: normal; white-space: nowrap; }
-.number { min-width: 0; white-space: nowrap; text-align: right; font-variant-numeric: tabular-nums; }
-pre { background: var(--soft); border: 1px solid var(--line); padding: .6rem; overflow: auto; max-height: 32rem; white-space: pre-wrap; overflow-wrap: anywhere; }
-form { margin: .5rem 0; }
-form.inline { display: inline-block; margin-right: .5rem; }
-.field { display: inline-block; max-width: 100%; margin: .25rem 1rem .25rem 0; }
-label { margin-right: .25rem; }
-input, select, button { max-width: 100%; font: inherit; color: var(--text); background: var(--back); border: 1px solid var(--line); border-radius: .25rem; padding: .3rem .6rem; }
-button { background: var(--soft); cursor: pointer; font-weight: 600; }
-dl { display: grid; grid-template-columns: fit-content(40%) 1fr; gap: .25rem 1rem; }
-dt { font-weight: 600; }
-dd { margin: 0; }
-dd, main li { overflow-wrap: anywhere; }
-.error, .failed { color: var(--error); }
-.warning, .denied { color: var(--warning); }
-.ok { color: var(--ok); }
-.mark { color: var(--mark); font-family: ui-monospace, monospace; font-size: .875em; border: 1px solid currentColor; border-radius: .2rem; padding: 0 .15rem; }
-.none { font-style: italic; }
-progress { width: min(30rem, 100%); }
-@media (max-width: 32rem) { main { padding: 0 .5rem 3rem; } th, td { min-width: 4.5rem; padding: .3rem .4rem .3rem 0; } .number { min-width: 0; } }
-`;

@@ -13,6 +13,7 @@ import {
   type OutboxMessage,
   type QueuedMessageFound,
 } from "../../operate/index.js";
+import { conditionsText } from "./conditions.js";
 import { traceLink } from "./dead.js";
 import { queryOf } from "./filter.js";
 import { unread } from "./table.js";
@@ -166,19 +167,10 @@ function inQueue(found: QueuedMessageFound, { now }: Shown): Html {
   return html`Message ${String(found.id)} for the topic ${short(found.topic)}${recipient}${ofPriority}, enqueued ${time(found.enqueuedAt, now)} by ${short(found.role)}. ${state}`;
 }
 
-/** Conditions under which a worker takes the message and which are not met, with what to do. */
+/** What holds the message. */
 function whyText(id: string, { prefix, conditions, now }: Shown): Html {
   const read = conditions?.get(id);
-  if (read === undefined) return html``;
-  if (read.state !== "read") return unread(read);
-  const held = read.value.filter(({ isMet }) => !isMet);
-  if (held.length === 0) return html` Nothing holds it: a worker that serves its topic takes it with its next look.`;
-  return html`
-<ul>${held.map(({ explanation, since, remedy, holder, condition }) => {
-    const of = condition === "not_held" || condition === "first_of_key" ? holder : null;
-    const link = of === null ? "" : html` <a href="${prefix}/message${queryOf({ id: of })}">Message ${of}</a>.`;
-    return html`<li>${short(explanation ?? "")}${since === null ? "" : html`, since ${time(since, now)}`}.${remedy === null ? "" : html` ${short(remedy)}.`}${link}</li>\n`;
-  })}</ul>`;
+  return read === undefined ? html`` : conditionsText(read, prefix, now);
 }
 
 function endedText(found: EndedMessage, { now }: Shown): Html {

@@ -16,7 +16,7 @@ const hiddenParts = /([\p{Cc}\p{Cf}\p{Cs}\p{Co}\p{Cn}\p{Zl}\p{Zp}])/u;
 export function short(text: string | null | undefined): Html {
   if (text === null || text === undefined || text === "") return html`<span class="none">none</span>`;
   const isCut = text.length > shownCharacters;
-  return html`<bdi>${marked(isCut ? text.slice(0, shownCharacters) : text)}</bdi>${isCut ? html`<span class="mark"> (cut: ${text.length} characters)</span>` : ""}`;
+  return html`<bdi>${marked(isCut ? text.slice(0, shownCharacters) : text).flatMap(breakable)}</bdi>${isCut ? html`<span class="mark"> (cut: ${text.length} characters)</span>` : ""}`;
 }
 
 /** Shows foreign text with its lines and tabs. The caller cuts it. */
@@ -31,21 +31,39 @@ function marked(text: string, kept = ""): (string | Html)[] {
     .map((part) => (hidden.test(part) && !kept.includes(part) && part !== "" ? mark(part) : part));
 }
 
+/** Length of a name from which it may be broken behind a sign, so that it is not broken elsewhere. */
+const longWord = 12;
+
+/** Long names with places where a line may end: behind `.`, `-`, `_`, `(`, `/` and `:`. */
+function breakable(part: string | Html): (string | Html)[] {
+  if (typeof part !== "string" || part.length < longWord || /\s/.test(part)) return [part];
+  return part.split(/(?<=[._(/:-])(?=.)/).flatMap((piece, nth) => (nth === 0 ? [piece] : [html`<wbr>`, piece]));
+}
+
 function mark(character: string): Html {
   const code = character.codePointAt(0)!.toString(16).toUpperCase().padStart(4, "0");
   return html`<span class="mark">U+${code}</span>`;
 }
 
-/** Shows a time, with its age. */
+/** Shows the age of a time, with the time as a tooltip. */
 export function time(at: Date | null | undefined, now: number): Html {
+  return timeHtml(at, (iso, of) => html`<time datetime="${iso}" title="${iso}">${age(now - of.getTime())}</time>`);
+}
+
+/** Shows the age of a time, and the time. */
+export function fullTime(at: Date | null | undefined, now: number): Html {
+  return timeHtml(at, (iso, of) => {
+    const [date, clock] = iso.split("T");
+    // Each is kept whole on narrow columns.
+    const [day, hour] = [html`<span class="whole">${date}</span>`, html`<span class="whole">${clock}</span>`];
+    return html`<span class="whole">${age(now - of.getTime())}</span>, <time datetime="${iso}">${day} ${hour}</time>`;
+  });
+}
+
+function timeHtml(at: Date | null | undefined, shown: (iso: string, at: Date) => Html): Html {
   if (at === null || at === undefined) return html`<span class="none">none</span>`;
   // The driver gives infinity as a number, and a time beyond the range of Date as an invalid one.
   const ms = Number(at);
   if (!Number.isFinite(ms)) return html`${Number.isNaN(ms) ? "a time out of range" : ms < 0 ? "always" : "never"}`;
-  const iso = at.toISOString();
-  const [date, clock] = iso.split("T");
-  // Each is kept whole on narrow columns.
-  return html`<time datetime="${iso}"><span class="whole">${date}</span> <span class="whole">${clock}</span></time> <span class="whole">(${age(now - at.getTime())})</span>`;
+  return shown(at.toISOString(), at);
 }
-
-/** Count of things, with the singular for one. */

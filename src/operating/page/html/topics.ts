@@ -1,26 +1,13 @@
-/** Forms that pause a topic, resume it, and cancel its messages. */
+/** Forms that limit a topic, and cancel its messages. */
 import { html } from "hono/html";
 import { plural } from "../../../foundation/errors/index.js";
-import type { Abilities } from "../../console/index.js";
-import type { TopicOverview } from "../../operate/index.js";
+import type { TopicLimits } from "../../operate/index.js";
 import type { FormContext } from "./dead.js";
-import { hiddenFields } from "./filter.js";
+import { hiddenFields, queryOf } from "./filter.js";
 import { type Html, short } from "./text.js";
 
 /** Number of messages that one form cancels at most, so that its answer does not take long. */
 export const cancelledByForm = 10_000;
-
-/** Actions on a topic, in all processes; undefined if the login may change none. */
-export function topicActions(
-  { canPause, canCancel }: Pick<Abilities, "canPause" | "canCancel">,
-  { prefix, token }: FormContext,
-): ((topic: TopicOverview) => Html) | undefined {
-  if (!canPause && !canCancel) return undefined;
-  const form = (action: string, topic: string, text: string): Html =>
-    html`<form class="inline" method="post" action="${prefix}/topics/${action}">${hiddenFields({ topic, token })}<button type="submit">${text}</button></form>`;
-  return ({ topic, pausedAt }) =>
-    html`${canPause ? form(pausedAt === null ? "pause" : "resume", topic, pausedAt === null ? "Pause" : "Resume") : ""}${canCancel ? form("cancel", topic, "Cancel messages…") : ""}`;
-}
 
 /** Asks which messages of a topic are to be cancelled. */
 export function confirmCancel(topic: string, { prefix, token }: FormContext): Html {
@@ -30,7 +17,19 @@ cannot be undone. Only messages of roles that this login may act as are cancelle
 <p><span class="field"><label for="f-key">Key</label> <input id="f-key" name="typed-key" autocomplete="off" placeholder="any"></span>
 <span class="field"><label for="f-minutes">Enqueued more than so many minutes ago</label> <input id="f-minutes" name="typed-minutes" type="number" min="0" value="0"></span>
 <button type="submit">Cancel them</button></p></form>
-<p><a href="${prefix}/topics">Keep them</a></p>`;
+<p><a href="${prefix}/topic${queryOf({ name: topic })}">Keep them</a></p>`;
+}
+
+/** Asks for the limits of a topic. @param limits those that it has now */
+export function limitForm(topic: string, limits: TopicLimits | null, { prefix, token }: FormContext): Html {
+  const field = (name: string, label: string, value: string | number | undefined, hint: string): Html =>
+    html`<p><span class="field"><label for="f-${name}">${label}</label> <input id="f-${name}" name="typed-${name}" autocomplete="off" placeholder="${hint}" value="${value ?? ""}"></span></p>\n`;
+  const { rate, burst, running, runningPerKey, keyHeader } = limits ?? {};
+  return html`<section aria-label="Limits"><p>The limits of the topic ${short(topic)} hold in all processes. What is empty has no limit.</p>
+<form method="post" action="${prefix}/topics/limit">${hiddenFields({ topic, token })}
+${field("rate", "Starts in a time", rate, "100/s, 10/m, 500/h")}${field("burst", "Starts at once after a pause", burst, "one more than in a second")}${field("running", "Handled at a time", running, "any number")}${field("running-per-key", "Handled at a time of one key", runningPerKey, "any number")}${field("key-header", "Header with that key", keyHeader, "the key of the message")}
+<button type="submit">Set the limits</button></form>
+<p><a href="${prefix}/topic${queryOf({ name: topic })}">Leave them</a></p></section>`;
 }
 
 /** Says what a form has cancelled. */

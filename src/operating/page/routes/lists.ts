@@ -1,4 +1,4 @@
-/** Lists of overviews, which share a filter and pages. */
+/** Lists of overviews, which share a filter, an order and pages. */
 import { html } from "hono/html";
 import {
   outboxTable,
@@ -10,10 +10,11 @@ import {
   topicsTable,
 } from "../../console/index.js";
 import type { Listing } from "../../operate/index.js";
+import { queryOf } from "../html/filter.js";
+import { leaderSection } from "../html/status.js";
 import { type ListPlace, listFilter, listingOf, listPlace, overviewSection } from "../html/table.js";
 import type { Html } from "../html/text.js";
-import { topicActions } from "../html/topics.js";
-import { type Site, valueIn } from "./site.js";
+import type { Site } from "./site.js";
 
 export function listRoutes(site: Site): void {
   const { prefix, readings } = site.options;
@@ -28,28 +29,42 @@ export function listRoutes(site: Site): void {
       return site.answer(c, title, body, { refreshes: true });
     });
   };
-  onList("/backlog", "Backlog", async (place, listing, now) => {
-    const pending = overviewSection("pending", pendingTable, await readings.pending(listing), now, place);
-    return html`${pending}\n<p><a href="${prefix}/topics">Topics and their listeners</a></p>`;
-  });
-  onList("/topics", "Topics", async (place, listing, now) => {
-    const [topics, abilities] = await Promise.all([readings.topics(listing), readings.abilities()]);
-    const may = valueIn(abilities);
-    const actions = may && topicActions(may, site.formContext());
-    return overviewSection("topics", topicsTable, topics, now, place, actions);
-  });
-  onList("/peers", "Peers", async (place, listing, now) =>
-    overviewSection("peers", peersTable, await readings.peers(listing), now, place),
+  const topicLink = ({ topic }: { readonly topic: string }): string => `${prefix}/topic${queryOf({ name: topic })}`;
+
+  onList("/backlog", "Backlog", async (place, listing, now) =>
+    overviewSection("pending", pendingTable, await readings.pending(listing), now, { place, link: topicLink }),
   );
-  onList("/outbox", "Outbox", async (place, listing, now) => {
-    const [outbox, scheduled] = await Promise.all([readings.outbox(), readings.scheduled(listing)]);
-    return html`${overviewSection("outbox", outboxTable, outbox, now)}
-${overviewSection("scheduled", scheduledTable, scheduled, now, place)}`;
+  onList("/topics", "Topics", async (place, listing, now) => {
+    return overviewSection("topics", topicsTable, await readings.topics(listing), now, { place, link: topicLink });
   });
+  onList("/peers", "Peers and workers", async (place, listing, now) =>
+    overviewSection("peers", peersTable, await readings.peers(listing), now, {
+      place,
+      link: ({ name }) => `${prefix}/peer${queryOf({ name })}`,
+    }),
+  );
+  onList("/later", "Due later", async (place, listing, now) =>
+    overviewSection("scheduled", scheduledTable, await readings.scheduled(listing), now, {
+      place,
+      link: ({ id }) => `${prefix}/message${queryOf({ id })}`,
+    }),
+  );
   onList("/streams", "Streams", async (place, listing, now) =>
-    overviewSection("streams", streamsTable, await readings.streams(listing), now, place),
+    overviewSection("streams", streamsTable, await readings.streams(listing), now, {
+      place,
+      link: ({ name }) => `${prefix}/stream${queryOf({ name })}`,
+    }),
   );
   onList("/schedules", "Schedules", async (place, listing, now) =>
-    overviewSection("schedules", schedulesTable, await readings.schedules(listing), now, place),
+    overviewSection("schedules", schedulesTable, await readings.schedules(listing), now, {
+      place,
+      link: ({ name, role }) => `${prefix}/schedule${queryOf({ name, role })}`,
+    }),
   );
+  site.app.get("/outbox", async (c) => {
+    const [outbox, leader] = await Promise.all([readings.outbox(), readings.leader()]);
+    const now = Date.now();
+    const body = html`${overviewSection("outbox", outboxTable, outbox, now)}\n${leaderSection(leader, now)}`;
+    return site.answer(c, "Outbox for NATS", body, { refreshes: true });
+  });
 }

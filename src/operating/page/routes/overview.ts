@@ -1,18 +1,38 @@
-/** Overview: the verdict, dead letters by cause, and the leader. */
+/** Overview: the verdict, numbers, what waits, what has failed, and who runs. */
 import { html } from "hono/html";
+import { age, badgesOf } from "../../console/index.js";
 import { deadLetterIdOf } from "../../operate/index.js";
-import { causesSection } from "../html/dead.js";
-import { leaderSection, verdictSection } from "../html/status.js";
+import { causeLink, causesSection } from "../html/dead.js";
+import { oldestTopics, processesLine, recentCauses, tiles, waitingTiles } from "../html/overview.js";
+import { findingsSection, verdictBanner } from "../html/status.js";
+import { short } from "../html/text.js";
 import type { Site } from "./site.js";
 
 export function overviewRoutes(site: Site): void {
-  const { readings, verdicts } = site.options;
+  const { prefix, readings, verdicts, glances } = site.options;
   site.app.get("/", async (c) => {
+    const verdict = verdicts.newest;
+    const { glance, ageMs, away } = await glances.fresh();
+    const away503 = away === undefined ? {} : ({ status: 503 } as const);
+    const problem =
+      away === undefined
+        ? ""
+        : html`<section class="banner error" aria-label="Postgres"><p><strong class="error">Postgres is away.</strong> ${short(away)}</p>
+<p class="quiet">${glance === undefined ? "Nothing has been read before." : `What follows was read ${age(ageMs)}.`}</p></section>`;
+    if (glance === undefined) return site.answer(c, "Overview", problem as never, { refreshes: true, ...away503 });
+    const { hasNats } = badgesOf(glance, glance.at);
+    const body = html`${problem}${verdictBanner(verdict)}
+${tiles(waitingTiles(glance, prefix, glance.at))}
+<div class="columns">${oldestTopics(glance.topics, prefix, glance.at)}
+${recentCauses(glance, prefix, (cause) => causeLink(cause, prefix))}</div>
+${processesLine(glance, hasNats, prefix)}
+${findingsSection(verdict)}`;
+    return site.answer(c, "Overview", body, { refreshes: true, ...away503 });
+  });
+
+  site.app.get("/causes", async (c) => {
     const before = c.req.query("before");
-    const beforeId = before === undefined ? undefined : String(deadLetterIdOf(before));
-    const [causes, leader] = await Promise.all([readings.causes(beforeId), readings.leader()]);
-    const context = site.formContext();
-    const body = html`${verdictSection(verdicts.newest, Date.now())}\n${causesSection(causes, context)}\n${leaderSection(leader, context.now)}`;
-    return site.answer(c, "Overview", body, { refreshes: true });
+    const causes = await readings.causes(before === undefined ? undefined : String(deadLetterIdOf(before)));
+    return site.answer(c, "Causes", causesSection(causes, site.formContext()), { refreshes: true, place: "/dead" });
   });
 }

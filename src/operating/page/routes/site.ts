@@ -5,7 +5,15 @@ import { HawserError } from "../../../foundation/errors/index.js";
 import type { Logger } from "../../../foundation/runtime/index.js";
 import type { Database } from "../../../jobs-and-peers/store/index.js";
 import type { Descriptors } from "../../../protobuf/typed/index.js";
-import type { Abilities, MassActions, Reading, Sections, Verdicts } from "../../console/index.js";
+import {
+  type Abilities,
+  badgesOf,
+  type Glances,
+  type MassActions,
+  type Reading,
+  type Sections,
+  type Verdicts,
+} from "../../console/index.js";
 import type { DeadLetters } from "../../operate/index.js";
 import { type FormTokens, isCrossSite } from "../forms.js";
 import type { FormContext } from "../html/dead.js";
@@ -30,6 +38,7 @@ export interface SiteOptions {
   readonly letters: DeadLetters;
   readonly massActions: MassActions;
   readonly verdicts: Verdicts;
+  readonly glances: Glances;
   readonly tokens: FormTokens;
 }
 
@@ -42,7 +51,9 @@ export interface AnswerOptions {
   readonly refreshes?: boolean;
   /** What the login may do, if it has been read already. */
   readonly abilities?: Reading<Abilities>;
-  /** Default: 200. */
+  /** Path of the entry of the navigation that the page belongs to. Default: its own path. */
+  readonly place?: string;
+  /** Default: 200; 503 if Postgres is away. */
   readonly status?: 200 | 400 | 403 | 404 | 500 | 503;
 }
 
@@ -62,8 +73,11 @@ export class Site {
 
   /** Answers with a page. */
   async answer(c: Context, title: string, body: Html, more: AnswerOptions = {}): Promise<Response> {
-    const { prefix, refreshMs, readings } = this.options;
-    const { refreshes = false, abilities = await readings.abilities(), status = 200 } = more;
+    const { prefix, refreshMs, readings, glances } = this.options;
+    const { refreshes = false, abilities = await readings.abilities(), place = c.req.path } = more;
+    const isAway = abilities.state === "failed" && abilities.isAway;
+    const { status = isAway ? 503 : 200 } = more;
+    const { glance } = glances.newest;
     const url = new URL(c.req.url);
     const isPaused = url.searchParams.has("paused");
     // A header and not an element of the page, which would reload for screen readers that have no way to pause it.
@@ -71,6 +85,8 @@ export class Site {
     const frame = {
       prefix,
       path: `${c.req.path}${url.search}`,
+      place,
+      badges: glance === undefined ? undefined : badgesOf(glance, Date.now()),
       login: abilities.state === "read" ? abilities.value.login : undefined,
       database: abilities.state === "read" ? abilities.value.database : undefined,
       refreshMs: refreshes ? refreshMs : undefined,

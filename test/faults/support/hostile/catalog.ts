@@ -200,7 +200,7 @@ const callersOf = table(`
   pb hawser.bring_due
   pnbv hawser.outbox_undone hawser.queue_backlog
   p hawser.queue_find hawser.why
-  pv hawser.peer_status hawser.topic_status
+  pv hawser.peer_status hawser.topic_status hawser.worker_status
   pbv hawser.backlog hawser.dead_letter_counts
   bx hawser.token_of hawser.fence_batch hawser.stream_position
    bx hawser.mark_handled hawser.wrapper_version

@@ -1,0 +1,187 @@
+/** State of an installation at a glance: what the navigation counts and the overview shows. It is read once for all who look. */
+import type { Clock } from "../../foundation/runtime/index.js";
+import { needsHelp, type OutboxOverview } from "../operate/index.js";
+import type { Tone } from "./overview-tables.js";
+import type { Reading } from "./reading.js";
+import { type Sections, snapshotRows } from "./sections.js";
+
+/** Age up to which a glance is shown again. */
+const freshMs = 4_000;
+/** Age from which dead letters are no news any more. */
+export const newsMs = 3_600_000;
+
+/** What was read together. Lists have at most `snapshotRows` rows. */
+export interface Glance {
+  /** Time at which the reading began, on the clock of the page, in ms since 1970. */
+  readonly at: number;
+  readonly topics: Awaited<ReturnType<Sections["topics"]>>;
+  readonly causes: Awaited<ReturnType<Sections["causes"]>>;
+  readonly peers: Awaited<ReturnType<Sections["peers"]>>;
+  readonly schedules: Awaited<ReturnType<Sections["schedules"]>>;
+  readonly outbox: Awaited<ReturnType<Sections["outbox"]>>;
+  readonly streams: Awaited<ReturnType<Sections["streams"]>>;
+  readonly leader: Awaited<ReturnType<Sections["leader"]>>;
+}
+
+/** Newest glance. */
+export interface ShownGlance {
+  /** Undefined if Postgres has not been reached yet. */
+  readonly glance: Glance | undefined;
+  readonly ageMs: number;
+  /** Reason why Postgres could not be reached; the glance is of the time before. Undefined if it could. */
+  readonly away: string | undefined;
+}
+
+/** Reads glances: each look at an old one starts a reading, which all who look meanwhile share. */
+export class Glances {
+  readonly #read: Sections;
+  readonly #clock: Clock;
+  #glance: Glance | undefined;
+  #readAt = Number.NEGATIVE_INFINITY;
+  #away: string | undefined;
+  #running: Promise<void> | undefined;
+
+  constructor(read: Sections, clock: Clock) {
+    this.#read = read;
+    this.#clock = clock;
+  }
+
+  /** The newest one, which may be old, and undefined before the first one. If it is old, the next one is read meanwhile. */
+  get newest(): ShownGlance {
+    if (!this.#isFresh()) void this.#reading();
+    return this.#shown();
+  }
+
+  /** A fresh one, or the last one before Postgres was away. Rejects only for a defect. */
+  async fresh(): Promise<ShownGlance> {
+    if (!this.#isFresh()) await this.#reading();
+    return this.#shown();
+  }
+
+  /** Waits for the reading that runs, if one does. */
+  async settled(): Promise<void> {
+    await this.#running?.catch(() => undefined);
+  }
+
+  #isFresh(): boolean {
+    return this.#away === undefined && this.#clock.now() - this.#readAt < freshMs;
+  }
+
+  #shown(): ShownGlance {
+    return { glance: this.#glance, ageMs: this.#clock.now() - this.#readAt, away: this.#away };
+  }
+
+  #reading(): Promise<void> {
+    this.#running ??= this.#readAll().finally(() => {
+      this.#running = undefined;
+    });
+    // Whoever does not wait for it does not see its defect; the next one who does, does.
+    this.#running.catch(() => undefined);
+    return this.#running;
+  }
+
+  async #readAll(): Promise<void> {
+    const startedAt = this.#clock.now();
+    const at = Date.now();
+    const read = this.#read;
+    const listing = { limit: snapshotRows };
+    // The first one alone: if Postgres is away, one connection finds out.
+    const topics = await read.topics({ ...listing, sort: "oldest" });
+    const away = topics.state === "failed" && topics.isAway ? topics.why : undefined;
+    if (away === undefined) {
+      const [causes, peers, schedules, outbox, streams, leader] = await Promise.all([
+        read.causes(),
+        read.peers(listing),
+        read.schedules(listing),
+        read.outbox(),
+        read.streams(listing),
+        read.leader(),
+      ]);
+      this.#glance = { at, topics, causes, peers, schedules, outbox, streams, leader };
+      this.#readAt = startedAt;
+    }
+    this.#away = away;
+  }
+}
+
+/** Entry of the navigation that has a badge. */
+export type Place = "overview" | "topics" | "backlog" | "later" | "dead" | "peers" | "schedules" | "outbox" | "streams";
+
+/** Number at an entry of the navigation. */
+export interface Badge {
+  readonly count: number;
+  readonly hasMore?: boolean;
+  /** Undefined: nothing of it needs anybody. */
+  readonly alarm?: Tone | undefined;
+  /** What is counted. */
+  readonly what: string;
+}
+
+/** Badges of the navigation. */
+export interface Badges {
+  /** False if nothing of NATS was ever used in the database. */
+  readonly hasNats: boolean;
+  readonly of: Partial<Readonly<Record<Place, Badge>>>;
+}
+
+/** Counts what a glance shows. @param now time of the view, in ms since 1970 */
+export function badgesOf(glance: Glance, now: number): Badges {
+  const { topics, causes, peers, schedules, outbox, streams, leader } = glance;
+  const of: Partial<Record<Place, Badge>> = {};
+  const list = <T>(
+    place: Place,
+    read: Reading<readonly T[]>,
+    what: string,
+    alarms: { readonly of: (row: T) => boolean; readonly tone: Tone; readonly what: string },
+    isCounted: (row: T) => boolean = () => true,
+  ): void => {
+    if (read.state !== "read") return;
+    const alarmed = read.value.filter(alarms.of).length;
+    const all = read.value.filter(isCounted).length;
+    of[place] =
+      alarmed > 0
+        ? { count: alarmed, alarm: alarms.tone, what: alarms.what }
+        : { count: all, hasMore: read.value.length >= snapshotRows, what };
+  };
+  list("topics", topics, "topics", {
+    of: ({ waiting, state }) => waiting > 0 && needsHelp(state),
+    tone: "error",
+    what: "topics whose messages nobody takes",
+  });
+  list(
+    "peers",
+    peers,
+    "run",
+    { of: ({ running, clean }) => !running && clean === false, tone: "warning", what: "ended uncleanly" },
+    ({ running }) => running,
+  );
+  const stuck = { of: ({ problem }: { readonly problem: string | null }) => problem !== null, tone: "error" } as const;
+  list("schedules", schedules, "schedules", { ...stuck, what: "schedules that do not run" });
+  list("streams", streams, "subscriptions to streams", {
+    ...stuck,
+    what: "subscriptions to streams that have stopped",
+  });
+  if (topics.state === "read") {
+    const count = topics.value.reduce((sum, { waiting }) => sum + waiting, 0);
+    of.backlog = { count, hasMore: topics.value.some(({ hasMore }) => hasMore), what: "messages wait" };
+  }
+  if (causes.state === "read") {
+    const { examined, olderThanId } = causes.value;
+    const isNew = causes.value.causes.some(({ newestAt }) => now - newestAt.getTime() < newsMs);
+    of.dead = {
+      count: examined,
+      hasMore: olderThanId !== undefined,
+      alarm: isNew ? "warning" : undefined,
+      what: isNew ? "dead letters, with some of the last hour" : "dead letters",
+    };
+  }
+  const rows: readonly OutboxOverview[] = outbox.state === "read" ? outbox.value : [];
+  if (rows.length > 0)
+    of.later = { count: rows.reduce((sum, { later }) => sum + later, 0), what: "messages are due later" };
+  const nats = rows.find(({ kind }) => kind === "nats");
+  if (nats !== undefined) of.outbox = { count: nats.waiting, hasMore: nats.hasMore, what: "messages wait for NATS" };
+  const isLed = leader.state !== "read" || (leader.value !== undefined && leader.value.epoch > 0n);
+  const hasStreams = streams.state === "read" && streams.value.length > 0;
+  const hasNats = isLed || hasStreams || (nats !== undefined && nats.waiting + nats.later + nats.deadLetters > 0);
+  return { hasNats, of };
+}

@@ -1,0 +1,194 @@
+/** Overview: what waits, what fails, since when, and where. */
+import { html } from "hono/html";
+import { plural } from "../../../foundation/errors/index.js";
+import { age, duration, type Glance, newsMs, type Reading, type Tone } from "../../console/index.js";
+import {
+  type DeadLetterCause,
+  type LeaderOverview,
+  needsHelp,
+  type PeerOverview,
+  type TopicOverview,
+} from "../../operate/index.js";
+import { queryOf } from "./filter.js";
+import { countText } from "./quantities.js";
+import { section, table } from "./table.js";
+import { type Html, short, time } from "./text.js";
+
+/** Number of topics, and of causes, that the overview shows. */
+const shownFirst = 8;
+
+/** Number at the top of the overview. */
+export interface Tile {
+  readonly name: string;
+  readonly value: string;
+  readonly unit?: string | undefined;
+  /** What completes the number, below it. */
+  readonly more?: Html | string | undefined;
+  readonly tone?: Tone | undefined;
+  /** Its last hour. */
+  readonly line?: Html | undefined;
+  /** Page with more about it. */
+  readonly to?: string | undefined;
+}
+
+/** Row of tiles. */
+export function tiles(all: readonly Tile[]): Html {
+  return html`<ul class="tiles">
+${all.map(
+  ({
+    name,
+    value,
+    unit,
+    more,
+    tone,
+    line,
+    to,
+  }) => html`<li class="tile${tone === undefined ? "" : ` ${tone}`}"><p class="name">${to === undefined ? name : html`<a href="${to}">${name}</a>`}</p>
+<p class="value">${value}${unit === undefined ? "" : html` <small>${unit}</small>`}</p><p class="more">${more ?? ""}</p>${line ?? ""}</li>\n`,
+)}
+</ul>`;
+}
+
+/** Tiles of what waits, and for how long. */
+export function waitingTiles({ topics }: Glance, prefix: string, now: number): Tile[] {
+  if (topics.state !== "read") return [];
+  const waiting = topics.value.filter(({ waiting }) => waiting > 0);
+  const count = waiting.reduce((sum, topic) => sum + topic.waiting, 0);
+  const [oldest] = waiting.filter(({ oldest }) => oldest !== null);
+  const unread = waiting.filter(({ state }) => needsHelp(state));
+  const unreadCount = unread.reduce((sum, topic) => sum + topic.waiting, 0);
+  return [
+    {
+      name: "Waiting",
+      value: countText(
+        count,
+        waiting.some(({ hasMore }) => hasMore),
+      ),
+      more:
+        unreadCount === 0
+          ? `in ${plural(waiting.length, "topic")}`
+          : html`<span class="error">${countText(unreadCount)} that nobody takes</span>`,
+      to: `${prefix}/backlog`,
+    },
+    oldest === undefined
+      ? { name: "Oldest", value: "–", more: "nothing waits" }
+      : {
+          name: "Oldest",
+          value: duration(now - oldest.oldest!.getTime()),
+          more: short(oldest.topic),
+          tone: needsHelp(oldest.state) ? "error" : undefined,
+          to: `${prefix}/topics?sort=oldest`,
+        },
+  ];
+}
+
+/** Section with the topics whose messages have waited longest. */
+export function oldestTopics(read: Reading<readonly TopicOverview[]>, prefix: string, now: number): Html {
+  return section("oldest", "Topics by their oldest message", read, (topics) => {
+    const waiting = topics.filter(({ waiting, oldest }) => waiting > 0 && oldest !== null);
+    if (waiting.length === 0) return html`<p class="ok">Nothing waits.</p>`;
+    const more = waiting.length - shownFirst;
+    const rest =
+      more > 0
+        ? html`<p class="quiet"><a href="${prefix}/topics?sort=oldest">${plural(more, "more topic")} with messages</a></p>`
+        : "";
+    return html`${table("Topics by their oldest message", waiting.slice(0, shownFirst), [
+      {
+        head: "Topic",
+        cell: ({ topic }) => html`<a href="${prefix}/topic${queryOf({ name: topic })}">${short(topic)}</a>`,
+      },
+      { head: "State", cell: stateBadge },
+      { head: "Waiting", cell: ({ waiting, hasMore }) => countText(waiting, hasMore), isNumber: true },
+      { head: "Oldest", cell: ({ oldest }) => heat(oldest!, now), isNumber: true },
+    ])}${rest}`;
+  });
+}
+
+/** Words for the states of a backlog, where the word alone would not say what is wrong. */
+const stateWords: Readonly<Record<string, string>> = {
+  unserved: "nobody serves it",
+  stopped: "its workers are away",
+  blocked: "blocked by a dead letter",
+};
+
+/** State of a topic as a badge. */
+export function stateBadge({ state }: { readonly state: TopicOverview["state"] }): Html {
+  const tone = needsHelp(state)
+    ? " error"
+    : state === "paused" || state === "limited"
+      ? " warning"
+      : state === "running"
+        ? " ok"
+        : "";
+  return html`<span class="badge${tone}">${state === null ? "unknown" : (stateWords[state] ?? state)}</span>`;
+}
+
+/** Ages at which the heat of what waits has a further step: 10 s, a minute, 5 minutes, an hour. */
+const heatMs = [10_000, 60_000, 300_000, 3_600_000];
+
+/** Age with a bar that is the longer the older it is. */
+function heat(oldest: Date, now: number): Html {
+  const ms = now - oldest.getTime();
+  const step = heatMs.filter((each) => ms >= each).length;
+  return html`${time(oldest, now)} <meter aria-hidden="true" min="0" low="1.5" optimum="0" high="2.5" max="${heatMs.length}" value="${step}"></meter>`;
+}
+
+/** Section with the causes of the dead letters of the last hour; those that are new come first. */
+export function recentCauses(
+  glance: Glance,
+  prefix: string,
+  linkOf: (cause: DeadLetterCause) => string | undefined,
+): Html {
+  const { at: now, causes: read } = glance;
+  return section("recent", "Dead letters of the last hour", read, ({ causes, examined, olderThanId }) => {
+    const recent = causes.filter(({ newestAt }) => now - newestAt.getTime() < newsMs);
+    const all =
+      examined === 0
+        ? ""
+        : html`<p class="quiet"><a href="${prefix}/causes">All causes</a> of ${countText(examined, olderThanId !== undefined)} ${examined === 1 ? "dead letter" : "dead letters"}</p>`;
+    if (recent.length === 0)
+      return html`<p class="ok">${examined === 0 ? "There are no dead letters." : "None."}</p>${all}`;
+    return html`${table("Causes of dead letters of the last hour", recent.slice(0, shownFirst), [
+      {
+        head: "Cause",
+        cell: (cause) => {
+          const to = linkOf(cause);
+          const text = cause.cause === "" ? short(cause.errorCode) : short(cause.cause);
+          return html`${to === undefined ? text : html`<a href="${to}">${text}</a>`}${now - cause.oldestAt.getTime() < newsMs ? html` <span class="badge warning">new</span>` : ""}`;
+        },
+      },
+      { head: "Topic", cell: ({ topic }) => short(topic) },
+      { head: "Count", cell: ({ count }) => countText(count), isNumber: true },
+      { head: "Last", cell: ({ newestAt }) => time(newestAt, now), isNumber: true },
+    ])}${all}`;
+  });
+}
+
+/** Peers, workers and `hawser serve` in a line. */
+export function processesLine(glance: Glance, hasNats: boolean, prefix: string): Html {
+  const { at: now, peers, leader } = glance;
+  const parts = [
+    peers.state === "read" ? peersText(peers.value, prefix) : "",
+    hasNats && leader.state === "read" ? leaderText(leader.value, now) : "",
+  ];
+  return html`<section id="processes" aria-label="Processes"><p>${parts}</p></section>`;
+}
+
+function peersText(peers: readonly PeerOverview[], prefix: string): Html {
+  const running = peers.filter((peer) => peer.running).length;
+  const unclean = peers.filter((peer) => !peer.running && peer.clean === false).length;
+  const ended = unclean === 0 ? "" : html`, <span class="warning">${unclean} ended uncleanly</span>`;
+  return html`<a href="${prefix}/peers">${running === 1 ? "1 peer or worker" : `${running} peers and workers`}</a> ${running === 1 ? "runs" : "run"}${ended}. `;
+}
+
+function leaderText(leader: LeaderOverview | undefined, now: number): Html {
+  if (leader === undefined || leader.owner === null)
+    return html`<span class="error">No <code>hawser serve</code> leads.</span>`;
+  const { completeSince, progressAt } = leader;
+  const since =
+    completeSince === null
+      ? "does not handle all subscriptions yet"
+      : `has handled all subscriptions for ${duration(now - completeSince.getTime())}`;
+  const progress = progressAt === null ? "" : `, last progress ${age(now - progressAt.getTime())}`;
+  return html`<code>hawser serve</code> ${since}${progress}.`;
+}

@@ -1,0 +1,102 @@
+/** Pages of one topic, one peer or worker, one schedule, and one subscription to a stream. */
+import type { Context } from "hono";
+import { html } from "hono/html";
+import { invalidArgument } from "../../../foundation/errors/index.js";
+import { peersTable, type Reading, reading, schedulesTable, streamsTable, topicsTable } from "../../console/index.js";
+import { type Listing, why, workerStatus } from "../../operate/index.js";
+import { causeLink } from "../html/dead.js";
+import {
+  details,
+  firstSection,
+  pendingSection,
+  topicBar,
+  topicCauses,
+  workersSection,
+  workersTopics,
+} from "../html/subject.js";
+import { section } from "../html/table.js";
+import { short } from "../html/text.js";
+import { type Site, valueIn } from "./site.js";
+
+export function subjectRoutes(site: Site): void {
+  const { prefix, readings, database, glances } = site.options;
+  const { app } = site;
+
+  app.get("/topic", async (c) => {
+    const topic = nameOf(c);
+    const context = site.formContext();
+    const { now } = context;
+    const [rows, abilities, pending, workers, first] = await Promise.all([
+      readings.topics({ topic }),
+      readings.abilities(),
+      readings.pending({ topic }),
+      reading(() => workerStatus(database, { topic })),
+      reading(() => why(database, { topic })),
+    ]);
+    const row = valueIn(rows)?.[0] ?? { topic, pausedAt: null };
+    const { glance } = glances.newest;
+    const causes = glance?.causes.state === "read" ? glance.causes.value.causes : [];
+    const ofTopic = causes.filter((cause) => cause.topic === topic && cause.origin !== "subscription");
+    const body = html`${topicBar(row, valueIn(abilities), [], context)}
+${section("state", "State", rows, ([found]) => (found === undefined ? html`<p>Nothing is known of this topic: it has no message, no worker and no setting.</p>` : details(topicsTable, found, now)))}
+${firstSection(first, prefix, now)}
+${workersSection(workers, prefix, now)}
+${pendingSection(pending, now)}
+${topicCauses({ state: "read", value: ofTopic }, (cause) => causeLink(cause, prefix), now)}`;
+    return site.answer(c, `Topic ${topic}`, body, { refreshes: true, abilities, place: "/topics" });
+  });
+
+  app.get("/peer", async (c) => {
+    const name = nameOf(c);
+    const now = Date.now();
+    const [peer, pending, workers] = await Promise.all([
+      one(readings.peers, name),
+      readings.pending({ listener: name }),
+      reading(() => workerStatus(database, { name })),
+    ]);
+    const body = html`${section("state", "State", peer, (row) => (row === undefined ? html`<p>No peer or worker of this name is known.</p>` : details(peersTable, row, now)))}
+${workersTopics(workers, prefix, now)}
+${pendingSection(pending, now)}`;
+    return site.answer(c, `Peer ${name}`, body, { refreshes: true, place: "/peers" });
+  });
+
+  app.get("/stream", async (c) => {
+    const name = nameOf(c);
+    const now = Date.now();
+    const read = await one(readings.streams, name);
+    const body = section("state", "State", read, (row) =>
+      row === undefined ? html`<p>There is no subscription of this name.</p>` : details(streamsTable, row, now),
+    );
+    return site.answer(c, `Subscription ${name}`, body, { refreshes: true, place: "/streams" });
+  });
+
+  app.get("/schedule", async (c) => {
+    const name = nameOf(c);
+    const role = c.req.query("role") ?? "";
+    const now = Date.now();
+    const read = await readings.schedules({ filter: name });
+    const body = section("state", "State", read, (rows) => {
+      const row = rows.find((each) => each.name === name && each.role === role);
+      if (row === undefined) return html`<p>The role ${short(role)} has no schedule of this name.</p>`;
+      return details(schedulesTable, row, now);
+    });
+    return site.answer(c, `Schedule ${name}`, body, { refreshes: true, place: "/schedules" });
+  });
+}
+
+/** Name that the query string gives. @throws HawserError `invalid_argument` */
+function nameOf(c: Context): string {
+  const name = c.req.query("name") ?? "";
+  if (name === "")
+    throw invalidArgument('name "": give the name of a topic, peer, schedule or subscription, by ?name=…');
+  return name;
+}
+
+/** Row of a list with a name; undefined if there is none. */
+async function one<Row extends { readonly name: string }>(
+  read: (listing: Listing) => Promise<Reading<Row[]>>,
+  name: string,
+): Promise<Reading<Row | undefined>> {
+  const rows = await read({ filter: name });
+  return rows.state === "read" ? { state: "read", value: rows.value.find((row) => row.name === name) } : rows;
+}
