@@ -102,6 +102,8 @@ const cases: Readonly<Record<string, Case>> = {
   topic_status: carols("hawser.topic_status()"),
   worker_status: carols("hawser.worker_status(p_topic => 'bobs')"),
   dead_letter_counts: carols("hawser.dead_letter_counts(100)"),
+  take_sample: carols("hawser.take_sample()"),
+  samples: carols("hawser.samples('topic', '{bobs}')"),
   running_peers: carols("hawser.running_peers('{w}')"),
   behind_sequences: carols("hawser.behind_sequences(false)"),
 };
@@ -115,6 +117,7 @@ const knownFaults: Readonly<Record<"alone" | "reads" | "locks", Readonly<Record<
     limit_topic: "a first limit gives each message of the topic its place",
     backlog: "counts what waits in each topic, up to its limit in each",
     peer_status: "counts what waits in each topic",
+    take_sample: "counts what waits in each topic",
   },
 };
 

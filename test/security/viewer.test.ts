@@ -18,7 +18,8 @@ const readable = [
   "hawser.stream_status",
 ];
 const callable = [
-  ...["backlog", "dead_letter_counts", "outbox_undone", "peer_status", "queue_backlog", "topic_status"],
+  ...["backlog", "dead_letter_counts", "outbox_undone", "peer_status", "queue_backlog", "samples", "take_sample"],
+  "topic_status",
   "worker_status",
 ];
 const calls = [
@@ -27,6 +28,8 @@ const calls = [
   "hawser.outbox_undone(NULL, 1000, NULL)",
   "hawser.peer_status()",
   "hawser.queue_backlog(1000, '{}')",
+  "hawser.samples('topic', '{}')",
+  "hawser.take_sample()",
   "hawser.topic_status()",
   "hawser.worker_status()",
 ];

@@ -2,6 +2,7 @@
 // source: hawser/queue/v1/enqueue.proto
 // source: hawser/queue/v1/later.proto
 // source: hawser/queue/v1/queue.proto
+// source: hawser/queue/v1/samples.proto
 // source: hawser/queue/v1/schedules.proto
 // source: hawser/queue/v1/status.proto
 // source: hawser/queue/v1/why.proto
@@ -272,9 +273,12 @@ export interface WorkerRow {
   suspects: unknown;
   /**
    * What it said of its handlers with its last beat: {"full": whether all places are taken, "oldest_ms": how long the oldest one has been
-   * running, "topics": {topic: {"running": number of handlers, "oldest_ms": of these, "full": whether all places of the topic are taken}}}. NULL: nothing.
+   * running, "topics": {topic: {"running": number of handlers, "oldest_ms": of these, "full": whether all places of the topic are taken}},
+   * "totals": {topic: [handled, failed attempts, ms in handlers, handlers by duration as in `samples`, ...], since it was opened}}. NULL: nothing.
    */
   running: unknown;
+  /** When it was opened. It stays the same under a new id. */
+  opened_at: Date;
   /** Names of listeners that are away, whose messages it takes too. */
   stands_in_for: string[];
   /** The role of its session. */
@@ -341,6 +345,51 @@ export interface TopicStartRow {
   started_at: Date;
   /** Its key of `running_per_key`; NULL: there is no such limit, or it has none. */
   limit_key: string | null;
+}
+
+/** Row of hawser_data.samples. Samples. The row of a slot is written anew when the ring comes back to it. */
+export interface SampleRow {
+  /** Time between two samples, in seconds: 15, or 300 for one that is made of those. */
+  step: number;
+  /** Place in the ring: the number of the step since 1970, modulo the number of slots. */
+  slot: number;
+  /** When it was taken. */
+  sampled_at: Date;
+  /** Time that its counts are of, in milliseconds: since the sample before. NULL: there was none, and nothing is counted. */
+  covers_ms: bigint | null;
+  /**
+   * What was found: {kind: {"all": numbers, "rest": numbers, "named": {name: numbers}}}, for the kinds `topic`, `subscription` and `stream`. `all`
+   * is the sum of all series, `rest` that of those that have no name here. The numbers: [enqueued, handled, failed, dead, waiting, oldest_ms, 1 if
+   * there is more than that, busy_ms, handlers by duration ...], null where nothing is known. A series of which nothing is said has zeros.
+   */
+  series: unknown;
+}
+
+/** Row of hawser_data.sampling. The newest sample, and what the next one compares with. One row: who locks it takes the sample. */
+export interface SamplingRow {
+  /** Always 1. */
+  id: number;
+  /** When the newest sample was taken. NULL: none was. */
+  sampled_at: Date | null;
+  /** The last dead letter that a sample has counted. */
+  dead_letter: bigint;
+  /** What workers had reported: {worker: {topic: totals}}. */
+  totals: unknown;
+  /** How far streams were: {subscription: sequence number}. */
+  positions: unknown;
+}
+
+/**
+ * Row of hawser_data.ended_workers. Last reports of workers that have ended since the newest sample. Written only while samples are taken, by the role's own workers; the next
+ * sample counts and deletes them.
+ */
+export interface EndedWorkerRow {
+  /** As in `workers`. */
+  role: string;
+  /** As in `workers`. */
+  opened_at: Date;
+  /** As in `workers`. */
+  running: unknown;
 }
 
 /** Row of hawser_data.schedules. Schedules. Only functions write them. */
@@ -459,6 +508,9 @@ export const tables = {
   topicSetting: "hawser_data.topic_settings",
   servedTopic: "hawser_data.served_topics",
   topicStart: "hawser_data.topic_starts",
+  sample: "hawser_data.samples",
+  sampling: "hawser_data.sampling",
+  endedWorker: "hawser_data.ended_workers",
   schedule: "hawser_data.schedules",
 } as const;
 
@@ -1614,6 +1666,8 @@ export interface EndWorkersResult {
 export interface CloseWorkerArguments {
   /** The worker. */
   worker: bigint;
+  /** As in `workers`, at its end. NULL: what it said last. */
+  running: string | null;
 }
 
 /** Result of hawser.close_worker. */
@@ -2230,9 +2284,10 @@ export function queueFunctions(client: QueryClient) {
     async closeWorker(args: CloseWorkerArguments): Promise<CloseWorkerResult> {
       const { rows } = await client.query({
         name: "hawser.close_worker",
-        text: "SELECT closed FROM hawser.close_worker($1::bigint)",
+        text: "SELECT closed FROM hawser.close_worker($1::bigint, $2::text::jsonb)",
         values: [
           String(args.worker),
+          args.running,
         ],
         results: { closed: "boolean" },
       });
@@ -2344,6 +2399,97 @@ export function queueFunctions(client: QueryClient) {
         results: { topic: "string", running: "boolean", listeners: "bigint", named: "json", paused_at: "timestamp", paused_by: "string", limits: "json", keep_ms: "number" },
       });
       return rows.map((row) => ({ topic: row.topic, running: row.running, listeners: BigInt(row.listeners), named: row.named, pausedAt: row.paused_at, pausedBy: row.paused_by, limits: row.limits, keepMs: row.keep_ms }));
+    },
+  };
+}
+
+/** Result of hawser.take_sample. */
+export interface TakeSampleResult {
+  /** It has taken one. */
+  sampled: boolean;
+  /** In how many milliseconds the next step begins. */
+  nextInMs: bigint;
+}
+
+/** Arguments of hawser.samples. */
+export interface SamplesArguments {
+  /** The kind of series: `topic`, `subscription` or `stream`. */
+  kind: string;
+  /** The series: a row for each sample and name. Empty: a row for each sample, the sum of all series. */
+  names: readonly string[];
+  /** Only samples that were taken later. NULL: all that are kept. */
+  since: Date | null;
+  /** Time between the samples in seconds: 15, or 300. NULL: 15. */
+  step: number | null;
+  /** True: whatever the names, a row for each series that a sample names, and one for the sum of the others. */
+  each: boolean | null;
+}
+
+/** Row of hawser.samples. */
+export interface SamplesResult {
+  /** When the sample was taken. */
+  sampledAt: Date;
+  /** Time that the counts are of, in milliseconds. NULL: nothing was counted, as there was no sample before. */
+  coversMs: bigint | null;
+  /** The topic, the subscription's subject and function, or the name of the subscription to a stream. NULL: a sum. */
+  name: string | null;
+  /** Messages that came: what was handled and given up, and by how much more waits. NULL: not known. */
+  enqueued: bigint | null;
+  /** Messages that were handled. Of a stream: by how much its position has grown. NULL: not known. */
+  handled: bigint | null;
+  /** Attempts that failed. NULL: not known. */
+  failed: bigint | null;
+  /** Messages that became dead letters. */
+  dead: bigint | null;
+  /** Messages that waited at its end, with those that ran. */
+  waiting: bigint | null;
+  /** Age of the oldest of those, in milliseconds. */
+  oldestMs: bigint | null;
+  /** False: more waited than were counted, and more may have come. */
+  isComplete: boolean | null;
+  /** Sum of the times of the handlers that ended, in milliseconds. NULL: not known. */
+  busyMs: bigint | null;
+  /** Number of those by their duration: up to 1, 10, 30, 100, 300 ms, 1, 3, 10, 30 s, and above. Trailing zeros are left out. */
+  durations: bigint[];
+}
+
+/** The functions that take and read samples. */
+export type SampleFunctions = ReturnType<typeof sampleFunctions>;
+
+/**
+ * The functions that take and read samples.
+ *
+ * Each call is a named prepared statement. bigint travels as text, bytes in binary.
+ */
+export function sampleFunctions(client: QueryClient) {
+  return {
+    /** Takes a sample, if none has been taken in the present step and nobody else is taking one. For whoever shows samples, every 15 seconds. */
+    async takeSample(): Promise<TakeSampleResult> {
+      const { rows } = await client.query({
+        name: "hawser.take_sample",
+        text: "SELECT sampled, next_in_ms FROM hawser.take_sample()",
+        values: [],
+        results: { sampled: "boolean", next_in_ms: "bigint" },
+      });
+      const row = onlyRow(rows, "hawser.take_sample");
+      return { sampled: row.sampled, nextInMs: BigInt(row.next_in_ms) };
+    },
+
+    /** The samples of a kind of series: numbers, names and ages. */
+    async samples(args: SamplesArguments): Promise<SamplesResult[]> {
+      const { rows } = await client.query({
+        name: "hawser.samples",
+        text: "SELECT sampled_at, covers_ms, name, enqueued, handled, failed, dead, waiting, oldest_ms, is_complete, busy_ms, durations FROM hawser.samples($1::text, $2::text[], $3::timestamptz, $4::integer, $5::boolean)",
+        values: [
+          args.kind,
+          args.names,
+          args.since,
+          args.step,
+          args.each,
+        ],
+        results: { sampled_at: "timestamp", covers_ms: "bigint", name: "string", enqueued: "bigint", handled: "bigint", failed: "bigint", dead: "bigint", waiting: "bigint", oldest_ms: "bigint", is_complete: "boolean", busy_ms: "bigint", durations: "bigint[]" },
+      });
+      return rows.map((row) => ({ sampledAt: row.sampled_at, coversMs: row.covers_ms === null ? null : BigInt(row.covers_ms), name: row.name, enqueued: row.enqueued === null ? null : BigInt(row.enqueued), handled: row.handled === null ? null : BigInt(row.handled), failed: row.failed === null ? null : BigInt(row.failed), dead: row.dead === null ? null : BigInt(row.dead), waiting: row.waiting === null ? null : BigInt(row.waiting), oldestMs: row.oldest_ms === null ? null : BigInt(row.oldest_ms), isComplete: row.is_complete, busyMs: row.busy_ms === null ? null : BigInt(row.busy_ms), durations: (row.durations?.map(BigInt) ?? []) }));
     },
   };
 }

@@ -1155,6 +1155,7 @@ CREATE TABLE hawser_data.workers (
   gone_at timestamptz,
   suspects jsonb DEFAULT '{}' NOT NULL,
   running jsonb,
+  opened_at timestamptz DEFAULT clock_timestamp() NOT NULL,
   stands_in_for text[] DEFAULT '{}' NOT NULL,
   role text DEFAULT CASE current_setting('role') WHEN 'none' THEN session_user ELSE current_setting('role') END NOT NULL,
   CONSTRAINT workers_pkey PRIMARY KEY (id)
@@ -1173,7 +1174,9 @@ COMMENT ON COLUMN hawser_data.workers.beat_at IS 'When it said last that it goes
 COMMENT ON COLUMN hawser_data.workers.gone_at IS 'When another worker ended it, because it was silent for too long. Its messages count as tried. NULL: it goes on.';
 COMMENT ON COLUMN hawser_data.workers.suspects IS 'Of one that is gone, by \`topic:recipient\`: how many of its messages that nobody has taken since may have been running.';
 COMMENT ON COLUMN hawser_data.workers.running IS 'What it said of its handlers with its last beat: {"full": whether all places are taken, "oldest_ms": how long the oldest one has been
-running, "topics": {topic: {"running": number of handlers, "oldest_ms": of these, "full": whether all places of the topic are taken}}}. NULL: nothing.';
+running, "topics": {topic: {"running": number of handlers, "oldest_ms": of these, "full": whether all places of the topic are taken}},
+"totals": {topic: [handled, failed attempts, ms in handlers, handlers by duration as in \`samples\`, ...], since it was opened}}. NULL: nothing.';
+COMMENT ON COLUMN hawser_data.workers.opened_at IS 'When it was opened. It stays the same under a new id.';
 COMMENT ON COLUMN hawser_data.workers.stands_in_for IS 'Names of listeners that are away, whose messages it takes too.';
 COMMENT ON COLUMN hawser_data.workers.role IS 'The role of its session.';
 
@@ -1246,6 +1249,57 @@ COMMENT ON COLUMN hawser_data.topic_starts.rank IS 'As in \`queue\`.';
 COMMENT ON COLUMN hawser_data.topic_starts.worker IS 'The worker.';
 COMMENT ON COLUMN hawser_data.topic_starts.started_at IS 'When the worker was given the message: its start.';
 COMMENT ON COLUMN hawser_data.topic_starts.limit_key IS 'Its key of \`running_per_key\`; NULL: there is no such limit, or it has none.';
+
+CREATE TABLE hawser_data.samples (
+  step integer NOT NULL,
+  slot integer NOT NULL,
+  sampled_at timestamptz NOT NULL,
+  covers_ms bigint,
+  series jsonb NOT NULL,
+  CONSTRAINT samples_pkey PRIMARY KEY (step, slot)
+);
+
+COMMENT ON TABLE hawser_data.samples IS 'Samples. The row of a slot is written anew when the ring comes back to it.';
+COMMENT ON COLUMN hawser_data.samples.step IS 'Time between two samples, in seconds: 15, or 300 for one that is made of those.';
+COMMENT ON COLUMN hawser_data.samples.slot IS 'Place in the ring: the number of the step since 1970, modulo the number of slots.';
+COMMENT ON COLUMN hawser_data.samples.sampled_at IS 'When it was taken.';
+COMMENT ON COLUMN hawser_data.samples.covers_ms IS 'Time that its counts are of, in milliseconds: since the sample before. NULL: there was none, and nothing is counted.';
+COMMENT ON COLUMN hawser_data.samples.series IS 'What was found: {kind: {"all": numbers, "rest": numbers, "named": {name: numbers}}}, for the kinds \`topic\`, \`subscription\` and \`stream\`. \`all\`
+is the sum of all series, \`rest\` that of those that have no name here. The numbers: [enqueued, handled, failed, dead, waiting, oldest_ms, 1 if
+there is more than that, busy_ms, handlers by duration ...], null where nothing is known. A series of which nothing is said has zeros.';
+
+CREATE TABLE hawser_data.sampling (
+  id integer NOT NULL,
+  sampled_at timestamptz,
+  dead_letter bigint NOT NULL,
+  totals jsonb NOT NULL,
+  positions jsonb NOT NULL,
+  CONSTRAINT sampling_pkey PRIMARY KEY (id),
+  CONSTRAINT sampling_one_row CHECK (id = 1)
+);
+
+COMMENT ON TABLE hawser_data.sampling IS 'The newest sample, and what the next one compares with. One row: who locks it takes the sample.';
+COMMENT ON COLUMN hawser_data.sampling.id IS 'Always 1.';
+COMMENT ON COLUMN hawser_data.sampling.sampled_at IS 'When the newest sample was taken. NULL: none was.';
+COMMENT ON COLUMN hawser_data.sampling.dead_letter IS 'The last dead letter that a sample has counted.';
+COMMENT ON COLUMN hawser_data.sampling.totals IS 'What workers had reported: {worker: {topic: totals}}.';
+COMMENT ON COLUMN hawser_data.sampling.positions IS 'How far streams were: {subscription: sequence number}.';
+
+INSERT INTO hawser_data.sampling (id, sampled_at, dead_letter, totals, positions)
+VALUES (1, NULL, 0, '{}', '{}');
+
+CREATE TABLE hawser_data.ended_workers (
+  role text NOT NULL,
+  opened_at timestamptz NOT NULL,
+  running jsonb NOT NULL,
+  CONSTRAINT ended_workers_pkey PRIMARY KEY (role, opened_at)
+);
+
+COMMENT ON TABLE hawser_data.ended_workers IS 'Last reports of workers that have ended since the newest sample. Written only while samples are taken, by the role''s own workers; the next
+sample counts and deletes them.';
+COMMENT ON COLUMN hawser_data.ended_workers.role IS 'As in \`workers\`.';
+COMMENT ON COLUMN hawser_data.ended_workers.opened_at IS 'As in \`workers\`.';
+COMMENT ON COLUMN hawser_data.ended_workers.running IS 'As in \`workers\`.';
 
 CREATE TABLE hawser_data.schedules (
   role text NOT NULL,

@@ -2,6 +2,7 @@
 // source: hawser/queue/v1/enqueue.proto
 // source: hawser/queue/v1/later.proto
 // source: hawser/queue/v1/queue.proto
+// source: hawser/queue/v1/samples.proto
 // source: hawser/queue/v1/schedules.proto
 // source: hawser/queue/v1/status.proto
 // source: hawser/queue/v1/why.proto
@@ -331,6 +332,7 @@ CREATE TABLE hawser_data.workers (
   gone_at timestamptz,
   suspects jsonb DEFAULT '{}' NOT NULL,
   running jsonb,
+  opened_at timestamptz DEFAULT clock_timestamp() NOT NULL,
   stands_in_for text[] DEFAULT '{}' NOT NULL,
   role text DEFAULT CASE current_setting('role') WHEN 'none' THEN session_user ELSE current_setting('role') END NOT NULL,
   CONSTRAINT workers_pkey PRIMARY KEY (id)
@@ -349,7 +351,9 @@ COMMENT ON COLUMN hawser_data.workers.beat_at IS 'When it said last that it goes
 COMMENT ON COLUMN hawser_data.workers.gone_at IS 'When another worker ended it, because it was silent for too long. Its messages count as tried. NULL: it goes on.';
 COMMENT ON COLUMN hawser_data.workers.suspects IS 'Of one that is gone, by \`topic:recipient\`: how many of its messages that nobody has taken since may have been running.';
 COMMENT ON COLUMN hawser_data.workers.running IS 'What it said of its handlers with its last beat: {"full": whether all places are taken, "oldest_ms": how long the oldest one has been
-running, "topics": {topic: {"running": number of handlers, "oldest_ms": of these, "full": whether all places of the topic are taken}}}. NULL: nothing.';
+running, "topics": {topic: {"running": number of handlers, "oldest_ms": of these, "full": whether all places of the topic are taken}},
+"totals": {topic: [handled, failed attempts, ms in handlers, handlers by duration as in \`samples\`, ...], since it was opened}}. NULL: nothing.';
+COMMENT ON COLUMN hawser_data.workers.opened_at IS 'When it was opened. It stays the same under a new id.';
 COMMENT ON COLUMN hawser_data.workers.stands_in_for IS 'Names of listeners that are away, whose messages it takes too.';
 COMMENT ON COLUMN hawser_data.workers.role IS 'The role of its session.';
 
@@ -422,6 +426,57 @@ COMMENT ON COLUMN hawser_data.topic_starts.rank IS 'As in \`queue\`.';
 COMMENT ON COLUMN hawser_data.topic_starts.worker IS 'The worker.';
 COMMENT ON COLUMN hawser_data.topic_starts.started_at IS 'When the worker was given the message: its start.';
 COMMENT ON COLUMN hawser_data.topic_starts.limit_key IS 'Its key of \`running_per_key\`; NULL: there is no such limit, or it has none.';
+
+CREATE TABLE hawser_data.samples (
+  step integer NOT NULL,
+  slot integer NOT NULL,
+  sampled_at timestamptz NOT NULL,
+  covers_ms bigint,
+  series jsonb NOT NULL,
+  CONSTRAINT samples_pkey PRIMARY KEY (step, slot)
+);
+
+COMMENT ON TABLE hawser_data.samples IS 'Samples. The row of a slot is written anew when the ring comes back to it.';
+COMMENT ON COLUMN hawser_data.samples.step IS 'Time between two samples, in seconds: 15, or 300 for one that is made of those.';
+COMMENT ON COLUMN hawser_data.samples.slot IS 'Place in the ring: the number of the step since 1970, modulo the number of slots.';
+COMMENT ON COLUMN hawser_data.samples.sampled_at IS 'When it was taken.';
+COMMENT ON COLUMN hawser_data.samples.covers_ms IS 'Time that its counts are of, in milliseconds: since the sample before. NULL: there was none, and nothing is counted.';
+COMMENT ON COLUMN hawser_data.samples.series IS 'What was found: {kind: {"all": numbers, "rest": numbers, "named": {name: numbers}}}, for the kinds \`topic\`, \`subscription\` and \`stream\`. \`all\`
+is the sum of all series, \`rest\` that of those that have no name here. The numbers: [enqueued, handled, failed, dead, waiting, oldest_ms, 1 if
+there is more than that, busy_ms, handlers by duration ...], null where nothing is known. A series of which nothing is said has zeros.';
+
+CREATE TABLE hawser_data.sampling (
+  id integer NOT NULL,
+  sampled_at timestamptz,
+  dead_letter bigint NOT NULL,
+  totals jsonb NOT NULL,
+  positions jsonb NOT NULL,
+  CONSTRAINT sampling_pkey PRIMARY KEY (id),
+  CONSTRAINT sampling_one_row CHECK (id = 1)
+);
+
+COMMENT ON TABLE hawser_data.sampling IS 'The newest sample, and what the next one compares with. One row: who locks it takes the sample.';
+COMMENT ON COLUMN hawser_data.sampling.id IS 'Always 1.';
+COMMENT ON COLUMN hawser_data.sampling.sampled_at IS 'When the newest sample was taken. NULL: none was.';
+COMMENT ON COLUMN hawser_data.sampling.dead_letter IS 'The last dead letter that a sample has counted.';
+COMMENT ON COLUMN hawser_data.sampling.totals IS 'What workers had reported: {worker: {topic: totals}}.';
+COMMENT ON COLUMN hawser_data.sampling.positions IS 'How far streams were: {subscription: sequence number}.';
+
+INSERT INTO hawser_data.sampling (id, sampled_at, dead_letter, totals, positions)
+VALUES (1, NULL, 0, '{}', '{}');
+
+CREATE TABLE hawser_data.ended_workers (
+  role text NOT NULL,
+  opened_at timestamptz NOT NULL,
+  running jsonb NOT NULL,
+  CONSTRAINT ended_workers_pkey PRIMARY KEY (role, opened_at)
+);
+
+COMMENT ON TABLE hawser_data.ended_workers IS 'Last reports of workers that have ended since the newest sample. Written only while samples are taken, by the role''s own workers; the next
+sample counts and deletes them.';
+COMMENT ON COLUMN hawser_data.ended_workers.role IS 'As in \`workers\`.';
+COMMENT ON COLUMN hawser_data.ended_workers.opened_at IS 'As in \`workers\`.';
+COMMENT ON COLUMN hawser_data.ended_workers.running IS 'As in \`workers\`.';
 
 CREATE TABLE hawser_data.schedules (
   role text NOT NULL,
@@ -2304,9 +2359,13 @@ BEGIN
     END IF;
   END IF;
 DECLARE
+  w hawser_data.workers;
   v_done boolean;
 BEGIN
-  DELETE FROM hawser_data.workers AS w WHERE w.id = p_replaces;
+  DELETE FROM hawser_data.workers AS o WHERE o.id = p_replaces RETURNING o.* INTO w;
+  IF FOUND THEN
+    v_done := hawser.note_ended(w.role, w.opened_at, w.running);
+  END IF;
   INSERT INTO hawser_data.workers AS w (name, group_name, topics, lease_ms, concurrency)
   VALUES (p_name, coalesce(p_group, CASE WHEN strpos(p_name, ':') > 0 THEN 'default' END), p_topics, p_lease_ms, p_concurrency)
   RETURNING w.id INTO worker;
@@ -5737,6 +5796,7 @@ counts as tried.';
 
 CREATE OR REPLACE FUNCTION hawser.close_worker(
   p_worker bigint,
+  p_running jsonb DEFAULT NULL,
   OUT closed boolean
 )
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
@@ -5749,29 +5809,33 @@ AS $function$
 BEGIN
   IF
     p_worker IS NULL
+    OR octet_length(p_running::text) > 65536
   THEN
     IF p_worker IS NULL THEN
       PERFORM hawser.refuse_argument('hawser.close_worker', 'p_worker', 'NULL', 'needs a value');
     END IF;
+    IF octet_length(p_running::text) > 65536 THEN
+      PERFORM hawser.refuse_argument('hawser.close_worker', 'p_running', octet_length(p_running::text) || ' bytes long', 'must be at most 65536 bytes long in UTF-8');
+    END IF;
   END IF;
 DECLARE
-  v_topics text[];
-  v_name text;
+  w hawser_data.workers;
   v_done boolean;
 BEGIN
-  DELETE FROM hawser_data.workers AS w WHERE w.id = p_worker AND w.gone_at IS NULL RETURNING w.topics, w.name INTO v_topics, v_name;
+  DELETE FROM hawser_data.workers AS o WHERE o.id = p_worker AND o.gone_at IS NULL RETURNING o.* INTO w;
   closed := FOUND;
   IF closed THEN
-    v_done := hawser.wake_topics(v_topics);
+    v_done := hawser.wake_topics(w.topics);
     v_done := hawser.remember_served(
-      v_topics, array_fill(v_name, ARRAY[cardinality(v_topics)]),
-      array_fill(floor(extract(epoch FROM clock_timestamp()) * 1000000)::bigint, ARRAY[cardinality(v_topics)])
+      w.topics, array_fill(w.name, ARRAY[cardinality(w.topics)]),
+      array_fill(floor(extract(epoch FROM clock_timestamp()) * 1000000)::bigint, ARRAY[cardinality(w.topics)])
     );
+    v_done := hawser.note_ended(w.role, w.opened_at, coalesce(p_running, w.running));
   END IF;
 END;
 END
 $function$;
-COMMENT ON FUNCTION hawser.close_worker(bigint) IS 'Ends a worker that handles nothing: its messages are free, and no attempt is counted.';
+COMMENT ON FUNCTION hawser.close_worker(bigint, jsonb) IS 'Ends a worker that handles nothing: its messages are free, and no attempt is counted.';
 
 CREATE OR REPLACE FUNCTION hawser.wait_for(
   p_topics text[],
@@ -6510,6 +6574,473 @@ BEGIN
 END
 $function$;
 COMMENT ON FUNCTION hawser.topic_status() IS 'The topics: who listens to each, whether one of them runs, and what is set for it.';
+
+CREATE OR REPLACE FUNCTION hawser.take_sample(
+  OUT sampled boolean,
+  OUT next_in_ms bigint
+)
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+SET jit = off
+SET row_security = off
+AS $function$
+#variable_conflict use_column
+BEGIN
+  IF current_setting('transaction_isolation') <> 'read committed' THEN
+    RAISE EXCEPTION 'hawser.take_sample needs READ COMMITTED, not %', current_setting('transaction_isolation')
+      USING ERRCODE = 'invalid_transaction_state', HINT = 'BEGIN ISOLATION LEVEL READ COMMITTED';
+  END IF;
+DECLARE
+  v_now CONSTANT timestamptz := clock_timestamp();
+  v_now_ms CONSTANT bigint := floor(extract(epoch FROM v_now) * 1000);
+  v_nth CONSTANT bigint := v_now_ms / 15000;
+  v_before hawser_data.sampling;
+  -- Number of the step of the sample before.
+  v_last bigint;
+  -- NULL: nothing can be counted.
+  v_covers_ms bigint;
+  -- More than any worker handles in that time: a report may say anything.
+  v_most bigint;
+  v_totals jsonb;
+  v_positions jsonb;
+  v_series jsonb;
+  v_dead_letter bigint;
+  -- Series of the sample before.
+  v_known jsonb := '{}';
+  -- Kinds of which that one has summed some.
+  v_rests text[];
+  v_kinds text[];
+  v_names text[];
+  v_numbers text[];
+  v_done boolean;
+BEGIN
+  sampled := false;
+  next_in_ms := (v_nth + 1) * 15000 - v_now_ms;
+  -- Nearly all calls of all but one process end here, without a lock.
+  IF pg_is_in_recovery() OR EXISTS (
+    SELECT FROM hawser_data.sampling AS s WHERE floor(extract(epoch FROM s.sampled_at) * 1000)::bigint / 15000 = v_nth
+  ) THEN
+    RETURN;
+  END IF;
+  v_done := set_config('idle_in_transaction_session_timeout', '8000', true) IS NULL;
+  SELECT s.* INTO v_before FROM hawser_data.sampling AS s WHERE s.id = 1 FOR UPDATE SKIP LOCKED;
+  v_last := floor(extract(epoch FROM v_before.sampled_at) * 1000)::bigint / 15000;
+  -- Another one takes it, or has just done so.
+  IF NOT FOUND OR v_last = v_nth THEN
+    RETURN;
+  END IF;
+  IF v_before.sampled_at BETWEEN v_now - make_interval(secs => 60000 / 1000.0) AND v_now THEN
+    v_covers_ms := greatest(1, round(extract(epoch FROM v_now - v_before.sampled_at) * 1000));
+    v_most := v_covers_ms * 1000;
+    SELECT s.series INTO v_known FROM hawser_data.samples AS s WHERE s.step = 15000 / 1000 AND s.slot = v_last % 240;
+    v_known := coalesce(v_known, '{}');
+    v_rests := ARRAY(SELECT k.key FROM jsonb_each(v_known) AS k WHERE k.value ? 'rest');
+  END IF;
+  -- One that is gone is read once more: it may have reported since.
+  WITH ended AS (
+    DELETE FROM hawser_data.ended_workers AS e RETURNING e.role, e.opened_at, e.running
+  ), before AS MATERIALIZED (
+    SELECT w.key AS worker, w.value AS totals FROM jsonb_each(v_before.totals) AS w
+  ), chosen AS MATERIALIZED (
+    SELECT n.worker, n.running, n.has_ended,
+           -- Of one that has not been read before, and is older, nobody knows when it handled what it says.
+           b.worker IS NOT NULL OR n.opened_at > v_before.sampled_at AS is_known
+      FROM (
+        SELECT floor(extract(epoch FROM c.opened_at) * 1000000)::bigint || ':' || c.role AS worker, c.running, c.has_ended, c.opened_at
+          FROM (
+            SELECT a.*, row_number() OVER (PARTITION BY a.role ORDER BY a.opened_at) AS nth
+              FROM (
+                SELECT w.role, w.opened_at, w.running, false AS has_ended FROM hawser_data.workers AS w WHERE w.gone_at IS NULL OR w.gone_at > v_before.sampled_at
+                 UNION ALL
+                SELECT e.role, e.opened_at, e.running, true FROM ended AS e
+              ) AS a
+          ) AS c
+         ORDER BY c.nth, c.role LIMIT 500
+      ) AS n
+      LEFT JOIN before AS b ON b.worker = n.worker
+  ), said AS MATERIALIZED (
+    SELECT c.worker, c.is_known, t.topic, t.totals
+      FROM chosen AS c
+     CROSS JOIN LATERAL (
+       SELECT e.key AS topic, e.value AS totals
+         FROM jsonb_each(CASE jsonb_typeof(c.running -> 'totals') WHEN 'object' THEN c.running -> 'totals' ELSE '{}' END) AS e
+        WHERE jsonb_typeof(e.value) = 'array' AND octet_length(e.key) BETWEEN 1 AND 255
+        LIMIT 500
+     ) AS t
+  ), known AS (
+    SELECT b.worker, t.key AS topic, t.value AS totals FROM before AS b CROSS JOIN LATERAL jsonb_each(b.totals) AS t
+  ), moved AS (
+    SELECT n.topic, n.nth, sum(least(greatest(coalesce(CASE jsonb_typeof(now_said) WHEN 'number' THEN least(greatest((now_said #>> '{}')::numeric, 0), 1000000000000)::bigint END, 0) - coalesce(CASE jsonb_typeof(was_said) WHEN 'number' THEN least(greatest((was_said #>> '{}')::numeric, 0), 1000000000000)::bigint END, 0), 0), v_most))::bigint AS value
+      FROM (
+        SELECT s.topic, i.nth, s.totals -> i.nth AS now_said, k.totals -> i.nth AS was_said
+          FROM said AS s
+          LEFT JOIN known AS k ON k.worker = s.worker AND k.topic = s.topic
+         -- Handled, failed, time, and ten durations.
+         CROSS JOIN generate_series(0, 12) AS i (nth)
+         WHERE s.is_known AND v_covers_ms IS NOT NULL AND s.totals IS DISTINCT FROM k.totals
+      ) AS n
+     GROUP BY n.topic, n.nth
+  ), handled AS (
+    SELECT m.topic, sum(m.value) FILTER (WHERE m.nth = 0) AS handled, sum(m.value) FILTER (WHERE m.nth = 1) AS failed,
+           to_jsonb(array_agg(m.value ORDER BY m.nth) FILTER (WHERE m.nth BETWEEN 2 AND m.last)) AS spent
+      FROM (SELECT o.*, max(o.nth) FILTER (WHERE o.value > 0) OVER (PARTITION BY o.topic) AS last FROM moved AS o) AS m
+     GROUP BY m.topic
+  ), letters AS MATERIALIZED (
+    SELECT d.id, d.origin, d.topic, d.handler_id
+      FROM hawser_data.dead_letters AS d WHERE d.id > v_before.dead_letter ORDER BY d.id LIMIT 100000
+  ), handlers AS MATERIALIZED (
+    SELECT h.id, h.kind, CASE h.kind WHEN 'stream' THEN h.subject ELSE format('%s %I.%I(%s)', h.subject, h.function_schema, h.function_name, h.argument_types) END AS name
+      FROM hawser_bridge_data.nats_handlers AS h
+     -- As in stream_status.
+     WHERE h.kind IN ('subscription', 'stream') AND EXISTS (
+       SELECT FROM pg_catalog.pg_type AS t
+        WHERE t.typnamespace = pg_catalog.to_regnamespace('hawser_run')
+          AND t.typname = 'token_' || pg_catalog.right(h.wrapper, 16)
+     )
+  ), streams AS MATERIALIZED (
+    SELECT h.name, s.position, (v_before.positions ->> h.name)::bigint AS was, s.lag, s.last_done_at, s.filters
+      FROM handlers AS h JOIN hawser_bridge_data.stream_subscriptions AS s ON s.handler_id = h.id WHERE h.kind = 'stream'
+  ), parts AS (
+    SELECT 'topic' AS kind, m.topic AS name, m.handled, m.failed, NULL::bigint AS dead, NULL::bigint AS waiting, NULL::timestamptz AS oldest_at,
+           false AS is_cut, m.spent
+      FROM handled AS m
+     UNION ALL
+    SELECT 'topic', b.topic, NULL, NULL, NULL, sum(b.messages)::bigint, min(b.oldest_at), NOT bool_and(b.is_complete), NULL
+      FROM hawser.backlog(100000) AS b
+     -- The others wait for other messages, not for a worker.
+     WHERE coalesce(b.state, '') NOT IN ('held', 'blocked')
+     GROUP BY b.topic
+     UNION ALL
+    SELECT 'topic', l.topic, NULL, NULL, count(*), NULL, NULL, false, NULL FROM letters AS l WHERE l.origin IN ('queue', 'peer') GROUP BY l.topic
+     UNION ALL
+    SELECT h.kind, h.name, NULL, NULL, count(*), NULL, NULL, false, NULL
+      FROM letters AS l JOIN handlers AS h ON h.id = l.handler_id WHERE l.origin = 'subscription' GROUP BY h.kind, h.name
+     UNION ALL
+    SELECT 'subscription', h.name, NULL, NULL, NULL, s.messages, s.oldest_at, s.messages = p.rows, NULL
+      FROM handlers AS h
+     CROSS JOIN (SELECT greatest(100, 100000 / greatest(1, count(*))) AS rows FROM handlers AS n WHERE n.kind = 'subscription') AS p
+     CROSS JOIN LATERAL (
+       SELECT count(*) AS messages, min(o.saved_at) AS oldest_at
+         FROM (SELECT m.saved_at FROM hawser_bridge_data.saved_messages AS m WHERE m.handler_id = h.id ORDER BY m.handler_id, m.id LIMIT p.rows) AS o
+     ) AS s
+     WHERE h.kind = 'subscription'
+     UNION ALL
+    SELECT 'stream', s.name, CASE WHEN s.position >= s.was THEN s.position - s.was END, NULL, NULL, s.lag,
+           CASE WHEN s.lag > 0 THEN to_timestamp(s.last_done_at / 1000000000.0) END, false, NULL
+      FROM streams AS s
+  ), series AS (
+    SELECT p.kind, p.name, sum(p.handled)::bigint AS handled, sum(p.failed)::bigint AS failed, coalesce(sum(p.dead), 0)::bigint AS dead,
+           sum(p.waiting)::bigint AS waiting, min(p.oldest_at) AS oldest_at, bool_or(p.is_cut) AS is_cut,
+           (array_agg(p.spent) FILTER (WHERE p.spent IS NOT NULL))[1] AS spent
+      FROM parts AS p GROUP BY p.kind, p.name
+  ), named AS MATERIALIZED (
+    SELECT k.key AS kind, n.key AS name, (n.value ->> 4)::bigint AS waiting, n.value ->> 6 = '1' AS is_cut
+      FROM jsonb_each(v_known) AS k CROSS JOIN LATERAL jsonb_each(k.value -> 'named') AS n
+  ), numbered AS (
+    SELECT s.kind, s.name, s.dead, s.is_cut, s.spent, s.oldest_at,
+           CASE s.kind WHEN 'topic' THEN coalesce(s.handled, 0) ELSE s.handled END AS handled,
+           CASE s.kind WHEN 'topic' THEN coalesce(s.failed, 0) END AS failed,
+           CASE s.kind WHEN 'stream' THEN s.waiting ELSE coalesce(s.waiting, 0) END AS waiting,
+           -- By how much more waits, at least.
+           CASE
+             -- With filters, the sequence numbers are also those of other messages.
+             WHEN s.kind = 'stream' THEN (SELECT s.waiting - k.waiting FROM streams AS t WHERE t.name = s.name AND t.filters = '{}' LIMIT 1)
+             WHEN k.is_cut THEN 0
+             -- One that had no name may have been in the sum of those.
+             WHEN k.name IS NULL AND s.kind = ANY (v_rests) THEN 0
+             WHEN s.is_cut THEN greatest(0, s.waiting - coalesce(k.waiting, 0))
+             ELSE coalesce(s.waiting, 0) - coalesce(k.waiting, 0)
+           END AS growth
+      FROM series AS s
+      LEFT JOIN named AS k ON k.kind = s.kind AND k.name = s.name
+  )
+  SELECT array_agg(n.kind), array_agg(n.name), array_agg((jsonb_build_array(
+           CASE WHEN v_covers_ms IS NOT NULL AND n.handled IS NOT NULL AND n.growth IS NOT NULL THEN greatest(0, n.handled + n.dead + n.growth) END,
+           CASE WHEN v_covers_ms IS NOT NULL THEN n.handled END,
+           CASE WHEN v_covers_ms IS NOT NULL THEN n.failed END,
+           CASE WHEN v_covers_ms IS NOT NULL THEN n.dead END,
+           n.waiting, CASE WHEN n.waiting > 0 THEN greatest(0, floor(extract(epoch FROM v_now - n.oldest_at) * 1000)::bigint) WHEN n.waiting = 0 THEN 0 END,
+           n.is_cut::integer
+         ) || coalesce(n.spent, '[]'))::text),
+         (
+           SELECT coalesce(jsonb_object_agg(w.worker, w.totals), '{}')
+             FROM (
+               SELECT c.worker, coalesce(jsonb_object_agg(s.topic, s.totals) FILTER (WHERE s.topic IS NOT NULL), '{}') AS totals
+                 FROM chosen AS c LEFT JOIN said AS s ON s.worker = c.worker WHERE NOT c.has_ended GROUP BY c.worker
+             ) AS w
+         ),
+         (SELECT coalesce(jsonb_object_agg(s.name, s.position) FILTER (WHERE s.position IS NOT NULL), '{}') FROM streams AS s),
+         greatest(v_before.dead_letter, (SELECT d.id FROM hawser_data.dead_letters AS d ORDER BY d.id DESC LIMIT 1))
+    INTO v_kinds, v_names, v_numbers, v_totals, v_positions, v_dead_letter
+    FROM numbered AS n
+   WHERE n.kind <> 'topic' OR n.handled + n.failed + n.dead + n.waiting > 0;
+  v_series := hawser.pack_series(coalesce(v_kinds, '{}'), coalesce(v_names, '{}'), coalesce(v_numbers, '{}'));
+  INSERT INTO hawser_data.samples AS s (step, slot, sampled_at, covers_ms, series)
+  VALUES (15000 / 1000, v_nth % 240, v_now, v_covers_ms, v_series)
+  ON CONFLICT (step, slot) DO UPDATE SET sampled_at = excluded.sampled_at, covers_ms = excluded.covers_ms, series = excluded.series;
+  UPDATE hawser_data.sampling AS s SET sampled_at = v_now, dead_letter = v_dead_letter, totals = v_totals, positions = v_positions WHERE s.id = 1;
+  -- The first sample of a step of the day completes the one before.
+  IF v_last / 20 < v_nth / 20 THEN
+    v_done := hawser.fold_samples(v_last / 20);
+  END IF;
+  sampled := true;
+END;
+END
+$function$;
+COMMENT ON FUNCTION hawser.take_sample() IS 'Takes a sample, if none has been taken in the present step and nobody else is taking one. For whoever shows samples, every 15 seconds.';
+
+CREATE OR REPLACE FUNCTION hawser.samples(
+  p_kind text,
+  p_names text[],
+  p_since timestamptz DEFAULT NULL,
+  p_step integer DEFAULT NULL,
+  p_each boolean DEFAULT NULL
+)
+RETURNS TABLE (
+  sampled_at timestamptz,
+  covers_ms bigint,
+  name text,
+  enqueued bigint,
+  handled bigint,
+  failed bigint,
+  dead bigint,
+  waiting bigint,
+  oldest_ms bigint,
+  is_complete boolean,
+  busy_ms bigint,
+  durations bigint[]
+)
+LANGUAGE plpgsql STABLE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+SET jit = off
+SET row_security = off
+AS $function$
+#variable_conflict use_column
+BEGIN
+  IF pg_collation_for(p_kind) COLLATE "C" <> '"default"'
+    AND NOT (SELECT c.collisdeterministic FROM pg_collation AS c WHERE c.oid = (pg_collation_for(p_kind) COLLATE "C")::regcollation)
+  THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('hawser.samples: the arguments have the collation %s, and must have a deterministic one', pg_collation_for(p_kind) COLLATE "C"),
+      HINT = 'Write COLLATE "default" behind the argument.';
+  END IF;
+  IF
+    p_kind IS NULL
+    OR octet_length(p_kind) > 20
+    OR p_names IS NULL
+    OR num_nulls(VARIADIC p_names) > 0
+    OR cardinality(p_names) > 500
+    OR ((pg_column_size(p_names) > 1048576 OR pg_column_compression(p_names) IS NOT NULL) AND hawser.list_excess(p_names, 1048576, 1073741824) IS NOT NULL)
+    OR NOT (p_step BETWEEN 15 AND 300)
+  THEN
+    IF p_kind IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.samples', 'p_kind', 'NULL', 'needs a value');
+    END IF;
+    IF octet_length(p_kind) > 20 THEN
+      PERFORM hawser.refuse_argument('hawser.samples', 'p_kind', octet_length(p_kind) || ' bytes long', 'must be at most 20 bytes long in UTF-8');
+    END IF;
+    IF p_names IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.samples', 'p_names', 'NULL', 'needs a value');
+    END IF;
+    IF num_nulls(VARIADIC p_names) > 0 THEN
+      PERFORM hawser.refuse_argument('hawser.samples', 'p_names', 'a list with a NULL', 'must have a value in each place');
+    END IF;
+    IF cardinality(p_names) > 500 THEN
+      PERFORM hawser.refuse_argument('hawser.samples', 'p_names', 'a list of ' || cardinality(p_names) || ' elements', 'must have at most 500 elements');
+    END IF;
+    IF ((pg_column_size(p_names) > 1048576 OR pg_column_compression(p_names) IS NOT NULL) AND hawser.list_excess(p_names, 1048576, 1073741824) IS NOT NULL) THEN
+      PERFORM hawser.refuse_argument('hawser.samples', 'p_names', hawser.list_excess(p_names, 1048576, 1073741824), 'must have at most 1048576 bytes in all');
+    END IF;
+    IF NOT (p_step BETWEEN 15 AND 300) THEN
+      PERFORM hawser.refuse_argument('hawser.samples', 'p_step', p_step::text, 'must be 15 to 300');
+    END IF;
+  END IF;
+DECLARE
+  v_step CONSTANT integer := coalesce(p_step, 15000 / 1000);
+  -- Older rows wait to be written anew.
+  v_kept CONSTANT interval := make_interval(secs => v_step * CASE v_step
+    WHEN 15000 / 1000 THEN 240 ELSE 288
+  END);
+  v_since CONSTANT timestamptz := greatest(p_since, clock_timestamp() - v_kept);
+BEGIN
+  RETURN QUERY
+  WITH taken AS MATERIALIZED (
+    SELECT s.slot, s.sampled_at, s.covers_ms, s.series #> ARRAY[p_kind, 'rest'] AS rest, CASE WHEN p_names = '{}' THEN s.series #> ARRAY[p_kind, 'all'] END AS of_all
+      FROM hawser_data.samples AS s WHERE s.step = v_step AND s.sampled_at > v_since
+  ), named AS MATERIALIZED (
+    -- Each sample is read once, and only what is asked for is kept: whole ones would fill a temporary file.
+    SELECT s.slot, n.key AS name, n.value AS numbers
+      FROM hawser_data.samples AS s CROSS JOIN LATERAL jsonb_each(s.series #> ARRAY[p_kind, 'named']) AS n
+     WHERE s.step = v_step AND s.sampled_at > v_since AND (p_each OR n.key = ANY (p_names))
+  ), wanted AS (
+    SELECT t.sampled_at, t.covers_ms, n.name, n.numbers, false AS is_unknown FROM taken AS t JOIN named AS n USING (slot) WHERE p_each
+     UNION ALL
+    SELECT t.sampled_at, t.covers_ms, NULL, t.rest, false FROM taken AS t WHERE p_each AND t.rest IS NOT NULL
+     UNION ALL
+    -- What a sample does not name had nothing, unless it sums others, which may be this one.
+    SELECT t.sampled_at, t.covers_ms, u.name, n.numbers, t.rest IS NOT NULL
+      FROM taken AS t
+     CROSS JOIN (SELECT DISTINCT o.name FROM unnest(p_names) AS o (name)) AS u
+      LEFT JOIN named AS n ON n.slot = t.slot AND n.name = u.name
+     WHERE p_each IS NOT TRUE
+     UNION ALL
+    SELECT t.sampled_at, t.covers_ms, NULL, t.of_all, false FROM taken AS t WHERE p_each IS NOT TRUE AND p_names = '{}'
+  )
+  SELECT w.sampled_at, w.covers_ms, w.name, (n.numbers ->> 0)::bigint, (n.numbers ->> 1)::bigint, (n.numbers ->> 2)::bigint,
+         (n.numbers ->> 3)::bigint, (n.numbers ->> 4)::bigint, (n.numbers ->> 5)::bigint, (n.numbers ->> 6) = '0', (n.numbers ->> 7)::bigint,
+         CASE WHEN jsonb_array_length(n.numbers) > 8 THEN
+           ARRAY(SELECT (d.value #>> '{}')::bigint FROM jsonb_array_elements(n.numbers) WITH ORDINALITY AS d (value, nth) WHERE d.nth > 8 ORDER BY d.nth)
+         ELSE '{}' END
+    FROM wanted AS w
+   CROSS JOIN LATERAL (
+     SELECT coalesce(w.numbers, CASE
+       WHEN w.is_unknown THEN '[null, null, null, null, null, null, null]'::jsonb
+       WHEN w.covers_ms IS NULL THEN '[null, null, null, null, 0, 0, 0]'
+       WHEN p_kind = 'topic' THEN '[0, 0, 0, 0, 0, 0, 0]'
+       ELSE '[null, null, null, 0, 0, 0, 0]'
+     END) AS numbers
+   ) AS n
+   ORDER BY w.sampled_at, w.name COLLATE "C";
+END;
+END
+$function$;
+COMMENT ON FUNCTION hawser.samples(text, text[], timestamptz, integer, boolean) IS 'The samples of a kind of series: numbers, names and ages.';
+
+CREATE OR REPLACE FUNCTION hawser.pack_series(
+  p_kinds text[],
+  p_names text[],
+  p_numbers text[],
+  OUT series jsonb
+)
+LANGUAGE plpgsql VOLATILE SECURITY INVOKER
+SET search_path = pg_catalog, pg_temp
+SET jit = off
+SET row_security = off
+AS $function$
+#variable_conflict use_column
+BEGIN
+  WITH given AS (
+    SELECT u.kind, u.name, u.numbers::jsonb AS numbers FROM unnest(p_kinds, p_names, p_numbers) AS u (kind, name, numbers)
+  ), ranked AS MATERIALIZED (
+    SELECT g.kind, g.name, g.numbers,
+           g.name IS NOT NULL AND row_number() OVER (
+             PARTITION BY g.kind, g.name IS NULL
+             ORDER BY coalesce((g.numbers ->> 1)::bigint, 0) + coalesce((g.numbers ->> 2)::bigint, 0) + coalesce((g.numbers ->> 3)::bigint, 0)
+                      + coalesce((g.numbers ->> 4)::bigint, 0) DESC, g.name COLLATE "C"
+           ) <= 500 AS has_name
+      FROM given AS g
+  ), sums AS (
+    SELECT r.kind, p.part, n.nth,
+           -- The age of the oldest is that of the oldest of all, and one count that was cut cuts the sum.
+           CASE WHEN n.nth IN (6, 7) THEN max((n.value #>> '{}')::bigint) ELSE sum((n.value #>> '{}')::bigint) END AS value
+      FROM ranked AS r
+     CROSS JOIN (VALUES ('all'), ('rest')) AS p (part)
+     CROSS JOIN LATERAL jsonb_array_elements(r.numbers) WITH ORDINALITY AS n (value, nth)
+     WHERE p.part = 'all' OR NOT r.has_name
+     GROUP BY r.kind, p.part, n.nth
+  ), summed AS (
+    SELECT s.kind, s.part, jsonb_agg(s.value ORDER BY s.nth) AS numbers FROM sums AS s GROUP BY s.kind, s.part
+  ), named AS (
+    SELECT r.kind, jsonb_object_agg(r.name, r.numbers) AS numbers FROM ranked AS r WHERE r.has_name GROUP BY r.kind
+  )
+  SELECT coalesce(jsonb_object_agg(a.kind, jsonb_strip_nulls(jsonb_build_object('all', a.numbers, 'rest', r.numbers, 'named', coalesce(n.numbers, '{}')))), '{}')
+    INTO series
+    FROM summed AS a
+    LEFT JOIN summed AS r ON r.kind = a.kind AND r.part = 'rest'
+    LEFT JOIN named AS n ON n.kind = a.kind
+   WHERE a.part = 'all';
+END
+$function$;
+COMMENT ON FUNCTION hawser.pack_series(text[], text[], text[]) IS 'Numbers of a sample by kind and name, as \`series\` of \`samples\` has them: those that move and hold most by their names, the others summed.';
+
+CREATE OR REPLACE FUNCTION hawser.fold_samples(
+  p_nth bigint,
+  OUT folded boolean
+)
+LANGUAGE plpgsql VOLATILE SECURITY INVOKER
+SET search_path = pg_catalog, pg_temp
+SET jit = off
+SET row_security = off
+AS $function$
+#variable_conflict use_column
+DECLARE
+  v_seconds CONSTANT integer := 15000 / 1000 * 20;
+  v_from CONSTANT timestamptz := to_timestamp(p_nth * v_seconds);
+  v_sampled_at timestamptz;
+  v_covers_ms bigint;
+  v_kinds text[];
+  v_names text[];
+  v_numbers text[];
+BEGIN
+  WITH taken AS MATERIALIZED (
+    SELECT s.sampled_at, s.covers_ms, s.series, row_number() OVER (ORDER BY s.sampled_at DESC) = 1 AS is_last
+      FROM hawser_data.samples AS s
+     WHERE s.step = 15000 / 1000 AND s.sampled_at >= v_from AND s.sampled_at < v_from + make_interval(secs => v_seconds)
+  ), parts AS MATERIALIZED (
+    SELECT t.is_last, k.key AS kind, n.key AS name, n.value AS numbers
+      FROM taken AS t CROSS JOIN LATERAL jsonb_each(t.series) AS k CROSS JOIN LATERAL jsonb_each(k.value -> 'named') AS n
+     UNION ALL
+    SELECT t.is_last, k.key, NULL, k.value -> 'rest'
+      FROM taken AS t CROSS JOIN LATERAL jsonb_each(t.series) AS k WHERE k.value ? 'rest'
+  ), sums AS (
+    SELECT p.kind, p.name, n.nth,
+           -- What waited at the end, and how long.
+           CASE
+             WHEN n.nth IN (5, 6) THEN sum((n.value #>> '{}')::bigint) FILTER (WHERE p.is_last)
+             WHEN n.nth = 7 THEN max((n.value #>> '{}')::bigint)
+             ELSE sum((n.value #>> '{}')::bigint)
+           END AS value
+      FROM parts AS p CROSS JOIN LATERAL jsonb_array_elements(p.numbers) WITH ORDINALITY AS n (value, nth)
+     GROUP BY p.kind, p.name, n.nth
+  ), rests AS MATERIALIZED (
+    SELECT DISTINCT p.kind FROM parts AS p WHERE p.is_last AND p.name IS NULL
+  ), series AS (
+    -- A series that the last sample does not name had nothing then, unless it is in the sum of the others.
+    SELECT s.kind, s.name, jsonb_agg(CASE WHEN s.nth IN (5, 6) AND r.kind IS NULL THEN coalesce(s.value, 0) ELSE s.value END ORDER BY s.nth) AS numbers
+      FROM sums AS s LEFT JOIN rests AS r ON r.kind = s.kind GROUP BY s.kind, s.name
+  )
+  SELECT array_agg(s.kind), array_agg(s.name), array_agg(s.numbers::text), (SELECT max(t.sampled_at) FROM taken AS t), (SELECT sum(t.covers_ms)::bigint FROM taken AS t)
+    INTO v_kinds, v_names, v_numbers, v_sampled_at, v_covers_ms
+    FROM series AS s;
+  folded := v_sampled_at IS NOT NULL;
+  IF folded THEN
+    INSERT INTO hawser_data.samples AS s (step, slot, sampled_at, covers_ms, series)
+    VALUES (v_seconds, p_nth % 288, v_sampled_at, v_covers_ms,
+            hawser.pack_series(coalesce(v_kinds, '{}'), coalesce(v_names, '{}'), coalesce(v_numbers, '{}')))
+    ON CONFLICT (step, slot) DO UPDATE SET sampled_at = excluded.sampled_at, covers_ms = excluded.covers_ms, series = excluded.series;
+  END IF;
+END
+$function$;
+COMMENT ON FUNCTION hawser.fold_samples(bigint) IS 'Makes a sample of the day from those of its time.';
+
+CREATE OR REPLACE FUNCTION hawser.note_ended(
+  p_role text,
+  p_opened_at timestamptz,
+  p_running jsonb,
+  OUT noted boolean
+)
+LANGUAGE plpgsql VOLATILE SECURITY INVOKER
+SET search_path = pg_catalog, pg_temp
+SET jit = off
+SET row_security = off
+AS $function$
+BEGIN
+  noted := false;
+  -- Where nobody asks for samples, nothing is written for them.
+  IF p_running -> 'totals' IS NULL OR NOT EXISTS (
+    SELECT FROM hawser_data.sampling AS s WHERE s.sampled_at > clock_timestamp() - make_interval(secs => 60000 / 1000.0)
+  ) THEN
+    RETURN;
+  END IF;
+  INSERT INTO hawser_data.ended_workers (role, opened_at, running)
+  SELECT p_role, p_opened_at, p_running
+   WHERE (SELECT count(*) FROM hawser_data.ended_workers AS e WHERE e.role = p_role) < 100
+  ON CONFLICT (role, opened_at) DO NOTHING;
+  noted := FOUND;
+END
+$function$;
+COMMENT ON FUNCTION hawser.note_ended(text, timestamptz, jsonb) IS 'Keeps the last report of a worker that ends, if samples are taken.';
 
 CREATE OR REPLACE FUNCTION hawser.unschedule(
   name text,
@@ -10964,6 +11495,9 @@ REVOKE ALL ON TABLE hawser_data.workers FROM PUBLIC;
 REVOKE ALL ON TABLE hawser_data.topic_settings FROM PUBLIC;
 REVOKE ALL ON TABLE hawser_data.served_topics FROM PUBLIC;
 REVOKE ALL ON TABLE hawser_data.topic_starts FROM PUBLIC;
+REVOKE ALL ON TABLE hawser_data.samples FROM PUBLIC;
+REVOKE ALL ON TABLE hawser_data.sampling FROM PUBLIC;
+REVOKE ALL ON TABLE hawser_data.ended_workers FROM PUBLIC;
 REVOKE ALL ON TABLE hawser_data.schedules FROM PUBLIC;
 REVOKE ALL ON TABLE hawser.later_messages FROM PUBLIC;
 REVOKE ALL ON TABLE hawser.schedule_status FROM PUBLIC;
@@ -11036,7 +11570,7 @@ REVOKE ALL ON FUNCTION hawser.give_back(bigint, text[], text[], text[], bigint[]
 REVOKE ALL ON FUNCTION hawser.end_cancelled(bigint, bigint[]) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.cancel_queued(text[], text[], text[], bigint[]) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.end_workers(text) FROM PUBLIC;
-REVOKE ALL ON FUNCTION hawser.close_worker(bigint) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.close_worker(bigint, jsonb) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.wait_for(text[]) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.stop_waiting(text[]) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.wait_locks(text[]) FROM PUBLIC;
@@ -11046,6 +11580,11 @@ REVOKE ALL ON FUNCTION hawser.queue_backlog(integer, text[]) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.queue_find(bigint, text, integer) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.retry_queued(bigint[]) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.topic_status() FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.take_sample() FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.samples(text, text[], timestamptz, integer, boolean) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.pack_series(text[], text[], text[]) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.fold_samples(bigint) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.note_ended(text, timestamptz, jsonb) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.unschedule(text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.write_schedule(text, text, text, text, text, text, bytea, jsonb, text, boolean, text, boolean, smallint) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.due_schedules(integer) FROM PUBLIC;
@@ -11189,7 +11728,7 @@ BEGIN
     GRANT EXECUTE ON FUNCTION hawser.give_back(bigint, text[], text[], text[], bigint[], boolean) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.end_cancelled(bigint, bigint[]) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.end_workers(text) TO hawser_peer;
-    GRANT EXECUTE ON FUNCTION hawser.close_worker(bigint) TO hawser_peer;
+    GRANT EXECUTE ON FUNCTION hawser.close_worker(bigint, jsonb) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.wait_for(text[]) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.stop_waiting(text[]) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.queue_places(text[]) TO hawser_peer;
@@ -11197,6 +11736,8 @@ BEGIN
     GRANT EXECUTE ON FUNCTION hawser.queue_backlog(integer, text[]) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.queue_find(bigint, text, integer) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.topic_status() TO hawser_peer;
+    GRANT EXECUTE ON FUNCTION hawser.take_sample() TO hawser_peer;
+    GRANT EXECUTE ON FUNCTION hawser.samples(text, text[], timestamptz, integer, boolean) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.unschedule(text) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.due_schedules(integer) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.run_schedules(jsonb) TO hawser_peer;
@@ -11234,6 +11775,8 @@ BEGIN
     GRANT SELECT ON TABLE hawser.schedule_status TO hawser_bridge;
     GRANT EXECUTE ON FUNCTION hawser.bring_due(jsonb, pg_snapshot) TO hawser_bridge;
     GRANT EXECUTE ON FUNCTION hawser.queue_backlog(integer, text[]) TO hawser_bridge;
+    GRANT EXECUTE ON FUNCTION hawser.take_sample() TO hawser_bridge;
+    GRANT EXECUTE ON FUNCTION hawser.samples(text, text[], timestamptz, integer, boolean) TO hawser_bridge;
     GRANT EXECUTE ON FUNCTION hawser.due_schedules(integer) TO hawser_bridge;
     GRANT EXECUTE ON FUNCTION hawser.run_schedules(jsonb) TO hawser_bridge;
   END IF;
@@ -11248,6 +11791,8 @@ BEGIN
     GRANT SELECT ON TABLE hawser.schedule_status TO hawser_viewer;
     GRANT EXECUTE ON FUNCTION hawser.queue_backlog(integer, text[]) TO hawser_viewer;
     GRANT EXECUTE ON FUNCTION hawser.topic_status() TO hawser_viewer;
+    GRANT EXECUTE ON FUNCTION hawser.take_sample() TO hawser_viewer;
+    GRANT EXECUTE ON FUNCTION hawser.samples(text, text[], timestamptz, integer, boolean) TO hawser_viewer;
     GRANT EXECUTE ON FUNCTION hawser.worker_status(text, text) TO hawser_viewer;
   END IF;
 END
@@ -11314,6 +11859,9 @@ BEGIN
        'hawser_data.topic_settings',
        'hawser_data.served_topics',
        'hawser_data.topic_starts',
+       'hawser_data.samples',
+       'hawser_data.sampling',
+       'hawser_data.ended_workers',
        'hawser_data.schedules',
        'hawser.later_messages',
        'hawser.schedule_status'
@@ -11391,7 +11939,7 @@ BEGIN
   ALTER FUNCTION hawser.end_cancelled(bigint, bigint[]) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.cancel_queued(text[], text[], text[], bigint[]) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.end_workers(text) OWNER TO hawser_owner;
-  ALTER FUNCTION hawser.close_worker(bigint) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.close_worker(bigint, jsonb) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.wait_for(text[]) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.stop_waiting(text[]) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.wait_locks(text[]) OWNER TO hawser_owner;
@@ -11401,6 +11949,11 @@ BEGIN
   ALTER FUNCTION hawser.queue_find(bigint, text, integer) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.retry_queued(bigint[]) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.topic_status() OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.take_sample() OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.samples(text, text[], timestamptz, integer, boolean) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.pack_series(text[], text[], text[]) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.fold_samples(bigint) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.note_ended(text, timestamptz, jsonb) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.unschedule(text) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.write_schedule(text, text, text, text, text, text, bytea, jsonb, text, boolean, text, boolean, smallint) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.due_schedules(integer) OWNER TO hawser_owner;

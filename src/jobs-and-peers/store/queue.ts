@@ -365,9 +365,9 @@ export class Queue {
     await this.#run("end cancelled messages of the queue", this.#functions.endCancelled({ worker, ranks: [...ranks] }));
   }
 
-  /** Ends a worker: what it has is free. */
-  async closeWorker(worker: bigint): Promise<void> {
-    await this.#run("end a worker of the queue", this.#functions.closeWorker({ worker }));
+  /** Ends a worker: what it has is free. @param running its last report, as for `extend` */
+  async closeWorker(worker: bigint, running: string | null): Promise<void> {
+    await this.#run("end a worker of the queue", this.#functions.closeWorker({ worker, running }));
   }
 
   /** Has those who enqueue notify. @returns whether they do, and below which transaction they may not */

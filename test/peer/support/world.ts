@@ -315,7 +315,7 @@ const endSessionsSql = `
 /** Tables whose rows a database always has, and those of names, which are counted on. */
 const keptTables: readonly string[] = [
   ...[peerTables.databaseSetting, peerTables.fence, peerTables.idCounter, peerTables.migration, peerTables.owner],
-  ...[outboxTables.outboxState, outboxTables.outboxTurn],
+  ...[outboxTables.outboxState, outboxTables.outboxTurn, queueTables.sampling],
 ];
 
 /**

@@ -136,7 +136,7 @@ export class TestWorker {
   }
 
   async close(): Promise<boolean> {
-    return (await this.#functions.closeWorker({ worker: this.id })).closed;
+    return (await this.#functions.closeWorker({ worker: this.id, running: null })).closed;
   }
 }
 

@@ -8,14 +8,16 @@ import { cutOff, marked } from "../../handlers/handler-result.js";
 import type { Waiter } from "../../handlers/limits/concurrency-limit.js";
 import { type QueuedMessage, rowOf } from "../../store/index.js";
 import type { WorkerEffects } from "./effects.js";
+import { HandledTotals } from "./handled-totals.js";
 import type { LeasedTurn } from "./leased-messages.js";
 import type { TakeRoom } from "./take-room.js";
 import type { Term } from "./term.js";
 
 /** Time until a message that was to run alone, and could not, is tried again. */
 const aloneAgainMs = 30_000;
-/** Maximum number of topics of whose handlers a beat tells. */
+/** Maximum number of topics of whose running handlers a beat tells, and of the bytes of their names. */
 const mostReported = 100;
+const mostReportedBytes = 8_000;
 const postponedResult: HandlerResult = { kind: "postponed" };
 /** The message could not run alone. */
 const notAloneResult: HandlerResult = { kind: "deferred", errorCode: "busy", errorMessage: "", delayMs: aloneAgainMs };
@@ -52,12 +54,14 @@ export class RunningTurns {
   readonly #earlier = new Map<string, RunningTurn>();
   /** Message that is to run while nothing else does, or runs. */
   #alone: RunningTurn | undefined;
+  readonly totals: HandledTotals;
   readonly #owner: TurnsOwner;
   readonly #effects: WorkerEffects;
 
   constructor(owner: TurnsOwner) {
     this.#owner = owner;
     this.#effects = owner.effects;
+    this.totals = new HandledTotals(owner.effects.handlers);
   }
 
   get size(): number {
@@ -72,26 +76,30 @@ export class RunningTurns {
     for (const turn of this.#turns.keys()) yield turn.running;
   }
 
-  /** Report of the handlers that run, for a beat: `running` of the table `workers`. Null: none runs. */
+  /** Report of the handlers, for a beat: `running` of the table `workers`. Null: none runs, and none has ended. */
   report(): string | null {
-    if (this.#turns.size === 0) return null;
     const { dispatcher, handlers, clock } = this.#effects;
     const now = clock.now();
     const topics = new Map<string, { running: number; oldest_ms: number; full: boolean }>();
     let oldest = 0;
+    let bytes = 0;
     for (const { turn, startedAt } of this.#turns.values()) {
       const { topic } = turn.running;
       const ms = Math.round(now - startedAt);
       oldest = Math.max(oldest, ms);
       const before = topics.get(topic);
-      if (before === undefined && topics.size === mostReported) continue;
+      if (before === undefined && (topics.size === mostReported || bytes > mostReportedBytes)) continue;
+      if (before === undefined) bytes += Buffer.byteLength(topic);
       topics.set(topic, {
         running: (before?.running ?? 0) + 1,
         oldest_ms: Math.max(before?.oldest_ms ?? 0, ms),
         full: before?.full ?? handlers.limitsOf(topic)?.every((limit) => limit.free === 0) ?? false,
       });
     }
-    return JSON.stringify({ full: dispatcher.free === 0, oldest_ms: oldest, topics: Object.fromEntries(topics) });
+    const text = JSON.stringify({ full: dispatcher.free === 0, oldest_ms: oldest, topics: Object.fromEntries(topics) });
+    const totals = this.totals.report(Buffer.byteLength(text));
+    if (totals !== undefined) return `${text.slice(0, -1)},"totals":${totals}}`;
+    return this.#turns.size === 0 ? null : text;
   }
 
   /** Messages of a term, also of those handlers that an earlier term has started. */

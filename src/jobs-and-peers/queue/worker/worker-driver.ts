@@ -54,7 +54,7 @@ export class WorkerDriver {
   async #end(): Promise<void> {
     this.machine.endHandled();
     const worker = this.close();
-    if (worker !== undefined) await this.#closeWorker(worker);
+    if (worker !== undefined) await this.#closeWorker(worker, this.machine.turns.report());
   }
 
   /** @returns the worker that is left in the store */
@@ -63,9 +63,9 @@ export class WorkerDriver {
     return this.machine.close();
   }
 
-  async #closeWorker(worker: bigint): Promise<void> {
+  async #closeWorker(worker: bigint, report: string | null): Promise<void> {
     try {
-      await this.#queue.closeWorker(worker);
+      await this.#queue.closeWorker(worker, report);
     } catch (err) {
       this.#host.context.logger.debug({ err }, "could not end a worker of the queue");
     }
@@ -92,7 +92,7 @@ export class WorkerDriver {
       idleBeatMs: context.idleBeatMs,
       openSession: () => this.#openSession(),
       openWorker: (request, reply) => settle(this.#openWorker(request), reply),
-      closeWorker: (worker) => void this.#closeWorker(worker),
+      closeWorker: (worker) => void this.#closeWorker(worker, null),
       newWorkerId: randomWorker,
       send: (name, given, reply) => {
         const statement = queue[name] as (...given: unknown[]) => Promise<never>;

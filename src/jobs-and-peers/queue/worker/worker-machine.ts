@@ -139,6 +139,7 @@ export class WorkerMachine implements HandledLink, LeaseEffects {
       this.#openLater(left);
       return;
     }
+    if (kept === undefined) this.turns.totals.beginWorker();
     const term = new Term(this, { worker, server, topics });
     this.#mode = { name: "working", left, term };
     // A statement before may have failed.

@@ -201,7 +201,7 @@ const callersOf = table(`
   pnbv hawser.outbox_undone hawser.queue_backlog
   p hawser.queue_find hawser.why
   pv hawser.peer_status hawser.topic_status hawser.worker_status
-  pbv hawser.backlog hawser.dead_letter_counts
+  pbv hawser.backlog hawser.dead_letter_counts hawser.take_sample hawser.samples
   bx hawser.token_of hawser.fence_batch hawser.stream_position
    bx hawser.mark_handled hawser.wrapper_version
    b hawser.requested_retries hawser.read_lead hawser.take_lead hawser.raise_lead hawser.keep_lead
@@ -214,6 +214,7 @@ const callersOf = table(`
   - hawser.next_message_id hawser.peer_headers hawser.present_cluster hawser.refuse_uncommitted_server hawser.request_retries hawser.retry_enqueued hawser.dead_letter_fault
   - hawser.is_alive hawser.raise_owner hawser.set_nats_server hawser.write_schedule
   - hawser.queue_messages hawser.cancel_queued hawser.end_marked hawser.pass_keys hawser.pass_left_keys hawser.put_behind hawser.lock_queued hawser.admit_topics hawser.find_ready hawser.judge_starts hawser.first_of_keys hawser.find_copies hawser.make_copies hawser.count_left hawser.note_starts hawser.end_flows hawser.keep_ended hawser.tell_ended hawser.expire_results hawser.remember_served hawser.wake_topics hawser.wait_locks hawser.retry_queued
+  - hawser.pack_series hawser.fold_samples hawser.note_ended
   - hawser.may_enqueue hawser.role_mark hawser.role_fault
   - hawser.record_act hawser.record_dead_letters hawser.expire_audit
   - hawser.first_in_line hawser.why_not_queued hawser.why_not_served hawser.why_limited hawser.why_taken hawser.why_no_room
@@ -290,6 +291,9 @@ export const relationsOf: Readonly<Record<string, Classified>> = {
   "hawser_data.topic_settings": { grants: "", changes: "operators are members of hawser_peer" },
   "hawser_data.served_topics": { grants: "", others: victimsRows },
   "hawser_data.topic_starts": { grants: "", changes: "each take of a limited topic writes it" },
+  "hawser_data.samples": { grants: "", changes: "any of the roles may take a sample" },
+  "hawser_data.sampling": { grants: "", changes: "any of the roles may take a sample" },
+  "hawser_data.ended_workers": { grants: "", others: victimsRows, mayGo: "a sample counts and deletes them" },
   "hawser_data.workers": { grants: "", others: victimsRows },
   "hawser_data.unique_keys": { grants: "", others: victimsRows },
   "hawser_data.flow_edges": { grants: "", changes: "only of roles that name messages of their own" },
