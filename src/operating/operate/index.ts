@@ -73,6 +73,17 @@ export {
   storedCounts,
 } from "./stored-counts.js";
 export {
+  type HandlerDurations,
+  type PresentRates,
+  readSeries,
+  type Series,
+  type SeriesKind,
+  type SeriesReading,
+  type SeriesRequest,
+  type SeriesSpan,
+  type Values,
+} from "./time-series.js";
+export {
   keepResults,
   limitsText,
   limitTopic,
