@@ -92,9 +92,21 @@ dd { margin: 0; }
 dd, main li { overflow-wrap: anywhere; }
 pre { background: var(--soft); border: 1px solid var(--line); border-radius: .375rem; padding: .6rem; overflow: auto; max-height: 32rem; white-space: pre-wrap; overflow-wrap: anywhere; font-size: .875rem; }
 summary { cursor: pointer; color: var(--muted); font-size: .8125rem; }
-svg text { fill: var(--muted); font-size: 11px; }
 .line { fill: none; stroke: var(--accent); stroke-width: 1.5; }
-.second .line, .line.second { stroke: var(--second); }`;
+.line.second { stroke: var(--second); }
+.grid { fill: none; stroke: var(--line); stroke-width: 1; }
+.sparkline { display: inline-block; width: 7.5rem; height: 1.75rem; vertical-align: middle; }
+.chart { margin: 0 0 1rem; min-width: 0; }
+.chart figcaption { margin: 0 0 .5rem; font-size: .875rem; font-weight: 600; }
+.chart .first, .chart .second { margin-left: .75rem; font-weight: 400; }
+.chart .first::before, .chart .second::before { content: ""; display: inline-block; width: .75rem; margin-right: .35rem; border-top: 3px solid var(--accent); vertical-align: middle; }
+.chart .second::before { border-top-style: dashed; border-top-color: var(--second); }
+.chart .line.second { stroke-dasharray: 4 3; }
+.plot { display: grid; grid-template-columns: auto minmax(0, 1fr); gap: .25rem .5rem; }
+.plot svg { display: block; width: 100%; height: 10rem; }
+.plot ul { display: flex; justify-content: space-between; margin: 0; padding: 0; list-style: none; color: var(--muted); font-size: .75rem; font-variant-numeric: tabular-nums; }
+.plot .ys { flex-direction: column; text-align: right; margin: -.5625rem 0; }
+.plot .xs { grid-column: 2; }`;
 
 const forms = `
 form { margin: .5rem 0; }
