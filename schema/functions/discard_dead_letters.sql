@@ -13,7 +13,11 @@ BEGIN
   WITH gone AS (
     DELETE FROM hawser_data.dead_letters AS d
      WHERE d.id = ANY (p_ids) AND @is_own(d)@
-    RETURNING d.id, d.topic
+    RETURNING d.id, d.topic, d.origin, d.job_id
+  ), forgotten AS (
+    DELETE FROM hawser_data.original_payloads AS o
+     USING gone AS g
+     WHERE o.origin = g.origin AND o.id = CASE g.origin WHEN 'queue' THEN g.job_id ELSE g.id END
   )
   SELECT array_agg(g.id), array_agg(g.topic) INTO v_gone, v_topics FROM gone AS g;
   PERFORM hawser.record_dead_letters('discard', v_gone, v_topics);

@@ -25,5 +25,6 @@ BEGIN
       LIMIT @StoreConstants.dead_letter_rows@ FOR UPDATE SKIP LOCKED
    );
   PERFORM hawser.expire_results();
+  PERFORM hawser.expire_originals();
   PERFORM hawser.expire_audit();
 END

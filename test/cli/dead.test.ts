@@ -177,7 +177,7 @@ describe("hawser dead", () => {
   });
 
   it.each([
-    [["lst"], 'cannot "lst". Did you mean list? It can list, retry, discard, retention'],
+    [["lst"], 'cannot "lst". Did you mean list? It can list, retry, discard, edit, retention'],
     [[], "`hawser dead` needs ACTION"],
     [["retry", "x7"], '"x7" is not the id of a dead letter'],
     [["retry", "0"], '"0" is not the id of a dead letter'],

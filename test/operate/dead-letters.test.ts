@@ -95,7 +95,14 @@ describe("dead letters", () => {
       retryRequested: false,
     });
     const whole = await w.store.deadLetters.get(id as number);
-    expect(whole).toEqual({ ...list[0], payload: Buffer.alloc(100), headers: [["a", "1"]], stack: null, failures: [] });
+    expect(whole).toEqual({
+      ...list[0],
+      payload: Buffer.alloc(100),
+      headers: [["a", "1"]],
+      stack: null,
+      failures: [],
+      edit: null,
+    });
     expect(await w.store.deadLetters.get(1_000_000)).toBeUndefined();
   });
 

@@ -198,6 +198,7 @@ describe("an object that a role without rights has planted", () => {
       await tried(["dead", "list"], databaseUrl, own);
       await tried(["dead", "retry", "--all"], databaseUrl);
       await tried(["dead", "discard", "--all"], databaseUrl, own);
+      await tried(["dead", "edit", "1", "--text", "x"], databaseUrl);
       await tried(["dead", "retention"], databaseUrl, own);
       await tried(["dead", "retention", "30"], databaseUrl);
       await tried(["audit"], databaseUrl, own);

@@ -64,6 +64,7 @@ const cases: Readonly<Record<string, Case>> = {
   outbox_replay: bobs("hawser.outbox_replay(clock_timestamp())"),
   replay_page: bobs("hawser.replay_page(clock_timestamp(), NULL, NULL, false, 0, NULL, 10)"),
   retry_dead_letters: bobs("hawser.retry_dead_letters('{@letter}')", /@letter/),
+  edit_dead_letter: bobs("hawser.edit_dead_letter(@letter, 'y'::text)", /^true$/),
   discard_dead_letters: bobs("hawser.discard_dead_letters('{@letter}')", /@letter/),
   take: carols("hawser.take(@worker, 100, 1000000, NULL, '{bobs}')", /^\(bobs,"",@bob,/),
   "take of a limited topic": carols("hawser.take(@worker, 100, 1000000, NULL, '{limited}')", /^\(limited,"",@bob,/),

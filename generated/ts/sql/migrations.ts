@@ -399,7 +399,7 @@ CREATE TABLE hawser_data.audit_records (
   count bigint,
   details jsonb,
   CONSTRAINT audit_records_pkey PRIMARY KEY (id),
-  CONSTRAINT audit_records_action_values CHECK (action IN ('retry', 'discard', 'cancel', 'cancel_flow', 'pause', 'resume', 'limit', 'keep_results', 'schedule', 'unschedule', 'replay', 'seek', 'reassign', 'forget_peer', 'clear_stored', 'clear_addresses', 'set_nats_server', 'expire_audit'))
+  CONSTRAINT audit_records_action_values CHECK (action IN ('retry', 'discard', 'edit', 'cancel', 'cancel_flow', 'pause', 'resume', 'limit', 'keep_results', 'schedule', 'unschedule', 'replay', 'seek', 'reassign', 'forget_peer', 'clear_stored', 'clear_addresses', 'set_nats_server', 'expire_audit'))
 );
 
 CREATE INDEX audit_records_login ON hawser_data.audit_records (login, id);
@@ -873,6 +873,24 @@ COMMENT ON COLUMN hawser_data.migrations.checksum IS 'SHA-256 of its SQL in hex:
 COMMENT ON COLUMN hawser_data.migrations.oldest_program IS 'Number of the last migration that a program must know at least to work with this one. A program that knows fewer than the
 greatest of these numbers is refused.';
 COMMENT ON COLUMN hawser_data.migrations.functions IS 'SHA-256 in hex of the functions, views and grants that were applied last. NULL: they came with a later migration.';
+
+CREATE TABLE hawser_data.original_payloads (
+  origin text NOT NULL,
+  id bigint NOT NULL,
+  payload bytea NOT NULL,
+  edited_at timestamptz DEFAULT clock_timestamp() NOT NULL,
+  edited_by text DEFAULT session_user NOT NULL,
+  edits integer DEFAULT 1 NOT NULL,
+  CONSTRAINT original_payloads_pkey PRIMARY KEY (origin, id)
+);
+
+COMMENT ON TABLE hawser_data.original_payloads IS 'What the payloads of corrected messages were before, until these have been handled or discarded.';
+COMMENT ON COLUMN hawser_data.original_payloads.origin IS 'As of the dead letter: \`queue\` or \`subscription\`.';
+COMMENT ON COLUMN hawser_data.original_payloads.id IS 'Of the queue the id that its enqueue returned, which it keeps if it is retried. Of a subscription the dead letter''s id.';
+COMMENT ON COLUMN hawser_data.original_payloads.payload IS 'The payload as it was before the first correction.';
+COMMENT ON COLUMN hawser_data.original_payloads.edited_at IS 'When it was last corrected.';
+COMMENT ON COLUMN hawser_data.original_payloads.edited_by IS 'The login that has last corrected it.';
+COMMENT ON COLUMN hawser_data.original_payloads.edits IS 'How often it was corrected.';
 
 CREATE TABLE hawser_data.enqueue_keys (
   bucket integer NOT NULL,

@@ -48,7 +48,7 @@ CREATE TABLE hawser_data.audit_records (
   count bigint,
   details jsonb,
   CONSTRAINT audit_records_pkey PRIMARY KEY (id),
-  CONSTRAINT audit_records_action_values CHECK (action IN ('retry', 'discard', 'cancel', 'cancel_flow', 'pause', 'resume', 'limit', 'keep_results', 'schedule', 'unschedule', 'replay', 'seek', 'reassign', 'forget_peer', 'clear_stored', 'clear_addresses', 'set_nats_server', 'expire_audit'))
+  CONSTRAINT audit_records_action_values CHECK (action IN ('retry', 'discard', 'edit', 'cancel', 'cancel_flow', 'pause', 'resume', 'limit', 'keep_results', 'schedule', 'unschedule', 'replay', 'seek', 'reassign', 'forget_peer', 'clear_stored', 'clear_addresses', 'set_nats_server', 'expire_audit'))
 );
 
 CREATE INDEX audit_records_login ON hawser_data.audit_records (login, id);
@@ -4377,7 +4377,11 @@ BEGIN
   WITH gone AS (
     DELETE FROM hawser_data.dead_letters AS d
      WHERE d.id = ANY (p_ids) AND (v_roles IS NULL OR d.role = ANY (v_roles) AND d.role_id = to_regrole(quote_ident(d.role))::oid::bigint)
-    RETURNING d.id, d.topic
+    RETURNING d.id, d.topic, d.origin, d.job_id
+  ), forgotten AS (
+    DELETE FROM hawser_data.original_payloads AS o
+     USING gone AS g
+     WHERE o.origin = g.origin AND o.id = CASE g.origin WHEN 'queue' THEN g.job_id ELSE g.id END
   )
   SELECT array_agg(g.id), array_agg(g.topic) INTO v_gone, v_topics FROM gone AS g;
   PERFORM hawser.record_dead_letters('discard', v_gone, v_topics);
@@ -4439,6 +4443,7 @@ BEGIN
       LIMIT 1000 FOR UPDATE SKIP LOCKED
    );
   PERFORM hawser.expire_results();
+  PERFORM hawser.expire_originals();
   PERFORM hawser.expire_audit();
 END;
 END

@@ -1,4 +1,4 @@
-/** `hawser dead`: lists, retries and discards dead letters. */
+/** `hawser dead`: lists, retries, edits and discards dead letters. */
 import { limits } from "../../../generated/ts/rules/peer/catalog.js";
 import { HawserError, plural } from "../../foundation/errors/index.js";
 import { Descriptors, payloadLine, shownPayload } from "../../protobuf/typed/index.js";
@@ -24,6 +24,7 @@ import {
   required,
 } from "./command-line.js";
 import { confirmed, yesOption } from "./confirmation.js";
+import { edit, editOptions } from "./dead-edit.js";
 import { databaseOption, databaseUrlOf, descriptorsOption } from "./options.js";
 import { type Column, jsonText, Output, printable, printFirstRows, printOutcomes, rowLimit } from "./output.js";
 import { momentOf, wholeNumber } from "./quantities.js";
@@ -65,7 +66,7 @@ function selectsSubset({ limit: _, ...criteria }: DeadLetterFilter): boolean {
   return Object.values(criteria).some((value) => value !== undefined);
 }
 
-const actions = ["list", "retry", "discard", "retention"] as const;
+const actions = ["list", "retry", "discard", "edit", "retention"] as const;
 type Action = (typeof actions)[number];
 
 const ownOptions = {
@@ -73,6 +74,7 @@ const ownOptions = {
   ...yesOption,
   payload: flag("With list --json: also headers and payload"),
   ...descriptorsOption,
+  ...editOptions,
   json: flag("Print each dead letter, or its outcome, as one line of JSON"),
 } as const satisfies Arguments;
 
@@ -80,7 +82,8 @@ export const command = defineCommand({
   details:
     "They are messages that will not be tried again: their handler failed too often, no listener serves their " +
     "topic any more, a subscribed function failed, or NATS refused them. A list has the newest first. A retry sends them to their listener, " +
-    "subscribed function or NATS again, the oldest first. On a terminal, retry and discard without ids say how many " +
+    "subscribed function or NATS again, the oldest first. `edit` corrects the payload of one of the queue or of a subscription; the " +
+    "original stays until it has been handled. On a terminal, retry and discard without ids say how many " +
     "match, and ask. Running peers delete dead letters that are older than " +
     "the retention of the database, which `retention` shows and `retention DAYS` sets; without peers they stay",
   args: {
@@ -99,6 +102,20 @@ export const command = defineCommand({
       const stray = notOfRetention.find((name) => args[name as keyof typeof args] !== undefined);
       if (stray !== undefined) throw refusal("dead", action, `--${stray} goes with the other actions`);
       await retention("dead", args.ids, { url: databaseUrlOf(args), json: args.json ?? false });
+      return;
+    }
+    const notOfAction = action === "edit" ? notOfEdit : Object.keys(editOptions);
+    const stray = notOfAction.find((name) => args[name as keyof typeof args] !== undefined);
+    if (stray !== undefined)
+      throw refusal(
+        "dead",
+        action,
+        action === "edit" ? `--${stray} goes with the other actions` : `--${stray} goes with edit`,
+      );
+    if (action === "edit") {
+      if (args.ids.length !== 1) throw refusal("dead", action, "name one dead letter by its id");
+      const types = args.descriptors === undefined ? undefined : Descriptors.read(args.descriptors);
+      await edit(databaseUrlOf(args), deadLetterIdOf(args.ids[0]!), args, types);
       return;
     }
     const filter = filterOf(args.ids, args);
@@ -126,15 +143,19 @@ export const command = defineCommand({
       "Retry the last hour's dead letters of one channel",
     ],
     ["hawser dead discard --topic audit --older-than 7d", "Delete dead letters older than a week"],
+    ["hawser dead edit 17 --retry", "Correct the payload in your editor, and have it handled again"],
+    ["hawser dead edit 17 --text '{\"amount\": 17}'", "Replace the payload"],
+    ["hawser dead edit 17 --as-new", "Enqueue another message like it"],
     ["hawser dead retention 90", "Keep dead letters for 90 days"],
   ],
 });
 
 /** Options that do not go with `retention`. */
 const notOfRetention = [...Object.keys(filterOptions), "all", "yes", "payload", "descriptors"];
+const notOfEdit = [...Object.keys(filterOptions), "all", "payload"];
 
 function checkFlags(
-  action: Exclude<Action, "retention">,
+  action: Exclude<Action, "retention" | "edit">,
   filter: DeadLetterFilter,
   { all = false, yes = false, payload = false, json = false, descriptors }: Given<typeof ownOptions>,
 ): void {
@@ -213,8 +234,10 @@ function shortCell(text: string): string {
 }
 
 /** Dead letter as JSON, with its payload in the form of `hawser listen --json`. */
-function wholeLine({ payload, ...letter }: WholeDeadLetter, descriptors: Descriptors | undefined): object {
-  return { ...letter, ...shownPayload(payload, letter.headers, descriptors) };
+function wholeLine({ payload, edit: made, ...letter }: WholeDeadLetter, descriptors: Descriptors | undefined): object {
+  const { headers } = letter;
+  const original = made && shownPayload(made.original, headers, descriptors);
+  return { ...letter, ...shownPayload(payload, headers, descriptors), edit: made && { ...made, original } };
 }
 
 /** Number up to which the question before a change counts. */
@@ -223,7 +246,7 @@ const countedAtMost = 100_000;
 /** Question before a retry or discard without ids; undefined if nothing matches. */
 async function questionOf(
   letters: DeadLetters,
-  action: Exclude<Action, "list" | "retention">,
+  action: Exclude<Action, "list" | "edit" | "retention">,
   selection: DeadLetterFilter,
 ): Promise<string | undefined> {
   const { limit = Infinity } = selection;
@@ -239,7 +262,7 @@ async function questionOf(
 
 async function change(
   letters: DeadLetters,
-  action: Exclude<Action, "list" | "retention">,
+  action: Exclude<Action, "list" | "edit" | "retention">,
   selection: DeadLetterFilter & { readonly all: boolean },
   json: boolean,
 ): Promise<void> {
@@ -260,7 +283,10 @@ async function change(
   }
 }
 
-function summaryOf(action: Exclude<Action, "list" | "retention">, outcomes: readonly DeadLetterOutcome[]): string {
+function summaryOf(
+  action: Exclude<Action, "list" | "edit" | "retention">,
+  outcomes: readonly DeadLetterOutcome[],
+): string {
   if (action === "discard") {
     const count = outcomes.filter(({ outcome }) => outcome === "discarded").length;
     return `Discarded ${plural(count, "dead letter")}.`;

@@ -1,6 +1,7 @@
 /** Data of the operator's page and of `hawser top`, without rendering: sections, verdicts of `hawser doctor`, retries and discards. */
 export { type Abilities, readAbilities } from "./abilities.js";
 export { age, duration } from "./age.js";
+export { enqueueLike } from "./enqueue-like.js";
 export {
   type Badge,
   type Badges,

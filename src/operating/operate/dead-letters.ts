@@ -6,6 +6,7 @@
  */
 
 import { storeFunctions, tables, views } from "../../../generated/ts/rows/peer.js";
+import { editFunctions, views as queueViews } from "../../../generated/ts/rows/queue.js";
 import { columnChecks } from "../../../generated/ts/rules/peer/catalog.js";
 import { protocolConstants, storeConstants } from "../../../generated/ts/settings/peer.js";
 import { HawserError, refuse } from "../../foundation/errors/index.js";
@@ -143,6 +144,20 @@ export interface WholeDeadLetter extends DeadLetterEntry {
   readonly stack: string | null;
   /** Last known failed attempts, in order; empty for other origins than `peer` and `queue`. */
   readonly failures: readonly DeadLetterFailure[];
+  /** Correction of its payload, also of one that has failed again after its retry; null if the payload is the original one. */
+  readonly edit: DeadLetterEdit | null;
+}
+
+/** Correction of a dead letter's payload. */
+export interface DeadLetterEdit {
+  /** Time of the last correction in ISO 8601. */
+  readonly at: string;
+  /** Login that has last corrected it. */
+  readonly by: string;
+  /** Number of corrections. */
+  readonly edits: number;
+  /** Payload before the first correction. */
+  readonly original: Uint8Array;
 }
 
 /** Failed attempt of a dead letter. */
@@ -205,7 +220,12 @@ const entry = `d.id::float8 AS id, d.origin, d.role, ${source} AS source, ${enqu
   d.retry_requested AS "retryRequested"`;
 
 const sql = {
-  get: `SELECT ${entry}, d.payload, coalesce(d.headers, '[]') AS headers, d.stack, coalesce(d.failures, '[]') AS failures ${from} WHERE d.id = $1`,
+  get: `SELECT ${entry}, d.payload, coalesce(d.headers, '[]') AS headers, d.stack, coalesce(d.failures, '[]') AS failures,
+               o.payload AS original, o.edited_at AS "editedAt", o.edited_by AS "editedBy", o.edits
+          ${from}
+          LEFT JOIN ${queueViews.originalPayload} AS o
+            ON o.origin = d.origin AND o.id = CASE d.origin WHEN 'queue' THEN d.job_id WHEN 'subscription' THEN d.id END
+         WHERE d.id = $1`,
   newest: `SELECT max(id) AS id FROM ${views.deadLetter}`,
   part: `SELECT max(p.id) AS id
            FROM (SELECT d.id FROM ${views.deadLetter} AS d WHERE d.id > $1 AND d.id <= $2 ORDER BY d.id LIMIT $3) AS p`,
@@ -372,7 +392,28 @@ export function deadLetters(database: Database) {
     async get(id: number): Promise<WholeDeadLetter | undefined> {
       check({ ids: [id] });
       const values = [id];
-      return (await database.query<WholeDeadLetter>(`read dead letter ${id}`, { text: sql.get, values }))[0];
+      const [row] = await database.query<Omit<WholeDeadLetter, "edit"> & OriginalRow>(`read dead letter ${id}`, {
+        text: sql.get,
+        values,
+      });
+      if (row === undefined) return undefined;
+      const { original, editedAt, editedBy, edits, ...letter } = row;
+      const edit = original === null ? null : { at: editedAt!.toISOString(), by: editedBy!, edits: edits!, original };
+      return { ...letter, edit };
+    },
+    /**
+     * Replaces the payload of a dead letter of the login's roles. The payload before the first correction stays until the
+     * message has been handled or discarded. Only for origins `queue` and `subscription`.
+     *
+     * @param anyFormat true if the payload need not be JSON where it was
+     * @returns false if it has this payload already
+     * @throws HawserError `store_failed` or, from `withCommandDatabase`, `invalid_argument`: for one that is gone, of another
+     * origin or whose retry is under way, and for a payload that is not JSON; `not_permitted` for one of another role
+     */
+    async edit(id: number, payload: Uint8Array, anyFormat = false): Promise<boolean> {
+      check({ ids: [id] });
+      const functions = editFunctions(database.caller(`edit dead letter ${id}`));
+      return (await functions.editDeadLetter({ id: BigInt(id), payload, anyFormat })).edited;
     },
     /**
      * Redelivers dead letters at least once, in the order of their ids. Each becomes a stored message of its listener
@@ -419,6 +460,14 @@ export function deadLetters(database: Database) {
       return deleted ?? undefined;
     },
   };
+}
+
+/** Columns of the correction. */
+interface OriginalRow {
+  readonly original: Uint8Array | null;
+  readonly editedAt: Date | null;
+  readonly editedBy: string | null;
+  readonly edits: number | null;
 }
 
 /** Dead-letter functions of a database. */

@@ -4,6 +4,7 @@ export { type LeaderOverview, listStreamSubscriptions, readLeader } from "./brid
 export { openDatabase, withCommandDatabase } from "./command-database.js";
 export { type DeadLetterCause, type DeadLetterCauses, deadLetterCauses } from "./dead-letter-causes.js";
 export {
+  type DeadLetterEdit,
   type DeadLetterEntry,
   type DeadLetterFilter,
   type DeadLetterOutcome,

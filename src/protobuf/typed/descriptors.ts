@@ -8,6 +8,7 @@ import {
   fromBinary,
   fromJson,
   type JsonValue,
+  toBinary,
   toJson,
 } from "@bufbuild/protobuf";
 import { FileDescriptorSetSchema } from "@bufbuild/protobuf/wkt";
@@ -98,6 +99,29 @@ export class Descriptors {
       return { type, value: isJson ? this.#fromText(message, payload) : this.#fromBytes(message, payload) };
     } catch (error) {
       return { type, note: `does not decode as ${type}: ${(error as Error).message}` };
+    }
+  }
+
+  /**
+   * Encodes the JSON of a typed message, as {@link decode} returns it, by the type and the format that the headers name; other payloads
+   * stay as they are.
+   *
+   * @throws HawserError `invalid_argument` if the type is not in the image, or if the JSON is not of it
+   */
+  encode(json: Uint8Array, headers: Headers): Uint8Array {
+    const content = contentOf(headers);
+    if (content === undefined) return json;
+    const { type, isJson } = content;
+    const message = this.#registry.getMessage(type);
+    if (message === undefined) throw new HawserError("invalid_argument", `${type} is not in ${this.#path}`);
+    try {
+      const registry = this.#registry;
+      const value = fromJson(message, JSON.parse(utf8.decode(json)), { registry });
+      return isJson ? json : toBinary(message, value);
+    } catch (cause) {
+      throw new HawserError("invalid_argument", `the payload is no JSON of ${type}: ${(cause as Error).message}`, {
+        cause,
+      });
     }
   }
 

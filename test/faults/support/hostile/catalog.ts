@@ -181,7 +181,7 @@ const callersOf = table(`
   p hawser.channels_with_messages hawser.clear_addresses hawser.clear_stored_messages hawser.commit_cursors hawser.commit_durably
   p hawser.open_channel hawser.count_messages hawser.discard_dead_letters hawser.drain_messages hawser.drain_rows
   p hawser.enter_directory hawser.expire_dead_letters hawser.give_back_channels hawser.heir_of_channel hawser.id_of_topic
-  p hawser.forget_peer hawser.leave_directory hawser.reassign_channels hawser.retry_dead_letters hawser.store_messages hawser.add_peer_dead_letters
+  p hawser.forget_peer hawser.leave_directory hawser.reassign_channels hawser.retry_dead_letters hawser.edit_dead_letter hawser.store_messages hawser.add_peer_dead_letters
   p hawser.own_name hawser.keep_name hawser.release_name hawser.end_ownership
   p hawser.fenced hawser.raise_fence hawser.share_fences hawser.lock_dead_letters hawser.running_peers
   p hawser.mark_done hawser.handling_refusal hawser.lock_cursors hawser.cursor_of
@@ -216,7 +216,7 @@ const callersOf = table(`
   - hawser.queue_messages hawser.cancel_queued hawser.end_marked hawser.pass_keys hawser.pass_left_keys hawser.put_behind hawser.lock_queued hawser.admit_topics hawser.find_ready hawser.judge_starts hawser.first_of_keys hawser.find_copies hawser.make_copies hawser.count_left hawser.note_starts hawser.end_flows hawser.keep_ended hawser.tell_ended hawser.expire_results hawser.remember_served hawser.wake_topics hawser.wait_locks hawser.retry_queued
   - hawser.pack_series hawser.fold_samples hawser.note_ended
   - hawser.may_enqueue hawser.role_mark hawser.role_fault
-  - hawser.record_act hawser.record_dead_letters hawser.expire_audit
+  - hawser.record_act hawser.record_dead_letters hawser.expire_audit hawser.write_edit hawser.is_json hawser.expire_originals
   - hawser.first_in_line hawser.why_not_queued hawser.why_not_served hawser.why_limited hawser.why_taken hawser.why_no_room
   - hawser.nats_auth_mode hawser.nats_option_boolean hawser.nats_option_integer hawser.nats_option_quoted
   - hawser.nats_option_shown hawser.nats_option_suggestion hawser.nats_option_table hawser.nats_options_jsonb
@@ -287,6 +287,8 @@ export const relationsOf: Readonly<Record<string, Classified>> = {
   "hawser_data.owners": { grants: "", others: "what LIKE '%victim%'" },
   "hawser_peer_data.peers": { grants: "p:SELECT", others: "name LIKE 'victim%'" },
   "hawser_data.queue": { grants: "", others: victimsRows },
+  "hawser.original_payloads": { grants: "b:SELECT p:SELECT", others: "edited_by LIKE 'victim%'" },
+  "hawser_data.original_payloads": { grants: "", others: "edited_by LIKE 'victim%'" },
   "hawser_data.results": { grants: "", others: victimsRows },
   "hawser_data.topic_settings": { grants: "", changes: "operators are members of hawser_peer" },
   "hawser_data.served_topics": { grants: "", others: victimsRows },

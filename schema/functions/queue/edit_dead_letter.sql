@@ -1,0 +1,3 @@
+BEGIN
+  RETURN hawser.write_edit(id, @payload@, coalesce(any_format, false));
+END
