@@ -39,6 +39,7 @@ export const dashboards: Readonly<Record<string, DashboardPlan>> = {
       "Gateway: from SQL to NATS": [
         ["hawser_gateway_sessions", "Sessions"],
         ["hawser_gateway_unreached_timestamp_seconds", "Last call that reached no gateway", { processes: "max" }],
+        ["hawser_gateway_certificate_ends_timestamp_seconds", "End of the certificate"],
         ["hawser_gateway_calls_total", "Calls"],
         ["hawser_gateway_call_duration_seconds", "Duration of calls"],
       ],
@@ -92,6 +93,7 @@ export const dashboards: Readonly<Record<string, DashboardPlan>> = {
         ["hawser_backlog_messages", "Messages that wait for peers", { processes: "max" }],
         ["hawser_backlog_age_seconds", "Age of the oldest message that waits for peers", { processes: "max" }],
         ["hawser_backlog_has_more", "More messages wait than are counted", { processes: "max", unit: "bool_yes_no" }],
+        ["hawser_schedule_stuck", "Schedules that do not run", { processes: "max" }],
       ],
     },
   },
@@ -109,6 +111,7 @@ export const dashboards: Readonly<Record<string, DashboardPlan>> = {
         ["hawser_peer_postgres_reconnects_total", "Reconnections to Postgres"],
         ["hawser_peer_connections", "Connections"],
         ["hawser_peer_reconnects_total", "Reconnections to peers"],
+        ["hawser_peer_certificate_ends_timestamp_seconds", "End of the certificate"],
       ],
       Messages: [
         ["hawser_peer_sends_total", "Sends"],
@@ -136,6 +139,7 @@ export const dashboards: Readonly<Record<string, DashboardPlan>> = {
           "More messages wait for all peers than are counted",
           { processes: "max", unit: "bool_yes_no" },
         ],
+        ["hawser_peer_database_schedule_stuck", "Schedules that do not run", { processes: "max" }],
       ],
     },
   },

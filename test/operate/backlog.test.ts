@@ -2,7 +2,7 @@
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import type { Database } from "../../src/jobs-and-peers/store/index.js";
 import {
-  countBacklog,
+  countShared,
   listPeers,
   listPending,
   listTopics,
@@ -108,8 +108,8 @@ describe("a large backlog", () => {
   });
 
   it("has a bounded number of series, the oldest by name and the others as one", async () => {
-    const backlog = await inDatabase((each) =>
-      countBacklog((text, values = []) => each.query("count the backlog", { text, values })),
+    const { backlog } = await inDatabase((each) =>
+      countShared((text, values = []) => each.query("count the backlog", { text, values })),
     );
     expect(backlog).toHaveLength(51);
     const sum = backlog.reduce((all, { messages }) => all + messages, 0);

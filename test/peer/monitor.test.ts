@@ -206,6 +206,10 @@ describe("/metrics", () => {
         oldestAt: performance.now() - 60_000,
       },
     ];
+    const schedules = [
+      { name: "nightly", role: "shop", problem: null, lateSeconds: 20 },
+      { name: "odd", role: "shop", problem: "no", lateSeconds: null },
+    ];
     const a = await world.started("a-1");
     const peer: MonitoredPeer = {
       name: "a-1",
@@ -217,7 +221,8 @@ describe("/metrics", () => {
         running: {
           lease: { state: "held", remainingMs: 2_000 },
           store: { isUp: true },
-          countStored: async () => ({ ...counted, databaseBacklog: backlog }),
+          certificateEndsAt: 1_800_000_000_000,
+          countStored: async () => ({ ...counted, shared: { backlog, schedules } }),
           numbers: { connections: 1, running: 2, queued: 3, parked: 4, listeners: 5 },
         } as never,
       },
@@ -229,13 +234,28 @@ describe("/metrics", () => {
       name: "o-1",
       stored: new StoredOfPeer(),
       run: {
-        running: { ...peer.run.running, countStored: async () => ({ ...counted, databaseBacklog: [] }) } as never,
+        // As a worker, which has neither a name of its own nor TLS.
+        running: {
+          store: { isUp: true },
+          numbers: { running: 2, queued: 3 },
+          countStored: async () => ({ ...counted, shared: undefined }),
+        } as never,
       },
     };
     const all = parsePrometheus(await (await monitorPages([peer, other])("GET", "/metrics")).text());
     expect(shown(all, "hawser_peer_database_backlog_messages")).toEqual({ "a-1 x reds retrying": 10 });
     expect(shown(all, "hawser_peer_database_backlog_has_more")).toEqual({ "a-1 x reds retrying": 1 });
     expect(shown(all, "hawser_peer_database_backlog_age_seconds")["a-1 x reds retrying"]).toBeGreaterThanOrEqual(60);
+    expect(shown(all, "hawser_peer_database_schedule_stuck")).toEqual({
+      "a-1 nightly shop late": 1,
+      "a-1 odd shop failing": 1,
+    });
+    expect(shown(all, "hawser_peer_certificate_ends_timestamp_seconds")).toEqual({ "a-1": 1_800_000_000 });
+    expect(shown(all, "hawser_peer_lease_held")).toEqual({ "a-1": 1 });
+    expect(shown(all, "hawser_peer_running_handlers")).toEqual({ "a-1": 2, "o-1": 2 });
+    for (const name of ["hawser_peer_lease_remaining_seconds", "hawser_peer_parked_messages"] as const)
+      expect(Object.keys(shown(all, name)), name).toEqual(["a-1"]);
+    expect(Object.keys(shown(all, "hawser_peer_connections"))).toEqual(["a-1 in", "a-1 out"]);
     const found = parsePrometheus(await (await monitorPages([peer])("GET", "/metrics")).text());
     expect(shown(found, "hawser_peer_backlog_messages")).toEqual({ "a-1 b": 5, "a-1 other": 13 });
     const ages = shown(found, "hawser_peer_backlog_age_seconds");
@@ -309,7 +329,7 @@ describe("the counters", () => {
   it("count in the database at most once in a while, and show nothing after a failure", async () => {
     let now = 0;
     const stored = new StoredOfPeer(() => now);
-    const counts: CountedOfPeer = { backlog: [], pending: [], deadTopics: [], databaseBacklog: [] };
+    const counts: CountedOfPeer = { backlog: [], pending: [], deadTopics: [], shared: undefined };
     let asked = 0;
     const count = async () => {
       asked += 1;

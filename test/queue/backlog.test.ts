@@ -234,7 +234,7 @@ describe("the backlog", () => {
       [1, false],
       [90_000, false],
     ]);
-    const all = await inDatabase((each) => storedCounts(each).countBacklog());
+    const { backlog: all } = await inDatabase((each) => storedCounts(each).countShared());
     expect(all.find(({ topic }) => topic === "other")).toMatchObject({ messages: 250 * 340, hasMore: false });
     expect(all.find(({ topic }) => topic === "t1")).toMatchObject({ messages: 90_001, hasMore: false });
     const limited = await inDatabase((each) => listPending(each, { maxRows: 10_000 }));

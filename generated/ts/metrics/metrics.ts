@@ -83,11 +83,11 @@ export const serveMetrics = {
     values: {},
     buckets: [],
   },
-  /** Unix time of the last call that reached no gateway of the database; 0: none. */
+  /** Unix time of the last call that reached no gateway of the database; no series: none. */
   hawser_gateway_unreached_timestamp_seconds: {
     name: "hawser_gateway_unreached_timestamp_seconds",
     type: "gauge",
-    help: "Unix time of the last call that reached no gateway of the database; 0: none.",
+    help: "Unix time of the last call that reached no gateway of the database; no series: none.",
     unit: "seconds",
     labels: [],
     values: {},
@@ -133,11 +133,11 @@ export const serveMetrics = {
     values: {},
     buckets: [],
   },
-  /** Last epoch in which this process led; 0: none. */
+  /** Last epoch in which this process led; no series: none. */
   hawser_bridge_leader_epoch: {
     name: "hawser_bridge_leader_epoch",
     type: "gauge",
-    help: "Last epoch in which this process led; 0: none.",
+    help: "Last epoch in which this process led; no series: none.",
     unit: "",
     labels: [],
     values: {},
@@ -543,6 +543,26 @@ export const serveMetrics = {
     values: { state: ["running", "stopped", "unserved", "retrying", "paused", "limited", "held", "blocked"] },
     buckets: [],
   },
+  /** Unix time at which the TLS certificate of the gateway ends; only with TLS. */
+  hawser_gateway_certificate_ends_timestamp_seconds: {
+    name: "hawser_gateway_certificate_ends_timestamp_seconds",
+    type: "gauge",
+    help: "Unix time at which the TLS certificate of the gateway ends; only with TLS.",
+    unit: "seconds",
+    labels: [],
+    values: {},
+    buckets: [],
+  },
+  /** True (1) of each schedule that does not run, at most 50: `late`, its time is over for 15 s; `failing`, it has a problem. One process shows it. */
+  hawser_schedule_stuck: {
+    name: "hawser_schedule_stuck",
+    type: "gauge",
+    help: "True (1) of each schedule that does not run, at most 50: `late`, its time is over for 15 s; `failing`, it has a problem. One process shows it.",
+    unit: "",
+    labels: ["schedule", "role", "state"],
+    values: { state: ["late", "failing"] },
+    buckets: [],
+  },
 } as const satisfies Readonly<Record<string, Metric>>;
 
 /** Metrics of peers. Each has the label `peer`, the name of the peer. */
@@ -567,21 +587,21 @@ export const peerMetrics = {
     values: {},
     buckets: [],
   },
-  /** True (1) if this process owns the name of the peer. */
+  /** True (1) if this process owns the name of the peer. Not of workers. */
   hawser_peer_lease_held: {
     name: "hawser_peer_lease_held",
     type: "gauge",
-    help: "True (1) if this process owns the name of the peer.",
+    help: "True (1) if this process owns the name of the peer. Not of workers.",
     unit: "",
     labels: ["peer"],
     values: {},
     buckets: [],
   },
-  /** Time after which another process may own the name if Postgres no longer answers; 0: it is not owned. */
+  /** Time after which another process may own the name if Postgres no longer answers; 0: it is not owned. Not of workers, which have no name of their own. */
   hawser_peer_lease_remaining_seconds: {
     name: "hawser_peer_lease_remaining_seconds",
     type: "gauge",
-    help: "Time after which another process may own the name if Postgres no longer answers; 0: it is not owned.",
+    help: "Time after which another process may own the name if Postgres no longer answers; 0: it is not owned. Not of workers, which have no name of their own.",
     unit: "seconds",
     labels: ["peer"],
     values: {},
@@ -795,6 +815,26 @@ export const peerMetrics = {
     unit: "",
     labels: ["peer", "topic", "group", "state"],
     values: { state: ["running", "stopped", "unserved", "retrying", "paused", "limited", "held", "blocked"] },
+    buckets: [],
+  },
+  /** Unix time at which the TLS certificate of the peer ends; only with TLS. */
+  hawser_peer_certificate_ends_timestamp_seconds: {
+    name: "hawser_peer_certificate_ends_timestamp_seconds",
+    type: "gauge",
+    help: "Unix time at which the TLS certificate of the peer ends; only with TLS.",
+    unit: "seconds",
+    labels: ["peer"],
+    values: {},
+    buckets: [],
+  },
+  /** True (1) of each schedule of the database that does not run, as hawser_schedule_stuck; one peer of the database shows it. */
+  hawser_peer_database_schedule_stuck: {
+    name: "hawser_peer_database_schedule_stuck",
+    type: "gauge",
+    help: "True (1) of each schedule of the database that does not run, as hawser_schedule_stuck; one peer of the database shows it.",
+    unit: "",
+    labels: ["peer", "schedule", "role", "state"],
+    values: { state: ["late", "failing"] },
     buckets: [],
   },
 } as const satisfies Readonly<Record<string, Metric>>;

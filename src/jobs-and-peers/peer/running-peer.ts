@@ -212,8 +212,12 @@ export class RunningPeer {
     const { store, lease } = this;
     return {
       ...(await store.storedCountersOf(lease.name)),
-      databaseBacklog: this.#inbox.isFirst() ? await store.countBacklog() : [],
+      shared: this.#inbox.isFirst() ? await store.countShared() : undefined,
     };
+  }
+
+  get certificateEndsAt(): number | undefined {
+    return this.#run.options.tls?.current.validUntil;
   }
 
   /** Current numbers of the peer, for metrics. */
@@ -413,8 +417,8 @@ export class RunningPeer {
   }
 
   #registration(durable: boolean): Registration {
-    const { settings, tls } = this.#run.options;
-    const endsAt = tls?.current.validUntil;
+    const { settings } = this.#run.options;
+    const endsAt = this.certificateEndsAt;
     return {
       addr: this.publishedAddress,
       maxMessageBytes: settings.maxMessageBytes,

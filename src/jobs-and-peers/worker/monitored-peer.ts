@@ -1,7 +1,7 @@
 /** Access of `monitor` to the numbers of a peer, which are not part of the public interface of the peer. */
 
 import { type Logger, within } from "../../foundation/runtime/index.js";
-import type { Backlog, PeerStoredCounters } from "../../operating/operate/index.js";
+import type { PeerStoredCounters, SharedCounters } from "../../operating/operate/index.js";
 import type { TopicHandlers } from "../handlers/topic-handlers.js";
 import type { Lease } from "../store/index.js";
 import type { PeerCounters } from "./counters.js";
@@ -17,6 +17,8 @@ interface MonitoredRun {
   /** Undefined for a worker. */
   readonly lease?: Pick<Lease, "state" | "remainingMs"> | undefined;
   readonly store: { readonly isUp: boolean };
+  /** Time at which its TLS certificate ends, in ms since 1970; undefined without TLS. */
+  readonly certificateEndsAt?: number | undefined;
   /** A worker has handlers and messages of the queue alone. */
   readonly numbers: {
     readonly running: number;
@@ -42,9 +44,9 @@ export interface MonitoredPeer {
   health(): { readonly ready: boolean; readonly problems: readonly string[] };
 }
 
-/** Messages that the database has for a peer, and what waits for all peers, if this one counts it. */
+/** Messages that the database has for a peer, and the numbers of the whole database, if this one counts them. */
 export interface CountedOfPeer extends PeerStoredCounters {
-  readonly databaseBacklog: readonly Backlog[];
+  readonly shared: SharedCounters | undefined;
 }
 
 /** Monitored peers by the `Peer` object that the user has. */

@@ -11,6 +11,7 @@ import {
 import { version } from "../../foundation/runtime/index.js";
 import type { StoredTopic } from "../../operating/operate/index.js";
 import { otherTopic } from "../handlers/handled-counts.js";
+import type { Lease } from "../store/index.js";
 import type { MonitoredPeer } from "./monitored-peer.js";
 
 /** Metrics of a peer for `hawser/otel`. */
@@ -100,25 +101,53 @@ const perDead = perStored("deadTopics", isHandled);
 const perDatabaseBacklog = perItem(
   (peers: Peers) =>
     peers.flatMap(({ name: peer, stored }) =>
-      (stored.counters?.databaseBacklog ?? []).map((backlog) => ({ peer, ...backlog })),
+      (stored.counters?.shared?.backlog ?? []).map((backlog) => ({ peer, ...backlog })),
     ),
   ({ peer, topic, group, state }) => ({ peer, topic, group, state }),
 );
+
+const perSchedule = perItem(
+  (peers: Peers) =>
+    peers.flatMap(({ name: peer, stored }) =>
+      (stored.counters?.shared?.schedules ?? []).map((schedule) => ({ peer, ...schedule })),
+    ),
+  ({ peer, name, role, problem }) =>
+    ({ peer, schedule: name, role, state: problem === null ? "late" : "failing" }) as const,
+);
+
+/** Makes the reader of a metric that only those have for which there is a value. */
+function perKnown(numberOf: (peer: MonitoredPeer) => number | undefined) {
+  return (peers: Peers) =>
+    peers.flatMap((peer) => {
+      const value = numberOf(peer);
+      return value === undefined || Number.isNaN(value) ? [] : [[{ peer: peer.name }, value] as const];
+    });
+}
 
 function secondsSince(at: number | undefined): number {
   return at === undefined ? 0 : Math.max(0, performance.now() - at) / 1_000;
 }
 
+/** Value of a peer's lease; undefined for a worker, and while the peer does not run. */
+function leaseOf(numberOf: (lease: Pick<Lease, "state" | "remainingMs">) => number) {
+  return ({ run: { running } }: MonitoredPeer) => running?.lease && numberOf(running.lease);
+}
+
 const readers: Readers<typeof peerMetrics, Peers> = {
   hawser_peer_info: (peers) => peers.map(({ name: peer }) => [{ peer, version }, 1]),
   hawser_peer_ready: perPeer((peer) => Number(peer.health().ready)),
-  hawser_peer_lease_held: perPeer(({ run: { running } }) => Number(running?.lease?.state === "held")),
-  hawser_peer_lease_remaining_seconds: perPeer(({ run: { running } }) => (running?.lease?.remainingMs ?? 0) / 1_000),
+  hawser_peer_lease_held: perKnown(leaseOf(({ state }) => Number(state === "held"))),
+  hawser_peer_lease_remaining_seconds: perKnown(leaseOf(({ remainingMs }) => remainingMs / 1_000)),
+  hawser_peer_certificate_ends_timestamp_seconds: perKnown(({ run: { running } }) => {
+    const endsAt = running?.certificateEndsAt;
+    return endsAt === undefined ? undefined : endsAt / 1_000;
+  }),
   hawser_peer_postgres_up: perPeer(({ run: { running } }) => Number(running?.store.isUp === true)),
   hawser_peer_postgres_reconnects_total: perPeer(({ counters }) => counters.postgresReconnects),
   hawser_peer_connections: (peers) =>
     peers.flatMap(({ name: peer, run: { running } }) => {
-      const { connections = 0, listeners = 0 } = running?.numbers ?? {};
+      const { connections, listeners } = running?.numbers ?? {};
+      if (connections === undefined || listeners === undefined) return [];
       return [
         [{ peer, direction: "in" }, connections],
         [{ peer, direction: "out" }, listeners],
@@ -135,7 +164,7 @@ const readers: Readers<typeof peerMetrics, Peers> = {
   hawser_peer_handler_duration_seconds: perHandled(({ counts }) => counts.durations),
   hawser_peer_running_handlers: perPeer(({ run: { running } }) => running?.numbers.running ?? 0),
   hawser_peer_queued_messages: perPeer(({ run: { running } }) => running?.numbers.queued ?? 0),
-  hawser_peer_parked_messages: perPeer(({ run: { running } }) => running?.numbers.parked ?? 0),
+  hawser_peer_parked_messages: perKnown(({ run: { running } }) => running?.numbers.parked),
   hawser_peer_requests_answered_total: handledTotals(({ counts }) => counts.requests),
 
   hawser_peer_backlog_messages: perBacklog(({ messages }) => messages),
@@ -145,4 +174,5 @@ const readers: Readers<typeof peerMetrics, Peers> = {
   hawser_peer_database_backlog_messages: perDatabaseBacklog(({ messages }) => messages),
   hawser_peer_database_backlog_has_more: perDatabaseBacklog(({ hasMore }) => Number(hasMore)),
   hawser_peer_database_backlog_age_seconds: perDatabaseBacklog(({ oldestAt }) => secondsSince(oldestAt)),
+  hawser_peer_database_schedule_stuck: perSchedule(() => 1),
 };

@@ -7,7 +7,7 @@
 import { queueConstants } from "../../../generated/ts/settings/queue.js";
 import { HawserError } from "../../foundation/errors/index.js";
 import type { Logger } from "../../foundation/runtime/index.js";
-import { countBacklog } from "../../operating/operate/index.js";
+import { countShared } from "../../operating/operate/index.js";
 import type { Membership } from "../handlers/handling-settings.js";
 import type { StatusReporter } from "../handlers/status.js";
 import type { TopicHandlers } from "../handlers/topic-handlers.js";
@@ -103,8 +103,8 @@ export class RunningWorker implements StoppableRun {
   /** Counts the backlog of the database, if this process is the first of all peers and workers. */
   async countStored(): Promise<CountedOfPeer> {
     const count = () =>
-      countBacklog(async (text, values) => (await this.store.client.query(text, values)).rows as never);
-    return { backlog: [], pending: [], deadTopics: [], databaseBacklog: this.#worker.isFirst() ? await count() : [] };
+      countShared(async (text, values) => (await this.store.client.query(text, values)).rows as never);
+    return { backlog: [], pending: [], deadTopics: [], shared: this.#worker.isFirst() ? await count() : undefined };
   }
 
   handlersChanged(): void {

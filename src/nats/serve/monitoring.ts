@@ -4,6 +4,7 @@ import type { HawserError } from "../../foundation/errors/index.js";
 import { type CheckState, metricExporter, Reachability } from "../../foundation/monitor/index.js";
 import { isServerError, isTransient, type PostgresSession } from "../../foundation/postgres/index.js";
 import { type Logger, version } from "../../foundation/runtime/index.js";
+import type { TlsCredentials } from "../../foundation/tls/index.js";
 import { storeFailure } from "../../jobs-and-peers/store/index.js";
 import { type Address, parseAddress } from "../../jobs-and-peers/wire/index.js";
 import type { Bridge, BridgeStats } from "../bridge/index.js";
@@ -134,15 +135,17 @@ export function outboxState(outbox: Pick<BridgeStats["outbox"], "positionAt"> | 
 export class Monitoring {
   readonly metrics: ServeMetrics;
   readonly #parts: MonitoredParts;
+  readonly #tls: TlsCredentials | undefined;
   readonly #logger: Logger;
   readonly #postgres: Postgres;
   readonly #connectors = new Map<NatsClient, Connections>();
   #monitor: Monitor | undefined;
   readonly #endExport: (() => Promise<void>) | undefined;
 
-  /** @param database label of all metrics */
-  constructor(parts: MonitoredParts, database: string, logger: Logger) {
+  /** @param database label of all metrics @param tls certificate of the gateway */
+  constructor(parts: MonitoredParts, database: string, tls: TlsCredentials | undefined, logger: Logger) {
     this.#parts = parts;
+    this.#tls = tls;
     this.#logger = logger;
     this.#postgres = new Postgres(parts);
     this.metrics = new ServeMetrics({ version, database, counters: () => this.#counters() });
@@ -196,7 +199,11 @@ export class Monitoring {
   #counters(): ServeCounters {
     const { gateway, addresses, bridge, stored } = this.#parts;
     return {
-      gateway: gateway && { sessions: gateway.sessionCount, unreachedAt: addresses?.unreachedAt },
+      gateway: gateway && {
+        sessions: gateway.sessionCount,
+        unreachedAt: addresses?.unreachedAt,
+        certificateEndsAt: this.#tls?.current.validUntil,
+      },
       postgres: this.#postgres,
       nats: Object.fromEntries(this.#connectors),
       bridge: bridge?.stats,

@@ -6,7 +6,7 @@ import { views } from "../../../generated/ts/rows/nats.js";
 import type { PostgresSession } from "../../foundation/postgres/index.js";
 import { type Logger, Repeated } from "../../foundation/runtime/index.js";
 import { type NotifyQueue, notifyQueueSql } from "../../jobs-and-peers/store/index.js";
-import { type Backlog, countBacklog, countStored, type StoredCounters } from "../../operating/operate/index.js";
+import { countShared, countStored, type SharedCounters, type StoredCounters } from "../../operating/operate/index.js";
 
 /** Pause between two counts of what waits in the database. */
 const storedCountMs = 15_000;
@@ -14,12 +14,12 @@ const storedCountMs = 15_000;
 /** Pause after a count of the backlog, as a multiple of its duration. */
 const backlogRest = 20;
 
+const nothingShared: SharedCounters = { backlog: [], schedules: [] };
+
 const leadSql = `SELECT l.epoch || ' ' || l.beat AS beat FROM ${views.bridgeLead} AS l WHERE l.owner IS NOT NULL`;
 
-/** Counts of `hawser serve`. */
-export interface ServeStoredCounters extends StoredCounters {
-  /** Messages that wait for listeners; empty in processes that leave the count to another one. */
-  readonly backlog: readonly Backlog[];
+/** Counts of `hawser serve`. The shared ones are empty in processes that leave them to another one. */
+export interface ServeStoredCounters extends StoredCounters, SharedCounters {
   readonly notifyQueue: NotifyQueue;
 }
 
@@ -31,7 +31,7 @@ export class StoredCounts extends Repeated {
   #counters: ServeStoredCounters | undefined;
   /** Heartbeat of the leader at the last count; undefined if no process led. */
   #beat: string | undefined;
-  #lastBacklog: readonly Backlog[] = [];
+  #lastShared = nothingShared;
   #restsUntil = 0;
 
   /**
@@ -54,21 +54,21 @@ export class StoredCounts extends Repeated {
     try {
       const [notifyQueue] = await this.#session.query<NotifyQueue>(notifyQueueSql);
       const stored = await countStored(this.#session.query);
-      this.#counters = { ...stored, notifyQueue: notifyQueue!, backlog: await this.#backlog() };
+      this.#counters = { ...stored, notifyQueue: notifyQueue!, ...(await this.#shared()) };
     } catch (err) {
       this.#counters = undefined;
       if (!this.isStopped) this.#logger.debug({ err }, "failed to count the messages in the database");
     }
   }
 
-  async #backlog(): Promise<readonly Backlog[]> {
-    if (!(await this.#isOwnTurn())) return [];
+  async #shared(): Promise<SharedCounters> {
+    if (!(await this.#isOwnTurn())) return nothingShared;
     const startedAt = performance.now();
     if (startedAt >= this.#restsUntil) {
-      this.#lastBacklog = await countBacklog(this.#session.query);
+      this.#lastShared = await countShared(this.#session.query);
       this.#restsUntil = performance.now() + backlogRest * (performance.now() - startedAt);
     }
-    return this.#lastBacklog;
+    return this.#lastShared;
   }
 
   /**

@@ -206,7 +206,7 @@ class Server implements HawserServer {
     const { monitor, monitorDatabase } = settings;
     if (monitor === undefined && metricExporter === undefined) return;
     const database = monitorDatabase ?? DatabaseAddress.of(databaseUrl).described.database;
-    this.#monitoring = new Monitoring(this.#parts, database, this.#logger);
+    this.#monitoring = new Monitoring(this.#parts, database, this.#credentials, this.#logger);
     if (monitor !== undefined) await this.#monitoring.listen(monitor, this.#options.signal);
   }
 

@@ -5,6 +5,7 @@
 import { views } from "../../../generated/ts/rows/outbox.js";
 import { views as queueViews } from "../../../generated/ts/rows/queue.js";
 import { ago, shellWord } from "../../foundation/errors/index.js";
+import { stuckSchedules } from "../operate/index.js";
 import { catalogCheck, catalogCheckMs } from "./check.js";
 import type { Check, Finding, Verdict } from "./examine.js";
 import type { Facts } from "./facts.js";
@@ -35,21 +36,8 @@ const writersSql = `
      )
    ORDER BY a.xact_start`;
 
-const schedulesSql = `
-  SELECT s.name, s.role, s.problem, extract(epoch FROM clock_timestamp() - s.next_at)::float8 AS "lateSeconds"
-    FROM ${queueViews.scheduleStatus} AS s
-   WHERE s.problem IS NOT NULL OR s.next_at < clock_timestamp() - $1 * interval '1 ms'
-   ORDER BY s.name, s.role LIMIT $2`;
-
 /** Greatest number of schedules that findings name. */
 const mostSchedules = 10;
-
-interface ScheduleFault {
-  readonly name: string;
-  readonly role: string;
-  readonly problem: string | null;
-  readonly lateSeconds: number | null;
-}
 
 interface Status {
   readonly kind: "nats" | "peer";
@@ -152,7 +140,7 @@ async function schedules(facts: Facts): Promise<Verdict> {
   if (!(await facts.mayRead(queueViews.scheduleStatus))) {
     return { notChecked: `this login may not read ${queueViews.scheduleStatus}: GRANT hawser_viewer to it` };
   }
-  const rows = await facts.rows<ScheduleFault>(schedulesSql, [maxOutboxWaitMs, mostSchedules]);
+  const rows = await stuckSchedules((text, values) => facts.rows(text, values), mostSchedules);
   const findings = rows.map(({ name, role, problem, lateSeconds }): Finding => {
     const which = `the schedule ${JSON.stringify(name)} of the role ${JSON.stringify(role)}`;
     return problem === null

@@ -63,12 +63,19 @@ export {
 export { type AbsentListener, type PendingMessages, pending } from "./pending.js";
 export { type HandedOverChannel, type ListenerState, type OwnedChannel, reassign } from "./reassign.js";
 export { readRetention, setRetention } from "./retention.js";
-export { listSchedules, removeSchedule, type ScheduleOverview } from "./schedule-overview.js";
+export {
+  listSchedules,
+  removeSchedule,
+  type ScheduleOverview,
+  type StuckSchedule,
+  stuckSchedules,
+} from "./schedule-overview.js";
 export {
   type Backlog,
-  countBacklog,
+  countShared,
   countStored,
   type PeerStoredCounters,
+  type SharedCounters,
   type StoredCounters,
   type StoredTopic,
   storedCounts,

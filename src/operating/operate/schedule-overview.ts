@@ -42,3 +42,34 @@ export function listSchedules(database: Database, listing: Listing = {}): Promis
 export async function removeSchedule(database: Database, name: string): Promise<boolean> {
   return (await schedulerFunctions(database.caller(`end the schedule "${name}"`)).unschedule({ name })).ended;
 }
+
+/** Time after its due time from which a schedule counts as late, in ms. */
+const lateMs = 15_000;
+
+/** Schedule that does not run. */
+export interface StuckSchedule {
+  readonly name: string;
+  readonly role: string;
+  /** Why it does not run; null if it is late. */
+  readonly problem: string | null;
+  /** Null with a problem. */
+  readonly lateSeconds: number | null;
+}
+
+/**
+ * Reads the schedules that are late or have a problem, by name and role.
+ *
+ * @param limit maximum number
+ * @throws the error of `query`
+ */
+export function stuckSchedules(
+  query: (text: string, values: readonly unknown[]) => Promise<readonly object[]>,
+  limit: number,
+): Promise<readonly StuckSchedule[]> {
+  const text = `
+    SELECT s.name, s.role, s.problem, extract(epoch FROM clock_timestamp() - s.next_at)::float8 AS "lateSeconds"
+      FROM ${views.scheduleStatus} AS s
+     WHERE s.problem IS NOT NULL OR s.next_at < clock_timestamp() - $1 * interval '1 ms'
+     ORDER BY s.name, s.role LIMIT $2`;
+  return query(text, [lateMs, limit]) as Promise<StuckSchedule[]>;
+}

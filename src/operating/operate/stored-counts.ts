@@ -7,6 +7,7 @@ import { batched, cursorJoin, type Database, isWaitingSql, ownerSql } from "../.
 import type { DeadLetterOrigin } from "./dead-letter-causes.js";
 import { type BacklogState, backlogSql } from "./mesh-overview.js";
 import { waitingMessagesSql } from "./pending.js";
+import { type StuckSchedule, stuckSchedules } from "./schedule-overview.js";
 
 /** Age up to which a dead letter counts as recent. */
 const recentMs = 600_000;
@@ -75,12 +76,21 @@ const countBacklogSql = `
          sum(n.messages)::float8 AS messages, bool_or(n."hasMore") AS "hasMore", extract(epoch FROM clock_timestamp() - min(n.oldest))::float8 AS "ageSeconds"
     FROM named AS n GROUP BY 1, 2, 3`;
 
-/** Counts what waits for listeners in the whole database, by topic and group. @throws the error of `query` */
-export async function countBacklog(query: SessionQuery): Promise<Backlog[]> {
+/** Numbers of the whole database, which one of its processes counts. */
+export interface SharedCounters {
+  /** What waits for listeners, by topic and group. */
+  readonly backlog: readonly Backlog[];
+  /** Schedules that do not run, at most `maxBacklogs`. */
+  readonly schedules: readonly StuckSchedule[];
+}
+
+/** Counts what waits for listeners in the whole database, and the schedules that do not run. @throws the error of `query` */
+export async function countShared(query: SessionQuery): Promise<SharedCounters> {
   const values = [countedBacklog, maxBacklogs, otherBacklogs];
   const rows = await query<Omit<Backlog, "oldestAt"> & { readonly ageSeconds: number }>(countBacklogSql, values);
   const countedAt = performance.now();
-  return rows.map(({ ageSeconds, ...backlog }) => ({ ...backlog, oldestAt: countedAt - ageSeconds * 1_000 }));
+  const backlog = rows.map(({ ageSeconds, ...backlog }) => ({ ...backlog, oldestAt: countedAt - ageSeconds * 1_000 }));
+  return { backlog, schedules: await stuckSchedules(query, maxBacklogs) };
 }
 
 interface CountRow {
@@ -180,9 +190,9 @@ const countForPeersSql = `
 /** Counts for the metrics of peers. */
 export function storedCounts(database: Database) {
   return {
-    /** As {@link countBacklog}. @throws HawserError as {@link Database.query} */
-    countBacklog(): Promise<Backlog[]> {
-      return countBacklog((text, values = []) => database.query("count the backlog", { text, values }));
+    /** As {@link countShared}. @throws HawserError as {@link Database.query} */
+    countShared(): Promise<SharedCounters> {
+      return countShared((text, values = []) => database.query("count the backlog", { text, values }));
     },
     /** Counts the messages that concern a peer. Concurrent calls share one statement. */
     storedCountersOf: batched(async (names: readonly string[]): Promise<PeerStoredCounters[]> => {

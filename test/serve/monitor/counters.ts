@@ -90,7 +90,7 @@ function bridgeStats(): Mutable<BridgeStats> {
 
 export function serveCounters(): Mutable<Omit<ServeCounters, "bridge">> & { bridge: Mutable<BridgeStats> } {
   return {
-    gateway: { sessions: 3, unreachedAt: 1_763_654_400 },
+    gateway: { sessions: 3, certificateEndsAt: 1_800_000_000_000, unreachedAt: 1_763_654_400 },
     postgres: { isUp: true, reconnects: 1 },
     nats: {
       gateway: { isUp: true, reconnects: 0 },
@@ -109,6 +109,10 @@ export function serveCounters(): Mutable<Omit<ServeCounters, "bridge">> & { brid
       backlog: [
         { topic: "bills", group: "billing", hasMore: false, state: "stopped", messages: 20, oldestAt: 2_500 },
         { topic: 'a "topic" \\', group: "", hasMore: true, state: "unserved", messages: 21, oldestAt: 500 },
+      ],
+      schedules: [
+        { name: "nightly", role: "shop", problem: null, lateSeconds: 20 },
+        { name: "odd", role: "shop", problem: "the time zone is not known", lateSeconds: null },
       ],
     },
   };

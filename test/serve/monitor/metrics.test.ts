@@ -124,6 +124,7 @@ describe("ServeMetrics", () => {
     const [bills, odd] = ["bills billing stopped", 'a "topic" \\  unserved'];
     expect(await shown(metrics, "hawser_backlog_messages")).toEqual({ [bills]: 20, [odd]: 21 });
     expect(await shown(metrics, "hawser_backlog_has_more")).toEqual({ [bills]: 0, [odd]: 1 });
+    expect(await shown(metrics, "hawser_schedule_stuck")).toEqual({ "nightly shop late": 1, "odd shop failing": 1 });
     expect(await shown(metrics, "hawser_backlog_age_seconds")).toEqual({ [bills]: 10, [odd]: 12 });
   });
 
@@ -218,9 +219,26 @@ describe("ServeMetrics", () => {
     expect(await shown(metrics, family, `${family}_count`)).toEqual({});
   });
 
+  it("has no series for what never had a value", async () => {
+    const counters = serveCounters();
+    const names = [
+      "gateway_unreached_timestamp_seconds",
+      "gateway_certificate_ends_timestamp_seconds",
+      "bridge_leader_epoch",
+    ];
+    const series = async () => {
+      const found = names.map((name) => shown(metricsOf({ counters: () => counters }), `hawser_${name}`));
+      return (await Promise.all(found)).map((values) => Object.values(values));
+    };
+    expect(await series()).toEqual([[1_763_654_400], [1_800_000_000], [1_763_654_400_123]]);
+    counters.gateway = { sessions: 1, unreachedAt: undefined, certificateEndsAt: undefined };
+    counters.bridge.lastEpoch = 0n;
+    expect(await series()).toEqual([[], [], []]);
+  });
+
   it("is not mixed up with another one in the same process", async () => {
     const other = serveCounters();
-    other.gateway = { sessions: 44, unreachedAt: undefined };
+    other.gateway = { sessions: 44, unreachedAt: undefined, certificateEndsAt: undefined };
     const [first, second] = [metricsOf(), metricsOf({ counters: () => other })];
     first.observeCall("Flush", "ok", 1);
     expect(await shown(first, "hawser_gateway_sessions")).toEqual({ "": 3 });

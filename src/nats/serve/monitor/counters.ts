@@ -31,6 +31,8 @@ interface GatewayCounters {
    * Time of the last call that reached no gateway of the database, in seconds since 1970; undefined if none is known.
    */
   readonly unreachedAt: number | undefined;
+  /** Time at which its TLS certificate ends, in ms since 1970; undefined without TLS, or if it cannot be read. */
+  readonly certificateEndsAt: number | undefined;
 }
 
 /** Connection that reconnects when it is lost. */

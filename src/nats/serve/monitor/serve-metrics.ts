@@ -189,6 +189,11 @@ const perBacklog = perItem(
   ({ topic, group, state }) => ({ topic, group, state }),
 );
 
+const perSchedule = perItem(
+  ({ stored }: Scrape) => stored?.schedules ?? [],
+  ({ name, role, problem }) => ({ schedule: name, role, state: problem === null ? "late" : "failing" }) as const,
+);
+
 const perOrigin = perItem(
   ({ stored }: Scrape) => stored?.deadLetters ?? [],
   ({ origin }) => ({ origin }),
@@ -198,6 +203,16 @@ const perOrigin = perItem(
 function single(numberOf: (scrape: Scrape) => number | undefined) {
   return (scrape: Scrape) => [[{}, numberOf(scrape) ?? 0]] as const;
 }
+
+/** Makes the reader of a metric with one time series, or with none as long as there is no value. */
+function known(numberOf: (scrape: Scrape) => number | undefined) {
+  return (scrape: Scrape) => {
+    const value = numberOf(scrape);
+    return value === undefined || Number.isNaN(value) ? [] : ([[{}, value]] as const);
+  };
+}
+
+const seconds = (ms: number | undefined): number | undefined => (ms === undefined ? undefined : ms / 1_000);
 
 /** Seconds from a time in ms to another one; 0 if there is none. */
 function secondsBetween(from: number | undefined, to: number): number {
@@ -212,7 +227,8 @@ const readers: Readers<typeof serveMetrics, Scrape> = {
   hawser_nats_reconnects_total: perClient(({ connection }) => connection.reconnects),
 
   hawser_gateway_sessions: single(({ gateway }) => gateway?.sessions),
-  hawser_gateway_unreached_timestamp_seconds: single(({ gateway }) => gateway?.unreachedAt),
+  hawser_gateway_unreached_timestamp_seconds: known(({ gateway }) => gateway?.unreachedAt),
+  hawser_gateway_certificate_ends_timestamp_seconds: known(({ gateway }) => seconds(gateway?.certificateEndsAt)),
   hawser_gateway_calls_total: callTotals(([, totals]) => totals),
   hawser_gateway_call_duration_seconds: ({ callDurations }) =>
     [...callDurations].map(([method, durations]) => [{ method }, durations]),
@@ -220,7 +236,7 @@ const readers: Readers<typeof serveMetrics, Scrape> = {
   hawser_bridge_role: ({ bridge }) =>
     serveMetrics.hawser_bridge_role.values.role.map((role) => [{ role }, Number(role === (bridge?.role ?? "unknown"))]),
   hawser_bridge_leading: single(({ bridge }) => Number(bridge?.epoch !== undefined)),
-  hawser_bridge_leader_epoch: single(({ bridge }) => Number(bridge?.lastEpoch ?? 0)),
+  hawser_bridge_leader_epoch: known(({ bridge }) => Number(bridge?.lastEpoch ?? 0) || undefined),
   hawser_bridge_messages_received_total: perSubscription(({ received }) => received),
   hawser_bridge_messages_committed_total: perSubscription(({ committed }) => committed),
   hawser_bridge_messages_dead_lettered_total: perSubscription(({ deadLettered }) => deadLettered),
@@ -290,4 +306,5 @@ const readers: Readers<typeof serveMetrics, Scrape> = {
   hawser_backlog_messages: perBacklog(({ messages }) => messages),
   hawser_backlog_has_more: perBacklog(({ hasMore }) => Number(hasMore)),
   hawser_backlog_age_seconds: perBacklog(({ oldestAt }, { at }) => secondsBetween(oldestAt, at)),
+  hawser_schedule_stuck: perSchedule(() => 1),
 };
