@@ -89,6 +89,7 @@ describe.skipIf(tools === undefined)("the chart", () => {
     ["serve.listenHost=::", "listenHost"],
     ["serve.tls.secret=", "allowPlaintext"],
     ["prometheusRule.runbookBaseUrl=wiki", "runbookBaseUrl"],
+    ["prometheusRule.pageUrl=ops", "pageUrl"],
     ["peers[0].monitorPort=0", "monitorPort"],
     ["workers[0].port=4100", "port"],
     [
@@ -245,7 +246,10 @@ describe.skipIf(tools === undefined)("the chart", () => {
     expect((await manifests()).map(({ kind }) => kind)).not.toContain("PrometheusRule");
     const text = readFileSync(join(chart, "alerts.yaml"), "utf8");
     const { spec, metadata } = named(await manifests("--values", everything), "PrometheusRule", "shop-hawser");
-    expect(spec).toEqual(load(text.replaceAll("https://runbooks.example", "https://wiki.acme.example/hawser")));
+    const linked = text
+      .replaceAll("https://runbooks.example", "https://wiki.acme.example/hawser")
+      .replaceAll("https://page.example", "https://ops.acme.example");
+    expect(spec).toEqual(load(linked));
     expect(metadata.labels).toMatchObject({ release: "prometheus" });
     const plain = await manifests("--set", "prometheusRule.enabled=true");
     expect(named(plain, "PrometheusRule", "shop-hawser").spec).toEqual(load(text));

@@ -78,8 +78,12 @@ it.skipIf(programs === undefined)("each query about a server has a result", asyn
   await gateway.client.query("SELECT hawser.enqueue('nobody', 'x')");
   const target = gateway.serve.monitorAddress!;
   await using prometheus = await startPrometheus({ hawser: [target] });
-  // Each call reached the gateway.
-  const empty = ["hawser_gateway_unreached_timestamp_seconds"];
+  // Each call reached the gateway, which has no TLS, and there are no schedules.
+  const empty = [
+    "hawser_gateway_unreached_timestamp_seconds",
+    "hawser_gateway_certificate_ends_timestamp_seconds",
+    "hawser_schedule_stuck",
+  ];
   await runs(prometheus, "hawser-serve", { job: "hawser", database: gateway.database.name }, empty, async () => {
     await gateway.client.query("SELECT nats_publish_text($1, 'x')", [subject]);
     await gateway.nats.request(`${subject}_asked`, "x", { timeout: 20_000 });
@@ -103,7 +107,8 @@ it.skipIf(programs === undefined)("each query about peers has a result", async (
   await using server = await servePeerMetrics(a, behind, c);
   try {
     await using prometheus = await startPrometheus({ shop: [server.target] });
-    await runs(prometheus, "hawser-peers", { job: "shop", peer: "a-1|b-1|c-1" }, [], async () => {
+    const empty = ["hawser_peer_certificate_ends_timestamp_seconds", "hawser_peer_database_schedule_stuck"];
+    await runs(prometheus, "hawser-peers", { job: "shop", peer: "a-1|b-1|c-1" }, empty, async () => {
       await a.send("orders", "x");
       await a.send("refused", "x");
       await a.request("prices", "x");
