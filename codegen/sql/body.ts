@@ -85,6 +85,23 @@ const rowExpressions: Readonly<Record<string, (row: string) => string>> = {
   is_held: (row) => `(coalesce(${row}.later, '') = 'held')`,
   /** Condition: something follows from the end of a message of the queue. */
   is_marked: (row) => `(${row}.key IS NOT NULL OR ${row}.unique_key IS NOT NULL OR ${row}.awaited_as IS NOT NULL)`,
+  /** State of a job that has not ended. */
+  job_state: (row) =>
+    `CASE WHEN ${row}.later = 'held' THEN 'held' WHEN ${row}.later IS NOT NULL THEN 'later' WHEN ${rowExpressions["is_free"]!(row)} THEN 'waiting' ELSE 'running' END`,
+  /** Name of the worker that has a message of the queue, and goes on. */
+  worker_name: (row) =>
+    `CASE WHEN ${row}.worker IS NOT NULL THEN (SELECT w.name FROM hawser_data.workers AS w WHERE w.id = ${row}.worker AND w.gone_at IS NULL) END`,
+  /** When a message of the queue is due; NULL for one that has no such time, or runs. */
+  job_due: (row) => `CASE WHEN ${rowExpressions["is_free"]!(row)} THEN ${row}.due_at END`,
+  /** Key of a dead letter. */
+  dead_key: (row) =>
+    `(SELECT h.of ->> 1 FROM jsonb_array_elements(CASE jsonb_typeof(${row}.headers) WHEN 'array' THEN ${row}.headers END) AS h (of) WHERE h.of ->> 0 = @ProtocolConstants.message_key_header@ LIMIT 1)`,
+  /** Condition: the row has the header of the function's arguments. */
+  has_header: (row) =>
+    `(header_name IS NULL OR EXISTS (SELECT FROM jsonb_array_elements(CASE jsonb_typeof(${row}.headers) WHEN 'array' THEN ${row}.headers END) AS h (of) WHERE h.of ->> 1 = header_value AND lower(h.of ->> 0) = lower(header_name)))`,
+  /** Condition: what became of a message is kept, and it is no dead letter any more. */
+  is_in_history: (row) =>
+    `(${row}.expires_at > clock_timestamp() AND (${row}.state <> 'dead' OR NOT EXISTS (SELECT FROM hawser_data.dead_letters AS d WHERE d.job_id = ${row}.id)))`,
   /** Element of the argument of `end_marked`, of a message of the queue. */
   marks_of: (row) =>
     `jsonb_build_array(${row}.role, ${row}.topic, ${row}.unique_key, ${row}.id, ${row}.awaited_as, ${row}.recipient, ${row}.key)`,

@@ -65,7 +65,7 @@ describe("hawser enqueue", () => {
       "SELECT -(rank >> 46)::int AS priority, round(extract(epoch FROM due_at - now()) / 3600)::int AS hours FROM hawser_data.queue WHERE later IS NOT NULL",
     );
     expect(later).toEqual({ priority: 7, hours: 2 });
-    expect((await run("jobs")).stdout).toMatch(/PRIORITY.*\n.* 7 /);
+    expect((await run("jobs")).stdout).toMatch(/PRIORITY.*\n(.*\n)*.* 7 /);
     expect(await run("jobs", "cancel", "--", high, low)).toMatchObject({ status: 0 });
     expect(await rows("SELECT FROM hawser_data.queue WHERE later IS NULL")).toEqual([]);
   });
@@ -75,10 +75,11 @@ describe("hawser enqueue", () => {
       (jsonLines((await run("enqueue", "orders", ...args, "--json")).stdout)[0] as { id: string }).id;
     const ids = [await idOf("x", "--priority", "1"), await idOf("y", "--delay", "1h")];
     const behind = await idOf("z", `--after=${ids[0]}`, `--after=${ids[1]}`, "--after-dead", "cancel");
-    expect((await run("jobs", "list")).stdout).toMatch(new RegExp(`HELD FOR.*\\n.* ${ids[0]}, ${ids[1]} `));
+    expect((await run("jobs", "list")).stdout).toMatch(new RegExp(`HELD FOR.*\\n.* ${ids[0]}, ${ids[1]}\\n`));
     expect(jsonLines((await run("jobs", "list", "--json")).stdout)).toMatchObject([
-      { id: behind, state: "held", heldFor: 2, waitsFor: ids.map((id) => ({ id, state: "waiting" })) },
-      { id: ids[1], state: "later", heldFor: 0 },
+      { id: behind, state: "held", waitsFor: ids.map((id) => ({ id, state: "waiting" })) },
+      { id: ids[1], state: "later" },
+      { id: ids[0], state: "waiting", priority: 1 },
     ]);
     await run("jobs", "cancel", "--", ids[0]!);
     expect((await run("enqueue", "orders", "z", "--after", "17")).stderr).toContain("the message 17 does not wait");

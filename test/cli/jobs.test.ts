@@ -35,12 +35,12 @@ async function bothKinds() {
 describe("hawser jobs and hawser outbox", () => {
   it("list and count the messages of one kind each", async () => {
     const { job, later } = await bothKinds();
-    await rows("SELECT hawser.enqueue('same', 'job'::text)");
-    for (const [command, id] of [
-      ["jobs", job],
-      ["outbox", later],
+    const queued = await idOf("enqueue('same', 'job'::text)");
+    for (const [command, ids] of [
+      ["jobs", [queued, job]],
+      ["outbox", [later]],
     ] as const) {
-      expect(jsonLines((await run(command, "list", "--json")).stdout)).toMatchObject([{ id, state: "later" }]);
+      expect(jsonLines((await run(command, "list", "--json")).stdout).map(({ id }) => id)).toEqual(ids);
       const [status] = jsonLines((await run(command, "status", "--json")).stdout);
       expect(status).toMatchObject({ waiting: 1, oldestWaitingFor: "same", later: 1 });
       expect(Object.hasOwn(status!, "segments"), command).toBe(command === "outbox");
@@ -84,7 +84,7 @@ describe("hawser jobs and hawser outbox", () => {
 });
 
 describe("hawser jobs list", () => {
-  it("chooses by state and topic", async () => {
+  it("chooses by state, topic, key and header, in pages", async () => {
     const first = await idOf(`enqueue('page', '1'::text, ${inAnHour})`);
     const held = await idOf(`enqueue_after('book', '2'::text, ARRAY[${first}]::bigint[])`);
     const listed = async (...args: string[]) =>
@@ -92,7 +92,14 @@ describe("hawser jobs list", () => {
     expect(await listed("--state", "held")).toEqual([held]);
     expect(await listed("--state", "later")).toEqual([first]);
     expect(await listed("--topic", "book")).toEqual([held]);
-    expect((await run("jobs", "list", "--topic", "none")).stderr).toContain("`hawser pending` counts those that wait");
+    expect((await run("jobs", "list", "--topic", "none")).stderr).toBe("No job matches.\n");
+    const keyed = await idOf("enqueue('page', '1'::text, key => 'k', headers => '{\"order\": \"a=17\"}')");
+    expect(await listed("--key", "k")).toEqual([keyed]);
+    expect(await listed("--topic", "page", "--header", "order=a=17")).toEqual([keyed]);
+    expect(await listed("--header", "order=17")).toEqual([]);
+    const { stderr } = await run("jobs", "list", "--limit", "2");
+    const [, place] = /^There may be more: --after (\d+)$/m.exec(stderr)!;
+    expect(await listed("--after", place!)).toEqual([first]);
   });
 });
 
@@ -158,7 +165,11 @@ it.each([
   [["drop"], "It can list, show, cancel, status, import"],
   [["17"], 'cannot "17"'],
   [["list", "17"], "ids go with show and cancel"],
-  [["list", "--state", "dead"], '--state "dead" is not one of later, held'],
+  [
+    ["list", "--state", "asleep"],
+    '--state "asleep" is not one of waiting, running, later, held, dead, done, cancelled',
+  ],
+  [["list", "--limit", "10001"], "--limit"],
   [["list", "--flow"], "--flow goes with cancel"],
   [["show"], "name one job by its id"],
   [["show", "17", "18"], "name one job by its id"],

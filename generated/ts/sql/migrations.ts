@@ -785,6 +785,8 @@ CREATE INDEX dead_letters_message_id ON hawser_data.dead_letters (message_id) WH
 
 CREATE INDEX dead_letters_job ON hawser_data.dead_letters (job_id) WHERE job_id IS NOT NULL;
 
+CREATE INDEX dead_letters_topic ON hawser_data.dead_letters (topic, role, job_id) WHERE job_id IS NOT NULL;
+
 CREATE INDEX dead_letters_retry_requested ON hawser_data.dead_letters (id) WHERE retry_requested;
 
 COMMENT ON TABLE hawser_data.dead_letters IS 'Messages that could not be handled, with their errors. Functions alone write them: a dead letter that is retried acts with

@@ -1,8 +1,8 @@
 /** `hawser jobs`: shows, lists and cancels jobs, and moves those of other job queues here. */
 
-import { job } from "../../jobs-and-peers/queue/enqueue/index.js";
-import { jobsTable, scheduledTable } from "../console/index.js";
-import { importSources, jobsOverview, listScheduled, withCommandDatabase } from "../operate/index.js";
+import { type Job, job, jobs } from "../../jobs-and-peers/queue/enqueue/index.js";
+import { jobsTable, listedJobsTable } from "../console/index.js";
+import { importSources, jobsOverview, withCommandDatabase } from "../operate/index.js";
 import { cancel } from "./cancel.js";
 import {
   type Arguments,
@@ -16,27 +16,32 @@ import {
 } from "./command-line.js";
 import { sqlClientOf } from "./enqueue.js";
 import { importFrom, importOptions } from "./import.js";
+import { headersOf } from "./message-input.js";
 import { databaseOption, databaseUrlOf, idOf, oneOf } from "./options.js";
-import { print, printable, printFirstRows, printOutcomes, printRows, rowLimit } from "./output.js";
+import { print, printable, printOutcomes, printRows } from "./output.js";
 import { overviewRows } from "./overview-rows.js";
 import { wholeNumber } from "./quantities.js";
 
-const states = ["later", "held"] as const;
+const states = ["waiting", "running", "later", "held", "dead", "done", "cancelled"] as const;
+/** Number of jobs that are listed by default, and at most. */
+const listed = { default: 100, max: 10_000 };
 
 /** Flags that only some actions have. */
 const actionOptions = {
-  state: option(states.join("|"), "With list: only jobs that are due later, or that are held for others"),
+  state: option(states.join("|"), "With list: only jobs in this state"),
   topic: option("TOPIC", "With list: only jobs of this topic. With cancel: the jobs of this topic"),
-  limit: option("N", "With list: at most N. Default: all; without --json 100"),
+  header: option("NAME=VALUE", "With list: only jobs with this header. All jobs of the topic are read for it"),
+  after: option("PLACE", "With list: the page behind this place, which the one before has named"),
+  limit: option("N", `With list: at most N, up to ${listed.max}. Default: ${listed.default}`),
   flow: flag("With cancel and ids: also the jobs before and behind them in their flows"),
-  key: option("KEY", "With cancel --topic: only jobs with this key"),
+  key: option("KEY", "With list and cancel --topic: only jobs with this key"),
   "older-than": option("TIME", "With cancel --topic: only jobs enqueued longer ago than a time, or before a date"),
   yes: flag("With cancel --topic: do not ask; without a terminal nothing is asked"),
   ...importOptions,
 } as const satisfies Arguments;
 
 const actions = {
-  list: ["state", "topic", "limit"],
+  list: ["state", "topic", "key", "header", "after", "limit"],
   show: [],
   cancel: ["flow", "topic", "key", "older-than", "yes"],
   status: [],
@@ -46,10 +51,9 @@ type Action = keyof typeof actions;
 
 export const command = defineCommand({
   details:
-    "`list` has the jobs that are due later or held for others, the next one first; `hawser pending` counts those that " +
-    "wait, by topic, and `hawser dead` lists dead letters. `show` tells the state of one: after its end if its result is " +
-    "kept (keepMs, --keep, hawser.keep_result, or `hawser topics keep`), until that time is over. `show` and `cancel` are " +
-    "for jobs of the login, and of roles that it is a member of. `import` counts the jobs of the other queue, and with --move " +
+    "`list` has jobs in whatever state, those that came last first: what waits, runs, is due later, held or dead, and what was " +
+    "done or cancelled as long as that is kept (keepMs, --keep, hawser.keep_result, or `hawser topics keep`). `show` tells the " +
+    "state of one. `list`, `show` and `cancel` are for jobs of the login, and of roles that it is a member of. `import` counts the jobs of the other queue, and with --move " +
     "moves them, as jobs of the login, each queue or task to a topic. Those that run, have failed or are of a flow stay, and " +
     "schedules too; the exit status is 1 if some of the others cannot be moved",
   args: {
@@ -84,14 +88,24 @@ export const command = defineCommand({
       return await printRows(rows, overviewRows(jobsTable, json));
     }
     const state = oneOf("state", args.state, states);
-    const limit = wholeNumber("--limit", args.limit);
-    const filter = { kind: "peer", state, destination: topic, limit: rowLimit(limit, json) } as const;
-    const rows = await withCommandDatabase(url, (database) => listScheduled(database, filter));
-    const none = "No job is due later or held, or none that matches; `hawser pending` counts those that wait.";
-    await printFirstRows(rows, limit, { ...overviewRows(scheduledTable, json), none });
+    const limit = wholeNumber("--limit", args.limit, { min: 1, max: listed.max }) ?? listed.default;
+    const [header] = headersOf(args.header === undefined ? [] : [args.header]);
+    const after = args.after === undefined ? undefined : idOf(args.after);
+    const page = { topic, state, key: args.key, header, after, limit };
+    const rows = await withCommandDatabase(url, (database) => jobs(sqlClientOf(database, "list the jobs"), page), {
+      anyLogin: true,
+    });
+    const shown = rows.map((row) => ({
+      ...row,
+      id: String(row.id),
+      place: String(row.place),
+      waitsFor: digitsOf(row),
+    }));
+    await printRows(shown, overviewRows(listedJobsTable, json));
+    if (rows.length === limit && !json) print(process.stderr, `There may be more: --after ${rows.at(-1)!.place}`);
   },
   examples: [
-    ["hawser jobs list --topic reports", "Jobs of a topic that are due later or held"],
+    ["hawser jobs list --topic reports --state done --key customer-7", "Whether the reports of a customer were done"],
     ["hawser jobs show 17", "State, attempts, progress, and the result or the error"],
     ["hawser jobs show 17 --json | jq .result", "What the handler returned"],
     ["hawser jobs cancel 17 18", "Cancel two jobs"],
@@ -105,6 +119,11 @@ export const command = defineCommand({
     ],
   ],
 });
+
+/** Messages that a job waits for, with their ids as digits, for JSON. */
+function digitsOf({ waitsFor }: Pick<Job, "waitsFor">) {
+  return waitsFor?.map((each) => ({ ...each, id: String(each.id) }));
+}
 
 /** Replaces ids by their digits, for JSON. */
 function digits(_name: string, value: unknown): unknown {
@@ -121,8 +140,7 @@ async function show(url: string | undefined, id: bigint, json: boolean): Promise
     const text = typeof value === "string" ? value : JSON.stringify(value, digits);
     return [`${name}: ${printable(text)}`];
   });
-  const waitsFor = found.waitsFor?.map((each) => ({ ...each, id: String(each.id) }));
-  await printOutcomes([{ id: String(id), ...found, waitsFor }], json, () => lines.join("\n"));
+  await printOutcomes([{ id: String(id), ...found, waitsFor: digitsOf(found) }], json, () => lines.join("\n"));
   if (found.state === "unknown" && !json) {
     print(
       process.stderr,

@@ -19,6 +19,8 @@ export {
   countedForm,
   heldForText,
   jobsTable,
+  type ListedJobRow,
+  listedJobsTable,
   type OverviewColumn,
   type OverviewTable,
   outboxTable,

@@ -4,6 +4,7 @@
  */
 import type { StreamStatusRow } from "../../../generated/ts/rows/nats.js";
 import { queueConstants } from "../../../generated/ts/settings/queue.js";
+import type { ListedJob } from "../../jobs-and-peers/queue/enqueue/index.js";
 import {
   type EnqueuedOverview,
   type HeldBy,
@@ -288,6 +289,37 @@ export const scheduledTable: OverviewTable<ScheduledMessage> = {
     { head: "Priority", cell: ({ priority }) => priority || null, sort: "priority" },
     { head: "Bytes", cell: ({ payloadBytes }) => payloadBytes, unit: "bytes", sort: "bytes" },
     { head: "Enqueued", cell: ({ enqueuedAt }) => enqueuedAt, in: ["list"] },
+  ],
+};
+
+/** Job of a list, with ids as digits. */
+export type ListedJobRow = Omit<ListedJob, "id" | "place" | "waitsFor"> & {
+  readonly id: string;
+  readonly waitsFor: readonly HeldBy[] | undefined;
+};
+
+export const listedJobsTable: OverviewTable<ListedJobRow> = {
+  title: "Jobs, those that came last first",
+  none: "No job matches.",
+  columns: [
+    { head: "Id", cell: ({ id }) => BigInt(id) },
+    { head: "Topic", cell: ({ topic }) => topic },
+    { head: "State", cell: ({ state }) => state, tone: ({ state }) => (state === "dead" ? "error" : undefined) },
+    { head: "Key", cell: ({ key }) => key ?? null },
+    { head: "Priority", cell: ({ priority }) => priority || null },
+    { head: "Enqueued", cell: ({ enqueuedAt }) => enqueuedAt },
+    { head: "Due", cell: ({ dueAt }) => dueAt ?? null },
+    { head: "Ended", cell: ({ endedAt }) => endedAt ?? null },
+    { head: "Took", cell: ({ durationMs }) => (durationMs === undefined ? null : `${durationMs} ms`) },
+    { head: "Attempts", cell: ({ attempts }) => attempts },
+    { head: "Listener", cell: ({ listener }) => listener ?? null },
+    { head: "Role", cell: ({ enqueuedBy }) => enqueuedBy, in: ["page"] },
+    { head: "Error", cell: ({ errorCode }) => errorCode ?? null },
+    {
+      head: "Held for",
+      cell: ({ waitsFor }) => (waitsFor === undefined ? null : heldForText(waitsFor.length, waitsFor)),
+      tone: ({ waitsFor }) => (waitsFor?.some(({ state }) => state !== "waiting") ? "error" : undefined),
+    },
   ],
 };
 

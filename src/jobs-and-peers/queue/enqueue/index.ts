@@ -30,6 +30,7 @@ export {
 } from "./enqueue.js";
 export type { EnqueueOptions, ScheduleOptions, UniqueKey } from "./enqueue-options.js";
 export { type AwaitedJob, type Job, type JobState, job, type WaitOptions, waitFor } from "./job.js";
+export { cancelJobs, countJobs, type JobSelection, type JobsPage, jobs, type ListedJob } from "./jobs.js";
 export { schedule, unschedule } from "./schedule.js";
 export {
   keepResults,

@@ -22,6 +22,10 @@ export type JobState = "waiting" | "later" | "held" | "running" | "done" | "dead
 export interface Job {
   readonly state: JobState;
   readonly topic: string | undefined;
+  /** Ordering key. */
+  readonly key: string | undefined;
+  /** Headers that it was enqueued with; of a dead letter also those of its key and origin. */
+  readonly headers: readonly (readonly [name: string, value: string])[] | undefined;
   /** Listener that has the message, or had it last. */
   readonly listener: string | undefined;
   /** Number of attempts that have ended. */
@@ -84,6 +88,8 @@ export async function job(client: SqlClient, id: bigint | string): Promise<Job> 
   return {
     state: state as JobState,
     topic: row.topic ?? undefined,
+    key: row.key ?? undefined,
+    headers: listOf(row.headers),
     listener: row.listener ?? undefined,
     attempts: row.attempts ?? 0,
     givenBack: row.givenBack ?? undefined,
@@ -96,7 +102,7 @@ export async function job(client: SqlClient, id: bigint | string): Promise<Job> 
     error: errorCode === null ? undefined : { code: errorCode, message: errorMessage ?? "" },
     expiresAt: row.expiresAt ?? undefined,
     enqueuedBy: row.role ?? undefined,
-    waitsFor: awaited(row.waitsFor),
+    waitsFor: awaitedJobs(row.waitsFor),
   };
 }
 
@@ -122,11 +128,15 @@ export async function waitFor(
   return await waitForEnd(from, checkedId("id", id), timeoutMs, job);
 }
 
-/** @param given JSON, parsed unless the client parses none */
-function awaited(given: unknown): Job["waitsFor"] {
+/** Messages that a held one waits for, as the SQL functions tell them. */
+export function awaitedJobs(given: unknown): Job["waitsFor"] {
+  return listOf<{ id: string; state: AwaitedJob["state"] }>(given)?.map(({ id, state }) => ({ id: BigInt(id), state }));
+}
+
+/** @param given JSON of a list, parsed unless the client parses none */
+function listOf<Each>(given: unknown): readonly Each[] | undefined {
   if (given === null) return undefined;
-  const list: { id: string; state: AwaitedJob["state"] }[] = typeof given === "string" ? JSON.parse(given) : given;
-  return list.map(({ id, state }) => ({ id: BigInt(id), state }));
+  return typeof given === "string" ? JSON.parse(given) : (given as readonly Each[]);
 }
 
 function parsed(json: string | null): unknown {

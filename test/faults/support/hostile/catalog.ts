@@ -199,7 +199,7 @@ const callersOf = table(`
   b hawser.outbox_turn_nats hawser.outbox_take hawser.outbox_rotate
   pb hawser.bring_due
   pnbv hawser.outbox_undone hawser.queue_backlog
-  p hawser.queue_find hawser.why
+  p hawser.queue_find hawser.why hawser.jobs hawser.count_jobs
   pv hawser.peer_status hawser.topic_status hawser.worker_status
   pbv hawser.backlog hawser.dead_letter_counts hawser.take_sample hawser.samples
   bx hawser.token_of hawser.fence_batch hawser.stream_position
@@ -218,6 +218,7 @@ const callersOf = table(`
   - hawser.may_enqueue hawser.role_mark hawser.role_fault
   - hawser.record_act hawser.record_dead_letters hawser.expire_audit hawser.write_edit hawser.is_json hawser.expire_originals
   - hawser.first_in_line hawser.why_not_queued hawser.why_not_served hawser.why_limited hawser.why_taken hawser.why_no_room
+  - hawser.job_places
   - hawser.nats_auth_mode hawser.nats_option_boolean hawser.nats_option_integer hawser.nats_option_quoted
   - hawser.nats_option_shown hawser.nats_option_suggestion hawser.nats_option_table hawser.nats_options_jsonb
   - hawser.nats_server_options hawser.nats_server_options_check hawser.nats_server_options_typed
