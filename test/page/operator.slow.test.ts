@@ -68,7 +68,7 @@ it.each([
     };
     await shoot("overview");
     const background = await tab.value<string>("getComputedStyle(document.body).backgroundColor");
-    expect(background).toBe(scheme === "dark" ? "rgb(20, 24, 28)" : "rgb(255, 255, 255)");
+    expect(background).toBe(scheme === "dark" ? "rgb(15, 20, 25)" : "rgb(245, 247, 249)");
     await tab.click(cause);
     await shoot("list");
     await tab.click(await newestOrder());
@@ -89,7 +89,7 @@ it("an operator finds the cause, and retries 1,000 dead letters, by the keyboard
 
   // The cause.
   await tab.open("/?paused=1");
-  expect(await tab.text()).toContain("1007 dead letters.");
+  expect(await tab.text()).toContain("All causes of 1,007 dead letters");
   await tab.pressOn(cause);
   expect(await tab.text()).toContain("1000 dead letters match, the newest first.");
   const list = tab.path;
@@ -120,7 +120,7 @@ it("an operator finds the cause, and retries 1,000 dead letters, by the keyboard
 
   // They go.
   await tab.open("/");
-  await shows(tab, "\n7 dead letters.");
+  await shows(tab, "All causes of 7 dead letters");
   expect(await tab.text()).not.toContain(cause);
   expect(await shop.taken()).toEqual(all);
   expect(tab.problems).toEqual([]);

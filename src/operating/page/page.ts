@@ -11,6 +11,7 @@ import { Descriptors } from "../../protobuf/typed/index.js";
 import { Glances, MassActions, sections, Verdicts } from "../console/index.js";
 import { deadLetters, openDatabase } from "../operate/index.js";
 import { FormTokens } from "./forms.js";
+import { refreshScript } from "./html/refresh.js";
 import { icon, style } from "./html/style.js";
 import { short } from "./html/text.js";
 import { checkPageOptions, type PageOptions } from "./page-options.js";
@@ -101,6 +102,7 @@ export function createPage(options: PageOptions, clock: Clock): Page {
     site.answer(c, "Not found", html`<p>There is no such page. <a href="${prefix}/">Overview</a></p>`, { status: 404 }),
   );
   app.get("/style.css", (c) => c.body(style, 200, { "Content-Type": "text/css; charset=utf-8" }));
+  app.get("/refresh.js", (c) => c.body(refreshScript, 200, { "Content-Type": "text/javascript; charset=utf-8" }));
   app.get("/icon.svg", (c) => c.body(icon, 200, { "Content-Type": "image/svg+xml" }));
   for (const addRoutes of [overviewRoutes, deadRoutes, listRoutes, subjectRoutes, topicRoutes, messageRoutes])
     addRoutes(site);

@@ -23,6 +23,8 @@ export interface Chandlery extends AsyncDisposable {
    * @returns its address without a path
    */
   openPage(options?: PageOptions): Promise<string>;
+  /** Ends the page of an origin. */
+  closePage(origin: string): Promise<void>;
   /** Takes all orders back, breaks the function, and publishes orders until all of them are dead letters. */
   failOrders(): Promise<void>;
   /** Replaces the function by one that can read the prices. */
@@ -34,6 +36,7 @@ export interface Chandlery extends AsyncDisposable {
 /** Opens a shop. @param name of its schema and stream: all share a NATS server, so that each file needs one of its own */
 export async function openChandlery(name: string): Promise<Chandlery> {
   const undo: (() => unknown)[] = [];
+  const pages = new Map<string, () => Promise<void>>();
   const close = async () => {
     for (const one of undo.splice(0).reverse()) await one();
   };
@@ -88,9 +91,16 @@ export async function openChandlery(name: string): Promise<Chandlery> {
       async openPage(options) {
         const server = { databaseUrl: operator.url, listen: "127.0.0.1:0", logger: silentLogger };
         const page = await servePage({ ...server, ...options });
-        undo.push(() => page[Symbol.asyncDispose]());
-        return new URL(page.url).origin;
+        const close = () => page[Symbol.asyncDispose]();
+        undo.push(close);
+        const { origin } = new URL(page.url);
+        pages.set(origin, async () => {
+          undo.splice(undo.indexOf(close), 1);
+          await close();
+        });
+        return origin;
       },
+      closePage: async (origin) => await pages.get(origin)!(),
       async failOrders() {
         await world.client.query(
           `DELETE FROM hawser_data.dead_letters WHERE origin = 'subscription'; DELETE FROM ${name}.orders`,

@@ -64,8 +64,8 @@ export function layout(frame: Frame, title: string, body: Html): Html {
 <meta name="robots" content="noindex">
 <link rel="stylesheet" href="${prefix}/style.css">
 <link rel="icon" href="${prefix}/icon.svg">
-</head>
-<body>
+${reloads(frame)}</head>
+<body${frame.refreshMs === undefined ? "" : html` data-refresh-ms="${frame.refreshMs}"`}>
 <a class="skip" href="#main">Skip to the content</a>
 <header>
 <p class="product">Hawser <span>${version}</span></p>
@@ -80,6 +80,14 @@ ${body}
 </main>
 </body>
 </html>
+`;
+}
+
+/** What makes the page reload: the script, or the browser by itself if it runs no scripts. */
+function reloads({ prefix, refreshMs, isPaused }: Frame): Html | string {
+  if (refreshMs === undefined || isPaused) return "";
+  return html`<script src="${prefix}/refresh.js" defer></script>
+<noscript><meta http-equiv="refresh" content="${Math.ceil(refreshMs / 1_000)}"></noscript>
 `;
 }
 

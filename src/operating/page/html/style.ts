@@ -29,7 +29,7 @@ header { background: var(--back); border-bottom: 1px solid var(--line); padding:
 .product { margin: 0; font-weight: 700; font-size: 1.0625rem; }
 .product span, .who { color: var(--muted); font-size: .8125rem; font-weight: 400; }
 .who { margin: .125rem 0 0; overflow-wrap: anywhere; }
-nav ul { display: flex; flex-wrap: wrap; gap: .125rem .25rem; margin: .5rem -.5rem 0; padding: 0; list-style: none; }
+nav ul { position: relative; display: flex; flex-wrap: wrap; gap: .125rem .25rem; margin: .5rem -.5rem 0; padding: 0; list-style: none; }
 nav a { display: flex; gap: .5rem; align-items: center; justify-content: space-between; padding: .25rem .5rem; border-radius: .375rem; color: var(--text); text-decoration: none; }
 nav a:hover { background: var(--soft); }
 nav a[aria-current] { background: var(--accent-soft); color: var(--accent); font-weight: 600; }

@@ -80,8 +80,6 @@ export class Site {
     const { glance } = glances.newest;
     const url = new URL(c.req.url);
     const isPaused = url.searchParams.has("paused");
-    // A header and not an element of the page, which would reload for screen readers that have no way to pause it.
-    if (refreshes && !isPaused) c.header("Refresh", String(Math.ceil(refreshMs / 1_000)));
     const frame = {
       prefix,
       path: `${c.req.path}${url.search}`,
