@@ -21,6 +21,8 @@ export interface Glance {
   readonly outbox: Awaited<ReturnType<Sections["outbox"]>>;
   readonly streams: Awaited<ReturnType<Sections["streams"]>>;
   readonly leader: Awaited<ReturnType<Sections["leader"]>>;
+  /** The last hour of all topics together. */
+  readonly series: Awaited<ReturnType<Sections["series"]>>;
 }
 
 /** Newest glance. */
@@ -89,15 +91,16 @@ export class Glances {
     const topics = await read.topics({ ...listing, sort: "oldest" });
     const away = topics.state === "failed" && topics.isAway ? topics.why : undefined;
     if (away === undefined) {
-      const [causes, peers, schedules, outbox, streams, leader] = await Promise.all([
+      const [causes, peers, schedules, outbox, streams, leader, series] = await Promise.all([
         read.causes(),
         read.peers(listing),
         read.schedules(listing),
         read.outbox(),
         read.streams(listing),
         read.leader(),
+        read.series({ kind: "topic" }),
       ]);
-      this.#glance = { at, topics, causes, peers, schedules, outbox, streams, leader };
+      this.#glance = { at, topics, causes, peers, schedules, outbox, streams, leader, series };
       this.#readAt = startedAt;
     }
     this.#away = away;

@@ -12,6 +12,8 @@ import {
   listTopics,
   outboxOverview,
   readLeader,
+  readSeries,
+  type SeriesRequest,
 } from "../operate/index.js";
 import { readAbilities } from "./abilities.js";
 import { type Reading, reading } from "./reading.js";
@@ -41,6 +43,8 @@ export function sections(database: Database) {
     topics: listOf(listTopics),
     streams: listOf(listStreamSubscriptions),
     schedules: listOf(listSchedules),
+    /** Series of samples. */
+    series: (request: SeriesRequest) => reading(() => readSeries(database, request)),
     /** Causes of the newest dead letters. @param beforeId examines only those with a lower id */
     causes: (beforeId?: string) =>
       reading(() => deadLetterCauses(database, { examine: examinedDeadLetters, causes: shownRows + 1, beforeId })),

@@ -1,5 +1,6 @@
 /** Overview: what waits, what fails, since when, and where. */
 import { html } from "hono/html";
+import { sampleConstants } from "../../../../generated/ts/settings/queue.js";
 import { plural } from "../../../foundation/errors/index.js";
 import { age, duration, type Glance, newsMs, type Reading, type Tone } from "../../console/index.js";
 import {
@@ -7,10 +8,15 @@ import {
   type LeaderOverview,
   needsHelp,
   type PeerOverview,
+  type Series,
+  type SeriesReading,
+  type SeriesSpan,
   type TopicOverview,
+  type Values,
 } from "../../operate/index.js";
+import { type ChartLine, lineChart, sparkline } from "./chart.js";
 import { queryOf } from "./filter.js";
-import { countText } from "./quantities.js";
+import { countText, rateText } from "./quantities.js";
 import { section, table } from "./table.js";
 import { type Html, short, time } from "./text.js";
 
@@ -49,14 +55,73 @@ ${all.map(
 </ul>`;
 }
 
+/** Rate with its unit, in words. */
+const rateWords = (perSecond: number): string => {
+  const { value, unit } = rateText(perSecond);
+  return `${value} ${unit}`;
+};
+
+const countWords = (count: number): string => countText(Math.round(count));
+
+/** Sparkline of the last hour. */
+const lineOf = (values: Values, label: string, format: (value: number) => string, isSecond = false): Html =>
+  sparkline(values, { label: `${label}, in the last hour`, format, isSecond });
+
+/** Shares of attempts that fail from which that is an alarm. */
+const failingTones: readonly (readonly [number, Tone])[] = [
+  [0.5, "error"],
+  [0.1, "warning"],
+];
+
+/** Tiles of what comes, goes and fails; without values where nobody takes samples. @param path page with their charts */
+export function movingTiles(series: Series, path: string): Tile[] {
+  const { present, durations } = series;
+  const rate = (perSecond: number | null): Pick<Tile, "value" | "unit"> =>
+    perSecond === null ? { value: "–" } : rateText(perSecond);
+  const attempts = (present.handled ?? 0) + (present.failed ?? 0);
+  const share = attempts === 0 ? 0 : (present.failed ?? 0) / attempts;
+  const perSecond = series.dead.reduce((sum: number, value) => sum + (value ?? 0), 0);
+  const dead = Math.round((perSecond * sampleConstants.stepMs) / 1_000);
+  const percent = share === 0 ? "" : `${share < 0.01 ? "less than 1" : Math.round(share * 100)} % of attempts`;
+  return [
+    { name: "In", ...rate(present.enqueued), line: lineOf(series.enqueued, "Enqueued", rateWords), to: path },
+    {
+      name: "Out",
+      ...rate(present.handled),
+      more: durations === undefined ? "" : `half within ${limitText(durations.medianMs)}`,
+      line: lineOf(series.handled, "Handled", rateWords),
+      to: path,
+    },
+    {
+      name: "Failing",
+      ...rate(present.failed),
+      more: dead === 0 ? percent : `${countText(dead)} given up in an hour`,
+      tone: failingTones.find(([least]) => share >= least)?.[1],
+      line: lineOf(series.failed, "Failed attempts", rateWords, true),
+      to: path,
+    },
+  ];
+}
+
+/** Duration of which only the upper limit is known. */
+export function limitText(ms: number): string {
+  if (!Number.isFinite(ms)) return "more than 30 s";
+  return ms < 1_000 ? `${ms} ms` : `${ms / 1_000} s`;
+}
+
 /** Tiles of what waits, and for how long. */
-export function waitingTiles({ topics }: Glance, prefix: string, now: number): Tile[] {
-  if (topics.state !== "read") return [];
-  const waiting = topics.value.filter(({ waiting }) => waiting > 0);
+export function waitingTiles(
+  topics: readonly TopicOverview[],
+  series: Series | undefined,
+  prefix: string,
+  now: number,
+): Tile[] {
+  const waiting = topics.filter(({ waiting }) => waiting > 0);
   const count = waiting.reduce((sum, topic) => sum + topic.waiting, 0);
   const [oldest] = waiting.filter(({ oldest }) => oldest !== null);
   const unread = waiting.filter(({ state }) => needsHelp(state));
   const unreadCount = unread.reduce((sum, topic) => sum + topic.waiting, 0);
+  const goesOn = series === undefined || count === 0 ? "" : emptyText(series);
   return [
     {
       name: "Waiting",
@@ -64,22 +129,58 @@ export function waitingTiles({ topics }: Glance, prefix: string, now: number): T
         count,
         waiting.some(({ hasMore }) => hasMore),
       ),
-      more:
-        unreadCount === 0
-          ? `in ${plural(waiting.length, "topic")}`
-          : html`<span class="error">${countText(unreadCount)} that nobody takes</span>`,
+      more: unreadCount === 0 ? goesOn : html`<span class="error">${countText(unreadCount)} that nobody takes</span>`,
+      line: series && lineOf(series.waiting, "Waiting", countWords),
       to: `${prefix}/backlog`,
     },
-    oldest === undefined
-      ? { name: "Oldest", value: "–", more: "nothing waits" }
-      : {
-          name: "Oldest",
-          value: duration(now - oldest.oldest!.getTime()),
-          more: short(oldest.topic),
-          tone: needsHelp(oldest.state) ? "error" : undefined,
-          to: `${prefix}/topics?sort=oldest`,
-        },
+    {
+      name: "Oldest",
+      value: oldest === undefined ? "–" : duration(now - oldest.oldest!.getTime()),
+      more: oldest === undefined ? "nothing waits" : short(oldest.topic),
+      tone: oldest !== undefined && needsHelp(oldest.state) ? "error" : undefined,
+      line: series && lineOf(series.oldestMs, "Age of the oldest", duration),
+      to: `${prefix}/topics?sort=oldest`,
+    },
   ];
+}
+
+/** When nothing will wait any more, in words. */
+function emptyText({ emptyInMs }: Series): string {
+  if (emptyInMs === undefined) return "";
+  return emptyInMs === "never" ? "does not shrink" : `empty in ${duration(emptyInMs)}`;
+}
+
+/** Charts of what moves and of what waits, over an hour or a day. @param path page with them, to which a query string can be added */
+export function chartsSection(
+  { times, stepMs, series: [series] }: SeriesReading,
+  span: SeriesSpan,
+  path: (query: Readonly<Record<string, string>>) => string,
+): Html {
+  if (series === undefined) return html``;
+  const other = span === "hour" ? "day" : "hour";
+  const chart = (title: string, lines: readonly ChartLine[], format: (value: number) => string, axis?: "duration") =>
+    lineChart({ title, times, stepMs, lines, format, ...(axis !== undefined && { axis }) });
+  const { enqueued, handled, failed, dead, waiting, oldestMs } = series;
+  return html`<section id="charts" aria-labelledby="charts-title"><h2 id="charts-title">The last ${span}</h2>
+<p class="quiet"><a href="${path({ span: other })}#charts">Show the last ${other}</a></p>
+<div class="columns">${chart(
+    "In and out",
+    [
+      { name: "Enqueued", values: enqueued },
+      { name: "Handled", values: handled },
+    ],
+    rateWords,
+  )}
+${chart("Waiting", [{ name: "Waiting", values: waiting }], countWords)}
+${chart(
+  "Failed attempts and dead letters",
+  [
+    { name: "Failed", values: failed },
+    { name: "Dead", values: dead },
+  ],
+  rateWords,
+)}
+${chart("Age of the oldest", [{ name: "Oldest", values: oldestMs }], duration, "duration")}</div></section>`;
 }
 
 /** Section with the topics whose messages have waited longest. */

@@ -72,7 +72,7 @@ section > :last-child { margin-bottom: 0; }
 .tile .value { font-size: 1.625rem; line-height: 1.2; font-weight: 650; font-variant-numeric: tabular-nums; }
 .tile .value small { font-size: .875rem; font-weight: 400; color: var(--muted); }
 .tile .more { color: var(--muted); font-size: .8125rem; min-height: 1.25rem; }
-.tile svg { display: block; width: 100%; height: 2rem; margin-top: .25rem; }
+.tile .sparkline { display: block; width: 100%; height: 2rem; margin-top: auto; }
 .tile.error .value { color: var(--error); }
 .tile.warning .value { color: var(--warning); }
 .badge { display: inline-block; padding: 0 .45rem; border-radius: 1rem; background: var(--soft); color: var(--text); font-size: .8125rem; line-height: 1.35rem; white-space: nowrap; }

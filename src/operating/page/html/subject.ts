@@ -9,10 +9,17 @@ import {
   pendingTable,
   type Reading,
 } from "../../console/index.js";
-import type { Condition, DeadLetterCause, PendingOverview, WorkerStatus } from "../../operate/index.js";
+import type {
+  Condition,
+  DeadLetterCause,
+  HandlerDurations,
+  PendingOverview,
+  WorkerStatus,
+} from "../../operate/index.js";
 import { conditionsText } from "./conditions.js";
 import type { FormContext } from "./dead.js";
 import { hiddenFields, queryOf } from "./filter.js";
+import { limitText } from "./overview.js";
 import { countText } from "./quantities.js";
 import { cellHtml, overviewSection, section, table } from "./table.js";
 import { fullTime, type Html, short, time } from "./text.js";
@@ -52,15 +59,24 @@ export function topicBar(
 }
 
 /** Section with the workers of a topic, and what each does for it. */
-export function workersSection(read: Reading<readonly WorkerStatus[]>, prefix: string, now: number): Html {
+export function workersSection(
+  read: Reading<readonly WorkerStatus[]>,
+  durations: HandlerDurations | undefined,
+  prefix: string,
+  now: number,
+): Html {
   return section("workers", "Who handles it", read, (workers) => {
     if (workers.length === 0) return html`<p class="warning">No worker takes its messages.</p>`;
     const all = workers.reduce((sum, { handled }) => sum + Number(handled ?? 0n), 0);
-    return table("Workers of the topic", workers, [
+    const times =
+      durations === undefined
+        ? ""
+        : html`<p class="quiet">Of ${countText(durations.handlers)} handlers, half took at most ${limitText(durations.medianMs)}, 95 % at most ${limitText(durations.p95Ms)}, 99 % at most ${limitText(durations.p99Ms)}.</p>`;
+    return html`${table("Workers of the topic", workers, [
       { head: "Worker", cell: ({ name }) => html`<a href="${prefix}/peer${queryOf({ name })}">${short(name)}</a>` },
       { head: "Group", cell: ({ groupName }) => (groupName === null ? "" : short(groupName)) },
       ...handlerColumns(now, (handled) => (all === 0 ? "" : html` (${Math.round((100 * handled) / all)} %)`)),
-    ]);
+    ])}${times}`;
   });
 }
 
@@ -128,9 +144,11 @@ export function firstSection(read: Reading<readonly Condition[]>, prefix: string
   });
 }
 
-/** Section with what waits, by sender and listener. */
-export function pendingSection(read: Reading<readonly PendingOverview[]>, now: number): Html {
-  return overviewSection("pending", { ...pendingTable, title: "What waits" }, read, now);
+/** Section with what waits, by sender and listener. @param isOfTopic true if all rows are of one topic */
+export function pendingSection(read: Reading<readonly PendingOverview[]>, isOfTopic: boolean, now: number): Html {
+  // The topic is the title of the page, or the rows are of a listener's topics.
+  const columns = isOfTopic ? pendingTable.columns.slice(1) : pendingTable.columns;
+  return overviewSection("pending", { ...pendingTable, title: "What waits", columns }, read, now);
 }
 
 /** Section with the causes of dead letters. */

@@ -3,10 +3,20 @@ import { html } from "hono/html";
 import { age, badgesOf } from "../../console/index.js";
 import { deadLetterIdOf } from "../../operate/index.js";
 import { causeLink, causesSection } from "../html/dead.js";
-import { oldestTopics, processesLine, recentCauses, tiles, waitingTiles } from "../html/overview.js";
+import { queryOf } from "../html/filter.js";
+import {
+  chartsSection,
+  movingTiles,
+  oldestTopics,
+  processesLine,
+  recentCauses,
+  tiles,
+  waitingTiles,
+} from "../html/overview.js";
 import { findingsSection, verdictBanner } from "../html/status.js";
+import { unread } from "../html/table.js";
 import { short } from "../html/text.js";
-import type { Site } from "./site.js";
+import { type Site, valueIn } from "./site.js";
 
 export function overviewRoutes(site: Site): void {
   const { prefix, readings, verdicts, glances } = site.options;
@@ -21,12 +31,21 @@ export function overviewRoutes(site: Site): void {
 <p class="quiet">${glance === undefined ? "Nothing has been read before." : `What follows was read ${age(ageMs)}.`}</p></section>`;
     if (glance === undefined) return site.answer(c, "Overview", problem as never, { refreshes: true, ...away503 });
     const { hasNats } = badgesOf(glance, glance.at);
+    const span = c.req.query("span") === "day" ? "day" : "hour";
+    const charts =
+      span === "day" && away === undefined ? await readings.series({ kind: "topic", span }) : glance.series;
+    const series = valueIn(glance.series)?.series[0];
+    const numbers = [
+      ...(series === undefined ? [] : movingTiles(series, "#charts")),
+      ...waitingTiles(valueIn(glance.topics) ?? [], series, prefix, glance.at),
+    ];
     const body = html`${problem}${verdictBanner(verdict)}
-${tiles(waitingTiles(glance, prefix, glance.at))}
+${tiles(numbers)}
 <div class="columns">${oldestTopics(glance.topics, prefix, glance.at)}
 ${recentCauses(glance, prefix, (cause) => causeLink(cause, prefix))}</div>
 ${processesLine(glance, hasNats, prefix)}
-${findingsSection(verdict)}`;
+${findingsSection(verdict)}
+${charts.state === "read" ? chartsSection(charts.value, span, (query) => `${prefix}/${queryOf(query)}`) : unread(charts)}`;
     return site.answer(c, "Overview", body, { refreshes: true, ...away503 });
   });
 

@@ -3,8 +3,10 @@ import type { Context } from "hono";
 import { html } from "hono/html";
 import { invalidArgument } from "../../../foundation/errors/index.js";
 import { peersTable, type Reading, reading, schedulesTable, streamsTable, topicsTable } from "../../console/index.js";
-import { type Listing, why, workerStatus } from "../../operate/index.js";
+import { type Listing, type SeriesReading, type TopicOverview, why, workerStatus } from "../../operate/index.js";
 import { causeLink } from "../html/dead.js";
+import { queryOf } from "../html/filter.js";
+import { chartsSection, movingTiles, tiles, waitingTiles } from "../html/overview.js";
 import {
   details,
   firstSection,
@@ -14,8 +16,8 @@ import {
   workersSection,
   workersTopics,
 } from "../html/subject.js";
-import { section } from "../html/table.js";
-import { short } from "../html/text.js";
+import { section, unread } from "../html/table.js";
+import { type Html, short } from "../html/text.js";
 import { type Site, valueIn } from "./site.js";
 
 export function subjectRoutes(site: Site): void {
@@ -26,23 +28,35 @@ export function subjectRoutes(site: Site): void {
     const topic = nameOf(c);
     const context = site.formContext();
     const { now } = context;
-    const [rows, abilities, pending, workers, first] = await Promise.all([
+    const span = c.req.query("span") === "day" ? "day" : "hour";
+    const [rows, abilities, pending, workers, first, series] = await Promise.all([
       readings.topics({ topic }),
       readings.abilities(),
       readings.pending({ topic }),
       reading(() => workerStatus(database, { topic })),
       reading(() => why(database, { topic })),
+      readings.series({ kind: "topic", names: [topic], span }),
     ]);
     const row = valueIn(rows)?.[0] ?? { topic, pausedAt: null };
     const { glance } = glances.newest;
     const causes = glance?.causes.state === "read" ? glance.causes.value.causes : [];
     const ofTopic = causes.filter((cause) => cause.topic === topic && cause.origin !== "subscription");
+    const charts =
+      series.state === "read"
+        ? chartsSection(series.value, span, (query) => `${prefix}/topic${queryOf({ name: topic, ...query })}`)
+        : unread(series);
     const body = html`${topicBar(row, valueIn(abilities), [], context)}
-${section("state", "State", rows, ([found]) => (found === undefined ? html`<p>Nothing is known of this topic: it has no message, no worker and no setting.</p>` : details(topicsTable, found, now)))}
-${firstSection(first, prefix, now)}
-${workersSection(workers, prefix, now)}
-${pendingSection(pending, now)}
-${topicCauses({ state: "read", value: ofTopic }, (cause) => causeLink(cause, prefix), now)}`;
+${topicNumbers(valueIn(rows) ?? [], series, prefix, now)}
+<div class="columns">${section("state", "State", rows, ([found]) =>
+      found === undefined
+        ? html`<p>Nothing is known of this topic: it has no message, no worker and no setting.</p>`
+        : details(topicsTable, found, now),
+    )}
+${firstSection(first, prefix, now)}</div>
+${workersSection(workers, valueIn(series)?.series[0]?.durations, prefix, now)}
+${pendingSection(pending, true, now)}
+${topicCauses({ state: "read", value: ofTopic }, (cause) => causeLink(cause, prefix), now)}
+${charts}`;
     return site.answer(c, `Topic ${topic}`, body, { refreshes: true, abilities, place: "/topics" });
   });
 
@@ -56,7 +70,7 @@ ${topicCauses({ state: "read", value: ofTopic }, (cause) => causeLink(cause, pre
     ]);
     const body = html`${section("state", "State", peer, (row) => (row === undefined ? html`<p>No peer or worker of this name is known.</p>` : details(peersTable, row, now)))}
 ${workersTopics(workers, prefix, now)}
-${pendingSection(pending, now)}`;
+${pendingSection(pending, false, now)}`;
     return site.answer(c, `Peer ${name}`, body, { refreshes: true, place: "/peers" });
   });
 
@@ -82,6 +96,18 @@ ${pendingSection(pending, now)}`;
     });
     return site.answer(c, `Schedule ${name}`, body, { refreshes: true, place: "/schedules" });
   });
+}
+
+/** Tiles of a topic. */
+function topicNumbers(
+  topics: readonly TopicOverview[],
+  read: Reading<SeriesReading>,
+  prefix: string,
+  now: number,
+): Html {
+  const series = valueIn(read)?.series[0];
+  const moving = series === undefined ? [] : movingTiles(series, "#charts");
+  return tiles([...moving, ...waitingTiles(topics, series, prefix, now)]);
 }
 
 /** Name that the query string gives. @throws HawserError `invalid_argument` */
