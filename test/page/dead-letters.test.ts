@@ -279,7 +279,7 @@ describe("dead letters on the page", () => {
 
 /** Elements of the page's own. */
 const ownTags = new Set(
-  "!DOCTYPE html head meta title link body a header p nav ul li main h1 h2 section div table caption thead tbody tr th td bdi span time form input select option button label pre dl dt dd strong progress".split(
+  "!DOCTYPE html head meta title link body a header p nav ul li main h1 h2 section div table caption thead tbody tr th td bdi span time form input select option button label pre dl dt dd strong progress script noscript svg path figure figcaption details summary small meter tfoot".split(
     " ",
   ),
 );

@@ -43,6 +43,7 @@ const plain = async (path: string, from = client): Promise<string> => {
 describe("the overview", () => {
   it("says first how many wait, since when, and where nobody takes them", async () => {
     const text = await plain("/");
+    expect(text).toContain("Nothing was sampled in this time");
     expect(text).toMatch(/Waiting 6 3 that nobody takes/);
     expect(text).toMatch(/Oldest 7 min mials/);
     expect(text).toMatch(/Topics by their oldest message .* mials nobody serves it 3 7 min ago mails running 3 /);
@@ -76,7 +77,9 @@ describe("the overview", () => {
 
   it("counts in the navigation what waits and what needs somebody", async () => {
     const { text } = await client.get("/");
-    const badges = [...text.matchAll(/<a href="([^"]+)"[^>]*>[^<]+ <span class="([^"]+)" title="([^"]+)">.*?<\/span>(\d+)/g)];
+    const badges = [
+      ...text.matchAll(/<a href="([^"]+)"[^>]*>[^<]+ <span class="([^"]+)" title="([^"]+)">.*?<\/span>(\d+)/g),
+    ];
     expect(badges.map(([, to, tone, what, count]) => [to, tone, what, count])).toEqual([
       ["/topics", "count error", "topics whose messages nobody takes", "1"],
       ["/backlog", "count", "messages wait", "6"],
@@ -99,7 +102,11 @@ describe("the overview", () => {
     expect((await glances.fresh()).glance?.topics.state).toBe("read");
     clock.advance(60_000);
     reads = none;
-    expect(await glances.fresh()).toMatchObject({ glance: { topics: { state: "read" } }, ageMs: 60_000, away: expect.any(String) });
+    expect(await glances.fresh()).toMatchObject({
+      glance: { topics: { state: "read" } },
+      ageMs: 60_000,
+      away: expect.any(String),
+    });
     reads = known;
     expect(await glances.fresh()).toMatchObject({ ageMs: 0, away: undefined });
     await Promise.all([open.close(), away.close()]);
@@ -113,7 +120,13 @@ describe("the overview", () => {
     const open = openDatabase(database.url, { poolSize: 1, logger: silentLogger });
     let count = 0;
     const read = sections(open);
-    const counted = { ...read, topics: (...given: Parameters<typeof read.topics>) => (count++, read.topics(...given)) };
+    const counted = {
+      ...read,
+      topics: (...given: Parameters<typeof read.topics>) => {
+        count += 1;
+        return read.topics(...given);
+      },
+    };
     const glances = new Glances(counted, systemClock);
     await Promise.all([glances.fresh(), glances.fresh(), glances.fresh()]);
     await glances.fresh();
@@ -127,8 +140,10 @@ describe("the page of a topic", () => {
     const text = await plain("/topic?name=mails");
     expect(text).toMatch(/Pause Limit… Cancel messages…/);
     expect(text).toMatch(/w-1 .*all places taken 2 90 s 75 \(75 %\) 3 w-2 .*runs .*25 \(25 %\) 0/);
-    expect(text).toMatch(/Dead letters Cause .*is full 2/);
-    expect(await plain("/topic?name=mials")).toMatch(/The first message in line Message \d+ \. .*no worker serves the topic/);
+    expect(text).toMatch(/Dead letters Causes .*is full 2/);
+    expect(await plain("/topic?name=mials")).toMatch(
+      /The first message in line Message \d+ \. .*no worker serves the topic/,
+    );
     expect(await plain("/topic?name=never")).toContain("Nothing is known of this topic");
     expect((await client.get("/topic")).status).toBe(400);
   });
@@ -138,11 +153,14 @@ describe("the page of a topic", () => {
       const { text } = await client.get("/topic/limit?name=pdfs");
       const form = /action="(\/topics\/limit)">(.*?)<\/form>/s.exec(text)!;
       const hidden = [...form[2]!.matchAll(/type="hidden" name="([^"]+)" value="([^"]+)"/g)];
-      const body = new URLSearchParams({ ...Object.fromEntries(hidden.map(([, name, value]) => [name!, value!])), ...typed });
+      const body = new URLSearchParams({
+        ...Object.fromEntries(hidden.map(([, name, value]) => [name!, value!])),
+        ...typed,
+      });
       return client.handler(new Request("http://127.0.0.1:9470/topics/limit", { method: "POST", body }));
     };
     expect((await set({ "typed-rate": "10/m", "typed-running": "2" })).status).toBe(303);
-    expect(await plain("/topic?name=pdfs")).toContain("10/m, burst 1, 2 running");
+    expect(await plain("/topic?name=pdfs")).toContain("10/m, burst 2, 2 running");
     expect((await client.get("/topic/limit?name=pdfs")).text).toContain('value="10/m"');
     expect((await set({ "typed-running": "two" })).status).toBe(400);
     expect((await set({ "typed-rate": "often" })).status).toBe(400);
@@ -168,12 +186,16 @@ it("the pages of a worker and a schedule have what their lists have", async () =
 
 it("lists are sorted by their columns, both ways, and keep filter and order from page to page", async () => {
   const topics = async (query: string) =>
-    [...(await client.get(`/topics?${query}`)).text.matchAll(/<tr><td><a [^>]*><bdi>([^<]+)</g)].map(([, name]) => name);
-  expect((await topics("sort=topic&order=descending")).slice(0, 3)).toEqual(["pdfs", "mials", "mails"].slice(-3));
+    [...(await client.get(`/topics?${query}`)).text.matchAll(/<tr><td><a [^>]*><bdi>([^<]+)</g)].map(
+      ([, name]) => name,
+    );
+  expect(await topics("sort=topic&order=descending")).toEqual(["mials", "mails"]);
   expect((await topics("sort=oldest")).slice(0, 2)).toEqual(["mials", "mails"]);
   expect(await topics("sort=topic&filter=mi")).toEqual(["mials"]);
   const { text } = await client.get("/topics?sort=waiting&filter=m");
-  expect(text).toContain('aria-sort="ascending"><a href="/topics?filter=m&amp;sort=waiting&amp;order=descending">Waiting ▲</a>');
+  expect(text).toContain(
+    'aria-sort="ascending"><a href="/topics?filter=m&amp;sort=waiting&amp;order=descending">Waiting ▲</a>',
+  );
   expect(text).toContain('<input type="hidden" name="sort" value="waiting">');
   expect((await client.get("/topics?sort=password")).text).toContain("this list is sorted by topic, waiting, oldest");
 });

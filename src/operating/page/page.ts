@@ -4,6 +4,7 @@ import { getRequestListener } from "@hono/node-server";
 import { Hono } from "hono";
 import { html } from "hono/html";
 import { HawserError } from "../../foundation/errors/index.js";
+import { sqlstateOf } from "../../foundation/postgres/index.js";
 import { type Clock, silentLogger, systemClock } from "../../foundation/runtime/index.js";
 import { urlsOrEnvironment } from "../../foundation/sql-clients/index.js";
 import { statementLimits } from "../../jobs-and-peers/store/index.js";
@@ -33,6 +34,9 @@ const changeConnections = 1;
 export const statementMs = 5_000;
 /** Time without a byte in either direction after which the handler for `node:http` ends a connection. */
 const idleMs = 30_000;
+
+/** SQLSTATE of arguments that functions of Hawser refuse. */
+const invalidParameter = "22023";
 
 /** Handler of requests for the page. */
 export interface Page extends AsyncDisposable {
@@ -91,7 +95,8 @@ export function createPage(options: PageOptions, clock: Clock): Page {
   const site = new Site(app, { ...settings, ...data, massActions, verdicts, tokens }, withinLimit);
 
   app.onError(async (error, c) => {
-    const isGiven = error instanceof HawserError && error.code === "invalid_argument";
+    const isGiven =
+      error instanceof HawserError && (error.code === "invalid_argument" || sqlstateOf(error) === invalidParameter);
     if (!isGiven && !c.req.raw.signal.aborted)
       logger.error({ err: error, path: c.req.path }, "the page could not answer a request");
     const text = error instanceof HawserError ? error.message : "The page could not be rendered; the log says why.";

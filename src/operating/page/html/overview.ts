@@ -158,12 +158,14 @@ export function chartsSection(
 ): Html {
   if (series === undefined) return html``;
   const other = span === "hour" ? "day" : "hour";
+  const head = html`<section id="charts" aria-labelledby="charts-title"><h2 id="charts-title">The last ${span}</h2>
+<p class="quiet"><a href="${path({ span: other })}#charts">Show the last ${other}</a></p>`;
+  if (series.waiting.every((value) => value === null))
+    return html`${head}<p>Nothing was sampled in this time. Samples are taken every ${sampleConstants.stepMs / 1_000} seconds while a page is served.</p></section>`;
   const chart = (title: string, lines: readonly ChartLine[], format: (value: number) => string, axis?: "duration") =>
     lineChart({ title, times, stepMs, lines, format, ...(axis !== undefined && { axis }) });
   const { enqueued, handled, failed, dead, waiting, oldestMs } = series;
-  return html`<section id="charts" aria-labelledby="charts-title"><h2 id="charts-title">The last ${span}</h2>
-<p class="quiet"><a href="${path({ span: other })}#charts">Show the last ${other}</a></p>
-<div class="columns">${chart(
+  return html`${head}<div class="columns">${chart(
     "In and out",
     [
       { name: "Enqueued", values: enqueued },

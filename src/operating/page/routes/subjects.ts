@@ -38,7 +38,7 @@ export function subjectRoutes(site: Site): void {
       readings.series({ kind: "topic", names: [topic], span }),
     ]);
     const row = valueIn(rows)?.[0] ?? { topic, pausedAt: null };
-    const { glance } = glances.newest;
+    const { glance } = await glances.fresh();
     const causes = glance?.causes.state === "read" ? glance.causes.value.causes : [];
     const ofTopic = causes.filter((cause) => cause.topic === topic && cause.origin !== "subscription");
     const charts =
