@@ -17,6 +17,12 @@ export interface PageSettings {
    * Default: 10000 ms. Range: 1000 to 3600000.
    */
   readonly refreshMs: number;
+  /**
+   * The page takes a sample every 15 seconds for its charts, from its first request until it is closed.
+   *
+   * Default: true.
+   */
+  readonly samples: boolean;
 }
 
 /** Page settings as a user gives them: a setting that is absent or undefined has its default. */
@@ -25,12 +31,14 @@ export type PageSettingsInput = { readonly [Name in keyof PageSettings]?: PageSe
 export const pageSettingsDefaults: PageSettings = {
   pathPrefix: undefined,
   refreshMs: 10000,
+  samples: true,
 };
 
 /** Kind, limits, unit and meaning of each setting. */
 export const pageSettingsRanges = {
   pathPrefix: { kind: "string", minBytes: 1, maxBytes: 255, about: "Path under which the page is mounted, such as /ops/hawser: it begins every link of the page." },
   refreshMs: { kind: "number", min: 1000, max: 3600000, unit: "ms", about: "How long a shown page is kept before the browser loads it again." },
+  samples: { kind: "boolean", about: "The page takes a sample every 15 seconds for its charts, from its first request until it is closed." },
 } as const satisfies Readonly<Record<keyof PageSettings, SettingRules>>;
 
 /** Fills in the defaults and checks every setting. Returns the first violation. Other properties are ignored. */

@@ -33,6 +33,7 @@ export {
   topicsTable,
 } from "./overview-tables.js";
 export { type Reading, reading } from "./reading.js";
+export { Sampler } from "./sampler.js";
 export {
   examinedDeadLetters,
   readSnapshot,

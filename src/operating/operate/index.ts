@@ -89,6 +89,7 @@ export {
   type SeriesReading,
   type SeriesRequest,
   type SeriesSpan,
+  takeSample,
   type Values,
 } from "./time-series.js";
 export {

@@ -139,6 +139,18 @@ export async function readSeries(database: Database, request: SeriesRequest): Pr
   };
 }
 
+/**
+ * Takes a sample, unless one has been taken in the present step or the server is a standby.
+ *
+ * @returns time until the next step begins, in milliseconds
+ * @throws HawserError as {@link Database.query}
+ */
+export async function takeSample(database: Database): Promise<number> {
+  const text = 'SELECT t.next_in_ms::float8 AS "nextInMs" FROM hawser.take_sample() AS t';
+  const [row] = await database.query<{ readonly nextInMs: number }>("take a sample", { text });
+  return row!.nextInMs;
+}
+
 type Count = "enqueued" | "handled" | "failed" | "dead";
 
 function seriesOf(name: string | null, steps: readonly (SampleRow | undefined)[], stepMs: number): Series {

@@ -1,9 +1,10 @@
 /** HTTP server of `hawser page` and `hawser serve --page`. */
 import { createServer } from "node:http";
 import { HawserError } from "../../foundation/errors/index.js";
+import { systemClock } from "../../foundation/runtime/index.js";
 import { listenAt } from "../../jobs-and-peers/transport/index.js";
 import { formatAddress, isLoopback, parseAddress } from "../../jobs-and-peers/wire/index.js";
-import { page } from "./page.js";
+import { createPage } from "./page.js";
 import type { PageOptions } from "./page-options.js";
 
 /** Maximum time in which the server of hawser page receives a request. */
@@ -47,7 +48,7 @@ export async function servePage({
   }
   const local = ["localhost", "127.0.0.1", "[::1]", host];
   const hosts = isLocal ? [...local, ...(options.hosts ?? [])] : options.hosts;
-  const handler = page({ ...options, hosts });
+  const handler = createPage({ ...options, hosts }, systemClock, true);
   const limits = { requestTimeout: requestTimeoutMs, headersTimeout: requestTimeoutMs };
   const server = createServer(limits, (request, response) => void handler.listener(request, response));
   server.maxConnections = maxBrowserConnections;

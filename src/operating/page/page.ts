@@ -9,7 +9,7 @@ import { type Clock, silentLogger, systemClock } from "../../foundation/runtime/
 import { urlsOrEnvironment } from "../../foundation/sql-clients/index.js";
 import { statementLimits } from "../../jobs-and-peers/store/index.js";
 import { Descriptors } from "../../protobuf/typed/index.js";
-import { Glances, MassActions, sections, Verdicts } from "../console/index.js";
+import { Glances, MassActions, Sampler, sections, Verdicts } from "../console/index.js";
 import { deadLetters, openDatabase } from "../operate/index.js";
 import { FormTokens } from "./forms.js";
 import { refreshScript } from "./html/refresh.js";
@@ -64,9 +64,13 @@ export function page(options: PageOptions = {}): Page {
   return createPage(options, systemClock);
 }
 
-/** {@link page} with another clock. */
-export function createPage(options: PageOptions, clock: Clock): Page {
-  const { pathPrefix: prefix, refreshMs } = checkPageOptions(options);
+/**
+ * {@link page} with another clock.
+ *
+ * @param isServed true if it takes samples from now on; default: from its first request on
+ */
+export function createPage(options: PageOptions, clock: Clock, isServed = false): Page {
+  const { pathPrefix: prefix, refreshMs, samples } = checkPageOptions(options);
   const { logger = silentLogger, traceUrl } = options;
   const { databaseUrl } = urlsOrEnvironment({ databaseUrl: options.databaseUrl });
   const descriptors = options.descriptors === undefined ? undefined : Descriptors.read(options.descriptors);
@@ -76,6 +80,8 @@ export function createPage(options: PageOptions, clock: Clock): Page {
   const changing = openDatabase(databaseUrl, { poolSize: changeConnections, logger });
   const massActions = new MassActions(deadLetters(changing), clock);
   const verdicts = new Verdicts({ databaseUrl, secretsDirectories: options.secretsDirectories ?? [] }, clock, logger);
+  const sampler = samples ? new Sampler(database, clock, logger) : undefined;
+  if (isServed) sampler?.start();
   const unsent = new UnsentAnswers(clock);
 
   const app = new Hono({
@@ -116,7 +122,7 @@ export function createPage(options: PageOptions, clock: Clock): Page {
   const close = (): Promise<void> => {
     closed ??= (async () => {
       await massActions.close();
-      await Promise.all([verdicts.close(), glances.settled()]);
+      await Promise.all([verdicts.close(), glances.settled(), sampler?.close()]);
       await Promise.all([database.close(), changing.close()]);
     })();
     return closed;
@@ -124,6 +130,7 @@ export function createPage(options: PageOptions, clock: Clock): Page {
   const handler = async (request: Request): Promise<Response> => {
     // A Host header may look like an address that there cannot be, such as 256.256.256.256.
     if (!URL.canParse(request.url)) return new Response("The URL of this request is none.\n", { status: 400 });
+    sampler?.start();
     try {
       return (await unsent.add(await app.fetch(request))) ?? tooMuchUnsent();
     } catch (err) {
