@@ -7356,29 +7356,25 @@ DECLARE
     WHEN 15000 / 1000 THEN 240 ELSE 288
   END);
   v_since CONSTANT timestamptz := greatest(p_since, clock_timestamp() - v_kept);
+  v_names CONSTANT text[] := ARRAY(SELECT DISTINCT u.name FROM unnest(p_names) AS u (name));
 BEGIN
   RETURN QUERY
-  WITH taken AS MATERIALIZED (
-    SELECT s.slot, s.sampled_at, s.covers_ms, s.series #> ARRAY[p_kind, 'rest'] AS rest, CASE WHEN p_names = '{}' THEN s.series #> ARRAY[p_kind, 'all'] END AS of_all
-      FROM hawser_data.samples AS s WHERE s.step = v_step AND s.sampled_at > v_since
-  ), named AS MATERIALIZED (
-    -- Each sample is read once, and only what is asked for is kept: whole ones would fill a temporary file.
-    SELECT s.slot, n.key AS name, n.value AS numbers
-      FROM hawser_data.samples AS s CROSS JOIN LATERAL jsonb_each(s.series #> ARRAY[p_kind, 'named']) AS n
-     WHERE s.step = v_step AND s.sampled_at > v_since AND (p_each OR n.key = ANY (p_names))
-  ), wanted AS (
-    SELECT t.sampled_at, t.covers_ms, n.name, n.numbers, false AS is_unknown FROM taken AS t JOIN named AS n USING (slot) WHERE p_each
-     UNION ALL
-    SELECT t.sampled_at, t.covers_ms, NULL, t.rest, false FROM taken AS t WHERE p_each AND t.rest IS NOT NULL
-     UNION ALL
-    -- What a sample does not name had nothing, unless it sums others, which may be this one.
-    SELECT t.sampled_at, t.covers_ms, u.name, n.numbers, t.rest IS NOT NULL
-      FROM taken AS t
-     CROSS JOIN (SELECT DISTINCT o.name FROM unnest(p_names) AS o (name)) AS u
-      LEFT JOIN named AS n ON n.slot = t.slot AND n.name = u.name
-     WHERE p_each IS NOT TRUE
-     UNION ALL
-    SELECT t.sampled_at, t.covers_ms, NULL, t.of_all, false FROM taken AS t WHERE p_each IS NOT TRUE AND p_names = '{}'
+  -- Each sample is read once and let go: all of them would fill a temporary file.
+  WITH wanted AS (
+    SELECT s.sampled_at, s.covers_ms, n.name, n.numbers, n.is_unknown
+      FROM hawser_data.samples AS s
+     CROSS JOIN LATERAL (SELECT o.of_kind, o.of_kind -> 'named' AS named FROM (SELECT s.series -> p_kind AS of_kind OFFSET 0) AS o OFFSET 0) AS k
+     CROSS JOIN LATERAL (
+       -- What a sample does not name had nothing, unless it sums others, which may be this one.
+       SELECT u.name, k.named -> u.name AS numbers, k.of_kind ? 'rest' AS is_unknown FROM unnest(v_names) AS u (name) WHERE p_each IS NOT TRUE
+        UNION ALL
+       SELECT NULL, k.of_kind -> 'all', false WHERE p_each IS NOT TRUE AND v_names = '{}'
+        UNION ALL
+       SELECT e.key, e.value, false FROM jsonb_each(k.named) AS e WHERE p_each
+        UNION ALL
+       SELECT NULL, k.of_kind -> 'rest', false WHERE p_each AND k.of_kind ? 'rest'
+     ) AS n
+     WHERE s.step = v_step AND s.sampled_at > v_since
   )
   SELECT w.sampled_at, w.covers_ms, w.name, (n.numbers ->> 0)::bigint, (n.numbers ->> 1)::bigint, (n.numbers ->> 2)::bigint,
          (n.numbers ->> 3)::bigint, (n.numbers ->> 4)::bigint, (n.numbers ->> 5)::bigint, (n.numbers ->> 6) = '0', (n.numbers ->> 7)::bigint,
