@@ -16,17 +16,25 @@ const quantiles = [
   ["0.99", "99 %"],
 ] as const;
 
+/** Selector of the series that the variables of a dashboard choose. @param hasTopic true if they have the label `topic` */
+export function filterOf(by: string, hasTopic: boolean): string {
+  return ["job", by, "instance", ...(hasTopic ? ["topic"] : [])].map((label) => `${label}=~"$${label}"`).join(", ");
+}
+
 /**
  * Queries that show a metric, with a line for each combination of its labels.
  *
  * @param by label that each metric of the dashboard has
  */
 export function queriesOf({ name, type, labels }: Metric, { processes }: PanelLooks, by: string): Query[] {
+  const filter = filterOf(
+    by,
+    labels.some((label) => label.name === "topic"),
+  );
   const own = [by, ...labels.map((label) => label.name).filter((label) => label !== by)];
   const shown = processes === "each" || (type === "gauge" && processes === undefined);
   const kept = shown ? [...own, "instance"] : own;
   const legend = kept.map((label) => `{{${label}}}`).join(" ");
-  const filter = ["job", by, "instance"].map((label) => `${label}=~"$${label}"`).join(", ");
   const rate = (series: string) => `rate(${series}{${filter}}[$__rate_interval])`;
   const list = kept.join(", ");
   if (type === "histogram") {

@@ -25,7 +25,7 @@ it.each([
     "message ServeMetrics: panels.ts shows hawser_build_info twice, or it is no metric here",
   ],
 ] as const)("the generator refuses a metric %s", async (_, panels, says) => {
-  const plan = { uid: "hawser-serve", title: "Serve", by: "database", rows: { All: panels } };
+  const plan = { uid: "hawser-serve", title: "Serve", by: "database", topics: "", numbers: [], rows: { All: panels } };
   const why = await refusal(request, (spec) => generateDashboards(spec, { "hawser.metrics.v1.ServeMetrics": plan }));
   expect(why).toContain(says);
 });
@@ -38,21 +38,24 @@ describe.each([
     const { id, uid: own, schemaVersion, templating } = dashboard(uid);
     expect({ id, uid: own, schemaVersion }).toEqual({ id: undefined, uid, schemaVersion: 39 });
     const names = templating.list.map(({ name }) => name);
-    expect(names).toEqual(["datasource", "job", by, "instance"]);
+    expect(names).toEqual(["datasource", "job", by, "instance", "topic", "page"]);
     for (const expression of expressionsOf(dashboard(uid)))
-      for (const name of names.slice(1)) expect(expression).toContain(`${name}=~"$${name}"`);
+      for (const name of names.slice(1, 4)) expect(expression).toContain(`${name}=~"$${name}"`);
   });
 
   it("shows each metric in one panel with its help, and labels by their names", () => {
-    const panels = dashboard(uid).panels.filter(({ type }) => type !== "row");
+    const panels = dashboard(uid).panels.filter(({ description = "" }) => description.includes("Metric: "));
     expect(panels).toHaveLength(Object.keys(metrics).length);
     for (const metric of Object.values(metrics)) {
       const shown = panels.filter(({ description }) => description.endsWith(`Metric: ${metric.name}.`));
       expect(shown, metric.name).toHaveLength(1);
-      const { targets } = shown[0]!;
+      const { targets, description } = shown[0]!;
+      expect(description.startsWith(metric.help)).toBe(true);
       for (const { expr, legendFormat } of targets) {
         expect(expr).toContain(`${metric.name}${metric.type === "histogram" ? "_bucket" : ""}{`);
         expect(expr.includes("rate("), expr).toBe(metric.type !== "gauge");
+        const hasTopic = (metric.labels as readonly string[]).includes("topic");
+        expect(expr.includes('topic=~"$topic"'), expr).toBe(hasTopic);
         for (const label of metric.labels) expect(legendFormat).toContain(`{{${label}}}`);
         // A legend names only labels that the query keeps.
         const [, kept = ""] = /by \(([^)]*)\)/.exec(expr)!;
@@ -62,9 +65,44 @@ describe.each([
     }
   });
 
+  it("says of each panel what to look at, and begins with four numbers", () => {
+    const { panels } = dashboard(uid);
+    const numbers = panels.slice(0, 4);
+    expect(numbers.map(({ type, gridPos: { y, w } }) => [type, y, w])).toEqual(Array(4).fill(["stat", 0, 6]));
+    expect(panels[4]!.type).toBe("row");
+    const versions = /_info\.$/;
+    for (const { type, title, description } of panels)
+      if (type !== "row" && !versions.test(description))
+        expect(description.split(". ").length, title).toBeGreaterThan(1);
+    for (const { targets } of numbers) expect(targets[0]!.expr).toMatch(/or vector\(0\)\)?$/);
+  });
+
+  it("leads from what has a name to the operator's page, with the name encoded", () => {
+    const urls = dashboard(uid).panels.flatMap(({ fieldConfig }) => fieldConfig?.defaults.links ?? []);
+    const byName = urls.map(({ url }) => url).filter((url) => url.includes("filter="));
+    expect(byName.length).toBeGreaterThan(2);
+    for (const url of byName)
+      expect(url).toMatch(
+        /^\$\{page\}\/(topics|streams|schedules|peers)\?filter=\$\{__field\.labels\.\w+:percentencode\}$/,
+      );
+    for (const { url } of urls) expect(url).toMatch(/^\$\{page\}\//);
+  });
+
+  it("shows nothing in red that is so while all is well", () => {
+    for (const { title, fieldConfig } of dashboard(uid).panels) {
+      const { mappings = [], thresholds } = fieldConfig?.defaults ?? {};
+      // Each limit is above zero, and green is below.
+      for (const { color, value } of thresholds?.steps ?? [])
+        expect(color === "green" ? value === null : Number(value) > 0, title).toBe(true);
+      for (const { options } of mappings)
+        for (const [value, { color }] of Object.entries(options))
+          if (color === "red")
+            expect(`${title} ${value}`).toMatch(/^(Postgres|NATS|Ready|Reading|Owner of the name) 0$/);
+    }
+  });
+
   it("lays out panels without overlaps or gaps in a row, under rows with titles", () => {
     const { panels } = dashboard(uid);
-    expect(panels[0]!.type).toBe("row");
     expect(new Set(panels.map(({ id }) => id)).size).toBe(panels.length);
     const taken = new Set<string>();
     for (const { title, gridPos } of panels) {

@@ -89,7 +89,7 @@ describe.skipIf(tools === undefined)("the chart", () => {
     ["serve.listenHost=::", "listenHost"],
     ["serve.tls.secret=", "allowPlaintext"],
     ["prometheusRule.runbookBaseUrl=wiki", "runbookBaseUrl"],
-    ["prometheusRule.pageUrl=ops", "pageUrl"],
+    ["pageUrl=ops", "pageUrl"],
     ["peers[0].monitorPort=0", "monitorPort"],
     ["workers[0].port=4100", "port"],
     [
@@ -207,12 +207,15 @@ describe.skipIf(tools === undefined)("the chart", () => {
 
   it("has the dashboards if they are wanted, with the label of Grafana's sidecar", async () => {
     expect((await manifests()).filter(({ kind }) => kind === "ConfigMap")).toEqual([]);
-    const all = await manifests("--set", "dashboards.enabled=true");
+    const all = await manifests("--set", "dashboards.enabled=true,pageUrl=https://ops.acme.example/");
     for (const uid of ["hawser-peers", "hawser-serve"]) {
       const map = named(all, "ConfigMap", `shop-hawser-dashboard-${uid}`);
       expect(map.metadata.labels).toMatchObject({ grafana_dashboard: "1" });
       expect(map.data).toEqual({
-        [`${uid}.json`]: readFileSync(join(chart, "dashboards", `${uid}.json`), "utf8"),
+        [`${uid}.json`]: readFileSync(join(chart, "dashboards", `${uid}.json`), "utf8").replaceAll(
+          "https://page.example",
+          "https://ops.acme.example",
+        ),
       });
     }
   });

@@ -41,7 +41,7 @@ async function runs(
 ): Promise<void> {
   const substituted = expressionsOf(dashboard(uid)).map((expression) =>
     expression.replace(/\$(\w+)/g, (_, name: string) => {
-      const value = { __rate_interval: "1m", instance: ".*", ...values }[name];
+      const value = { __rate_interval: "1m", instance: ".*", topic: ".*", ...values }[name];
       if (value === undefined) throw new Error(`no value of $${name} in ${expression}`);
       return value;
     }),

@@ -16,6 +16,13 @@ interface Dashboard {
     readonly type: string;
     readonly title: string;
     readonly description: string;
+    readonly fieldConfig?: {
+      readonly defaults: {
+        readonly links?: readonly { readonly url: string }[];
+        readonly thresholds?: { readonly steps: readonly { readonly color: string; readonly value: number | null }[] };
+        readonly mappings?: readonly { readonly options: Readonly<Record<string, { readonly color: string }>> }[];
+      };
+    };
     readonly gridPos: Readonly<Record<"x" | "y" | "w" | "h", number>>;
     readonly targets: readonly { readonly expr: string; readonly legendFormat: string }[];
   }[];
