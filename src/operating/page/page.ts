@@ -18,6 +18,7 @@ import { short } from "./html/text.js";
 import { checkPageOptions, type PageOptions } from "./page-options.js";
 import { protect, tooMuchUnsent } from "./protection.js";
 import { deadRoutes } from "./routes/dead.js";
+import { jobRoutes } from "./routes/jobs.js";
 import { listRoutes } from "./routes/lists.js";
 import { messageRoutes } from "./routes/message.js";
 import { overviewRoutes } from "./routes/overview.js";
@@ -115,7 +116,15 @@ export function createPage(options: PageOptions, clock: Clock, isServed = false)
   app.get("/style.css", (c) => c.body(style, 200, { "Content-Type": "text/css; charset=utf-8" }));
   app.get("/refresh.js", (c) => c.body(refreshScript, 200, { "Content-Type": "text/javascript; charset=utf-8" }));
   app.get("/icon.svg", (c) => c.body(icon, 200, { "Content-Type": "image/svg+xml" }));
-  for (const addRoutes of [overviewRoutes, deadRoutes, listRoutes, subjectRoutes, topicRoutes, messageRoutes])
+  for (const addRoutes of [
+    overviewRoutes,
+    deadRoutes,
+    listRoutes,
+    subjectRoutes,
+    topicRoutes,
+    messageRoutes,
+    jobRoutes,
+  ])
     addRoutes(site);
 
   let closed: Promise<void> | undefined;

@@ -40,6 +40,7 @@ const entries: readonly Entry[] = [
   { to: "/", name: "Overview", of: "overview" },
   { to: "/topics", name: "Topics", of: "topics", isApart: true },
   { to: "/backlog", name: "Backlog", of: "backlog" },
+  { to: "/jobs", name: "Jobs" },
   { to: "/later", name: "Due later", of: "later" },
   { to: "/dead", name: "Dead letters", of: "dead" },
   { to: "/message", name: "Find a message" },

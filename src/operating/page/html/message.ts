@@ -62,6 +62,7 @@ export function messagePage(shown: Shown, searched: readonly SearchedStep[]): Ht
   const { prefix, id } = shown;
   return html`<form method="get" action="${prefix}/message"><p><label for="id">Message id, or channel/epoch/number</label>
 <input id="id" name="id" value="${id}" autocomplete="off" required> <button type="submit">Find</button></p></form>
+<p class="quiet">By topic, state, key or header: <a href="${prefix}/jobs">jobs</a>.</p>
 ${searched.length === 0 ? "" : html`${summary(searched)}${sections.map((each) => sectionOf(each, searched, shown))}`}`;
 }
 
