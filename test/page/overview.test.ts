@@ -177,6 +177,14 @@ describe("the page of a topic", () => {
   });
 });
 
+it("links to logs and metrics have the encoded names of what they are about", async () => {
+  const links = { logUrl: "https://logs.example/?q={messageId}", metricsUrl: "https://metrics.example/?topic={topic}" };
+  await using own = pageClient({ databaseUrl: database.url, ...links });
+  const { text } = await own.get(`/topic?${new URLSearchParams({ name: 'a&b"$&' })}`);
+  expect(text).toContain('href="https://metrics.example/?topic=a%26b%22%24%26"');
+  expect((await own.get("/message?id=a%20b")).text).toContain('href="https://logs.example/?q=a%20b"');
+});
+
 it("the pages of a worker and a schedule have what their lists have", async () => {
   expect(await plain("/peer?name=w-1")).toMatch(/Topics that it takes jobs of .*mails .*all places taken 2 /);
   expect(await plain("/peer?name=nobody")).toContain("No peer or worker of this name is known.");

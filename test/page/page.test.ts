@@ -363,6 +363,8 @@ describe("the page of the operator", () => {
     [{ refreshMs: 1 }, "refreshMs 1"],
     [{ traceUrl: "javascript:{traceId}" }, "traceUrl"],
     [{ traceUrl: "https://example.com" }, "{traceId}"],
+    [{ logUrl: "https://example.com" }, "{messageId}"],
+    [{ metricsUrl: "ftp://example.com/{topic}" }, "metricsUrl"],
     [{ secret: "short" }, "secret: it has 5 characters"],
     [{ databaseURL: "x" } as PageOptions, "did you mean databaseUrl"],
     [{ descriptors: "/does/not/exist" }, "cannot be read"],

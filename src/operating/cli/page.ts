@@ -38,6 +38,8 @@ const args = {
   ),
   "no-samples": flag("Take no samples every 15 seconds for charts"),
   "trace-url": option("URL", "Link to a trace, with {traceId} in place of its id"),
+  "log-url": option("URL", "Link to the log lines about a message, with {messageId} in place of its id"),
+  "metrics-url": option("URL", "Link to the metrics of a topic, with {topic} in place of its name"),
   ...descriptorsOption,
   ...secretsDirectoryOption,
   json: flag("Print one line of JSON when the page is ready"),
@@ -82,6 +84,8 @@ function optionsOf(given: Given<typeof args>): PageServerOptions {
     refreshMs: quantityOf("duration", "--refresh", given.refresh, pageSettingsRanges.refreshMs),
     samples: given["no-samples"] !== true,
     traceUrl: given["trace-url"],
+    logUrl: given["log-url"],
+    metricsUrl: given["metrics-url"],
     descriptors: given.descriptors,
     secretsDirectories: secretsDirectoriesOf(given),
   };

@@ -69,7 +69,7 @@ export const peersTable: OverviewTable<PeerOverview> = {
         running ? "running" : clean === null ? "never ran" : clean ? "stopped" : "ended uncleanly",
       tone: ({ running, clean }) => (!running && clean === false ? "warning" : undefined),
     },
-    { head: "Started", cell: ({ startedAt }) => startedAt ?? "never", sort: "started" },
+    { head: "Started", cell: ({ startedAt, running }) => startedAt ?? (running ? "" : "never"), sort: "started" },
     { head: "Epoch", cell: ({ epoch }) => epoch, in: ["list"] },
     { head: "Version", cell: ({ version }) => version, in: ["page", "list"] },
     {

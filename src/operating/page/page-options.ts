@@ -7,6 +7,7 @@ import {
 } from "../../../generated/ts/settings/page.js";
 import { checkedSettings, checkOptionNames, invalidArgument, namesOf } from "../../foundation/errors/index.js";
 import type { Logger } from "../../foundation/runtime/index.js";
+import { linkOptions } from "./html/links.js";
 
 /** Options of `page`. All are optional. */
 export interface PageOptions extends PageSettingsInput {
@@ -20,6 +21,16 @@ export interface PageOptions extends PageSettingsInput {
    * `https://tempo.example.com/trace/{traceId}`. Default: the trace id is shown without a link.
    */
   readonly traceUrl?: string | undefined;
+  /**
+   * Link to the log lines about a message, in which `{messageId}` is replaced by its id, such as
+   * `https://logs.example.com/search?q={messageId}`. Default: there is no link.
+   */
+  readonly logUrl?: string | undefined;
+  /**
+   * Link to the metrics of a topic, in which `{topic}` is replaced by its name, such as
+   * `https://grafana.example.com/d/hawser-peer?var-topic={topic}`. Default: there is no link.
+   */
+  readonly metricsUrl?: string | undefined;
   /** Path of a protobuf image (`buf build -o image.binpb`) with which typed payloads are shown as JSON. */
   readonly descriptors?: string | undefined;
   /**
@@ -41,6 +52,8 @@ export interface PageOptions extends PageSettingsInput {
 const optionNames = namesOf<PageOptions>({
   databaseUrl: true,
   traceUrl: true,
+  logUrl: true,
+  metricsUrl: true,
   descriptors: true,
   hosts: true,
   secret: true,
@@ -64,13 +77,12 @@ export function checkPageOptions(options: PageOptions): PageSettings & { readonl
       `pathPrefix "${pathPrefix}": it begins with a slash, does not end with one, and has letters, digits and . _ ~ - between slashes; give one such as /ops/hawser`,
     );
   }
-  const { traceUrl, secret } = options;
-  if (traceUrl !== undefined) {
-    const sample = traceUrl.replaceAll("{traceId}", "0");
-    if (!traceUrl.includes("{traceId}") || !/^https?:\/\//.test(traceUrl) || !URL.canParse(sample))
-      refuse(
-        `traceUrl "${traceUrl}": it is an http or https URL with {traceId}; give one such as https://tempo.example.com/trace/{traceId}`,
-      );
+  const { secret } = options;
+  for (const [name, { placeholder, example }] of Object.entries(linkOptions)) {
+    const url = options[name as keyof typeof linkOptions];
+    if (url === undefined) continue;
+    if (!url.includes(placeholder) || !/^https?:\/\//.test(url) || !URL.canParse(url.replaceAll(placeholder, "0")))
+      refuse(`${name} "${url}": it is an http or https URL with ${placeholder}; give one such as ${example}`);
   }
   if (secret !== undefined && secret.length < leastSecret)
     refuse(

@@ -72,7 +72,7 @@ export function page(options: PageOptions = {}): Page {
  */
 export function createPage(options: PageOptions, clock: Clock, isServed = false): Page {
   const { pathPrefix: prefix, refreshMs, samples } = checkPageOptions(options);
-  const { logger = silentLogger, traceUrl } = options;
+  const { logger = silentLogger, traceUrl, logUrl, metricsUrl } = options;
   const { databaseUrl } = urlsOrEnvironment({ databaseUrl: options.databaseUrl });
   const descriptors = options.descriptors === undefined ? undefined : Descriptors.read(options.descriptors);
   // Pages of many browsers wait for each other, but retries and discards do not wait for them.
@@ -98,7 +98,7 @@ export function createPage(options: PageOptions, clock: Clock, isServed = false)
   const glances = new Glances(readings, clock);
   const data = { database, changing, readings, letters: deadLetters(database), glances };
   const tokens = new FormTokens(options.secret);
-  const settings = { prefix, refreshMs, traceUrl, descriptors, logger };
+  const settings = { prefix, refreshMs, traceUrl, logUrl, metricsUrl, descriptors, logger };
   const site = new Site(app, { ...settings, ...data, massActions, verdicts, tokens }, withinLimit);
 
   app.onError(async (error, c) => {

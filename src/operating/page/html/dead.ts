@@ -8,9 +8,10 @@ import type { Abilities, MassAction, MassActionKind, Reading } from "../../conso
 import { examinedDeadLetters, shownRows, undoMs } from "../../console/index.js";
 import type { DeadLetterCause, DeadLetterCauses, DeadLetterEntry, WholeDeadLetter } from "../../operate/index.js";
 import { type FilterFields, filterForm, hiddenFields, queryOf } from "./filter.js";
+import { filled } from "./links.js";
 import { payloadBlock } from "./payload.js";
 import { section, table } from "./table.js";
-import { block, type Html, short, time } from "./text.js";
+import { block, fullTime, type Html, short, time } from "./text.js";
 
 /** Parts of a page that its forms and links need. */
 export interface FormContext {
@@ -160,12 +161,14 @@ export function oneLetter(
     readonly showsPayload: boolean;
     readonly descriptors: Descriptors | undefined;
     readonly traceUrl: string | undefined;
+    readonly logUrl: string | undefined;
     readonly abilities: Abilities | undefined;
   },
   { prefix, token, now }: FormContext,
 ): Html {
   const { id, headers, failures } = letter;
   const fields = hiddenFields({ id: String(id), token });
+  const log = logLink(letter.jobId, options.logUrl);
   const facts: readonly (readonly [string, Html | string])[] = [
     ["Topic or subject", short(letter.topic)],
     ["Origin", letter.origin],
@@ -180,11 +183,12 @@ export function oneLetter(
     ["Listener", short(letter.listener)],
     ["Had by", short(letter.worker)],
     ["Role", short(letter.role)],
-    ["Given up", time(letter.createdAt, now)],
+    ["Given up", fullTime(letter.createdAt, now)],
     ["Attempts", attemptsOf(letter)],
     ["Error code", short(letter.errorCode)],
     ["State", stateOf(letter) || "not retried"],
     ["Trace", traceLink(headers, options.traceUrl)],
+    ...(log === "" ? [] : [["Log", log] as const]),
   ];
   return html`<dl>${facts.map(([name, value]) => html`<dt>${name}</dt><dd>${value}</dd>\n`)}</dl>
 ${actions(options.abilities, {
@@ -218,13 +222,19 @@ ${options.showsPayload ? payloadBlock(letter, options.descriptors) : html`<p><a 
 <p><a href="${prefix}/dead/${id}/payload">Download the payload</a></p>`;
 }
 
+/** Link to the log of a message; nothing if there is no address for that. */
+export function logLink(id: string | null, logUrl: string | undefined): Html | string {
+  if (id === null || logUrl === undefined) return "";
+  return html`<a rel="noreferrer" href="${filled("logUrl", logUrl, id)}">Log lines of ${short(id)}</a>`;
+}
+
 /** Trace of a message, with a link to it if there is an address for that. */
 export function traceLink(headers: WholeDeadLetter["headers"], traceUrl: string | undefined): Html | string {
   const trace = traceContextOf(headers)?.parent.split("-")[1];
   if (trace === undefined) return short(null);
   return traceUrl === undefined
     ? trace
-    : html`<a rel="noreferrer" href="${traceUrl.replaceAll("{traceId}", trace)}">${trace}</a>`;
+    : html`<a rel="noreferrer" href="${filled("traceUrl", traceUrl, trace)}">${trace}</a>`;
 }
 
 /** Confirmation of a retry or discard. @param fields hidden fields that repeat the selection */

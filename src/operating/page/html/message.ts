@@ -14,7 +14,7 @@ import {
   type QueuedMessageFound,
 } from "../../operate/index.js";
 import { conditionsText } from "./conditions.js";
-import { traceLink } from "./dead.js";
+import { logLink, traceLink } from "./dead.js";
 import { queryOf } from "./filter.js";
 import { unread } from "./table.js";
 import { type Html, short, time } from "./text.js";
@@ -45,6 +45,7 @@ interface Shown {
   /** Id that was asked for. */
   readonly id: string;
   readonly traceUrl: string | undefined;
+  readonly logUrl: string | undefined;
   readonly now: number;
   /** Conditions of the messages that were found waiting, by their ids. */
   readonly conditions?: ReadonlyMap<string, Reading<readonly Condition[]>>;
@@ -63,7 +64,7 @@ export function messagePage(shown: Shown, searched: readonly SearchedStep[]): Ht
   return html`<form method="get" action="${prefix}/message"><p><label for="id">Message id, or channel/epoch/number</label>
 <input id="id" name="id" value="${id}" autocomplete="off" required> <button type="submit">Find</button></p></form>
 <p class="quiet">By topic, state, key or header: <a href="${prefix}/jobs">jobs</a>.</p>
-${searched.length === 0 ? "" : html`${summary(searched)}${sections.map((each) => sectionOf(each, searched, shown))}`}`;
+${searched.length === 0 ? "" : html`${shown.logUrl === undefined ? "" : html`<p>${logLink(id, shown.logUrl)}</p>`}${summary(searched)}${sections.map((each) => sectionOf(each, searched, shown))}`}`;
 }
 
 function summary(searched: readonly SearchedStep[]): Html {

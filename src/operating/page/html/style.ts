@@ -134,7 +134,8 @@ thead th { color: var(--muted); font-size: .8125rem; font-weight: 600; white-spa
 thead th a { color: inherit; text-decoration: none; }
 thead th a:hover { text-decoration: underline; }
 tfoot td { font-weight: 600; border-top: 1px solid var(--edge); border-bottom: none; }
-td { min-width: 4rem; }
+td { min-width: 4rem; overflow-wrap: break-word; }
+td bdi { overflow-wrap: anywhere; }
 td:first-child { min-width: 8rem; }
 .whole { white-space: nowrap; overflow-wrap: normal; }
 .number { min-width: 0; white-space: nowrap; text-align: right; font-variant-numeric: tabular-nums; }

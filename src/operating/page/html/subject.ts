@@ -19,6 +19,7 @@ import type {
 import { conditionsText } from "./conditions.js";
 import type { FormContext } from "./dead.js";
 import { hiddenFields, queryOf } from "./filter.js";
+import { filled } from "./links.js";
 import { limitText } from "./overview.js";
 import { countText } from "./quantities.js";
 import { cellHtml, overviewSection, section, table } from "./table.js";
@@ -45,7 +46,7 @@ export function details<Row>(overview: OverviewTable<Row>, row: Row, now: number
 export function topicBar(
   topic: { readonly topic: string; readonly pausedAt: Date | null },
   abilities: Pick<Abilities, "canPause" | "canCancel"> | undefined,
-  links: readonly Html[],
+  metricsUrl: string | undefined,
   { prefix, token }: FormContext,
 ): Html {
   const form = (action: string, text: string): Html =>
@@ -55,7 +56,11 @@ export function topicBar(
   const limit = abilities?.canPause
     ? html`<a class="button" href="${prefix}/topic/limit${queryOf({ name: topic.topic })}">Limit…</a>`
     : "";
-  return html`<div class="bar">${pause}${limit}${abilities?.canCancel ? form("cancel", "Cancel messages…") : ""}${links}</div>`;
+  const metrics =
+    metricsUrl === undefined
+      ? ""
+      : html`<a rel="noreferrer" href="${filled("metricsUrl", metricsUrl, topic.topic)}">Metrics</a>`;
+  return html`<div class="bar">${pause}${limit}${abilities?.canCancel ? form("cancel", "Cancel messages…") : ""}${metrics}</div>`;
 }
 
 /** Section with the workers of a topic, and what each does for it. */

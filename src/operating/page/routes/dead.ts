@@ -10,7 +10,7 @@ import { short } from "../html/text.js";
 import { type Form, type Site, valueIn } from "./site.js";
 
 export function deadRoutes(site: Site): void {
-  const { prefix, readings, letters, massActions, descriptors, traceUrl, logger } = site.options;
+  const { prefix, readings, letters, massActions, descriptors, traceUrl, logUrl, logger } = site.options;
   const { app } = site;
 
   /** Number of dead letters that match, up to `examinedDeadLetters` + 1; undefined if counting takes too long. */
@@ -45,7 +45,7 @@ export function deadRoutes(site: Site): void {
     if (read.state !== "read")
       return site.answer(c, title, html`<p class="${read.state}">${short(read.why)}</p>`, { abilities });
     if (read.value === undefined) return site.answer(c, title, gone, { abilities, status: 404 });
-    const shown = { showsPayload: c.req.query("payload") === "1", descriptors, traceUrl };
+    const shown = { showsPayload: c.req.query("payload") === "1", descriptors, traceUrl, logUrl };
     const body = oneLetter(read.value, { ...shown, abilities: valueIn(abilities) }, site.formContext());
     return site.answer(c, title, body, { abilities });
   });

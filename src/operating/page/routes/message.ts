@@ -5,10 +5,10 @@ import { messagePage, type SearchedStep, waitingIds } from "../html/message.js";
 import { type Site, valueIn } from "./site.js";
 
 export function messageRoutes(site: Site): void {
-  const { prefix, database, traceUrl } = site.options;
+  const { prefix, database, traceUrl, logUrl } = site.options;
   site.app.get("/message", async (c) => {
     const id = c.req.query("id") ?? "";
-    const shown = { prefix, id, traceUrl, now: Date.now() };
+    const shown = { prefix, id, traceUrl, logUrl, now: Date.now() };
     if (id === "") return site.answer(c, "Find a message", messagePage(shown, []));
     // First, because it may say the message id, by which all others are found.
     const numbered = await Promise.all([

@@ -28,6 +28,10 @@ export interface SiteOptions {
   readonly refreshMs: number;
   /** Link to a trace, with `{traceId}`; undefined: traces have no links. */
   readonly traceUrl: string | undefined;
+  /** Link to the log of a message, with `{messageId}`; undefined: there is none. */
+  readonly logUrl: string | undefined;
+  /** Link to the metrics of a topic, with `{topic}`; undefined: there is none. */
+  readonly metricsUrl: string | undefined;
   readonly descriptors: Descriptors | undefined;
   readonly logger: Logger;
   /** Pool that pages read with. */

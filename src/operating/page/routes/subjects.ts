@@ -21,7 +21,7 @@ import { type Html, short } from "../html/text.js";
 import { type Site, valueIn } from "./site.js";
 
 export function subjectRoutes(site: Site): void {
-  const { prefix, readings, database, glances } = site.options;
+  const { prefix, readings, database, glances, metricsUrl } = site.options;
   const { app } = site;
 
   app.get("/topic", async (c) => {
@@ -45,7 +45,7 @@ export function subjectRoutes(site: Site): void {
       series.state === "read"
         ? chartsSection(series.value, span, (query) => `${prefix}/topic${queryOf({ name: topic, ...query })}`)
         : unread(series);
-    const body = html`${topicBar(row, valueIn(abilities), [], context)}
+    const body = html`${topicBar(row, valueIn(abilities), metricsUrl, context)}
 ${topicNumbers(valueIn(rows) ?? [], series, prefix, now)}
 <div class="columns">${section("state", "State", rows, ([found]) =>
       found === undefined
