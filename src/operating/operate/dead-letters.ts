@@ -9,7 +9,7 @@ import { storeFunctions, tables, views } from "../../../generated/ts/rows/peer.j
 import { editFunctions, views as queueViews } from "../../../generated/ts/rows/queue.js";
 import { columnChecks } from "../../../generated/ts/rules/peer/catalog.js";
 import { protocolConstants, storeConstants } from "../../../generated/ts/settings/peer.js";
-import { HawserError, refuse } from "../../foundation/errors/index.js";
+import { errorTable, HawserError, refuse } from "../../foundation/errors/index.js";
 import { queryCanceled, sqlstateOf } from "../../foundation/postgres/index.js";
 import { announce, type Database, type HeaderPair, insertBytes } from "../../jobs-and-peers/store/index.js";
 import { causeSql, type DeadLetterOrigin, messageStart } from "./dead-letter-causes.js";
@@ -407,13 +407,18 @@ export function deadLetters(database: Database) {
      *
      * @param anyFormat true if the payload need not be JSON where it was
      * @returns false if it has this payload already
-     * @throws HawserError `store_failed` or, from `withCommandDatabase`, `invalid_argument`: for one that is gone, of another
-     * origin or whose retry is under way, and for a payload that is not JSON; `not_permitted` for one of another role
+     * @throws HawserError `invalid_argument` for one that is gone, of another origin or whose retry is under way, and for a payload
+     * that is not JSON; `not_permitted` for one of another role; `store_failed`
      */
     async edit(id: number, payload: Uint8Array, anyFormat = false): Promise<boolean> {
       check({ ids: [id] });
       const functions = editFunctions(database.caller(`edit dead letter ${id}`));
-      return (await functions.editDeadLetter({ id: BigInt(id), payload, anyFormat })).edited;
+      try {
+        return (await functions.editDeadLetter({ id: BigInt(id), payload, anyFormat })).edited;
+      } catch (error) {
+        const code = refusedEdits.find((each) => errorTable[each].sqlstate === sqlstateOf(error));
+        throw code === undefined ? error : new HawserError(code, (error as Error).message, { cause: error });
+      }
     },
     /**
      * Redelivers dead letters at least once, in the order of their ids. Each becomes a stored message of its listener
@@ -461,6 +466,9 @@ export function deadLetters(database: Database) {
     },
   };
 }
+
+/** Errors of an edit that are of its caller. */
+const refusedEdits = ["invalid_argument", "not_permitted"] as const;
 
 /** Columns of the correction. */
 interface OriginalRow {

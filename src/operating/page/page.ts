@@ -17,6 +17,7 @@ import { icon, style } from "./html/style.js";
 import { short } from "./html/text.js";
 import { checkPageOptions, type PageOptions } from "./page-options.js";
 import { protect, tooMuchUnsent } from "./protection.js";
+import { auditRoutes } from "./routes/audit.js";
 import { deadRoutes } from "./routes/dead.js";
 import { jobRoutes } from "./routes/jobs.js";
 import { listRoutes } from "./routes/lists.js";
@@ -124,6 +125,7 @@ export function createPage(options: PageOptions, clock: Clock, isServed = false)
     topicRoutes,
     messageRoutes,
     jobRoutes,
+    auditRoutes,
   ])
     addRoutes(site);
 

@@ -7,18 +7,12 @@ import type { Descriptors } from "../../../protobuf/typed/index.js";
 import type { Abilities, MassAction, MassActionKind, Reading } from "../../console/index.js";
 import { examinedDeadLetters, shownRows, undoMs } from "../../console/index.js";
 import type { DeadLetterCause, DeadLetterCauses, DeadLetterEntry, WholeDeadLetter } from "../../operate/index.js";
-import { type FilterFields, filterForm, hiddenFields, queryOf } from "./filter.js";
+import { editNote } from "./edit.js";
+import { type FilterFields, type FormContext, filterForm, hiddenFields, queryOf } from "./filter.js";
 import { filled } from "./links.js";
 import { payloadBlock } from "./payload.js";
 import { section, table } from "./table.js";
 import { block, fullTime, type Html, short, time } from "./text.js";
-
-/** Parts of a page that its forms and links need. */
-export interface FormContext {
-  readonly prefix: string;
-  readonly token: string;
-  readonly now: number;
-}
 
 /** Section with the dead letters grouped by cause. */
 export function causesSection(read: Reading<DeadLetterCauses>, { prefix, now }: FormContext): Html {
@@ -167,6 +161,7 @@ export function oneLetter(
   { prefix, token, now }: FormContext,
 ): Html {
   const { id, headers, failures } = letter;
+  const canEdit = options.abilities?.canRetry === true;
   const fields = hiddenFields({ id: String(id), token });
   const log = logLink(letter.jobId, options.logUrl);
   const facts: readonly (readonly [string, Html | string])[] = [
@@ -219,7 +214,13 @@ ${
 }
 <h2 id="payload">Payload</h2>
 ${options.showsPayload ? payloadBlock(letter, options.descriptors) : html`<p><a href="${prefix}/dead/${id}?payload=1#payload">Show the payload</a>, ${letter.payloadBytes} bytes</p>`}
-<p><a href="${prefix}/dead/${id}/payload">Download the payload</a></p>`;
+<p><a href="${prefix}/dead/${id}/payload">Download the payload</a>${canEdit ? html` <a href="${prefix}/dead/${id}/edit">Edit the payload, or enqueue another one like it</a>` : ""}</p>
+${options.showsPayload ? editNote(letter, options.descriptors, now) : editedHint(letter)}`;
+}
+
+/** Says that the payload was edited, without the payloads. */
+function editedHint({ edit }: WholeDeadLetter): Html | string {
+  return edit === null ? "" : html`<p>It was edited by ${short(edit.by)}; the original is below the payload.</p>`;
 }
 
 /** Link to the log of a message; nothing if there is no address for that. */

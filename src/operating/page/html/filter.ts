@@ -15,6 +15,13 @@ const fields = {
 
 type Field = keyof typeof fields;
 
+/** Parts of a page that its forms and links need. */
+export interface FormContext {
+  readonly prefix: string;
+  readonly token: string;
+  readonly now: number;
+}
+
 /** Filter as it was given. */
 export type FilterFields = Partial<Readonly<Record<Field, string>>>;
 

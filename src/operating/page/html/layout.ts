@@ -49,6 +49,7 @@ const entries: readonly Entry[] = [
   { to: "/outbox", name: "Outbox for NATS", of: "outbox", isApart: true, isNats: true },
   { to: "/streams", name: "Streams", of: "streams", isNats: true },
   { to: "/actions", name: "Retries and discards", isApart: true },
+  { to: "/audit", name: "Audit" },
 ];
 
 /** Renders a page. */

@@ -17,8 +17,7 @@ import type {
   WorkerStatus,
 } from "../../operate/index.js";
 import { conditionsText } from "./conditions.js";
-import type { FormContext } from "./dead.js";
-import { hiddenFields, queryOf } from "./filter.js";
+import { type FormContext, hiddenFields, queryOf } from "./filter.js";
 import { filled } from "./links.js";
 import { limitText } from "./overview.js";
 import { countText } from "./quantities.js";

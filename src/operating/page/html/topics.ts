@@ -2,8 +2,7 @@
 import { html } from "hono/html";
 import { plural } from "../../../foundation/errors/index.js";
 import type { TopicLimits } from "../../operate/index.js";
-import type { FormContext } from "./dead.js";
-import { hiddenFields, queryOf } from "./filter.js";
+import { type FormContext, hiddenFields, queryOf } from "./filter.js";
 import { type Html, short } from "./text.js";
 
 /** Number of messages that one form cancels at most, so that its answer does not take long. */

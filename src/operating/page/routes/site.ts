@@ -16,7 +16,7 @@ import {
 } from "../../console/index.js";
 import type { DeadLetters } from "../../operate/index.js";
 import { type FormTokens, isCrossSite } from "../forms.js";
-import type { FormContext } from "../html/dead.js";
+import type { FormContext } from "../html/filter.js";
 import { hiddenValues } from "../html/filter.js";
 import { layout } from "../html/layout.js";
 import { type Html, short } from "../html/text.js";
