@@ -5,7 +5,7 @@ import type { Clock, Logger } from "../../foundation/runtime/index.js";
 import { type DoctorOptions, type DoctorReport, doctor } from "../doctor/index.js";
 
 /** Time between the beginnings of two examinations; one that takes longer is followed by the next at once. */
-export const examineMs = 15_000;
+const examineMs = 15_000;
 /** Age from which a verdict no longer says how things are. */
 const oldVerdictMs = 2 * examineMs;
 /** Time without a look at the verdict after which the examinations end, until the next look. */

@@ -215,7 +215,7 @@ const stateWords: Readonly<Record<string, string>> = {
 };
 
 /** State of a topic as a badge. */
-export function stateBadge({ state }: { readonly state: TopicOverview["state"] }): Html {
+function stateBadge({ state }: { readonly state: TopicOverview["state"] }): Html {
   const tone = needsHelp(state)
     ? " error"
     : state === "paused" || state === "limited"
