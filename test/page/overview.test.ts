@@ -24,7 +24,7 @@ beforeAll(async () => {
      SELECT 'queue', '', t, 'x', 'handler_failed', m, 5, now() - hours * interval '1 h'
        FROM (VALUES ('mails', 'is full', 0), ('mails', 'is full', 0), ('pdfs', 'is long ago', 2), ('pdfs', 'comes back', 2), ('pdfs', 'comes back', 0)) AS v (t, m, hours)`,
   );
-  client = pageClient({ databaseUrl: database.url });
+  client = pageClient({ databaseUrl: database.url, samples: false });
 });
 afterAll(async () => {
   await client[Symbol.asyncDispose]();
@@ -64,7 +64,7 @@ describe("the overview", () => {
        SELECT 15, n % 240, to_timestamp(n * 15), 15000, '{"topic": {"all": [45, 30, 3, 1, 6, 420000, 0, 900, 10, 20], "rest": [0], "named": {"mails": [45, 30, 3, 1, 3, 1000, 0, 900, 10, 20]}}}'
          FROM generate_series(floor(extract(epoch FROM now()) / 15)::bigint - 7, floor(extract(epoch FROM now()) / 15)::bigint) AS n`,
     );
-    await using own = pageClient({ databaseUrl: database.url });
+    await using own = pageClient({ databaseUrl: database.url, samples: false });
     for (const path of ["/", "/topic?name=mails"]) {
       const { text } = await own.get(path);
       const words = await plain(path, own);
@@ -170,7 +170,7 @@ describe("the page of a topic", () => {
 
   it("has no buttons for a viewer, and its limits are refused", async () => {
     await using viewer = await viewerOf(database.url);
-    await using own = pageClient({ databaseUrl: viewer.url });
+    await using own = pageClient({ databaseUrl: viewer.url, samples: false });
     const { text } = await own.get("/topic?name=mails");
     expect(text).not.toMatch(/method="post"|>Limit…/);
     expect(text).toContain("w-1");
@@ -179,7 +179,7 @@ describe("the page of a topic", () => {
 
 it("links to logs and metrics have the encoded names of what they are about", async () => {
   const links = { logUrl: "https://logs.example/?q={messageId}", metricsUrl: "https://metrics.example/?topic={topic}" };
-  await using own = pageClient({ databaseUrl: database.url, ...links });
+  await using own = pageClient({ databaseUrl: database.url, samples: false, ...links });
   const { text } = await own.get(`/topic?${new URLSearchParams({ name: 'a&b"$&' })}`);
   expect(text).toContain('href="https://metrics.example/?topic=a%26b%22%24%26"');
   expect((await own.get("/message?id=a%20b")).text).toContain('href="https://logs.example/?q=a%20b"');
