@@ -98,7 +98,7 @@ const rowExpressions: Readonly<Record<string, (row: string) => string>> = {
     `(SELECT h.of ->> 1 FROM jsonb_array_elements(CASE jsonb_typeof(${row}.headers) WHEN 'array' THEN ${row}.headers END) AS h (of) WHERE h.of ->> 0 = @ProtocolConstants.message_key_header@ LIMIT 1)`,
   /** Condition: the row has the header of the function's arguments. */
   has_header: (row) =>
-    `(header_name IS NULL OR EXISTS (SELECT FROM jsonb_array_elements(CASE jsonb_typeof(${row}.headers) WHEN 'array' THEN ${row}.headers END) AS h (of) WHERE h.of ->> 1 = header_value AND lower(h.of ->> 0) = lower(header_name)))`,
+    `(header_name IS NULL OR EXISTS (SELECT FROM jsonb_array_elements(CASE jsonb_typeof(${row}.headers) WHEN 'array' THEN ${row}.headers END) AS h (of) WHERE h.of ->> 1 = header_value AND lower((h.of ->> 0) COLLATE "C") = lower(header_name COLLATE "C")))`,
   /** Condition: what became of a message is kept, and it is no dead letter any more. */
   is_in_history: (row) =>
     `(${row}.expires_at > clock_timestamp() AND (${row}.state <> 'dead' OR NOT EXISTS (SELECT FROM hawser_data.dead_letters AS d WHERE d.job_id = ${row}.id)))`,

@@ -27,7 +27,7 @@ it("the page opens with a look at the newest dead letters, and lists the first o
   await using client = pageClient({ databaseUrl: database.url });
   // Connects, and starts the examination, which reads the table in the background.
   await client.get("/actions");
-  const { text } = await client.get("/");
+  const { text } = await client.get("/causes");
   const list = await client.get("/dead?origin=peer&topic=orders-3");
   expect(text).toContain(`The newest ${examinedDeadLetters} dead letters are examined`);
   expect(text).toContain("order # is unknown");

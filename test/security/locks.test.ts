@@ -134,7 +134,7 @@ describe.each([
   it("delays none of those who enqueue, of peers or of relays whose tables it cannot name, with all locks that it can get and queue for", async () => {
     const mine = relations.filter(({ name, isView }) => isView || name.split(".")[0] === schema);
     const views = mine.filter(({ isView }) => isView);
-    expect(views.length).toBe(11);
+    expect(views.length).toBe(13);
 
     // It holds all that it can get, until its transaction ends.
     const holder = await connected(mallory.url);

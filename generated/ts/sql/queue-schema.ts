@@ -1760,14 +1760,14 @@ BEGIN
           SELECT q.id, q.topic, CASE WHEN q.later = 'held' THEN 'held' WHEN q.later IS NOT NULL THEN 'later' WHEN (q.worker IS NULL OR NOT EXISTS (SELECT FROM hawser_data.workers AS w WHERE w.id = q.worker AND w.gone_at IS NULL)) THEN 'waiting' ELSE 'running' END AS state, q.key, q.role, CASE WHEN q.worker IS NOT NULL THEN (SELECT w.name FROM hawser_data.workers AS w WHERE w.id = q.worker AND w.gone_at IS NULL) END, q.attempts::integer, q.enqueued_at, CASE WHEN (q.worker IS NULL OR NOT EXISTS (SELECT FROM hawser_data.workers AS w WHERE w.id = q.worker AND w.gone_at IS NULL)) THEN q.due_at END, NULL::timestamptz, NULL::bigint, NULL::text, q.id AS place, (-(q.rank >> 46))::integer AS priority
             FROM hawser_data.queue AS q
            WHERE v_is_queued AND q.id < v_after AND q.later IS DISTINCT FROM 'nats' AND (v_roles IS NULL OR q.role = ANY (v_roles) AND q.role_id = to_regrole(quote_ident(q.role))::oid::bigint)
-             AND (of_state IS NULL OR CASE WHEN q.later = 'held' THEN 'held' WHEN q.later IS NOT NULL THEN 'later' WHEN (q.worker IS NULL OR NOT EXISTS (SELECT FROM hawser_data.workers AS w WHERE w.id = q.worker AND w.gone_at IS NULL)) THEN 'waiting' ELSE 'running' END = of_state) AND (of_key IS NULL OR q.key = of_key) AND (header_name IS NULL OR EXISTS (SELECT FROM jsonb_array_elements(CASE jsonb_typeof(q.headers) WHEN 'array' THEN q.headers END) AS h (of) WHERE h.of ->> 1 = header_value AND lower(h.of ->> 0) = lower(header_name)))
+             AND (of_state IS NULL OR CASE WHEN q.later = 'held' THEN 'held' WHEN q.later IS NOT NULL THEN 'later' WHEN (q.worker IS NULL OR NOT EXISTS (SELECT FROM hawser_data.workers AS w WHERE w.id = q.worker AND w.gone_at IS NULL)) THEN 'waiting' ELSE 'running' END = of_state) AND (of_key IS NULL OR q.key = of_key) AND (header_name IS NULL OR EXISTS (SELECT FROM jsonb_array_elements(CASE jsonb_typeof(q.headers) WHEN 'array' THEN q.headers END) AS h (of) WHERE h.of ->> 1 = header_value AND lower((h.of ->> 0) COLLATE "C") = lower(header_name COLLATE "C")))
            ORDER BY q.id DESC LIMIT v_most
         )
         UNION ALL
         (
           SELECT d.job_id AS id, d.topic, 'dead' AS state, (SELECT h.of ->> 1 FROM jsonb_array_elements(CASE jsonb_typeof(d.headers) WHEN 'array' THEN d.headers END) AS h (of) WHERE h.of ->> 0 = 'message-key' LIMIT 1), d.role, d.worker, d.attempts, d.enqueued_at, NULL, d.created_at, NULL, d.error_code, d.job_id, (-(d.rank >> 46))::integer
             FROM hawser_data.dead_letters AS d
-           WHERE v_is_dead AND d.job_id < v_after AND (v_roles IS NULL OR d.role = ANY (v_roles) AND d.role_id = to_regrole(quote_ident(d.role))::oid::bigint) AND (of_key IS NULL OR (SELECT h.of ->> 1 FROM jsonb_array_elements(CASE jsonb_typeof(d.headers) WHEN 'array' THEN d.headers END) AS h (of) WHERE h.of ->> 0 = 'message-key' LIMIT 1) = of_key) AND (header_name IS NULL OR EXISTS (SELECT FROM jsonb_array_elements(CASE jsonb_typeof(d.headers) WHEN 'array' THEN d.headers END) AS h (of) WHERE h.of ->> 1 = header_value AND lower(h.of ->> 0) = lower(header_name)))
+           WHERE v_is_dead AND d.job_id < v_after AND (v_roles IS NULL OR d.role = ANY (v_roles) AND d.role_id = to_regrole(quote_ident(d.role))::oid::bigint) AND (of_key IS NULL OR (SELECT h.of ->> 1 FROM jsonb_array_elements(CASE jsonb_typeof(d.headers) WHEN 'array' THEN d.headers END) AS h (of) WHERE h.of ->> 0 = 'message-key' LIMIT 1) = of_key) AND (header_name IS NULL OR EXISTS (SELECT FROM jsonb_array_elements(CASE jsonb_typeof(d.headers) WHEN 'array' THEN d.headers END) AS h (of) WHERE h.of ->> 1 = header_value AND lower((h.of ->> 0) COLLATE "C") = lower(header_name COLLATE "C")))
            ORDER BY d.job_id DESC LIMIT v_most
         )
         UNION ALL
@@ -1775,7 +1775,7 @@ BEGIN
           SELECT r.id, r.topic, r.state, r.key, r.role, r.listener, r.attempts, r.enqueued_at, NULL, r.ended_at, r.duration_ms, r.error_code, r.id, NULL
             FROM hawser_data.results AS r
            WHERE v_is_kept AND r.id < v_after AND (r.expires_at > clock_timestamp() AND (r.state <> 'dead' OR NOT EXISTS (SELECT FROM hawser_data.dead_letters AS d WHERE d.job_id = r.id))) AND (v_roles IS NULL OR r.role = ANY (v_roles) AND r.role_id = to_regrole(quote_ident(r.role))::oid::bigint)
-             AND (of_state IS NULL OR r.state = of_state) AND (of_key IS NULL OR r.key = of_key) AND (header_name IS NULL OR EXISTS (SELECT FROM jsonb_array_elements(CASE jsonb_typeof(r.headers) WHEN 'array' THEN r.headers END) AS h (of) WHERE h.of ->> 1 = header_value AND lower(h.of ->> 0) = lower(header_name)))
+             AND (of_state IS NULL OR r.state = of_state) AND (of_key IS NULL OR r.key = of_key) AND (header_name IS NULL OR EXISTS (SELECT FROM jsonb_array_elements(CASE jsonb_typeof(r.headers) WHEN 'array' THEN r.headers END) AS h (of) WHERE h.of ->> 1 = header_value AND lower((h.of ->> 0) COLLATE "C") = lower(header_name COLLATE "C")))
            ORDER BY r.id DESC LIMIT v_most
         )
       ) AS f
@@ -1797,7 +1797,7 @@ BEGIN
              FROM hawser_data.queue AS q
             WHERE of_key IS NULL AND q.topic = of_topic AND q.recipient = p.recipient AND q.role = p.role
               AND q.rank >= p.lowest AND q.rank < p.lowest + least(v_after, 1::bigint << 46)
-              AND q.later IS DISTINCT FROM 'nats' AND (v_roles IS NULL OR q.role = ANY (v_roles) AND q.role_id = to_regrole(quote_ident(q.role))::oid::bigint) AND (of_state IS NULL OR CASE WHEN q.later = 'held' THEN 'held' WHEN q.later IS NOT NULL THEN 'later' WHEN (q.worker IS NULL OR NOT EXISTS (SELECT FROM hawser_data.workers AS w WHERE w.id = q.worker AND w.gone_at IS NULL)) THEN 'waiting' ELSE 'running' END = of_state) AND (header_name IS NULL OR EXISTS (SELECT FROM jsonb_array_elements(CASE jsonb_typeof(q.headers) WHEN 'array' THEN q.headers END) AS h (of) WHERE h.of ->> 1 = header_value AND lower(h.of ->> 0) = lower(header_name)))
+              AND q.later IS DISTINCT FROM 'nats' AND (v_roles IS NULL OR q.role = ANY (v_roles) AND q.role_id = to_regrole(quote_ident(q.role))::oid::bigint) AND (of_state IS NULL OR CASE WHEN q.later = 'held' THEN 'held' WHEN q.later IS NOT NULL THEN 'later' WHEN (q.worker IS NULL OR NOT EXISTS (SELECT FROM hawser_data.workers AS w WHERE w.id = q.worker AND w.gone_at IS NULL)) THEN 'waiting' ELSE 'running' END = of_state) AND (header_name IS NULL OR EXISTS (SELECT FROM jsonb_array_elements(CASE jsonb_typeof(q.headers) WHEN 'array' THEN q.headers END) AS h (of) WHERE h.of ->> 1 = header_value AND lower((h.of ->> 0) COLLATE "C") = lower(header_name COLLATE "C")))
             ORDER BY q.rank DESC LIMIT v_most
          )
          UNION ALL
@@ -1806,7 +1806,7 @@ BEGIN
              FROM hawser_data.queue AS q
             WHERE q.key = of_key AND q.topic = of_topic AND q.recipient = p.recipient AND q.role = p.role
               AND q.rank >= p.lowest AND q.rank < p.lowest + least(v_after, 1::bigint << 46)
-              AND q.later IS DISTINCT FROM 'nats' AND (v_roles IS NULL OR q.role = ANY (v_roles) AND q.role_id = to_regrole(quote_ident(q.role))::oid::bigint) AND (of_state IS NULL OR CASE WHEN q.later = 'held' THEN 'held' WHEN q.later IS NOT NULL THEN 'later' WHEN (q.worker IS NULL OR NOT EXISTS (SELECT FROM hawser_data.workers AS w WHERE w.id = q.worker AND w.gone_at IS NULL)) THEN 'waiting' ELSE 'running' END = of_state) AND (header_name IS NULL OR EXISTS (SELECT FROM jsonb_array_elements(CASE jsonb_typeof(q.headers) WHEN 'array' THEN q.headers END) AS h (of) WHERE h.of ->> 1 = header_value AND lower(h.of ->> 0) = lower(header_name)))
+              AND q.later IS DISTINCT FROM 'nats' AND (v_roles IS NULL OR q.role = ANY (v_roles) AND q.role_id = to_regrole(quote_ident(q.role))::oid::bigint) AND (of_state IS NULL OR CASE WHEN q.later = 'held' THEN 'held' WHEN q.later IS NOT NULL THEN 'later' WHEN (q.worker IS NULL OR NOT EXISTS (SELECT FROM hawser_data.workers AS w WHERE w.id = q.worker AND w.gone_at IS NULL)) THEN 'waiting' ELSE 'running' END = of_state) AND (header_name IS NULL OR EXISTS (SELECT FROM jsonb_array_elements(CASE jsonb_typeof(q.headers) WHEN 'array' THEN q.headers END) AS h (of) WHERE h.of ->> 1 = header_value AND lower((h.of ->> 0) COLLATE "C") = lower(header_name COLLATE "C")))
             ORDER BY q.rank DESC LIMIT v_most
          )
        ) AS n
@@ -1819,7 +1819,7 @@ BEGIN
            SELECT d.job_id AS id, d.topic, 'dead' AS state, (SELECT h.of ->> 1 FROM jsonb_array_elements(CASE jsonb_typeof(d.headers) WHEN 'array' THEN d.headers END) AS h (of) WHERE h.of ->> 0 = 'message-key' LIMIT 1), d.role, d.worker, d.attempts, d.enqueued_at, NULL::timestamptz, d.created_at, NULL::bigint, d.error_code, d.job_id AS place, (-(d.rank >> 46))::integer AS priority
              FROM hawser_data.dead_letters AS d
             WHERE v_is_dead AND d.topic = of_topic AND d.role = p.role AND d.job_id < v_after
-              AND (v_roles IS NULL OR d.role = ANY (v_roles) AND d.role_id = to_regrole(quote_ident(d.role))::oid::bigint) AND (of_key IS NULL OR (SELECT h.of ->> 1 FROM jsonb_array_elements(CASE jsonb_typeof(d.headers) WHEN 'array' THEN d.headers END) AS h (of) WHERE h.of ->> 0 = 'message-key' LIMIT 1) = of_key) AND (header_name IS NULL OR EXISTS (SELECT FROM jsonb_array_elements(CASE jsonb_typeof(d.headers) WHEN 'array' THEN d.headers END) AS h (of) WHERE h.of ->> 1 = header_value AND lower(h.of ->> 0) = lower(header_name)))
+              AND (v_roles IS NULL OR d.role = ANY (v_roles) AND d.role_id = to_regrole(quote_ident(d.role))::oid::bigint) AND (of_key IS NULL OR (SELECT h.of ->> 1 FROM jsonb_array_elements(CASE jsonb_typeof(d.headers) WHEN 'array' THEN d.headers END) AS h (of) WHERE h.of ->> 0 = 'message-key' LIMIT 1) = of_key) AND (header_name IS NULL OR EXISTS (SELECT FROM jsonb_array_elements(CASE jsonb_typeof(d.headers) WHEN 'array' THEN d.headers END) AS h (of) WHERE h.of ->> 1 = header_value AND lower((h.of ->> 0) COLLATE "C") = lower(header_name COLLATE "C")))
             ORDER BY d.job_id DESC LIMIT v_most
          )
          UNION ALL
@@ -1827,7 +1827,7 @@ BEGIN
            SELECT r.id, r.topic, r.state, r.key, r.role, r.listener, r.attempts, r.enqueued_at, NULL, r.ended_at, r.duration_ms, r.error_code, r.id AS place, NULL
              FROM hawser_data.results AS r
             WHERE v_is_kept AND of_key IS NULL AND r.topic = of_topic AND r.role = p.role AND r.id < v_after
-              AND (r.expires_at > clock_timestamp() AND (r.state <> 'dead' OR NOT EXISTS (SELECT FROM hawser_data.dead_letters AS d WHERE d.job_id = r.id))) AND (v_roles IS NULL OR r.role = ANY (v_roles) AND r.role_id = to_regrole(quote_ident(r.role))::oid::bigint) AND (of_state IS NULL OR r.state = of_state) AND (header_name IS NULL OR EXISTS (SELECT FROM jsonb_array_elements(CASE jsonb_typeof(r.headers) WHEN 'array' THEN r.headers END) AS h (of) WHERE h.of ->> 1 = header_value AND lower(h.of ->> 0) = lower(header_name)))
+              AND (r.expires_at > clock_timestamp() AND (r.state <> 'dead' OR NOT EXISTS (SELECT FROM hawser_data.dead_letters AS d WHERE d.job_id = r.id))) AND (v_roles IS NULL OR r.role = ANY (v_roles) AND r.role_id = to_regrole(quote_ident(r.role))::oid::bigint) AND (of_state IS NULL OR r.state = of_state) AND (header_name IS NULL OR EXISTS (SELECT FROM jsonb_array_elements(CASE jsonb_typeof(r.headers) WHEN 'array' THEN r.headers END) AS h (of) WHERE h.of ->> 1 = header_value AND lower((h.of ->> 0) COLLATE "C") = lower(header_name COLLATE "C")))
             ORDER BY r.id DESC LIMIT v_most
          )
          UNION ALL
@@ -1835,7 +1835,7 @@ BEGIN
            SELECT r.id, r.topic, r.state, r.key, r.role, r.listener, r.attempts, r.enqueued_at, NULL, r.ended_at, r.duration_ms, r.error_code, r.id AS place, NULL
              FROM hawser_data.results AS r
             WHERE v_is_kept AND r.key = of_key AND r.topic = of_topic AND r.role = p.role AND r.id < v_after
-              AND (r.expires_at > clock_timestamp() AND (r.state <> 'dead' OR NOT EXISTS (SELECT FROM hawser_data.dead_letters AS d WHERE d.job_id = r.id))) AND (v_roles IS NULL OR r.role = ANY (v_roles) AND r.role_id = to_regrole(quote_ident(r.role))::oid::bigint) AND (of_state IS NULL OR r.state = of_state) AND (header_name IS NULL OR EXISTS (SELECT FROM jsonb_array_elements(CASE jsonb_typeof(r.headers) WHEN 'array' THEN r.headers END) AS h (of) WHERE h.of ->> 1 = header_value AND lower(h.of ->> 0) = lower(header_name)))
+              AND (r.expires_at > clock_timestamp() AND (r.state <> 'dead' OR NOT EXISTS (SELECT FROM hawser_data.dead_letters AS d WHERE d.job_id = r.id))) AND (v_roles IS NULL OR r.role = ANY (v_roles) AND r.role_id = to_regrole(quote_ident(r.role))::oid::bigint) AND (of_state IS NULL OR r.state = of_state) AND (header_name IS NULL OR EXISTS (SELECT FROM jsonb_array_elements(CASE jsonb_typeof(r.headers) WHEN 'array' THEN r.headers END) AS h (of) WHERE h.of ->> 1 = header_value AND lower((h.of ->> 0) COLLATE "C") = lower(header_name COLLATE "C")))
             ORDER BY r.id DESC LIMIT v_most
          )
        ) AS n
@@ -1923,15 +1923,15 @@ BEGIN
         FROM places AS p
         JOIN hawser_data.queue AS q
           ON q.topic = of_topic AND q.recipient = p.recipient AND q.role = p.role AND q.rank >= p.lowest AND q.rank < p.lowest + (1::bigint << 46)
-       WHERE q.later IS DISTINCT FROM 'nats' AND (v_roles IS NULL OR q.role = ANY (v_roles) AND q.role_id = to_regrole(quote_ident(q.role))::oid::bigint) AND (of_key IS NULL OR q.key = of_key) AND (header_name IS NULL OR EXISTS (SELECT FROM jsonb_array_elements(CASE jsonb_typeof(q.headers) WHEN 'array' THEN q.headers END) AS h (of) WHERE h.of ->> 1 = header_value AND lower(h.of ->> 0) = lower(header_name)))
+       WHERE q.later IS DISTINCT FROM 'nats' AND (v_roles IS NULL OR q.role = ANY (v_roles) AND q.role_id = to_regrole(quote_ident(q.role))::oid::bigint) AND (of_key IS NULL OR q.key = of_key) AND (header_name IS NULL OR EXISTS (SELECT FROM jsonb_array_elements(CASE jsonb_typeof(q.headers) WHEN 'array' THEN q.headers END) AS h (of) WHERE h.of ->> 1 = header_value AND lower((h.of ->> 0) COLLATE "C") = lower(header_name COLLATE "C")))
       UNION ALL
       SELECT 'dead'
         FROM places AS p JOIN hawser_data.dead_letters AS d ON d.topic = of_topic AND d.role = p.role AND d.job_id IS NOT NULL
-       WHERE p.recipient IS NULL AND (v_roles IS NULL OR d.role = ANY (v_roles) AND d.role_id = to_regrole(quote_ident(d.role))::oid::bigint) AND (of_key IS NULL OR (SELECT h.of ->> 1 FROM jsonb_array_elements(CASE jsonb_typeof(d.headers) WHEN 'array' THEN d.headers END) AS h (of) WHERE h.of ->> 0 = 'message-key' LIMIT 1) = of_key) AND (header_name IS NULL OR EXISTS (SELECT FROM jsonb_array_elements(CASE jsonb_typeof(d.headers) WHEN 'array' THEN d.headers END) AS h (of) WHERE h.of ->> 1 = header_value AND lower(h.of ->> 0) = lower(header_name)))
+       WHERE p.recipient IS NULL AND (v_roles IS NULL OR d.role = ANY (v_roles) AND d.role_id = to_regrole(quote_ident(d.role))::oid::bigint) AND (of_key IS NULL OR (SELECT h.of ->> 1 FROM jsonb_array_elements(CASE jsonb_typeof(d.headers) WHEN 'array' THEN d.headers END) AS h (of) WHERE h.of ->> 0 = 'message-key' LIMIT 1) = of_key) AND (header_name IS NULL OR EXISTS (SELECT FROM jsonb_array_elements(CASE jsonb_typeof(d.headers) WHEN 'array' THEN d.headers END) AS h (of) WHERE h.of ->> 1 = header_value AND lower((h.of ->> 0) COLLATE "C") = lower(header_name COLLATE "C")))
       UNION ALL
       SELECT r.state
         FROM places AS p JOIN hawser_data.results AS r ON r.topic = of_topic AND r.role = p.role
-       WHERE p.recipient IS NULL AND (r.expires_at > clock_timestamp() AND (r.state <> 'dead' OR NOT EXISTS (SELECT FROM hawser_data.dead_letters AS d WHERE d.job_id = r.id))) AND (v_roles IS NULL OR r.role = ANY (v_roles) AND r.role_id = to_regrole(quote_ident(r.role))::oid::bigint) AND (of_key IS NULL OR r.key = of_key) AND (header_name IS NULL OR EXISTS (SELECT FROM jsonb_array_elements(CASE jsonb_typeof(r.headers) WHEN 'array' THEN r.headers END) AS h (of) WHERE h.of ->> 1 = header_value AND lower(h.of ->> 0) = lower(header_name)))
+       WHERE p.recipient IS NULL AND (r.expires_at > clock_timestamp() AND (r.state <> 'dead' OR NOT EXISTS (SELECT FROM hawser_data.dead_letters AS d WHERE d.job_id = r.id))) AND (v_roles IS NULL OR r.role = ANY (v_roles) AND r.role_id = to_regrole(quote_ident(r.role))::oid::bigint) AND (of_key IS NULL OR r.key = of_key) AND (header_name IS NULL OR EXISTS (SELECT FROM jsonb_array_elements(CASE jsonb_typeof(r.headers) WHEN 'array' THEN r.headers END) AS h (of) WHERE h.of ->> 1 = header_value AND lower((h.of ->> 0) COLLATE "C") = lower(header_name COLLATE "C")))
     ) AS f
    GROUP BY f.state;
 END;
@@ -5346,7 +5346,7 @@ AS $function$
 BEGIN
   -- Transactions that notify are committed one after the other, so nobody is notified who does not wait.
   PERFORM pg_notify('hawser_results', e.id::text)
-     FROM unnest(p_ids) AS e (id) WHERE (CASE WHEN pg_try_advisory_lock(1213817682, (e.id & 31)::integer) THEN NOT pg_advisory_unlock(1213817682, (e.id & 31)::integer) ELSE true END) AND pg_notification_queue_usage() < 0.9;
+     FROM (SELECT n.id FROM unnest(p_ids) AS n (id) WHERE (CASE WHEN pg_try_advisory_lock(1213817682, (n.id & 31)::integer) THEN NOT pg_advisory_unlock(1213817682, (n.id & 31)::integer) ELSE true END)) AS e (id) WHERE pg_notification_queue_usage() < 0.9;
   told := true;
 END
 $function$;

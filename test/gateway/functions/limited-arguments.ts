@@ -144,7 +144,6 @@ const others: Readonly<Record<string, string>> = {
   subject: "'limits.a'",
   topic: "'t'",
   unique_key: "'k'",
-  after: "'{}'::bigint[]",
   name: "'limits'",
   cron: "'0 3 * * *'",
 };
@@ -194,6 +193,7 @@ export function callOf({ name, parameters, isGateways }: LimitedFunction, argume
     if (one.name === "payload" && one.type in payloads) return payloads[one.type];
     if (one.name === "payloads" && one.type in payloads) return `ARRAY[${payloads[one.type]}]`;
     if (!isGateways && !one.optional) return sampleOf(one);
+    if (one.name === "after" && one.repeated) return "'{}'::bigint[]";
     return others[one.name] ?? `NULL::${one.type}${one.repeated ? "[]" : ""}`;
   });
   return `SELECT * FROM ${name}(${values.join(", ")})`;

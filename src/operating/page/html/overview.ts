@@ -17,7 +17,7 @@ import {
 import { type ChartLine, lineChart, sparkline } from "./chart.js";
 import { queryOf } from "./filter.js";
 import { countText, rateText } from "./quantities.js";
-import { section, table } from "./table.js";
+import { section, table, unread } from "./table.js";
 import { type Html, short, time } from "./text.js";
 
 /** Number of topics, and of causes, that the overview shows. */
@@ -271,10 +271,10 @@ export function recentCauses(
 export function processesLine(glance: Glance, hasNats: boolean, prefix: string): Html {
   const { at: now, peers, leader } = glance;
   const parts = [
-    peers.state === "read" ? peersText(peers.value, prefix) : "",
-    hasNats && leader.state === "read" ? leaderText(leader.value, now) : "",
+    peers.state === "read" ? html`<p>${peersText(peers.value, prefix)}</p>` : unread(peers),
+    hasNats ? (leader.state === "read" ? html`<p>${leaderText(leader.value, now)}</p>` : unread(leader)) : "",
   ];
-  return html`<section id="processes" aria-label="Processes"><p>${parts}</p></section>`;
+  return html`<section id="processes" aria-label="Processes">${parts}</section>`;
 }
 
 function peersText(peers: readonly PeerOverview[], prefix: string): Html {

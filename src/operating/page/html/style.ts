@@ -57,6 +57,7 @@ section { margin: 0 0 1rem; padding: 1rem 1.25rem; background: var(--back); bord
 section section { padding: 0; border: none; }
 section > :first-child { margin-top: 0; }
 section > :last-child { margin-bottom: 0; }
+#processes p { display: inline; }
 .columns { display: grid; gap: 0 1rem; grid-template-columns: repeat(auto-fit, minmax(min(28rem, 100%), 1fr)); align-items: start; }
 .banner { display: flex; flex-wrap: wrap; gap: .25rem 1rem; align-items: baseline; padding: .625rem 1.25rem; border-left: .375rem solid var(--edge); }
 .banner p { margin: 0; }
