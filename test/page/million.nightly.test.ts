@@ -77,7 +77,7 @@ it("the page finds a message among 1,000,000 that wait by its number, and by its
   ] as const) {
     const { status, text } = await client.get(`/message?id=${id}`);
     expect(status).toBe(200);
-    expect(text.match(/<section /g)).toHaveLength(5);
+    expect(text.match(/<section /g)).toHaveLength(7);
     if (!text.includes("there is too much to read")) expect(text).toContain(part);
   }
 });
