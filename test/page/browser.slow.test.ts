@@ -68,6 +68,9 @@ describe.each([
     "/outbox",
     "/streams",
     "/schedules",
+    "/jobs",
+    "/jobs?topic=mail&state=dead",
+    "/audit",
     "/message",
     "/message?id=unknown",
     "/message?id=ropewalk/1/1",
@@ -97,6 +100,18 @@ describe.each([
     await tab.open(`/message?${new URLSearchParams({ id: place })}`);
     expect(await tab.text()).toContain(`Dead letter ${id}`);
     await check();
+    expect(tab.problems).toEqual([]);
+  });
+
+  it("has nothing for axe at the form that corrects a payload", async () => {
+    const [{ id } = { id: "" }] = await shop.world.rows<{ id: string }>(
+      `INSERT INTO hawser_data.dead_letters (origin, source, topic, payload, error_code, error_message, attempts)
+       VALUES ('queue', '', 'mail', '{"a": 1}', 'handler_failed', 'm', 1) RETURNING id`,
+    );
+    await tab.open(`/dead/${id}/edit`);
+    expect(await tab.text()).toContain("Edit dead letter");
+    await check();
+    await shop.world.rows("DELETE FROM hawser_data.dead_letters WHERE id = $1", [id]);
     expect(tab.problems).toEqual([]);
   });
 
