@@ -56,6 +56,7 @@ export {
 export { parkedMessages } from "./parked-messages.js";
 export { type CompletedJob, keptAtOnce, type Looked, Queue, queueApplicationName, resultsText } from "./queue.js";
 export { keyOf, QueuedMessage, type QueuePlace, rowOf } from "./queued-message.js";
+export { reportedDurations, reportedLimitsMs } from "./reported-durations.js";
 export type { HeaderPair } from "./row-faults.js";
 export { isRefusedForGood, isStoreFailure, isTransientFailure, scriptFailure, storeFailure } from "./store-failure.js";
 export {

@@ -10,7 +10,7 @@ const freshMs = 4_000;
 /** Age from which dead letters are no news any more. */
 export const newsMs = 3_600_000;
 
-/** What was read together. Lists have at most `snapshotRows` rows. */
+/** Readings that began together. Lists have at most `snapshotRows` rows. */
 export interface Glance {
   /** Time at which the reading began, on the clock of the page, in ms since 1970. */
   readonly at: number;
@@ -116,7 +116,7 @@ export interface Badge {
   readonly hasMore?: boolean;
   /** Undefined: nothing of it needs anybody. */
   readonly alarm?: Tone | undefined;
-  /** What is counted. */
+  /** Words for what the number counts. */
   readonly what: string;
 }
 

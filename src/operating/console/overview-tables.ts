@@ -36,7 +36,7 @@ export interface OverviewColumn<Row> {
   readonly tone?: (row: Row, now: number) => Tone | undefined;
   /** Views that show the column. Default: all. */
   readonly in?: readonly View[];
-  /** What a number is, if it is no count: the page shows bytes with a unit, and ids without separators. */
+  /** Kind of a number that is no count: the page shows bytes with a unit, and ids without separators. */
   readonly unit?: "bytes" | "id";
   /** Name by which the list can be sorted by the column. Default: it cannot. */
   readonly sort?: string;

@@ -3,11 +3,11 @@
  * has, there is a gap.
  */
 import { sampleConstants } from "../../../generated/ts/settings/queue.js";
-import type { Database } from "../../jobs-and-peers/store/index.js";
+import { type Database, reportedLimitsMs } from "../../jobs-and-peers/store/index.js";
 
 const { stepMs, slots, folded, foldedSlots } = sampleConstants;
 
-/** What a series is of: a topic, a function that is subscribed to a subject, or a subscription to a stream. */
+/** Kind of a series: of a topic, of a function that is subscribed to a subject, or of a subscription to a stream. */
 export type SeriesKind = "topic" | "subscription" | "stream";
 /** An hour in steps of 15 s, or a day in steps of five minutes. */
 export type SeriesSpan = "hour" | "day";
@@ -17,8 +17,6 @@ const spans: Readonly<Record<SeriesSpan, { readonly stepMs: number; readonly poi
   day: { stepMs: stepMs * folded, points: foldedSlots },
 };
 
-/** Upper limits of the durations of handlers that samples tell apart, in milliseconds. */
-const durationLimitsMs = [1, 10, 30, 100, 300, 1_000, 3_000, 10_000, 30_000, Number.POSITIVE_INFINITY];
 /** Time whose samples say at which rate a backlog shrinks, and what the present rates are. */
 const presentMs = 120_000;
 
@@ -197,12 +195,12 @@ function emptyIn(recent: readonly (SampleRow | undefined)[]): Series["emptyInMs"
 }
 
 function durationsOf(steps: readonly (SampleRow | undefined)[]): HandlerDurations | undefined {
-  const counts = durationLimitsMs.map((_, nth) => sumOf(steps.map((row) => row?.durations[nth] ?? 0)));
+  const counts = reportedLimitsMs.map((_, nth) => sumOf(steps.map((row) => row?.durations[nth] ?? 0)));
   const handlers = sumOf(counts);
   if (handlers === 0) return undefined;
   const percentile = (share: number): number => {
     let below = 0;
-    return durationLimitsMs[counts.findIndex((count) => (below += count) >= share * handlers)]!;
+    return reportedLimitsMs[counts.findIndex((count) => (below += count) >= share * handlers)]!;
   };
   const busyMs = sumOf(steps.map((row) => row?.busyMs ?? 0));
   return {

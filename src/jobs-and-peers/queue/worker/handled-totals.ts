@@ -5,6 +5,7 @@
 import { sampleConstants } from "../../../../generated/ts/settings/queue.js";
 import { type HandledCounts, otherTopic } from "../../handlers/handled-counts.js";
 import type { TopicHandlers } from "../../handlers/topic-handlers.js";
+import { reportedDurations, reportedLimitsMs } from "../../store/index.js";
 
 /** Handled messages, failed attempts, milliseconds in handlers, and the number of handlers by duration, as in `samples`. */
 type Totals = readonly number[];
@@ -80,12 +81,10 @@ export class HandledTotals {
 }
 
 function totalsOf({ handled, durations }: HandledCounts): Totals {
-  // Bounds of 0.3 and 3 ms are not told.
-  const [least, upTo1, upTo3, upTo10, ...longer] = durations.buckets;
   const failed = handled.retried + handled.dead_letter + handled.dropped;
-  return [handled.done, failed, durations.sum * 1_000, least! + upTo1!, upTo3! + upTo10!, ...longer];
+  return [handled.done, failed, durations.sum * 1_000, ...reportedDurations(durations.buckets)];
 }
 
-const none: Totals = new Array<number>(13).fill(0);
+const none: Totals = new Array<number>(totalsOnly + reportedLimitsMs.length).fill(0);
 
 const sum = (one: Totals, other: Totals): Totals => one.map((total, nth) => total + other[nth]!);
