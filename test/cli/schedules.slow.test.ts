@@ -66,6 +66,23 @@ describe("hawser schedules", () => {
     expect((await found())[0]).toMatchObject({ severity: "error", what: expect.stringContaining('"nightly"') });
   });
 
+  it("runs one now, whose next occurrence stays, and says why one is not run", async () => {
+    await client.query("SELECT hawser.schedule('nightly', '0 3 1 1 *', 'reports', 'x')");
+    expect((await schedules("run", "nightly")).stderr).toContain("was not run: it is due");
+    await client.query(
+      "UPDATE hawser_data.schedules SET since = since - interval '1 min', next_at = '2100-01-01 00:00:00Z'",
+    );
+    const { status, stdout } = await schedules("run", "nightly", "--json");
+    expect(status).toBe(0);
+    const { id, ...line } = JSON.parse(stdout);
+    expect(line).toEqual({ name: "nightly", outcome: "enqueued" });
+    const { rows } = await client.query("SELECT topic FROM hawser_data.queue WHERE id = $1", [id]);
+    expect(rows).toEqual([{ topic: "reports" }]);
+    expect((await schedules()).stdout).toContain("2100-01-01T00:00:00.000Z");
+    expect((await schedules("run", "none")).stderr).toContain('has a schedule "none"');
+    expect((await schedules("run")).stderr).toContain("name the schedule");
+  });
+
   it("removes one, and says where there is none", async () => {
     for (const name of ["nightly", "wrong"]) {
       await client.query("SELECT hawser.schedule($1, '0 3 1 1 *', 'reports', 'x')", [name]);

@@ -99,6 +99,81 @@ const refusalOf = (text: string, values: unknown[] = [], on = client): Promise<u
     (error: unknown) => error,
   );
 
+describe("hawser.run_schedule", () => {
+  /** As if the schedules were not due for a century. */
+  const planned = () =>
+    client.query("UPDATE hawser_data.schedules SET since = since - interval '1 min', next_at = '2100-01-01 00:00:00Z'");
+
+  it("enqueues a message as the schedule does, and leaves its next occurrence", async () => {
+    await client.query(
+      `SELECT hawser.schedule('p', '0 0 1 1 *', 'topic', 'x'::text, headers => '{"A": "1"}', key => 'k')`,
+    );
+    await client.query("SELECT hawser.schedule('n', '0 0 1 1 *', 'a.b', 'x'::text, true)");
+    await planned();
+    const [p, n] = [
+      (await client.query("SELECT hawser.run_schedule('p') AS id")).rows[0].id,
+      (await client.query("SELECT hawser.run_schedule('n', of_role => 'postgres') AS id")).rows[0].id,
+    ];
+    expect((await client.query("SELECT id FROM hawser_data.queue")).rows).toEqual([{ id: p }]);
+    expect((await client.query("SELECT id FROM hawser_data.outbox")).rows).toEqual([{ id: n }]);
+    const [peer, nats] = await enqueued();
+    expect(peer!.headers).toEqual([
+      ["A", "1"],
+      ["message-id", expect.stringMatching(/^p@/)],
+      ["schedule-name", "p"],
+      ["schedule-time", peer!.time],
+    ]);
+    expect(nats).toMatchObject({ destination: "a.b", role: "postgres" });
+    const next = new Date("2100-01-01T00:00:00Z");
+    expect(await row("p")).toMatchObject({ next_at: next, last_at: new Date(peer!.time), problem: null });
+    const { rows } = await client.query(
+      "SELECT object, details ->> 'id' AS id FROM hawser.audit_log WHERE action = 'run_schedule' ORDER BY 2::bigint",
+    );
+    expect(rows).toEqual([
+      { object: "p", id: p },
+      { object: "n", id: n },
+    ]);
+  });
+
+  it("refuses one that is due, that has a problem, or that has run in this second, and finds none of other roles", async () => {
+    const refusal = (on = client) => refusalOf("SELECT hawser.run_schedule('s')", [], on);
+    await client.query("SELECT hawser.schedule('s', '0 0 1 1 *', 'topic', 'x'::text)");
+    expect(await refusal()).toMatchObject({ message: expect.stringContaining("it is due") });
+    await planned();
+    await client.query(
+      "UPDATE hawser_data.schedules SET since = date_trunc('second', clock_timestamp()) + interval '1 min'",
+    );
+    expect(await refusal()).toMatchObject({ message: expect.stringContaining("has run in this second") });
+    await client.query("UPDATE hawser_data.schedules SET problem = 'of a kind'");
+    expect(await refusal()).toMatchObject({ message: expect.stringContaining("it does not run: of a kind") });
+    expect((await ann.query("SELECT hawser.run_schedule('s') AS id")).rows).toEqual([{ id: null }]);
+    expect(await enqueued()).toEqual([]);
+  });
+
+  it("runs the schedule of the caller, and asks whose it is if several other roles have one", async () => {
+    await ann.query("SELECT hawser.schedule('s', '0 0 1 1 *', 'anns', 'x'::text)");
+    await mal.query("SELECT hawser.schedule('s', '0 0 1 1 *', 'mals', 'x'::text)");
+    await planned();
+    expect(await refusalOf("SELECT hawser.run_schedule('s')")).toMatchObject({
+      message: expect.stringContaining("several roles"),
+      hint: expect.stringContaining("of_role"),
+    });
+    await client.query("SELECT hawser.run_schedule('s', $1)", [logins[1]!.role]);
+    await ann.query("SELECT hawser.run_schedule('s')");
+    expect((await enqueued()).map(({ destination }) => destination)).toEqual(["mals", "anns"]);
+  });
+
+  it("raises what keeps the message from being enqueued", async () => {
+    await ann.query("SELECT hawser.schedule('s', '0 0 1 1 *', 'anns', 'x'::text)");
+    await planned();
+    await client.query("UPDATE hawser_data.schedules SET role_mark = regexp_replace(role_mark, '/([0-9]+)', '/1\\1')");
+    expect(await refusalOf("SELECT hawser.run_schedule('s')", [], ann)).toMatchObject({
+      message: expect.stringMatching(/was not run: the role .* is another one now/),
+    });
+    expect(await row("s")).toMatchObject({ problem: null });
+  });
+});
+
 describe("hawser.schedule", () => {
   it.each([
     ["text", "'1'", "1"],

@@ -219,6 +219,7 @@ describe("an object that a role without rights has planted", () => {
       await useMcp(databaseUrl);
       commandsRun.add("mcp");
       await tried(["schedules"], databaseUrl);
+      await tried(["schedules", "run", "planted"], databaseUrl);
       await tried(["schedules", "remove", "planted"], databaseUrl);
       await tried(["streams", "list"], databaseUrl);
       await tried(["streams", "create", "PLANTED", "--subject", "planted.>", "--storage", "memory"], databaseUrl);

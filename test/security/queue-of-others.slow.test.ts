@@ -51,6 +51,7 @@ const cases: Readonly<Record<string, Case>> = {
   ),
   enqueue_unique_peer: bobs("hawser.enqueue_unique_peer('t', 'x', 'u', false, false, NULL, NULL, NULL, NULL, NULL)"),
   schedule: bobs("hawser.schedule('bobs', '0 0 1 1 *', 't', 'x'::text)", /^true|false$/),
+  run_schedule: bobs("hawser.run_schedule('bobs')", /^\d+$/),
   unschedule: bobs("hawser.unschedule('bobs')", /^true$/),
   cancel: bobs("hawser.cancel(@first)", /^cancelled$/),
   cancel_flow: bobs("hawser.cancel_flow(@first)", /@first,cancelled/),
@@ -198,6 +199,9 @@ beforeAll(async () => {
   await c.query(`SELECT hawser.take(${worker}, 10, 1000000, NULL, '{limited}')`);
   await b.query(`SELECT hawser.enqueue('limited', 'x'::text, headers => '{"tenant": "a"}')`);
   await b.query("SELECT hawser.schedule('bobs', '0 0 1 1 *', 'bobs', 'x'::text)");
+  await operator.query(
+    "UPDATE hawser_data.schedules SET since = since - interval '1 min', next_at = now() + interval '1 day'",
+  );
   await b.query("BEGIN");
   const kept = await one(b, "hawser.enqueue('t', 'x'::text)");
   await b.query(`SELECT hawser.keep_result(${kept}, 60000)`);

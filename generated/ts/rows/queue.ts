@@ -2700,6 +2700,20 @@ export interface UnscheduleResult {
   ended: boolean;
 }
 
+/** Arguments of hawser.run_schedule. */
+export interface RunScheduleArguments {
+  /** The name. */
+  name: string;
+  /** The role whose schedule it is. */
+  ofRole: string | null;
+}
+
+/** Result of hawser.run_schedule. */
+export interface RunScheduleResult {
+  /** The id of the message. NULL: there is no such schedule. */
+  id: bigint | null;
+}
+
 /** Arguments of hawser.due_schedules. */
 export interface DueSchedulesArguments {
   /** How many at most. */
@@ -2773,6 +2787,24 @@ export function schedulerFunctions(client: QueryClient) {
       });
       const row = onlyRow(rows, "hawser.unschedule");
       return { ended: row.ended };
+    },
+
+    /**
+     * Enqueues a message of a schedule now, as an occurrence of this second: of the present role, or, if it has none of this name, of a role
+     * that it is a member of. The next occurrence stays. Not of one that is due or has a problem, and once in a second.
+     */
+    async runSchedule(args: RunScheduleArguments): Promise<RunScheduleResult> {
+      const { rows } = await client.query({
+        name: "hawser.run_schedule",
+        text: "SELECT id FROM hawser.run_schedule($1::text, $2::text)",
+        values: [
+          args.name,
+          args.ofRole,
+        ],
+        results: { id: "bigint" },
+      });
+      const row = onlyRow(rows, "hawser.run_schedule");
+      return { id: row.id === null ? null : BigInt(row.id) };
     },
 
     /** The schedules that are due, or whose next occurrence is to be computed, some of each role, and behind them a row without one. */

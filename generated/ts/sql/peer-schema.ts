@@ -48,7 +48,7 @@ CREATE TABLE hawser_data.audit_records (
   count bigint,
   details jsonb,
   CONSTRAINT audit_records_pkey PRIMARY KEY (id),
-  CONSTRAINT audit_records_action_values CHECK (action IN ('retry', 'discard', 'edit', 'cancel', 'cancel_flow', 'pause', 'resume', 'limit', 'keep_results', 'schedule', 'unschedule', 'replay', 'seek', 'reassign', 'forget_peer', 'clear_stored', 'clear_addresses', 'set_nats_server', 'expire_audit'))
+  CONSTRAINT audit_records_action_values CHECK (action IN ('retry', 'discard', 'edit', 'cancel', 'cancel_flow', 'pause', 'resume', 'limit', 'keep_results', 'schedule', 'unschedule', 'run_schedule', 'replay', 'seek', 'reassign', 'forget_peer', 'clear_stored', 'clear_addresses', 'set_nats_server', 'expire_audit'))
 );
 
 CREATE INDEX audit_records_login ON hawser_data.audit_records (login, id);

@@ -7579,6 +7579,96 @@ $function$;
 COMMENT ON FUNCTION hawser.unschedule(text) IS 'Ends a schedule of the present role, or, if it has none of this name, those of the roles that it is a member of. Messages that
 are enqueued already stay. Returns false if there is none.';
 
+CREATE OR REPLACE FUNCTION hawser.run_schedule(
+  name text,
+  of_role text DEFAULT NULL,
+  OUT id bigint
+)
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+SET jit = off
+SET row_security = off
+AS $function$
+#variable_conflict use_column
+BEGIN
+  IF current_setting('transaction_isolation') <> 'read committed' THEN
+    RAISE EXCEPTION 'hawser.run_schedule needs READ COMMITTED, not %', current_setting('transaction_isolation')
+      USING ERRCODE = 'invalid_transaction_state', HINT = 'BEGIN ISOLATION LEVEL READ COMMITTED';
+  END IF;
+  IF pg_collation_for(name) COLLATE "C" <> '"default"'
+    AND NOT (SELECT c.collisdeterministic FROM pg_collation AS c WHERE c.oid = (pg_collation_for(name) COLLATE "C")::regcollation)
+  THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('hawser.run_schedule: the arguments have the collation %s, and must have a deterministic one', pg_collation_for(name) COLLATE "C"),
+      HINT = 'Write COLLATE "default" behind the argument.';
+  END IF;
+  IF
+    name IS NULL
+    OR octet_length(name) > 128
+    OR octet_length(of_role) > 255
+  THEN
+    IF name IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.run_schedule', 'name', 'NULL', 'needs a value');
+    END IF;
+    IF octet_length(name) > 128 THEN
+      PERFORM hawser.refuse_argument('hawser.run_schedule', 'name', octet_length(name) || ' bytes long', 'must be at most 128 bytes long in UTF-8');
+    END IF;
+    IF octet_length(of_role) > 255 THEN
+      PERFORM hawser.refuse_argument('hawser.run_schedule', 'of_role', octet_length(of_role) || ' bytes long', 'must be at most 255 bytes long in UTF-8');
+    END IF;
+  END IF;
+DECLARE
+  v_now CONSTANT timestamptz := date_trunc('second', clock_timestamp());
+  v_role CONSTANT text := coalesce(nullif(current_setting('role'), 'none'), session_user);
+  v_roles CONSTANT text[] := hawser.callers_roles();
+  v_found hawser_data.schedules[];
+  v_schedule hawser_data.schedules;
+  v_fault text;
+  v_ran boolean;
+BEGIN
+  v_found := ARRAY(
+    SELECT s FROM hawser_data.schedules AS s
+     WHERE s.name = run_schedule.name AND (v_roles IS NULL OR s.role = ANY (v_roles)) AND s.role = coalesce(of_role, s.role)
+     ORDER BY s.role <> v_role, s.role
+       FOR UPDATE
+  );
+  v_schedule := v_found[1];
+  IF v_schedule IS NULL THEN
+    RETURN;
+  END IF;
+  -- One that is due is enqueued by whoever looks first, and only a process can compute when it is due next.
+  v_fault := CASE
+    WHEN v_schedule.role <> v_role AND cardinality(v_found) > 1 THEN 'several roles have a schedule of this name. Name one of them by of_role.'
+    WHEN v_schedule.problem IS NOT NULL THEN 'it does not run: ' || v_schedule.problem || '. Call hawser.schedule again, or enqueue a message yourself.'
+    WHEN v_schedule.next_at <= v_now THEN 'it is due, and runs as soon as a worker, a peer or hawser serve looks. See that one runs.'
+    WHEN v_schedule.since >= v_now THEN 'it has run in this second. Wait for a second.'
+  END;
+  IF v_fault IS NULL THEN
+    SELECT r.enqueued = 1 INTO v_ran
+      FROM hawser.run_schedules(jsonb_build_array(jsonb_build_object(
+        'role', v_schedule.role, 'name', v_schedule.name, 'revision', v_schedule.revision, 'since', v_schedule.since,
+        'upto', v_now, 'next_at', v_schedule.next_at, 'times', jsonb_build_array(v_now)
+      ))) AS r;
+    IF NOT v_ran THEN
+      SELECT coalesce(s.problem, 'a transaction is enqueueing a message with its key') || '. Try again.' INTO v_fault
+        FROM hawser_data.schedules AS s WHERE s.role = v_schedule.role AND s.name = v_schedule.name;
+    END IF;
+  END IF;
+  IF v_fault IS NOT NULL THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('hawser.run_schedule: the schedule %s was not run: %s', to_json(run_schedule.name), split_part(v_fault, '. ', 1)),
+      HINT = substr(v_fault, strpos(v_fault, '. ') + 2);
+  END IF;
+  id := currval('hawser_data.outbox_id_seq');
+  PERFORM hawser.record_act('run_schedule', run_schedule.name, NULL, jsonb_build_object('role', v_schedule.role, 'id', id));
+END;
+END
+$function$;
+COMMENT ON FUNCTION hawser.run_schedule(text, text) IS 'Enqueues a message of a schedule now, as an occurrence of this second: of the present role, or, if it has none of this name, of a role
+that it is a member of. The next occurrence stays. Not of one that is due or has a problem, and once in a second.';
+
 CREATE OR REPLACE FUNCTION hawser.write_schedule(
   p_kind text,
   p_name text,
@@ -12277,6 +12367,7 @@ REVOKE ALL ON FUNCTION hawser.pack_series(text[], text[], text[]) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.fold_samples(bigint) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.note_ended(text, timestamptz, jsonb) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.unschedule(text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.run_schedule(text, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.write_schedule(text, text, text, text, text, text, bytea, jsonb, text, boolean, text, boolean, smallint) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.due_schedules(integer) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.run_schedules(jsonb) FROM PUBLIC;
@@ -12437,6 +12528,7 @@ BEGIN
     GRANT EXECUTE ON FUNCTION hawser.take_sample() TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.samples(text, text[], timestamptz, integer, boolean) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.unschedule(text) TO hawser_peer;
+    GRANT EXECUTE ON FUNCTION hawser.run_schedule(text, text) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.due_schedules(integer) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.run_schedules(jsonb) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.worker_status(text, text) TO hawser_peer;
@@ -12510,6 +12602,7 @@ BEGIN
     GRANT EXECUTE ON FUNCTION hawser.cancel_messages(text, text, text, timestamptz, bigint, integer) TO hawser_nats;
     GRANT EXECUTE ON FUNCTION hawser.queue_backlog(integer, text[]) TO hawser_nats;
     GRANT EXECUTE ON FUNCTION hawser.unschedule(text) TO hawser_nats;
+    GRANT EXECUTE ON FUNCTION hawser.run_schedule(text, text) TO hawser_nats;
     GRANT EXECUTE ON FUNCTION hawser.schedule(text, text, text, text, boolean, text, text, jsonb, text, text) TO hawser_nats;
     GRANT EXECUTE ON FUNCTION hawser.schedule(text, text, text, json, boolean, text, text, jsonb, text, text) TO hawser_nats;
     GRANT EXECUTE ON FUNCTION hawser.schedule(text, text, text, jsonb, boolean, text, text, jsonb, text, text) TO hawser_nats;
@@ -12666,6 +12759,7 @@ BEGIN
   ALTER FUNCTION hawser.fold_samples(bigint) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.note_ended(text, timestamptz, jsonb) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.unschedule(text) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.run_schedule(text, text) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.write_schedule(text, text, text, text, text, text, bytea, jsonb, text, boolean, text, boolean, smallint) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.due_schedules(integer) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.run_schedules(jsonb) OWNER TO hawser_owner;

@@ -1,9 +1,9 @@
-/** `hawser schedules`: lists recurring messages with their last and next run, and adds and removes schedules. */
+/** `hawser schedules`: lists recurring messages with their last and next run, and adds, runs and removes schedules. */
 
 import { HawserError } from "../../foundation/errors/index.js";
 import { schedule } from "../../jobs-and-peers/queue/enqueue/index.js";
 import { schedulesTable } from "../console/index.js";
-import { listSchedules, removeSchedule, withCommandDatabase } from "../operate/index.js";
+import { listSchedules, removeSchedule, runSchedule, withCommandDatabase } from "../operate/index.js";
 import {
   type Arguments,
   actionOf,
@@ -19,7 +19,7 @@ import { databaseOption, databaseUrlOf, oneOf } from "./options.js";
 import { printable, printOutcomes, printRows } from "./output.js";
 import { overviewRows } from "./overview-rows.js";
 
-const actions = ["list", "add", "remove"] as const;
+const actions = ["list", "add", "run", "remove"] as const;
 const missedValues = ["one", "all", "none"] as const;
 
 /** Flags of `add`. */
@@ -34,11 +34,11 @@ const addOptions = {
 
 export const command = defineCommand({
   details:
-    "`add NAME` makes a schedule of the login, or changes it; `remove NAME` ends one, whose enqueued messages stay. " +
-    "The flags of messages go with add",
+    "`add NAME` makes a schedule of the login, or changes it; `run NAME` enqueues a message of one now, and its next occurrence stays; " +
+    "`remove NAME` ends one, whose enqueued messages stay. The flags of messages go with add",
   args: {
     action: optional("Default: list", { valueHint: actions.join("|") }),
-    name: optional("The schedule to add or remove", { valueHint: "NAME" }),
+    name: optional("The schedule to add, run or remove", { valueHint: "NAME" }),
     ...addOptions,
     ...databaseOption,
     json: flag("Print each schedule as one line of JSON"),
@@ -50,6 +50,7 @@ export const command = defineCommand({
     const stray = Object.keys(addOptions).find((each) => args[each as keyof typeof addOptions] !== undefined);
     if (action === "add") await add(url, name, args, json);
     else if (stray !== undefined) throw refusal("schedules", action, `--${stray} goes with add`);
+    else if (action === "run") await run(url, name, json);
     else if (action === "remove") await remove(url, name, json);
     else if (name === undefined) await list(url, json);
     else throw refusal("schedules", action, `it lists all schedules, and takes no name: "${name}"`);
@@ -57,6 +58,7 @@ export const command = defineCommand({
   examples: [
     ["hawser schedules", "Schedules with their next run"],
     ["hawser schedules add nightly --cron '0 3 * * *' --to reports", "A message for the topic, each night"],
+    ["hawser schedules run nightly", "A message of it now"],
     ["hawser schedules remove nightly", "End a schedule"],
     ["hawser schedules --json | jq 'select(.problem)'", "Schedules that do not run, with the reason"],
   ],
@@ -88,14 +90,24 @@ async function add(
   await printOutcomes([{ name, outcome: "added" }], json, () => `Added the schedule "${printable(name)}".`);
 }
 
+async function run(url: string | undefined, name: string | undefined, json: boolean): Promise<void> {
+  if (name === undefined) throw refusal("schedules", "run", "name the schedule, such as `run nightly`");
+  const id = await withCommandDatabase(url, (database) => runSchedule(database, name));
+  if (id === undefined) throw missing(name);
+  await printOutcomes([{ name, outcome: "enqueued", id }], json, () => `Enqueued message ${id}.`);
+}
+
 async function remove(url: string | undefined, name: string | undefined, json: boolean): Promise<void> {
   if (name === undefined)
     throw new HawserError("invalid_argument", "name the schedule: `hawser schedules remove NAME`");
   const removed = await withCommandDatabase(url, (database) => removeSchedule(database, name));
-  if (!removed)
-    throw new HawserError(
-      "invalid_argument",
-      `neither this login nor a role that it is a member of has a schedule "${printable(name)}". See \`hawser schedules\`.`,
-    );
+  if (!removed) throw missing(name);
   await printOutcomes([{ name, outcome: "removed" }], json, () => `Removed the schedule "${printable(name)}".`);
+}
+
+function missing(name: string): HawserError {
+  return new HawserError(
+    "invalid_argument",
+    `neither this login nor a role that it is a member of has a schedule "${printable(name)}". See \`hawser schedules\`.`,
+  );
 }

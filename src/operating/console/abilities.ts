@@ -12,6 +12,8 @@ export interface Abilities {
   readonly canPause: boolean;
   /** True if it may cancel messages. */
   readonly canCancel: boolean;
+  /** True if it may run schedules of its roles. */
+  readonly canSchedule: boolean;
 }
 
 const mayCall = (name: string): string => `EXISTS (
@@ -27,7 +29,8 @@ const sql = `
          ${mayCall("retry_dead_letters")} AS "canRetry",
          ${mayCall("discard_dead_letters")} AS "canDiscard",
          ${mayCall("pause_topic")} AS "canPause",
-         ${mayCall("cancel_messages")} AS "canCancel"
+         ${mayCall("cancel_messages")} AS "canCancel",
+         ${mayCall("run_schedule")} AS "canSchedule"
     FROM (SELECT) AS one
     LEFT JOIN pg_catalog.pg_namespace AS n ON n.nspname = 'hawser'`;
 

@@ -66,6 +66,7 @@ export { readRetention, setRetention } from "./retention.js";
 export {
   listSchedules,
   removeSchedule,
+  runSchedule,
   type ScheduleOverview,
   type StuckSchedule,
   stuckSchedules,

@@ -43,6 +43,18 @@ export async function removeSchedule(database: Database, name: string): Promise<
   return (await schedulerFunctions(database.caller(`end the schedule "${name}"`)).unschedule({ name })).ended;
 }
 
+/**
+ * Enqueues a message of a schedule now. Its next occurrence stays.
+ *
+ * @param role whose schedule it is; default: the login's, or if it has none, that of a role of which it is a member
+ * @returns id of the message; undefined if there is no such schedule
+ * @throws HawserError `invalid_argument` for one that is due or has a problem; as {@link Database.query}
+ */
+export async function runSchedule(database: Database, name: string, role?: string): Promise<string | undefined> {
+  const functions = schedulerFunctions(database.caller(`run the schedule "${name}"`));
+  return (await functions.runSchedule({ name, ofRole: role ?? null })).id?.toString();
+}
+
 /** Time after its due time from which a schedule counts as late, in ms. */
 const lateMs = 15_000;
 

@@ -6,7 +6,7 @@ import { checkInteger, checkText } from "../violation.js";
 /** Limits and choices of each field. */
 export const limits = {
   AuditRecord: {
-    action: { values: ["retry", "discard", "edit", "cancel", "cancel_flow", "pause", "resume", "limit", "keep_results", "schedule", "unschedule", "replay", "seek", "reassign", "forget_peer", "clear_stored", "clear_addresses", "set_nats_server", "expire_audit"] },
+    action: { values: ["retry", "discard", "edit", "cancel", "cancel_flow", "pause", "resume", "limit", "keep_results", "schedule", "unschedule", "run_schedule", "replay", "seek", "reassign", "forget_peer", "clear_stored", "clear_addresses", "set_nats_server", "expire_audit"] },
   },
 } as const;
 
@@ -17,7 +17,7 @@ export const columnChecks = {
     login: (value: string) => checkText("login", {}, value),
     role: (value: string) => checkText("role", {}, value),
     application: (value: string) => checkText("application", {}, value),
-    action: (value: string) => checkText("action", { values: ["retry", "discard", "edit", "cancel", "cancel_flow", "pause", "resume", "limit", "keep_results", "schedule", "unschedule", "replay", "seek", "reassign", "forget_peer", "clear_stored", "clear_addresses", "set_nats_server", "expire_audit"] }, value),
+    action: (value: string) => checkText("action", { values: ["retry", "discard", "edit", "cancel", "cancel_flow", "pause", "resume", "limit", "keep_results", "schedule", "unschedule", "run_schedule", "replay", "seek", "reassign", "forget_peer", "clear_stored", "clear_addresses", "set_nats_server", "expire_audit"] }, value),
     object: (value: string) => checkText("object", {}, value),
     count: (value: bigint) => checkInteger("count", { min: -9223372036854775808n, max: 9223372036854775807n }, value),
   },

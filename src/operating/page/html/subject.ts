@@ -62,6 +62,24 @@ export function topicBar(
   return html`<div class="bar">${pause}${limit}${abilities?.canCancel ? form("cancel", "Cancel messages…") : ""}${metrics}</div>`;
 }
 
+/** Schedule, by its name and role. */
+interface NamedSchedule {
+  readonly name: string;
+  readonly role: string;
+}
+
+/** Button of a schedule. */
+export function scheduleBar({ name, role }: NamedSchedule, { prefix, token }: FormContext): Html {
+  return html`<div class="bar"><form method="post" action="${prefix}/schedule/run">${hiddenFields({ name, role, token })}<button type="submit">Run now…</button></form></div>`;
+}
+
+/** Asks whether a schedule is to be run now. */
+export function confirmRun({ name, role }: NamedSchedule, { prefix, token }: FormContext): Html {
+  return html`<p>A message of the schedule ${short(name)} of the role ${short(role)} will be enqueued now, as if it were time. Its next occurrence stays.</p>
+<form method="post" action="${prefix}/schedule/run">${hiddenFields({ name, role, confirm: "yes", token })}<button type="submit">Run it now</button></form>
+<p><a href="${prefix}/schedule${queryOf({ name, role })}">Leave it</a></p>`;
+}
+
 /** Section with the workers of a topic, and what each does for it. */
 export function workersSection(
   read: Reading<readonly WorkerStatus[]>,

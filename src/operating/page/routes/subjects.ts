@@ -3,14 +3,23 @@ import type { Context } from "hono";
 import { html } from "hono/html";
 import { invalidArgument } from "../../../foundation/errors/index.js";
 import { peersTable, type Reading, reading, schedulesTable, streamsTable, topicsTable } from "../../console/index.js";
-import { type Listing, type SeriesReading, type TopicOverview, why, workerStatus } from "../../operate/index.js";
+import {
+  type Listing,
+  runSchedule,
+  type SeriesReading,
+  type TopicOverview,
+  why,
+  workerStatus,
+} from "../../operate/index.js";
 import { causeLink } from "../html/dead.js";
 import { queryOf } from "../html/filter.js";
 import { chartsSection, movingTiles, tiles, waitingTiles } from "../html/overview.js";
 import {
+  confirmRun,
   details,
   firstSection,
   pendingSection,
+  scheduleBar,
   topicBar,
   topicCauses,
   workersSection,
@@ -21,7 +30,7 @@ import { type Html, short } from "../html/text.js";
 import { type Site, valueIn } from "./site.js";
 
 export function subjectRoutes(site: Site): void {
-  const { prefix, readings, database, glances, metricsUrl } = site.options;
+  const { prefix, readings, database, changing, glances, metricsUrl, logger } = site.options;
   const { app } = site;
 
   app.get("/topic", async (c) => {
@@ -88,13 +97,23 @@ ${pendingSection(pending, false, now)}`;
     const name = nameOf(c);
     const role = c.req.query("role") ?? "";
     const now = Date.now();
-    const read = await readings.schedules({ filter: name });
+    const [read, abilities] = await Promise.all([readings.schedules({ filter: name }), readings.abilities()]);
     const body = section("state", "State", read, (rows) => {
       const row = rows.find((each) => each.name === name && each.role === role);
       if (row === undefined) return html`<p>The role ${short(role)} has no schedule of this name.</p>`;
-      return details(schedulesTable, row, now);
+      const bar = valueIn(abilities)?.canSchedule ? scheduleBar(row, site.formContext()) : "";
+      return html`${bar}${details(schedulesTable, row, now)}`;
     });
-    return site.answer(c, `Schedule ${name}`, body, { refreshes: true, place: "/schedules" });
+    return site.answer(c, `Schedule ${name}`, body, { refreshes: true, abilities, place: "/schedules" });
+  });
+
+  site.onAction("/schedule/run", "canSchedule", "run schedules", async (c, { name = "", role = "", confirm }) => {
+    const more = { place: "/schedules" };
+    if (confirm !== "yes") return site.answer(c, "Run now?", confirmRun({ name, role }, site.formContext()), more);
+    const id = await runSchedule(changing, name, role);
+    if (id === undefined) throw invalidArgument(`no role of this login has a schedule "${name.slice(0, 128)}"`);
+    logger.info({ action: "run", schedule: name, role, id }, "an operator runs a schedule");
+    return c.redirect(`${prefix}/message${queryOf({ id })}`, 303);
   });
 }
 

@@ -194,7 +194,7 @@ const callersOf = table(`
   n hawser.add_handler hawser.add_stream hawser.apply_seek hawser.bind_handler hawser.lock_handlers hawser.request_seek
   n hawser.stream_start hawser.subjects_overlap hawser.unbind_handler
   nb hawser.prune_handlers
-  np hawser.cancel hawser.cancel_messages hawser.outbox_find hawser.outbox_replay hawser.replay_page hawser.unschedule
+  np hawser.cancel hawser.cancel_messages hawser.outbox_find hawser.outbox_replay hawser.replay_page hawser.unschedule hawser.run_schedule
   pb hawser.adopt_roles hawser.applied_migrations hawser.behind_sequences hawser.due_schedules hawser.run_schedules
   b hawser.outbox_turn_nats hawser.outbox_take hawser.outbox_rotate
   pb hawser.bring_due
