@@ -11,6 +11,7 @@ import { type Enqueuing, type Library, type LibraryName, type Running, textOf, t
 // Each library is imported on demand, as pg-boss and graphile-worker need a newer Node.
 const libraries: Readonly<Record<LibraryName, () => Promise<Library>>> = {
   Hawser: async () => (await import("./hawser.js")).hawser,
+  "Hawser with history": async () => (await import("./hawser.js")).hawserWithHistory,
   "pg-boss": async () => (await import("./job-queues.js")).pgBoss,
   "graphile-worker": async () => (await import("./job-queues.js")).graphileWorker,
   BullMQ: async () => (await import("./job-queues.js")).bullMq,

@@ -5,12 +5,13 @@ import type pg from "pg";
 import type { Way } from "../outbox/ways.js";
 
 /** The libraries whose enqueuing and working processes are ours. */
-export const libraryNames = ["Hawser", "pg-boss", "graphile-worker", "BullMQ"] as const;
+export const libraryNames = ["Hawser", "Hawser with history", "pg-boss", "graphile-worker", "BullMQ"] as const;
 export type LibraryName = (typeof libraryNames)[number];
 
 /** The ways of handling, each with its library. Ours is the first one. */
 export const libraryOf = {
   Hawser: "Hawser",
+  "Hawser with history": "Hawser with history",
   "pg-boss": "pg-boss",
   "pg-boss by hand": "pg-boss",
   "graphile-worker": "graphile-worker",
@@ -21,6 +22,9 @@ export type WayName = keyof typeof libraryOf;
 
 /** Handlers of one process that run at a time. */
 export const concurrency = 16;
+
+/** Numbers of processes that share the jobs. */
+export const processCounts = [1, 2];
 
 /** Length of a job's argument, which begins with the job's number. */
 export const payloadBytes = 100;

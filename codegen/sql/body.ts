@@ -117,13 +117,11 @@ const rowExpressions: Readonly<Record<string, (row: string) => string>> = {
   keep: (query) =>
     [
       "INSERT INTO hawser_data.results (segment, id, role, role_id, topic, state, key, headers, listener, attempts, enqueued_at, ended_at, duration_ms, progress, result, error_code, error_message, expires_at)",
-      "SELECT (extract(epoch FROM e.expires_at)::bigint / 86400) % @QueueConstants.result_segments@, m.id, m.role, m.role_id, m.topic, m.state, m.key, m.headers, w.name, m.attempts, m.enqueued_at, e.ended_at,",
+      "SELECT (extract(epoch FROM e.expires_at)::bigint / 86400) % @QueueConstants.result_segments@, m.id, m.role, m.role_id, m.topic, m.state, m.key, m.headers,",
+      "(SELECT w.name FROM hawser_data.workers AS w WHERE w.id = m.worker), m.attempts, m.enqueued_at, statement_timestamp(),",
       "m.duration_ms, m.progress, m.result, m.error_code, m.error_message, e.expires_at",
-      `FROM ${query} AS m`,
-      "CROSS JOIN LATERAL (SELECT n.ended_at, n.ended_at + m.keep_ms * interval '1 millisecond' AS expires_at FROM (SELECT clock_timestamp() AS ended_at OFFSET 0) AS n) AS e",
-      "LEFT JOIN hawser_data.workers AS w ON w.id = m.worker",
-      // No handler fails because of what is only told of it.
-      "WHERE m.keep_ms IS NOT NULL ON CONFLICT DO NOTHING",
+      `FROM ${query} AS m CROSS JOIN LATERAL (SELECT statement_timestamp() + m.keep_ms * interval '1 millisecond' AS expires_at) AS e`,
+      "WHERE m.keep_ms IS NOT NULL",
     ].join(" "),
   /** Time `at` of a row in whole milliseconds since 1970, rounded down; of a time that is not finite, one that is. */
   due_ms: (row) =>

@@ -176,7 +176,7 @@ export interface JobResultRow {
   attempts: number;
   /** When it was enqueued, or was due. */
   enqueued_at: Date;
-  /** When it ended. */
+  /** When it ended. Part of the key, so that no handler fails because of an older row of the id. */
   ended_at: Date;
   /** How long the attempt took that was done, in milliseconds. NULL: none was. */
   duration_ms: bigint | null;

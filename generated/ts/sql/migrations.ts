@@ -1054,7 +1054,7 @@ CREATE TABLE hawser_data.results (
   role_id bigint,
   key text,
   headers jsonb,
-  CONSTRAINT results_pkey PRIMARY KEY (id, segment),
+  CONSTRAINT results_pkey PRIMARY KEY (id, ended_at, segment),
   CONSTRAINT results_result_bytes CHECK (octet_length(result) <= 65536)
 ) PARTITION BY LIST (segment);
 CREATE TABLE hawser_data.results_0 PARTITION OF hawser_data.results FOR VALUES IN (0);
@@ -1084,7 +1084,7 @@ COMMENT ON COLUMN hawser_data.results.state IS '\`done\`, \`dead\` or \`cancelle
 COMMENT ON COLUMN hawser_data.results.listener IS 'The worker that had it last, by its name; NULL: none.';
 COMMENT ON COLUMN hawser_data.results.attempts IS 'Number of its attempts.';
 COMMENT ON COLUMN hawser_data.results.enqueued_at IS 'When it was enqueued, or was due.';
-COMMENT ON COLUMN hawser_data.results.ended_at IS 'When it ended.';
+COMMENT ON COLUMN hawser_data.results.ended_at IS 'When it ended. Part of the key, so that no handler fails because of an older row of the id.';
 COMMENT ON COLUMN hawser_data.results.duration_ms IS 'How long the attempt took that was done, in milliseconds. NULL: none was.';
 COMMENT ON COLUMN hawser_data.results.progress IS 'As in \`queue\`.';
 COMMENT ON COLUMN hawser_data.results.result IS 'What the handler returned, as JSON in ASCII. NULL: nothing.';

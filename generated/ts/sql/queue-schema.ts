@@ -232,7 +232,7 @@ CREATE TABLE hawser_data.results (
   role_id bigint,
   key text,
   headers jsonb,
-  CONSTRAINT results_pkey PRIMARY KEY (id, segment),
+  CONSTRAINT results_pkey PRIMARY KEY (id, ended_at, segment),
   CONSTRAINT results_result_bytes CHECK (octet_length(result) <= 65536)
 ) PARTITION BY LIST (segment);
 CREATE TABLE hawser_data.results_0 PARTITION OF hawser_data.results FOR VALUES IN (0);
@@ -262,7 +262,7 @@ COMMENT ON COLUMN hawser_data.results.state IS '\`done\`, \`dead\` or \`cancelle
 COMMENT ON COLUMN hawser_data.results.listener IS 'The worker that had it last, by its name; NULL: none.';
 COMMENT ON COLUMN hawser_data.results.attempts IS 'Number of its attempts.';
 COMMENT ON COLUMN hawser_data.results.enqueued_at IS 'When it was enqueued, or was due.';
-COMMENT ON COLUMN hawser_data.results.ended_at IS 'When it ended.';
+COMMENT ON COLUMN hawser_data.results.ended_at IS 'When it ended. Part of the key, so that no handler fails because of an older row of the id.';
 COMMENT ON COLUMN hawser_data.results.duration_ms IS 'How long the attempt took that was done, in milliseconds. NULL: none was.';
 COMMENT ON COLUMN hawser_data.results.progress IS 'As in \`queue\`.';
 COMMENT ON COLUMN hawser_data.results.result IS 'What the handler returned, as JSON in ASCII. NULL: nothing.';
@@ -5376,7 +5376,7 @@ BEGIN
         progress text, error_message text
       )
   )
-  INSERT INTO hawser_data.results (segment, id, role, role_id, topic, state, key, headers, listener, attempts, enqueued_at, ended_at, duration_ms, progress, result, error_code, error_message, expires_at) SELECT (extract(epoch FROM e.expires_at)::bigint / 86400) % 12, m.id, m.role, m.role_id, m.topic, m.state, m.key, m.headers, w.name, m.attempts, m.enqueued_at, e.ended_at, m.duration_ms, m.progress, m.result, m.error_code, m.error_message, e.expires_at FROM gone AS m CROSS JOIN LATERAL (SELECT n.ended_at, n.ended_at + m.keep_ms * interval '1 millisecond' AS expires_at FROM (SELECT clock_timestamp() AS ended_at OFFSET 0) AS n) AS e LEFT JOIN hawser_data.workers AS w ON w.id = m.worker WHERE m.keep_ms IS NOT NULL ON CONFLICT DO NOTHING;
+  INSERT INTO hawser_data.results (segment, id, role, role_id, topic, state, key, headers, listener, attempts, enqueued_at, ended_at, duration_ms, progress, result, error_code, error_message, expires_at) SELECT (extract(epoch FROM e.expires_at)::bigint / 86400) % 12, m.id, m.role, m.role_id, m.topic, m.state, m.key, m.headers, (SELECT w.name FROM hawser_data.workers AS w WHERE w.id = m.worker), m.attempts, m.enqueued_at, statement_timestamp(), m.duration_ms, m.progress, m.result, m.error_code, m.error_message, e.expires_at FROM gone AS m CROSS JOIN LATERAL (SELECT statement_timestamp() + m.keep_ms * interval '1 millisecond' AS expires_at) AS e WHERE m.keep_ms IS NOT NULL;
   -- Who cancels may be about to prepare the transaction, which must not notify then.
   IF p_state <> 'cancelled' OR current_setting('max_prepared_transactions') = '0' THEN
     v_done := hawser.tell_ended(ARRAY(SELECT (m.of ->> 'id')::bigint FROM jsonb_array_elements(p_messages) AS m (of)));
@@ -5521,7 +5521,7 @@ BEGIN
              v_gone.headers AS headers, v_gone.enqueued_at AS enqueued_at, v_gone.attempts + 1 AS attempts, v_gone.worker AS worker, p_duration_ms AS duration_ms,
              v_gone.progress AS progress, p_result::json::text AS result, NULL AS error_code, NULL AS error_message
     )
-    INSERT INTO hawser_data.results (segment, id, role, role_id, topic, state, key, headers, listener, attempts, enqueued_at, ended_at, duration_ms, progress, result, error_code, error_message, expires_at) SELECT (extract(epoch FROM e.expires_at)::bigint / 86400) % 12, m.id, m.role, m.role_id, m.topic, m.state, m.key, m.headers, w.name, m.attempts, m.enqueued_at, e.ended_at, m.duration_ms, m.progress, m.result, m.error_code, m.error_message, e.expires_at FROM gone AS m CROSS JOIN LATERAL (SELECT n.ended_at, n.ended_at + m.keep_ms * interval '1 millisecond' AS expires_at FROM (SELECT clock_timestamp() AS ended_at OFFSET 0) AS n) AS e LEFT JOIN hawser_data.workers AS w ON w.id = m.worker WHERE m.keep_ms IS NOT NULL ON CONFLICT DO NOTHING;
+    INSERT INTO hawser_data.results (segment, id, role, role_id, topic, state, key, headers, listener, attempts, enqueued_at, ended_at, duration_ms, progress, result, error_code, error_message, expires_at) SELECT (extract(epoch FROM e.expires_at)::bigint / 86400) % 12, m.id, m.role, m.role_id, m.topic, m.state, m.key, m.headers, (SELECT w.name FROM hawser_data.workers AS w WHERE w.id = m.worker), m.attempts, m.enqueued_at, statement_timestamp(), m.duration_ms, m.progress, m.result, m.error_code, m.error_message, e.expires_at FROM gone AS m CROSS JOIN LATERAL (SELECT statement_timestamp() + m.keep_ms * interval '1 millisecond' AS expires_at) AS e WHERE m.keep_ms IS NOT NULL;
     IF (CASE WHEN pg_try_advisory_lock(1213817682, (v_gone.id & 31)::integer) THEN NOT pg_advisory_unlock(1213817682, (v_gone.id & 31)::integer) ELSE true END) THEN
       PERFORM pg_notify('hawser_results', v_gone.id::text) WHERE pg_notification_queue_usage() < 0.9;
     END IF;
@@ -5653,7 +5653,7 @@ BEGIN
            (r.of ->> 1)::bigint AS duration_ms, d.progress, (r.of ->> 2)::json::text AS result, NULL AS error_code, NULL AS error_message
       FROM deleted AS d LEFT JOIN jsonb_array_elements(p_results) AS r (of) ON (r.of ->> 0)::bigint = d.rank
   ), kept AS (
-    INSERT INTO hawser_data.results (segment, id, role, role_id, topic, state, key, headers, listener, attempts, enqueued_at, ended_at, duration_ms, progress, result, error_code, error_message, expires_at) SELECT (extract(epoch FROM e.expires_at)::bigint / 86400) % 12, m.id, m.role, m.role_id, m.topic, m.state, m.key, m.headers, w.name, m.attempts, m.enqueued_at, e.ended_at, m.duration_ms, m.progress, m.result, m.error_code, m.error_message, e.expires_at FROM gone AS m CROSS JOIN LATERAL (SELECT n.ended_at, n.ended_at + m.keep_ms * interval '1 millisecond' AS expires_at FROM (SELECT clock_timestamp() AS ended_at OFFSET 0) AS n) AS e LEFT JOIN hawser_data.workers AS w ON w.id = m.worker WHERE m.keep_ms IS NOT NULL ON CONFLICT DO NOTHING
+    INSERT INTO hawser_data.results (segment, id, role, role_id, topic, state, key, headers, listener, attempts, enqueued_at, ended_at, duration_ms, progress, result, error_code, error_message, expires_at) SELECT (extract(epoch FROM e.expires_at)::bigint / 86400) % 12, m.id, m.role, m.role_id, m.topic, m.state, m.key, m.headers, (SELECT w.name FROM hawser_data.workers AS w WHERE w.id = m.worker), m.attempts, m.enqueued_at, statement_timestamp(), m.duration_ms, m.progress, m.result, m.error_code, m.error_message, e.expires_at FROM gone AS m CROSS JOIN LATERAL (SELECT statement_timestamp() + m.keep_ms * interval '1 millisecond' AS expires_at) AS e WHERE m.keep_ms IS NOT NULL
   )
   SELECT count(*), jsonb_agg(d.marks) FILTER (WHERE d.marks IS NOT NULL), array_agg(d.id) FILTER (WHERE d.keep_ms IS NOT NULL)
     INTO v_count, v_marked, v_kept FROM deleted AS d;
