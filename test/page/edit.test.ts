@@ -1,8 +1,13 @@
 /** The form that corrects a dead letter, and the list of what operators have done. */
+import { writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { create, toBinary } from "@bufbuild/protobuf";
+import { FileDescriptorSetSchema, file_google_protobuf_wrappers, UInt64ValueSchema } from "@bufbuild/protobuf/wkt";
 import pg from "pg";
 import { afterAll, beforeAll, beforeEach, expect, it } from "vitest";
 import { type Login, login } from "../installation/support/logins.js";
 import { type TestDatabase, testDatabase } from "../support/database.js";
+import { temporaryDirectory } from "../support/temporary.js";
 import { formOf, origin, type PageClient, pageClient, viewerOf } from "./support/page-world.js";
 
 let database: TestDatabase;
@@ -44,8 +49,15 @@ const payloads = async (table: string) =>
     ({ payload }) => payload,
   );
 /** Sends the form of a letter, as a browser does. */
-async function send(id: string, payload: string, action: string, on = page, more: Record<string, string> = {}) {
-  const { fields } = formOf((await page.get(`/dead/${id}/edit`)).text, "Edit");
+async function send(
+  id: string,
+  payload: string,
+  action: string,
+  on = page,
+  more: Record<string, string> = {},
+  of = page,
+) {
+  const { fields } = formOf((await of.get(`/dead/${id}/edit`)).text, "Edit");
   const body = new FormData();
   const values = { ...fields, "typed-payload": payload.replaceAll("\n", "\r\n"), do: action, ...more };
   for (const [name, value] of Object.entries(values)) body.append(name, value);
@@ -127,4 +139,48 @@ it("lists acts, filtered and page by page; the viewer sees no ids", async () => 
   const seen = (await watching.get("/audit")).text;
   expect(seen).toContain("<bdi>reports</bdi>");
   expect(seen).not.toContain("ids");
+});
+
+it("edits a typed payload as JSON, which is encoded by its type, also of another message like one", async () => {
+  const descriptors = join(temporaryDirectory(), "image.binpb");
+  const image = create(FileDescriptorSetSchema, { file: [file_google_protobuf_wrappers.proto] });
+  writeFileSync(descriptors, toBinary(FileDescriptorSetSchema, image));
+  await using typed = pageClient({ databaseUrl: database.url, descriptors, secret: "s".repeat(32) });
+  await using untyped = pageClient({ databaseUrl: database.url, secret: "s".repeat(32) });
+  const bytesOf = (value: bigint) => Buffer.from(toBinary(UInt64ValueSchema, create(UInt64ValueSchema, { value })));
+  const type = `application/x-protobuf; type=${UInt64ValueSchema.typeName}`;
+  const id = await letter("x");
+  const jobId = (
+    await client.query(
+      `SELECT hawser.enqueue('mail', $1::bytea, headers => jsonb_build_object('content-type', $2::text)) AS id`,
+      [bytesOf(17n), type],
+    )
+  ).rows[0].id;
+  await client.query(
+    "UPDATE hawser_data.dead_letters SET payload = $1, headers = jsonb_build_array(jsonb_build_array('content-type', $2::text)) WHERE id = $3",
+    [bytesOf(17n), type, id],
+  );
+  const pathOf = { dead: `/dead/${id}/edit`, job: `/message/like?id=${jobId}` };
+  for (const path of Object.values(pathOf)) {
+    expect((await typed.get(path)).text).toContain("&quot;17&quot;</textarea>");
+    expect((await untyped.get(path)).text).toContain("no plain text");
+  }
+  const refused = await send(id, '"many"', "edit", typed, {}, typed);
+  expect([refused.status, await refused.text()]).toEqual([
+    400,
+    expect.stringContaining("the payload is no JSON of google.protobuf.UInt64Value"),
+  ]);
+  const greatest = 2n ** 64n - 1n;
+  expect((await send(id, `"${greatest}"`, "edit", typed, {}, typed)).status).toBe(303);
+  const stored = async (table: string, of: string) =>
+    (await client.query(`SELECT payload FROM hawser_data.${table} WHERE id = $1`, [of])).rows[0].payload;
+  expect(await stored("dead_letters", id)).toEqual(bytesOf(greatest));
+  expect((await typed.get(`/dead/${id}?payload=1`)).text).toMatch(
+    /&quot;18446744073709551615&quot;.*Original.*&quot;17&quot;/s,
+  );
+  const { fields } = formOf((await typed.get(pathOf.job)).text, "Enqueue it");
+  const body = new URLSearchParams({ ...fields, "typed-payload": '"18"' });
+  const response = await typed.handler(new Request(`${origin}/message/like`, { method: "POST", body }));
+  const copy = /id=(\d+)/.exec(response.headers.get("location") ?? "")![1]!;
+  expect(await stored("queue", copy)).toEqual(bytesOf(18n));
 });

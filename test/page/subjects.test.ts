@@ -71,3 +71,86 @@ it("a login that may run no schedules has no button, and its form is refused", a
   expect(refused).toMatchObject({ status: 403, text: expect.stringContaining("may not run schedules") });
   expect((await client.query("SELECT id FROM hawser_data.queue")).rows).toEqual([]);
 });
+
+const put = async (payload: string, rest = "") =>
+  String((await client.query(`SELECT hawser.enqueue('mails', $1::text${rest}) AS id`, [payload])).rows[0].id);
+/** Ids that a section of the topic's page leads to. */
+const listed = (text: string, section: string): string[] =>
+  [
+    ...(new RegExp(`<section id="${section}".*?</section>`, "s").exec(text)?.[0] ?? "").matchAll(
+      /\/message\?id=(\d+)"/g,
+    ),
+  ].map(([, id]) => id!);
+
+it("a topic lists its oldest and its next messages, with a link to each and to its payload", async () => {
+  const [first, later, urgent] = [
+    await put("first <secret>"),
+    await put("x", ", deliver_at => now() + interval '1 h'"),
+    await put("x", ", priority => 1"),
+  ];
+  const { text } = await page.get("/topic?name=mails");
+  expect(listed(text, "oldest")).toEqual([first, urgent]);
+  expect(listed(text, "next")).toEqual([urgent, first]);
+  expect(text).not.toContain("secret");
+  const [, link] = /href="(\/message\?id=\d+&amp;payload=1)#payload">Payload</.exec(text)!;
+  expect(link!.replace("&amp;", "&")).toBe(`/message?id=${first}&payload=1`);
+  expect((await page.get(`/message?id=${first}&payload=1`)).text).toContain("first &lt;secret&gt;");
+  expect((await page.get(`/message?id=${first}`)).text).not.toContain("secret");
+  expect((await page.get(`/message?id=${later}`)).text).toContain(`/message/like?id=${later}"`);
+});
+
+it("a viewer sees neither messages of a topic nor a payload", async () => {
+  const id = await put("the secret");
+  const { text } = await watching.get("/topic?name=mails");
+  expect(listed(text, "oldest")).toEqual([]);
+  expect(text).toContain("This login may not read it");
+  for (const path of [`/message?id=${id}&payload=1`, `/message/like?id=${id}`]) {
+    const shown = (await watching.get(path)).text;
+    expect(shown).not.toContain("secret");
+    expect(shown).not.toContain("<textarea");
+  }
+  const { fields } = formOf((await page.get(`/message/like?id=${id}`)).text, "Enqueue it");
+  const sent = await post("/message/like", { ...fields, "typed-payload": "x" }, watching);
+  expect(sent).toMatchObject({ status: 403, text: expect.stringContaining("may not enqueue messages") });
+});
+
+it("another message like one that waits is enqueued, with its key and headers, and the payload that was typed", async () => {
+  const id = await put('{"a": 1}', `, key => 'k', headers => '{"tenant": "<t>"}', message_id => 'own'`);
+  const { text } = await page.get(`/message/like?id=${id}`);
+  expect(text).toContain("{&quot;a&quot;: 1}</textarea>");
+  const { action, fields } = formOf(text, "Enqueue it");
+  const { location } = await post(action, { ...fields, "typed-payload": '{\r\n"a": 2}' });
+  const { rows } = await client.query(
+    "SELECT id, topic, key, headers, convert_from(payload, 'UTF8') AS payload FROM hawser_data.queue WHERE id <> $1",
+    [id],
+  );
+  expect(rows).toEqual([
+    { id: expect.any(String), topic: "mails", key: "k", headers: [["tenant", "<t>"]], payload: '{\n"a": 2}' },
+  ]);
+  expect(location).toBe(`/message?id=${rows[0].id}`);
+  const refused = await post(action, { ...fields, "typed-payload": "" });
+  expect(refused).toMatchObject({ status: 400, text: expect.stringContaining('class="error"') });
+});
+
+it("another message like one that was handled is enqueued, whose payload is not kept", async () => {
+  await client.query("SELECT hawser.keep_results('mails', 60000)");
+  const id = await put("x", ", deliver_at => now() + interval '1 h'");
+  await client.query("SELECT hawser.cancel($1)", [id]);
+  expect((await page.get(`/message?id=${id}`)).text).toContain(`/message/like?id=${id}"`);
+  const { text } = await page.get(`/message/like?id=${id}`);
+  expect(text).toContain("Its payload is not kept");
+  const { action, fields } = formOf(text, "Enqueue it");
+  await post(action, { ...fields, "typed-payload": "again" });
+  const { rows } = await client.query("SELECT convert_from(payload, 'UTF8') AS payload FROM hawser_data.queue");
+  expect(rows).toEqual([{ payload: "again" }]);
+  expect((await page.get("/message/like?id=99999")).status).toBe(400);
+  expect((await page.get("/message/like?id=x")).status).toBe(400);
+});
+
+it("a message for all listeners has no other one like it", async () => {
+  await client.query("SELECT hawser.keep_results('mails', NULL)");
+  const id = await put("x", ", to_all => true");
+  const { action, fields } = formOf((await page.get(`/message/like?id=${id}`)).text, "Enqueue it");
+  const refused = await post(action, { ...fields, "typed-payload": "x" });
+  expect(refused).toMatchObject({ status: 400, text: expect.stringContaining("or all listeners") });
+});

@@ -209,3 +209,91 @@ it("cancels the jobs of a selection that have not ended", async () => {
   ]);
   expect(await countJobs(client, { topic: "t" })).toEqual({ cancelled: 5, running: 1, dead: 1, done: 1 });
 });
+
+describe("the first messages of a topic", () => {
+  /** Ids of the list, by their places in `of`. */
+  const first = async (isReady: boolean, of: readonly bigint[], on = client, most = 10): Promise<number[]> =>
+    (await on.query("SELECT id FROM hawser.first_jobs('t', $1, $2)", [isReady, most])).rows.map(({ id }) =>
+      of.indexOf(BigInt(id)),
+    );
+
+  it("are the oldest ones, and those that are taken next, as a worker takes them", async () => {
+    const of: bigint[] = [];
+    for (const rest of [
+      "",
+      "",
+      ", key => 'k'",
+      ", key => 'k'",
+      ", priority => 7",
+      ", deliver_at => now() + interval '1 h'",
+      "",
+    ])
+      of.push(await put(rest));
+    await put("", "other");
+    const worker = await TestWorker.open(work);
+    const [taken, failed] = await worker.take({ most: 2 });
+    expect([taken, failed].map((each) => of.indexOf(each!.id)).sort()).toEqual([0, 4]);
+    await worker.retry(takenOf([taken!, failed!], of[0]!), 3_600_000);
+    const rest = await worker.take();
+    expect(rest.map(({ id }) => of.indexOf(id))).toEqual([1, 2, 3, 6]);
+    expect(await first(false, of)).toEqual([0, 1, 2, 3, 4, 6]);
+    expect(await first(false, of, client, 2)).toEqual([0, 1]);
+    expect(await first(true, of)).toEqual([]);
+    await client.query("UPDATE hawser_data.queue SET worker = NULL WHERE topic = 't'");
+    expect(await first(true, of)).toEqual([4, 1, 2, 3, 6]);
+    // Another one of its key is before it.
+    await client.query("UPDATE hawser_data.queue SET behind = 'kk' WHERE id = $1", [String(of[3])]);
+    expect(await first(true, of)).toEqual([4, 1, 2, 6]);
+    expect(await first(true, of, client, 2)).toEqual([4, 1]);
+    await client.query("UPDATE hawser_data.queue SET due_at = now() - interval '1 s' WHERE id = $1", [String(of[0])]);
+    expect((await first(true, of)).sort()).toEqual([0, 1, 2, 4, 6]);
+  });
+
+  it("say what is known of them, and roles take turns", async () => {
+    await using other = await login(w.url, "IN ROLE hawser_peer");
+    const theirs = new pg.Client({ connectionString: other.url });
+    await theirs.connect();
+    const of = [await put(), await put(), await put(", key => 'k'", "t", theirs), await put("", "t", theirs)];
+    expect(await first(true, of)).toEqual([0, 2, 1, 3]);
+    expect(await first(true, of, theirs)).toEqual([2, 3]);
+    expect(await first(false, of, theirs)).toEqual([2, 3]);
+    const { rows } = await theirs.query("SELECT * FROM hawser.first_jobs('t', max_rows => 1)");
+    expect(rows).toEqual([
+      {
+        ...{ id: String(of[2]), state: "waiting", key: "k", role: other.role, listener: null, attempts: 0 },
+        ...{ enqueued_at: expect.any(Date), due_at: null, priority: 0, payload_bytes: 1 },
+      },
+    ]);
+    await theirs.end();
+  });
+});
+
+describe("a message with its payload", () => {
+  const read = async (id: bigint, on = client) =>
+    (await on.query("SELECT * FROM hawser.job_message($1)", [String(id)])).rows[0];
+  const nothing = { topic: null, key: null, headers: null, payload: null, is_for_any: null };
+
+  it("is read while it waits, and without the payload once it was handled", async () => {
+    const id = await put(`, key => 'k', headers => '{"a": "1"}'`);
+    const waiting = { topic: "t", key: "k", headers: [["a", "1"]], payload: Buffer.from("x"), is_for_any: true };
+    expect(await read(id)).toEqual(waiting);
+    const later = await put(", deliver_at => now() + interval '1 hour'");
+    expect(await read(later)).toMatchObject({ topic: "t", is_for_any: true });
+    expect(await read(await put(", to_all => true", "all"))).toMatchObject({ is_for_any: false });
+    const worker = await TestWorker.open(work);
+    const { topic, recipient, role, rank } = takenOf(await worker.take(), id);
+    await work.query("SELECT hawser.done($1, $2, $3, $4, false, 42, NULL)", [topic, recipient, role, String(rank)]);
+    expect(await read(id)).toEqual({ ...waiting, payload: null });
+    expect(await read(99n)).toEqual(nothing);
+  });
+
+  it("is not read by other roles, nor one for NATS", async () => {
+    await using other = await login(w.url, "IN ROLE hawser_peer");
+    const theirs = new pg.Client({ connectionString: other.url });
+    await theirs.connect();
+    expect(await read(await put(), theirs)).toEqual(nothing);
+    await theirs.end();
+    const nats = "SELECT hawser.enqueue('a.b', 'x'::text, stream => true, deliver_at => now() + interval '1 h') AS id";
+    expect(await read(BigInt((await client.query(nats)).rows[0].id))).toEqual(nothing);
+  });
+});

@@ -1068,6 +1068,60 @@ export interface JobsResult {
   waitsFor: unknown;
 }
 
+/** Arguments of hawser.first_jobs. */
+export interface FirstJobsArguments {
+  /** The topic. */
+  ofTopic: string;
+  /** Only those that a worker may take at once. NULL: false. */
+  isReady: boolean | null;
+  /** How many at most. NULL: 10. */
+  maxRows: number | null;
+}
+
+/** Row of hawser.first_jobs. */
+export interface FirstJobsResult {
+  /** The id that its enqueue returned. */
+  id: bigint;
+  /** `waiting` or `running`, as of job. */
+  state: string;
+  /** Its key; NULL: none. */
+  key: string | null;
+  /** The role that enqueued it. */
+  role: string;
+  /** The worker that has it; NULL: none. */
+  listener: string | null;
+  /** As of job. */
+  attempts: number;
+  /** When it was enqueued, or was due. */
+  enqueuedAt: Date;
+  /** When it is tried again. NULL: at once, or it runs. */
+  dueAt: Date | null;
+  /** Its priority. */
+  priority: number;
+  /** The length of its payload in bytes. */
+  payloadBytes: number;
+}
+
+/** Arguments of hawser.job_message. */
+export interface JobMessageArguments {
+  /** The id that its enqueue returned. */
+  id: bigint;
+}
+
+/** Result of hawser.job_message. */
+export interface JobMessageResult {
+  /** The topic. NULL, as all others: there is no such message. */
+  topic: string | null;
+  /** Its key; NULL: none. */
+  key: string | null;
+  /** Its headers: [[name, value], ...]. NULL: it has none. */
+  headers: unknown;
+  /** The payload. NULL: it has ended. */
+  payload: Uint8Array | null;
+  /** Any listener of the topic may handle it, and only one does; it is not for a certain one, a group or all. True of what has ended. */
+  isForAny: boolean | null;
+}
+
 /** Arguments of hawser.count_jobs. */
 export interface CountJobsArguments {
   /** The topic. */
@@ -1119,6 +1173,41 @@ export function jobsFunctions(client: QueryClient) {
         results: { id: "bigint", topic: "string", state: "string", key: "string", role: "string", listener: "string", attempts: "number", enqueued_at: "timestamp", due_at: "timestamp", ended_at: "timestamp", duration_ms: "bigint", error_code: "string", place: "bigint", priority: "number", waits_for: "json" },
       });
       return rows.map((row) => ({ id: BigInt(row.id), topic: row.topic, state: row.state, key: row.key, role: row.role, listener: row.listener, attempts: row.attempts, enqueuedAt: row.enqueued_at, dueAt: row.due_at, endedAt: row.ended_at, durationMs: row.duration_ms === null ? null : BigInt(row.duration_ms), errorCode: row.error_code, place: BigInt(row.place), priority: row.priority, waitsFor: row.waits_for }));
+    },
+
+    /**
+     * The first messages of a topic that are not handled: the oldest ones, or those that a worker may take at once, in the order in which it
+     * does as far as nothing else comes. Only those of roles that the caller is a member of.
+     */
+    async firstJobs(args: FirstJobsArguments): Promise<FirstJobsResult[]> {
+      const { rows } = await client.query({
+        name: "hawser.first_jobs",
+        text: "SELECT id, state, key, role, listener, attempts, enqueued_at, due_at, priority, payload_bytes FROM hawser.first_jobs($1::text, $2::boolean, $3::integer)",
+        values: [
+          args.ofTopic,
+          args.isReady,
+          args.maxRows,
+        ],
+        results: { id: "bigint", state: "string", key: "string", role: "string", listener: "string", attempts: "number", enqueued_at: "timestamp", due_at: "timestamp", priority: "number", payload_bytes: "number" },
+      });
+      return rows.map((row) => ({ id: BigInt(row.id), state: row.state, key: row.key, role: row.role, listener: row.listener, attempts: row.attempts, enqueuedAt: row.enqueued_at, dueAt: row.due_at, priority: row.priority, payloadBytes: row.payload_bytes }));
+    },
+
+    /**
+     * A message for a topic with its payload, to enqueue another one like it: one that is not handled, or what is kept of it. Only of a role that
+     * the caller is a member of.
+     */
+    async jobMessage(args: JobMessageArguments): Promise<JobMessageResult> {
+      const { rows } = await client.query({
+        name: "hawser.job_message",
+        text: "SELECT topic, key, headers, payload, is_for_any FROM hawser.job_message($1::bigint)",
+        values: [
+          String(args.id),
+        ],
+        results: { topic: "string", key: "string", headers: "json", payload: "bytes", is_for_any: "boolean" },
+      });
+      const row = onlyRow(rows, "hawser.job_message");
+      return { topic: row.topic, key: row.key, headers: row.headers, payload: row.payload, isForAny: row.is_for_any };
     },
 
     /** Counts messages of a topic by their states, as jobs lists them. */

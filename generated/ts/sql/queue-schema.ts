@@ -1849,6 +1849,144 @@ COMMENT ON FUNCTION hawser.jobs(text, text, text, text, text, bigint, integer) I
 and cancelled ones. Only those of roles that the caller is a member of. A key is found in an index. By a header, all of the topic
 are read, or without a topic, all.';
 
+CREATE OR REPLACE FUNCTION hawser.first_jobs(
+  of_topic text,
+  is_ready boolean DEFAULT NULL,
+  max_rows integer DEFAULT NULL
+)
+RETURNS TABLE (
+  id bigint,
+  state text,
+  key text,
+  role text,
+  listener text,
+  attempts integer,
+  enqueued_at timestamptz,
+  due_at timestamptz,
+  priority integer,
+  payload_bytes integer
+)
+LANGUAGE plpgsql STABLE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+SET jit = off
+SET row_security = off
+SET enable_seqscan = off
+SET enable_bitmapscan = off
+AS $function$
+#variable_conflict use_column
+BEGIN
+  IF pg_collation_for(of_topic) COLLATE "C" <> '"default"'
+    AND NOT (SELECT c.collisdeterministic FROM pg_collation AS c WHERE c.oid = (pg_collation_for(of_topic) COLLATE "C")::regcollation)
+  THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('hawser.first_jobs: the arguments have the collation %s, and must have a deterministic one', pg_collation_for(of_topic) COLLATE "C"),
+      HINT = 'Write COLLATE "default" behind the argument.';
+  END IF;
+  IF
+    of_topic IS NULL
+    OR octet_length(of_topic) > 255
+    OR NOT (max_rows BETWEEN 1 AND 1000)
+  THEN
+    IF of_topic IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.first_jobs', 'of_topic', 'NULL', 'needs a value');
+    END IF;
+    IF octet_length(of_topic) > 255 THEN
+      PERFORM hawser.refuse_argument('hawser.first_jobs', 'of_topic', octet_length(of_topic) || ' bytes long', 'must be at most 255 bytes long in UTF-8');
+    END IF;
+    IF NOT (max_rows BETWEEN 1 AND 1000) THEN
+      PERFORM hawser.refuse_argument('hawser.first_jobs', 'max_rows', max_rows::text, 'must be 1 to 1000');
+    END IF;
+  END IF;
+DECLARE
+  -- One value, as an index is searched for it.
+  v_now CONSTANT timestamptz := clock_timestamp();
+  v_roles CONSTANT text[] := hawser.callers_roles();
+  v_most CONSTANT integer := coalesce(max_rows, 10);
+BEGIN
+  IF coalesce(is_ready, false) THEN
+    RETURN QUERY
+    SELECT n.id, CASE WHEN n.later = 'held' THEN 'held' WHEN n.later IS NOT NULL THEN 'later' WHEN (n.worker IS NULL OR NOT EXISTS (SELECT FROM hawser_data.workers AS w WHERE w.id = n.worker AND w.gone_at IS NULL)) THEN 'waiting' ELSE 'running' END, n.key, n.role, CASE WHEN n.worker IS NOT NULL THEN (SELECT w.name FROM hawser_data.workers AS w WHERE w.id = n.worker AND w.gone_at IS NULL) END, n.attempts::integer, n.enqueued_at, CASE WHEN (n.worker IS NULL OR NOT EXISTS (SELECT FROM hawser_data.workers AS w WHERE w.id = n.worker AND w.gone_at IS NULL)) THEN n.due_at END, (-(n.rank >> 46))::integer, octet_length(n.payload)
+      FROM (
+        -- Roles take turns, and a priority orders the messages of one role.
+        SELECT f.*, row_number() OVER (PARTITION BY f.role, ltrim(f.recipient, '!') ORDER BY f.rank >> 46, f.due_at, f.rank) AS nth
+          FROM hawser.queue_places(ARRAY[of_topic]) AS p
+         CROSS JOIN LATERAL (
+           (
+             SELECT q.* FROM hawser_data.queue AS q
+              WHERE q.topic = p.topic AND q.recipient = p.recipient AND q.role = p.role AND q.due_at IS NULL AND q.behind IS NULL AND (q.worker IS NULL OR NOT EXISTS (SELECT FROM hawser_data.workers AS w WHERE w.id = q.worker AND w.gone_at IS NULL)) AND (v_roles IS NULL OR q.role = ANY (v_roles) AND q.role_id = to_regrole(quote_ident(q.role))::oid::bigint)
+              ORDER BY q.rank LIMIT v_most
+           )
+           UNION ALL
+           (
+             SELECT q.* FROM hawser_data.queue AS q
+              WHERE q.topic = p.topic AND q.recipient = p.recipient AND q.role = p.role AND q.due_at <= v_now AND q.behind IS NULL AND (q.worker IS NULL OR NOT EXISTS (SELECT FROM hawser_data.workers AS w WHERE w.id = q.worker AND w.gone_at IS NULL)) AND (v_roles IS NULL OR q.role = ANY (v_roles) AND q.role_id = to_regrole(quote_ident(q.role))::oid::bigint)
+              ORDER BY q.due_at, q.rank LIMIT v_most
+           )
+         ) AS f
+         WHERE NOT starts_with(p.recipient, '~') AND (v_roles IS NULL OR p.role = ANY (v_roles))
+      ) AS n
+     ORDER BY n.nth, n.rank LIMIT v_most;
+    RETURN;
+  END IF;
+  -- In a place, those of one priority are in line by age.
+  RETURN QUERY
+  SELECT n.id, CASE WHEN n.later = 'held' THEN 'held' WHEN n.later IS NOT NULL THEN 'later' WHEN (n.worker IS NULL OR NOT EXISTS (SELECT FROM hawser_data.workers AS w WHERE w.id = n.worker AND w.gone_at IS NULL)) THEN 'waiting' ELSE 'running' END, n.key, n.role, CASE WHEN n.worker IS NOT NULL THEN (SELECT w.name FROM hawser_data.workers AS w WHERE w.id = n.worker AND w.gone_at IS NULL) END, n.attempts::integer, n.enqueued_at, CASE WHEN (n.worker IS NULL OR NOT EXISTS (SELECT FROM hawser_data.workers AS w WHERE w.id = n.worker AND w.gone_at IS NULL)) THEN n.due_at END, (-(n.rank >> 46))::integer, octet_length(n.payload)
+    FROM hawser.job_places(of_topic) AS p
+   CROSS JOIN LATERAL (
+     SELECT q.* FROM hawser_data.queue AS q
+      WHERE q.topic = of_topic AND q.recipient = p.recipient AND q.role = p.role
+        AND q.rank >= p.lowest AND q.rank < p.lowest + (1::bigint << 46) AND (v_roles IS NULL OR q.role = ANY (v_roles) AND q.role_id = to_regrole(quote_ident(q.role))::oid::bigint)
+      ORDER BY q.rank LIMIT v_most
+   ) AS n
+   WHERE p.recipient IS NOT NULL AND NOT starts_with(p.recipient, '~')
+   ORDER BY n.enqueued_at, n.id LIMIT v_most;
+END;
+END
+$function$;
+COMMENT ON FUNCTION hawser.first_jobs(text, boolean, integer) IS 'The first messages of a topic that are not handled: the oldest ones, or those that a worker may take at once, in the order in which it
+does as far as nothing else comes. Only those of roles that the caller is a member of.';
+
+CREATE OR REPLACE FUNCTION hawser.job_message(
+  id bigint,
+  OUT topic text,
+  OUT key text,
+  OUT headers jsonb,
+  OUT payload bytea,
+  OUT is_for_any boolean
+)
+LANGUAGE plpgsql STABLE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+SET jit = off
+SET row_security = off
+AS $function$
+#variable_conflict use_column
+BEGIN
+  IF
+    id IS NULL
+  THEN
+    IF id IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.job_message', 'id', 'NULL', 'needs a value');
+    END IF;
+  END IF;
+DECLARE
+  v_roles CONSTANT text[] := hawser.callers_roles();
+BEGIN
+  SELECT f.* INTO topic, key, headers, payload, is_for_any
+    FROM (
+      SELECT q.topic, q.key, q.headers, q.payload, ltrim(q.recipient, '~' || '!') = '' AND NOT q.to_all
+        FROM hawser_data.queue AS q WHERE q.id = job_message.id AND q.later IS DISTINCT FROM 'nats' AND (v_roles IS NULL OR q.role = ANY (v_roles) AND q.role_id = to_regrole(quote_ident(q.role))::oid::bigint)
+      UNION ALL
+      SELECT r.topic, r.key, r.headers, NULL, true
+        FROM hawser_data.results AS r WHERE r.id = job_message.id AND r.expires_at > clock_timestamp() AND (v_roles IS NULL OR r.role = ANY (v_roles) AND r.role_id = to_regrole(quote_ident(r.role))::oid::bigint)
+    ) AS f
+   LIMIT 1;
+END;
+END
+$function$;
+COMMENT ON FUNCTION hawser.job_message(bigint) IS 'A message for a topic with its payload, to enqueue another one like it: one that is not handled, or what is kept of it. Only of a role that
+the caller is a member of.';
+
 CREATE OR REPLACE FUNCTION hawser.count_jobs(
   of_topic text,
   of_key text DEFAULT NULL,
@@ -12293,6 +12431,8 @@ REVOKE ALL ON FUNCTION hawser.role_fault(text, text, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.with_trace(jsonb, integer) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.present_cluster() FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.jobs(text, text, text, text, text, bigint, integer) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.first_jobs(text, boolean, integer) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.job_message(bigint) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.count_jobs(text, text, text, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.job_places(text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.bring_due(jsonb, pg_snapshot) FROM PUBLIC;
@@ -12489,6 +12629,8 @@ BEGIN
     GRANT EXECUTE ON FUNCTION hawser.enqueue_unique_peer(text, bytea, text, boolean, boolean, jsonb, text, timestamptz, text, integer) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.enqueue_after_peer(text, bytea, bigint[], boolean, jsonb, text, text, timestamptz, boolean, text, integer) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.jobs(text, text, text, text, text, bigint, integer) TO hawser_peer;
+    GRANT EXECUTE ON FUNCTION hawser.first_jobs(text, boolean, integer) TO hawser_peer;
+    GRANT EXECUTE ON FUNCTION hawser.job_message(bigint) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.count_jobs(text, text, text, text) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.bring_due(jsonb, pg_snapshot) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.cancel(bigint) TO hawser_peer;
@@ -12685,6 +12827,8 @@ BEGIN
   ALTER FUNCTION hawser.with_trace(jsonb, integer) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.present_cluster() OWNER TO hawser_owner;
   ALTER FUNCTION hawser.jobs(text, text, text, text, text, bigint, integer) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.first_jobs(text, boolean, integer) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.job_message(bigint) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.count_jobs(text, text, text, text) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.job_places(text) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.bring_due(jsonb, pg_snapshot) OWNER TO hawser_owner;

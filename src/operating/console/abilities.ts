@@ -12,6 +12,8 @@ export interface Abilities {
   readonly canPause: boolean;
   /** True if it may cancel messages. */
   readonly canCancel: boolean;
+  /** True if it may read payloads of messages of its roles, and enqueue others like them. */
+  readonly canCopy: boolean;
   /** True if it may run schedules of its roles. */
   readonly canSchedule: boolean;
 }
@@ -30,6 +32,7 @@ const sql = `
          ${mayCall("discard_dead_letters")} AS "canDiscard",
          ${mayCall("pause_topic")} AS "canPause",
          ${mayCall("cancel_messages")} AS "canCancel",
+         ${mayCall("job_message")} AS "canCopy",
          ${mayCall("run_schedule")} AS "canSchedule"
     FROM (SELECT) AS one
     LEFT JOIN pg_catalog.pg_namespace AS n ON n.nspname = 'hawser'`;

@@ -17,6 +17,7 @@ export {
   type Cell,
   columnsIn,
   countedForm,
+  firstJobsTable,
   heldForText,
   jobsTable,
   type ListedJobRow,

@@ -7,6 +7,7 @@ import { queueConstants } from "../../../generated/ts/settings/queue.js";
 import type { ListedJob } from "../../jobs-and-peers/queue/enqueue/index.js";
 import {
   type EnqueuedOverview,
+  type FirstJobs,
   type HeldBy,
   type ListenerOverview,
   limitsText,
@@ -320,6 +321,23 @@ export const listedJobsTable: OverviewTable<ListedJobRow> = {
       cell: ({ waitsFor }) => (waitsFor === undefined ? null : heldForText(waitsFor.length, waitsFor)),
       tone: ({ waitsFor }) => (waitsFor?.some(({ state }) => state !== "waiting") ? "error" : undefined),
     },
+  ],
+};
+
+export const firstJobsTable: OverviewTable<FirstJobs["oldest"][number]> = {
+  title: "Messages",
+  none: "There are none.",
+  columns: [
+    { head: "Id", cell: ({ id }) => id, unit: "id" },
+    { head: "State", cell: ({ state }) => state },
+    { head: "Enqueued", cell: ({ enqueuedAt }) => enqueuedAt },
+    { head: "Key", cell: ({ key }) => key },
+    { head: "Priority", cell: ({ priority }) => priority || null },
+    { head: "Failed attempts", cell: ({ attempts }) => attempts || null },
+    { head: "Tried again", cell: ({ dueAt }) => dueAt },
+    { head: "Listener", cell: ({ listener }) => listener },
+    { head: "Role", cell: ({ role }) => role },
+    { head: "Bytes", cell: ({ payloadBytes }) => payloadBytes, unit: "bytes" },
   ],
 };
 

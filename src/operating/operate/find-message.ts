@@ -43,6 +43,7 @@ export type FoundMessage =
   | {
       readonly place: "scheduled";
       readonly id: string;
+      readonly kind: "peer" | "nats" | "held";
       readonly destination: string;
       readonly at: Date;
       readonly dueAt: Date;
@@ -158,7 +159,7 @@ const handled = (row: string, number: string): string =>
      SELECT FROM ${tables.mark} AS n
       WHERE n.channel_id = m.channel_id AND n.epoch = ${row}.epoch AND n.number = ${number}))`;
 
-const scheduled = `SELECT 'scheduled' AS place, l.id::text AS id, l.destination, l.enqueued_at AS at, l.deliver_at AS "dueAt", l.held_for AS "heldFor", l.waits_for AS "waitsFor"
+const scheduled = `SELECT 'scheduled' AS place, l.id::text AS id, l.kind, l.destination, l.enqueued_at AS at, l.deliver_at AS "dueAt", l.held_for AS "heldFor", l.waits_for AS "waitsFor"
   FROM ${views.laterMessage} AS l`;
 
 const dead = `SELECT 'dead' AS place, d.id::text AS id, d.origin, d.topic, d.error_code AS "errorCode", d.attempts, d.created_at AS at, d.role, d.worker,

@@ -26,6 +26,7 @@ export {
   type OutboxMessage,
   type QueuedMessageFound,
 } from "./find-message.js";
+export { type FirstJobs, firstJobs, type JobMessage, jobMessage } from "./first-jobs.js";
 export { forgetPeer } from "./forget-peer.js";
 export { natsFunctionsSchema } from "./functions-schema.js";
 export { type ImportedQueue, type ImportSource, importJobs, importSources } from "./import-jobs.js";

@@ -47,6 +47,10 @@ interface Shown {
   readonly traceUrl: string | undefined;
   readonly logUrl: string | undefined;
   readonly now: number;
+  /** True if the login may read payloads, and enqueue messages. */
+  readonly canCopy: boolean;
+  /** Payload of the message with the id, if it was asked for. */
+  readonly payload?: Html | undefined;
   /** Conditions of the messages that were found waiting, by their ids. */
   readonly conditions?: ReadonlyMap<string, Reading<readonly Condition[]>>;
 }
@@ -64,7 +68,7 @@ export function messagePage(shown: Shown, searched: readonly SearchedStep[]): Ht
   return html`<form method="get" action="${prefix}/message"><p><label for="id">Message id, or channel/epoch/number</label>
 <input id="id" name="id" value="${id}" autocomplete="off" required> <button type="submit">Find</button></p></form>
 <p class="quiet">By topic, state, key or header: <a href="${prefix}/jobs">jobs</a>.</p>
-${searched.length === 0 ? "" : html`${shown.logUrl === undefined ? "" : html`<p>${logLink(id, shown.logUrl)}</p>`}${summary(searched)}${sections.map((each) => sectionOf(each, searched, shown))}`}`;
+${searched.length === 0 ? "" : html`${shown.logUrl === undefined ? "" : html`<p>${logLink(id, shown.logUrl)}</p>`}${summary(searched)}${sections.map((each) => sectionOf(each, searched, shown))}${shown.payload ?? ""}`}`;
 }
 
 function summary(searched: readonly SearchedStep[]): Html {
@@ -109,13 +113,13 @@ function placeText(found: FoundMessage, shown: Shown): Html {
           ? html`held until ${plural(found.heldFor, "message")} before it ${found.heldFor === 1 ? "has" : "have"} been handled (${heldForText(found.heldFor, found.waitsFor ?? [])})`
           : html`due ${time(found.dueAt, now)}`
       }.
-Then a message for NATS gets another id; a job keeps this one.${whyText(found.id, shown)}`;
+Then a message for NATS gets another id; a job keeps this one.${whyText(found.id, shown)}${found.kind === "nats" ? "" : jobLinks(found.id, true, shown)}`;
     case "outbox":
       return html`${inOutbox(found, shown)}${more(found, shown)}`;
     case "queued":
-      return html`${inQueue(found, shown)}${more(found, shown)}${whyText(String(found.id), shown)}`;
+      return html`${inQueue(found, shown)}${more(found, shown)}${whyText(String(found.id), shown)}${jobLinks(String(found.id), true, shown)}`;
     case "ended":
-      return endedText(found, shown);
+      return html`${endedText(found, shown)}${found.state === "dead" ? "" : jobLinks(found.id, false, shown)}`;
     case "stored":
       return html`${inChannel(found)}, stored ${time(found.at, now)}; ${found.handled ? "handled" : "waits"}.${more(found, shown)}`;
     case "parked":
@@ -167,6 +171,18 @@ function inQueue(found: QueuedMessageFound, { now }: Shown): Html {
         ? html`Is tried again ${time(dueAt, now)}${failed}${cut}.`
         : html`Waits${failed}${cut}.`;
   return html`Message ${String(found.id)} for the topic ${short(found.topic)}${recipient}${ofPriority}, enqueued ${time(found.enqueuedAt, now)} by ${short(found.role)}. ${state}`;
+}
+
+/** Links to the payload of a job, and to the form that enqueues another one like it. */
+function jobLinks(id: string, hasPayload: boolean, { prefix, canCopy }: Shown): Html {
+  if (!canCopy) return html``;
+  const payload = hasPayload ? html` <a href="${payloadLink(prefix, id)}">Show the payload</a>.` : "";
+  return html`${payload} <a href="${prefix}/message/like${queryOf({ id })}">Enqueue another one like it</a>.`;
+}
+
+/** Link to the page of a job with its payload. */
+export function payloadLink(prefix: string, id: string): string {
+  return `${prefix}/message${queryOf({ id, payload: "1" })}#payload`;
 }
 
 /** What holds the message. */

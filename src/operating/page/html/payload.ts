@@ -1,8 +1,11 @@
-/** Payload of a dead letter: decoded, as text, or as bytes in hexadecimal. */
+/** Payload of a message: decoded, as text, or as bytes in hexadecimal. */
 import { html } from "hono/html";
 import { type Descriptors, shownPayload } from "../../../protobuf/typed/index.js";
 import type { WholeDeadLetter } from "../../operate/index.js";
 import { block, type Html, short } from "./text.js";
+
+/** Payload, and the headers that say its type. */
+export type Content = Pick<WholeDeadLetter, "payload" | "headers">;
 
 /** Number of bytes of a payload that are shown as text. */
 const shownPayloadBytes = 64 * 1024;
@@ -12,8 +15,7 @@ const shownHexBytes = 4 * 1024;
 export const decodedPayloadBytes = 256 * 1024;
 
 /** Shows the beginning of a payload, and says how much is left out. */
-export function payloadBlock(letter: WholeDeadLetter, descriptors: Descriptors | undefined): Html {
-  const { payload, headers } = letter;
+export function payloadBlock({ payload, headers }: Content, descriptors: Descriptors | undefined): Html {
   if (payload.length === 0) return html`<p>The payload is empty.</p>`;
   const isLong = payload.length > decodedPayloadBytes;
   const decoded = descriptors === undefined || isLong ? undefined : shownPayload(payload, headers, descriptors);

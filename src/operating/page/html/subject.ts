@@ -5,6 +5,7 @@ import {
   type Cell,
   columnsIn,
   duration,
+  firstJobsTable,
   type OverviewTable,
   pendingTable,
   type Reading,
@@ -12,6 +13,7 @@ import {
 import type {
   Condition,
   DeadLetterCause,
+  FirstJobs,
   HandlerDurations,
   PendingOverview,
   WorkerStatus,
@@ -19,6 +21,7 @@ import type {
 import { conditionsText } from "./conditions.js";
 import { type FormContext, hiddenFields, queryOf } from "./filter.js";
 import { filled } from "./links.js";
+import { payloadLink } from "./message.js";
 import { limitText } from "./overview.js";
 import { countText } from "./quantities.js";
 import { cellHtml, overviewSection, section, table } from "./table.js";
@@ -164,6 +167,19 @@ export function firstSection(read: Reading<readonly Condition[]>, prefix: string
     const link = html`<a href="${prefix}/message${queryOf({ id: String(id) })}">Message ${String(id)}</a>`;
     return html`<p>${link}.${conditionsText({ state: "read", value: conditions }, prefix, now)}</p>`;
   });
+}
+
+/** Sections with the oldest and the next messages. @param canCopy true if the login may read payloads */
+export function firstJobsSections(read: Reading<FirstJobs>, canCopy: boolean, prefix: string, now: number): Html {
+  const part = (id: keyof FirstJobs, title: string): Html => {
+    const rows = read.state === "read" ? { state: read.state, value: read.value[id] } : read;
+    return overviewSection(id, { ...firstJobsTable, title }, rows, now, {
+      link: (row) => `${prefix}/message${queryOf({ id: String(row.id) })}`,
+      actions: canCopy ? (row) => html`<a href="${payloadLink(prefix, String(row.id))}">Payload</a>` : undefined,
+    });
+  };
+  const oldest = part("oldest", "Oldest messages");
+  return read.state === "read" ? html`${oldest}${part("next", "Messages that are taken next")}` : oldest;
 }
 
 /** Section with what waits, by sender and listener. @param isOfTopic true if all rows are of one topic */

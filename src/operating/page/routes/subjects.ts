@@ -4,6 +4,7 @@ import { html } from "hono/html";
 import { invalidArgument } from "../../../foundation/errors/index.js";
 import { peersTable, type Reading, reading, schedulesTable, streamsTable, topicsTable } from "../../console/index.js";
 import {
+  firstJobs,
   type Listing,
   runSchedule,
   type SeriesReading,
@@ -17,6 +18,7 @@ import { chartsSection, movingTiles, tiles, waitingTiles } from "../html/overvie
 import {
   confirmRun,
   details,
+  firstJobsSections,
   firstSection,
   pendingSection,
   scheduleBar,
@@ -38,12 +40,13 @@ export function subjectRoutes(site: Site): void {
     const context = site.formContext();
     const { now } = context;
     const span = c.req.query("span") === "day" ? "day" : "hour";
-    const [rows, abilities, pending, workers, first, series] = await Promise.all([
+    const [rows, abilities, pending, workers, first, jobs, series] = await Promise.all([
       readings.topics({ topic }),
       readings.abilities(),
       readings.pending({ topic }),
       reading(() => workerStatus(database, { topic })),
       reading(() => why(database, { topic })),
+      reading(() => firstJobs(database, topic)),
       readings.series({ kind: "topic", names: [topic], span }),
     ]);
     const row = valueIn(rows)?.[0] ?? { topic, pausedAt: null };
@@ -64,6 +67,7 @@ ${topicNumbers(valueIn(rows) ?? [], series, prefix, now)}
 ${firstSection(first, prefix, now)}</div>
 ${workersSection(workers, valueIn(series)?.series[0]?.durations, prefix, now)}
 ${pendingSection(pending, true, now)}
+${firstJobsSections(jobs, valueIn(abilities)?.canCopy === true, prefix, now)}
 ${topicCauses({ state: "read", value: ofTopic }, (cause) => causeLink(cause, prefix), now)}
 ${charts}`;
     return site.answer(c, `Topic ${topic}`, body, { refreshes: true, abilities, place: "/topics" });

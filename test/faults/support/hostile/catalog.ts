@@ -199,7 +199,7 @@ const callersOf = table(`
   b hawser.outbox_turn_nats hawser.outbox_take hawser.outbox_rotate
   pb hawser.bring_due
   pnbv hawser.outbox_undone hawser.queue_backlog
-  p hawser.queue_find hawser.why hawser.jobs hawser.count_jobs
+  p hawser.queue_find hawser.why hawser.jobs hawser.count_jobs hawser.first_jobs hawser.job_message
   pv hawser.peer_status hawser.topic_status hawser.worker_status
   pbv hawser.backlog hawser.dead_letter_counts hawser.take_sample hawser.samples
   bx hawser.token_of hawser.fence_batch hawser.stream_position
