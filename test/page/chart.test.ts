@@ -15,7 +15,7 @@ describe("a sparkline", () => {
 
   it("goes from 0 to the greatest value, and is said in words", async () => {
     const text = await drawn(sparkline([0, 5, 10], { label, format: perSecond }));
-    expect(linesIn(text)).toEqual(["M0 26.5h0L60 14L120 1.5"]);
+    expect(linesIn(text)).toEqual(["M0 26.5L60 14L120 1.5"]);
     expect(labelOf(text)).toBe("Handled: first 0/s, last 10/s, least 0/s, greatest 10/s");
     expect(text).toContain('role="img"');
     expect(text).toContain("<title>Handled: first 0/s");
@@ -23,7 +23,8 @@ describe("a sparkline", () => {
 
   it("has a gap where nothing is known, and a dot between two gaps", async () => {
     const text = await drawn(sparkline([1, 1, null, 1, null, null], { label, format: perSecond }));
-    expect(linesIn(text)).toEqual(["M0 1.5h0L24 1.5M72 1.5h0"]);
+    expect(linesIn(text)).toEqual(["M0 1.5L24 1.5M72 1.5h0"]);
+    expect(text).toContain('class="area" d="M0 1.5L24 1.5V28H0ZM72 1.5V28H72Z"');
     expect(labelOf(text)).toMatch(/; nothing is known of 3 of 6 steps$/);
   });
 
@@ -32,7 +33,7 @@ describe("a sparkline", () => {
       [[], ""],
       [[null, null], ""],
       [[7], "M0 1.5h0"],
-      [[0, 0], "M0 26.5h0L120 26.5"],
+      [[0, 0], "M0 26.5L120 26.5"],
     ] as const)
       expect(linesIn(await drawn(sparkline(values, { label, format: perSecond })))).toEqual([path]);
     expect(labelOf(await drawn(sparkline([null], { label, format: perSecond })))).toBe("Handled: nothing is known");

@@ -74,7 +74,7 @@ export function lineChart({ title, times, stepMs, lines, format, axis = "number"
 ${numbers(title, times, stepMs, lines, format)}</figure>`;
 }
 
-/** Line through the known values, of which each stretch begins anew behind a gap. */
+/** Line through the known values, of which each stretch begins anew behind a gap, and the area below the first one. */
 function line(
   values: Values,
   scale: Scale,
@@ -82,19 +82,17 @@ function line(
   isSecond: boolean,
 ): Html {
   const stepWidth = size.width / Math.max(1, values.length - 1);
-  let path = "";
-  let isDrawing = false;
+  const stretches: { readonly from: number; readonly points: string[] }[] = [];
   for (const [nth, value] of values.entries()) {
-    if (value === null) {
-      isDrawing = false;
-      continue;
-    }
+    if (value === null) continue;
     const [x, y] = [round(nth * stepWidth), yOf(value, scale, size.height)];
-    // A point between two gaps is a dot, since the ends of lines are round.
-    path += isDrawing ? `L${x} ${y}` : `M${x} ${y}h0`;
-    isDrawing = true;
+    if (nth === 0 || values[nth - 1] === null) stretches.push({ from: x, points: [] });
+    stretches.at(-1)!.points.push(`${x} ${y}`);
   }
-  return html`<path class="line${isSecond ? " second" : ""}" vector-effect="non-scaling-stroke" stroke-linecap="round" stroke-linejoin="round" d="${path}"/>`;
+  // A point between two gaps is a dot, since the ends of lines are round.
+  const stroke = stretches.map(({ points }) => `M${points.join("L")}${points.length === 1 ? "h0" : ""}`).join("");
+  const area = stretches.map(({ from, points }) => `M${points.join("L")}V${size.height}H${from}Z`).join("");
+  return html`${isSecond ? "" : html`<path class="area" d="${area}"/>`}<path class="line${isSecond ? " second" : ""}" vector-effect="non-scaling-stroke" stroke-linecap="round" stroke-linejoin="round" d="${stroke}"/>`;
 }
 
 function yOf(value: number, scale: Scale, height: number): number {

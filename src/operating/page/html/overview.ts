@@ -82,7 +82,8 @@ export function movingTiles(series: Series, path: string): Tile[] {
   const share = attempts === 0 ? 0 : (present.failed ?? 0) / attempts;
   const perSecond = series.dead.reduce((sum: number, value) => sum + (value ?? 0), 0);
   const dead = Math.round((perSecond * sampleConstants.stepMs) / 1_000);
-  const percent = share === 0 ? "" : `${share < 0.01 ? "less than 1" : Math.round(share * 100)} % of attempts`;
+  const percent = share === 0 ? [] : [`${share < 0.01 ? "less than 1" : Math.round(share * 100)} % of attempts`];
+  const given = dead === 0 ? [] : [`${countText(dead)} given up in an hour`];
   return [
     { name: "In", ...rate(present.enqueued), line: lineOf(series.enqueued, "Enqueued", rateWords), to: path },
     {
@@ -95,7 +96,7 @@ export function movingTiles(series: Series, path: string): Tile[] {
     {
       name: "Failing",
       ...rate(present.failed),
-      more: dead === 0 ? percent : `${countText(dead)} given up in an hour`,
+      more: [...percent, ...given].join(", "),
       tone: failingTones.find(([least]) => share >= least)?.[1],
       line: lineOf(series.failed, "Failed attempts", rateWords, true),
       to: path,

@@ -42,7 +42,7 @@ export function findingsSection({ report, isOld }: ShownVerdict): Html | string 
 <h2 id="verdict-title">${title}</h2>
 ${table(title, report.findings, [
   { head: "Severity", cell: ({ severity }) => html`<span class="badge ${severity}">${severity}</span>` },
-  { head: "Check", cell: ({ check }) => check },
+  { head: "Check", cell: ({ check }) => html`<span class="whole">${check}</span>` },
   { head: "Finding", cell: ({ what }) => short(withoutPasswords(what)) },
   { head: "Remedy", cell: ({ remedy }) => short(withoutPasswords(remedy)) },
 ])}

@@ -93,6 +93,7 @@ dd { margin: 0; }
 dd, main li { overflow-wrap: anywhere; }
 pre { background: var(--soft); border: 1px solid var(--line); border-radius: .375rem; padding: .6rem; overflow: auto; max-height: 32rem; white-space: pre-wrap; overflow-wrap: anywhere; font-size: .875rem; }
 summary { cursor: pointer; color: var(--muted); font-size: .8125rem; }
+.area { fill: var(--accent); opacity: .12; }
 .line { fill: none; stroke: var(--accent); stroke-width: 1.5; }
 .line.second { stroke: var(--second); }
 .grid { fill: none; stroke: var(--line); stroke-width: 1; }
