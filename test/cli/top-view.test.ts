@@ -21,7 +21,14 @@ const snapshot: Snapshot = {
   at: before(0),
   login: "operator",
   database: "app",
-  leader: read({ owner: "serve-1", epoch: 9007199254740993n, progressAt: before(1), completeSince: before(3_600) }),
+  leader: read({
+    owner: "serve-1",
+    epoch: 9007199254740993n,
+    beat: 1n,
+    progressAt: before(1),
+    completeSince: before(3_600),
+    certificateEndsAt: null,
+  }),
   peers: read([
     { ...peer, name: "billing-1", running: true, topics: ["billing", "refunds"], waiting: 0 },
     { ...peer, name: "orders-1", running: false, topics: ["orders"], waiting: 9007199254740991 },
@@ -240,7 +247,14 @@ describe("the lines of hawser top", () => {
         ...snapshot,
         login: hostile,
         database: hostile,
-        leader: read({ owner: hostile, epoch: 1n, progressAt: null, completeSince: null }),
+        leader: read({
+          owner: hostile,
+          epoch: 1n,
+          beat: 1n,
+          progressAt: null,
+          completeSince: null,
+          certificateEndsAt: null,
+        }),
         peers: read([{ ...peer, name: hostile, running: true, topics: [hostile, hostile], waiting: 0 }]),
         schedules: { state: "failed", why: hostile, isAway: false },
         causes: read({

@@ -71,6 +71,37 @@ describe("verdicts", () => {
     await verdicts.close();
   });
 
+  it("come sooner when the signs change, after a pause that is the longer the longer examinations take", async () => {
+    const { clock, verdicts, count, finish } = examinations();
+    verdicts.seen("well");
+    clock.advance(1_000);
+    await finish(healthy);
+    verdicts.seen("well");
+    clock.advance(2_000);
+    // Five seconds after the beginning of the one before.
+    verdicts.seen("ill");
+    clock.advance(1_999);
+    expect(count()).toBe(1);
+    clock.advance(1);
+    expect(count()).toBe(2);
+    verdicts.seen("dead");
+    clock.advance(3_000);
+    await finish(broken);
+    // It took 3 s.
+    clock.advance(8_999);
+    expect(count()).toBe(2);
+    clock.advance(1);
+    expect(count()).toBe(3);
+    await finish(broken);
+    verdicts.seen("dead");
+    clock.advance(14_999);
+    expect(count()).toBe(3);
+    clock.advance(1);
+    expect(count()).toBe(4);
+    await finish(healthy);
+    await verdicts.close();
+  });
+
   it("are old while an examination hangs", async () => {
     const { clock, verdicts, finish } = examinations();
     void verdicts.newest;

@@ -1,6 +1,7 @@
 /** What waits and what has failed, as `hawser doctor` finds it, also for a login that sees counts, names and ages only. */
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { systemClock } from "../../src/foundation/runtime/index.js";
+import { certificatesCheck } from "../../src/operating/doctor/certificates.js";
 import { databaseCheck } from "../../src/operating/doctor/database.js";
 import { type DoctorReport, examine } from "../../src/operating/doctor/examine.js";
 import { Facts } from "../../src/operating/doctor/facts.js";
@@ -45,7 +46,13 @@ afterAll(async () => {
 
 async function examined(databaseUrl: string): Promise<DoctorReport> {
   using facts = new Facts({ databaseUrl, secretsDirectories: [] });
-  const checks = [databaseCheck(facts), leadCheck(facts), ...messageChecks(facts), ...outboxChecks(facts)];
+  const checks = [
+    databaseCheck(facts),
+    leadCheck(facts),
+    ...messageChecks(facts),
+    ...outboxChecks(facts),
+    certificatesCheck(facts),
+  ];
   return examine(checks, { totalMs: 25_000, clock: systemClock });
 }
 
@@ -104,6 +111,50 @@ describe("hawser doctor", () => {
     expect(findings.filter(({ check }) => check === "stored-messages").map(({ what }) => what)).toEqual([
       '1 message waits for the topic "mails", the oldest for 2 min, and no listener of it runs: it was last served by "mails-1" until 2030-01-31T10:32:00.000Z',
     ]);
+  });
+
+  it("notes what waits because all places of its workers are taken by handlers that take long", async () => {
+    await using own = await testDatabase();
+    const full = (topic: string, ms: number) =>
+      JSON.stringify({ full: true, oldest_ms: ms, topics: { [topic]: { running: 1, oldest_ms: ms, full: true } } });
+    await onServer(
+      own.url,
+      `INSERT INTO hawser_data.workers (name, topics, lease_ms, concurrency, running)
+       VALUES ('w-1', '{slow}', 15000, 1, '${full("slow", 2_500)}'), ('w-2', '{slow}', 15000, 1, '${full("slow", 9_000)}'),
+              ('w-3', '{fast}', 15000, 1, '${full("fast", 1_999)}'),
+              ('w-4', '{half}', 15000, 1, '${full("half", 9_000)}'), ('w-5', '{half}', 15000, 1, NULL)`,
+      `INSERT INTO hawser_data.queue (topic, rank, id, payload, enqueued_at)
+       SELECT t.topic, t.n, t.n, '', now() - interval '1 min'
+         FROM (VALUES ('slow', 1), ('slow', 2), ('fast', 3), ('half', 4)) AS t (topic, n)`,
+    );
+    const { findings } = await examined(own.url);
+    expect(findings.map(({ severity, what }) => [severity, what])).toEqual([
+      [
+        "note",
+        '2 messages wait for the topic "slow", the oldest for 60 s: all places of its 2 workers are taken, and in "w-2" a handler has been running for 9 s',
+      ],
+    ]);
+    expect(findings[0]!.remedy).toMatch(/^Make the handler faster, or start more workers: hawser pending --topic=slow/);
+  });
+
+  it("reports the TLS certificates of running gateways before they end, also to a login with hawser_viewer alone", async () => {
+    await using own = await testDatabase();
+    await using watcher = await login(own.url, "IN ROLE hawser_viewer");
+    const said = async (ends: string): Promise<unknown> => {
+      await onServer(
+        own.url,
+        `INSERT INTO hawser_bridge_data.gateways (host, port, owner, seen_at, certificate_ends_at)
+         VALUES ('a', 1, 'a', now(), now() + interval '300 days'), ('b', 1, 'b', now(), ${ends}), ('c', 1, 'gone', now() - interval '1 h', now())
+         ON CONFLICT (host, port, owner) DO UPDATE SET certificate_ends_at = excluded.certificate_ends_at`,
+      );
+      return (await examined(watcher.url)).findings.map(({ severity, check, what }) => [severity, check, what]);
+    };
+    const certificate = (severity: string, how: string) => [
+      [severity, "certificates", `the TLS certificate of \`hawser serve\` ${how}`],
+    ];
+    expect(await said("now() + interval '15 days'")).toEqual([]);
+    expect(await said("now() + interval '13.5 days'")).toEqual(certificate("warning", "ends in 13 d"));
+    expect(await said("now() - interval '3 h'")).toEqual(certificate("error", "ended 3 h ago"));
   });
 
   it("names a topic in a command so that a shell takes it for one word", async () => {

@@ -1,7 +1,7 @@
 /** The overview, its numbers and alarms, the pages of a topic, a peer and a schedule, and lists in their orders. */
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { silentLogger, systemClock } from "../../src/foundation/runtime/index.js";
-import { Glances, sections } from "../../src/operating/console/index.js";
+import { Glances, sections, signsOf } from "../../src/operating/console/index.js";
 import { openDatabase } from "../../src/operating/operate/index.js";
 import { type TestDatabase, testDatabase } from "../support/database.js";
 import { ManualClock } from "../support/manual-clock.js";
@@ -114,6 +114,39 @@ describe("the overview", () => {
     const { status, text } = await own.get("/");
     expect(status).toBe(503);
     expect(text).toContain("Postgres is away.");
+  });
+
+  it("has other signs when nobody takes messages, when a worker is behind, and when the leader falls silent, and not by numbers", async () => {
+    await using own = await testDatabase();
+    const open = openDatabase(own.url, { poolSize: 1, logger: silentLogger });
+    const clock = new ManualClock();
+    const glances = new Glances(sections(open), clock);
+    const signs = async (...statements: string[]): Promise<string> => {
+      await onServer(own.url, ...statements);
+      clock.advance(4_000);
+      return signsOf(await glances.fresh());
+    };
+    const enqueued = (topic: string, seconds: number) =>
+      `WITH m AS (SELECT hawser.enqueue('${topic}', 'x')) SELECT FROM m;
+       UPDATE hawser_data.queue SET enqueued_at = now() - interval '${seconds} s' WHERE topic = '${topic}'`;
+    const led = (beat: number) =>
+      `INSERT INTO hawser_data.owners (what, owner, epoch, beat) VALUES ('serve', 'a', 1, ${beat})
+       ON CONFLICT (what) DO UPDATE SET owner = 'a', epoch = 1, beat = excluded.beat`;
+    const worker =
+      "INSERT INTO hawser_data.workers (name, topics, lease_ms, concurrency) VALUES ('w', '{mails}', 15000, 1)";
+    const well = await signs(worker, led(1), enqueued("mails", 1), enqueued("mials", 1));
+    expect(await signs(led(2), enqueued("mails", 2))).toBe(well);
+    const unserved = await signs(led(3), enqueued("mials", 30));
+    expect(unserved).not.toBe(well);
+    expect(await signs(led(4), enqueued("mials", 40))).toBe(unserved);
+    const behind = await signs(led(5), enqueued("mails", 30));
+    expect(behind).not.toBe(unserved);
+    const silent = await signs();
+    expect(silent).not.toBe(behind);
+    expect(await signs(led(6))).toBe(behind);
+    const certificate = `INSERT INTO hawser_bridge_data.gateways (host, port, owner, certificate_ends_at) VALUES ('a', 1, 'a', now() + interval '1 day')`;
+    expect(await signs(led(7), certificate)).not.toBe(behind);
+    await open.close();
   });
 
   it("reads once for all who look within seconds", async () => {

@@ -124,6 +124,8 @@ export interface GatewayRow {
   nats_server_id: string | null;
   /** Whether its process could run subscribed functions: it receives, and the executor's login is not refused. */
   can_lead: boolean;
+  /** When its TLS certificate ends; none: it has no TLS, or it cannot be read. */
+  certificate_ends_at: Date | null;
 }
 
 /** Row of hawser_bridge_data.gateway_secret. Password by which Postgres proves itself to the gateway; made at the first migration. */
@@ -260,6 +262,8 @@ export interface BridgeWorkRow {
   subscriptions: bigint;
   /** When the oldest message was saved that waits in `saved_messages`; NULL: none does. */
   oldest_saved_at: Date | null;
+  /** When the first TLS certificate of a running gateway ends; NULL: none has one. */
+  certificate_ends_at: Date | null;
 }
 
 /** Row of hawser.stream_status. The subscriptions to streams, for operators: how far each has come, and what is missing. */

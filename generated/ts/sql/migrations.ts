@@ -162,6 +162,7 @@ CREATE TABLE hawser_bridge_data.gateways (
   nats_server text,
   nats_server_id text,
   can_lead boolean DEFAULT false NOT NULL,
+  certificate_ends_at timestamptz,
   CONSTRAINT gateways_pkey PRIMARY KEY (host, port, owner),
   CONSTRAINT gateways_host_bytes CHECK (octet_length(host) BETWEEN 1 AND 253),
   CONSTRAINT gateways_port_range CHECK (port BETWEEN 1 AND 65535),
@@ -181,6 +182,7 @@ COMMENT ON COLUMN hawser_bridge_data.gateways.nats_server IS 'The NATS server th
 connected.';
 COMMENT ON COLUMN hawser_bridge_data.gateways.nats_server_id IS 'The id that this server has given itself, a new one at each start.';
 COMMENT ON COLUMN hawser_bridge_data.gateways.can_lead IS 'Whether its process could run subscribed functions: it receives, and the executor''s login is not refused.';
+COMMENT ON COLUMN hawser_bridge_data.gateways.certificate_ends_at IS 'When its TLS certificate ends; none: it has no TLS, or it cannot be read.';
 
 CREATE TABLE hawser_bridge_data.gateway_secret (
   id integer NOT NULL,

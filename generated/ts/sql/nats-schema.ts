@@ -150,6 +150,7 @@ CREATE TABLE hawser_bridge_data.gateways (
   nats_server text,
   nats_server_id text,
   can_lead boolean DEFAULT false NOT NULL,
+  certificate_ends_at timestamptz,
   CONSTRAINT gateways_pkey PRIMARY KEY (host, port, owner),
   CONSTRAINT gateways_host_bytes CHECK (octet_length(host) BETWEEN 1 AND 253),
   CONSTRAINT gateways_port_range CHECK (port BETWEEN 1 AND 65535),
@@ -169,6 +170,7 @@ COMMENT ON COLUMN hawser_bridge_data.gateways.nats_server IS 'The NATS server th
 connected.';
 COMMENT ON COLUMN hawser_bridge_data.gateways.nats_server_id IS 'The id that this server has given itself, a new one at each start.';
 COMMENT ON COLUMN hawser_bridge_data.gateways.can_lead IS 'Whether its process could run subscribed functions: it receives, and the executor''s login is not refused.';
+COMMENT ON COLUMN hawser_bridge_data.gateways.certificate_ends_at IS 'When its TLS certificate ends; none: it has no TLS, or it cannot be read.';
 
 CREATE TABLE hawser_bridge_data.gateway_secret (
   id integer NOT NULL,
@@ -2555,7 +2557,8 @@ COMMENT ON COLUMN hawser.bridge_lead.complete_until IS 'The leader is about to e
 CREATE OR REPLACE VIEW hawser.bridge_work WITH (security_barrier) AS
 SELECT
   v.subscriptions::bigint AS subscriptions,
-  v.oldest_saved_at::timestamptz AS oldest_saved_at
+  v.oldest_saved_at::timestamptz AS oldest_saved_at,
+  v.certificate_ends_at::timestamptz AS certificate_ends_at
 FROM (
 SELECT (SELECT count(*) FROM hawser_bridge_data.nats_handlers AS h WHERE h.kind = 'subscription') AS subscriptions,
        (
@@ -2564,11 +2567,15 @@ SELECT (SELECT count(*) FROM hawser_bridge_data.nats_handlers AS h WHERE h.kind 
           CROSS JOIN LATERAL (
             SELECT t.saved_at FROM hawser_bridge_data.saved_messages AS t WHERE t.handler_id = h.id ORDER BY t.id LIMIT 1
           ) AS s
-       ) AS oldest_saved_at
+       ) AS oldest_saved_at,
+       (
+         SELECT min(g.certificate_ends_at) FROM hawser_bridge_data.gateways AS g WHERE g.seen_at > now() - 15000 * interval '1 ms'
+       ) AS certificate_ends_at
 ) AS v;
 COMMENT ON VIEW hawser.bridge_work IS 'What the leader runs. Apart from its row, which processes read to take over: a lock of these tables delays no takeover.';
 COMMENT ON COLUMN hawser.bridge_work.subscriptions IS 'Functions that are subscribed to subjects.';
 COMMENT ON COLUMN hawser.bridge_work.oldest_saved_at IS 'When the oldest message was saved that waits in \`saved_messages\`; NULL: none does.';
+COMMENT ON COLUMN hawser.bridge_work.certificate_ends_at IS 'When the first TLS certificate of a running gateway ends; NULL: none has one.';
 
 CREATE OR REPLACE VIEW hawser.stream_status WITH (security_barrier) AS
 SELECT

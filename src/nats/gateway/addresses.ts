@@ -26,6 +26,8 @@ export interface OwnAddress {
   readonly own: GatewayAddress;
   /** True if Postgres reaches it at another address than it listens on, which other gateways may share. */
   readonly isAdvertised: boolean;
+  /** Time at which the TLS certificate of this gateway ends, in ms since 1970; undefined without TLS, or if it cannot be read. */
+  certificateEndsAt(): number | undefined;
 }
 
 /** State of this process that other processes read, and a callback that receives the state of the others. */
@@ -137,10 +139,11 @@ export class AddressBook {
     if ((await this.#session.isStandby()) || this.#isRemoved) return undefined;
     const { host, port, sslmode, rootCertificate = null } = this.#address.own;
     const { natsPlace, canLead } = this.#placement;
+    const endsAt = this.#address.certificateEndsAt();
     this.#hasRow = true;
     const rows = await this.#session.query<OwnRow & (GatewayEntry | NoEntry)>(sql.upsert, [
       ...[this.#owner, gatewayConstants.gatewayStaleMs, host, port, sslmode, rootCertificate, this.#startedAt],
-      ...[natsPlace?.server, natsPlace?.serverId, canLead],
+      ...[natsPlace?.server, natsPlace?.serverId, canLead, endsAt === undefined ? null : new Date(endsAt)],
     ]);
     const { unreachedAt, startedAt } = rows[0]!;
     this.#unreachedAt = unreachedAt ?? undefined;
@@ -231,11 +234,12 @@ const othersSql = `SELECT g.host, g.port, g.sslmode, g.root_certificate AS "root
 const sql = {
   // The address and start time of an existing row are kept.
   upsert: `WITH own AS (
-      INSERT INTO hawser_bridge_data.gateways (owner, host, port, sslmode, root_certificate, started_at, seen_at, nats_server, nats_server_id, can_lead)
-      VALUES ($1, $3, $4, $5, $6, coalesce($7::timestamptz, now()), now(), $8, $9, $10)
+      INSERT INTO hawser_bridge_data.gateways (owner, host, port, sslmode, root_certificate, started_at, seen_at, nats_server, nats_server_id, can_lead,
+                                              certificate_ends_at)
+      VALUES ($1, $3, $4, $5, $6, coalesce($7::timestamptz, now()), now(), $8, $9, $10, $11)
       ON CONFLICT (host, port, owner) DO UPDATE
         SET seen_at = excluded.seen_at, nats_server = excluded.nats_server, nats_server_id = excluded.nats_server_id,
-            can_lead = excluded.can_lead
+            can_lead = excluded.can_lead, certificate_ends_at = excluded.certificate_ends_at
       RETURNING started_at::text AS "startedAt", extract(epoch FROM hawser.gateway_unreached_at())::float8 AS "unreachedAt"
     )
     SELECT * FROM own LEFT JOIN (${othersSql}) AS others ON true`,

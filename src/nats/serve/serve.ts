@@ -297,6 +297,7 @@ class Server implements HawserServer {
       onReloaded: (material) => {
         if (isBindable(certificateOf(material))) this.#logger.info({}, "the certificate has been renewed");
         else this.#logger.error({}, `Postgres can no longer connect: ${unbindable}`);
+        void this.#parts.addresses?.update();
       },
       onReloadFailed: (err) => this.#logger.warn({ err }, "failed to renew the certificate; the old one stays in use"),
     });
@@ -314,7 +315,13 @@ class Server implements HawserServer {
       sslmode: tls === undefined ? "disable" : (tls.sslmode ?? "require"),
       rootCertificate: tls?.rootCertificate,
     };
-    const address = { listen, own: this.#own, isAdvertised: advertised !== undefined };
+    const address = {
+      ...{ listen, own: this.#own, isAdvertised: advertised !== undefined },
+      certificateEndsAt: () => {
+        const endsAt = this.#credentials?.current.validUntil;
+        return Number.isNaN(endsAt) ? undefined : endsAt;
+      },
+    };
     const placement = new NatsPlacement({ choice: this.#choice, logger: this.#logger, gateway, bridge });
     const addresses = new AddressBook(session, address, placement, this.#logger);
     this.#parts.addresses = addresses;

@@ -1,5 +1,6 @@
 /** State of an installation at a glance: what the navigation counts and the overview shows. It is read once for all who look. */
 import type { Clock } from "../../foundation/runtime/index.js";
+import { certificateWarningMs, maxBehindMs, maxUnreadMs } from "../doctor/index.js";
 import { needsHelp, type OutboxOverview } from "../operate/index.js";
 import type { Tone } from "./overview-tables.js";
 import type { Reading } from "./reading.js";
@@ -21,6 +22,8 @@ export interface Glance {
   readonly outbox: Awaited<ReturnType<Sections["outbox"]>>;
   readonly streams: Awaited<ReturnType<Sections["streams"]>>;
   readonly leader: Awaited<ReturnType<Sections["leader"]>>;
+  /** True if a process leads, and has sent a heartbeat since the glance before. */
+  readonly isLed: boolean;
   /** The last hour of all topics together. */
   readonly series: Awaited<ReturnType<Sections["series"]>>;
 }
@@ -100,11 +103,51 @@ export class Glances {
         read.leader(),
         read.series({ kind: "topic" }),
       ]);
-      this.#glance = { at, topics, causes, peers, schedules, outbox, streams, leader, series };
+      const beat = beatOf(leader);
+      // Glances are no closer to each other than a leader's longest silence.
+      const isLed = beat !== undefined && beat !== (this.#glance && beatOf(this.#glance.leader));
+      this.#glance = { at, topics, causes, peers, schedules, outbox, streams, leader, isLed, series };
       this.#readAt = startedAt;
     }
     this.#away = away;
   }
+}
+
+/** Heartbeat of the leader; undefined if none leads, or if that is not known. */
+function beatOf(leader: Glance["leader"]): string | undefined {
+  if (leader.state !== "read" || leader.value === undefined || leader.value.owner === null) return undefined;
+  return `${leader.value.epoch} ${leader.value.beat}`;
+}
+
+/** Number of topics that are served and behind which are signs, the oldest ones. */
+const signsOfBehind = 3;
+
+/**
+ * Signs of what `hawser doctor` would say: they change when something needs somebody, or no longer does.
+ *
+ * They are names alone, not numbers, which change all the time.
+ */
+export function signsOf({ glance, away }: ShownGlance): string {
+  if (glance === undefined || away !== undefined) return "away";
+  const { at, topics, peers, schedules, streams, leader, isLed } = glance;
+  const rows = <T>(read: Reading<readonly T[]>): readonly T[] => (read.state === "read" ? read.value : []);
+  const isOlder = (oldest: Date | null, ms: number): boolean => oldest !== null && at - oldest.getTime() > ms;
+  const endsSoon = (end: Date | null): boolean => end !== null && end.getTime() - at < certificateWarningMs;
+  const waiting = rows(topics).filter((topic) => topic.waiting > 0);
+  return JSON.stringify([
+    waiting.filter(({ state, oldest }) => needsHelp(state) && isOlder(oldest, maxUnreadMs)).map(({ topic }) => topic),
+    waiting
+      .filter(({ state, oldest }) => state === "running" && isOlder(oldest, maxBehindMs))
+      .slice(0, signsOfBehind)
+      .map(({ topic }) => topic),
+    rows(peers)
+      .filter(({ running, certificateEndsAt }) => running && endsSoon(certificateEndsAt))
+      .map(({ name }) => name),
+    rows(schedules).map(({ name, role, problem }) => problem !== null && `${role} ${name}`),
+    rows(streams).map(({ name, problem }) => problem !== null && name),
+    isLed,
+    leader.state === "read" && endsSoon(leader.value?.certificateEndsAt ?? null),
+  ]);
 }
 
 /** Entry of the navigation that has a badge. */

@@ -11,6 +11,7 @@ export {
   newsMs,
   type Place,
   type ShownGlance,
+  signsOf,
 } from "./glance.js";
 export { type MassAction, type MassActionKind, MassActions, undoMs } from "./mass-actions.js";
 export {

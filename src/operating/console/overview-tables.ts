@@ -5,6 +5,7 @@
 import type { StreamStatusRow } from "../../../generated/ts/rows/nats.js";
 import { queueConstants } from "../../../generated/ts/settings/queue.js";
 import type { ListedJob } from "../../jobs-and-peers/queue/enqueue/index.js";
+import { certificateWarningMs } from "../doctor/index.js";
 import {
   type EnqueuedOverview,
   type FirstJobs,
@@ -99,9 +100,6 @@ export const peersTable: OverviewTable<PeerOverview> = {
     { head: "Topics", cell: ({ topics }) => topics.join(", ") },
   ],
 };
-
-/** Time before the end of a running peer's TLS certificate from which it is shown as a warning: 14 days. */
-const certificateWarningMs = 1_209_600_000;
 
 /** `error` if the TLS certificate of a running peer has ended, `warning` if it ends soon. */
 function certificateTone({ running, certificateEndsAt }: PeerOverview, now: number): Tone | undefined {

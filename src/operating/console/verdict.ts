@@ -6,6 +6,10 @@ import { type DoctorOptions, type DoctorReport, doctor } from "../doctor/index.j
 
 /** Time between the beginnings of two examinations; one that takes longer is followed by the next at once. */
 const examineMs = 15_000;
+/** Least time between the beginnings of two examinations, if there is a reason for the second one. */
+const soonestMs = 5_000;
+/** Least pause before such an examination, as a multiple of the duration of the one before. */
+const examinationRest = 3;
 /** Age from which a verdict no longer says how things are. */
 const oldVerdictMs = 2 * examineMs;
 /** Time without a look at the verdict after which the examinations end, until the next look. */
@@ -35,6 +39,11 @@ export class Verdicts {
   #cancelNext: (() => void) | undefined;
   #lookedAt = 0;
   #isClosed = false;
+  #signs: string | undefined;
+  /** True if the signs have changed since the last examination began. */
+  #isSurprised = false;
+  #startedAt = 0;
+  #endedAt = 0;
 
   /** @param examine makes a report; default: `hawser doctor` */
   constructor(options: DoctorOptions, clock: Clock, logger: Logger, examine = () => doctor(options)) {
@@ -52,6 +61,25 @@ export class Verdicts {
     return { report: this.#report, ageMs, isOld, isExamining: this.#running !== undefined, problem: this.#problem };
   }
 
+  /**
+   * Newest verdict, as {@link newest}, for those who see how things are by other means: as soon as their signs change, what has
+   * changed is examined, and not only when its time has come.
+   *
+   * @param signs text that is the same as long as all is as it was
+   */
+  seen(signs: string): ShownVerdict {
+    const isSurprise = this.#signs !== undefined && signs !== this.#signs;
+    this.#signs = signs;
+    if (isSurprise) {
+      this.#isSurprised = true;
+      if (this.#cancelNext !== undefined) {
+        this.#cancelNext();
+        this.#plan();
+      }
+    }
+    return this.newest;
+  }
+
   /** Waits for the running examination, if there is one. */
   async settled(): Promise<void> {
     await this.#running;
@@ -66,6 +94,8 @@ export class Verdicts {
 
   async #examine(): Promise<void> {
     const startedAt = this.#clock.now();
+    this.#startedAt = startedAt;
+    this.#isSurprised = false;
     try {
       this.#report = await this.#examineOnce();
       this.#examinedAt = startedAt;
@@ -75,9 +105,18 @@ export class Verdicts {
       this.#logger.error({ err }, "the installation could not be examined");
     } finally {
       this.#running = undefined;
-      const waitMs = Math.max(0, startedAt + examineMs - this.#clock.now());
-      if (!this.#isClosed) this.#cancelNext = this.#clock.setTimeout(() => this.#next(), waitMs, false);
+      this.#endedAt = this.#clock.now();
+      if (!this.#isClosed) this.#plan();
     }
+  }
+
+  /** Sets the timer of the next examination. */
+  #plan(): void {
+    const restedAt = this.#endedAt + examinationRest * (this.#endedAt - this.#startedAt);
+    const soonAt = Math.max(this.#startedAt + soonestMs, restedAt);
+    const nextAt = this.#isSurprised ? Math.min(soonAt, this.#startedAt + examineMs) : this.#startedAt + examineMs;
+    const waitMs = Math.max(0, nextAt - this.#clock.now());
+    this.#cancelNext = this.#clock.setTimeout(() => this.#next(), waitMs, false);
   }
 
   #next(): void {

@@ -4,6 +4,7 @@
  */
 import { systemClock } from "../../foundation/runtime/index.js";
 import { handlersCheck } from "./bound-functions.js";
+import { certificatesCheck } from "./certificates.js";
 import { databaseCheck, notifyQueueCheck } from "./database.js";
 import { type DoctorReport, examine } from "./examine.js";
 import { executorCheck } from "./executor-login.js";
@@ -16,8 +17,10 @@ import { permissionsCheck } from "./nats-permissions.js";
 import { natsServerChecks } from "./nats-server.js";
 import { outboxChecks } from "./outbox.js";
 
+export { certificateWarningMs } from "./certificates.js";
 export type { CheckReport, DoctorReport, NamedFinding, Severity } from "./examine.js";
 export type { DoctorOptions } from "./facts.js";
+export { maxBehindMs, maxUnreadMs } from "./messages.js";
 
 /** Time limit of all checks together. */
 const totalMs = 27_000;
@@ -42,6 +45,7 @@ export async function doctor(options: DoctorOptions): Promise<DoctorReport> {
       ...messageChecks(facts),
       ...outboxChecks(facts),
       notifyQueueCheck(facts),
+      certificatesCheck(facts),
     ],
     { totalMs, clock: systemClock },
   );

@@ -8,7 +8,13 @@ import type { Check, Finding, Verdict } from "./examine.js";
 import type { Facts } from "./facts.js";
 
 /** Age from which a message is reported that nobody can take. */
-const maxUnreadMs = 15_000;
+export const maxUnreadMs = 5_000;
+/** Age from which a message is reported if all places of its workers are taken, by handlers that take long. */
+export const maxBehindMs = 5_000;
+/** Time after which a handler takes long. */
+const longHandlerMs = 2_000;
+/** Greatest number of topics whose workers are asked whether their places are taken. */
+const mostAsked = 10;
 /** Age from which a message is reported whose listener runs. */
 const maxUnhandledMs = 300_000;
 /** Greatest number of backlogs of one kind that have a finding each; more are one finding, which names as many. */
@@ -26,20 +32,37 @@ const deadSql = `
 /**
  * Query: what has waited for too long, for a listener, or for any one of a topic and group. What is paused, to be tried again later, or
  * held for others that go on, does not count. Of each kind the last to wait come first: what is new says what has changed.
+ *
+ * Parameters: rows that are counted, the ages in seconds from which messages wait without and with a listener, backlogs of a kind, the
+ * age from which messages wait for places, the seconds from which a handler takes long, and topics that are asked for places.
  */
 const waitingSql = `
-  WITH waiting AS (
+  WITH waiting AS MATERIALIZED (
     SELECT b.listener, b."group", CASE WHEN b.listener IS NULL THEN b.topic END AS topic, b.state, sum(b.count) AS count,
            bool_or(b."hasMore") AS "hasMore", max(b."servedUntil") AS "servedUntil",
            (array_agg(b."servedBy" ORDER BY b."servedUntil" DESC NULLS LAST))[1] AS "servedBy", extract(epoch FROM clock_timestamp() - min(b.oldest))::float8 AS "oldestSeconds"
       FROM (${backlogSql("$1")}) AS b GROUP BY 1, 2, 3, 4
+  ), busy AS MATERIALIZED (
+    SELECT c.topic, s.*
+      FROM (
+        SELECT w.topic FROM waiting AS w
+         WHERE w.state = 'running' AND w."oldestSeconds" > $5::float8 AND w."oldestSeconds" <= $3::float8 AND w.topic IS NOT NULL
+         GROUP BY w.topic ORDER BY min(w."oldestSeconds") LIMIT $7
+      ) AS c
+     CROSS JOIN LATERAL (
+       SELECT count(*)::integer AS "busyWorkers", max(a.oldest_ms) / 1000.0::float8 AS "busySeconds",
+              (array_agg(a.name ORDER BY a.oldest_ms DESC NULLS LAST))[1] AS "busiestWorker"
+         FROM hawser.worker_status(c.topic) AS a WHERE a.is_running
+       HAVING bool_and(a.is_full) AND max(a.oldest_ms) / 1000.0 >= $6::float8
+     ) AS s
   ), late AS (
-    SELECT w.*, row_number() OVER (of_kind ORDER BY w."oldestSeconds", w.listener COLLATE "C", w.topic COLLATE "C") AS nth,
+    SELECT w.*, b."busyWorkers", b."busySeconds", b."busiestWorker", row_number() OVER (of_kind ORDER BY w."oldestSeconds", w.listener COLLATE "C", w.topic COLLATE "C") AS nth,
            (count(*) OVER of_kind)::integer AS alike, (sum(w.count) OVER of_kind)::float8 AS "alikeCount",
            bool_or(w."hasMore") OVER of_kind AS "alikeHasMore", max(w."oldestSeconds") OVER of_kind AS "alikeOldestSeconds"
       FROM waiting AS w
-   WHERE w."oldestSeconds" > CASE WHEN w.state IN ('stopped', 'unserved') THEN $2::float8 ELSE $3::float8 END AND coalesce(w.state, '') NOT IN ('retrying', 'paused', 'held')
-    WINDOW of_kind AS (PARTITION BY w.state, w.listener IS NULL)
+      LEFT JOIN busy AS b ON b.topic = w.topic AND w.state = 'running'
+   WHERE b.topic IS NOT NULL AND w."oldestSeconds" > $5::float8 OR w."oldestSeconds" > CASE WHEN w.state IN ('stopped', 'unserved') THEN $2::float8 ELSE $3::float8 END AND coalesce(w.state, '') NOT IN ('retrying', 'paused', 'held')
+    WINDOW of_kind AS (PARTITION BY w.state, w.listener IS NULL, b.topic IS NULL)
   )
   SELECT l.* FROM late AS l WHERE l.nth <= $4 ORDER BY l.alike > $4, l."oldestSeconds", l.listener COLLATE "C", l.topic COLLATE "C"`;
 
@@ -65,6 +88,10 @@ interface WaitingMessages {
   readonly count: number;
   readonly hasMore: boolean;
   readonly oldestSeconds: number;
+  /** Workers of the topic, of which none has a free place, and who has the longest handler, for how long; null if some has one. */
+  readonly busyWorkers: number | null;
+  readonly busySeconds: number | null;
+  readonly busiestWorker: string | null;
   /** Number of backlogs of the same kind, with this one, and what waits in all of them. */
   readonly alike: number;
   readonly alikeCount: number;
@@ -144,12 +171,15 @@ async function streams(facts: Facts): Promise<Verdict> {
 }
 
 async function storedMessages(facts: Facts): Promise<Verdict> {
-  const values = [queueConstants.countedMessages, maxUnreadMs / 1000, maxUnhandledMs / 1000, mostAlike];
+  const values = [
+    ...[queueConstants.countedMessages, maxUnreadMs / 1000, maxUnhandledMs / 1000, mostAlike],
+    ...[maxBehindMs / 1000, longHandlerMs / 1000, mostAsked],
+  ];
   const rows = await facts.rows<WaitingMessages>(waitingSql, values);
   const findings: Finding[] = [];
   const kinds = new Map<string, WaitingMessages[]>();
   for (const row of rows) {
-    const kind = `${row.state} ${row.listener === null}`;
+    const kind = `${row.state} ${row.listener === null} ${row.busyWorkers === null}`;
     kinds.set(kind, [...(kinds.get(kind) ?? []), row]);
   }
   for (const same of kinds.values()) {
@@ -177,7 +207,10 @@ function alikeFinding(newest: readonly WaitingMessages[]): Finding {
   const [{ listener, state, alike, alikeCount, alikeHasMore, alikeOldestSeconds }] = newest as [WaitingMessages];
   const isTopics = listener === null;
   const names = newest.map((each) => `${JSON.stringify(each.listener ?? each.topic)} (${ago(each.oldestSeconds)})`);
-  const end = (state === null ? undefined : manyStates[state])?.[isTopics ? 0 : 1] ?? "and their listeners run";
+  const isBusy = newest[0]!.busyWorkers !== null;
+  const end = isBusy
+    ? "and all places of their workers are taken"
+    : ((state === null ? undefined : manyStates[state])?.[isTopics ? 0 : 1] ?? "and their listeners run");
   const many = `${alikeHasMore ? "at least " : ""}${alikeCount} messages wait for ${alike} ${isTopics ? "topics" : "listeners"}`;
   return {
     severity: waitingFinding(newest[0]!).severity,
@@ -195,6 +228,15 @@ function waitingFinding(row: WaitingMessages): Finding {
   const many = `${hasMore ? "at least " : ""}${count} message${count === 1 && !hasMore ? " waits" : "s wait"}`;
   const what = `${many} for ${place}, the oldest for ${ago(oldestSeconds)}`;
   const which = listener !== null ? `--name=${shellWord(listener)}` : `--topic=${shellWord(topic ?? "")}`;
+  if (row.busyWorkers !== null) {
+    const { busyWorkers, busySeconds, busiestWorker } = row;
+    const workers = busyWorkers === 1 ? "its worker" : `its ${busyWorkers} workers`;
+    return {
+      severity: "note",
+      what: `${what}: all places of ${workers} are taken, and in ${JSON.stringify(busiestWorker)} a handler has been running for ${ago(busySeconds ?? 0)}`,
+      remedy: `Make the handler faster, or start more workers: hawser pending ${which}. If it hangs, the log of the worker may say why; give it a timeoutMs`,
+    };
+  }
   const reassign = listener !== null && `hawser peers reassign ${shellWord(listener)} …`;
   switch (state) {
     case "unserved":

@@ -8,15 +8,22 @@ export interface LeaderOverview {
   /** Identifier of the leading process, which its log names; null if none leads. */
   readonly owner: string | null;
   readonly epoch: bigint;
+  /** Changes with each heartbeat of the leader. */
+  readonly beat: bigint;
   /** Time of the last progress; null if it has made none. */
   readonly progressAt: Date | null;
   /** Time since which it handles the messages of all subscriptions; null if it does not. */
   readonly completeSince: Date | null;
+  /** Time at which the first TLS certificate of a running gateway ends; null if none has one. */
+  readonly certificateEndsAt: Date | null;
 }
 
 /** Reads which process leads. @throws HawserError as {@link Database.query} */
 export async function readLeader(database: Database): Promise<LeaderOverview | undefined> {
-  const text = `SELECT l.owner, l.epoch, l.progress_at AS "progressAt", l.complete_since AS "completeSince" FROM ${views.bridgeLead} AS l`;
+  const text = `
+    SELECT l.owner, l.epoch, l.beat, l.progress_at AS "progressAt", l.complete_since AS "completeSince",
+           w.certificate_ends_at AS "certificateEndsAt"
+      FROM ${views.bridgeLead} AS l CROSS JOIN ${views.bridgeWork} AS w`;
   return (await database.query<LeaderOverview>("read which process leads", { text }))[0];
 }
 

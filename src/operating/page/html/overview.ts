@@ -270,10 +270,10 @@ export function recentCauses(
 
 /** Peers, workers and `hawser serve` in a line. */
 export function processesLine(glance: Glance, hasNats: boolean, prefix: string): Html {
-  const { at: now, peers, leader } = glance;
+  const { at: now, peers, leader, isLed } = glance;
   const parts = [
     peers.state === "read" ? html`<p>${peersText(peers.value, prefix)}</p>` : unread(peers),
-    hasNats ? (leader.state === "read" ? html`<p>${leaderText(leader.value, now)}</p>` : unread(leader)) : "",
+    hasNats ? (leader.state === "read" ? html`<p>${leaderText(leader.value, isLed, now)}</p>` : unread(leader)) : "",
   ];
   return html`<section id="processes" aria-label="Processes">${parts}</section>`;
 }
@@ -285,9 +285,8 @@ function peersText(peers: readonly PeerOverview[], prefix: string): Html {
   return html`<a href="${prefix}/peers">${running === 1 ? "1 peer or worker" : `${running} peers and workers`}</a> ${running === 1 ? "runs" : "run"}${ended}. `;
 }
 
-function leaderText(leader: LeaderOverview | undefined, now: number): Html {
-  if (leader === undefined || leader.owner === null)
-    return html`<span class="error">No <code>hawser serve</code> leads.</span>`;
+function leaderText(leader: LeaderOverview | undefined, isLed: boolean, now: number): Html {
+  if (leader === undefined || !isLed) return html`<span class="error">No <code>hawser serve</code> leads.</span>`;
   const { completeSince, progressAt } = leader;
   const since =
     completeSince === null

@@ -1,6 +1,6 @@
 /** Overview: the verdict, numbers, what waits, what has failed, and who runs. */
 import { html } from "hono/html";
-import { age, badgesOf } from "../../console/index.js";
+import { age, badgesOf, signsOf } from "../../console/index.js";
 import { deadLetterIdOf } from "../../operate/index.js";
 import { causeLink, causesSection } from "../html/dead.js";
 import { queryOf } from "../html/filter.js";
@@ -21,15 +21,19 @@ import { type Site, valueIn } from "./site.js";
 export function overviewRoutes(site: Site): void {
   const { prefix, readings, verdicts, glances } = site.options;
   site.app.get("/", async (c) => {
-    const verdict = verdicts.newest;
-    const { glance, ageMs, away } = await glances.fresh();
+    const shown = await glances.fresh();
+    const { glance, ageMs, away } = shown;
+    const verdict = verdicts.seen(signsOf(shown));
     const away503 = away === undefined ? {} : ({ status: 503 } as const);
     const problem =
       away === undefined
         ? ""
         : html`<section class="banner error" aria-label="Postgres"><p><strong class="error">Postgres is away.</strong> ${short(away)}</p>
 <p class="quiet">${glance === undefined ? "Nothing has been read before." : `What follows was read ${age(ageMs)}.`}</p></section>`;
-    if (glance === undefined) return site.answer(c, "Overview", problem as never, { refreshes: true, ...away503 });
+    if (glance === undefined) {
+      const body = html`${problem}${verdictBanner(verdict)}${findingsSection(verdict)}`;
+      return site.answer(c, "Overview", body, { refreshes: true, ...away503 });
+    }
     const { hasNats } = badgesOf(glance, glance.at);
     const span = c.req.query("span") === "day" ? "day" : "hour";
     const charts =
