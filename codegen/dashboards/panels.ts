@@ -432,6 +432,13 @@ export const dashboards: Readonly<Record<string, DashboardPlan>> = {
         ["hawser_peer_info", "Versions"],
         ["hawser_peer_ready", "Ready", { unit: "bool_yes_no", look: "No: /readyz of the process says why." }],
         [
+          "hawser_peer_process_start_timestamp_seconds",
+          "Start of the process",
+          {
+            look: "Starts again and again: its log, and hawser dead list, which has a message that kills it after its last attempt.",
+          },
+        ],
+        [
           "hawser_peer_lease_held",
           "Owner of the name",
           { unit: "bool_yes_no", look: "No: another process has the name, or Postgres is away." },

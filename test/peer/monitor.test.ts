@@ -200,6 +200,7 @@ describe("/metrics", () => {
       {
         topic: "x",
         group: "reds",
+        listener: "",
         state: "retrying",
         hasMore: true,
         messages: 10,
@@ -243,9 +244,9 @@ describe("/metrics", () => {
       },
     };
     const all = parsePrometheus(await (await monitorPages([peer, other])("GET", "/metrics")).text());
-    expect(shown(all, "hawser_peer_database_backlog_messages")).toEqual({ "a-1 x reds retrying": 10 });
-    expect(shown(all, "hawser_peer_database_backlog_has_more")).toEqual({ "a-1 x reds retrying": 1 });
-    expect(shown(all, "hawser_peer_database_backlog_age_seconds")["a-1 x reds retrying"]).toBeGreaterThanOrEqual(60);
+    expect(shown(all, "hawser_peer_database_backlog_messages")).toEqual({ "a-1 x reds  retrying": 10 });
+    expect(shown(all, "hawser_peer_database_backlog_has_more")).toEqual({ "a-1 x reds  retrying": 1 });
+    expect(shown(all, "hawser_peer_database_backlog_age_seconds")["a-1 x reds  retrying"]).toBeGreaterThanOrEqual(60);
     expect(shown(all, "hawser_peer_database_schedule_stuck")).toEqual({
       "a-1 nightly shop late": 1,
       "a-1 odd shop failing": 1,

@@ -103,7 +103,7 @@ const perDatabaseBacklog = perItem(
     peers.flatMap(({ name: peer, stored }) =>
       (stored.counters?.shared?.backlog ?? []).map((backlog) => ({ peer, ...backlog })),
     ),
-  ({ peer, topic, group, state }) => ({ peer, topic, group, state }),
+  ({ peer, topic, group, listener, state }) => ({ peer, topic, group, listener, state }),
 );
 
 const perSchedule = perItem(
@@ -135,6 +135,7 @@ function leaseOf(numberOf: (lease: Pick<Lease, "state" | "remainingMs">) => numb
 
 const readers: Readers<typeof peerMetrics, Peers> = {
   hawser_peer_info: (peers) => peers.map(({ name: peer }) => [{ peer, version }, 1]),
+  hawser_peer_process_start_timestamp_seconds: perPeer(() => performance.timeOrigin / 1_000),
   hawser_peer_ready: perPeer((peer) => Number(peer.health().ready)),
   hawser_peer_lease_held: perKnown(leaseOf(({ state }) => Number(state === "held"))),
   hawser_peer_lease_remaining_seconds: perKnown(leaseOf(({ remainingMs }) => remainingMs / 1_000)),

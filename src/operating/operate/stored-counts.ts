@@ -56,6 +56,8 @@ export interface Backlog {
   readonly topic: string;
   /** Empty if the listeners are in no group, or in several. */
   readonly group: string;
+  /** Listener that is away, or worker that took messages of the topic last; empty if the state is not `stopped`, or none is known. */
+  readonly listener: string;
   readonly state: BacklogState;
   readonly messages: number;
   /** True if there are more than `messages`. */
@@ -67,14 +69,18 @@ export interface Backlog {
 // Names come from users: of very many, those that have waited longest stay apart.
 const countBacklogSql = `
   WITH backlogs AS (
-    SELECT b.topic, coalesce(b."group", '') AS "group", coalesce(b.state, 'running') AS state, sum(b.count) AS messages, bool_or(b."hasMore") AS "hasMore", min(b.oldest) AS oldest
-      FROM (${backlogSql("$1")}) AS b GROUP BY 1, 2, 3
+    SELECT b.topic, coalesce(b."group", '') AS "group", coalesce(b.state, 'running') AS state,
+           -- A worker that is gone is the last one in all of its topics.
+           CASE WHEN b.state = 'stopped' THEN coalesce((array_agg(coalesce(b."servedBy", b.listener) ORDER BY b."servedUntil" DESC NULLS LAST, b.oldest))[1], '') ELSE '' END AS listener,
+           sum(b.count) AS messages, bool_or(b."hasMore") AS "hasMore", min(b.oldest) AS oldest
+      FROM (${backlogSql("$1")}) AS b GROUP BY b.topic, coalesce(b."group", ''), b.state
   ), named AS (
     SELECT b.*, row_number() OVER (ORDER BY b.oldest, b.topic COLLATE "C", b."group" COLLATE "C", b.state) <= $2 AS has_name FROM backlogs AS b
   )
-  SELECT CASE WHEN n.has_name THEN n.topic ELSE $3 END AS topic, CASE WHEN n.has_name THEN n."group" ELSE '' END AS "group", n.state,
+  SELECT CASE WHEN n.has_name THEN n.topic ELSE $3 END AS topic, CASE WHEN n.has_name THEN n."group" ELSE '' END AS "group",
+         CASE WHEN n.has_name THEN n.listener ELSE '' END AS listener, n.state,
          sum(n.messages)::float8 AS messages, bool_or(n."hasMore") AS "hasMore", extract(epoch FROM clock_timestamp() - min(n.oldest))::float8 AS "ageSeconds"
-    FROM named AS n GROUP BY 1, 2, 3`;
+    FROM named AS n GROUP BY 1, 2, 3, 4`;
 
 /** Numbers of the whole database, which one of its processes counts. */
 export interface SharedCounters {

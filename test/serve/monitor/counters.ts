@@ -107,8 +107,24 @@ export function serveCounters(): Mutable<Omit<ServeCounters, "bridge">> & { brid
       ],
       notifyQueue: { used: 0.25, holder: { pid: 17, role: "someone", application: "", seconds: 1 } },
       backlog: [
-        { topic: "bills", group: "billing", hasMore: false, state: "stopped", messages: 20, oldestAt: 2_500 },
-        { topic: 'a "topic" \\', group: "", hasMore: true, state: "unserved", messages: 21, oldestAt: 500 },
+        {
+          topic: "bills",
+          group: "billing",
+          listener: "bills-1",
+          hasMore: false,
+          state: "stopped",
+          messages: 20,
+          oldestAt: 2_500,
+        },
+        {
+          topic: 'a "topic" \\',
+          group: "",
+          listener: "",
+          hasMore: true,
+          state: "unserved",
+          messages: 21,
+          oldestAt: 500,
+        },
       ],
       schedules: [
         { name: "nightly", role: "shop", problem: null, lateSeconds: 20 },

@@ -119,9 +119,9 @@ describe("ServeMetrics", () => {
     });
   });
 
-  it("shows what waits for peers by topic, group and state, whatever characters the names have", async () => {
+  it("shows what waits for peers by topic, group, listener and state, whatever characters the names have", async () => {
     const metrics = metricsOf();
-    const [bills, odd] = ["bills billing stopped", 'a "topic" \\  unserved'];
+    const [bills, odd] = ["bills billing bills-1 stopped", 'a "topic" \\   unserved'];
     expect(await shown(metrics, "hawser_backlog_messages")).toEqual({ [bills]: 20, [odd]: 21 });
     expect(await shown(metrics, "hawser_backlog_has_more")).toEqual({ [bills]: 0, [odd]: 1 });
     expect(await shown(metrics, "hawser_schedule_stuck")).toEqual({ "nightly shop late": 1, "odd shop failing": 1 });

@@ -186,7 +186,7 @@ const requestTotals = perOutcome(({ responders }: Scrape) => responders, respond
 
 const perBacklog = perItem(
   ({ stored }: Scrape) => stored?.backlog ?? [],
-  ({ topic, group, state }) => ({ topic, group, state }),
+  ({ topic, group, listener, state }) => ({ topic, group, listener, state }),
 );
 
 const perSchedule = perItem(
