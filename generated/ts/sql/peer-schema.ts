@@ -5347,6 +5347,7 @@ BEGIN
     GRANT EXECUTE ON FUNCTION hawser.behind_sequences(boolean) TO hawser_bridge;
     GRANT EXECUTE ON FUNCTION hawser.applied_migrations() TO hawser_bridge;
     GRANT EXECUTE ON FUNCTION hawser.backlog(integer, text) TO hawser_bridge;
+    GRANT EXECUTE ON FUNCTION hawser.peer_status() TO hawser_bridge;
     GRANT EXECUTE ON FUNCTION hawser.dead_letter_counts(integer) TO hawser_bridge;
   END IF;
 END

@@ -12716,6 +12716,7 @@ BEGIN
     GRANT EXECUTE ON FUNCTION hawser.samples(text, text[], timestamptz, integer, boolean) TO hawser_bridge;
     GRANT EXECUTE ON FUNCTION hawser.due_schedules(integer) TO hawser_bridge;
     GRANT EXECUTE ON FUNCTION hawser.run_schedules(jsonb) TO hawser_bridge;
+    GRANT EXECUTE ON FUNCTION hawser.worker_status(text, text) TO hawser_bridge;
   END IF;
 END
 $do$;

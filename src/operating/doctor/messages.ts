@@ -109,6 +109,9 @@ interface StreamState {
   readonly missingSeconds: number | null;
 }
 
+/** What NATS says of a stream that is not there. */
+const streamGone = "stream not found";
+
 const streamsSql = `
   SELECT s.name, s.stream, s.problem, s.paused, s.missing::float8 AS missing, s.missing_reason AS reason,
          extract(epoch FROM now() - s.missing_at)::float8 AS "missingSeconds"
@@ -146,7 +149,9 @@ async function streams(facts: Facts): Promise<Verdict> {
       what: `${what} has stopped: ${problem}`,
       remedy: paused
         ? `SELECT nats_seek_stream('${name}', …), with 'all', a sequence number or a time; then find the missing messages`
-        : "Fix the cause; the subscription then continues by itself",
+        : problem === streamGone
+          ? `Create the stream again, by nats_create_stream or where it is defined: the subscription then goes on with its first message. Or end it: SELECT nats_unsubscribe_stream('${name}')`
+          : "Fix the cause; the subscription then continues by itself",
     };
     const lost: Finding = {
       severity: "error",

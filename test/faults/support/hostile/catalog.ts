@@ -200,8 +200,8 @@ const callersOf = table(`
   pb hawser.bring_due
   pnbv hawser.outbox_undone hawser.queue_backlog
   p hawser.queue_find hawser.why hawser.jobs hawser.count_jobs hawser.first_jobs hawser.job_message
-  pv hawser.peer_status hawser.topic_status hawser.worker_status
-  pbv hawser.backlog hawser.dead_letter_counts hawser.take_sample hawser.samples
+  pv hawser.topic_status
+  pbv hawser.peer_status hawser.worker_status hawser.backlog hawser.dead_letter_counts hawser.take_sample hawser.samples
   bx hawser.token_of hawser.fence_batch hawser.stream_position
    bx hawser.mark_handled hawser.wrapper_version
    b hawser.requested_retries hawser.read_lead hawser.take_lead hawser.raise_lead hawser.keep_lead
