@@ -35,7 +35,8 @@ ${sections.join("")}`;
 /** A text of an alert with the names of its labels in place of the templates of Prometheus. */
 function readable(text: string): string {
   return text
-    .replace(/\{\{-? *(?:if|end)\b[^}]*\}\}/g, "")
-    .replace(/\{\{ *\$labels\.(\w+) *\}\}/g, "*$1*")
-    .replace(/\{\{ *\$value\b[^}]*\}\}/g, "*value*");
+    .replace(/\{\{-? *(?:if|with|range|end)\b.*?\}\}/g, "")
+    .replace(/\{\{ *(?:\$labels|\.Labels)\.(\w+) *\}\}/g, "*$1*")
+    .replace(/\{\{ *(?:\$value|\.Value)\b[^}]*\}\}/g, "*value*")
+    .trim();
 }

@@ -207,7 +207,7 @@ describe("the alerts", () => {
       const named = [...expr.matchAll(/\bhawser_\w+/g)].map(([name]) => name);
       expect([...labels.keys()]).toEqual(expect.arrayContaining(named));
       // Of Prometheus itself, and what all metrics have.
-      const known = [...named.flatMap((name) => labels.get(name)!), "database", "instance"];
+      const known = [...named.flatMap((name) => labels.get(name)!), "database", "instance", "job"];
       const texts = Object.values(annotations).join(" ");
       const used = [...texts.matchAll(/\$labels\.(\w+)/g)].map(([, label]) => label!);
       expect(known).toEqual(expect.arrayContaining(used));
