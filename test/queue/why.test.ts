@@ -104,7 +104,7 @@ describe("a message that no worker serves", () => {
       says("served", /^no member of the group "red"/, /^Start a worker with the group "red"/),
     ]);
     expect(await held(forName)).toEqual([
-      says("served", /^it is for the listener "away", which is away/, /hawser reassign/),
+      says("served", /^it is for the listener "away", which is away/, /hawser peers reassign away OTHER$/),
     ]);
     expect(await takes(worker, ofGroup)).toBe(false);
     expect(await takes(await open({ name: "away" }), forName)).toBe(true);
@@ -189,11 +189,27 @@ describe("a topic with limits", () => {
     expect(await worker.take({ most: 1 })).toHaveLength(1);
     const id = await put(headers);
     expect(await takes(worker, id)).toBe(false);
-    expect(await held(id)).toEqual([says("within_limits", explanation, /^hawser topics limit t/)]);
+    expect(await held(id)).toEqual([
+      says("within_limits", explanation, /^Wait, or give higher numbers: hawser topics limit t --/),
+    ]);
     await client.query("SELECT hawser.limit_topic('t')");
     expect(await causes(id)).toEqual([]);
     expect(await takes(worker, id)).toBe(true);
   });
+});
+
+it("waits for a transaction that changes the limits of its topic", async () => {
+  await client.query("SELECT hawser.limit_topic('t', running => 1)");
+  const worker = await open();
+  const id = await put();
+  await other.query("BEGIN");
+  await other.query("SELECT hawser.limit_topic('t', running => 1)");
+  expect(await takes(worker, id)).toBe(false);
+  expect(await held(id)).toEqual([
+    says("within_limits", /^the session \d+ of the role "postgres" has locked the settings of the topic/, /terminate/),
+  ]);
+  await other.query("ROLLBACK");
+  expect(await causes(id)).toEqual([]);
 });
 
 it("comes after one that has not ended, is dead, or was cancelled", async () => {
@@ -209,7 +225,12 @@ it("comes after one that has not ended, is dead, or was cancelled", async () => 
   const letter = await worker.giveUp(taken!);
   for (let round = 0; round < 3; round++) await client.query("SELECT hawser.bring_due(NULL, NULL)");
   expect(await held(id)).toEqual([
-    says("not_held", /is a dead letter$/, /^hawser dead retry/, { holder: String(first) }),
+    says(
+      "not_held",
+      /is a dead letter$/,
+      new RegExp(`^Mend the handler, then hawser dead retry ${letter}, or hawser jobs cancel --flow ${id}$`),
+      { holder: String(first) },
+    ),
   ]);
   await client.query("SELECT hawser.retry_dead_letters($1)", [[String(letter)]]).catch(() => undefined);
   await client.query("DELETE FROM hawser_data.dead_letters");
@@ -319,7 +340,7 @@ describe("a message that somebody has", () => {
       says(
         "free",
         /^the worker "w1" has it, and has been silent for 4\d\d s: another one takes it over in [12]\d\d s$/,
-        /^Wait for the takeover/,
+        /^Wait for the takeover, or start "w1" again$/,
       ),
     );
     await client.query("UPDATE hawser_data.workers SET beat_at = now() - interval '700 s'");
@@ -340,6 +361,31 @@ describe("a message that somebody has", () => {
     await other.query("ROLLBACK");
     expect(await takes(worker, id)).toBe(true);
   });
+
+  it("is locked by transactions that share the lock", async () => {
+    await open();
+    const id = await put();
+    const locked = await put();
+    for (const session of [other, client]) {
+      await session.query("BEGIN");
+      await session.query("SELECT FROM hawser_data.queue WHERE id = $1 FOR SHARE", [String(locked)]);
+    }
+    expect(await held(locked)).toEqual([says("free", /^the session \d+ of the role "postgres" has locked it/, /./)]);
+    expect(await causes(id)).toEqual([]);
+  });
+});
+
+it("is of a topic whose workers have not been heard of since it came", async () => {
+  await open({ name: "w1" });
+  const id = await put();
+  await client.query("UPDATE hawser_data.workers SET is_idle = true, beat_at = now() - interval '99 s'");
+  expect(await causes(id)).toEqual([]);
+  await client.query("UPDATE hawser_data.queue SET enqueued_at = now() - interval '50 s'");
+  expect(await held(id)).toEqual([
+    says("served", /^nothing else holds it, and no worker .* heard of for 99 s; the last one was "w1"$/, /^Start/),
+  ]);
+  await client.query("UPDATE hawser_data.workers SET beat_at = now() - interval '49 s'");
+  expect(await causes(id)).toEqual([]);
 });
 
 describe("roles", () => {
@@ -439,7 +485,7 @@ it("quotes a topic for the shell into which its remedy is copied", async () => {
   await (await TestWorker.open(work, { topics: [topic] })).take({ topics: [topic], most: 1 });
   const rest = await put("", topic);
   expect(await held(rest)).toEqual([
-    says("within_limits", /1 of 1/, /^hawser topics limit 'a'\\''b; \$\(reboot\) %s' raises it$/),
+    says("within_limits", /1 of 1/, /: hawser topics limit 'a'\\''b; \$\(reboot\) %s' --running 1$/),
   ]);
 });
 

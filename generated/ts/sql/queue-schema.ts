@@ -8297,6 +8297,7 @@ DECLARE
   -- The first of those that it is held for.
   v_before jsonb;
   v_before_id text;
+  v_before_dead text;
   v_failure jsonb;
   v_failed_at timestamptz;
   v_wait_s bigint;
@@ -8317,6 +8318,7 @@ BEGIN
   v_is_later := starts_with(q.recipient, '~');
   v_before := CASE WHEN (coalesce(q.later, '') = 'held') THEN ((SELECT jsonb_agg(jsonb_build_object('id', n.before_id::text, 'state', n.state) ORDER BY n.state = 'waiting', n.before_id) FROM ( SELECT e.before_id, CASE WHEN NOT (e.ended AND NOT EXISTS (SELECT FROM hawser_data.queue AS q WHERE q.id = e.before_id)) THEN 'waiting' WHEN EXISTS (SELECT FROM hawser_data.dead_letters AS d WHERE d.job_id = e.before_id) THEN 'dead' ELSE 'gone' END AS state FROM hawser_data.flow_edges AS e WHERE e.after_id = q.id ORDER BY NOT e.ended, e.before_id LIMIT 100) AS n)) -> 0 END;
   v_before_id := v_before ->> 'id';
+  v_before_dead := (SELECT d.id::text FROM hawser_data.dead_letters AS d WHERE d.job_id = v_before_id::bigint AND (v_roles IS NULL OR d.role = ANY (v_roles) AND d.role_id = to_regrole(quote_ident(d.role))::oid::bigint) LIMIT 1);
   v_failure := q.failures -> -1;
   -- Whatever a worker has given as its time.
   BEGIN
@@ -8327,39 +8329,41 @@ BEGIN
   v_topic := q.topic;
   v_word := CASE WHEN v_topic ~ '^[A-Za-z0-9_.][A-Za-z0-9_./-]*$' THEN v_topic ELSE '''' || replace(v_topic, '''', E'\\'\\\\\\'\\'') || '''' END;
   -- What holds for workers: not what is set for the caller alone.
-  SELECT CASE WHEN s.source IN ('user', 'database user', 'client', 'session') THEN coalesce((
+  SELECT coalesce((
            SELECT split_part(c.of, '=', 2)::boolean FROM pg_db_role_setting AS r, unnest(r.setconfig) AS c (of)
             WHERE r.setrole = 0 AND r.setdatabase IN (0, (SELECT d.oid FROM pg_database AS d WHERE d.datname = current_database()))
               AND c.of LIKE 'default_transaction_read_only=%' ORDER BY r.setdatabase DESC LIMIT 1
-         ), false) ELSE s.setting::boolean END
+         ), s.setting::boolean AND s.source NOT IN ('user', 'database', 'database user', 'client', 'session'))
     INTO v_only_reads FROM pg_settings AS s WHERE s.name = 'default_transaction_read_only';
   v_wait_s := ceil(extract(epoch FROM q.due_at - v_now));
 
   RETURN QUERY
-  SELECT v_id, c.nth, c.condition, c.is_met, CASE WHEN NOT c.is_met THEN c.holder END, CASE WHEN NOT c.is_met THEN c.since END,
-         CASE WHEN NOT c.is_met THEN c.explanation END, CASE WHEN NOT c.is_met THEN c.remedy END
-    FROM (
+  WITH conditions AS MATERIALIZED (
+    SELECT c.* FROM (
       SELECT 1 AS nth, 'waits' AS condition, q.id IS NOT NULL AS is_met, n.holder, n.since, n.explanation, n.remedy
         FROM (SELECT) AS o LEFT JOIN LATERAL (SELECT e.* FROM hawser.why_not_queued(v_id) AS e WHERE q.id IS NULL) AS n ON true
       UNION ALL
       SELECT 2, 'server_writes', NOT pg_is_in_recovery() AND NOT v_only_reads, current_database(), NULL,
              CASE WHEN pg_is_in_recovery() THEN 'the server is in recovery, or a standby' ELSE 'transactions only read, by default_transaction_read_only' END,
              CASE WHEN pg_is_in_recovery() THEN 'Workers need the primary server: wait for its recovery, or promote the standby'
-                  ELSE format('ALTER DATABASE %I SET default_transaction_read_only = off', current_database()) END
+                  ELSE format('BEGIN READ WRITE; ALTER DATABASE %I SET default_transaction_read_only = off; COMMIT', current_database()) END
       UNION ALL
       SELECT 3, 'not_held', NOT (coalesce(q.later, '') = 'held'), v_before_id, NULL,
              format('it comes after the message %s, which %s', v_before_id, CASE v_before ->> 'state' WHEN 'waiting' THEN 'has not ended' WHEN 'dead' THEN 'is a dead letter' ELSE 'was cancelled or discarded' END),
-             CASE v_before ->> 'state' WHEN 'waiting' THEN 'hawser why ' || v_before_id WHEN 'dead' THEN 'hawser dead retry, or hawser jobs cancel --flow ' || v_id ELSE 'hawser jobs cancel --flow ' || v_id END
+             CASE v_before ->> 'state' WHEN 'waiting' THEN 'hawser why ' || v_before_id WHEN 'dead' THEN format('Mend the handler, then hawser dead retry %s, or hawser jobs cancel --flow %s', coalesce(v_before_dead, 'ID'), v_id)
+               ELSE format('hawser jobs cancel --flow %s, and enqueue it again', v_id) END
       UNION ALL
       SELECT 4, 'due', v_wait_s IS NULL OR v_wait_s <= 0, NULL, v_failed_at,
              CASE WHEN q.attempts = 0 THEN format('it is due in %s s', v_wait_s)
                   ELSE format('it has failed %s times, last with %s: %s. It is tried again in %s s', q.attempts, v_failure ->> 'code', v_failure ->> 'message', v_wait_s) END,
              CASE WHEN q.attempts = 0 THEN format('Wait, or hawser jobs cancel %s, and enqueue another one', v_id) ELSE 'Mend the handler: it is tried again by itself' END
       UNION ALL
-      SELECT 5, 'role_may_enqueue', r.fault IS NULL, q.role, NULL, r.fault, format('GRANT hawser_peer TO %I', q.role)
+      SELECT 5, 'role_may_enqueue', r.fault IS NULL, q.role, NULL, r.fault,
+             CASE WHEN r.fault IS NULL THEN NULL WHEN to_regrole(quote_ident(q.role)) IS NOT NULL AND NOT hawser.may_enqueue(q.role, 'peer') THEN format('GRANT hawser_peer TO %I', q.role)
+                  ELSE format('hawser jobs cancel %s, and enqueue another one as a role that may', v_id) END
         FROM (SELECT CASE WHEN v_is_later THEN hawser.role_fault(q.role, q.role_mark, 'peer') END AS fault) AS r
       UNION ALL
-      SELECT 6, 'served', n.* FROM hawser.why_not_served(q.topic, ltrim(q.recipient, '~')) AS n
+      SELECT 6, 'served', n.* FROM hawser.why_not_served(q.topic, ltrim(q.recipient, '~'), NULL) AS n
       UNION ALL
       SELECT 7, 'not_paused', s.topic IS NULL, s.paused_by, s.paused_at, 'the topic is paused', 'hawser topics resume ' || v_word
         FROM (SELECT) AS o LEFT JOIN hawser_data.topic_settings AS s ON s.topic = q.topic AND (s.paused_at IS NOT NULL)
@@ -8380,7 +8384,19 @@ BEGIN
     ) AS c
    -- Of one that does not wait, no more is asked.
    WHERE q.id IS NOT NULL OR c.nth <= 2
-   ORDER BY c.nth;
+  ), told AS (
+    SELECT * FROM conditions
+     UNION ALL
+    -- What nothing holds, a worker takes at once: one that has not been heard of since then may be gone, long before its lease ends.
+    SELECT 6, 'served', n.*
+      FROM (SELECT greatest(q.enqueued_at, q.due_at) AS ready_at WHERE (SELECT bool_and(a.is_met) FROM conditions AS a)) AS r
+     CROSS JOIN LATERAL hawser.why_not_served(q.topic, ltrim(q.recipient, '~'), r.ready_at) AS n
+     WHERE r.ready_at < v_now - interval '10 s' AND NOT n.is_met
+  )
+  SELECT DISTINCT ON (c.nth) v_id, c.nth, c.condition, c.is_met, CASE WHEN NOT c.is_met THEN c.holder END, CASE WHEN NOT c.is_met THEN c.since END,
+         CASE WHEN NOT c.is_met THEN c.explanation END, CASE WHEN NOT c.is_met THEN c.remedy END
+    FROM told AS c
+   ORDER BY c.nth, c.is_met;
 END;
 END
 $function$;
@@ -8400,27 +8416,46 @@ AS $function$
 #variable_conflict use_column
 DECLARE
   v_roles CONSTANT text[] := hawser.callers_roles();
+  v_most integer := 100;
 BEGIN
   IF p_topic IS NULL THEN
     PERFORM hawser.refuse_argument('hawser.why', 'id', 'NULL', 'must be the id of a message, unless a topic is named');
   END IF;
-  -- Those that are not in line come last.
-  SELECT f.id INTO id
-    FROM hawser.queue_places(ARRAY[p_topic]) AS p
-   CROSS JOIN LATERAL (
-     (
-       SELECT o.id, o.rank FROM hawser_data.queue AS o
-        WHERE p_key IS NULL AND o.topic = p.topic AND o.recipient = p.recipient AND o.role = p.role AND (v_roles IS NULL OR o.role = ANY (v_roles) AND o.role_id = to_regrole(quote_ident(o.role))::oid::bigint) AND o.later IS DISTINCT FROM 'nats' ORDER BY o.rank LIMIT 1
-     )
-     UNION ALL
-     (
-       SELECT o.id, o.rank FROM hawser_data.queue AS o
-        WHERE o.topic = p.topic AND o.recipient = p.recipient AND o.key = p_key AND o.role = p.role AND (v_roles IS NULL OR o.role = ANY (v_roles) AND o.role_id = to_regrole(quote_ident(o.role))::oid::bigint) AND o.later IS DISTINCT FROM 'nats' ORDER BY o.rank LIMIT 1
-     )
-   ) AS f
-   -- Rows of others are not read, however many there are.
-   WHERE v_roles IS NULL OR p.role = ANY (v_roles)
-   ORDER BY starts_with(p.recipient, '~'), f.rank LIMIT 1;
+  LOOP
+    -- As in \`queue_places\`. One of the first recipients is enough, of which a message for all makes as many as there are listeners.
+    WITH RECURSIVE places AS (
+      (
+        SELECT q.recipient, q.role, 1 AS nth FROM hawser_data.queue AS q WHERE q.topic = p_topic ORDER BY q.recipient, q.role, q.rank LIMIT 1
+      )
+      UNION ALL
+      SELECT n.recipient, n.role, p.nth + 1
+        FROM places AS p
+       CROSS JOIN LATERAL (
+         SELECT q.recipient, q.role FROM hawser_data.queue AS q
+          WHERE q.topic = p_topic AND (q.recipient, q.role) > (p.recipient, p.role) ORDER BY q.recipient, q.role, q.rank LIMIT 1
+       ) AS n
+       WHERE p.nth < v_most
+    )
+    -- Those that are not in line come last.
+    SELECT f.id INTO id
+      FROM places AS p
+     CROSS JOIN LATERAL (
+       (
+         SELECT o.id, o.rank FROM hawser_data.queue AS o
+          WHERE p_key IS NULL AND o.topic = p_topic AND o.recipient = p.recipient AND o.role = p.role AND (v_roles IS NULL OR o.role = ANY (v_roles) AND o.role_id = to_regrole(quote_ident(o.role))::oid::bigint) AND o.later IS DISTINCT FROM 'nats' ORDER BY o.rank LIMIT 1
+       )
+       UNION ALL
+       (
+         SELECT o.id, o.rank FROM hawser_data.queue AS o
+          WHERE p_key IS NOT NULL AND o.topic = p_topic AND o.recipient = p.recipient AND o.key = p_key AND o.role = p.role AND (v_roles IS NULL OR o.role = ANY (v_roles) AND o.role_id = to_regrole(quote_ident(o.role))::oid::bigint) AND o.later IS DISTINCT FROM 'nats' ORDER BY o.rank LIMIT 1
+       )
+     ) AS f
+     -- Rows of others are not read, however many there are.
+     WHERE v_roles IS NULL OR p.role = ANY (v_roles)
+     ORDER BY starts_with(p.recipient, '~'), f.rank LIMIT 1;
+    EXIT WHEN id IS NOT NULL OR v_most > 100;
+    v_most := 1000000000;
+  END LOOP;
 END
 $function$;
 COMMENT ON FUNCTION hawser.first_in_line(text, text) IS 'Finds the first message of a topic, and of a key, that waits.';
@@ -8443,6 +8478,7 @@ DECLARE
   v_roles CONSTANT text[] := hawser.callers_roles();
   v_job record;
   v_dead_id bigint;
+  v_open record;
 BEGIN
   v_job := hawser.job(p_id);
   holder := v_job.listener;
@@ -8452,7 +8488,9 @@ BEGIN
     explanation := format('it is a dead letter since its attempt %s: %s: %s', v_job.attempts, v_job.error_code, v_job.error_message);
     remedy := CASE
       WHEN v_dead_id IS NULL THEN 'It was discarded: enqueue another one'
-      WHEN v_job.error_code = 'expired' THEN format('Its ttl was over: more workers, or a longer ttl. hawser dead discard %s', v_dead_id)
+      WHEN v_job.error_code = 'expired' THEN format('Start more workers, or give a longer ttl. hawser dead retry %s has it handled without one', v_dead_id)
+      WHEN v_job.error_code = 'not_permitted' AND to_regrole(quote_ident(v_job.role)) IS NULL THEN format('Enqueue another one as a role that is there; hawser dead discard %s', v_dead_id)
+      WHEN v_job.error_code = 'not_permitted' THEN format('GRANT hawser_peer TO %I, then hawser dead retry %s', v_job.role, v_dead_id)
       ELSE format('Mend the handler, then hawser dead retry %s', v_dead_id)
     END;
     RETURN;
@@ -8476,18 +8514,14 @@ BEGIN
     RETURN;
   END IF;
   -- A transaction that has written into the queue, the oldest one.
-  SELECT coalesce('session ' || l.pid, 'prepared transaction'), a.xact_start,
-         coalesce('SELECT pg_terminate_backend(' || l.pid || ')', 'ROLLBACK PREPARED one of pg_prepared_xacts') INTO holder, since, remedy
-    FROM pg_locks AS l
-    LEFT JOIN pg_stat_activity AS a ON a.pid = l.pid
-   WHERE l.locktype = 'relation' AND l.database = (SELECT d.oid FROM pg_database AS d WHERE d.datname = current_database())
-     AND l.relation = 'hawser_data.queue'::regclass AND l.mode = 'RowExclusiveLock' AND l.granted AND l.pid IS DISTINCT FROM pg_backend_pid()
-   ORDER BY a.xact_start NULLS LAST, l.pid LIMIT 1;
+  v_open := hawser.why_locked(NULL, false);
+  holder := v_open.holder;
+  since := v_open.since;
   explanation := CASE
     WHEN holder IS NULL THEN 'it was handled or cancelled, and nothing of it is kept; or it was rolled back, or is of a role that you are not a member of'
-    ELSE format('the transaction that enqueued it may not have ended: that of the %s has written into the queue. Or it was handled, and nothing of it is kept, or rolled back', holder)
+    ELSE format('the transaction that enqueued it may not have ended: %s has written into the queue. Or it was handled, and nothing of it is kept, or rolled back', v_open.explanation)
   END;
-  remedy := coalesce('Wait for its end, or ' || remedy, 'hawser topics keep TOPIC TIME keeps what becomes of later ones');
+  remedy := coalesce(v_open.remedy || ', which undoes what it has enqueued', 'hawser topics keep TOPIC TIME keeps what becomes of later ones');
 END
 $function$;
 COMMENT ON FUNCTION hawser.why_not_queued(bigint) IS 'Says what is known of a message that is not in the queue.';
@@ -8495,6 +8529,7 @@ COMMENT ON FUNCTION hawser.why_not_queued(bigint) IS 'Says what is known of a me
 CREATE OR REPLACE FUNCTION hawser.why_not_served(
   p_topic text,
   p_recipient text,
+  p_since timestamptz,
   OUT is_met boolean,
   OUT holder text,
   OUT since timestamptz,
@@ -8516,6 +8551,7 @@ BEGIN
   is_met := EXISTS (
     SELECT FROM hawser_data.workers AS w
      WHERE w.gone_at IS NULL AND w.beat_at > v_now - make_interval(secs => CASE WHEN w.is_idle THEN 240000 ELSE w.lease_ms END / 1000.0) AND p_topic = ANY (w.topics) AND p_recipient = ANY ((array_remove(ARRAY['', CASE WHEN strpos(w.name, ':') = 0 THEN '@' || w.name END, '#' || w.group_name, '!', '!' || CASE WHEN strpos(w.name, ':') = 0 THEN '@' || w.name END, '!' || '#' || w.group_name], NULL) || ARRAY(SELECT m.mark || '@' || n.name FROM unnest(w.stands_in_for) AS n (name) CROSS JOIN (VALUES (''), ('!')) AS m (mark))))
+       AND (p_since IS NULL OR w.beat_at >= p_since)
   );
   IF is_met THEN
     RETURN;
@@ -8529,13 +8565,14 @@ BEGIN
     ) AS n
    ORDER BY n.until DESC LIMIT 1;
   explanation := CASE
+    WHEN p_since IS NOT NULL THEN format('nothing else holds it, and no worker that takes it has been heard of for %s s', floor(extract(epoch FROM v_now - since)))
     WHEN v_group IS NOT NULL THEN format('no member of the group %s that handles the topic runs', to_json(v_group))
     WHEN v_name IS NOT NULL THEN format('it is for the listener %s, which is away or does not handle the topic', to_json(v_name))
     ELSE format('no worker serves the topic %s', to_json(p_topic))
   END || coalesce('; the last one was ' || to_json(holder), '');
   remedy := CASE
     WHEN v_group IS NOT NULL THEN format('Start a worker with the group %s that handles %s', to_json(v_group), to_json(p_topic))
-    WHEN v_name IS NOT NULL THEN format('Start %s, or hand over what waits for it: hawser reassign', to_json(v_name))
+    WHEN v_name IS NOT NULL THEN format('Start %s, or hand over what waits for it: hawser peers reassign %s OTHER', to_json(v_name), CASE WHEN v_name ~ '^[A-Za-z0-9_.][A-Za-z0-9_./-]*$' THEN v_name ELSE '''' || replace(v_name, '''', E'\\'\\\\\\'\\'') || '''' END)
     ELSE format('Start a worker that handles %s', to_json(p_topic))
   END;
   IF holder IS NULL AND v_name IS NULL AND v_group IS NULL THEN
@@ -8556,7 +8593,7 @@ BEGIN
   END IF;
 END
 $function$;
-COMMENT ON FUNCTION hawser.why_not_served(text, text) IS 'Says whether a worker goes on that takes what is for a topic and a recipient.';
+COMMENT ON FUNCTION hawser.why_not_served(text, text, timestamptz) IS 'Says whether a worker goes on that takes what is for a topic and a recipient.';
 
 CREATE OR REPLACE FUNCTION hawser.why_limited(
   p_topic text,
@@ -8581,6 +8618,8 @@ DECLARE
   v_limit_key text;
   v_role text;
   v_of_key bigint;
+  v_locked record;
+  v_header text;
 BEGIN
   is_met := true;
   SELECT o.* INTO s FROM hawser_data.topic_settings AS o WHERE o.topic = p_topic;
@@ -8591,8 +8630,20 @@ BEGIN
   IF EXISTS (SELECT FROM hawser_data.queue AS q WHERE q.id = p_id AND NOT (q.worker IS NULL OR NOT EXISTS (SELECT FROM hawser_data.workers AS w WHERE w.id = q.worker AND w.gone_at IS NULL))) THEN
     RETURN;
   END IF;
+  -- Nothing starts while a transaction changes the settings. Takes, which read workers, lock them only for a moment.
+  v_locked := hawser.why_locked(ARRAY(SELECT o.xmax::text FROM hawser_data.topic_settings AS o WHERE o.topic = p_topic), true);
+  IF v_locked.holder IS NOT NULL THEN
+    is_met := false;
+    holder := v_locked.holder;
+    since := v_locked.since;
+    explanation := format('%s has locked the settings of the topic, in a transaction that has not ended', v_locked.explanation);
+    remedy := v_locked.remedy;
+    RETURN;
+  END IF;
   SELECT count(*), min(t.started_at) INTO v_running, since FROM hawser_data.topic_starts AS t WHERE t.topic = p_topic AND EXISTS (SELECT FROM hawser_data.queue AS q JOIN hawser_data.workers AS w ON w.id = q.worker AND w.gone_at IS NULL WHERE q.topic = t.topic AND q.recipient = t.recipient AND q.role = t.role AND q.rank = t.rank AND q.worker = t.worker OFFSET 0);
-  remedy := format('hawser topics limit %s raises it', CASE WHEN p_topic ~ '^[A-Za-z0-9_.][A-Za-z0-9_./-]*$' THEN p_topic ELSE '''' || replace(p_topic, '''', E'\\'\\\\\\'\\'') || '''' END);
+  v_header := s.key_header;
+  remedy := 'Wait, or give higher numbers: ' || concat_ws(' ', 'hawser topics limit', CASE WHEN p_topic ~ '^[A-Za-z0-9_.][A-Za-z0-9_./-]*$' THEN p_topic ELSE '''' || replace(p_topic, '''', E'\\'\\\\\\'\\'') || '''' END, '--rate ' || s.rate, '--burst ' || s.burst, '--running ' || s.running,
+    '--running-per-key ' || s.running_per_key, '--key-header ' || CASE WHEN v_header ~ '^[A-Za-z0-9_.][A-Za-z0-9_./-]*$' THEN v_header ELSE '''' || replace(v_header, '''', E'\\'\\\\\\'\\'') || '''' END);
   IF s.running <= v_running THEN
     is_met := false;
     explanation := format('%s of %s messages of the topic run that may at a time', v_running, s.running);
@@ -8624,6 +8675,62 @@ END
 $function$;
 COMMENT ON FUNCTION hawser.why_limited(text, bigint) IS 'Says whether the limits of a topic let a message start.';
 
+CREATE OR REPLACE FUNCTION hawser.why_locked(
+  p_xids text[],
+  p_but_workers boolean,
+  OUT holder text,
+  OUT since timestamptz,
+  OUT explanation text,
+  OUT remedy text
+)
+LANGUAGE plpgsql STABLE SECURITY INVOKER
+SET search_path = pg_catalog, pg_temp
+SET jit = off
+SET row_security = off
+AS $function$
+#variable_conflict use_column
+DECLARE
+  v_xids text[] := p_xids;
+  v_xid text;
+BEGIN
+  -- Such an id may stand for several transactions that share a lock. Nothing says which it is, but that it is none of these is an error.
+  FOREACH v_xid IN ARRAY array_remove(coalesce(p_xids, '{}'), '0') LOOP
+    BEGIN
+      v_xids := v_xids || ARRAY(SELECT m.xid::text FROM pg_get_multixact_members(v_xid::xid) AS m);
+    EXCEPTION WHEN internal_error OR invalid_parameter_value THEN
+      NULL;
+    END;
+  END LOOP;
+  WITH locks AS MATERIALIZED (
+    SELECT l.* FROM pg_locks AS l WHERE l.granted AND l.locktype IN ('relation', 'transactionid') AND l.pid IS DISTINCT FROM pg_backend_pid()
+  ), tables AS MATERIALIZED (
+    SELECT l.virtualtransaction, l.pid, l.relation, l.mode FROM locks AS l
+     WHERE l.locktype = 'relation' AND l.database = (SELECT d.oid FROM pg_database AS d WHERE d.datname = current_database())
+       AND l.relation = ANY ('{hawser_data.queue, hawser_data.unique_keys, hawser_data.unique_locks, hawser_data.topic_settings, hawser_data.workers}'::regclass[])
+  ), holders AS (
+    SELECT t.virtualtransaction, t.pid FROM tables AS t
+     WHERE p_xids IS NULL AND t.relation = 'hawser_data.queue'::regclass AND t.mode = 'RowExclusiveLock'
+     UNION
+    SELECT l.virtualtransaction, l.pid FROM locks AS l
+     WHERE l.transactionid::text = ANY (v_xids) AND l.mode = 'ExclusiveLock'
+       -- The number may be that of a transaction which has ended, too.
+       AND EXISTS (SELECT FROM tables AS t WHERE t.virtualtransaction = l.virtualtransaction)
+       AND NOT (p_but_workers AND EXISTS (SELECT FROM tables AS t WHERE t.virtualtransaction = l.virtualtransaction AND t.relation = 'hawser_data.workers'::regclass))
+  )
+  SELECT CASE WHEN h.pid IS NULL THEN 'prepared transaction ' || quote_literal(p.gid) ELSE 'session ' || h.pid END,
+         CASE WHEN h.pid IS NULL THEN p.prepared ELSE a.xact_start END,
+         CASE WHEN h.pid IS NULL THEN 'the prepared transaction ' || quote_literal(p.gid) ELSE format('the session %s of the role %s', h.pid, to_json(a.usename)) END,
+         CASE WHEN h.pid IS NULL THEN format('COMMIT PREPARED %L, or ROLLBACK PREPARED %L', p.gid, p.gid) ELSE format('Wait for its end, or SELECT pg_terminate_backend(%s)', h.pid) END
+    INTO holder, since, explanation, remedy
+    FROM holders AS h
+    LEFT JOIN pg_stat_activity AS a ON a.pid = h.pid
+    LEFT JOIN pg_prepared_xacts AS p
+      ON h.pid IS NULL AND EXISTS (SELECT FROM locks AS l WHERE l.pid IS NULL AND l.virtualtransaction = h.virtualtransaction AND l.transactionid = p.transaction)
+   ORDER BY 2 NULLS LAST, h.pid LIMIT 1;
+END
+$function$;
+COMMENT ON FUNCTION hawser.why_locked(text[], boolean) IS 'Says which transaction holds up rows of the queue or the settings of a topic, and how it ends.';
+
 CREATE OR REPLACE FUNCTION hawser.why_taken(
   p_id bigint,
   OUT is_met boolean,
@@ -8642,7 +8749,7 @@ DECLARE
   v_now CONSTANT timestamptz := clock_timestamp();
   q hawser_data.queue;
   w hawser_data.workers;
-  v_locker record;
+  v_locked record;
   -- What its worker says of its topic.
   v_said jsonb;
   v_ms jsonb;
@@ -8668,7 +8775,8 @@ BEGIN
       since := w.beat_at;
       explanation := format('the worker %s has it, and has been silent for %s s: another one takes it over in %s s', to_json(w.name),
         floor(extract(epoch FROM v_now - w.beat_at)), greatest(0, ceil(extract(epoch FROM w.beat_at + make_interval(secs => CASE WHEN w.is_idle THEN 240000 ELSE w.lease_ms END / 1000.0) - v_now))));
-      remedy := 'Wait for the takeover, or start the worker again';
+      -- A process that starts under the name of a peer has what the one before had.
+      remedy := 'Wait for the takeover' || coalesce(', or start ' || to_json(substr(CASE WHEN strpos(w.name, ':') = 0 THEN '@' || w.name END, 2)) || ' again', ', which needs another worker of the topic');
     ELSIF v_is_cancelled THEN
       explanation := format('it is to be cancelled, when its handler in the worker %s has ended', to_json(w.name));
       remedy := 'Wait: handlers learn of it by message.signal';
@@ -8686,26 +8794,19 @@ BEGIN
     RETURN;
   END IF;
   -- What relies on its unique key holds it up, too: it would be put off before it begins.
-  SELECT l.pid, a.usename, a.xact_start INTO v_locker
-    FROM (
-      SELECT o.xmax FROM hawser_data.queue AS o WHERE o.id = p_id
-      UNION ALL
-      SELECT u.xmax FROM hawser_data.unique_locks AS u WHERE u.id = p_id
-      UNION ALL
-      SELECT u.xmax FROM hawser_data.unique_keys AS u WHERE u.role = q.role AND u.topic = q.topic AND u.unique_key = q.unique_key AND u.id = p_id
-    ) AS x
-    JOIN pg_locks AS l ON l.locktype = 'transactionid' AND l.granted AND l.transactionid = x.xmax AND l.pid IS DISTINCT FROM pg_backend_pid()
-    LEFT JOIN pg_stat_activity AS a ON a.pid = l.pid
-   LIMIT 1;
-  IF FOUND THEN
+  v_locked := hawser.why_locked(ARRAY(
+    SELECT o.xmax::text FROM hawser_data.queue AS o WHERE o.id = p_id
+    UNION ALL
+    SELECT u.xmax::text FROM hawser_data.unique_locks AS u WHERE u.id = p_id
+    UNION ALL
+    SELECT u.xmax::text FROM hawser_data.unique_keys AS u WHERE u.role = q.role AND u.topic = q.topic AND u.unique_key = q.unique_key AND u.id = p_id
+  ), false);
+  IF v_locked.holder IS NOT NULL THEN
     is_met := false;
-    -- A prepared transaction has no session.
-    holder := coalesce('session ' || v_locker.pid, 'prepared transaction');
-    since := v_locker.xact_start;
-    explanation := format('%s has locked it%s, in a transaction that has not ended',
-      CASE WHEN v_locker.pid IS NULL THEN 'a prepared transaction' ELSE format('the session %s of the role %s', v_locker.pid, to_json(v_locker.usename)) END,
-      CASE WHEN q.unique_key IS NOT NULL THEN ', or its unique key' END);
-    remedy := 'Wait for its end, or ' || coalesce('SELECT pg_terminate_backend(' || v_locker.pid || ')', 'ROLLBACK PREPARED one of pg_prepared_xacts');
+    holder := v_locked.holder;
+    since := v_locked.since;
+    explanation := format('%s has locked it%s, in a transaction that has not ended', v_locked.explanation, CASE WHEN q.unique_key IS NOT NULL THEN ', or its unique key' END);
+    remedy := v_locked.remedy;
   END IF;
 END
 $function$;
@@ -12515,8 +12616,9 @@ REVOKE ALL ON FUNCTION hawser.worker_status(text, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.why(bigint, text, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.first_in_line(text, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.why_not_queued(bigint) FROM PUBLIC;
-REVOKE ALL ON FUNCTION hawser.why_not_served(text, text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.why_not_served(text, text, timestamptz) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.why_limited(text, bigint) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.why_locked(text[], boolean) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.why_taken(bigint) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.why_no_room(text, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.edit_dead_letter(bigint, text, boolean) FROM PUBLIC;
@@ -12912,8 +13014,9 @@ BEGIN
   ALTER FUNCTION hawser.why(bigint, text, text) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.first_in_line(text, text) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.why_not_queued(bigint) OWNER TO hawser_owner;
-  ALTER FUNCTION hawser.why_not_served(text, text) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.why_not_served(text, text, timestamptz) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.why_limited(text, bigint) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.why_locked(text[], boolean) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.why_taken(bigint) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.why_no_room(text, text) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.edit_dead_letter(bigint, text, boolean) OWNER TO hawser_owner;

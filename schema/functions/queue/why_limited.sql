@@ -7,6 +7,8 @@ DECLARE
   v_limit_key text;
   v_role text;
   v_of_key bigint;
+  v_locked record;
+  v_header text;
 BEGIN
   is_met := true;
   SELECT o.* INTO s FROM hawser_data.topic_settings AS o WHERE o.topic = p_topic;
@@ -17,8 +19,20 @@ BEGIN
   IF EXISTS (SELECT FROM hawser_data.queue AS q WHERE q.id = p_id AND NOT @is_free(q)@) THEN
     RETURN;
   END IF;
+  -- Nothing starts while a transaction changes the settings. Takes, which read workers, lock them only for a moment.
+  v_locked := hawser.why_locked(ARRAY(SELECT o.xmax::text FROM hawser_data.topic_settings AS o WHERE o.topic = p_topic), true);
+  IF v_locked.holder IS NOT NULL THEN
+    is_met := false;
+    holder := v_locked.holder;
+    since := v_locked.since;
+    explanation := format('%s has locked the settings of the topic, in a transaction that has not ended', v_locked.explanation);
+    remedy := v_locked.remedy;
+    RETURN;
+  END IF;
   SELECT count(*), min(t.started_at) INTO v_running, since FROM hawser_data.topic_starts AS t WHERE t.topic = p_topic AND @is_started(t)@;
-  remedy := format('hawser topics limit %s raises it', @shell_word(p_topic)@);
+  v_header := s.key_header;
+  remedy := 'Wait, or give higher numbers: ' || concat_ws(' ', 'hawser topics limit', @shell_word(p_topic)@, '--rate ' || s.rate, '--burst ' || s.burst, '--running ' || s.running,
+    '--running-per-key ' || s.running_per_key, '--key-header ' || @shell_word(v_header)@);
   IF s.running <= v_running THEN
     is_met := false;
     explanation := format('%s of %s messages of the topic run that may at a time', v_running, s.running);

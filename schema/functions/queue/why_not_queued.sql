@@ -3,6 +3,7 @@ DECLARE
   v_roles CONSTANT text[] := hawser.callers_roles();
   v_job record;
   v_dead_id bigint;
+  v_open record;
 BEGIN
   v_job := hawser.job(p_id);
   holder := v_job.listener;
@@ -12,7 +13,9 @@ BEGIN
     explanation := format('it is a dead letter since its attempt %s: %s: %s', v_job.attempts, v_job.error_code, v_job.error_message);
     remedy := CASE
       WHEN v_dead_id IS NULL THEN 'It was discarded: enqueue another one'
-      WHEN v_job.error_code = 'expired' THEN format('Its ttl was over: more workers, or a longer ttl. hawser dead discard %s', v_dead_id)
+      WHEN v_job.error_code = 'expired' THEN format('Start more workers, or give a longer ttl. hawser dead retry %s has it handled without one', v_dead_id)
+      WHEN v_job.error_code = 'not_permitted' AND to_regrole(quote_ident(v_job.role)) IS NULL THEN format('Enqueue another one as a role that is there; hawser dead discard %s', v_dead_id)
+      WHEN v_job.error_code = 'not_permitted' THEN format('GRANT hawser_peer TO %I, then hawser dead retry %s', v_job.role, v_dead_id)
       ELSE format('Mend the handler, then hawser dead retry %s', v_dead_id)
     END;
     RETURN;
@@ -36,16 +39,12 @@ BEGIN
     RETURN;
   END IF;
   -- A transaction that has written into the queue, the oldest one.
-  SELECT coalesce('session ' || l.pid, 'prepared transaction'), a.xact_start,
-         coalesce('SELECT pg_terminate_backend(' || l.pid || ')', 'ROLLBACK PREPARED one of pg_prepared_xacts') INTO holder, since, remedy
-    FROM pg_locks AS l
-    LEFT JOIN pg_stat_activity AS a ON a.pid = l.pid
-   WHERE l.locktype = 'relation' AND l.database = (SELECT d.oid FROM pg_database AS d WHERE d.datname = current_database())
-     AND l.relation = 'hawser_data.queue'::regclass AND l.mode = 'RowExclusiveLock' AND l.granted AND l.pid IS DISTINCT FROM pg_backend_pid()
-   ORDER BY a.xact_start NULLS LAST, l.pid LIMIT 1;
+  v_open := hawser.why_locked(NULL, false);
+  holder := v_open.holder;
+  since := v_open.since;
   explanation := CASE
     WHEN holder IS NULL THEN 'it was handled or cancelled, and nothing of it is kept; or it was rolled back, or is of a role that you are not a member of'
-    ELSE format('the transaction that enqueued it may not have ended: that of the %s has written into the queue. Or it was handled, and nothing of it is kept, or rolled back', holder)
+    ELSE format('the transaction that enqueued it may not have ended: %s has written into the queue. Or it was handled, and nothing of it is kept, or rolled back', v_open.explanation)
   END;
-  remedy := coalesce('Wait for its end, or ' || remedy, 'hawser topics keep TOPIC TIME keeps what becomes of later ones');
+  remedy := coalesce(v_open.remedy || ', which undoes what it has enqueued', 'hawser topics keep TOPIC TIME keeps what becomes of later ones');
 END

@@ -8,6 +8,7 @@ BEGIN
   is_met := EXISTS (
     SELECT FROM hawser_data.workers AS w
      WHERE w.gone_at IS NULL AND w.beat_at > v_now - @lease_of(w)@ AND p_topic = ANY (w.topics) AND p_recipient = ANY (@places_of(w)@)
+       AND (p_since IS NULL OR w.beat_at >= p_since)
   );
   IF is_met THEN
     RETURN;
@@ -21,13 +22,14 @@ BEGIN
     ) AS n
    ORDER BY n.until DESC LIMIT 1;
   explanation := CASE
+    WHEN p_since IS NOT NULL THEN format('nothing else holds it, and no worker that takes it has been heard of for %s s', floor(extract(epoch FROM v_now - since)))
     WHEN v_group IS NOT NULL THEN format('no member of the group %s that handles the topic runs', to_json(v_group))
     WHEN v_name IS NOT NULL THEN format('it is for the listener %s, which is away or does not handle the topic', to_json(v_name))
     ELSE format('no worker serves the topic %s', to_json(p_topic))
   END || coalesce('; the last one was ' || to_json(holder), '');
   remedy := CASE
     WHEN v_group IS NOT NULL THEN format('Start a worker with the group %s that handles %s', to_json(v_group), to_json(p_topic))
-    WHEN v_name IS NOT NULL THEN format('Start %s, or hand over what waits for it: hawser reassign', to_json(v_name))
+    WHEN v_name IS NOT NULL THEN format('Start %s, or hand over what waits for it: hawser peers reassign %s OTHER', to_json(v_name), @shell_word(v_name)@)
     ELSE format('Start a worker that handles %s', to_json(p_topic))
   END;
   IF holder IS NULL AND v_name IS NULL AND v_group IS NULL THEN

@@ -3,7 +3,7 @@ DECLARE
   v_now CONSTANT timestamptz := clock_timestamp();
   q hawser_data.queue;
   w hawser_data.workers;
-  v_locker record;
+  v_locked record;
   -- What its worker says of its topic.
   v_said jsonb;
   v_ms jsonb;
@@ -29,7 +29,8 @@ BEGIN
       since := w.beat_at;
       explanation := format('the worker %s has it, and has been silent for %s s: another one takes it over in %s s', to_json(w.name),
         floor(extract(epoch FROM v_now - w.beat_at)), greatest(0, ceil(extract(epoch FROM w.beat_at + @lease_of(w)@ - v_now))));
-      remedy := 'Wait for the takeover, or start the worker again';
+      -- A process that starts under the name of a peer has what the one before had.
+      remedy := 'Wait for the takeover' || coalesce(', or start ' || to_json(substr(@own_recipient(w)@, 2)) || ' again', ', which needs another worker of the topic');
     ELSIF v_is_cancelled THEN
       explanation := format('it is to be cancelled, when its handler in the worker %s has ended', to_json(w.name));
       remedy := 'Wait: handlers learn of it by message.signal';
@@ -47,25 +48,18 @@ BEGIN
     RETURN;
   END IF;
   -- What relies on its unique key holds it up, too: it would be put off before it begins.
-  SELECT l.pid, a.usename, a.xact_start INTO v_locker
-    FROM (
-      SELECT o.xmax FROM hawser_data.queue AS o WHERE o.id = p_id
-      UNION ALL
-      SELECT u.xmax FROM hawser_data.unique_locks AS u WHERE u.id = p_id
-      UNION ALL
-      SELECT u.xmax FROM hawser_data.unique_keys AS u WHERE u.role = q.role AND u.topic = q.topic AND u.unique_key = q.unique_key AND u.id = p_id
-    ) AS x
-    JOIN pg_locks AS l ON l.locktype = 'transactionid' AND l.granted AND l.transactionid = x.xmax AND l.pid IS DISTINCT FROM pg_backend_pid()
-    LEFT JOIN pg_stat_activity AS a ON a.pid = l.pid
-   LIMIT 1;
-  IF FOUND THEN
+  v_locked := hawser.why_locked(ARRAY(
+    SELECT o.xmax::text FROM hawser_data.queue AS o WHERE o.id = p_id
+    UNION ALL
+    SELECT u.xmax::text FROM hawser_data.unique_locks AS u WHERE u.id = p_id
+    UNION ALL
+    SELECT u.xmax::text FROM hawser_data.unique_keys AS u WHERE u.role = q.role AND u.topic = q.topic AND u.unique_key = q.unique_key AND u.id = p_id
+  ), false);
+  IF v_locked.holder IS NOT NULL THEN
     is_met := false;
-    -- A prepared transaction has no session.
-    holder := coalesce('session ' || v_locker.pid, 'prepared transaction');
-    since := v_locker.xact_start;
-    explanation := format('%s has locked it%s, in a transaction that has not ended',
-      CASE WHEN v_locker.pid IS NULL THEN 'a prepared transaction' ELSE format('the session %s of the role %s', v_locker.pid, to_json(v_locker.usename)) END,
-      CASE WHEN q.unique_key IS NOT NULL THEN ', or its unique key' END);
-    remedy := 'Wait for its end, or ' || coalesce('SELECT pg_terminate_backend(' || v_locker.pid || ')', 'ROLLBACK PREPARED one of pg_prepared_xacts');
+    holder := v_locked.holder;
+    since := v_locked.since;
+    explanation := format('%s has locked it%s, in a transaction that has not ended', v_locked.explanation, CASE WHEN q.unique_key IS NOT NULL THEN ', or its unique key' END);
+    remedy := v_locked.remedy;
   END IF;
 END

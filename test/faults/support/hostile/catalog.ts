@@ -217,7 +217,7 @@ const callersOf = table(`
   - hawser.pack_series hawser.fold_samples hawser.note_ended
   - hawser.may_enqueue hawser.role_mark hawser.role_fault
   - hawser.record_act hawser.record_dead_letters hawser.expire_audit hawser.write_edit hawser.is_json hawser.expire_originals
-  - hawser.first_in_line hawser.why_not_queued hawser.why_not_served hawser.why_limited hawser.why_taken hawser.why_no_room
+  - hawser.first_in_line hawser.why_not_queued hawser.why_not_served hawser.why_limited hawser.why_taken hawser.why_locked hawser.why_no_room
   - hawser.job_places
   - hawser.nats_auth_mode hawser.nats_option_boolean hawser.nats_option_integer hawser.nats_option_quoted
   - hawser.nats_option_shown hawser.nats_option_suggestion hawser.nats_option_table hawser.nats_options_jsonb
