@@ -8,8 +8,6 @@ import { type DoctorOptions, type DoctorReport, doctor } from "../doctor/index.j
 const examineMs = 15_000;
 /** Least time between the beginnings of two examinations, if there is a reason for the second one. */
 const soonestMs = 5_000;
-/** Least pause before such an examination, as a multiple of the duration of the one before. */
-const examinationRest = 3;
 /** Age from which a verdict no longer says how things are. */
 const oldVerdictMs = 2 * examineMs;
 /** Time without a look at the verdict after which the examinations end, until the next look. */
@@ -112,7 +110,8 @@ export class Verdicts {
 
   /** Sets the timer of the next examination. */
   #plan(): void {
-    const restedAt = this.#endedAt + examinationRest * (this.#endedAt - this.#startedAt);
+    // At most half of the time is for examinations.
+    const restedAt = this.#endedAt + (this.#endedAt - this.#startedAt);
     const soonAt = Math.max(this.#startedAt + soonestMs, restedAt);
     const nextAt = this.#isSurprised ? Math.min(soonAt, this.#startedAt + examineMs) : this.#startedAt + examineMs;
     const waitMs = Math.max(0, nextAt - this.#clock.now());
