@@ -8,14 +8,15 @@ import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
 import { build, serve } from "vitepress";
 import { cacheDirectory } from "../src/development/dev/index.js";
-import { outputFolder, readPages, referenceFolder } from "./docs/pages.js";
+import { writeDemo } from "./docs/demo.js";
+import { demoFolder, outputFolder, readPages, referenceFolder } from "./docs/pages.js";
 import { installPackage } from "./npm-cache/install-package.js";
 import { entryPointsOf, readManifest } from "./package/manifest.js";
 
 const usage = `Usage: npm run docs [-- [--base PATH] [--serve]]
 
-Builds the site of the documentation in ${outputFolder}/site: the pages that docs/README.md lists, and the reference of the
-entry points. The first build installs TypeDoc from the npm registry into HAWSER_CACHE_DIR.
+Builds the site of the documentation in ${outputFolder}/site: the pages that docs/README.md lists, the reference of the entry
+points, and a demo of the operator's page, which it records from a busy system over a Postgres and a NATS of its own. The first build installs TypeDoc from the npm registry into HAWSER_CACHE_DIR.
 
   --base PATH  where a server has the site, such as /hawser/. Default: /
   --serve      serves the site at http://localhost:4173 after the build, until Ctrl+C
@@ -86,6 +87,8 @@ async function main(base: string, isServed: boolean): Promise<void> {
   writeReference();
   console.log("The site, by VitePress …");
   await build(folder, { base });
+  console.log("The demo of the operator's page …");
+  await writeDemo(join(output, "site", demoFolder));
   console.log(`The site is in ${join(output, "site")}.`);
   if (isServed) await serve({ root: folder, base, port: 4173 });
 }

@@ -2,7 +2,7 @@
 import { dirname, join, posix, relative } from "node:path";
 import { fileURLToPath } from "node:url";
 import { type DefaultTheme, defineConfig, type MarkdownOptions } from "vitepress";
-import { outputFolder, pageAt, readPages } from "../../scripts/docs/pages.js";
+import { demoFolder, demoProgram, outputFolder, pageAt, readPages } from "../../scripts/docs/pages.js";
 import { readHome } from "../../scripts/home.js";
 
 const root = fileURLToPath(new URL("../..", import.meta.url));
@@ -44,7 +44,12 @@ const markdown: MarkdownOptions = {
       }
       for (const token of tokens.flatMap((each) => [each, ...(each.children ?? [])])) {
         const target = token.attrGet("href");
-        if (token.type === "link_open" && target !== null) token.attrSet("href", addressOf(target, page));
+        if (token.type === "link_open" && target !== null && posix.join(dirname(page), target) === demoProgram) {
+          const depth = (paths.get(page) ?? "").split("/").length - 1;
+          token.attrSet("href", `${"../".repeat(depth)}${demoFolder}/index.html`);
+          // The router of the site knows its own pages only.
+          token.attrSet("target", "_self");
+        } else if (token.type === "link_open" && target !== null) token.attrSet("href", addressOf(target, page));
         // The theme lays out fences only.
         if (token.type === "code_block") token.type = "fence";
         // The bundler takes only such paths for those of files.

@@ -6,6 +6,10 @@ import { basename, dirname, join, posix } from "node:path";
 /** Folder for all that `npm run docs` writes, from the root of the project. */
 export const outputFolder = "dist-docs";
 
+/** Folder of the site with the demo of the operator's page, and the program that records it, to which pages link. */
+export const demoFolder = "demo";
+export const demoProgram = "scripts/docs/demo.ts";
+
 /** Folder for the reference of the entry points, from the root of the project. */
 export const referenceFolder = `${outputFolder}/typedoc`;
 

@@ -90,6 +90,19 @@ function isThere(link: string, pages: ReadonlyMap<string, Shown>): boolean {
   return page !== undefined && (hash === "" || page.ids.includes(decodeURIComponent(hash.slice(1))));
 }
 
+it("has a demo of the operator's page with numbers and charts, to which the page about it leads", async () => {
+  await using tab = await browser.tab(origin);
+  await tab.open("/page.html");
+  const link = await tab.value<string>(`document.querySelector('a[href$="demo/index.html"]').href`);
+  await tab.open(new URL(link).pathname);
+  expect(await tab.value("document.querySelector('h1').textContent")).toBe("Overview");
+  expect(await tab.value("document.querySelectorAll('main svg').length")).toBeGreaterThan(3);
+  expect(await tab.value("document.querySelector('main').textContent")).toMatch(/In\s+[\d.]+\s*\/s/);
+  expect(await tab.value("document.querySelectorAll('form[action], form[method], script').length")).toBe(0);
+  const texts = ["nobody serves it", "limited", "paused", "endpoint answered"];
+  for (const text of texts) expect(await tab.value("document.querySelector('main').textContent")).toContain(text);
+});
+
 describe("the search", () => {
   it.each([
     ["retry a failed job", "retries"],
