@@ -17,6 +17,11 @@ const outbox = { positionSavedAt: before(1), segments: [], nextDueAt: null, dead
 const cause = { origin: "peer", function: null, retryRequested: 0, oldestAt: before(900) } as const;
 const stream = { domain: null, function: "public.f(nats_message)", filters: [], start: "all", key_token: null };
 
+const topic = {
+  ...{ hasMore: false, pausedAt: null, pausedBy: null, limits: null, keepMs: null, listeners: [], listenerCount: 0 },
+  ...{ servedBy: null, servedUntil: null, enqueued: null },
+};
+
 const snapshot: Snapshot = {
   at: before(0),
   login: "operator",
@@ -29,6 +34,10 @@ const snapshot: Snapshot = {
     completeSince: before(3_600),
     certificateEndsAt: null,
   }),
+  topics: read([
+    { ...topic, topic: "orders", ...{ state: "stopped", waiting: 3, oldest: before(300) }, handled: 0, failed: 1.25 },
+    { ...topic, topic: "refunds", ...{ state: "running", waiting: 0, oldest: null }, handled: 12.345, failed: 0 },
+  ]),
   peers: read([
     { ...peer, name: "billing-1", running: true, topics: ["billing", "refunds"], waiting: 0 },
     { ...peer, name: "orders-1", running: false, topics: ["orders"], waiting: 9007199254740991 },
@@ -97,6 +106,10 @@ describe("the lines of hawser top", () => {
 
       LEADER  serve-1, epoch 9007199254740993: all subscriptions since 60 min ago, progress 1 s ago
 
+      TOPICS (2)  STATE    WAITING  OLDEST     OUT/S  FAILED/S
+      orders      stopped        3  5 min ago      0      1.25
+      refunds     running        0             12.35         0
+
       PEERS (3)  STATE            STARTED              WAITING  PARKED  TOPICS
       billing-1  running          10 min ago                 0       0  billing, refunds
       orders-1   ended uncleanly  10 min ago  9007199254740991       0  orders
@@ -120,12 +133,15 @@ describe("the lines of hawser top", () => {
   });
 
   it("share a small window evenly, and say how many are missing", () => {
-    expect(shown({ columns: 60, rows: 16 }).join("\n")).toMatchInlineSnapshot(`
+    expect(shown({ columns: 60, rows: 19 }).join("\n")).toMatchInlineSnapshot(`
       "app as operator  every 2s; space pauses, q quits  2030-01-3…
       VERDICT  1 error, 1 warning; 1 of 1 check done, 12 s ago
       error    leader: no process leads
       warning  outbox: 100000 messages wait
       LEADER  serve-1, epoch 9007199254740993: all subscriptions …
+      TOPICS (2)  STATE    WAITING  OLDEST     OUT/S  FAILED/S
+      orders      stopped        3  5 min ago      0      1.25
+      refunds     running        0             12.35         0
       PEERS (3)  STATE     STARTED            WAITING  PARKED  TO…
       … 3 more
       OUTBOX (2)  WAITING  OLDEST   FOR       POSITION SAVED  REL…
@@ -141,7 +157,7 @@ describe("the lines of hawser top", () => {
   });
 
   it("are only the first ones in a window without room for the heads", () => {
-    expect(shown({ columns: 20, rows: 3 })).toEqual(["app as operator  ev…", "VERDICT  1 error, 1…", "… 7 more lines"]);
+    expect(shown({ columns: 20, rows: 3 })).toEqual(["app as operator  ev…", "VERDICT  1 error, 1…", "… 8 more lines"]);
   });
 
   it.each([1, 2, 3, 5, 8, 13, 21, 34])("fit into %i rows of as many columns", (size) => {
@@ -228,16 +244,24 @@ describe("the lines of hawser top", () => {
       waiting: at,
     }));
     const only = { state: "denied", why: "no" } as const;
-    const one = { ...snapshot, peers: read(rows), outbox: only, pending: only, streams: only, schedules: only };
+    const one = {
+      ...snapshot,
+      topics: only,
+      peers: read(rows),
+      outbox: only,
+      pending: only,
+      streams: only,
+      schedules: only,
+    };
     const page = (nth: number) => {
       const view = { snapshot: { ...one, leader: only, causes: only }, page: nth };
-      const lines = shown({ columns: 80, rows: 15 }, { ...view, verdict: { ...verdict, report: undefined } });
+      const lines = shown({ columns: 80, rows: 16 }, { ...view, verdict: { ...verdict, report: undefined } });
       return lines.filter((line) => /^(p\d|…)/.test(line)).map((line) => line.replace(/^(p\d).*/, "$1"));
     };
     expect(page(0)).toEqual(["p0", "p1", "p2", "p3", "p4", "… 2 more"]);
     expect(page(1)).toEqual(["p5", "p6", "… 5 before, 0 more"]);
     expect(page(9)).toEqual(page(1));
-    expect(shown({ columns: 80 }, { page: 1, filter: "or" })[0]).toContain('only "or"  page 2');
+    expect(shown({ columns: 80 }, { page: 1, filter: "or", sort: "in" })[0]).toContain('only "or"  by in  page 2');
   });
 
   it("neutralize control characters of names and errors, whatever the window cuts", () => {

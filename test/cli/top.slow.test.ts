@@ -85,7 +85,7 @@ describe.runIf(hasScript)("hawser top in a terminal", () => {
     const terminal = top("--interval", "500ms");
     const { picture, resize, script } = terminal;
     await eventually("it has a verdict", () => picture().some((line) => /^VERDICT {2}.*checks/.test(line)));
-    expect(picture()[0]).toContain(" every 500ms; space pauses, n and p turn pages, q quits ");
+    expect(picture()[0]).toContain(" every 500ms; space pauses, n and p turn pages, s sorts, q quits ");
     expect(kept(picture(), "PEERS  none")).toBe(true);
     await onServer(
       database.url,
@@ -97,8 +97,11 @@ describe.runIf(hasScript)("hawser top in a terminal", () => {
     await eventually("it has six lines", () => picture().length === 6);
     expect(picture().filter((line) => line.length > 40)).toEqual([]);
     expect(picture().at(-1)).toMatch(/^… \d+ more lines$/);
-    resize(120, 40);
+    resize(140, 40);
     await eventually("it shows the peer again", () => kept(picture(), "crashed "));
+
+    script.child.stdin!.write("s");
+    await eventually("it sorts", () => picture()[0]!.includes("  by waiting  "));
 
     script.child.stdin!.write(" ");
     await eventually("it is paused", () =>

@@ -44,8 +44,42 @@ describe("hawser top", () => {
     const { status, stdout } = await hawser(["top", "--once", "--interval", "1h"], { databaseUrl: database.url });
     expect(status).toBe(0);
     expect(stdout.match(/^[A-Z]{2,}(?: LETTERS)?/gm)).toEqual([
-      ...["VERDICT", "LEADER", "PEERS", "OUTBOX", "BACKLOG", "STREAMS", "SCHEDULES", "DEAD LETTERS"],
+      ...["VERDICT", "LEADER", "TOPICS", "PEERS", "OUTBOX", "BACKLOG", "STREAMS", "SCHEDULES", "DEAD LETTERS"],
     ]);
+  });
+
+  it("sorts lists with --sort, also topics by their rates", async () => {
+    await using own = await testDatabase({ nats: false });
+    const numbers = (handled: number, failed: number) => [handled, handled, failed, 0, 0, 0, 0, 0];
+    const series = {
+      all: numbers(0, 0),
+      named: { many: numbers(30, 0), few: numbers(15, 0), failing: numbers(0, 15) },
+    };
+    await onServer(
+      own.url,
+      "SELECT hawser.enqueue('few', 'x'), hawser.enqueue('failing', 'x') FROM generate_series(1, 2)",
+      "SELECT hawser.enqueue('many', 'x') FROM generate_series(1, 3)",
+      `INSERT INTO hawser_data.samples (step, slot, sampled_at, covers_ms, series)
+       SELECT 15, (extract(epoch FROM t.at)::bigint / 15) % 240, t.at, 15000, '${JSON.stringify({ topic: series })}'
+         FROM (SELECT clock_timestamp() - n * interval '15 s' AS at FROM generate_series(0, 7) AS n) AS t`,
+    );
+    const topics = async (sort: string) => {
+      const { stdout } = await hawser(["top", "--json", "--sort", sort], { databaseUrl: own.url });
+      const [line] = jsonLines(stdout) as { topics: { value: { topic: string }[] } }[];
+      return line!.topics.value.map(({ topic }) => topic);
+    };
+    expect(await topics("in")).toEqual(["many", "few", "failing"]);
+    expect((await topics("failed"))[0]).toBe("failing");
+    expect((await topics("waiting"))[0]).toBe("many");
+    expect(await topics("oldest")).toEqual(["few", "failing", "many"]);
+    expect(await topics("name")).toEqual(["failing", "few", "many"]);
+    const { stdout } = await hawser(["top", "--once", "--sort", "out"], { databaseUrl: own.url });
+    expect(stdout).toMatch(/^TOPICS \(3\) .* IN\/S +OUT\/S +FAILED\/S\nmany .* 2 +2 +0$/m);
+    const refused = await hawser(["top", "--sort", "size"], { databaseUrl: own.url });
+    expect(refused).toMatchObject({
+      status: 64,
+      stderr: expect.stringContaining('--sort "size" is not one of waiting'),
+    });
   });
 
   it("prints one line of JSON with --json, 64-bit integers as texts", async () => {
@@ -95,7 +129,7 @@ describe("hawser top", () => {
     await using stranger = await login(database.url);
     const { status, stdout } = await hawser(["top"], { databaseUrl: stranger.url });
     expect(status).toBe(0);
-    expect(stdout.match(/This login may not read it: permission denied for schema hawser/g)).toHaveLength(7);
+    expect(stdout.match(/This login may not read it: permission denied for schema hawser/g)).toHaveLength(8);
   });
 
   it("ends with an error if Postgres is away, and without the schema", async () => {

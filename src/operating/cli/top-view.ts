@@ -17,6 +17,7 @@ import {
   shownRows,
   snapshotRows,
   streamsTable,
+  topicRatesTable,
 } from "../console/index.js";
 import { shownCharacters } from "../page/index.js";
 import { doctorSummary } from "./doctor.js";
@@ -45,6 +46,8 @@ export interface TopView {
   readonly page?: number | undefined;
   /** Text in the names of the listed rows. */
   readonly filter?: string | undefined;
+  /** Order of the lists. Default: that of each. */
+  readonly sort?: string | undefined;
 }
 
 /** Size of the window. Without a number of rows, each section shows up to `shownRows`. */
@@ -79,12 +82,13 @@ export function painted({ text, tone }: Line): string {
   return styled(styles[tone], text);
 }
 
-function headerLines({ snapshot, now, problem, hint, page = 0, filter }: TopView): Line[] {
+function headerLines({ snapshot, now, problem, hint, page = 0, filter, sort }: TopView): Line[] {
   const place = snapshot && `${shown(snapshot.database)} as ${shown(snapshot.login)}`;
   const time = snapshot?.at.toISOString().replace(/\.\d+/, "");
   const part = page === 0 ? undefined : `page ${page + 1}`;
   const filtered = filter === undefined ? undefined : `only ${JSON.stringify(shown(filter))}`;
-  const parts = [place ?? "hawser top", filtered, part, hint, time].filter((each) => each !== undefined);
+  const sorted = sort === undefined ? undefined : `by ${sort}`;
+  const parts = [place ?? "hawser top", filtered, sorted, part, hint, time].filter((each) => each !== undefined);
   const lines: Line[] = [{ text: parts.join("  "), tone: "dim" }];
   if (problem !== undefined) {
     const since = snapshot === undefined ? "" : `; the numbers are from ${age(now - snapshot.at.getTime())}`;
@@ -153,6 +157,7 @@ function sectionsOf({ verdict, now }: TopView, snapshot: Snapshot, width: number
   return [
     verdictSection(verdict),
     leaderSection(snapshot.leader, ago),
+    overview("TOPICS", snapshot.topics, topicRatesTable),
     overview("PEERS", snapshot.peers, peersTable),
     overview("OUTBOX", snapshot.outbox, outboxTable),
     overview("BACKLOG", snapshot.pending, pendingTable),

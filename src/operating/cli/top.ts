@@ -3,13 +3,21 @@ import { topSettingsDefaults, topSettingsRanges } from "../../../generated/ts/se
 import { HawserError } from "../../foundation/errors/index.js";
 import { delay, silentLogger, systemClock, unlessAborted, whenAborted } from "../../foundation/runtime/index.js";
 import { statementLimits } from "../../jobs-and-peers/store/index.js";
-import { readSnapshot, type ShownVerdict, type Snapshot, sections, Verdicts } from "../console/index.js";
+import {
+  readSnapshot,
+  type ShownVerdict,
+  type Snapshot,
+  sections,
+  type TopSort,
+  topSorts,
+  Verdicts,
+} from "../console/index.js";
 import { withCommandDatabase } from "../operate/index.js";
 import { statementMs } from "../page/index.js";
 import { type Arguments, defineCommand, flag, option } from "./command-line.js";
 import { doctorJson } from "./doctor.js";
 import { awaitStopRequest } from "./long-running.js";
-import { databaseOption, databaseUrlOf, secretsDirectoriesOf, secretsDirectoryOption } from "./options.js";
+import { databaseOption, databaseUrlOf, oneOf, secretsDirectoriesOf, secretsDirectoryOption } from "./options.js";
 import { jsonText, Output, print } from "./output.js";
 import { quantityOf, quantityText } from "./quantities.js";
 import { Screen } from "./screen.js";
@@ -25,18 +33,20 @@ const args = {
   ),
   once: flag("Print the numbers once, without the limits of the window. Default if standard output is no terminal"),
   filter: option("TEXT", "List only rows with TEXT in one of their names"),
+  sort: option(topSorts.join("|"), "Order of the lists; the rates are of topics. Default: what needs somebody first"),
   ...secretsDirectoryOption,
   json: flag("Print the numbers once, as one line of JSON"),
 } as const satisfies Arguments;
 
 export const command = defineCommand({
   details:
-    "The key q quits, space pauses, n and p turn the pages of lists that are longer than the window. It " +
+    "The key q quits, space pauses, n and p turn the pages of lists that are longer than the window, s sorts them otherwise. It " +
     "shows all that its login may read, and changes nothing",
   args,
   run: async (given) => {
     const { once = false, json = false } = given;
     const intervalMs = quantityOf("duration", "--interval", given.interval, range) ?? topSettingsDefaults.intervalMs;
+    const sort = oneOf("sort", given.sort, topSorts);
     const databaseUrl = databaseUrlOf(given);
     const secretsDirectories = secretsDirectoriesOf(given);
     // A terminal that knows no control sequences calls itself dumb.
@@ -44,8 +54,9 @@ export const command = defineCommand({
     const work = async (database: Parameters<typeof sections>[0]): Promise<void> => {
       const verdicts = new Verdicts({ databaseUrl, secretsDirectories }, systemClock, silentLogger);
       const readings = sections(database);
-      const read = () => readSnapshot(readings, given.filter);
-      await (isLive ? watch(read, verdicts, { intervalMs, filter: given.filter }) : printOnce(read, verdicts, json));
+      const read = (sort?: TopSort) => readSnapshot(readings, given.filter, sort);
+      const options = { intervalMs, filter: given.filter, sort };
+      await (isLive ? watch(read, verdicts, options) : printOnce(() => read(sort), verdicts, json));
     };
     const limits = { ...statementLimits, statementTimeoutMs: statementMs };
     await withCommandDatabase(databaseUrl, work, { anyLogin: true, limits });
@@ -53,11 +64,15 @@ export const command = defineCommand({
   examples: [
     ["hawser top --database-url postgres://operator@127.0.0.1/app", "What that login may read, every two seconds"],
     ["hawser top --interval 10s", "Every ten seconds"],
+    ["hawser top --once --sort failed", "Topics by their failed attempts"],
     ["hawser top --json | jq '.peers.value[] | select(.waiting > 1000)'", "Peers that lag behind"],
   ],
 });
 
-type ReadNow = () => ReturnType<typeof readSnapshot>;
+type ReadNow = (sort?: TopSort) => ReturnType<typeof readSnapshot>;
+/** Order behind one, of which undefined is that of each list. */
+const nextSort = (sort: TopSort | undefined): TopSort | undefined =>
+  topSorts[sort === undefined ? 0 : topSorts.indexOf(sort) + 1];
 
 /** Prints one snapshot, with a verdict. @throws HawserError `store_failed` if Postgres cannot be reached */
 async function printOnce(readNow: ReadNow, verdicts: Verdicts, json: boolean): Promise<void> {
@@ -84,11 +99,17 @@ function topJson(snapshot: Snapshot, { report, problem }: ShownVerdict): object 
   return JSON.parse(text) as object;
 }
 
+interface WatchOptions {
+  readonly intervalMs: number;
+  readonly filter: string | undefined;
+  readonly sort: TopSort | undefined;
+}
+
 /** Shows snapshots on the whole screen until a key or a signal ends it. */
 async function watch(
   readNow: ReadNow,
   verdicts: Verdicts,
-  { intervalMs, filter }: { readonly intervalMs: number; readonly filter: string | undefined },
+  { intervalMs, filter, sort: firstSort }: WatchOptions,
 ): Promise<void> {
   const request = awaitStopRequest();
   const quit = new AbortController();
@@ -99,11 +120,19 @@ async function watch(
   let problem: string | undefined;
   let paused: AbortController | undefined;
   let page = 0;
+  let sort = firstSort;
+  let wake = new AbortController();
 
   const onKey = (key: string): void => {
     if (key === "q" || key === "Q" || key === "\u0003") quit.abort();
     if (key === "n" || key === "p") {
       page = Math.max(0, page + (key === "n" ? 1 : -1));
+      draw();
+    }
+    if (key === "s") {
+      sort = nextSort(sort);
+      page = 0;
+      wake.abort();
       draw();
     }
     if (key !== " ") return;
@@ -118,10 +147,10 @@ async function watch(
     !screen.hasKeys
       ? pace
       : paused === undefined
-        ? `${pace}; space pauses, n and p turn pages, q quits`
+        ? `${pace}; space pauses, n and p turn pages, s sorts, q quits`
         : "paused; space goes on, n and p turn pages, q quits";
   function draw(): void {
-    const view = { snapshot, verdict, now: Date.now(), problem, hint: hintOf(), page, filter };
+    const view = { snapshot, verdict, now: Date.now(), problem, hint: hintOf(), page, filter, sort };
     screen.draw(topLines(view, screen.size).map(painted));
   }
   /** Reads the verdict, and shows a new one when it is there, even if the interval is long. */
@@ -141,12 +170,13 @@ async function watch(
     while (!ended.aborted) {
       const startedAt = performance.now();
       examine();
-      const read = await unlessAborted(readNow(), ended);
+      const read = await unlessAborted(readNow(sort), ended);
       if (read.state === "read") snapshot = read.value;
       problem = read.state === "read" ? undefined : read.why;
       draw();
       // A slow database is not kept busier than half of the time.
-      await delay(Math.max(intervalMs, performance.now() - startedAt), ended);
+      await delay(Math.max(intervalMs, performance.now() - startedAt), AbortSignal.any([ended, wake.signal]));
+      wake = new AbortController();
       if (paused !== undefined) await whenAborted(AbortSignal.any([ended, paused.signal]));
     }
   } catch (error) {

@@ -32,6 +32,7 @@ export {
   schedulesTable,
   streamsTable,
   type Tone,
+  topicRatesTable,
   topicsTable,
 } from "./overview-tables.js";
 export { type Reading, reading } from "./reading.js";
@@ -45,4 +46,5 @@ export {
   shownRows,
   snapshotRows,
 } from "./sections.js";
+export { type TopicRates, type TopSort, topSorts } from "./topic-rates.js";
 export { type ShownVerdict, Verdicts } from "./verdict.js";

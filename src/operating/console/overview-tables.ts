@@ -21,6 +21,7 @@ import {
   type TopicOverview,
 } from "../operate/index.js";
 import { duration } from "./age.js";
+import type { TopicRates } from "./topic-rates.js";
 
 /** View of an overview: the operator's page, `hawser top`, or a command that lists its rows, such as `hawser peers`. */
 type View = "page" | "top" | "list";
@@ -148,6 +149,23 @@ export const topicsTable: OverviewTable<TopicOverview> = {
     { head: "By", cell: ({ pausedBy }) => pausedBy ?? "" },
     { head: "Limits", cell: ({ limits }) => (limits === null ? "" : limitsText(limits)) },
     { head: "Results kept", cell: ({ keepMs }) => (keepMs === null ? "" : duration(keepMs)) },
+  ],
+};
+
+const perSecond = (rate: number | null): Cell => (rate === null ? null : Math.round(rate * 100) / 100);
+
+export const topicRatesTable: OverviewTable<TopicRates> = {
+  ...topicsTable,
+  columns: [
+    // The topic, its state, and what waits.
+    ...topicsTable.columns.slice(0, 4),
+    { head: "In/s", cell: ({ enqueued }) => perSecond(enqueued) },
+    { head: "Out/s", cell: ({ handled }) => perSecond(handled) },
+    {
+      head: "Failed/s",
+      cell: ({ failed }) => perSecond(failed),
+      tone: ({ failed }) => (failed ? "warning" : undefined),
+    },
   ],
 };
 

@@ -17,6 +17,7 @@ import {
 } from "../operate/index.js";
 import { readAbilities } from "./abilities.js";
 import { type Reading, reading } from "./reading.js";
+import { readTopicRates, type TopicRates, type TopSort } from "./topic-rates.js";
 
 /** Number of dead letters that are grouped by cause, the newest first. */
 export const examinedDeadLetters = 10_000;
@@ -64,6 +65,7 @@ export interface Snapshot {
   readonly login: string;
   readonly database: string;
   readonly leader: Read<"leader">;
+  readonly topics: Reading<TopicRates[]>;
   readonly peers: Read<"peers">;
   readonly outbox: Read<"outbox">;
   readonly pending: Read<"pending">;
@@ -75,22 +77,38 @@ export interface Snapshot {
 /** Maximum number of rows of a list in a snapshot. */
 export const snapshotRows = 1_000;
 
+/** Columns by which the lists of a snapshot are sorted. */
+const sortColumns: Partial<Readonly<Record<SnapshotSection, Partial<Readonly<Record<TopSort, string>>>>>> = {
+  topics: { waiting: "waiting", oldest: "oldest", name: "topic" },
+  peers: { waiting: "waiting", oldest: "oldest", name: "name" },
+  pending: { waiting: "messages", oldest: "oldest", name: "topic" },
+  streams: { name: "name" },
+  schedules: { name: "name" },
+};
+
 /**
  * Reads the sections one after another, so that it needs one connection. Fails as soon as Postgres cannot be reached;
  * any other failure is that of its section.
  *
  * @param filter only rows of lists with this text in their names
+ * @param sort order of the lists that have it. Default: the order of each
  */
-export async function readSnapshot(read: Sections, filter?: string): Promise<Reading<Snapshot>> {
+export async function readSnapshot(read: Sections, filter?: string, sort?: TopSort): Promise<Reading<Snapshot>> {
   const at = new Date();
   const abilities = await read.abilities();
   if (abilities.state !== "read") return abilities;
   const { login, database } = abilities.value;
   const parts: Partial<Record<SnapshotSection, Reading<unknown>>> = {};
-  const listing = { filter, limit: snapshotRows };
-  const whole = { leader: read.leader, outbox: read.outbox, causes: () => read.causes() };
   for (const name of snapshotSections) {
-    const part = await (name in whole ? whole[name as keyof typeof whole]() : read[name as "peers"](listing));
+    const by = sort && sortColumns[name]?.[sort];
+    const listing = { filter, limit: snapshotRows, sort: by, isDescending: sort === "waiting" };
+    const own = {
+      leader: read.leader,
+      topics: () => readTopicRates(read, listing, sort),
+      outbox: read.outbox,
+      causes: () => read.causes(),
+    };
+    const part = await (name in own ? own[name as keyof typeof own]() : read[name as "peers"](listing));
     if (part.state === "failed" && part.isAway) return part;
     parts[name] = part;
   }
@@ -98,5 +116,5 @@ export async function readSnapshot(read: Sections, filter?: string): Promise<Rea
 }
 
 /** Sections of a snapshot, in the order in which they are read. */
-const snapshotSections = ["leader", "peers", "outbox", "pending", "streams", "schedules", "causes"] as const;
+const snapshotSections = ["leader", "topics", "peers", "outbox", "pending", "streams", "schedules", "causes"] as const;
 type SnapshotSection = (typeof snapshotSections)[number];
