@@ -111,7 +111,7 @@ BEGIN
     LEFT JOIN running AS r ON r.name = w.listener
    UNION ALL
   SELECT NULL, NULL, q.listener, coalesce(q.group_name, f.group_name, CASE WHEN q.worker_runs IS NULL THEN p.group_name END), q.topic,
-         q.messages, q.bytes, q.oldest_at,
+         q.messages, NULL, q.oldest_at,
          CASE
            WHEN q.topic = ANY (v_paused) THEN 'paused'
            WHEN q.is_put_off THEN 'retrying'
@@ -130,9 +130,9 @@ BEGIN
     LEFT JOIN served AS v
       ON q.worker_runs IS NULL AND f.runs IS NOT TRUE AND r.name IS NULL AND v.topic = q.topic AND (q.listener IS NULL OR v.name = q.listener)
    UNION ALL
-  SELECT NULL, NULL, NULL, NULL, h.topic, count(*), sum(h.bytes)::bigint, min(h.enqueued_at), h.state, max(h.nth) < p_max_rows, NULL, NULL
+  SELECT NULL, NULL, NULL, NULL, h.topic, count(*), NULL, min(h.enqueued_at), h.state, max(h.nth) < p_max_rows, NULL, NULL
     FROM (
-      SELECT l.topic, octet_length(l.payload)::bigint AS bytes, l.enqueued_at, CASE WHEN b.id IS NULL THEN 'held' ELSE 'blocked' END AS state,
+      SELECT l.topic, l.enqueued_at, CASE WHEN b.id IS NULL THEN 'held' ELSE 'blocked' END AS state,
              count(*) OVER () AS nth
         FROM (SELECT o.* FROM hawser_data.queue AS o WHERE o.later = 'held' AND (p_topic IS NULL OR o.topic = p_topic) LIMIT p_max_rows) AS l
         LEFT JOIN (SELECT DISTINCT x.id FROM blocked AS x) AS b ON b.id = l.id

@@ -3,7 +3,7 @@ BEGIN
   RETURN QUERY
   WITH waiting AS (
     SELECT b.listener AS name, sum(b.messages)::bigint AS messages, bool_and(b.is_complete) AS is_complete, min(b.oldest_at) AS oldest_at
-      FROM hawser.backlog(@QueueConstants.counted_messages@) AS b WHERE b.listener IS NOT NULL GROUP BY 1
+      FROM hawser.backlog(@QueueConstants.counted_messages@) AS b WHERE p_without_waiting IS NOT TRUE AND b.listener IS NOT NULL GROUP BY 1
   ), parked AS (
     SELECT coalesce(m.owner, m.listener_name) AS name, count(*) AS messages
       FROM hawser_peer_data.parked_messages AS k JOIN hawser_peer_data.channels AS m USING (channel_id) GROUP BY 1

@@ -2,7 +2,7 @@
 import pg from "pg";
 import { afterAll, beforeAll, beforeEach, expect, it } from "vitest";
 import { queueFunctions, type SamplesResult, sampleFunctions } from "../../generated/ts/rows/queue.js";
-import { sampleConstants } from "../../generated/ts/settings/queue.js";
+import { queueConstants, sampleConstants } from "../../generated/ts/settings/queue.js";
 import { login } from "../installation/support/logins.js";
 import { type World, world } from "../store/support/world.js";
 import { TestWorker } from "./support/test-worker.js";
@@ -28,6 +28,7 @@ beforeEach(async () => {
   );
 });
 
+const { countedMessages } = queueConstants;
 const stepSeconds = sampleConstants.stepMs / 1_000;
 
 const take = async (on = client): Promise<boolean> => (await sampleFunctions(on).takeSample()).sampled;
@@ -356,11 +357,11 @@ it("a worker that was there before, and was not read, counts from its first read
 
 it("a count that was cut says so, and what came is counted at least", async () => {
   await client.query(
-    `INSERT INTO hawser_data.queue (topic, recipient, rank, id, payload) SELECT 't', '', n, n, '' FROM generate_series(1, 100010) AS n`,
+    `INSERT INTO hawser_data.queue (topic, recipient, rank, id, payload) SELECT 't', '', n, n, '' FROM generate_series(1, ${countedMessages + 10}) AS n`,
   );
   await take();
-  expect(await newest("t")).toMatchObject({ waiting: 100_000, isComplete: false });
-  await client.query("DELETE FROM hawser_data.queue WHERE rank <= 90000");
+  expect(await newest("t")).toMatchObject({ waiting: countedMessages, isComplete: false });
+  await client.query(`DELETE FROM hawser_data.queue WHERE rank <= ${countedMessages - 10_000}`);
   await next();
   expect(await newest("t")).toMatchObject({ enqueued: 0, waiting: 10_010, isComplete: true });
 });

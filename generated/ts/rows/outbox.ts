@@ -99,7 +99,7 @@ export interface OutboxStatusRow {
   relay: string | null;
   /** The relay looks for messages by itself. False: it waits for a notification. */
   is_awake: boolean;
-  /** Messages that the position has not passed; for peers, those that are not handled. Up to 100,000 are counted. */
+  /** Messages that the position has not passed; for peers, those that are not handled. Up to 250,000 are counted. */
   waiting: bigint;
   /** When the oldest of them was enqueued; NULL: there is none. */
   oldest_waiting_at: Date | null;
@@ -112,7 +112,7 @@ export interface OutboxStatusRow {
    * when its first message was enqueued.
    */
   segments: unknown;
-  /** Messages that are not due yet. More than 100,000 are not counted. */
+  /** Messages that are not due yet. More than 250,000 are not counted. */
   later: bigint;
   /** When the next one is due; NULL: there is none. */
   next_due_at: Date | null;

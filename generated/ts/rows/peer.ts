@@ -1998,8 +1998,8 @@ export interface BacklogResult {
   topic: string;
   /** How many messages wait. */
   messages: bigint;
-  /** The bytes of their payloads as stored. Partly handled batches count fully. */
-  bytes: bigint;
+  /** The bytes of their payloads as stored. Partly handled batches count fully. NULL: they were enqueued, and their payloads are not read. */
+  bytes: bigint | null;
   /** When the oldest of them was stored, or enqueued. */
   oldestAt: Date;
   /**
@@ -2016,6 +2016,12 @@ export interface BacklogResult {
   servedBy: string | null;
   /** Until when it did. */
   servedUntil: Date | null;
+}
+
+/** Arguments of hawser.peer_status. */
+export interface PeerStatusArguments {
+  /** True: what waits is not counted, `waiting` is 0, and names are left out that only messages have. */
+  withoutWaiting: boolean | null;
 }
 
 /** Row of hawser.peer_status. */
@@ -2036,7 +2042,7 @@ export interface PeerStatusResult {
   certificateEndsAt: Date | null;
   /** Its topics in the directory, and as a worker. */
   topics: string[];
-  /** Messages that wait for it, or that it has of the queue, counted up to 100,000 rows of all peers. */
+  /** Messages that wait for it, or that it has of the queue, counted up to 250,000 rows of all peers. */
   waiting: bigint;
   /** When the oldest of them was stored; NULL: none waits. */
   oldestWaitingAt: Date | null;
@@ -2109,15 +2115,17 @@ export function overviewFunctions(client: QueryClient) {
         ],
         results: { sender: "string", source_topic: "string", listener: "string", group_name: "string", topic: "string", messages: "bigint", bytes: "bigint", oldest_at: "timestamp", state: "string", is_complete: "boolean", served_by: "string", served_until: "timestamp" },
       });
-      return rows.map((row) => ({ sender: row.sender, sourceTopic: row.source_topic, listener: row.listener, groupName: row.group_name, topic: row.topic, messages: BigInt(row.messages), bytes: BigInt(row.bytes), oldestAt: row.oldest_at, state: row.state, isComplete: row.is_complete, servedBy: row.served_by, servedUntil: row.served_until }));
+      return rows.map((row) => ({ sender: row.sender, sourceTopic: row.source_topic, listener: row.listener, groupName: row.group_name, topic: row.topic, messages: BigInt(row.messages), bytes: row.bytes === null ? null : BigInt(row.bytes), oldestAt: row.oldest_at, state: row.state, isComplete: row.is_complete, servedBy: row.served_by, servedUntil: row.served_until }));
     },
 
     /** The peers: which of them run, and how much waits for them. */
-    async peerStatus(): Promise<PeerStatusResult[]> {
+    async peerStatus(args: PeerStatusArguments): Promise<PeerStatusResult[]> {
       const { rows } = await client.query({
         name: "hawser.peer_status",
-        text: "SELECT name, running, epoch, started_at, clean, version, certificate_ends_at, topics, waiting, oldest_waiting_at, parked, sends_on, listens_on, is_complete FROM hawser.peer_status()",
-        values: [],
+        text: "SELECT name, running, epoch, started_at, clean, version, certificate_ends_at, topics, waiting, oldest_waiting_at, parked, sends_on, listens_on, is_complete FROM hawser.peer_status($1::boolean)",
+        values: [
+          args.withoutWaiting,
+        ],
         results: { name: "string", running: "boolean", epoch: "bigint", started_at: "timestamp", clean: "boolean", version: "string", certificate_ends_at: "timestamp", topics: "string[]", waiting: "bigint", oldest_waiting_at: "timestamp", parked: "bigint", sends_on: "bigint", listens_on: "bigint", is_complete: "boolean" },
       });
       return rows.map((row) => ({ name: row.name, running: row.running, epoch: row.epoch === null ? null : BigInt(row.epoch), startedAt: row.started_at, clean: row.clean, version: row.version, certificateEndsAt: row.certificate_ends_at, topics: row.topics, waiting: BigInt(row.waiting), oldestWaitingAt: row.oldest_waiting_at, parked: BigInt(row.parked), sendsOn: BigInt(row.sends_on), listensOn: BigInt(row.listens_on), isComplete: row.is_complete }));

@@ -2045,8 +2045,6 @@ export interface QueueBacklogResult {
   isPutOff: boolean;
   /** How many there are. */
   messages: bigint;
-  /** The bytes of their payloads. */
-  bytes: bigint;
   /** When the oldest of them was enqueued. */
   oldestAt: Date;
   /** False: there are more messages than were counted. */
@@ -2645,14 +2643,14 @@ export function queueFunctions(client: QueryClient) {
     async queueBacklog(args: QueueBacklogArguments): Promise<QueueBacklogResult[]> {
       const { rows } = await client.query({
         name: "hawser.queue_backlog",
-        text: "SELECT topic, listener, group_name, worker_runs, is_put_off, messages, bytes, oldest_at, is_complete FROM hawser.queue_backlog($1::integer, $2::text[])",
+        text: "SELECT topic, listener, group_name, worker_runs, is_put_off, messages, oldest_at, is_complete FROM hawser.queue_backlog($1::integer, $2::text[])",
         values: [
           args.maxRows,
           args.topics,
         ],
-        results: { topic: "string", listener: "string", group_name: "string", worker_runs: "boolean", is_put_off: "boolean", messages: "bigint", bytes: "bigint", oldest_at: "timestamp", is_complete: "boolean" },
+        results: { topic: "string", listener: "string", group_name: "string", worker_runs: "boolean", is_put_off: "boolean", messages: "bigint", oldest_at: "timestamp", is_complete: "boolean" },
       });
-      return rows.map((row) => ({ topic: row.topic, listener: row.listener, groupName: row.group_name, workerRuns: row.worker_runs, isPutOff: row.is_put_off, messages: BigInt(row.messages), bytes: BigInt(row.bytes), oldestAt: row.oldest_at, isComplete: row.is_complete }));
+      return rows.map((row) => ({ topic: row.topic, listener: row.listener, groupName: row.group_name, workerRuns: row.worker_runs, isPutOff: row.is_put_off, messages: BigInt(row.messages), oldestAt: row.oldest_at, isComplete: row.is_complete }));
     },
 
     /**

@@ -223,9 +223,9 @@ export const queueConstants = {
   /**
    * Number up to which messages that wait are counted.
    *
-   * Value: 100000 messages.
+   * Value: 250000 messages.
    */
-  countedMessages: 100000,
+  countedMessages: 250000,
   /**
    * Maximum number of listeners of a topic that the list of topics names.
    *
@@ -238,6 +238,13 @@ export const queueConstants = {
    * Value: 2500 messages.
    */
   takenCopies: 2500,
+  /**
+   * Number of rows at the front of a place among which a count of the backlog looks for those that a worker has. If one is in the second half of
+   * them, it looks at twice as many behind them.
+   *
+   * Value: 8 messages.
+   */
+  frontRows: 8,
 } as const;
 
 /** Sample constants. Constants of samples. */

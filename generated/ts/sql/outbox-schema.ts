@@ -2527,41 +2527,41 @@ SELECT 'nats' AS kind,
                 ) ORDER BY n.segment)
            FROM hawser_data.outbox_state_segment_seq AS s, generate_series(0, 3 - 1) AS n (segment)
        ) AS segments,
-       (SELECT count(*) FROM (SELECT FROM hawser_data.queue AS f WHERE f.later = 'nats' LIMIT 100000) AS f) AS later,
+       (SELECT count(*) FROM (SELECT FROM hawser_data.queue AS f WHERE f.later = 'nats' LIMIT 250000) AS f) AS later,
        (SELECT d.at FROM dues AS d WHERE d.kind = 'nats') AS next_due_at,
        (SELECT count(*) FROM hawser_data.dead_letters AS d WHERE d.origin = 'outbox') AS dead_letters,
        (
          SELECT coalesce(jsonb_agg(jsonb_build_object('role', s.role, 'route', s.route) ORDER BY s.role, s.route), '[]')
            FROM jsonb_to_recordset(l.series) AS s (role text, route text)
        ) AS lagging,
-       w.count < 100000 AS is_complete
+       w.count < 250000 AS is_complete
   FROM (SELECT t.* FROM hawser_data.outbox_turns AS t ORDER BY t.turn DESC LIMIT 1) AS l
  CROSS JOIN LATERAL (
    SELECT count(*) AS count, min(u.enqueued_at) AS oldest_at, (array_agg(u.destination ORDER BY u.enqueued_at))[1] AS oldest_for
-     FROM hawser.outbox_undone(NULL, 100000, NULL) AS u
+     FROM hawser.outbox_undone(NULL, 250000, NULL) AS u
  ) AS w
 UNION ALL
 SELECT 'peer', NULL, false, w.count, w.oldest_at, w.oldest_for, NULL, '[]',
-       (SELECT count(*) FROM (SELECT FROM hawser_data.queue AS f WHERE f.later IN ('held', 'peer') LIMIT 100000) AS f),
+       (SELECT count(*) FROM (SELECT FROM hawser_data.queue AS f WHERE f.later IN ('held', 'peer') LIMIT 250000) AS f),
        (SELECT d.at FROM dues AS d WHERE d.kind = 'peer'),
        (SELECT count(*) FROM hawser_data.dead_letters AS d WHERE d.origin = 'queue'), '[]', w.is_complete
   FROM (
     SELECT coalesce(sum(q.messages), 0)::bigint AS count, coalesce(bool_and(q.is_complete), true) AS is_complete, min(q.oldest_at) AS oldest_at,
            (array_agg(q.topic ORDER BY q.oldest_at))[1] AS oldest_for
-      FROM hawser.queue_backlog(100000, '{}') AS q
+      FROM hawser.queue_backlog(250000, '{}') AS q
   ) AS w
 ) AS v;
 COMMENT ON VIEW hawser.outbox_status IS 'Waiting messages: in the outbox for NATS, with its relay and its size, and in the queue for peers.';
 COMMENT ON COLUMN hawser.outbox_status.kind IS '\`nats\` or \`peer\`.';
 COMMENT ON COLUMN hawser.outbox_status.relay IS 'The relay that works, as a random id; NULL: the last one has ended, and none has taken over. Peers have none.';
 COMMENT ON COLUMN hawser.outbox_status.is_awake IS 'The relay looks for messages by itself. False: it waits for a notification.';
-COMMENT ON COLUMN hawser.outbox_status.waiting IS 'Messages that the position has not passed; for peers, those that are not handled. Up to 100,000 are counted.';
+COMMENT ON COLUMN hawser.outbox_status.waiting IS 'Messages that the position has not passed; for peers, those that are not handled. Up to 250,000 are counted.';
 COMMENT ON COLUMN hawser.outbox_status.oldest_waiting_at IS 'When the oldest of them was enqueued; NULL: there is none.';
 COMMENT ON COLUMN hawser.outbox_status.oldest_waiting_for IS 'Where the oldest of them goes to; NULL: there is none.';
 COMMENT ON COLUMN hawser.outbox_status.position_saved_at IS 'When the position was saved last. NULL for peers.';
 COMMENT ON COLUMN hawser.outbox_status.segments IS 'The parts of the table, a list of {segment, filling, bytes, oldest}: the one with \`filling\` gets new messages, and \`oldest\` is
 when its first message was enqueued.';
-COMMENT ON COLUMN hawser.outbox_status.later IS 'Messages that are not due yet. More than 100,000 are not counted.';
+COMMENT ON COLUMN hawser.outbox_status.later IS 'Messages that are not due yet. More than 250,000 are not counted.';
 COMMENT ON COLUMN hawser.outbox_status.next_due_at IS 'When the next one is due; NULL: there is none.';
 COMMENT ON COLUMN hawser.outbox_status.dead_letters IS 'Its dead letters; of peers, those that were enqueued.';
 COMMENT ON COLUMN hawser.outbox_status.lagging IS 'Who lags behind the others, a list of {role, route}: a role with a burst of messages, or a destination or domain that does not

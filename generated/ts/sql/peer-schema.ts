@@ -4753,7 +4753,7 @@ BEGIN
     LEFT JOIN running AS r ON r.name = w.listener
    UNION ALL
   SELECT NULL, NULL, q.listener, coalesce(q.group_name, f.group_name, CASE WHEN q.worker_runs IS NULL THEN p.group_name END), q.topic,
-         q.messages, q.bytes, q.oldest_at,
+         q.messages, NULL, q.oldest_at,
          CASE
            WHEN q.topic = ANY (v_paused) THEN 'paused'
            WHEN q.is_put_off THEN 'retrying'
@@ -4772,9 +4772,9 @@ BEGIN
     LEFT JOIN served AS v
       ON q.worker_runs IS NULL AND f.runs IS NOT TRUE AND r.name IS NULL AND v.topic = q.topic AND (q.listener IS NULL OR v.name = q.listener)
    UNION ALL
-  SELECT NULL, NULL, NULL, NULL, h.topic, count(*), sum(h.bytes)::bigint, min(h.enqueued_at), h.state, max(h.nth) < p_max_rows, NULL, NULL
+  SELECT NULL, NULL, NULL, NULL, h.topic, count(*), NULL, min(h.enqueued_at), h.state, max(h.nth) < p_max_rows, NULL, NULL
     FROM (
-      SELECT l.topic, octet_length(l.payload)::bigint AS bytes, l.enqueued_at, CASE WHEN b.id IS NULL THEN 'held' ELSE 'blocked' END AS state,
+      SELECT l.topic, l.enqueued_at, CASE WHEN b.id IS NULL THEN 'held' ELSE 'blocked' END AS state,
              count(*) OVER () AS nth
         FROM (SELECT o.* FROM hawser_data.queue AS o WHERE o.later = 'held' AND (p_topic IS NULL OR o.topic = p_topic) LIMIT p_max_rows) AS l
         LEFT JOIN (SELECT DISTINCT x.id FROM blocked AS x) AS b ON b.id = l.id
@@ -4785,7 +4785,9 @@ END
 $function$;
 COMMENT ON FUNCTION hawser.backlog(integer, text) IS 'Messages that wait for listeners, by sender, listener, group and topic: numbers, names and ages. Cheap enough for a timer.';
 
-CREATE OR REPLACE FUNCTION hawser.peer_status()
+CREATE OR REPLACE FUNCTION hawser.peer_status(
+  p_without_waiting boolean DEFAULT NULL
+)
 RETURNS TABLE (
   name text,
   running boolean,
@@ -4812,7 +4814,7 @@ BEGIN
   RETURN QUERY
   WITH waiting AS (
     SELECT b.listener AS name, sum(b.messages)::bigint AS messages, bool_and(b.is_complete) AS is_complete, min(b.oldest_at) AS oldest_at
-      FROM hawser.backlog(100000) AS b WHERE b.listener IS NOT NULL GROUP BY 1
+      FROM hawser.backlog(250000) AS b WHERE p_without_waiting IS NOT TRUE AND b.listener IS NOT NULL GROUP BY 1
   ), parked AS (
     SELECT coalesce(m.owner, m.listener_name) AS name, count(*) AS messages
       FROM hawser_peer_data.parked_messages AS k JOIN hawser_peer_data.channels AS m USING (channel_id) GROUP BY 1
@@ -4852,7 +4854,7 @@ BEGIN
     LEFT JOIN listeners AS l USING (name);
 END
 $function$;
-COMMENT ON FUNCTION hawser.peer_status() IS 'The peers: which of them run, and how much waits for them.';
+COMMENT ON FUNCTION hawser.peer_status(boolean) IS 'The peers: which of them run, and how much waits for them.';
 
 CREATE OR REPLACE FUNCTION hawser.running_peers(
   p_names text[],
@@ -5205,7 +5207,7 @@ REVOKE ALL ON FUNCTION hawser.adopt_roles() FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.behind_sequences(boolean) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.applied_migrations() FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.backlog(integer, text) FROM PUBLIC;
-REVOKE ALL ON FUNCTION hawser.peer_status() FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.peer_status(boolean) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.running_peers(text[]) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.dead_letter_counts(integer) FROM PUBLIC;
 
@@ -5330,7 +5332,7 @@ BEGIN
     GRANT EXECUTE ON FUNCTION hawser.behind_sequences(boolean) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.applied_migrations() TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.backlog(integer, text) TO hawser_peer;
-    GRANT EXECUTE ON FUNCTION hawser.peer_status() TO hawser_peer;
+    GRANT EXECUTE ON FUNCTION hawser.peer_status(boolean) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.running_peers(text[]) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.dead_letter_counts(integer) TO hawser_peer;
   END IF;
@@ -5347,7 +5349,7 @@ BEGIN
     GRANT EXECUTE ON FUNCTION hawser.behind_sequences(boolean) TO hawser_bridge;
     GRANT EXECUTE ON FUNCTION hawser.applied_migrations() TO hawser_bridge;
     GRANT EXECUTE ON FUNCTION hawser.backlog(integer, text) TO hawser_bridge;
-    GRANT EXECUTE ON FUNCTION hawser.peer_status() TO hawser_bridge;
+    GRANT EXECUTE ON FUNCTION hawser.peer_status(boolean) TO hawser_bridge;
     GRANT EXECUTE ON FUNCTION hawser.dead_letter_counts(integer) TO hawser_bridge;
   END IF;
 END
@@ -5359,7 +5361,7 @@ BEGIN
     GRANT USAGE ON SCHEMA hawser TO hawser_viewer;
     GRANT SELECT ON TABLE hawser.audit_log TO hawser_viewer;
     GRANT EXECUTE ON FUNCTION hawser.backlog(integer, text) TO hawser_viewer;
-    GRANT EXECUTE ON FUNCTION hawser.peer_status() TO hawser_viewer;
+    GRANT EXECUTE ON FUNCTION hawser.peer_status(boolean) TO hawser_viewer;
     GRANT EXECUTE ON FUNCTION hawser.dead_letter_counts(integer) TO hawser_viewer;
   END IF;
 END
@@ -5462,7 +5464,7 @@ BEGIN
   ALTER FUNCTION hawser.behind_sequences(boolean) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.applied_migrations() OWNER TO hawser_owner;
   ALTER FUNCTION hawser.backlog(integer, text) OWNER TO hawser_owner;
-  ALTER FUNCTION hawser.peer_status() OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.peer_status(boolean) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.running_peers(text[]) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.dead_letter_counts(integer) OWNER TO hawser_owner;
 EXCEPTION

@@ -6836,7 +6836,6 @@ RETURNS TABLE (
   worker_runs boolean,
   is_put_off boolean,
   messages bigint,
-  bytes bigint,
   oldest_at timestamptz,
   is_complete boolean
 )
@@ -6919,9 +6918,18 @@ BEGIN
     SELECT n.*, p.is_known, p.nth + 1
       FROM walked AS p
      CROSS JOIN LATERAL (
-       SELECT q.topic, q.recipient, q.role, q.rank FROM hawser_data.queue AS q
-        WHERE (q.topic, q.recipient, q.role, q.rank) >= (p.topic, p.recipient, p.role, ((p.rank >> 46) + 1) << 46)
-        ORDER BY q.topic, q.recipient, q.role, q.rank LIMIT 1
+       (
+         SELECT q.topic, q.recipient, q.role, q.rank FROM hawser_data.queue AS q
+          WHERE (p.is_known OR p.topic NOT IN (SELECT k.topic FROM known AS k))
+            AND (q.topic, q.recipient, q.role, q.rank) >= (p.topic, p.recipient, p.role, ((p.rank >> 46) + 1) << 46)
+          ORDER BY q.topic, q.recipient, q.role, q.rank LIMIT 1
+       )
+       UNION ALL
+       (
+         SELECT q.topic, q.recipient, q.role, q.rank FROM hawser_data.queue AS q
+          WHERE NOT p.is_known AND p.topic IN (SELECT k.topic FROM known AS k) AND q.topic > p.topic
+          ORDER BY q.topic, q.recipient, q.role, q.rank LIMIT 1
+       )
      ) AS n
      WHERE p.nth < 2000 AND (NOT p.is_known OR n.topic = p.topic)
   ), places AS MATERIALIZED (
@@ -6932,55 +6940,110 @@ BEGIN
     -- Enqueuers choose priorities: with very many, the first row of each has to do.
     SELECT greatest(CASE WHEN count(*) <= 1000 THEN 100 ELSE 1 END, p_max_rows / greatest(1, count(*))) AS rows FROM places
   ), first AS MATERIALIZED (
-    SELECT p.*, k.*
+    -- The primary key alone says how many there are.
+    SELECT p.*, k.messages, k.last_rank, k.messages < (SELECT t.rows FROM part AS t) AS is_complete
       FROM places AS p
      CROSS JOIN LATERAL (
-       SELECT o.worker, o.is_put_off, count(*) AS messages, sum(o.bytes) AS bytes, min(o.enqueued_at) AS oldest_at, max(o.rank) AS last_rank
+       SELECT count(*) AS messages, max(o.rank) AS last_rank
          FROM (
-           SELECT q.rank, q.worker, coalesce(q.due_at > v_now, false) AS is_put_off, octet_length(q.payload)::bigint AS bytes, q.enqueued_at
-             FROM hawser_data.queue AS q
+           SELECT q.rank FROM hawser_data.queue AS q
             WHERE q.topic = p.topic AND q.recipient = p.recipient AND q.role = p.role
               AND q.rank >= p.rank AND q.rank < ((p.rank >> 46) + 1) << 46
             ORDER BY q.rank
             LIMIT (SELECT t.rows FROM part AS t)
          ) AS o
-        GROUP BY o.worker, o.is_put_off
      ) AS k
-  ), seen AS MATERIALIZED (
-    SELECT f.topic, f.recipient, f.role, f.rank, f.is_cut, sum(f.messages) < (SELECT t.rows FROM part AS t) AS is_complete,
-           max(f.last_rank) AS last_rank, sum(sum(f.messages)) OVER () AS all_messages
-      FROM first AS f GROUP BY 1, 2, 3, 4, 5
   ), rest AS MATERIALIZED (
     -- Places with few messages leave their part to those with many.
-    SELECT floor(greatest(0, p_max_rows - max(s.all_messages)) / greatest(1, count(*) FILTER (WHERE NOT s.is_complete)))::bigint AS rows FROM seen AS s
-  ), second AS MATERIALIZED (
-    SELECT s.*, k.*
-      FROM seen AS s
+    SELECT floor(greatest(0, p_max_rows - sum(f.messages)) / greatest(1, count(*) FILTER (WHERE NOT f.is_complete)))::bigint AS rows FROM first AS f
+  ), counted AS MATERIALIZED (
+    SELECT f.topic, f.recipient, f.role, f.rank, f.messages + n.messages AS messages,
+           NOT f.is_cut AND (f.is_complete OR n.messages < (SELECT t.rows FROM rest AS t)) AS is_complete
+      FROM first AS f
      CROSS JOIN LATERAL (
-       SELECT o.worker, o.is_put_off, count(*) AS messages, sum(o.bytes) AS bytes, min(o.enqueued_at) AS oldest_at
+       SELECT count(*) AS messages
          FROM (
-           SELECT q.worker, coalesce(q.due_at > v_now, false) AS is_put_off, octet_length(q.payload)::bigint AS bytes, q.enqueued_at
-             FROM hawser_data.queue AS q
-            WHERE q.topic = s.topic AND q.recipient = s.recipient AND q.role = s.role
-              AND q.rank > s.last_rank AND q.rank < ((s.rank >> 46) + 1) << 46
+           SELECT FROM hawser_data.queue AS q
+            WHERE NOT f.is_complete AND q.topic = f.topic AND q.recipient = f.recipient AND q.role = f.role
+              AND q.rank > f.last_rank AND q.rank < ((f.rank >> 46) + 1) << 46
             ORDER BY q.rank
             LIMIT (SELECT t.rows FROM rest AS t)
          ) AS o
-        GROUP BY o.worker, o.is_put_off
+     ) AS n
+  ), ready AS (
+    -- Workers take the first ones that are ready, so that theirs are at the front: of each place rows are read until there is a run without
+    -- any that a worker has. What others hold behind such a run, as one has just given back what it had, counts as free for that moment.
+    SELECT c.topic, c.recipient, c.role, c.rank, c.messages AS most, c.is_complete, least(8, c.messages) AS wanted, k.*
+      FROM counted AS c
+     CROSS JOIN LATERAL (
+       SELECT count(*) AS seen, max(o.rank) AS last_rank, max(o.nth) FILTER (WHERE o.worker IS NOT NULL) AS last_taken,
+              array_agg(o.worker) FILTER (WHERE o.worker IS NOT NULL) AS workers, array_agg(o.enqueued_at) FILTER (WHERE o.worker IS NOT NULL) AS enqueued_at
+         FROM (
+           SELECT q.rank, q.worker, q.enqueued_at, row_number() OVER (ORDER BY q.rank) AS nth FROM hawser_data.queue AS q
+            WHERE q.topic = c.topic AND q.recipient = c.recipient AND q.role = c.role AND q.due_at IS NULL AND q.behind IS NULL
+              AND q.rank >= c.rank AND q.rank < ((c.rank >> 46) + 1) << 46
+            ORDER BY q.rank
+            LIMIT least(8, c.messages)
+         ) AS o
      ) AS k
-     WHERE NOT s.is_complete
-  ), counted AS MATERIALIZED (
-    SELECT c.*, NOT s.is_cut AND (
-             coalesce(bool_or(s.is_complete) OVER of_place, false)
-             OR coalesce(sum(c.more) OVER of_place, 0) < (SELECT t.rows FROM rest AS t)
-           ) AS is_complete
+    UNION ALL
+    SELECT r.topic, r.recipient, r.role, r.rank, r.most - r.seen, r.is_complete, least(2 * r.wanted, r.most - r.seen), k.*
+      FROM ready AS r
+     CROSS JOIN LATERAL (
+       SELECT count(*) AS seen, max(o.rank) AS last_rank, max(o.nth) FILTER (WHERE o.worker IS NOT NULL) AS last_taken,
+              array_agg(o.worker) FILTER (WHERE o.worker IS NOT NULL) AS workers, array_agg(o.enqueued_at) FILTER (WHERE o.worker IS NOT NULL) AS enqueued_at
+         FROM (
+           SELECT q.rank, q.worker, q.enqueued_at, row_number() OVER (ORDER BY q.rank) AS nth FROM hawser_data.queue AS q
+            WHERE q.topic = r.topic AND q.recipient = r.recipient AND q.role = r.role AND q.due_at IS NULL AND q.behind IS NULL
+              AND q.rank > r.last_rank AND q.rank < ((r.rank >> 46) + 1) << 46
+            ORDER BY q.rank
+            LIMIT least(2 * r.wanted, r.most - r.seen)
+         ) AS o
+     ) AS k
+     WHERE r.last_taken > r.wanted / 2 AND r.seen = r.wanted AND r.seen < r.most
+  ), apart AS MATERIALIZED (
+    -- What a worker has, and what is put off, by the number of its priority's part of the ranks.
+    SELECT r.topic, r.recipient, r.role, r.rank >> 46 AS nth, u.worker, false AS is_put_off, count(*) AS messages,
+           min(u.enqueued_at) AS oldest_at, bool_and(r.is_complete) AS is_complete
+      FROM ready AS r CROSS JOIN LATERAL unnest(r.workers, r.enqueued_at) AS u (worker, enqueued_at)
+     GROUP BY 1, 2, 3, 4, 5
+     UNION ALL
+    SELECT s.topic, s.recipient, s.role, k.*, s.is_complete
       FROM (
-        SELECT f.topic, f.recipient, f.role, f.rank, f.worker, f.is_put_off, f.messages, f.bytes, f.oldest_at, 0 AS more FROM first AS f
+        SELECT c.topic, c.recipient, c.role, sum(c.messages) AS messages, bool_and(c.is_complete) AS is_complete FROM counted AS c GROUP BY 1, 2, 3
+      ) AS s
+     CROSS JOIN LATERAL (
+       SELECT o.nth, o.worker, o.is_put_off, count(*) AS messages, min(o.enqueued_at) AS oldest_at
+         FROM (
+           SELECT q.rank >> 46 AS nth, q.worker, q.due_at > v_now AS is_put_off, q.enqueued_at FROM hawser_data.queue AS q
+            WHERE q.topic = s.topic AND q.recipient = s.recipient AND q.role = s.role AND q.due_at IS NOT NULL AND q.behind IS NULL
+            ORDER BY q.due_at, q.rank
+            LIMIT s.messages
+         ) AS o
+        WHERE o.worker IS NOT NULL OR o.is_put_off
+        GROUP BY 1, 2, 3
+     ) AS k
+  ), free AS MATERIALIZED (
+    SELECT n.topic, n.recipient, n.role, max(n.rank) AS rank, sum(n.messages) AS messages, bool_and(n.is_complete) AS is_complete
+      FROM (
+        SELECT c.topic, c.recipient, c.role, c.rank >> 46 AS nth, c.rank, c.messages, c.is_complete FROM counted AS c
          UNION ALL
-        SELECT n.topic, n.recipient, n.role, n.rank, n.worker, n.is_put_off, n.messages, n.bytes, n.oldest_at, n.messages FROM second AS n
-      ) AS c
-      JOIN seen AS s USING (topic, recipient, role, rank)
-    WINDOW of_place AS (PARTITION BY c.topic, c.recipient, c.role, c.rank)
+        SELECT a.topic, a.recipient, a.role, a.nth, NULL, -a.messages, NULL FROM apart AS a
+      ) AS n
+     GROUP BY n.topic, n.recipient, n.role, n.nth
+    HAVING sum(n.messages) > 0
+  ), parts AS (
+    SELECT a.topic, a.recipient, a.worker, a.is_put_off, a.messages, a.oldest_at, a.is_complete FROM apart AS a
+     UNION ALL
+    SELECT f.topic, f.recipient, NULL, false, f.messages, coalesce(o.enqueued_at, v_now), f.is_complete
+      FROM free AS f
+      LEFT JOIN LATERAL (
+        SELECT q.enqueued_at FROM hawser_data.queue AS q
+         WHERE q.topic = f.topic AND q.recipient = f.recipient AND q.role = f.role
+           AND q.rank >= f.rank AND q.rank < ((f.rank >> 46) + 1) << 46
+           AND q.worker IS NULL AND (q.due_at > v_now) IS NOT TRUE
+         ORDER BY q.rank LIMIT 1
+      ) AS o ON true
   )
   SELECT c.topic, coalesce(w.name, substring(ltrim(c.recipient, '!') FROM '^@(.*)$')),
          CASE
@@ -6988,8 +7051,8 @@ BEGIN
            ELSE substring(ltrim(c.recipient, '!') FROM '^#(.*)$')
          END,
          w.beat_at > v_now - make_interval(secs => CASE WHEN w.is_idle THEN 240000 ELSE w.lease_ms END / 1000.0), c.is_put_off,
-         sum(c.messages)::bigint, sum(c.bytes)::bigint, min(c.oldest_at), bool_and(c.is_complete)
-    FROM counted AS c
+         sum(c.messages)::bigint, min(c.oldest_at), bool_and(c.is_complete)
+    FROM parts AS c
     LEFT JOIN hawser_data.workers AS w ON w.id = c.worker AND w.gone_at IS NULL
    GROUP BY 1, 2, 3, 4, 5;
 END;
@@ -7318,7 +7381,7 @@ BEGIN
      GROUP BY m.topic
   ), letters AS MATERIALIZED (
     SELECT d.id, d.origin, d.topic, d.handler_id
-      FROM hawser_data.dead_letters AS d WHERE d.id > v_before.dead_letter ORDER BY d.id LIMIT 100000
+      FROM hawser_data.dead_letters AS d WHERE d.id > v_before.dead_letter ORDER BY d.id LIMIT 250000
   ), handlers AS MATERIALIZED (
     SELECT h.id, h.kind, CASE h.kind WHEN 'stream' THEN h.subject ELSE format('%s %I.%I(%s)', h.subject, h.function_schema, h.function_name, h.argument_types) END AS name
       FROM hawser_bridge_data.nats_handlers AS h
@@ -7337,7 +7400,7 @@ BEGIN
       FROM handled AS m
      UNION ALL
     SELECT 'topic', b.topic, NULL, NULL, NULL, sum(b.messages)::bigint, min(b.oldest_at), NOT bool_and(b.is_complete), NULL
-      FROM hawser.backlog(100000) AS b
+      FROM hawser.backlog(250000) AS b
      -- The others wait for other messages, not for a worker.
      WHERE coalesce(b.state, '') NOT IN ('held', 'blocked')
      GROUP BY b.topic
@@ -7349,7 +7412,7 @@ BEGIN
      UNION ALL
     SELECT 'subscription', h.name, NULL, NULL, NULL, s.messages, s.oldest_at, s.messages = p.rows, NULL
       FROM handlers AS h
-     CROSS JOIN (SELECT greatest(100, 100000 / greatest(1, count(*))) AS rows FROM handlers AS n WHERE n.kind = 'subscription') AS p
+     CROSS JOIN (SELECT greatest(100, 250000 / greatest(1, count(*))) AS rows FROM handlers AS n WHERE n.kind = 'subscription') AS p
      CROSS JOIN LATERAL (
        SELECT count(*) AS messages, min(o.saved_at) AS oldest_at
          FROM (SELECT m.saved_at FROM hawser_bridge_data.saved_messages AS m WHERE m.handler_id = h.id ORDER BY m.handler_id, m.id LIMIT p.rows) AS o

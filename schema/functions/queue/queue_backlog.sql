@@ -33,9 +33,18 @@ BEGIN
     SELECT n.*, p.is_known, p.nth + 1
       FROM walked AS p
      CROSS JOIN LATERAL (
-       SELECT q.topic, q.recipient, q.role, q.rank FROM hawser_data.queue AS q
-        WHERE (q.topic, q.recipient, q.role, q.rank) >= (p.topic, p.recipient, p.role, ((p.rank >> @QueueConstants.id_bits@) + 1) << @QueueConstants.id_bits@)
-        ORDER BY q.topic, q.recipient, q.role, q.rank LIMIT 1
+       (
+         SELECT q.topic, q.recipient, q.role, q.rank FROM hawser_data.queue AS q
+          WHERE (p.is_known OR p.topic NOT IN (SELECT k.topic FROM known AS k))
+            AND (q.topic, q.recipient, q.role, q.rank) >= (p.topic, p.recipient, p.role, ((p.rank >> @QueueConstants.id_bits@) + 1) << @QueueConstants.id_bits@)
+          ORDER BY q.topic, q.recipient, q.role, q.rank LIMIT 1
+       )
+       UNION ALL
+       (
+         SELECT q.topic, q.recipient, q.role, q.rank FROM hawser_data.queue AS q
+          WHERE NOT p.is_known AND p.topic IN (SELECT k.topic FROM known AS k) AND q.topic > p.topic
+          ORDER BY q.topic, q.recipient, q.role, q.rank LIMIT 1
+       )
      ) AS n
      WHERE p.nth < @QueueConstants.walked_places@ AND (NOT p.is_known OR n.topic = p.topic)
   ), places AS MATERIALIZED (
@@ -46,55 +55,110 @@ BEGIN
     -- Enqueuers choose priorities: with very many, the first row of each has to do.
     SELECT greatest(CASE WHEN count(*) <= 1000 THEN 100 ELSE 1 END, p_max_rows / greatest(1, count(*))) AS rows FROM places
   ), first AS MATERIALIZED (
-    SELECT p.*, k.*
+    -- The primary key alone says how many there are.
+    SELECT p.*, k.messages, k.last_rank, k.messages < (SELECT t.rows FROM part AS t) AS is_complete
       FROM places AS p
      CROSS JOIN LATERAL (
-       SELECT o.worker, o.is_put_off, count(*) AS messages, sum(o.bytes) AS bytes, min(o.enqueued_at) AS oldest_at, max(o.rank) AS last_rank
+       SELECT count(*) AS messages, max(o.rank) AS last_rank
          FROM (
-           SELECT q.rank, q.worker, coalesce(q.due_at > v_now, false) AS is_put_off, octet_length(q.payload)::bigint AS bytes, q.enqueued_at
-             FROM hawser_data.queue AS q
+           SELECT q.rank FROM hawser_data.queue AS q
             WHERE q.topic = p.topic AND q.recipient = p.recipient AND q.role = p.role
               AND q.rank >= p.rank AND q.rank < ((p.rank >> @QueueConstants.id_bits@) + 1) << @QueueConstants.id_bits@
             ORDER BY q.rank
             LIMIT (SELECT t.rows FROM part AS t)
          ) AS o
-        GROUP BY o.worker, o.is_put_off
      ) AS k
-  ), seen AS MATERIALIZED (
-    SELECT f.topic, f.recipient, f.role, f.rank, f.is_cut, sum(f.messages) < (SELECT t.rows FROM part AS t) AS is_complete,
-           max(f.last_rank) AS last_rank, sum(sum(f.messages)) OVER () AS all_messages
-      FROM first AS f GROUP BY 1, 2, 3, 4, 5
   ), rest AS MATERIALIZED (
     -- Places with few messages leave their part to those with many.
-    SELECT floor(greatest(0, p_max_rows - max(s.all_messages)) / greatest(1, count(*) FILTER (WHERE NOT s.is_complete)))::bigint AS rows FROM seen AS s
-  ), second AS MATERIALIZED (
-    SELECT s.*, k.*
-      FROM seen AS s
+    SELECT floor(greatest(0, p_max_rows - sum(f.messages)) / greatest(1, count(*) FILTER (WHERE NOT f.is_complete)))::bigint AS rows FROM first AS f
+  ), counted AS MATERIALIZED (
+    SELECT f.topic, f.recipient, f.role, f.rank, f.messages + n.messages AS messages,
+           NOT f.is_cut AND (f.is_complete OR n.messages < (SELECT t.rows FROM rest AS t)) AS is_complete
+      FROM first AS f
      CROSS JOIN LATERAL (
-       SELECT o.worker, o.is_put_off, count(*) AS messages, sum(o.bytes) AS bytes, min(o.enqueued_at) AS oldest_at
+       SELECT count(*) AS messages
          FROM (
-           SELECT q.worker, coalesce(q.due_at > v_now, false) AS is_put_off, octet_length(q.payload)::bigint AS bytes, q.enqueued_at
-             FROM hawser_data.queue AS q
-            WHERE q.topic = s.topic AND q.recipient = s.recipient AND q.role = s.role
-              AND q.rank > s.last_rank AND q.rank < ((s.rank >> @QueueConstants.id_bits@) + 1) << @QueueConstants.id_bits@
+           SELECT FROM hawser_data.queue AS q
+            WHERE NOT f.is_complete AND q.topic = f.topic AND q.recipient = f.recipient AND q.role = f.role
+              AND q.rank > f.last_rank AND q.rank < ((f.rank >> @QueueConstants.id_bits@) + 1) << @QueueConstants.id_bits@
             ORDER BY q.rank
             LIMIT (SELECT t.rows FROM rest AS t)
          ) AS o
-        GROUP BY o.worker, o.is_put_off
+     ) AS n
+  ), ready AS (
+    -- Workers take the first ones that are ready, so that theirs are at the front: of each place rows are read until there is a run without
+    -- any that a worker has. What others hold behind such a run, as one has just given back what it had, counts as free for that moment.
+    SELECT c.topic, c.recipient, c.role, c.rank, c.messages AS most, c.is_complete, least(@QueueConstants.front_rows@, c.messages) AS wanted, k.*
+      FROM counted AS c
+     CROSS JOIN LATERAL (
+       SELECT count(*) AS seen, max(o.rank) AS last_rank, max(o.nth) FILTER (WHERE o.worker IS NOT NULL) AS last_taken,
+              array_agg(o.worker) FILTER (WHERE o.worker IS NOT NULL) AS workers, array_agg(o.enqueued_at) FILTER (WHERE o.worker IS NOT NULL) AS enqueued_at
+         FROM (
+           SELECT q.rank, q.worker, q.enqueued_at, row_number() OVER (ORDER BY q.rank) AS nth FROM hawser_data.queue AS q
+            WHERE q.topic = c.topic AND q.recipient = c.recipient AND q.role = c.role AND q.due_at IS NULL AND q.behind IS NULL
+              AND q.rank >= c.rank AND q.rank < ((c.rank >> @QueueConstants.id_bits@) + 1) << @QueueConstants.id_bits@
+            ORDER BY q.rank
+            LIMIT least(@QueueConstants.front_rows@, c.messages)
+         ) AS o
      ) AS k
-     WHERE NOT s.is_complete
-  ), counted AS MATERIALIZED (
-    SELECT c.*, NOT s.is_cut AND (
-             coalesce(bool_or(s.is_complete) OVER of_place, false)
-             OR coalesce(sum(c.more) OVER of_place, 0) < (SELECT t.rows FROM rest AS t)
-           ) AS is_complete
+    UNION ALL
+    SELECT r.topic, r.recipient, r.role, r.rank, r.most - r.seen, r.is_complete, least(2 * r.wanted, r.most - r.seen), k.*
+      FROM ready AS r
+     CROSS JOIN LATERAL (
+       SELECT count(*) AS seen, max(o.rank) AS last_rank, max(o.nth) FILTER (WHERE o.worker IS NOT NULL) AS last_taken,
+              array_agg(o.worker) FILTER (WHERE o.worker IS NOT NULL) AS workers, array_agg(o.enqueued_at) FILTER (WHERE o.worker IS NOT NULL) AS enqueued_at
+         FROM (
+           SELECT q.rank, q.worker, q.enqueued_at, row_number() OVER (ORDER BY q.rank) AS nth FROM hawser_data.queue AS q
+            WHERE q.topic = r.topic AND q.recipient = r.recipient AND q.role = r.role AND q.due_at IS NULL AND q.behind IS NULL
+              AND q.rank > r.last_rank AND q.rank < ((r.rank >> @QueueConstants.id_bits@) + 1) << @QueueConstants.id_bits@
+            ORDER BY q.rank
+            LIMIT least(2 * r.wanted, r.most - r.seen)
+         ) AS o
+     ) AS k
+     WHERE r.last_taken > r.wanted / 2 AND r.seen = r.wanted AND r.seen < r.most
+  ), apart AS MATERIALIZED (
+    -- What a worker has, and what is put off, by the number of its priority's part of the ranks.
+    SELECT r.topic, r.recipient, r.role, r.rank >> @QueueConstants.id_bits@ AS nth, u.worker, false AS is_put_off, count(*) AS messages,
+           min(u.enqueued_at) AS oldest_at, bool_and(r.is_complete) AS is_complete
+      FROM ready AS r CROSS JOIN LATERAL unnest(r.workers, r.enqueued_at) AS u (worker, enqueued_at)
+     GROUP BY 1, 2, 3, 4, 5
+     UNION ALL
+    SELECT s.topic, s.recipient, s.role, k.*, s.is_complete
       FROM (
-        SELECT f.topic, f.recipient, f.role, f.rank, f.worker, f.is_put_off, f.messages, f.bytes, f.oldest_at, 0 AS more FROM first AS f
+        SELECT c.topic, c.recipient, c.role, sum(c.messages) AS messages, bool_and(c.is_complete) AS is_complete FROM counted AS c GROUP BY 1, 2, 3
+      ) AS s
+     CROSS JOIN LATERAL (
+       SELECT o.nth, o.worker, o.is_put_off, count(*) AS messages, min(o.enqueued_at) AS oldest_at
+         FROM (
+           SELECT q.rank >> @QueueConstants.id_bits@ AS nth, q.worker, q.due_at > v_now AS is_put_off, q.enqueued_at FROM hawser_data.queue AS q
+            WHERE q.topic = s.topic AND q.recipient = s.recipient AND q.role = s.role AND q.due_at IS NOT NULL AND q.behind IS NULL
+            ORDER BY q.due_at, q.rank
+            LIMIT s.messages
+         ) AS o
+        WHERE o.worker IS NOT NULL OR o.is_put_off
+        GROUP BY 1, 2, 3
+     ) AS k
+  ), free AS MATERIALIZED (
+    SELECT n.topic, n.recipient, n.role, max(n.rank) AS rank, sum(n.messages) AS messages, bool_and(n.is_complete) AS is_complete
+      FROM (
+        SELECT c.topic, c.recipient, c.role, c.rank >> @QueueConstants.id_bits@ AS nth, c.rank, c.messages, c.is_complete FROM counted AS c
          UNION ALL
-        SELECT n.topic, n.recipient, n.role, n.rank, n.worker, n.is_put_off, n.messages, n.bytes, n.oldest_at, n.messages FROM second AS n
-      ) AS c
-      JOIN seen AS s USING (topic, recipient, role, rank)
-    WINDOW of_place AS (PARTITION BY c.topic, c.recipient, c.role, c.rank)
+        SELECT a.topic, a.recipient, a.role, a.nth, NULL, -a.messages, NULL FROM apart AS a
+      ) AS n
+     GROUP BY n.topic, n.recipient, n.role, n.nth
+    HAVING sum(n.messages) > 0
+  ), parts AS (
+    SELECT a.topic, a.recipient, a.worker, a.is_put_off, a.messages, a.oldest_at, a.is_complete FROM apart AS a
+     UNION ALL
+    SELECT f.topic, f.recipient, NULL, false, f.messages, coalesce(o.enqueued_at, v_now), f.is_complete
+      FROM free AS f
+      LEFT JOIN LATERAL (
+        SELECT q.enqueued_at FROM hawser_data.queue AS q
+         WHERE q.topic = f.topic AND q.recipient = f.recipient AND q.role = f.role
+           AND q.rank >= f.rank AND q.rank < ((f.rank >> @QueueConstants.id_bits@) + 1) << @QueueConstants.id_bits@
+           AND q.worker IS NULL AND (q.due_at > v_now) IS NOT TRUE
+         ORDER BY q.rank LIMIT 1
+      ) AS o ON true
   )
   SELECT c.topic, coalesce(w.name, substring(ltrim(c.recipient, @QueueConstants.priority_mark@) FROM '^@(.*)$')),
          CASE
@@ -102,8 +166,8 @@ BEGIN
            ELSE substring(ltrim(c.recipient, @QueueConstants.priority_mark@) FROM '^#(.*)$')
          END,
          w.beat_at > v_now - @lease_of(w)@, c.is_put_off,
-         sum(c.messages)::bigint, sum(c.bytes)::bigint, min(c.oldest_at), bool_and(c.is_complete)
-    FROM counted AS c
+         sum(c.messages)::bigint, min(c.oldest_at), bool_and(c.is_complete)
+    FROM parts AS c
     LEFT JOIN hawser_data.workers AS w ON w.id = c.worker AND w.gone_at IS NULL
    GROUP BY 1, 2, 3, 4, 5;
 END

@@ -214,7 +214,7 @@ export const pendingTable: OverviewTable<PendingOverview> = {
       cell: ({ bytes }) => bytes,
       unit: "bytes",
       sort: "bytes",
-      sum: ({ bytes }) => ({ count: bytes }),
+      sum: ({ bytes }) => ({ count: bytes ?? 0 }),
     },
     {
       head: "Listener",

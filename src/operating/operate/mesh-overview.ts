@@ -59,6 +59,9 @@ export type PeerOverview = {
     : PeerStatusResult[Name];
 };
 
+/** Peer or worker, without what waits for it. */
+export type PeerPresence = Omit<PeerOverview, "waiting" | "oldestWaitingAt" | "isComplete">;
+
 /** Waiting messages of a sender for a listener, or of a group, to one topic. */
 export interface PendingOverview {
   /** Name of the sender; null if the messages were enqueued. */
@@ -76,8 +79,11 @@ export interface PendingOverview {
   readonly count: number;
   /** True if there are more messages than were counted. */
   readonly hasMore: boolean;
-  /** Payload bytes as stored, possibly compressed. Partly handled batches count fully. */
-  readonly bytes: number;
+  /**
+   * Payload bytes as stored, possibly compressed. Partly handled batches count fully. Null if the messages were enqueued: their
+   * payloads are not read.
+   */
+  readonly bytes: number | null;
   /** Time at which the oldest message was stored, or enqueued. */
   readonly oldest: Date;
   /**
@@ -125,6 +131,10 @@ export const backlogSql = (maxRows: string, topic = "NULL"): string => `
          b.served_by AS "servedBy", b.served_until AS "servedUntil"
     FROM hawser.backlog(${maxRows}::integer, ${topic}::text) AS b`;
 
+const presenceColumns = `p.name, p.running, p.epoch::float8 AS epoch, p.started_at AS "startedAt", p.clean, p.version,
+           p.certificate_ends_at AS "certificateEndsAt", p.topics, p.parked::float8 AS parked, p.sends_on::float8 AS "sendsOn",
+           p.listens_on::float8 AS "listensOn"`;
+
 const sql = {
   topics: `
     SELECT topic,
@@ -148,12 +158,9 @@ const sql = {
       ) AS b USING (topic)
      WHERE $3::text IS NULL OR topic COLLATE "C" = $3`,
   peers: `
-    SELECT p.name, p.running, p.epoch::float8 AS epoch, p.started_at AS "startedAt", p.clean, p.version,
-           p.certificate_ends_at AS "certificateEndsAt", p.topics, p.waiting::float8 AS waiting,
-           p.oldest_waiting_at AS "oldestWaitingAt", p.parked::float8 AS parked, p.sends_on::float8 AS "sendsOn",
-           p.listens_on::float8 AS "listensOn",
-           p.is_complete AS "isComplete"
+    SELECT ${presenceColumns}, p.waiting::float8 AS waiting, p.oldest_waiting_at AS "oldestWaitingAt", p.is_complete AS "isComplete"
       FROM hawser.peer_status() AS p`,
+  presence: `SELECT ${presenceColumns} FROM hawser.peer_status(true) AS p`,
   pending: `
     SELECT * FROM (${backlogSql("$1", "$3")}) AS b
      WHERE ($2::text IS NULL OR b.listener COLLATE "C" = $2) AND ($3::text IS NULL OR b.topic COLLATE "C" = $3)`,
@@ -235,6 +242,12 @@ export async function listPeers(database: Database, listing: Listing = {}): Prom
     parked: "l.parked",
   };
   return listed(database, "list the peers", { rows: sql.peers, names, order, sorts }, listing);
+}
+
+/** Lists the peers by name, without what waits for them; not those that only messages name. */
+export function listPresence(database: Database, listing: Listing = {}): Promise<PeerPresence[]> {
+  const list = { rows: sql.presence, names: ["l.name"], order: 'l.name COLLATE "C"' };
+  return listed(database, "list the peers", list, listing);
 }
 
 /** Lists waiting messages by listener, group, topic and sender, those that have waited longest first. */
