@@ -1,15 +1,14 @@
 /** State of an installation at a glance: what the navigation counts and the overview shows. It is read once for all who look. */
+import { queueConstants } from "../../../generated/ts/settings/queue.js";
 import type { Clock } from "../../foundation/runtime/index.js";
 import { certificateWarningMs, maxBehindMs, maxUnreadMs } from "../doctor/index.js";
-import { needsHelp, type OutboxOverview } from "../operate/index.js";
+import { needsHelp, newsMs } from "../operate/index.js";
 import type { Tone } from "./overview-tables.js";
 import type { Reading } from "./reading.js";
 import { type Sections, snapshotRows } from "./sections.js";
 
 /** Age up to which a glance is shown again. */
 const freshMs = 4_000;
-/** Age from which dead letters are no news any more. */
-export const newsMs = 3_600_000;
 
 /** Readings that began together. Lists have at most `snapshotRows` rows. */
 export interface Glance {
@@ -17,9 +16,11 @@ export interface Glance {
   readonly at: number;
   readonly topics: Awaited<ReturnType<Sections["topics"]>>;
   readonly causes: Awaited<ReturnType<Sections["causes"]>>;
-  readonly peers: Awaited<ReturnType<Sections["peers"]>>;
+  readonly peers: Awaited<ReturnType<Sections["presence"]>>;
   readonly schedules: Awaited<ReturnType<Sections["schedules"]>>;
-  readonly outbox: Awaited<ReturnType<Sections["outbox"]>>;
+  readonly nats: Awaited<ReturnType<Sections["nats"]>>;
+  /** Number of messages that are due later. */
+  readonly later: Awaited<ReturnType<Sections["later"]>>;
   readonly streams: Awaited<ReturnType<Sections["streams"]>>;
   readonly leader: Awaited<ReturnType<Sections["leader"]>>;
   /** True if a process leads, and has sent a heartbeat since the glance before. */
@@ -94,11 +95,12 @@ export class Glances {
     const topics = await read.topics({ ...listing, sort: "oldest" });
     const away = topics.state === "failed" && topics.isAway ? topics.why : undefined;
     if (away === undefined) {
-      const [causes, peers, schedules, outbox, streams, leader, series] = await Promise.all([
-        read.causes(),
-        read.peers(listing),
+      const [causes, peers, schedules, nats, later, streams, leader, series] = await Promise.all([
+        read.causes({ newsFirst: true }),
+        read.presence(listing),
         read.schedules(listing),
-        read.outbox(),
+        read.nats(),
+        read.later(),
         read.streams(listing),
         read.leader(),
         read.series({ kind: "topic" }),
@@ -106,7 +108,7 @@ export class Glances {
       const beat = beatOf(leader);
       // Glances are no closer to each other than a leader's longest silence.
       const isLed = beat !== undefined && beat !== (this.#glance && beatOf(this.#glance.leader));
-      this.#glance = { at, topics, causes, peers, schedules, outbox, streams, leader, isLed, series };
+      this.#glance = { at, topics, causes, peers, schedules, nats, later, streams, leader, isLed, series };
       this.#readAt = startedAt;
     }
     this.#away = away;
@@ -172,7 +174,7 @@ export interface Badges {
 
 /** Counts what a glance shows. @param now time of the view, in ms since 1970 */
 export function badgesOf(glance: Glance, now: number): Badges {
-  const { topics, causes, peers, schedules, outbox, streams, leader } = glance;
+  const { topics, causes, peers, schedules, later, streams, leader } = glance;
   const of: Partial<Record<Place, Badge>> = {};
   const list = <T>(
     place: Place,
@@ -221,10 +223,11 @@ export function badgesOf(glance: Glance, now: number): Badges {
       what: isNew ? "dead letters, with some of the last hour" : "dead letters",
     };
   }
-  const rows: readonly OutboxOverview[] = outbox.state === "read" ? outbox.value : [];
-  if (rows.length > 0)
-    of.later = { count: rows.reduce((sum, { later }) => sum + later, 0), what: "messages are due later" };
-  const nats = rows.find(({ kind }) => kind === "nats");
+  if (later.state === "read") {
+    const count = later.value;
+    of.later = { count, hasMore: count >= queueConstants.countedMessages, what: "messages are due later" };
+  }
+  const nats = glance.nats.state === "read" ? glance.nats.value : undefined;
   if (nats !== undefined) of.outbox = { count: nats.waiting, hasMore: nats.hasMore, what: "messages wait for NATS" };
   const isLed = leader.state !== "read" || (leader.value !== undefined && leader.value.epoch > 0n);
   const hasStreams = streams.state === "read" && streams.value.length > 0;

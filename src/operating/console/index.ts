@@ -8,7 +8,6 @@ export {
   badgesOf,
   type Glance,
   Glances,
-  newsMs,
   type Place,
   type ShownGlance,
   signsOf,

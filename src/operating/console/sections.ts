@@ -2,14 +2,17 @@
 
 import type { Database } from "../../jobs-and-peers/store/index.js";
 import {
+  countLater,
   deadLetterCauses,
   type Listing,
   listPeers,
   listPending,
+  listPresence,
   listScheduled,
   listSchedules,
   listStreamSubscriptions,
   listTopics,
+  natsOverview,
   outboxOverview,
   readLeader,
   readSeries,
@@ -38,7 +41,13 @@ export function sections(database: Database) {
     abilities: of(readAbilities),
     leader: of(readLeader),
     peers: listOf(listPeers),
+    /** Peers without what waits for them. */
+    presence: listOf(listPresence),
     outbox: of(outboxOverview),
+    /** Outbox for NATS. */
+    nats: of(natsOverview),
+    /** Number of messages that are due later. */
+    later: of(countLater),
     scheduled: listOf(listScheduled),
     pending: listOf(listPending),
     topics: listOf(listTopics),
@@ -46,9 +55,9 @@ export function sections(database: Database) {
     schedules: listOf(listSchedules),
     /** Series of samples. */
     series: (request: SeriesRequest) => reading(() => readSeries(database, request)),
-    /** Causes of the newest dead letters. @param beforeId examines only those with a lower id */
-    causes: (beforeId?: string) =>
-      reading(() => deadLetterCauses(database, { examine: examinedDeadLetters, causes: shownRows + 1, beforeId })),
+    /** Causes of the newest dead letters, or of those that the options select: see {@link deadLetterCauses}. */
+    causes: (options: Omit<Parameters<typeof deadLetterCauses>[1], "examine" | "causes"> = {}) =>
+      reading(() => deadLetterCauses(database, { examine: examinedDeadLetters, causes: shownRows + 1, ...options })),
   };
 }
 

@@ -12,7 +12,7 @@ import { protocolConstants, storeConstants } from "../../../generated/ts/setting
 import { errorTable, HawserError, refuse } from "../../foundation/errors/index.js";
 import { queryCanceled, sqlstateOf } from "../../foundation/postgres/index.js";
 import { announce, type Database, type HeaderPair, insertBytes } from "../../jobs-and-peers/store/index.js";
-import { causeSql, type DeadLetterOrigin, messageStart } from "./dead-letter-causes.js";
+import { causeSql, type DeadLetterOrigin, messageParts } from "./dead-letter-causes.js";
 
 /** Number of dead letters that one statement examines to find those that match a filter. */
 export const examinedDeadLetters = 20_000;
@@ -62,8 +62,10 @@ function conditionsOf(
   add((parameter) => `${source} = ${parameter}`, filter.source);
   add((parameter) => `d.topic = ${parameter}`, filter.topic);
   add((parameter) => `d.error_code = ${parameter}`, filter.errorCode);
-  // Cheaper than the expression, so Postgres checks it first.
-  add((parameter) => `starts_with(d.error_message, ${parameter})`, filter.cause && messageStart(filter.cause));
+  // Cheaper than the expression, so Postgres checks them first.
+  const { start, within } = filter.cause ? messageParts(filter.cause) : {};
+  add((parameter) => `starts_with(d.error_message, ${parameter})`, start);
+  add((parameter) => `strpos(d.error_message, ${parameter}) > 0`, within);
   add((parameter) => `${causeSql} = ${parameter}`, filter.cause);
   add((parameter) => `d.id <= ${parameter}::bigint`, filter.throughId?.toString());
   add((parameter) => `d.created_at < ${parameter}::timestamptz`, filter.before?.toISOString());

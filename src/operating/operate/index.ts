@@ -2,7 +2,7 @@
 export { type Act, type ActFilter, listActs } from "./audit.js";
 export { type LeaderOverview, listStreamSubscriptions, readLeader } from "./bridge-overview.js";
 export { openDatabase, withCommandDatabase } from "./command-database.js";
-export { type DeadLetterCause, type DeadLetterCauses, deadLetterCauses } from "./dead-letter-causes.js";
+export { type DeadLetterCause, type DeadLetterCauses, deadLetterCauses, newsMs } from "./dead-letter-causes.js";
 export {
   type DeadLetterEdit,
   type DeadLetterEntry,
@@ -37,10 +37,12 @@ export {
   type ListenerOverview,
   listPeers,
   listPending,
+  listPresence,
   listTopics,
   needsHelp,
   otherTopicsOf,
   type PeerOverview,
+  type PeerPresence,
   type PendingFilter,
   type PendingOverview,
   type TopicFilter,
@@ -51,11 +53,13 @@ export { type DefinedNatsServer, defineNatsServer, restoreNatsServer } from "./n
 export {
   type Cancelled,
   cancelMessages,
+  countLater,
   type EnqueuedKind,
   type EnqueuedOverview,
   type HeldBy,
   jobsOverview,
   listScheduled,
+  natsOverview,
   type OutboxOverview,
   outboxOverview,
   replayOutbox,

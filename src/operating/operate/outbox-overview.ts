@@ -1,6 +1,7 @@
 /** Enqueued messages for operators, jobs and those for NATS: status, what is due later, cancellation, replay. */
 import { outboxFunctions, views } from "../../../generated/ts/rows/outbox.js";
 import { cancelFunctions, views as queueViews } from "../../../generated/ts/rows/queue.js";
+import { queueConstants } from "../../../generated/ts/settings/queue.js";
 import { HawserError } from "../../foundation/errors/index.js";
 import type { Database } from "../../jobs-and-peers/store/index.js";
 import { type Listing, listed } from "./listing.js";
@@ -83,12 +84,28 @@ export interface ReplaySelection {
 const enqueuedColumns = `s.waiting::float8 AS waiting, NOT s.is_complete AS "hasMore", s.oldest_waiting_at AS "oldestWaitingAt",
                   s.oldest_waiting_for AS "oldestWaitingFor", s.later::float8 AS later, s.next_due_at AS "nextDueAt", s.dead_letters::float8 AS "deadLetters"`;
 
+const outboxSql = `SELECT s.kind, s.relay, s.is_awake AS "isAwake", s.position_saved_at AS "positionSavedAt", s.segments, ${enqueuedColumns}
+             FROM ${views.outboxStatus} AS s`;
+
 /** Reads the state of both kinds of messages. @throws HawserError as {@link Database.query} */
 export function outboxOverview(database: Database): Promise<OutboxOverview[]> {
-  return database.query<OutboxOverview>("read the state of the outbox", {
-    text: `SELECT s.kind, s.relay, s.is_awake AS "isAwake", s.position_saved_at AS "positionSavedAt", s.segments, ${enqueuedColumns}
-             FROM ${views.outboxStatus} AS s ORDER BY s.kind`,
+  return database.query<OutboxOverview>("read the state of the outbox", { text: `${outboxSql} ORDER BY s.kind` });
+}
+
+/** Reads the state of the messages for NATS, without counting jobs. @throws HawserError as {@link Database.query} */
+export async function natsOverview(database: Database): Promise<OutboxOverview | undefined> {
+  const rows = await database.query<OutboxOverview>("read the state of the outbox", {
+    text: `${outboxSql} WHERE s.kind = 'nats'`,
   });
+  return rows[0];
+}
+
+/** Counts the messages that are due later, or held, up to `countedMessages`. @throws HawserError as {@link Database.query} */
+export async function countLater(database: Database): Promise<number> {
+  const text = `SELECT count(*)::float8 AS count FROM (SELECT FROM ${queueViews.laterMessage} LIMIT $1) AS l`;
+  const values = [queueConstants.countedMessages];
+  const [row] = await database.query<{ count: number }>("count the messages that are due later", { text, values });
+  return row!.count;
 }
 
 /** Reads the state of jobs. @throws HawserError as {@link Database.query} */

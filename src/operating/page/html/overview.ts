@@ -2,12 +2,13 @@
 import { html } from "hono/html";
 import { sampleConstants } from "../../../../generated/ts/settings/queue.js";
 import { plural } from "../../../foundation/errors/index.js";
-import { age, duration, type Glance, newsMs, type Reading, type Tone } from "../../console/index.js";
+import { age, duration, type Glance, type Reading, type Tone } from "../../console/index.js";
 import {
   type DeadLetterCause,
   type LeaderOverview,
   needsHelp,
-  type PeerOverview,
+  newsMs,
+  type PeerPresence,
   type Series,
   type SeriesReading,
   type SeriesSpan,
@@ -278,7 +279,7 @@ export function processesLine(glance: Glance, hasNats: boolean, prefix: string):
   return html`<section id="processes" aria-label="Processes">${parts}</section>`;
 }
 
-function peersText(peers: readonly PeerOverview[], prefix: string): Html {
+function peersText(peers: readonly PeerPresence[], prefix: string): Html {
   const running = peers.filter((peer) => peer.running).length;
   const unclean = peers.filter((peer) => !peer.running && peer.clean === false).length;
   const ended = unclean === 0 ? "" : html`, <span class="warning">${unclean} ended uncleanly</span>`;

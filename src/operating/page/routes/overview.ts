@@ -55,7 +55,7 @@ ${charts.state === "read" ? chartsSection(charts.value, span, (query) => `${pref
 
   site.app.get("/causes", async (c) => {
     const before = c.req.query("before");
-    const causes = await readings.causes(before === undefined ? undefined : String(deadLetterIdOf(before)));
+    const causes = await readings.causes(before === undefined ? {} : { beforeId: String(deadLetterIdOf(before)) });
     return site.answer(c, "Causes", causesSection(causes, site.formContext()), { refreshes: true, place: "/dead" });
   });
 }

@@ -4,8 +4,12 @@ import { html } from "hono/html";
 import { invalidArgument } from "../../../foundation/errors/index.js";
 import { peersTable, type Reading, reading, schedulesTable, streamsTable, topicsTable } from "../../console/index.js";
 import {
+  type DeadLetterCause,
   firstJobs,
   type Listing,
+  type PeerOverview,
+  type PeerPresence,
+  type PendingOverview,
   runSchedule,
   type SeriesReading,
   type TopicOverview,
@@ -32,7 +36,7 @@ import { type Html, short } from "../html/text.js";
 import { type Site, valueIn } from "./site.js";
 
 export function subjectRoutes(site: Site): void {
-  const { prefix, readings, database, changing, glances, metricsUrl, logger } = site.options;
+  const { prefix, readings, database, changing, metricsUrl, logger } = site.options;
   const { app } = site;
 
   app.get("/topic", async (c) => {
@@ -40,7 +44,7 @@ export function subjectRoutes(site: Site): void {
     const context = site.formContext();
     const { now } = context;
     const span = c.req.query("span") === "day" ? "day" : "hour";
-    const [rows, abilities, pending, workers, first, jobs, series] = await Promise.all([
+    const [rows, abilities, pending, workers, first, jobs, series, causes] = await Promise.all([
       readings.topics({ topic }),
       readings.abilities(),
       readings.pending({ topic }),
@@ -48,11 +52,13 @@ export function subjectRoutes(site: Site): void {
       reading(() => why(database, { topic })),
       reading(() => firstJobs(database, topic)),
       readings.series({ kind: "topic", names: [topic], span }),
+      readings.causes({ topic }),
     ]);
     const row = valueIn(rows)?.[0] ?? { topic, pausedAt: null };
-    const { glance } = await glances.fresh();
-    const causes = glance?.causes.state === "read" ? glance.causes.value.causes : [];
-    const ofTopic = causes.filter((cause) => cause.topic === topic && cause.origin !== "subscription");
+    const ofTopic: Reading<DeadLetterCause[]> =
+      causes.state === "read"
+        ? { state: "read", value: causes.value.causes.filter(({ origin }) => origin !== "subscription") }
+        : causes;
     const charts =
       series.state === "read"
         ? chartsSection(series.value, span, (query) => `${prefix}/topic${queryOf({ name: topic, ...query })}`)
@@ -68,7 +74,7 @@ ${firstSection(first, prefix, now)}</div>
 ${workersSection(workers, valueIn(series)?.series[0]?.durations, prefix, now)}
 ${pendingSection(pending, true, now)}
 ${firstJobsSections(jobs, valueIn(abilities)?.canCopy === true, prefix, now)}
-${topicCauses({ state: "read", value: ofTopic }, (cause) => causeLink(cause, prefix), now)}
+${topicCauses(ofTopic, (cause) => causeLink(cause, prefix), now)}
 ${charts}`;
     return site.answer(c, `Topic ${topic}`, body, { refreshes: true, abilities, place: "/topics" });
   });
@@ -77,11 +83,11 @@ ${charts}`;
     const name = nameOf(c);
     const now = Date.now();
     const [peer, pending, workers] = await Promise.all([
-      one(readings.peers, name),
+      one(readings.presence, name),
       readings.pending({ listener: name }),
       reading(() => workerStatus(database, { name })),
     ]);
-    const body = html`${section("state", "State", peer, (row) => (row === undefined ? html`<p>No peer or worker of this name is known.</p>` : details(peersTable, row, now)))}
+    const body = html`${section("state", "State", peer, (row) => (row === undefined ? html`<p>No peer or worker of this name is known.</p>` : details(peersTable, withWaiting(row, valueIn(pending) ?? []), now)))}
 ${workersTopics(workers, prefix, now)}
 ${pendingSection(pending, false, now)}`;
     return site.answer(c, `Peer ${name}`, body, { refreshes: true, place: "/peers" });
@@ -131,6 +137,17 @@ function topicNumbers(
   const series = valueIn(read)?.series[0];
   const moving = series === undefined ? [] : movingTiles(series, "#charts");
   return tiles([...moving, ...waitingTiles(topics, series, prefix, now)]);
+}
+
+/** Peer with what waits for it, which is read once for the whole page. */
+function withWaiting(peer: PeerPresence, pending: readonly PendingOverview[]): PeerOverview {
+  const times = pending.map(({ oldest }) => oldest.getTime());
+  return {
+    ...peer,
+    waiting: pending.reduce((sum, { count }) => sum + count, 0),
+    oldestWaitingAt: times.length === 0 ? null : new Date(Math.min(...times)),
+    isComplete: pending.every(({ hasMore }) => !hasMore),
+  };
 }
 
 /** Name that the query string gives. @throws HawserError `invalid_argument` */
