@@ -117,5 +117,7 @@ function overviewQuery(): string {
   return deadLetterCausesSql
     .replaceAll("$1", "NULL")
     .replace("$2", String(examinedDeadLetters))
-    .replace("$3", String(shownRows));
+    .replace("$3", String(shownRows))
+    .replaceAll("$4", "NULL")
+    .replaceAll("$5", "true");
 }

@@ -15,8 +15,8 @@ beforeAll(async () => {
   await onServer(
     database.url,
     `INSERT INTO hawser_data.workers (name, topics, lease_ms, concurrency, running) VALUES
-       ('w-1', '{mails}', 15000, 2, '{"full": true, "oldest_ms": 90000, "topics": {"mails": {"running": 2, "oldest_ms": 90000, "full": true}}, "totals": {"mails": [75, 3]}}'),
-       ('w-2', '{mails}', 15000, 2, '{"totals": {"mails": [25, 0]}}')`,
+       ('w-1', '{mails}', 600000, 2, '{"full": true, "oldest_ms": 90000, "topics": {"mails": {"running": 2, "oldest_ms": 90000, "full": true}}, "totals": {"mails": [75, 3]}}'),
+       ('w-2', '{mails}', 600000, 2, '{"totals": {"mails": [25, 0]}}')`,
     "SELECT hawser.enqueue('mails', 'x'), hawser.enqueue('mials', 'x') FROM generate_series(1, 3)",
     "UPDATE hawser_data.queue SET enqueued_at = now() - interval '7 min' WHERE topic = 'mials'",
     "SELECT hawser.schedule('nightly', '0 3 * * *', topic => 'mails', payload => 'x')",
