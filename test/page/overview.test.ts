@@ -75,6 +75,28 @@ describe("the overview", () => {
     expect((await own.get("/?span=day")).text).toContain(">The last day</h2>");
   });
 
+  it("has what is known of a subscription to a subject, and of one to a stream", async () => {
+    const name = "orders.> public.take(bytea)";
+    await onServer(
+      database.url,
+      "TRUNCATE hawser_data.samples",
+      `INSERT INTO hawser_data.samples (step, slot, sampled_at, covers_ms, series)
+       SELECT 15, n % 240, to_timestamp(n * 15), 15000,
+              '{"subscription": {"all": [null, null, null, 15, 7, 90000, 0], "named": {"${name}": [null, null, null, 15, 7, 90000, 0]}},
+                "stream": {"all": [null, 45, null, null, 12, null, 0], "named": {"billed": [null, 45, null, null, 12, null, 0]}}}'
+         FROM generate_series(floor(extract(epoch FROM now()) / 15)::bigint - 7, floor(extract(epoch FROM now()) / 15)::bigint) AS n`,
+    );
+    await using own = pageClient({ databaseUrl: database.url, samples: false });
+    const list = await own.get("/streams");
+    expect(list.text).toContain(`href="/subscription?${new URLSearchParams({ name })}"`);
+    expect(await plain("/streams", own)).toMatch(/take\(bytea\) 7 90 s 1 \/s/);
+    const subscription = await own.get(`/subscription?name=${encodeURIComponent(name)}`);
+    expect(await plain(`/subscription?name=${encodeURIComponent(name)}`, own)).toMatch(/Waiting 7 .*Oldest 90 s/);
+    // What comes and goes is not known of it.
+    expect(subscription.text.match(/<figure class="chart">/g)).toHaveLength(3);
+    expect(await plain("/stream?name=billed", own)).toMatch(/Out 3 \/s .*Waiting 12 .*now Numbers Handled: means/);
+  });
+
   it("counts in the navigation what waits and what needs somebody", async () => {
     const { text } = await client.get("/");
     const badges = [

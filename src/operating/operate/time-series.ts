@@ -24,6 +24,8 @@ export interface SeriesRequest {
   readonly kind: SeriesKind;
   /** Series to read, at most 500. Default: none, but the sum of all. */
   readonly names?: readonly string[];
+  /** True: each series that a sample names, by its name, and not `names`. Default: false. */
+  readonly each?: boolean;
   /** Default: an hour. */
   readonly span?: SeriesSpan;
   /** Only so many points, the newest ones. Default: all of the span. */
@@ -84,7 +86,7 @@ export interface SeriesReading {
   /** Beginnings of the steps in milliseconds since 1970, without gaps, ascending. */
   readonly times: readonly number[];
   readonly stepMs: number;
-  /** Series in the order of the names that were asked for. */
+  /** Series in the order of the names that were asked for; of `each`, in that in which samples name them. */
   readonly series: readonly Series[];
 }
 
@@ -111,15 +113,15 @@ const sql = `
          s.dead::float8 AS dead, s.waiting::float8 AS waiting, s.oldest_ms::float8 AS "oldestMs", s.is_complete AS "isComplete",
          s.busy_ms::float8 AS "busyMs", coalesce(s.durations, '{}')::float8[] AS durations
     FROM (SELECT) AS one
-    LEFT JOIN hawser.samples($1, $2::text[], clock_timestamp() - $3::float8 * interval '1 ms', $4::integer) AS s ON true`;
+    LEFT JOIN hawser.samples($1, $2::text[], clock_timestamp() - $3::float8 * interval '1 ms', $4::integer, $5) AS s ON true`;
 
 /** Reads series of samples. @throws HawserError as {@link Database.query} */
 export async function readSeries(database: Database, request: SeriesRequest): Promise<SeriesReading> {
-  const { kind, names = [], span = "hour" } = request;
+  const { kind, names = [], each = false, span = "hour" } = request;
   const { stepMs, points: most } = spans[span];
   const points = Math.min(request.points ?? most, most);
   // One step more: the newest sample may be of the step before the present one.
-  const values = [kind, names, (points + 1) * stepMs, stepMs / 1_000];
+  const values = [kind, names, (points + 1) * stepMs, stepMs / 1_000, each];
   const rows = await database.query<SampleRow>("read samples", { text: sql, values });
   const stepOf = (ms: number): number => Math.floor(ms / stepMs);
   const sampled = rows.filter((row) => row.atMs !== null).map((row) => ({ ...row, step: stepOf(row.atMs!) }));
@@ -127,9 +129,10 @@ export async function readSeries(database: Database, request: SeriesRequest): Pr
   const present = stepOf(rows[0]!.nowMs);
   const last = sampled.some(({ step }) => step === present) ? present : present - 1;
   const first = last - points + 1;
-  const wanted: readonly (string | null)[] = names.length > 0 ? [...new Set(names)] : [null];
+  const named = each ? sampled.map(({ name }) => name).filter((name) => name !== null) : names;
+  const wanted: readonly (string | null)[] = each || names.length > 0 ? [...new Set(named)] : [null];
   const byName = new Map(wanted.map((name) => [name, new Array<SampleRow | undefined>(points).fill(undefined)]));
-  for (const row of sampled) if (row.step >= first) byName.get(row.name)![row.step - first] = row;
+  for (const row of sampled) if (row.step >= first) byName.get(row.name)?.splice(row.step - first, 1, row);
   return {
     times: Array.from({ length: points }, (_, nth) => (first + nth) * stepMs),
     stepMs,

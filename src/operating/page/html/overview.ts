@@ -111,6 +111,58 @@ export function limitText(ms: number): string {
   return ms < 1_000 ? `${ms} ms` : `${ms / 1_000} s`;
 }
 
+/** Tiles of a subscription: what is known of it. */
+export function subscriptionTiles(series: Series): Html {
+  const { waiting, oldestMs } = series.present;
+  const moving = movingTiles(series, "#charts").filter(({ value }) => value !== "–");
+  const waits =
+    waiting === null
+      ? []
+      : [
+          {
+            name: "Waiting",
+            value: countText(waiting),
+            more: emptyText(series),
+            line: lineOf(series.waiting, "Waiting", countWords),
+          },
+        ];
+  const age =
+    oldestMs === null || waiting === 0
+      ? []
+      : [{ name: "Oldest", value: duration(oldestMs), line: lineOf(series.oldestMs, "Age of the oldest", duration) }];
+  return tiles([...moving, ...waits, ...age]);
+}
+
+/** Functions that are subscribed to subjects, as the samples of the last minutes name them. */
+export function subscriptionsSection(read: Reading<SeriesReading>, prefix: string): Html {
+  return section("subscriptions", "Functions subscribed to subjects", read, ({ series }) =>
+    series.length === 0
+      ? html`<p>The samples of the last minutes name none.</p>`
+      : table("Functions subscribed to subjects", series, [
+          {
+            head: "Subject and function",
+            cell: ({ name }) =>
+              html`<a href="${prefix}/subscription${queryOf({ name: name ?? "" })}">${short(name ?? "")}</a>`,
+          },
+          {
+            head: "Waiting",
+            cell: ({ present }) => (present.waiting === null ? "" : countText(present.waiting)),
+            isNumber: true,
+          },
+          {
+            head: "Oldest",
+            cell: ({ present }) => (present.waiting && present.oldestMs !== null ? duration(present.oldestMs) : ""),
+            isNumber: true,
+          },
+          {
+            head: "Dead letters",
+            cell: ({ present }) => (present.dead ? rateWords(present.dead) : ""),
+            isNumber: true,
+          },
+        ]),
+  );
+}
+
 /** Tiles of what waits, and for how long. */
 export function waitingTiles(
   topics: readonly TopicOverview[],
@@ -164,8 +216,14 @@ export function chartsSection(
 <p class="quiet"><a href="${path({ span: other })}#charts">Show the last ${other}</a></p>`;
   if (series.waiting.every((value) => value === null))
     return html`${head}<p>Nothing was sampled in this time. Samples are taken every ${sampleConstants.stepMs / 1_000} seconds while a page is served.</p></section>`;
-  const chart = (title: string, lines: readonly ChartLine[], format: (value: number) => string, axis?: "duration") =>
-    lineChart({ title, times, stepMs, lines, format, ...(axis !== undefined && { axis }) });
+  const chart = (title: string, all: readonly ChartLine[], format: (value: number) => string, axis?: "duration") => {
+    // Of a subscription, only some numbers are known.
+    const lines = all.filter(({ values }) => values.some((value) => value !== null));
+    const [line, second] = lines;
+    if (line === undefined) return "";
+    const own = { title: second === undefined ? line.name : title, ...(axis !== undefined && { axis }) };
+    return lineChart({ times, stepMs, lines, format, ...own });
+  };
   const { enqueued, handled, failed, dead, waiting, oldestMs } = series;
   return html`${head}<div class="columns">${chart(
     "In and out",
@@ -184,7 +242,7 @@ ${chart(
   ],
   rateWords,
 )}
-${chart("Age of the oldest", [{ name: "Oldest", values: oldestMs }], duration, "duration")}</div></section>`;
+${chart("Age of the oldest", [{ name: "Age of the oldest", values: oldestMs }], duration, "duration")}</div></section>`;
 }
 
 /** Section with the topics whose messages have waited longest. */

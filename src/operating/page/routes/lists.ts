@@ -11,10 +11,14 @@ import {
 } from "../../console/index.js";
 import type { Listing } from "../../operate/index.js";
 import { queryOf } from "../html/filter.js";
+import { subscriptionsSection } from "../html/overview.js";
 import { leaderSection } from "../html/status.js";
 import { type ListPlace, listFilter, listingOf, listPlace, overviewSection } from "../html/table.js";
 import type { Html } from "../html/text.js";
 import type { Site } from "./site.js";
+
+/** Samples of the last two minutes. */
+const presentPoints = 8;
 
 export function listRoutes(site: Site): void {
   const { prefix, readings } = site.options;
@@ -49,12 +53,12 @@ export function listRoutes(site: Site): void {
       link: ({ id }) => `${prefix}/message${queryOf({ id })}`,
     }),
   );
-  onList("/streams", "Streams", async (place, listing, now) =>
-    overviewSection("streams", streamsTable, await readings.streams(listing), now, {
-      place,
-      link: ({ name }) => `${prefix}/stream${queryOf({ name })}`,
-    }),
-  );
+  onList("/streams", "Streams and subjects", async (place, listing, now) => {
+    const request = { kind: "subscription", each: true, points: presentPoints } as const;
+    const [streams, subscriptions] = await Promise.all([readings.streams(listing), readings.series(request)]);
+    const link = ({ name }: { readonly name: string }): string => `${prefix}/stream${queryOf({ name })}`;
+    return html`${overviewSection("streams", streamsTable, streams, now, { place, link })}\n${subscriptionsSection(subscriptions, prefix)}`;
+  });
   onList("/schedules", "Schedules", async (place, listing, now) =>
     overviewSection("schedules", schedulesTable, await readings.schedules(listing), now, {
       place,

@@ -1,4 +1,4 @@
-/** Pages of one topic, one peer or worker, one schedule, and one subscription to a stream. */
+/** Pages of one topic, one peer or worker, one schedule, and one subscription to a stream or a subject. */
 import type { Context } from "hono";
 import { html } from "hono/html";
 import { invalidArgument } from "../../../foundation/errors/index.js";
@@ -18,7 +18,7 @@ import {
 } from "../../operate/index.js";
 import { causeLink } from "../html/dead.js";
 import { queryOf } from "../html/filter.js";
-import { chartsSection, movingTiles, tiles, waitingTiles } from "../html/overview.js";
+import { chartsSection, movingTiles, subscriptionTiles, tiles, waitingTiles } from "../html/overview.js";
 import {
   confirmRun,
   details,
@@ -96,12 +96,44 @@ ${pendingSection(pending, false, now)}`;
   app.get("/stream", async (c) => {
     const name = nameOf(c);
     const now = Date.now();
-    const read = await one(readings.streams, name);
-    const body = section("state", "State", read, (row) =>
+    const [read, numbers, charts] = await Promise.all([one(readings.streams, name), ...movement(c, "stream", name)]);
+    const state = section("state", "State", read, (row) =>
       row === undefined ? html`<p>There is no subscription of this name.</p>` : details(streamsTable, row, now),
     );
+    const body = html`${numbers}${state}\n${charts}`;
     return site.answer(c, `Subscription ${name}`, body, { refreshes: true, place: "/streams" });
   });
+
+  app.get("/subscription", async (c) => {
+    const name = nameOf(c);
+    const now = Date.now();
+    const [causes, numbers, charts] = await Promise.all([readings.causes(), ...movement(c, "subscription", name)]);
+    // The topic of a letter is the subject of its message, where the subscription may have wildcards.
+    const own: Reading<DeadLetterCause[]> =
+      causes.state === "read"
+        ? {
+            state: "read",
+            value: causes.value.causes.filter(
+              (cause) => cause.origin === "subscription" && name.endsWith(` ${cause.function}`),
+            ),
+          }
+        : causes;
+    const body = html`${numbers}${topicCauses(own, (cause) => causeLink(cause, prefix), now)}\n${charts}`;
+    return site.answer(c, `Subscription ${name}`, body, { refreshes: true, place: "/streams" });
+  });
+
+  /** Tiles and charts of a series of subscriptions. */
+  function movement(c: Context, kind: "stream" | "subscription", name: string): [Promise<Html>, Promise<Html>] {
+    const span = c.req.query("span") === "day" ? "day" : "hour";
+    const path = (query: Readonly<Record<string, string>>): string => `${prefix}/${kind}${queryOf({ name, ...query })}`;
+    const read = readings.series({ kind, names: [name], span });
+    const tilesOf = ({ series: [series] }: SeriesReading): Html =>
+      series === undefined ? html`` : subscriptionTiles(series);
+    return [
+      read.then((of) => (of.state === "read" ? tilesOf(of.value) : html``)),
+      read.then((of) => (of.state === "read" ? chartsSection(of.value, span, path) : unread(of))),
+    ];
+  }
 
   app.get("/schedule", async (c) => {
     const name = nameOf(c);
