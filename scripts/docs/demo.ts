@@ -18,5 +18,6 @@ export async function writeDemo(folder: string): Promise<void> {
   while ((await (await ask("/")).text()).includes("is being examined") && performance.now() < until) await delay(500);
   const files = await recordPages(ask);
   mkdirSync(folder, { recursive: true });
-  for (const [name, text] of files) writeFileSync(join(folder, name), text);
+  const database = new URL(system.databaseUrl).pathname.slice(1);
+  for (const [name, text] of files) writeFileSync(join(folder, name), text.replaceAll(database, "shop"));
 }

@@ -6,7 +6,7 @@ const mostOfPath = 8;
 const mostPages = 160;
 
 const notice =
-  '<p class="banner" role="note">This is a recording of a busy system: buttons, fields and some links do nothing.</p>';
+  '<p class="banner" role="note">This is a recording of a busy system: buttons, fields and some links do nothing. Its last day is made up.</p>';
 
 /** Answers a request for a path with its query. */
 type Ask = (path: string) => Promise<Response>;
