@@ -197,7 +197,7 @@ describe("the page of a topic", () => {
     expect(text).toMatch(/w-1 .*all places taken 2 90 s 75 \(75 %\) 3 w-2 .*runs .*25 \(25 %\) 0/);
     expect(text).toMatch(/Dead letters Causes .*is full 2/);
     expect(await plain("/topic?name=mials")).toMatch(
-      /The first message in line Message \d+ \. .*no worker serves the topic/,
+      /The first message in line Message \d+ \. .*No worker serves the topic/,
     );
     expect(await plain("/topic?name=never")).toContain("Nothing is known of this topic");
     expect((await client.get("/topic")).status).toBe(400);

@@ -463,7 +463,7 @@ describe("the way of a message", () => {
       /^Message \d+ for the topic orders with the priority 32767, enqueued /,
     );
     expect((await sections(high))["queue"]).toContain(
-      "Waits. no worker serves the topic &quot;orders&quot;. Start a worker that handles &quot;orders&quot;.",
+      "Waits. No worker serves the topic &quot;orders&quot;. Start a worker that handles &quot;orders&quot;.",
     );
     await session.query("SELECT hawser.cancel($1)", [high]);
     for (const id of ["1", "order-17"]) {
@@ -485,20 +485,20 @@ describe("the way of a message", () => {
     );
     expect((await sections("1"))["queue"]).toMatch(/orders \(group reds\), .* Is tried again after 1 failed attempt\./);
     await session.query("DELETE FROM hawser_data.queue");
-    expect((await sections("1"))["nothing"]).toBe("Nothing is known of it. That is so of a message");
+    expect((await sections("1"))["nothing"]).toBe("Nothing is known of it. It may be a message");
   });
 
   it("has ended, and what became of it is shown while that is kept, to members of its role", async () => {
     const { session, sections, url } = await world();
     await session.query(
       `INSERT INTO hawser_data.results (segment, id, role, topic, listener, state, attempts, enqueued_at, ended_at, duration_ms, result, error_code, error_message, expires_at)
-       VALUES (0, 17, 'shop', 'pdfs', 'pdfs-1', 'done', 1, now(), now(), 42, '{"pages": "<b>"}', NULL, NULL, 'infinity'),
-              (0, 18, 'shop', 'pdfs', 'pdfs-1', 'dead', 5, now(), now(), NULL, NULL, 'handler_failed', 'no ink', 'infinity'),
+       VALUES (0, 17, 'shop', 'pdfs', 'pdfs-1', 'done', 1, now(), now(), 42, '{"pages": "<b>"}', NULL, NULL, now() + interval '60 min'),
+              (0, 18, 'shop', 'pdfs', 'pdfs-1', 'dead', 5, now(), now(), NULL, NULL, 'handler_failed', 'no ink', now() + interval '60 min'),
               (0, 19, 'shop', 'pdfs', NULL, 'cancelled', 0, now(), now(), NULL, NULL, NULL, NULL, now())`,
     );
     expect(await sections("17")).toMatchObject({
       ended:
-        'Message 17 for the topic pdfs, enqueued by shop. Handled by pdfs-1 after 1 attempt , in 42 ms. Result: {&quot;pages&quot;: &quot;&lt;b&gt;&quot;}. Kept until never. <a href="/message/like?id=17">Enqueue another one like it.',
+        'Message 17 for the topic pdfs, enqueued by shop. Handled by pdfs-1 after 1 attempt , in 42 ms. Result: {&quot;pages&quot;: &quot;&lt;b&gt;&quot;}. Kept for another 60 min. <a href="/message/like?id=17">Enqueue another one like it.',
       queue: nothing,
     });
     expect((await sections("18"))["ended"]).toContain(
@@ -632,7 +632,7 @@ describe("the way of a message", () => {
       expect(found).toMatchObject({ outbox: nothing, queue: nothing, stored: nothing, saved: nothing, dead: nothing });
       expect(found["nothing"]).toBeUndefined();
     }
-    expect((await sections("2"))["nothing"]).toBe("Nothing is known of it. That is so of a message");
+    expect((await sections("2"))["nothing"]).toBe("Nothing is known of it. It may be a message");
   });
 
   it("is held, until others have been handled", async () => {
@@ -693,7 +693,7 @@ describe("the way of a message", () => {
     const denied = await sections("order-17", stranger.url);
     for (const id of ["scheduled", "outbox", "queue", "stored", "saved", "dead"])
       expect(denied[id]).toMatch(/^This login may not read it: permission denied for [\w ]+$/);
-    expect(denied["nothing"]).toBe("Nothing is known of it in the parts that could be read. That is so of a message");
+    expect(denied["nothing"]).toBe("Nothing is known of it in the parts that could be read. It may be a message");
     await using peer = await login(url, "IN ROLE hawser_peer");
     const partly = await sections("order-17", peer.url);
     // The message of another role.

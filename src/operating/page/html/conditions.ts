@@ -4,7 +4,7 @@ import type { Reading } from "../../console/index.js";
 import type { Condition } from "../../operate/index.js";
 import { queryOf } from "./filter.js";
 import { unread } from "./table.js";
-import { type Html, short, time } from "./text.js";
+import { type Html, short, span } from "./text.js";
 
 /** Conditions that are not met, with what to do. */
 export function conditionsText(read: Reading<readonly Condition[]>, prefix: string, now: number): Html {
@@ -15,6 +15,7 @@ export function conditionsText(read: Reading<readonly Condition[]>, prefix: stri
 <ul>${held.map(({ explanation, since, remedy, holder, condition }) => {
     const of = condition === "not_held" || condition === "first_of_key" ? holder : null;
     const link = of === null ? "" : html` <a href="${prefix}/message${queryOf({ id: of })}">Message ${of}</a>.`;
-    return html`<li>${short(explanation ?? "")}${since === null ? "" : html`, since ${time(since, now)}`}.${remedy === null ? "" : html` ${short(remedy)}.`}${link}</li>\n`;
+    const begin = explanation ?? "";
+    return html`<li>${short(begin.slice(0, 1).toUpperCase() + begin.slice(1))}${since === null ? "" : html`, for ${span(since, now)}`}.${remedy === null ? "" : html` ${short(remedy)}.`}${link}</li>\n`;
   })}</ul>`;
 }

@@ -253,13 +253,13 @@ ${undoMs / 1_000} seconds, and can be stopped until then, and between batches.`,
   return html`<p>${what[action]}</p>
 <form method="post" action="${prefix}/dead/${action}">${hiddenFields({ ...fields, confirm: "yes", token })}
 <button type="submit">${action === "retry" ? "Retry" : "Discard"} ${allOf(count)}</button></form>
-<p><a href="${prefix}/dead">${action === "retry" ? "Leave" : "Keep"} them</a></p>`;
+<p><a href="${prefix}/dead">${action === "retry" ? "Leave" : "Keep"} ${count === 1 ? "it" : "them"}</a></p>`;
 }
 
 /** Table of mass actions. */
 export function massActionList(actions: readonly MassAction[], { prefix }: FormContext): Html {
   if (actions.length === 0)
-    return html`<p>This process has not retried or discarded dead letters since it was started.</p>`;
+    return html`<p>Nobody has retried or discarded several dead letters at once since this process was started.</p>`;
   return table("Retries and discards, the newest first", actions, [
     {
       head: "Retry or discard",

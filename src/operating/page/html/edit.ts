@@ -44,7 +44,7 @@ export function editForm(
   return html`${failure}<p>The original payload stays until the message has been handled or discarded.</p>
 <form method="post" action="${prefix}/dead/${id}/edit" enctype="multipart/form-data">${hiddenFields({ token })}
 ${payloadField(text)}
-<p><input type="checkbox" id="f-any" name="any" value="yes"> <label for="f-any">It need not be JSON, although it was</label></p>
+<p><input type="checkbox" id="f-any" name="any" value="yes"> <label for="f-any">Allow a payload that is not JSON</label></p>
 <p><button type="submit" name="do" value="edit">Edit</button> <button type="submit" name="do" value="retry">Edit and retry</button> <button type="submit" name="do" value="new">Enqueue another one like it</button></p>
 </form>
 <p>"Enqueue another one like it" leaves the dead letter as it is, and enqueues a message with this payload and its topic, key and headers.</p>

@@ -96,7 +96,7 @@ function reloads({ prefix, refreshMs, isPaused }: Frame): Html | string {
 function badge(shown: Badge | undefined): Html | string {
   if (shown === undefined || (shown.count === 0 && shown.alarm === undefined)) return "";
   const { count, hasMore = false, alarm, what } = shown;
-  return html` <span class="count${alarm === undefined ? "" : ` ${alarm}`}" title="${what}"><span class="hidden">(</span>${countText(count, hasMore)}<span class="hidden"> ${what})</span></span>`;
+  return html` <span class="count${alarm === undefined ? "" : ` ${alarm}`}" title="${what}"><span class="hidden">(</span>${countText(count, hasMore)}<span class="hidden">: ${what})</span></span>`;
 }
 
 function reloading({ prefix, path, refreshMs, isPaused }: Frame): Html | string {

@@ -17,7 +17,7 @@ import { conditionsText } from "./conditions.js";
 import { logLink, traceLink } from "./dead.js";
 import { queryOf } from "./filter.js";
 import { unread } from "./table.js";
-import { type Html, short, time } from "./text.js";
+import { type Html, short, span, time } from "./text.js";
 
 /** Result of a step. Outbox and queue are searched by number first, which are steps of their own. */
 export interface SearchedStep {
@@ -74,13 +74,13 @@ ${searched.length === 0 ? "" : html`${shown.logUrl === undefined ? "" : html`<p>
 function summary(searched: readonly SearchedStep[]): Html {
   if (searched.some(({ found }) => found.state === "read" && found.value.length > 0)) return html``;
   const scope = searched.every(({ found }) => found.state === "read") ? "" : " in the parts that could be read";
-  return html`<p role="status">Nothing is known of it${scope}. That is so of a message</p>
+  return html`<p role="status">Nothing is known of it${scope}. It may be a message</p>
 <ul>
 <li>that was handled, after which it is deleted unless its result is kept, or that was sent and never stored;</li>
 <li>that was published, and is no longer in the outbox, which keeps messages for a while only;</li>
 <li>that was discarded, cancelled, or expired as a dead letter;</li>
 <li>whose transaction has not committed, or was rolled back;</li>
-<li>that a role enqueued which this login is no member of.</li>
+<li>of a role that this login is not a member of.</li>
 </ul>`;
 }
 
@@ -203,7 +203,7 @@ function endedText(found: EndedMessage, { now }: Shown): Html {
     ["Error", errorCode === null ? null : `${errorCode}: ${found.errorMessage ?? ""}`],
   ];
   return html`Message ${found.id} for the topic ${short(found.topic)}, enqueued ${time(found.enqueuedAt, now)} by ${short(found.role)}. ${how}${tries} ${time(found.at, now)}${duration}.
-${parts.map(([name, value]) => (value === null ? "" : html` ${name}: ${short(value)}.`))} Kept until ${time(found.expiresAt, now)}.`;
+${parts.map(([name, value]) => (value === null ? "" : html` ${name}: ${short(value)}.`))} Kept for another ${span(found.expiresAt, now)}.`;
 }
 
 function inChannel({ name, topic, listener }: FoundMessage & { readonly place: "stored" | "parked" }): Html {

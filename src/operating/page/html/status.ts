@@ -10,7 +10,7 @@ import { fullTime, type Html, short, time } from "./text.js";
 export function verdictBanner({ report, ageMs, isOld, isExamining, problem }: ShownVerdict): Html {
   if (report === undefined) {
     return problem === undefined
-      ? html`<section class="banner" aria-label="Verdict"><p role="status">The installation is being examined. Reload the page in some seconds.</p></section>`
+      ? html`<section class="banner" aria-label="Verdict"><p role="status">The installation is being examined. Reload the page in a few seconds.</p></section>`
       : html`<section class="banner error" aria-label="Verdict">${failure(problem)}</section>`;
   }
   const { findings, checks } = report;

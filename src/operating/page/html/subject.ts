@@ -78,7 +78,7 @@ export function scheduleBar({ name, role }: NamedSchedule, { prefix, token }: Fo
 
 /** Asks whether a schedule is to be run now. */
 export function confirmRun({ name, role }: NamedSchedule, { prefix, token }: FormContext): Html {
-  return html`<p>A message of the schedule ${short(name)} of the role ${short(role)} will be enqueued now, as if it were time. Its next occurrence stays.</p>
+  return html`<p>A message of the schedule ${short(name)} of the role ${short(role)} will be enqueued now, as if it were due. Its next occurrence stays.</p>
 <form method="post" action="${prefix}/schedule/run">${hiddenFields({ name, role, confirm: "yes", token })}<button type="submit">Run it now</button></form>
 <p><a href="${prefix}/schedule${queryOf({ name, role })}">Leave it</a></p>`;
 }
@@ -93,16 +93,19 @@ export function workersSection(
   return section("workers", "Who handles it", read, (workers) => {
     if (workers.length === 0) return html`<p class="warning">No worker takes its messages.</p>`;
     const all = workers.reduce((sum, { handled }) => sum + Number(handled ?? 0n), 0);
-    const times =
-      durations === undefined
-        ? ""
-        : html`<p class="quiet">Of ${countText(durations.handlers)} handlers, half took at most ${limitText(durations.medianMs)}, 95 % at most ${limitText(durations.p95Ms)}, 99 % at most ${limitText(durations.p99Ms)}.</p>`;
+    const times = durations === undefined ? "" : html`<p class="quiet">${durationsText(durations)}</p>`;
     return html`${table("Workers of the topic", workers, [
       { head: "Worker", cell: ({ name }) => html`<a href="${prefix}/peer${queryOf({ name })}">${short(name)}</a>` },
       { head: "Group", cell: ({ groupName }) => (groupName === null ? "" : short(groupName)) },
       ...handlerColumns(now, (handled) => (all === 0 ? "" : html` (${Math.round((100 * handled) / all)} %)`)),
     ])}${times}`;
   });
+}
+
+/** How long calls of handlers took. */
+function durationsText({ handlers, medianMs, p95Ms, p99Ms }: HandlerDurations): string {
+  if (handlers === 1) return `One call of a handler took at most ${limitText(medianMs)}.`;
+  return `Of ${countText(handlers)} calls of handlers, half took at most ${limitText(medianMs)}, 95 % at most ${limitText(p95Ms)}, 99 % at most ${limitText(p99Ms)}.`;
 }
 
 /** Section with the topics of a worker, and what it does for each. */
@@ -163,7 +166,7 @@ function health({ isRunning, isFull, beatAt }: WorkerStatus, now: number): Html 
 export function firstSection(read: Reading<readonly Condition[]>, prefix: string, now: number): Html {
   return section("first", "The first message in line", read, (conditions) => {
     const id = conditions[0]?.jobId ?? null;
-    if (id === null) return html`<p class="ok">None waits.</p>`;
+    if (id === null) return html`<p class="ok">No enqueued message waits.</p>`;
     const link = html`<a href="${prefix}/message${queryOf({ id: String(id) })}">Message ${String(id)}</a>`;
     return html`<p>${link}.${conditionsText({ state: "read", value: conditions }, prefix, now)}</p>`;
   });

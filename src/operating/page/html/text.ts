@@ -1,6 +1,6 @@
 /** Foreign text in HTML: isolated, cut, and with visible marks for characters that hide or reorder others. */
 import { html } from "hono/html";
-import { age } from "../../console/index.js";
+import { age, duration } from "../../console/index.js";
 
 /** Number of characters of a text that are shown in a cell of a table. */
 export const shownCharacters = 300;
@@ -48,6 +48,14 @@ function mark(character: string): Html {
 /** Shows the age of a time, with the time as a tooltip. */
 export function time(at: Date | null | undefined, now: number): Html {
   return timeHtml(at, (iso, of) => html`<time datetime="${iso}" title="${iso}">${age(now - of.getTime())}</time>`);
+}
+
+/** Shows how long something has lasted since a time, or lasts until then; the time is its tooltip. */
+export function span(at: Date, now: number): Html {
+  return timeHtml(
+    at,
+    (iso, of) => html`<time datetime="${iso}" title="${iso}">${duration(Math.abs(now - of.getTime()))}</time>`,
+  );
 }
 
 /** Shows the age of a time, and the time. */

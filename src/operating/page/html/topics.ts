@@ -14,7 +14,7 @@ export function confirmCancel(topic: string, { prefix, token }: FormContext): Ht
 cannot be undone. Only messages of roles that this login may act as are cancelled.</p>
 <form method="post" action="${prefix}/topics/cancel">${hiddenFields({ topic, confirm: "yes", token })}
 <p><span class="field"><label for="f-key">Key</label> <input id="f-key" name="typed-key" autocomplete="off" placeholder="any"></span>
-<span class="field"><label for="f-minutes">Enqueued more than so many minutes ago</label> <input id="f-minutes" name="typed-minutes" type="number" min="0" value="0"></span>
+<span class="field"><label for="f-minutes">Minimum age in minutes</label> <input id="f-minutes" name="typed-minutes" type="number" min="0" value="0"></span>
 <button type="submit">Cancel them</button></p></form>
 <p><a href="${prefix}/topic${queryOf({ name: topic })}">Keep them</a></p>`;
 }
@@ -24,9 +24,9 @@ export function limitForm(topic: string, limits: TopicLimits | null, { prefix, t
   const field = (name: string, label: string, value: string | number | undefined, hint: string): Html =>
     html`<p><span class="field"><label for="f-${name}">${label}</label> <input id="f-${name}" name="typed-${name}" autocomplete="off" placeholder="${hint}" value="${value ?? ""}"></span></p>\n`;
   const { rate, burst, running, runningPerKey, keyHeader } = limits ?? {};
-  return html`<section aria-label="Limits"><p>The limits of the topic ${short(topic)} hold in all processes. What is empty has no limit.</p>
+  return html`<section aria-label="Limits"><p>The limits of the topic ${short(topic)} hold in all processes. An empty field sets no limit.</p>
 <form method="post" action="${prefix}/topics/limit">${hiddenFields({ topic, token })}
-${field("rate", "Starts in a time", rate, "100/s, 10/m, 500/h")}${field("burst", "Starts at once after a pause", burst, "one more than in a second")}${field("running", "Handled at a time", running, "any number")}${field("running-per-key", "Handled at a time of one key", runningPerKey, "any number")}${field("key-header", "Header with that key", keyHeader, "the key of the message")}
+${field("rate", "Rate: starts in a time", rate, "100/s, 10/m, 500/h")}${field("burst", "Burst: starts at once after a pause", burst, "one more than in a second")}${field("running", "Running: handled at a time", running, "any number")}${field("running-per-key", "Running of one key", runningPerKey, "any number")}${field("key-header", "Header with that key", keyHeader, "the key of the message")}
 <button type="submit">Set the limits</button></form>
 <p><a href="${prefix}/topic${queryOf({ name: topic })}">Leave them</a></p></section>`;
 }
