@@ -163,6 +163,24 @@ describe("hawser.run_schedule", () => {
     expect((await enqueued()).map(({ destination }) => destination)).toEqual(["mals", "anns"]);
   });
 
+  it("waits for no transaction of another role that has run its own one of this name", async () => {
+    await client.query("SELECT hawser.schedule('s', '0 0 1 1 *', 'own', 'x'::text)");
+    await mal.query("SELECT hawser.schedule('s', '0 0 1 1 *', 'mals', 'x'::text)");
+    await planned();
+    await mal.query("BEGIN");
+    try {
+      await mal.query("SELECT hawser.run_schedule('s')");
+      expect(await refusalOf("SELECT hawser.run_schedule('s', $1)", [logins[1]!.role])).toMatchObject({
+        message: expect.stringContaining("a transaction that has not ended"),
+        hint: "Try again.",
+      });
+      await client.query("SELECT hawser.run_schedule('s')");
+    } finally {
+      await mal.query("ROLLBACK");
+    }
+    expect((await enqueued()).map(({ destination }) => destination)).toEqual(["own"]);
+  });
+
   it("raises what keeps the message from being enqueued", async () => {
     await ann.query("SELECT hawser.schedule('s', '0 0 1 1 *', 'anns', 'x'::text)");
     await planned();

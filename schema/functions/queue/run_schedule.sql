@@ -12,14 +12,16 @@ BEGIN
     SELECT s FROM hawser_data.schedules AS s
      WHERE s.name = run_schedule.name AND (v_roles IS NULL OR s.role = ANY (v_roles)) AND s.role = coalesce(of_role, s.role)
      ORDER BY s.role <> v_role, s.role
-       FOR UPDATE
   );
   v_schedule := v_found[1];
   IF v_schedule IS NULL THEN
     RETURN;
   END IF;
+  -- Only this one, and without a wait: its owner holds up nobody else.
+  SELECT s.* INTO v_schedule FROM hawser_data.schedules AS s WHERE s.role = v_schedule.role AND s.name = v_schedule.name FOR UPDATE SKIP LOCKED;
   -- One that is due is enqueued by whoever looks first, and only a process can compute when it is due next.
   v_fault := CASE
+    WHEN NOT FOUND THEN 'a transaction that has not ended has changed or run it. Try again.'
     WHEN v_schedule.role <> v_role AND cardinality(v_found) > 1 THEN 'several roles have a schedule of this name. Name one of them by of_role.'
     WHEN v_schedule.problem IS NOT NULL THEN 'it does not run: ' || v_schedule.problem || '. Call hawser.schedule again, or enqueue a message yourself.'
     WHEN v_schedule.next_at <= v_now THEN 'it is due, and runs as soon as a worker, a peer or hawser serve looks. See that one runs.'
