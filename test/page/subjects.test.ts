@@ -109,6 +109,7 @@ it("a viewer sees neither messages of a topic nor a payload", async () => {
     expect(shown).not.toContain("secret");
     expect(shown).not.toContain("<textarea");
   }
+  expect(await watching.get(`/message/like?id=${id}`)).toMatchObject({ status: 403 });
   const { fields } = formOf((await page.get(`/message/like?id=${id}`)).text, "Enqueue it");
   const sent = await post("/message/like", { ...fields, "typed-payload": "x" }, watching);
   expect(sent).toMatchObject({ status: 403, text: expect.stringContaining("may not enqueue messages") });

@@ -77,6 +77,13 @@ export function messageRoutes(site: Site): void {
   const title = "Enqueue another one like it";
   const more = { place: "/jobs" };
   site.app.get("/message/like", async (c) => {
+    const abilities = await readings.abilities();
+    if (valueIn(abilities)?.canCopy !== true)
+      return site.answer(c, title, html`<p class="denied">This login may not enqueue messages.</p>`, {
+        ...more,
+        abilities,
+        status: 403,
+      });
     const job = await jobOf(c.req.query("id") ?? "");
     const { payload } = job;
     const text = payload === undefined ? "" : editableText({ ...job, payload }, descriptors);
