@@ -35,8 +35,8 @@ BEGIN
       explanation := format('it is to be cancelled, when its handler in the worker %s has ended', to_json(w.name));
       remedy := 'Wait: handlers learn of it by message.signal';
     ELSE
-      explanation := format('the worker %s has it: its handler runs, or is next%s', to_json(w.name), coalesce(format(
-        '. Of the topic, %s run there, the oldest for %s s', @reported(v_count)@, v_oldest / 1000), ''));
+      explanation := format('the worker %s has it: its handler runs, or is next%s', to_json(w.name),
+        coalesce('. Of the topic, ' || @reported(v_count)@ || ' run there, the oldest for ' || v_oldest / 1000 || ' s', ''));
       remedy := 'Wait for its handler; if it hangs, see the log of the worker, and give it a timeoutMs';
     END IF;
     RETURN;
