@@ -1977,8 +1977,11 @@ BEGIN
       SELECT q.topic, q.key, q.headers, q.payload, ltrim(q.recipient, '~' || '!') = '' AND NOT q.to_all
         FROM hawser_data.queue AS q WHERE q.id = job_message.id AND q.later IS DISTINCT FROM 'nats' AND (v_roles IS NULL OR q.role = ANY (v_roles) AND q.role_id = to_regrole(quote_ident(q.role))::oid::bigint)
       UNION ALL
-      SELECT r.topic, r.key, r.headers, NULL, true
-        FROM hawser_data.results AS r WHERE r.id = job_message.id AND r.expires_at > clock_timestamp() AND (v_roles IS NULL OR r.role = ANY (v_roles) AND r.role_id = to_regrole(quote_ident(r.role))::oid::bigint)
+      (
+        SELECT r.topic, r.key, r.headers, NULL, true
+          FROM hawser_data.results AS r WHERE r.id = job_message.id AND r.expires_at > clock_timestamp() AND (v_roles IS NULL OR r.role = ANY (v_roles) AND r.role_id = to_regrole(quote_ident(r.role))::oid::bigint)
+         ORDER BY r.ended_at DESC LIMIT 1
+      )
     ) AS f
    LIMIT 1;
 END;
@@ -5371,10 +5374,13 @@ BEGIN
         LEFT JOIN hawser_data.workers AS w ON w.id = n.worker AND w.gone_at IS NULL
        WHERE n.id = job.id AND n.later IS DISTINCT FROM 'nats' AND (v_roles IS NULL OR n.role = ANY (v_roles) AND n.role_id = to_regrole(quote_ident(n.role))::oid::bigint)
       UNION ALL
+      (
       SELECT r.state, r.topic, r.listener, r.attempts, r.enqueued_at, NULL, r.ended_at, r.duration_ms, r.progress, r.result, r.error_code, r.error_message, r.expires_at, NULL,
              CASE r.state WHEN 'dead' THEN (SELECT d.given_back::integer FROM hawser_data.dead_letters AS d WHERE d.job_id = r.id LIMIT 1) END, r.role, r.key, r.headers
         FROM hawser_data.results AS r
        WHERE r.id = job.id AND r.expires_at > clock_timestamp() AND (v_roles IS NULL OR r.role = ANY (v_roles) AND r.role_id = to_regrole(quote_ident(r.role))::oid::bigint)
+       ORDER BY r.ended_at DESC LIMIT 1
+      )
       UNION ALL
       -- Also of one of which nothing is kept.
       SELECT 'dead', d.topic, d.worker, d.attempts, d.enqueued_at, NULL, d.created_at, NULL, d.progress, NULL, d.error_code, d.error_message, NULL, NULL, d.given_back::integer, d.role, (SELECT h.of ->> 1 FROM jsonb_array_elements(CASE jsonb_typeof(d.headers) WHEN 'array' THEN d.headers END) AS h (of) WHERE h.of ->> 0 = 'message-key' LIMIT 1), d.headers
@@ -7832,14 +7838,16 @@ BEGIN
     SELECT s FROM hawser_data.schedules AS s
      WHERE s.name = run_schedule.name AND (v_roles IS NULL OR s.role = ANY (v_roles)) AND s.role = coalesce(of_role, s.role)
      ORDER BY s.role <> v_role, s.role
-       FOR UPDATE
   );
   v_schedule := v_found[1];
   IF v_schedule IS NULL THEN
     RETURN;
   END IF;
+  -- Only this one, and without a wait: its owner holds up nobody else.
+  SELECT s.* INTO v_schedule FROM hawser_data.schedules AS s WHERE s.role = v_schedule.role AND s.name = v_schedule.name FOR UPDATE SKIP LOCKED;
   -- One that is due is enqueued by whoever looks first, and only a process can compute when it is due next.
   v_fault := CASE
+    WHEN NOT FOUND THEN 'a transaction that has not ended has changed or run it. Try again.'
     WHEN v_schedule.role <> v_role AND cardinality(v_found) > 1 THEN 'several roles have a schedule of this name. Name one of them by of_role.'
     WHEN v_schedule.problem IS NOT NULL THEN 'it does not run: ' || v_schedule.problem || '. Call hawser.schedule again, or enqueue a message yourself.'
     WHEN v_schedule.next_at <= v_now THEN 'it is due, and runs as soon as a worker, a peer or hawser serve looks. See that one runs.'
@@ -8844,8 +8852,8 @@ BEGIN
       explanation := format('it is to be cancelled, when its handler in the worker %s has ended', to_json(w.name));
       remedy := 'Wait: handlers learn of it by message.signal';
     ELSE
-      explanation := format('the worker %s has it: its handler runs, or is next%s', to_json(w.name), coalesce(format(
-        '. Of the topic, %s run there, the oldest for %s s', CASE jsonb_typeof(v_count) WHEN 'number' THEN least(greatest((v_count #>> '{}')::numeric, 0), 1000000000000)::bigint END, v_oldest / 1000), ''));
+      explanation := format('the worker %s has it: its handler runs, or is next%s', to_json(w.name),
+        coalesce('. Of the topic, ' || CASE jsonb_typeof(v_count) WHEN 'number' THEN least(greatest((v_count #>> '{}')::numeric, 0), 1000000000000)::bigint END || ' run there, the oldest for ' || v_oldest / 1000 || ' s', ''));
       remedy := 'Wait for its handler; if it hangs, see the log of the worker, and give it a timeoutMs';
     END IF;
     RETURN;

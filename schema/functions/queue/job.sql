@@ -12,10 +12,13 @@ BEGIN
         LEFT JOIN hawser_data.workers AS w ON w.id = n.worker AND w.gone_at IS NULL
        WHERE n.id = job.id AND n.later IS DISTINCT FROM 'nats' AND @is_own(n)@
       UNION ALL
+      (
       SELECT r.state, r.topic, r.listener, r.attempts, r.enqueued_at, NULL, r.ended_at, r.duration_ms, r.progress, r.result, r.error_code, r.error_message, r.expires_at, NULL,
              CASE r.state WHEN 'dead' THEN (SELECT d.given_back::integer FROM hawser_data.dead_letters AS d WHERE d.job_id = r.id LIMIT 1) END, r.role, r.key, r.headers
         FROM hawser_data.results AS r
        WHERE r.id = job.id AND r.expires_at > clock_timestamp() AND @is_own(r)@
+       ORDER BY r.ended_at DESC LIMIT 1
+      )
       UNION ALL
       -- Also of one of which nothing is kept.
       SELECT 'dead', d.topic, d.worker, d.attempts, d.enqueued_at, NULL, d.created_at, NULL, d.progress, NULL, d.error_code, d.error_message, NULL, NULL, d.given_back::integer, d.role, @dead_key(d)@, d.headers
