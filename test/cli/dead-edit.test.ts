@@ -45,7 +45,11 @@ const queued = async () =>
 it("replaces the payload, and shows the original with who has corrected it", async () => {
   const id = await letter('{"amount": "17"}');
   const result = await dead(["edit", id, "--text", '{"amount": 17}']);
-  expect(result).toMatchObject({ status: 0, stdout: `Edited dead letter ${id}.\n`, stderr: "" });
+  expect(result).toMatchObject({
+    status: 0,
+    stdout: `Edited dead letter ${id}. It is not handled until \`hawser dead retry ${id}\`.\n`,
+    stderr: "",
+  });
   expect(await payloadOf(id)).toBe('{"amount": 17}');
   const [shown] = jsonLines((await dead(["list", id, "--json", "--payload"])).stdout);
   expect(shown).toMatchObject({

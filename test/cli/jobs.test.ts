@@ -153,11 +153,26 @@ describe("hawser jobs show", () => {
     expect(jsonLines((await run("jobs", "show", "17", "--json")).stdout)).toMatchObject([
       { id: "17", state: "done", enqueuedBy: "shop", endedAt: "2030-01-31T12:00:00.000Z", result: { pages: 12 } },
     ]);
+    expect(jsonLines((await run("jobs", "show", "18", "--json")).stdout)).toMatchObject([
+      { id: "18", state: "unknown" },
+    ]);
     expect(await run("jobs", "show", "18")).toMatchObject({
-      stdout: "state: unknown\nattempts: 0\n",
+      stdout: "",
       stderr:
-        "No such job of this login waits, and no result of it was kept (--keep of `hawser enqueue`, `hawser topics keep`).\n",
+        "No job 18 of this login waits, and no result of it was kept (--keep of `hawser enqueue`, `hawser topics keep`).\n",
     });
+  });
+
+  it("names the dead letter of a job, and how to retry it", async () => {
+    const id = await idOf("enqueue('pdfs', 'x'::text)");
+    const [{ letter }] = await rows(
+      `WITH gone AS (DELETE FROM hawser_data.queue WHERE id = ${id} RETURNING role, role_id)
+       INSERT INTO hawser_data.dead_letters (origin, source, topic, attempts, error_code, error_message, payload, headers, role, role_id, job_id)
+       SELECT 'queue', '', 'pdfs', 5, 'handler_failed', 'no', 'x', '[]', role, role_id, ${id} FROM gone RETURNING id AS letter`,
+    );
+    const { stdout } = await run("jobs", "show", id);
+    expect(stdout).toMatch(/^state: dead\n/);
+    expect(stdout).toContain(`\nremedy: Mend the handler, then hawser dead retry ${letter}\n`);
   });
 });
 

@@ -18,7 +18,10 @@ afterAll(() => database.drop());
 it.each(["topics", "peers"])("hawser %s names the role that a login needs", async (command) => {
   await using stranger = await login(database.url);
   const run = () => hawser([command], { databaseUrl: stranger.url });
-  const refused = { status: 69, stderr: expect.stringContaining(`GRANT hawser_peer TO "${stranger.role}"`) };
+  const refused = {
+    status: errorTable.not_permitted.exitStatus,
+    stderr: expect.stringContaining(`GRANT hawser_peer TO "${stranger.role}"`),
+  };
   expect(await run()).toMatchObject(refused);
   // Who may look into the schema for something else is short of the same.
   await onServer(database.url, `GRANT hawser_bridge TO ${stranger.role}`);
@@ -31,6 +34,16 @@ it("hawser topics, peers and pending are for a login with hawser_viewer alone, t
   await using viewer = await login(database.url, "IN ROLE hawser_viewer");
   for (const command of ["topics", "peers", "pending"])
     expect((await hawser([command], { databaseUrl: viewer.url })).status, command).toBe(0);
+});
+
+it.each([
+  ["why", "7"],
+  ["jobs", "list"],
+])("hawser %s tells a login with hawser_viewer alone that it is not permitted", async (...command) => {
+  await using viewer = await login(database.url, "IN ROLE hawser_viewer");
+  const { status, stderr } = await hawser(command, { databaseUrl: viewer.url });
+  expect(status).toBe(errorTable.not_permitted.exitStatus);
+  expect(stderr).toMatch(/GRANT hawser_peer TO .*\[not_permitted\]/s);
 });
 
 it("hawser dead retention shows the retention to peers, and lets owners of the schema set it", async () => {

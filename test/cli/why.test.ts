@@ -29,7 +29,7 @@ it("names what holds a job, and the remedy, until it is handled", async () => {
   const [running, next] = [await enqueue(client, "mails", "1"), await enqueue(client, "mails", "2")];
   await eventually("a beat tells what runs", async () => {
     const { stdout } = await run(String(running));
-    return /free: the worker "mail:\d+" has it: .* 1 run there, the oldest for \d+ s/.test(stdout);
+    return /^- The worker "mail:\d+" has it: .* It runs 1 of the topic, the oldest for \d+ s/m.test(stdout);
   });
   // Read ahead, or in the queue: both are held by the handler that runs.
   const [first] = jsonLines((await run(String(next), "--json")).stdout).filter(({ isMet }) => !isMet);
@@ -40,7 +40,7 @@ it("names what holds a job, and the remedy, until it is handled", async () => {
     remedy: expect.any(String),
   });
   held.open();
-  await eventually("it is handled", async () => /\n? *waits: it was handled/.test((await run(String(next))).stdout));
+  await eventually("it is handled", async () => /^- It was handled/m.test((await run(String(next))).stdout));
 });
 
 it("finds the first job of a topic and a key, and sessions that are in the way", async () => {
@@ -51,15 +51,15 @@ it("finds the first job of a topic and a key, and sessions that are in the way",
   await client.query("ROLLBACK");
   expect(stdout.split("\n")).toEqual([
     `Job ${id}:`,
-    '  served: no worker serves the topic "reprots"',
-    '    Start a worker that handles "reprots"',
-    expect.stringMatching(/^ {2}free: the session \d+ of the role ".+" has locked it, .*, since \d+ s ago$/),
-    expect.stringMatching(/^ {4}Wait for its end, or SELECT pg_terminate_backend\(\d+\)$/),
-    "  met: waits, server_writes, not_held, due, role_may_enqueue, not_paused, within_limits, first_of_key, room",
+    '- No worker serves the topic "reprots"',
+    '  Start a worker that handles "reprots"',
+    expect.stringMatching(/^- The session \d+ of the role ".+" has locked it, .* \(for \d+ s\)$/),
+    expect.stringMatching(/^ {2}Wait for its end, or SELECT pg_terminate_backend\(\d+\)$/),
     "",
   ]);
   expect((await run("--topic", "nothing")).stdout).toBe(
-    '  waits: no message of the topic "nothing" waits that you may see\n',
+    '- No enqueued message of the topic "nothing" waits that you may see\n' +
+      "  Messages that peers sent are not asked about: hawser pending --topic nothing has them\n",
   );
 });
 

@@ -113,7 +113,7 @@ describe("a login that lacks rights", () => {
     try {
       await onServer(database.url, `REVOKE hawser_bridge FROM ${login.name}`);
       await expect(serve({ databaseUrl: login.url, listen: "127.0.0.1:0" })).rejects.toMatchObject({
-        code: "store_failed",
+        code: "not_permitted",
         message: expect.stringMatching(/GRANT hawser_bridge TO "bridge_of_\w+"$/),
       });
       await onServer(database.url, `GRANT hawser_peer TO ${login.name}`);

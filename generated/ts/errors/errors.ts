@@ -771,14 +771,14 @@ export const errorTable = {
     summary: "The topic or a rule in the schema of a typed message cannot be used.",
     remedy: "The message names the schema, the option and the reason; repair the .proto file.",
   },
-  /** A typed message that came cannot be decoded, or breaks a rule of its schema; or the row of a stored message breaks a rule. */
+  /** A typed message that came cannot be decoded, or breaks a rule of its schema; a payload is not JSON, and a handler calls message.json(); or the row of a stored message breaks a rule. */
   invalid_message: {
     code: "invalid_message",
     wireCode: 81,
     sqlstate: "22P02",
     exitStatus: 70,
     retryable: false,
-    summary: "A typed message that came cannot be decoded, or breaks a rule of its schema; or the row of a stored message breaks a rule.",
+    summary: "A typed message that came cannot be decoded, or breaks a rule of its schema; a payload is not JSON, and a handler calls message.json(); or the row of a stored message breaks a rule.",
     remedy: "The message names the field, its value and the rule; repair the program that published or stored it.",
   },
   /** The worker of the queue has ended: it was silent for longer than its lease, or was closed or replaced. */

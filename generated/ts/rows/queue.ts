@@ -1708,7 +1708,7 @@ export interface BeginResult {
 
 /** Arguments of hawser.keep_result. */
 export interface KeepResultArguments {
-  /** The number that the function returned which has enqueued it. */
+  /** The id that the enqueuing function returned. */
   id: bigint;
   /** How long its result is kept after its end, in milliseconds. */
   keepMs: number;
@@ -1722,7 +1722,7 @@ export interface KeepResultResult {
 
 /** Arguments of hawser.job. */
 export interface JobArguments {
-  /** The number that the function returned which has enqueued it. */
+  /** The id that the enqueuing function returned. */
   id: bigint;
 }
 

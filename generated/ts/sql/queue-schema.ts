@@ -688,7 +688,7 @@ BEGIN
       OR substr(d.payload, 1, 1) IN ('\\x5b', '\\x7b') AND hawser.is_json(d.payload)
     ) THEN ARRAY[
       'invalid_argument', format('the dead letter %s is JSON, and the new payload is not', p_id),
-      'Mend the payload, or give any_format => true.'
+      'Mend the payload, or allow another format: any_format => true in SQL, --any-format of hawser dead edit.'
     ]
   END;
   IF v_problem IS NOT NULL THEN
@@ -8372,6 +8372,7 @@ DECLARE
   v_failure jsonb;
   v_failed_at timestamptz;
   v_wait_s bigint;
+  v_wait text;
   v_topic text;
   v_word text;
   v_only_reads boolean;
@@ -8380,8 +8381,11 @@ BEGIN
   IF v_id IS NULL THEN
     v_id := hawser.first_in_line(why.topic, why.key);
     IF v_id IS NULL THEN
+      v_topic := why.topic;
+      v_word := CASE WHEN v_topic ~ '^[A-Za-z0-9_.][A-Za-z0-9_./-]*$' THEN v_topic ELSE '''' || replace(v_topic, '''', E'\\'\\\\\\'\\'') || '''' END;
       RETURN QUERY SELECT NULL::bigint, 1, 'waits', false, NULL, NULL::timestamptz,
-        format('no message of the topic %s%s waits that you may see', to_json(why.topic), coalesce(' with the key ' || to_json(why.key), '')), NULL;
+        format('no enqueued message of the topic %s%s waits that you may see', to_json(why.topic), coalesce(' with the key ' || to_json(why.key), '')),
+        'Messages that peers sent are not asked about: hawser pending --topic ' || v_word || ' has them';
       RETURN;
     END IF;
   END IF;
@@ -8407,6 +8411,7 @@ BEGIN
          ), s.setting::boolean AND s.source NOT IN ('user', 'database', 'database user', 'client', 'session'))
     INTO v_only_reads FROM pg_settings AS s WHERE s.name = 'default_transaction_read_only';
   v_wait_s := ceil(extract(epoch FROM q.due_at - v_now));
+  v_wait := CASE WHEN v_wait_s > 120 THEN round(v_wait_s / 60.0) || ' min' ELSE v_wait_s || ' s' END;
 
   RETURN QUERY
   WITH conditions AS MATERIALIZED (
@@ -8425,8 +8430,8 @@ BEGIN
                ELSE format('hawser jobs cancel --flow %s, and enqueue it again', v_id) END
       UNION ALL
       SELECT 4, 'due', v_wait_s IS NULL OR v_wait_s <= 0, NULL, v_failed_at,
-             CASE WHEN q.attempts = 0 THEN format('it is due in %s s', v_wait_s)
-                  ELSE format('it has failed %s times, last with %s: %s. It is tried again in %s s', q.attempts, v_failure ->> 'code', v_failure ->> 'message', v_wait_s) END,
+             CASE WHEN q.attempts = 0 THEN format('it is due in %s', v_wait)
+                  ELSE format('it has failed %s, last with %s: %s. It is tried again in %s', CASE q.attempts WHEN 1 THEN 'once' ELSE q.attempts || ' times' END, v_failure ->> 'code', v_failure ->> 'message', v_wait) END,
              CASE WHEN q.attempts = 0 THEN format('Wait, or hawser jobs cancel %s, and enqueue another one', v_id) ELSE 'Mend the handler: it is tried again by itself' END
       UNION ALL
       SELECT 5, 'role_may_enqueue', r.fault IS NULL, q.role, NULL, r.fault,
@@ -8581,7 +8586,7 @@ BEGIN
   END IF;
   IF p_id > coalesce(pg_sequence_last_value('hawser_data.outbox_id_seq'), 0) OR p_id < 1 THEN
     explanation := 'no message has had this id yet';
-    remedy := 'Look for the id that the function returned which has enqueued it';
+    remedy := 'Look for the id that the enqueuing function returned';
     RETURN;
   END IF;
   -- A transaction that has written into the queue, the oldest one.
@@ -8853,7 +8858,7 @@ BEGIN
       remedy := 'Wait: handlers learn of it by message.signal';
     ELSE
       explanation := format('the worker %s has it: its handler runs, or is next%s', to_json(w.name),
-        coalesce('. Of the topic, ' || CASE jsonb_typeof(v_count) WHEN 'number' THEN least(greatest((v_count #>> '{}')::numeric, 0), 1000000000000)::bigint END || ' run there, the oldest for ' || v_oldest / 1000 || ' s', ''));
+        coalesce('. It runs ' || CASE jsonb_typeof(v_count) WHEN 'number' THEN least(greatest((v_count #>> '{}')::numeric, 0), 1000000000000)::bigint END || ' of the topic, the oldest for ' || v_oldest / 1000 || ' s', ''));
       remedy := 'Wait for its handler; if it hangs, see the log of the worker, and give it a timeoutMs';
     END IF;
     RETURN;

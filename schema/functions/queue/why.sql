@@ -11,6 +11,7 @@ DECLARE
   v_failure jsonb;
   v_failed_at timestamptz;
   v_wait_s bigint;
+  v_wait text;
   v_topic text;
   v_word text;
   v_only_reads boolean;
@@ -19,8 +20,11 @@ BEGIN
   IF v_id IS NULL THEN
     v_id := hawser.first_in_line(why.topic, why.key);
     IF v_id IS NULL THEN
+      v_topic := why.topic;
+      v_word := @shell_word(v_topic)@;
       RETURN QUERY SELECT NULL::bigint, 1, 'waits', false, NULL, NULL::timestamptz,
-        format('no message of the topic %s%s waits that you may see', to_json(why.topic), coalesce(' with the key ' || to_json(why.key), '')), NULL;
+        format('no enqueued message of the topic %s%s waits that you may see', to_json(why.topic), coalesce(' with the key ' || to_json(why.key), '')),
+        'Messages that peers sent are not asked about: hawser pending --topic ' || v_word || ' has them';
       RETURN;
     END IF;
   END IF;
@@ -46,6 +50,7 @@ BEGIN
          ), s.setting::boolean AND s.source NOT IN ('user', 'database', 'database user', 'client', 'session'))
     INTO v_only_reads FROM pg_settings AS s WHERE s.name = 'default_transaction_read_only';
   v_wait_s := ceil(extract(epoch FROM q.due_at - v_now));
+  v_wait := CASE WHEN v_wait_s > 120 THEN round(v_wait_s / 60.0) || ' min' ELSE v_wait_s || ' s' END;
 
   RETURN QUERY
   WITH conditions AS MATERIALIZED (
@@ -64,8 +69,8 @@ BEGIN
                ELSE format('hawser jobs cancel --flow %s, and enqueue it again', v_id) END
       UNION ALL
       SELECT 4, 'due', v_wait_s IS NULL OR v_wait_s <= 0, NULL, v_failed_at,
-             CASE WHEN q.attempts = 0 THEN format('it is due in %s s', v_wait_s)
-                  ELSE format('it has failed %s times, last with %s: %s. It is tried again in %s s', q.attempts, v_failure ->> 'code', v_failure ->> 'message', v_wait_s) END,
+             CASE WHEN q.attempts = 0 THEN format('it is due in %s', v_wait)
+                  ELSE format('it has failed %s, last with %s: %s. It is tried again in %s', CASE q.attempts WHEN 1 THEN 'once' ELSE q.attempts || ' times' END, v_failure ->> 'code', v_failure ->> 'message', v_wait) END,
              CASE WHEN q.attempts = 0 THEN format('Wait, or hawser jobs cancel %s, and enqueue another one', v_id) ELSE 'Mend the handler: it is tried again by itself' END
       UNION ALL
       SELECT 5, 'role_may_enqueue', r.fault IS NULL, q.role, NULL, r.fault,

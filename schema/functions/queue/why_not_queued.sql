@@ -35,7 +35,7 @@ BEGIN
   END IF;
   IF p_id > coalesce(pg_sequence_last_value('hawser_data.outbox_id_seq'), 0) OR p_id < 1 THEN
     explanation := 'no message has had this id yet';
-    remedy := 'Look for the id that the function returned which has enqueued it';
+    remedy := 'Look for the id that the enqueuing function returned';
     RETURN;
   END IF;
   -- A transaction that has written into the queue, the oldest one.

@@ -36,7 +36,7 @@ BEGIN
       remedy := 'Wait: handlers learn of it by message.signal';
     ELSE
       explanation := format('the worker %s has it: its handler runs, or is next%s', to_json(w.name),
-        coalesce('. Of the topic, ' || @reported(v_count)@ || ' run there, the oldest for ' || v_oldest / 1000 || ' s', ''));
+        coalesce('. It runs ' || @reported(v_count)@ || ' of the topic, the oldest for ' || v_oldest / 1000 || ' s', ''));
       remedy := 'Wait for its handler; if it hangs, see the log of the worker, and give it a timeoutMs';
     END IF;
     RETURN;

@@ -37,7 +37,7 @@ BEGIN
       OR substr(d.payload, 1, 1) IN ('\x5b', '\x7b') AND hawser.is_json(d.payload)
     ) THEN ARRAY[
       'invalid_argument', format('the dead letter %s is JSON, and the new payload is not', p_id),
-      'Mend the payload, or give any_format => true.'
+      'Mend the payload, or allow another format: any_format => true in SQL, --any-format of hawser dead edit.'
     ]
   END;
   IF v_problem IS NOT NULL THEN

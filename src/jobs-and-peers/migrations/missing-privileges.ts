@@ -38,7 +38,8 @@ const appliedSql = `
  * lacks it and the remedy.
  *
  * @param wanted role with the privileges for the action
- * @returns `schema_missing` if the schema is absent or too old and the role may not change it; otherwise `store_failed`
+ * @returns `schema_missing` if the schema is absent or too old and the role may not change it; `not_permitted` if it lacks
+ *   the role `wanted`; otherwise `store_failed`
  */
 export async function explainRefusal(
   client: CatalogReader,
@@ -76,7 +77,7 @@ export async function explainRefusal(
     ? `GRANT ${wanted} TO ${login}`
     : `run \`hawser init\` as a role that may create the role ${wanted}, then GRANT ${wanted} TO ${login}; or be "${owner}"`;
   return new HawserError(
-    "store_failed",
+    "not_permitted",
     `could not ${action}: the role "${role}" lacks the privileges of ${wanted} in the database "${database}": ${remedy}`,
     { cause },
   );

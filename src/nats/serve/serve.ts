@@ -41,7 +41,7 @@ const postgresWaitLogMs = 30_000;
  * serve yet, is waited for until `signal` is aborted; the NATS server need not be defined or reachable yet.
  *
  * @throws HawserError (as a rejection) `invalid_argument`; `plaintext_refused`; `bind_failed`; `store_failed`,
- * `transaction_pooler`, `schema_missing`, `schema_too_new`; the reason of `signal`
+ * `not_permitted`, `transaction_pooler`, `schema_missing`, `schema_too_new`; the reason of `signal`
  */
 export async function serve(options: ServeOptions = {}): Promise<HawserServer> {
   return await Server.start(options);

@@ -70,7 +70,8 @@ export async function edit(
     const more = retried === undefined ? {} : { retry: retried.outcome };
     await printOutcomes([{ id, outcome, ...more }], json, () => {
       const state = edited ? `Edited dead letter ${id}` : `Dead letter ${id} has this payload already`;
-      return retried === undefined || isRefused ? `${state}.` : `${state}, and retried it.`;
+      if (retried !== undefined && !isRefused) return `${state}, and retried it.`;
+      return `${state}. It is not handled until \`hawser dead retry ${id}\`.`;
     });
     if (isRefused) throw new HawserError(retried.code, retried.message);
   });

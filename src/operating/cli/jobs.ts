@@ -2,7 +2,7 @@
 
 import { type Job, job, jobs } from "../../jobs-and-peers/queue/enqueue/index.js";
 import { jobsTable, listedJobsTable } from "../console/index.js";
-import { importSources, jobsOverview, withCommandDatabase } from "../operate/index.js";
+import { importSources, jobsOverview, why, withCommandDatabase } from "../operate/index.js";
 import { cancel } from "./cancel.js";
 import {
   type Arguments,
@@ -132,19 +132,26 @@ function digits(_name: string, value: unknown): unknown {
 
 /** Prints what has become of a job, and what its handler returned. */
 async function show(url: string | undefined, id: bigint, json: boolean): Promise<void> {
-  const found = await withCommandDatabase(url, (database) => job(sqlClientOf(database, "look for the job"), id), {
-    anyLogin: true,
-  });
-  const lines = Object.entries(found).flatMap(([name, value]) => {
+  const { found, remedy } = await withCommandDatabase(
+    url,
+    async (database) => {
+      const found = await job(sqlClientOf(database, "look for the job"), id);
+      const [reason] = found.state === "dead" && !json ? await why(database, { id }) : [];
+      return { found, remedy: reason?.remedy ?? undefined };
+    },
+    { anyLogin: true },
+  );
+  if (found.state === "unknown" && !json) {
+    print(
+      process.stderr,
+      `No job ${id} of this login waits, and no result of it was kept (--keep of \`hawser enqueue\`, \`hawser topics keep\`).`,
+    );
+    return;
+  }
+  const lines = Object.entries({ ...found, remedy }).flatMap(([name, value]) => {
     if (value === undefined) return [];
     const text = typeof value === "string" ? value : JSON.stringify(value, digits);
     return [`${name}: ${printable(text)}`];
   });
   await printOutcomes([{ id: String(id), ...found, waitsFor: digitsOf(found) }], json, () => lines.join("\n"));
-  if (found.state === "unknown" && !json) {
-    print(
-      process.stderr,
-      "No such job of this login waits, and no result of it was kept (--keep of `hawser enqueue`, `hawser topics keep`).",
-    );
-  }
 }

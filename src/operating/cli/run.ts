@@ -50,7 +50,10 @@ export const commands: Readonly<Record<string, ListedCommand>> = {
     load: () => import("./enqueue.js"),
   },
   listen: { summary: "Print the messages of a topic", load: () => import("./listen.js") },
-  topics: { summary: "List the topics and their listeners", load: () => import("./topics.js") },
+  topics: {
+    summary: "List, pause and limit topics, and keep the results of their jobs",
+    load: () => import("./topics.js"),
+  },
   peers: { summary: "List, replace and forget peers", load: () => import("./peers.js") },
   pending: {
     summary:
@@ -59,8 +62,8 @@ export const commands: Readonly<Record<string, ListedCommand>> = {
   },
   jobs: {
     summary:
-      "List jobs that are due later or held, show what has become of one and what it has returned, cancel jobs, and move those " +
-      "that wait in pg-boss or graphile-worker, in the same database, to the queue",
+      "List jobs in all states, show what has become of one and what it has returned, cancel jobs, and move those that " +
+      "wait in pg-boss or graphile-worker, in the same database, to the queue",
     load: () => import("./jobs.js"),
   },
   why: {
@@ -79,11 +82,11 @@ export const commands: Readonly<Record<string, ListedCommand>> = {
   },
   schedules: {
     summary:
-      "List the schedules: their messages, last and next run, and the reason if one does not run; add and remove them",
+      "List the schedules: their messages, last and next run, and the reason if one does not run; add, run and remove them",
     load: () => import("./schedules.js"),
   },
   streams: { summary: "List, make, change and delete JetStream streams", load: () => import("./streams.js") },
-  dead: { summary: "List, retry and discard dead letters", load: () => import("./dead.js") },
+  dead: { summary: "List, retry, edit and discard dead letters", load: () => import("./dead.js") },
   audit: {
     summary:
       "List what operators have done: who has retried, discarded, cancelled, paused or handed over what, and when",
@@ -97,8 +100,8 @@ export const commands: Readonly<Record<string, ListedCommand>> = {
   },
   top: {
     summary:
-      "Show the state of an installation in a terminal, refreshed: the verdict of `hawser doctor`, leader, peers, outbox, " +
-      "backlog, stream subscriptions, schedules, and dead letters by cause",
+      "Show the state of an installation in a terminal, refreshed: the verdict of `hawser doctor`, leader, peers, topics, " +
+      "outbox, backlog, stream subscriptions, schedules, and dead letters by cause",
     load: () => import("./top.js"),
   },
   mcp: {

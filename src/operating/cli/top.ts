@@ -40,7 +40,7 @@ const args = {
 
 export const command = defineCommand({
   details:
-    "The key q quits, space pauses, n and p turn the pages of lists that are longer than the window, s sorts them otherwise. It " +
+    "The key q quits, space pauses, n and p turn the pages of lists that are longer than the window, s changes the order. It " +
     "shows all that its login may read, and changes nothing",
   args,
   run: async (given) => {

@@ -1,6 +1,6 @@
 /** `hawser why`: what a job waits for. */
 import { HawserError } from "../../foundation/errors/index.js";
-import { age } from "../console/index.js";
+import { duration } from "../console/index.js";
 import { type Condition, why, withCommandDatabase } from "../operate/index.js";
 import { defineCommand, flag, option, optional, seeHelp } from "./command-line.js";
 import { databaseOption, databaseUrlOf, idOf } from "./options.js";
@@ -8,8 +8,8 @@ import { printable, printOutcomes } from "./output.js";
 
 export const command = defineCommand({
   details:
-    "Asks for each condition under which a worker takes the job, and names those that are not met: what holds the job, since " +
-    "when, and the remedy. Only jobs of the login, and of roles that it is a member of. The SQL function hawser.why has the same",
+    "It is for enqueued jobs of the login, and of roles that it is a member of. `hawser pending` has messages that peers sent, too. " +
+    "--json has all conditions under which a worker takes the job, as the SQL function hawser.why",
   args: {
     id: optional("The job. Without it, --topic names the topic whose first waiting job is asked about", {
       valueHint: "ID",
@@ -47,13 +47,19 @@ function textOf(conditions: readonly Condition[]): string {
   const id = conditions[0]?.jobId;
   const held = conditions.filter(({ isMet }) => !isMet);
   if (held.length === 0) return `Nothing holds the job ${id}: a worker that serves it takes it with its next look.`;
-  const met = conditions.filter(({ isMet }) => isMet).map(({ condition }) => condition);
   return [
     ...(id === null ? [] : [`Job ${id}:`]),
     ...held.flatMap(({ condition, explanation, since, remedy }) => [
-      `  ${condition}: ${printable(explanation ?? "")}${since === null ? "" : `, since ${age(Date.now() - since.getTime())}`}`,
-      ...(remedy === null ? [] : [`    ${printable(remedy)}`]),
+      `- ${printable(sentence(explanation ?? ""))}${since === null ? "" : sinceText(condition, since)}`,
+      ...(remedy === null ? [] : [`  ${printable(remedy)}`]),
     ]),
-    ...(met.length === 0 ? [] : [`  met: ${met.join(", ")}`]),
   ].join("\n");
+}
+
+const sentence = (text: string): string => `${text.slice(0, 1).toUpperCase()}${text.slice(1)}`;
+
+function sinceText(condition: string, since: Date): string {
+  const passed = duration(Math.max(0, Date.now() - since.getTime()));
+  if (condition === "waits") return ` (${passed} ago)`;
+  return condition === "due" ? ` (the last attempt failed ${passed} ago)` : ` (for ${passed})`;
 }

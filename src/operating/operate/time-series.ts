@@ -54,7 +54,7 @@ export interface Series {
   readonly isAtLeast: readonly boolean[];
   /** Numbers of the last two minutes. */
   readonly present: PresentRates;
-  /** Time in milliseconds until nothing waits if all goes on so; `never`: it does not shrink. Undefined: not known. */
+  /** Time in milliseconds until nothing waits at this rate; `never`: it does not shrink. Undefined: not known. */
   readonly emptyInMs: number | "never" | undefined;
   /** Durations of all handlers of the span. Undefined: none is known. */
   readonly durations: HandlerDurations | undefined;

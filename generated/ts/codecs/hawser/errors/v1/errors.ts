@@ -184,7 +184,7 @@ export enum ErrorCode {
   TLS_UNSUPPORTED = 75,
   /** INVALID_SCHEMA - The topic or a rule in the schema of a typed message cannot be used. */
   INVALID_SCHEMA = 80,
-  /** INVALID_MESSAGE - A typed message that came cannot be decoded, or breaks a rule of its schema; or the row of a stored message breaks a rule. */
+  /** INVALID_MESSAGE - A typed message that came cannot be decoded, or breaks a rule of its schema; a payload is not JSON, and a handler calls message.json(); or the row of a stored message breaks a rule. */
   INVALID_MESSAGE = 81,
   /** LEASE_LOST - The worker of the queue has ended: it was silent for longer than its lease, or was closed or replaced. */
   LEASE_LOST = 82,

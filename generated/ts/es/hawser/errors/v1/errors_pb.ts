@@ -561,7 +561,7 @@ export enum ErrorCode {
   INVALID_SCHEMA = 80,
 
   /**
-   * A typed message that came cannot be decoded, or breaks a rule of its schema; or the row of a stored message breaks a rule.
+   * A typed message that came cannot be decoded, or breaks a rule of its schema; a payload is not JSON, and a handler calls message.json(); or the row of a stored message breaks a rule.
    *
    * @generated from enum value: ERROR_CODE_INVALID_MESSAGE = 81;
    */
