@@ -15,6 +15,7 @@ BEGIN
       WHERE o.created_at < clock_timestamp() - make_interval(days => v_days) AND @is_own(o)@
       ORDER BY o.created_at
       LIMIT least(p_max_rows, @StoreConstants.dead_letter_rows@)
+        FOR UPDATE SKIP LOCKED
    ));
   GET DIAGNOSTICS deleted = ROW_COUNT;
   -- Who served a topic so long ago is forgotten, too.

@@ -218,3 +218,18 @@ it("an edit and a retry at once: the later one meets what the earlier one left",
   await app.client.query("COMMIT");
   await editing;
 });
+
+it("an edit that has not ended delays nobody who has other letters", async () => {
+  const [{ id }, { id: second }, { id: old }] = [await die("x"), await die("x"), await die("x")];
+  await client.query("UPDATE hawser_data.dead_letters SET created_at = '2000-01-01' WHERE id = ANY ($1)", [[id, old]]);
+  const other = await w.connect();
+  await app.client.query("BEGIN");
+  await edit(id, "y");
+  await edit(second, "z", false, other);
+  await retry(second, other);
+  await other.query("SELECT hawser.expire_dead_letters(1000)");
+  await app.client.query("COMMIT");
+  const { rows } = await client.query("SELECT id::integer FROM hawser_data.dead_letters");
+  expect(rows).toEqual([{ id }]);
+  await other.end();
+});

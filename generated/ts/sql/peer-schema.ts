@@ -4435,6 +4435,7 @@ BEGIN
       WHERE o.created_at < clock_timestamp() - make_interval(days => v_days) AND (v_roles IS NULL OR o.role = ANY (v_roles) AND o.role_id = to_regrole(quote_ident(o.role))::oid::bigint)
       ORDER BY o.created_at
       LIMIT least(p_max_rows, 1000)
+        FOR UPDATE SKIP LOCKED
    ));
   GET DIAGNOSTICS deleted = ROW_COUNT;
   -- Who served a topic so long ago is forgotten, too.

@@ -656,9 +656,11 @@ DECLARE
   v_problem text[];
 BEGIN
   PERFORM hawser.commit_durably();
-  -- One at a time with all who retry, discard or expire.
-  PERFORM hawser.lock_dead_letters(true);
-  SELECT l.* INTO d FROM hawser_data.dead_letters AS l WHERE l.id = p_id;
+  -- Its row alone: whoever retries, discards or expires it waits for the end of this transaction, and nobody else does.
+  SELECT l.* INTO d FROM hawser_data.dead_letters AS l WHERE l.id = p_id AND (v_roles IS NULL OR l.role = ANY (v_roles) AND l.role_id = to_regrole(quote_ident(l.role))::oid::bigint) FOR UPDATE;
+  IF NOT FOUND THEN
+    SELECT l.* INTO d FROM hawser_data.dead_letters AS l WHERE l.id = p_id;
+  END IF;
   v_problem := CASE
     WHEN d.id IS NULL THEN ARRAY[
       'invalid_argument', format('there is no dead letter %s (any more)', p_id),
@@ -8659,7 +8661,7 @@ BEGIN
           SELECT DISTINCT t.topic FROM hawser_data.workers AS w, unnest(w.topics) AS t (topic)
            WHERE w.gone_at IS NULL AND w.beat_at > v_now - make_interval(secs => CASE WHEN w.is_idle THEN 240000 ELSE w.lease_ms END / 1000.0) AND abs(char_length(t.topic) - char_length(p_topic)) <= greatest(1, char_length(t.topic) * 2 / 5)
         ) AS o
-       ORDER BY abs(char_length(o.topic) - char_length(p_topic)), o.topic LIMIT 200
+       ORDER BY abs(char_length(o.topic) - char_length(p_topic)), o.topic LIMIT 50
     ));
     IF v_like IS NOT NULL THEN
       holder := v_like;

@@ -40,7 +40,7 @@ BEGIN
           SELECT DISTINCT t.topic FROM hawser_data.workers AS w, unnest(w.topics) AS t (topic)
            WHERE w.gone_at IS NULL AND w.beat_at > v_now - @lease_of(w)@ AND abs(char_length(t.topic) - char_length(p_topic)) <= greatest(1, char_length(t.topic) * 2 / 5)
         ) AS o
-       ORDER BY abs(char_length(o.topic) - char_length(p_topic)), o.topic LIMIT 200
+       ORDER BY abs(char_length(o.topic) - char_length(p_topic)), o.topic LIMIT 50
     ));
     IF v_like IS NOT NULL THEN
       holder := v_like;

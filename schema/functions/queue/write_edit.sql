@@ -5,9 +5,11 @@ DECLARE
   v_problem text[];
 BEGIN
   PERFORM hawser.commit_durably();
-  -- One at a time with all who retry, discard or expire.
-  PERFORM hawser.lock_dead_letters(true);
-  SELECT l.* INTO d FROM hawser_data.dead_letters AS l WHERE l.id = p_id;
+  -- Its row alone: whoever retries, discards or expires it waits for the end of this transaction, and nobody else does.
+  SELECT l.* INTO d FROM hawser_data.dead_letters AS l WHERE l.id = p_id AND @is_own(l)@ FOR UPDATE;
+  IF NOT FOUND THEN
+    SELECT l.* INTO d FROM hawser_data.dead_letters AS l WHERE l.id = p_id;
+  END IF;
   v_problem := CASE
     WHEN d.id IS NULL THEN ARRAY[
       'invalid_argument', format('there is no dead letter %s (any more)', p_id),
