@@ -15,7 +15,7 @@ describe("hawser doctor", () => {
     // Other tests make roles in the same Postgres, which it may find something wrong with.
     expect(stdout).toMatch(/^ok {6}database: .* is connected to the database /m);
     expect(stdout).toMatch(/^ok {6}schema-objects: /m);
-    expect(stdout).toMatch(/\d+ (?:checks )?of 29 (?:checks )?done\.\n$/);
+    expect(stdout).toMatch(/\d+ (?:checks )?of 30 (?:checks )?done\.\n$/);
   });
 
   it("tells what is wrong and what to do, and ends with 1", async () => {
@@ -25,7 +25,7 @@ describe("hawser doctor", () => {
     expect(stdout).toMatch(
       /^error {3}database: nothing listens at 127\.0\.0\.1:1, where Postgres should be \[store_failed\]\n {8}remedy: Start Postgres.*\nNot checked until `database` succeeds: schema, login, version, /,
     );
-    expect(stdout).toMatch(/\n1 error; 1 of 29 checks done\.\n$/);
+    expect(stdout).toMatch(/\n1 error; 1 of 30 checks done\.\n$/);
     expect(stdout).not.toContain("s3cret");
     const { ok, findings } = JSON.parse((await hawser(["doctor", "--json"], { databaseUrl })).stdout);
     expect({ ok, findings }).toMatchObject({ ok: false, findings: [{ check: "database", severity: "error" }] });
