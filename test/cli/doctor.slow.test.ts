@@ -25,7 +25,7 @@ describe("hawser doctor", () => {
     const { status, stdout, stderr } = await hawserProcess(["doctor"], { databaseUrl: system.url });
     expect({ status, stdout, stderr }).toEqual({
       status: 0,
-      stdout: "No problems found: 29 checks of 29 done.\n",
+      stdout: "No problems found: 30 checks of 30 done.\n",
       stderr: "",
     });
     const verbose = await hawser(["doctor", "--verbose"], { databaseUrl: system.url });
@@ -43,7 +43,7 @@ describe("hawser doctor", () => {
     expect(stdout).toMatch(
       /^error {3}database: Postgres at \S+ refused the password of the login "\w+" \[store_failed\]\n {8}remedy: Set the right password .*\nNot checked until `database` succeeds: schema, login, version, /,
     );
-    expect(stdout).toMatch(/\n1 error; 1 of 29 checks done\.\n$/);
+    expect(stdout).toMatch(/\n1 error; 1 of 30 checks done\.\n$/);
     expect(stdout).not.toContain("s3cret");
   });
 
