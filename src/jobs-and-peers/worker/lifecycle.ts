@@ -1,6 +1,5 @@
 /** Starts and stops of a peer or worker that the user holds, each of which has at most one run at a time. */
 import { asHawserError, HawserError } from "../../foundation/errors/index.js";
-import { lacksPrivilege } from "../../foundation/postgres/index.js";
 import { type Logger, onStopSignal, tracer, within } from "../../foundation/runtime/index.js";
 import type { MessageStream } from "../handlers/message-stream.js";
 import type { StatusReporter } from "../handlers/status.js";
@@ -145,7 +144,7 @@ export class Lifecycle<Running extends StoppableRun> {
       const cause = asHawserError(error);
       if (starting.signal.aborted)
         throw new HawserError("aborted", `"${name}" was stopped while it started`, { cause });
-      if (cause.code !== "internal" && cause.code !== "store_failed" && !lacksPrivilege(cause)) throw cause;
+      if (cause.code !== "internal" && cause.code !== "store_failed" && cause.code !== "not_permitted") throw cause;
       const { retryable, message } = cause;
       const remedy = retryable ? undefined : cause.remedy;
       throw new HawserError("startup_failed", `"${name}" could not start: ${message}`, { cause, remedy, retryable });
