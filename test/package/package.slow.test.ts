@@ -140,7 +140,7 @@ it("the package holds what it should, and nothing else", () => {
 
 /** Pages and folders for maintainers, and pictures, which only the repository has. */
 const forMaintainers =
-  /^(CONTRIBUTING\.md|generated\/docs\/catalog\.md|deploy\/chart\/alerts\.test\.yaml|docs\/(benchmarks|decisions|images|releasing)\b.*|examples\/(README\.md|[a-z-]+\.ts|orders\b.*))$/;
+  /^(CONTRIBUTING\.md|generated\/docs\/catalog\.md|deploy\/chart\/alerts\.test\.yaml|docs\/(benchmarks|decisions|images|releasing)\b.*|examples\/(README\.md|[a-z-]+\.ts|orders\b.*)|scripts\/docs\/demo\.ts)$/;
 
 it("the package holds what its pages for users link to, from the README on", () => {
   const pages = packed.filter((path) => path.endsWith(".md"));
