@@ -32,7 +32,7 @@ describe("hawser doctor", () => {
     expect(verbose.stdout).toContain(
       `ok      database: "${system.login}" is connected to the database "${system.name}"`,
     );
-    expect(verbose.stdout.match(/^ok {6}/gm)).toHaveLength(29);
+    expect(verbose.stdout.match(/^ok {6}/gm)).toHaveLength(30);
   });
 
   it("tells what is wrong and what to do, and ends with 1", async () => {
