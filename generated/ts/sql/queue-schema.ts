@@ -656,7 +656,7 @@ DECLARE
   v_problem text[];
 BEGIN
   PERFORM hawser.commit_durably();
-  -- Its row alone: whoever retries, discards or expires it waits for the end of this transaction, and nobody else does.
+  -- Locks this letter alone: a retry or discard of it waits for the end of this transaction, and the expiry passes over it.
   SELECT l.* INTO d FROM hawser_data.dead_letters AS l WHERE l.id = p_id AND (v_roles IS NULL OR l.role = ANY (v_roles) AND l.role_id = to_regrole(quote_ident(l.role))::oid::bigint) FOR UPDATE;
   IF NOT FOUND THEN
     SELECT l.* INTO d FROM hawser_data.dead_letters AS l WHERE l.id = p_id;
@@ -7845,9 +7845,9 @@ BEGIN
   IF v_schedule IS NULL THEN
     RETURN;
   END IF;
-  -- Only this one, and without a wait: its owner holds up nobody else.
+  -- Locks this schedule alone, and waits for no transaction of its owner.
   SELECT s.* INTO v_schedule FROM hawser_data.schedules AS s WHERE s.role = v_schedule.role AND s.name = v_schedule.name FOR UPDATE SKIP LOCKED;
-  -- One that is due is enqueued by whoever looks first, and only a process can compute when it is due next.
+  -- The first process that looks enqueues a due schedule: only a process can compute the next occurrence.
   v_fault := CASE
     WHEN NOT FOUND THEN 'a transaction that has not ended has changed or run it. Try again.'
     WHEN v_schedule.role <> v_role AND cardinality(v_found) > 1 THEN 'several roles have a schedule of this name. Name one of them by of_role.'

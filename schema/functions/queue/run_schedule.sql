@@ -17,9 +17,9 @@ BEGIN
   IF v_schedule IS NULL THEN
     RETURN;
   END IF;
-  -- Only this one, and without a wait: its owner holds up nobody else.
+  -- Locks this schedule alone, and waits for no transaction of its owner.
   SELECT s.* INTO v_schedule FROM hawser_data.schedules AS s WHERE s.role = v_schedule.role AND s.name = v_schedule.name FOR UPDATE SKIP LOCKED;
-  -- One that is due is enqueued by whoever looks first, and only a process can compute when it is due next.
+  -- The first process that looks enqueues a due schedule: only a process can compute the next occurrence.
   v_fault := CASE
     WHEN NOT FOUND THEN 'a transaction that has not ended has changed or run it. Try again.'
     WHEN v_schedule.role <> v_role AND cardinality(v_found) > 1 THEN 'several roles have a schedule of this name. Name one of them by of_role.'

@@ -5,7 +5,7 @@ DECLARE
   v_problem text[];
 BEGIN
   PERFORM hawser.commit_durably();
-  -- Its row alone: whoever retries, discards or expires it waits for the end of this transaction, and nobody else does.
+  -- Locks this letter alone: a retry or discard of it waits for the end of this transaction, and the expiry passes over it.
   SELECT l.* INTO d FROM hawser_data.dead_letters AS l WHERE l.id = p_id AND @is_own(l)@ FOR UPDATE;
   IF NOT FOUND THEN
     SELECT l.* INTO d FROM hawser_data.dead_letters AS l WHERE l.id = p_id;

@@ -1,5 +1,12 @@
 /** Topics with their present rates, for `hawser top`. */
-import type { Listing, PresentRates, SeriesReading, SeriesRequest, TopicOverview } from "../operate/index.js";
+import {
+  type Listing,
+  type PresentRates,
+  presentPoints,
+  type SeriesReading,
+  type SeriesRequest,
+  type TopicOverview,
+} from "../operate/index.js";
 import type { Reading } from "./reading.js";
 
 /** Orders of lists: what waits and the oldest message, names, and of topics the rates. */
@@ -17,8 +24,6 @@ interface Sources {
 
 /** Number of topics that have rates. */
 const ratedTopics = 500;
-/** Number of points that the present rates are of. */
-const presentPoints = 8;
 
 const rates = { in: "enqueued", out: "handled", failed: "failed" } as const;
 

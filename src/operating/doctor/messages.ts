@@ -109,7 +109,7 @@ interface StreamState {
   readonly missingSeconds: number | null;
 }
 
-/** What NATS says of a stream that is not there. */
+/** Message of NATS about a stream that is not there. */
 const streamGone = "stream not found";
 
 const streamsSql = `

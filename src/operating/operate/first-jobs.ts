@@ -6,7 +6,7 @@ import type { Database } from "../../jobs-and-peers/store/index.js";
 export interface FirstJobs {
   /** By age, also those that run or wait for their key. */
   readonly oldest: readonly FirstJobsResult[];
-  /** Those that a worker may take at once, in the order in which it does. */
+  /** Messages that a worker may take at once, in the order in which it takes them. */
   readonly next: readonly FirstJobsResult[];
 }
 

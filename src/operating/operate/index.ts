@@ -89,6 +89,7 @@ export {
 export {
   type HandlerDurations,
   type PresentRates,
+  presentPoints,
   readSeries,
   type Series,
   type SeriesKind,

@@ -19,6 +19,8 @@ const spans: Readonly<Record<SeriesSpan, { readonly stepMs: number; readonly poi
 
 /** Time whose samples say at which rate a backlog shrinks, and what the present rates are. */
 const presentMs = 120_000;
+/** Number of points of an hour that the present rates are of. */
+export const presentPoints = presentMs / stepMs;
 
 export interface SeriesRequest {
   readonly kind: SeriesKind;
@@ -132,7 +134,10 @@ export async function readSeries(database: Database, request: SeriesRequest): Pr
   const named = each ? sampled.map(({ name }) => name).filter((name) => name !== null) : names;
   const wanted: readonly (string | null)[] = each || names.length > 0 ? [...new Set(named)] : [null];
   const byName = new Map(wanted.map((name) => [name, new Array<SampleRow | undefined>(points).fill(undefined)]));
-  for (const row of sampled) if (row.step >= first) byName.get(row.name)?.splice(row.step - first, 1, row);
+  for (const row of sampled) {
+    const steps = byName.get(row.name);
+    if (steps !== undefined && row.step >= first) steps[row.step - first] = row;
+  }
   return {
     times: Array.from({ length: points }, (_, nth) => (first + nth) * stepMs),
     stepMs,

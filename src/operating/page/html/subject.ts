@@ -102,7 +102,7 @@ export function workersSection(
   });
 }
 
-/** How long calls of handlers took. */
+/** Text about the durations of handlers' calls. */
 function durationsText({ handlers, medianMs, p95Ms, p99Ms }: HandlerDurations): string {
   if (handlers === 1) return `One call of a handler took at most ${limitText(medianMs)}.`;
   return `Of ${countText(handlers)} calls of handlers, half took at most ${limitText(medianMs)}, 95 % at most ${limitText(p95Ms)}, 99 % at most ${limitText(p99Ms)}.`;

@@ -9,16 +9,13 @@ import {
   streamsTable,
   topicsTable,
 } from "../../console/index.js";
-import type { Listing } from "../../operate/index.js";
+import { type Listing, presentPoints } from "../../operate/index.js";
 import { queryOf } from "../html/filter.js";
 import { subscriptionsSection } from "../html/overview.js";
 import { leaderSection } from "../html/status.js";
 import { type ListPlace, listFilter, listingOf, listPlace, overviewSection } from "../html/table.js";
 import type { Html } from "../html/text.js";
 import type { Site } from "./site.js";
-
-/** Samples of the last two minutes. */
-const presentPoints = 8;
 
 export function listRoutes(site: Site): void {
   const { prefix, readings } = site.options;
