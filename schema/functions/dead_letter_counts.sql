@@ -1,11 +1,10 @@
 #variable_conflict use_column
 BEGIN
   RETURN QUERY
-  SELECT n.origin, n.function, n.topic, n.error_code, count(*), count(*) FILTER (WHERE n.retry_requested), min(n.created_at),
+  SELECT n.origin, n.function, n.topic, n.error_code, count(*), min(n.created_at),
          max(n.created_at)
     FROM (
-      SELECT d.id, d.origin, CASE WHEN d.origin = 'subscription' THEN d.source END AS function, d.topic, d.error_code, d.created_at,
-             d.retry_requested
+      SELECT d.id, d.origin, CASE WHEN d.origin = 'subscription' THEN d.source END AS function, d.topic, d.error_code, d.created_at
         FROM hawser_data.dead_letters AS d ORDER BY d.id DESC LIMIT p_max_rows
     ) AS n
    GROUP BY n.origin, n.function, n.topic, n.error_code

@@ -134,10 +134,9 @@ BEGIN
    WHERE a.refusal IS NOT NULL OR g.id IS NOT NULL
    ORDER BY a.id;
 
-  -- Those of subscriptions stay until the process that leads has handled them.
   RETURN QUERY
-  SELECT r.id, CASE WHEN NOT r.requested THEN 'handler' END, NULL::integer, NULL::bigint, NULL::text, r.source, NULL::boolean
-    FROM hawser.request_retries(v_ids) AS r;
+  SELECT r.id, CASE WHEN NOT r.queued THEN 'handler' END, NULL::integer, NULL::bigint, NULL::text, NULL::text, r.queued
+    FROM hawser.retry_subscribed(v_ids) AS r;
 
   RETURN QUERY
   SELECT e.id, NULL::text, NULL::integer, NULL::bigint, NULL::text, NULL::text, true
@@ -148,6 +147,6 @@ BEGIN
 
   SELECT array_agg(a.id), array_agg(a.topic) INTO v_ids, v_topics
     FROM unnest(v_ids, v_topics) AS a (id, topic)
-   WHERE NOT EXISTS (SELECT FROM hawser_data.dead_letters AS d WHERE d.id = a.id AND NOT d.retry_requested);
+   WHERE NOT EXISTS (SELECT FROM hawser_data.dead_letters AS d WHERE d.id = a.id);
   PERFORM hawser.record_dead_letters('retry', v_ids, v_topics);
 END

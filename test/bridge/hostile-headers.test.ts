@@ -119,8 +119,7 @@ it("makes a dead letter of what jsonb cannot hold, and a retry of what could not
     ["C", "2"],
   ];
   expect(partly).toMatchObject({ word: "partly", error_code: "NA006", headers: read });
-  await world.client.query("UPDATE hawser_data.dead_letters SET retry_requested = true WHERE id = $1", [partly!.id]);
-  await world.client.query("SELECT litmus_pgnats_reload_conf()");
+  await world.client.query("SELECT FROM hawser.retry_dead_letters(ARRAY[$1::bigint])", [partly!.id]);
   const ran = () => world.rows("SELECT headers FROM with_headers WHERE word = 'partly'");
   await eventually("it has run", async () => (await ran()).length === 1);
   expect(await ran()).toEqual([{ headers: { A: ["1"], C: ["2"] } }]);

@@ -121,7 +121,7 @@ it("a saved message that fails becomes a dead letter and leaves the table; only 
       [handler!.id, subject, payload],
     );
   const left = async (id: string, token: Buffer) => {
-    await world.value("SELECT state FROM hawser.mark_handled($1, $3, NULL, $2, NULL, NULL, NULL, NULL, NULL, NULL)", [
+    await world.value("SELECT state FROM hawser.mark_handled($1, $3, '{}', $2, NULL, NULL, NULL, NULL, NULL, NULL)", [
       ...[handler!.id, [id], token],
     ]);
     return await world.count("SELECT count(*) FROM hawser_bridge_data.saved_messages");

@@ -14,7 +14,7 @@ const peer = {
   oldestWaitingAt: null,
 };
 const outbox = { positionSavedAt: before(1), segments: [], nextDueAt: null, deadLetters: 0, later: 0 };
-const cause = { origin: "peer", function: null, retryRequested: 0, oldestAt: before(900) } as const;
+const cause = { origin: "peer", function: null, oldestAt: before(900) } as const;
 const stream = { domain: null, function: "public.f(nats_message)", filters: [], start: "all", key_token: null };
 
 const topic = {

@@ -82,7 +82,7 @@ it(`what is retried runs exactly once, and what is discarded is gone, while lead
       await leader.crash();
       await asked;
       await leader.start();
-      const waiting = "SELECT FROM hawser_data.dead_letters WHERE retry_requested";
+      const waiting = "SELECT FROM hawser_data.queue";
       await eventually("nothing waits to be retried", async () => (await rowsOf(url, waiting)).length === 0);
       // All may have been retried before the kill; and nobody keeps what comes while nobody leads.
       await group.leader();

@@ -152,9 +152,9 @@ describe("hawser init", () => {
           remedy: "ALTER TABLE hawser_peer_data.topics ALTER COLUMN id TYPE integer",
         },
         {
-          statement: "ALTER TABLE hawser_data.dead_letters ALTER COLUMN retry_requested DROP DEFAULT",
-          says: "the column retry_requested of hawser_data.dead_letters has no default",
-          remedy: "(retry_requested boolean DEFAULT",
+          statement: "ALTER TABLE hawser_data.dead_letters ALTER COLUMN given_back DROP DEFAULT",
+          says: "the column given_back of hawser_data.dead_letters has no default",
+          remedy: "(given_back smallint DEFAULT",
         },
       ],
     },

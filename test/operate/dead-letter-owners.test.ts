@@ -95,10 +95,10 @@ describe("the table", () => {
     const copy = `INSERT INTO hawser_data.dead_letters (${columns}) SELECT ${columns} FROM hawser_data.dead_letters WHERE id = $1`;
     expect(await failure(client, copy, [id])).toBe(denied);
     expect(await failure(client, "UPDATE hawser_data.dead_letters SET topic = 'forged'")).toBe(denied);
-    expect(await failure(client, "UPDATE hawser_data.dead_letters SET retry_requested = true")).toBe(denied);
+    expect(await failure(client, "UPDATE hawser_data.dead_letters SET attempts = 0")).toBe(denied);
     expect(await failure(client, "DELETE FROM hawser_data.dead_letters")).toBe(denied);
     expect(await failure(client, "SELECT hawser.retry_enqueued($1)", [[id]])).toBe(denied);
-    expect(await failure(client, "SELECT hawser.request_retries($1)", [[id]])).toBe(denied);
+    expect(await failure(client, "SELECT hawser.retry_subscribed($1)", [[id]])).toBe(denied);
     await client.end();
   });
 });

@@ -92,7 +92,6 @@ describe("dead letters", () => {
       givenBack: 0,
       createdAt: expect.any(Date),
       retried: false,
-      retryRequested: false,
     });
     const whole = await w.store.deadLetters.get(id as number);
     expect(whole).toEqual({

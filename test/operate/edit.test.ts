@@ -128,7 +128,7 @@ it("is recorded, with the job and without the payload", async () => {
   });
 });
 
-it("one of a subscription keeps its original until it is gone, and waits while a retry is under way", async () => {
+it("one of a subscription keeps its original until it is gone, also while it is retried", async () => {
   const { rows } = await client.query(
     `INSERT INTO hawser_data.dead_letters (origin, source, topic, payload, error_code, error_message, attempts)
      VALUES ('subscription', 'f', 's.t', 'bad', 'x', 'x', 1) RETURNING id::int`,
@@ -137,9 +137,15 @@ it("one of a subscription keeps its original until it is gone, and waits while a
   await edit(id, "good", false, client);
   await expire();
   expect((await letter(id))!.edit).toMatchObject({ original: Buffer.from("bad") });
-  await client.query("UPDATE hawser_data.dead_letters SET retry_requested = true");
-  await expect(edit(id, "x", false, client)).rejects.toMatchObject(refusal("22023", /a retry .* has been requested/));
+  const retried = { subject: "s.t", id: `dead-letter-${id}` };
   await client.query("DELETE FROM hawser_data.dead_letters");
+  await client.query(
+    "INSERT INTO hawser_data.queue (topic, rank, id, payload, headers) VALUES ('__#function#1', 1, 1, 'good', $1)",
+    [JSON.stringify([["__#nats", JSON.stringify(retried)]])],
+  );
+  await expire();
+  expect(await originals()).toHaveLength(1);
+  await client.query("DELETE FROM hawser_data.queue");
   await expire();
   expect(await originals()).toEqual([]);
 });

@@ -1,5 +1,5 @@
 /**
- * Dead letters of subscribed functions: `hawser dead`, up to where the bridge takes over.
+ * Dead letters of subscribed functions: `hawser dead`, up to where `hawser serve` takes over.
  */
 import { afterAll, beforeAll, beforeEach, expect, it } from "vitest";
 import { type BindingWorld, bindingWorld } from "../bridge/support/binding-world.js";
@@ -15,7 +15,9 @@ beforeAll(async () => {
 });
 afterAll(async () => world?.[Symbol.asyncDispose]());
 beforeEach(async () => {
-  await world.client.query("DELETE FROM hawser_data.dead_letters; SELECT nats_subscribe('orders.*', 'f')");
+  await world.client.query(
+    "DELETE FROM hawser_data.dead_letters; DELETE FROM hawser_data.queue; SELECT nats_subscribe('orders.*', 'f')",
+  );
   handler = (await world.bound("orders.*"))[0]!.id;
 });
 
@@ -29,10 +31,14 @@ async function dead(handlerId: string | null): Promise<number> {
   return Number(row!.id);
 }
 
-const requested = async () =>
-  (await world.rows<{ id: string }>("SELECT id FROM hawser_data.dead_letters WHERE retry_requested ORDER BY id")).map(
-    ({ id }) => Number(id),
-  );
+/** Ids of the dead letters that wait in the queue, to be handled again. */
+const queued = async () =>
+  (
+    await world.rows<{ id: string }>(
+      `SELECT substring(q.headers -> 0 ->> 1 FROM 'dead-letter-([0-9]+)') AS id
+         FROM hawser_data.queue AS q WHERE q.topic LIKE '\\_\\_#function#%' ORDER BY q.id`,
+    )
+  ).map(({ id }) => Number(id));
 
 const run = (...args: string[]) => hawser(["dead", ...args], { databaseUrl: world.database.url });
 
@@ -42,27 +48,22 @@ it("are listed with function and subject", async () => {
   expect(stdout).toMatch(new RegExp(`^ *${id} .* orders\\.new +public\\.f\\(bytea\\) .*P0001: not today$`, "m"));
   expect(JSON.parse((await run("list", "--source", "public.f(bytea)", "--json")).stdout)).toMatchObject({
     ...{ id, origin: "subscription", source: "public.f(bytea)", topic: "orders.new" },
-    ...{ listener: null, retried: false, retryRequested: false },
+    ...{ listener: null, retried: false },
   });
 });
 
-it("stay when they are retried, for the process that leads, which is told", async () => {
+it("are in the queue when they are retried, as messages of the owner of the function", async () => {
   const [one, two] = [await dead(handler), await dead(handler)];
-  const told: string[] = [];
-  const listener = await world.connect(world.database.url);
-  listener.on("notification", ({ channel }) => told.push(channel));
-  await listener.query("LISTEN hawser_nats_handlers");
   const { status, stdout } = await run("retry", `${one}`);
   expect(status).toBe(0);
-  expect(stdout).toMatch(/^Requested a retry of 1 dead letter: 1 for public\.f\(bytea\)\./);
-  expect(await requested()).toEqual([one]);
-  await listener.query("SELECT");
-  expect(told).toEqual(["hawser_nats_handlers"]);
-  expect((await run("list")).stdout).toMatch(/not today \(to be retried\)$/m);
+  expect(stdout).toBe("Enqueued 1 dead letter again.\n");
+  expect(await queued()).toEqual([one]);
+  expect(await world.rows("SELECT topic, recipient, role = current_user AS own, key FROM hawser_data.queue")).toEqual([
+    { topic: `__#function#${handler}`, recipient: "", own: true, key: null },
+  ]);
   const lines = (await run("retry", "--all", "--json")).stdout.trim().split("\n");
-  expect(lines.map((line) => JSON.parse(line))).toEqual(
-    [one, two].map((id) => ({ id, outcome: "requested", function: "public.f(bytea)" })),
-  );
+  expect(lines.map((line) => JSON.parse(line))).toEqual([{ id: two, outcome: "enqueued" }]);
+  expect(await world.rows("SELECT FROM hawser_data.dead_letters")).toEqual([]);
 });
 
 it("cannot be retried where the function is not subscribed any more, and stay", async () => {
@@ -75,13 +76,12 @@ it("cannot be retried where the function is not subscribed any more, and stay", 
   expect(status).toBe(64);
   expect(stderr).toContain(`dead letter ${gone} belongs to a function that is no longer subscribed`);
   expect(stderr).toContain("1 more were refused");
-  expect(await requested()).toEqual([left]);
+  expect(await queued()).toEqual([left]);
   expect(never).toBeGreaterThan(gone);
 });
 
-it("are discarded like others, also while they wait to be handled again", async () => {
+it("are discarded like others", async () => {
   const id = await dead(handler);
-  await run("retry", `${id}`);
   expect((await run("discard", `${id}`)).stdout).toBe("Discarded 1 dead letter.\n");
   expect(await world.rows("SELECT FROM hawser_data.dead_letters")).toEqual([]);
 });
@@ -100,11 +100,11 @@ it("can be retried by a peer that is in the role that subscribed, and by no othe
   expect(refused.status).toBe(77);
   expect(refused.stderr).toContain(`dead letter ${letter} belongs to a role that this login is not a member of`);
   expect((await hawser(["dead", "discard", `${letter}`], { databaseUrl: stranger.url })).status).toBe(77);
-  expect(await requested()).toEqual([]);
+  expect(await queued()).toEqual([]);
   await using peer = await login(world.database.url, `IN ROLE hawser_peer, ${subscriber.role}`);
   const { status } = await hawser(["dead", "retry", `${letter}`], { databaseUrl: peer.url });
   expect(status).toBe(0);
-  expect(await requested()).toEqual([letter]);
+  expect(await queued()).toEqual([letter]);
   const session = await world.connect(peer.url);
   await expect(session.query("SELECT token FROM hawser_bridge_data.nats_handlers")).rejects.toMatchObject({
     code: "42501",

@@ -231,7 +231,7 @@ describe.each([
       "hawser.behind_sequences(false)",
       "hawser.bring_due(NULL, NULL)",
       "hawser.prune_handlers()",
-      "hawser.requested_retries('{}', 1, 0)",
+      "hawser.drop_unsubscribed()",
       "hawser.follow_nats_server()",
       ...["executor_login", "nats_server", "nats_handlers", "saved_messages"].map(
         (name) => `hawser_bridge_data.${name}`,

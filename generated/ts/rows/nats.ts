@@ -448,6 +448,12 @@ export interface PruneHandlersResult {
   pruned: number;
 }
 
+/** Result of hawser.drop_unsubscribed. */
+export interface DropUnsubscribedResult {
+  /** Number of deleted messages. */
+  dropped: bigint;
+}
+
 /** Arguments of hawser.add_subscription_dead_letter. */
 export interface AddSubscriptionDeadLetterArguments {
   /** The epoch of the process that leads. */
@@ -502,50 +508,6 @@ export interface ReadLeadResult {
   beat: bigint;
   /** The progress: `progress_at`, `complete_since`, `complete_until` and `behind`, as keep_lead takes it. */
   state: unknown;
-}
-
-/** Arguments of hawser.requested_retries. */
-export interface RequestedRetriesArguments {
-  /** Subscriptions that are left out. */
-  busy: readonly bigint[];
-  /** Number of dead letters of one subscription at most. */
-  maxRows: number;
-  /** Bytes of the payloads of one subscription that may come before a further one. */
-  maxBytes: bigint;
-}
-
-/** Row of hawser.requested_retries. */
-export interface RequestedRetriesResult {
-  /** The dead letter. */
-  id: bigint;
-  /** The subscription. */
-  subscriptionId: bigint;
-  /** The subject of the message. */
-  topic: string;
-  /** Its payload. */
-  payload: Uint8Array;
-  /** Its headers, a list of pairs of a name and a value; NULL: it has none. */
-  headers: unknown;
-}
-
-/** Arguments of hawser.fail_retry. */
-export interface FailRetryArguments {
-  /** The epoch of the process that leads. */
-  epoch: bigint;
-  /** The dead letter. */
-  id: bigint;
-  /** The error's code. */
-  errorCode: string;
-  /** The error's message. */
-  errorMessage: string;
-  /** Number of times the function was started in this retry. */
-  attempts: number;
-}
-
-/** Result of hawser.fail_retry. */
-export interface FailRetryResult {
-  /** The process still leads. */
-  held: boolean;
 }
 
 /** Arguments of hawser.token_of. */
@@ -653,8 +615,8 @@ export interface MarkHandledArguments {
   handler: bigint;
   /** Its token. NULL, as token_of returns it for a handler that is gone: nothing of the handler is touched. */
   token: Uint8Array | null;
-  /** The id of the dead letter that is called again; NULL: none is. */
-  deadLetter: bigint | null;
+  /** The ids of those that are in the queue: all must still be there. */
+  queued: readonly bigint[];
   /** The numbers of those that were saved. */
   saved: readonly bigint[];
   /** Of a stream, as the next ones are: generation under which the messages were read. NULL: they are of none. */
@@ -784,6 +746,18 @@ export function bridgeFunctions(client: QueryClient) {
       return { pruned: row.pruned };
     },
 
+    /** Deletes messages of the queue whose functions are not subscribed any more, unless they are being handled. */
+    async dropUnsubscribed(): Promise<DropUnsubscribedResult> {
+      const { rows } = await client.query({
+        name: "hawser.drop_unsubscribed",
+        text: "SELECT dropped FROM hawser.drop_unsubscribed()",
+        values: [],
+        results: { dropped: "bigint" },
+      });
+      const row = onlyRow(rows, "hawser.drop_unsubscribed");
+      return { dropped: BigInt(row.dropped) };
+    },
+
     /**
      * Makes a dead letter of a message that a subscribed function has failed at, once, as long as the process leads. One of a
      * stream is done with that: the position passes it.
@@ -827,39 +801,6 @@ export function bridgeFunctions(client: QueryClient) {
       });
       const row = onlyRow(rows, "hawser.read_lead");
       return { epoch: BigInt(row.epoch), owner: row.owner, beat: BigInt(row.beat), state: row.state };
-    },
-
-    /** Dead letters of subscriptions for which a retry was requested, the oldest of each subscription. */
-    async requestedRetries(args: RequestedRetriesArguments): Promise<RequestedRetriesResult[]> {
-      const { rows } = await client.query({
-        name: "hawser.requested_retries",
-        text: "SELECT id, subscription_id, topic, payload, headers FROM hawser.requested_retries($1::bigint[], $2::integer, $3::bigint)",
-        values: [
-          args.busy.map((one) => String(one)),
-          args.maxRows,
-          String(args.maxBytes),
-        ],
-        results: { id: "bigint", subscription_id: "bigint", topic: "string", payload: "bytes", headers: "json" },
-      });
-      return rows.map((row) => ({ id: BigInt(row.id), subscriptionId: BigInt(row.subscription_id), topic: row.topic, payload: row.payload, headers: row.headers }));
-    },
-
-    /** A dead letter has failed again: it stays, with the new error. */
-    async failRetry(args: FailRetryArguments): Promise<FailRetryResult> {
-      const { rows } = await client.query({
-        name: "hawser.fail_retry",
-        text: "SELECT held FROM hawser.fail_retry($1::bigint, $2::bigint, $3::text, $4::text, $5::integer)",
-        values: [
-          String(args.epoch),
-          String(args.id),
-          args.errorCode,
-          args.errorMessage,
-          args.attempts,
-        ],
-        results: { held: "boolean" },
-      });
-      const row = onlyRow(rows, "hawser.fail_retry");
-      return { held: row.held };
     },
 
     /**
@@ -974,11 +915,11 @@ export function bridgeFunctions(client: QueryClient) {
     async markHandled(args: MarkHandledArguments): Promise<MarkHandledResult> {
       const { rows } = await client.query({
         name: "hawser.mark_handled",
-        text: "SELECT state FROM hawser.mark_handled($1::bigint, $2::bytea, $3::bigint, $4::bigint[], $5::bigint, $6::int8multirange, $7::bigint, $8::bigint, $9::bigint, $10::bigint)",
+        text: "SELECT state FROM hawser.mark_handled($1::bigint, $2::bytea, $3::bigint[], $4::bigint[], $5::bigint, $6::int8multirange, $7::bigint, $8::bigint, $9::bigint, $10::bigint)",
         values: [
           String(args.handler),
           args.token === null ? null : toBuffer(args.token),
-          args.deadLetter === null ? null : String(args.deadLetter),
+          args.queued.map((one) => String(one)),
           args.saved.map((one) => String(one)),
           args.generation === null ? null : String(args.generation),
           args.done,

@@ -287,8 +287,6 @@ export interface DeadLetterRow {
   number: bigint | null;
   /** The handler that failed (subscriptions only). */
   handler_id: bigint | null;
-  /** The leading process will handle it again (subscriptions only). */
-  retry_requested: boolean;
   /** Id by which the process that gave it up knows the message: of the queue the id that its enqueue returned. NULL: it came from a peer. */
   message_id: string | null;
   /**
@@ -2086,8 +2084,6 @@ export interface DeadLetterCountsResult {
   errorCode: string;
   /** How many there are. */
   messages: bigint;
-  /** How many of them the leader will handle again. */
-  retryRequested: bigint;
   /** When the oldest was given up. */
   oldestAt: Date;
   /** When the newest was given up. */
@@ -2149,13 +2145,13 @@ export function overviewFunctions(client: QueryClient) {
     async deadLetterCounts(args: DeadLetterCountsArguments): Promise<DeadLetterCountsResult[]> {
       const { rows } = await client.query({
         name: "hawser.dead_letter_counts",
-        text: "SELECT origin, function, topic, error_code, messages, retry_requested, oldest_at, newest_at FROM hawser.dead_letter_counts($1::integer)",
+        text: "SELECT origin, function, topic, error_code, messages, oldest_at, newest_at FROM hawser.dead_letter_counts($1::integer)",
         values: [
           args.maxRows,
         ],
-        results: { origin: "string", function: "string", topic: "string", error_code: "string", messages: "bigint", retry_requested: "bigint", oldest_at: "timestamp", newest_at: "timestamp" },
+        results: { origin: "string", function: "string", topic: "string", error_code: "string", messages: "bigint", oldest_at: "timestamp", newest_at: "timestamp" },
       });
-      return rows.map((row) => ({ origin: row.origin, function: row.function, topic: row.topic, errorCode: row.error_code, messages: BigInt(row.messages), retryRequested: BigInt(row.retry_requested), oldestAt: row.oldest_at, newestAt: row.newest_at }));
+      return rows.map((row) => ({ origin: row.origin, function: row.function, topic: row.topic, errorCode: row.error_code, messages: BigInt(row.messages), oldestAt: row.oldest_at, newestAt: row.newest_at }));
     },
   };
 }

@@ -209,6 +209,19 @@ export const queueConstants = {
    */
   reservedPrefix: "__#",
   /**
+   * With the number of its binding, the topic of what waits for a function that is subscribed to NATS. `hawser serve` alone takes it.
+   *
+   * Value: "__#function#".
+   */
+  functionPrefix: "__#function#",
+  /**
+   * Header of such a message: a JSON object with its `subject`, `id`, `headers` (an object of lists of strings), the `problem` of other headers,
+   * and the `attempts` that it had as a dead letter.
+   *
+   * Value: "__#nats".
+   */
+  functionHeader: "__#nats",
+  /**
    * Maximum of the number of attempts of a message.
    *
    * Value: 32767 attempts.

@@ -759,7 +759,6 @@ CREATE TABLE hawser_data.dead_letters (
   epoch bigint,
   number bigint,
   handler_id bigint,
-  retry_requested boolean DEFAULT false NOT NULL,
   message_id text,
   role text DEFAULT CASE current_setting('role') WHEN 'none' THEN session_user::text ELSE current_setting('role') END NOT NULL,
   stack text,
@@ -789,8 +788,6 @@ CREATE INDEX dead_letters_job ON hawser_data.dead_letters (job_id) WHERE job_id 
 
 CREATE INDEX dead_letters_topic ON hawser_data.dead_letters (topic, role, job_id) WHERE job_id IS NOT NULL;
 
-CREATE INDEX dead_letters_retry_requested ON hawser_data.dead_letters (id) WHERE retry_requested;
-
 COMMENT ON TABLE hawser_data.dead_letters IS 'Messages that could not be handled, with their errors. Functions alone write them: a dead letter that is retried acts with
 the rights of the subscribed function''s role, or of the gateway''s NATS user.';
 COMMENT ON COLUMN hawser_data.dead_letters.id IS 'The dead letter''s id.';
@@ -807,7 +804,6 @@ COMMENT ON COLUMN hawser_data.dead_letters.channel_id IS 'The channel''s id (pee
 COMMENT ON COLUMN hawser_data.dead_letters.epoch IS 'The sender''s epoch (peers only).';
 COMMENT ON COLUMN hawser_data.dead_letters.number IS 'The message''s number (peers only).';
 COMMENT ON COLUMN hawser_data.dead_letters.handler_id IS 'The handler that failed (subscriptions only).';
-COMMENT ON COLUMN hawser_data.dead_letters.retry_requested IS 'The leading process will handle it again (subscriptions only).';
 COMMENT ON COLUMN hawser_data.dead_letters.message_id IS 'Id by which the process that gave it up knows the message: of the queue the id that its enqueue returned. NULL: it came from a peer.';
 COMMENT ON COLUMN hawser_data.dead_letters.role IS 'The role that it belongs to, whose members may retry and discard it: the login of the listener, the role that subscribed,
 or the role that enqueued.';

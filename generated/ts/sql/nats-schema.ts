@@ -1163,15 +1163,14 @@ END
 $function$;
 COMMENT ON FUNCTION hawser.prune_handlers() IS 'Takes out those whose wrapper is gone.';
 
-CREATE OR REPLACE FUNCTION hawser.request_retries(
+CREATE OR REPLACE FUNCTION hawser.retry_subscribed(
   p_ids bigint[]
 )
 RETURNS TABLE (
   id bigint,
-  requested boolean,
-  source text
+  queued boolean
 )
-LANGUAGE plpgsql VOLATILE SECURITY DEFINER
+LANGUAGE plpgsql VOLATILE SECURITY INVOKER
 SET search_path = pg_catalog, pg_temp
 SET jit = off
 SET row_security = off
@@ -1179,31 +1178,126 @@ AS $function$
 #variable_conflict use_column
 BEGIN
   RETURN QUERY
-  WITH asked AS (
-    SELECT d.id, d.source, EXISTS (
-      SELECT FROM hawser_bridge_data.nats_handlers AS h
-      JOIN pg_type AS t ON t.typnamespace = to_regnamespace('hawser_run') AND t.typname = 'token_' || right(h.wrapper, 16)
-      JOIN pg_proc AS w ON w.pronamespace = t.typnamespace AND w.proname = h.wrapper AND w.proargtypes[0] = t.oid
-      WHERE h.id = d.handler_id
-    ) AS known
-    FROM hawser_data.dead_letters AS d
-    WHERE d.id = ANY (p_ids) AND d.origin = 'subscription'
-  ), marked AS (
-    UPDATE hawser_data.dead_letters AS d SET retry_requested = true
-    FROM asked AS a WHERE d.id = a.id AND a.known
-    RETURNING d.id
+  WITH asked AS MATERIALIZED (
+    SELECT d.id, r.rolname::text AS role, r.oid::bigint AS role_id
+      FROM hawser_data.dead_letters AS d
+      LEFT JOIN hawser_bridge_data.nats_handlers AS h ON h.id = d.handler_id AND h.kind <> 'responder'
+      LEFT JOIN LATERAL (
+        SELECT w.proowner FROM pg_type AS t JOIN pg_proc AS w ON w.pronamespace = t.typnamespace AND w.proname = h.wrapper AND w.proargtypes[0] = t.oid
+         WHERE t.typnamespace = to_regnamespace('hawser_run') AND t.typname = 'token_' || right(h.wrapper, 16)
+         ORDER BY w.oid LIMIT 1
+      ) AS o ON true
+      LEFT JOIN pg_roles AS r ON r.oid = o.proowner
+     WHERE d.id = ANY (p_ids) AND d.origin = 'subscription'
+  ), gone AS (
+    DELETE FROM hawser_data.dead_letters AS d USING asked AS a WHERE d.id = a.id AND a.role IS NOT NULL
+    RETURNING d.*, a.role AS runs_as, a.role_id AS runs_as_id
+  ), put AS (
+    -- Without a key: its place in the order has passed. If it fails again, it is the same dead letter.
+    INSERT INTO hawser_data.queue (topic, role, role_id, rank, id, payload, headers)
+    SELECT '__#function#' || g.handler_id, g.runs_as, g.runs_as_id, g.next_id, g.next_id, g.payload,
+           jsonb_build_array(jsonb_build_array('__#nats', json_build_object(
+             'subject', g.topic, 'id', 'dead-letter-' || g.id, 'attempts', g.attempts, 'headers', (
+               SELECT json_object_agg(n.name, n.members ORDER BY n.nth)
+                 FROM (
+                   SELECT e.pair ->> 0 AS name, json_agg(e.pair -> 1 ORDER BY e.nth) AS members, min(e.nth) AS nth
+                     FROM jsonb_array_elements(g.headers) WITH ORDINALITY AS e (pair, nth) GROUP BY 1
+                 ) AS n
+             )
+           )::text))
+      FROM (SELECT d.*, nextval('hawser_data.outbox_id_seq') AS next_id FROM gone AS d ORDER BY d.id) AS g
+    RETURNING topic
+  ), woken AS MATERIALIZED (
+    SELECT hawser.wake_topics(array_agg(DISTINCT p.topic)) AS woken FROM put AS p
   )
-  SELECT a.id, a.known, a.source FROM asked AS a LEFT JOIN marked AS m ON m.id = a.id
-  -- What was discarded, or handled, meanwhile is there no more.
-  WHERE NOT a.known OR m.id IS NOT NULL
-  ORDER BY a.id;
-  IF EXISTS (SELECT FROM hawser_data.dead_letters AS d WHERE d.id = ANY (p_ids) AND d.retry_requested) THEN
-    PERFORM pg_notify('hawser_nats_handlers', '{}') WHERE pg_notification_queue_usage() < 0.9;
-  END IF;
+  SELECT a.id, a.role IS NOT NULL FROM asked AS a, woken AS w WHERE a.role IS NULL OR w.woken ORDER BY a.id;
 END
 $function$;
-COMMENT ON FUNCTION hawser.request_retries(bigint[]) IS 'Asks for dead letters of subscriptions to be handled again, by the process that leads. retry_dead_letters alone calls it,
-which knows whose they are.';
+COMMENT ON FUNCTION hawser.retry_subscribed(bigint[]) IS 'Puts dead letters of subscriptions into the queue, as messages of the roles that own the functions now. Those whose function is not
+subscribed any more stay.';
+
+CREATE OR REPLACE FUNCTION hawser.give_up_subscribed(
+  p_worker bigint,
+  p_topic text,
+  p_role text,
+  p_rank bigint,
+  p_error_code text,
+  p_error_message text,
+  p_failure jsonb,
+  OUT dead_letter bigint
+)
+LANGUAGE plpgsql VOLATILE SECURITY INVOKER
+SET search_path = pg_catalog, pg_temp
+SET jit = off
+SET row_security = off
+AS $function$
+#variable_conflict use_column
+DECLARE
+  v_handler CONSTANT bigint := substr(p_topic, length('__#function#') + 1)::bigint;
+BEGIN
+  WITH gone AS (
+    DELETE FROM hawser_data.queue AS q WHERE q.topic = p_topic AND q.recipient = '' AND q.role = p_role AND q.rank = p_rank AND q.worker = p_worker
+    RETURNING q.*
+  ), ended AS MATERIALIZED (
+    SELECT hawser.end_marked(jsonb_build_array(jsonb_build_array(g.role, g.topic, g.unique_key, g.id, g.awaited_as, g.recipient, g.key)), false) FROM gone AS g WHERE (g.key IS NOT NULL OR g.unique_key IS NOT NULL OR g.awaited_as IS NOT NULL)
+  )
+  INSERT INTO hawser_data.dead_letters AS d
+    (id, origin, source, topic, payload, headers, error_code, error_message, attempts, handler_id, message_id, failures, role, role_id, worker, given_back)
+  SELECT coalesce(substring(m.of ->> 'id' FROM '^dead-letter-([0-9]{1,18})$')::bigint, nextval('hawser_data.dead_letters_id_seq')),
+         'subscription', coalesce(format('%I.%I(%s)', h.function_schema, h.function_name, h.argument_types), ''), m.of ->> 'subject', g.payload,
+         (
+           SELECT jsonb_agg(jsonb_build_array(n.name, v.value) ORDER BY n.nth, v.nth)
+             FROM json_each(CASE json_typeof(m.of -> 'headers') WHEN 'object' THEN m.of -> 'headers' END) WITH ORDINALITY AS n (name, members, nth)
+            CROSS JOIN json_array_elements_text(n.members) WITH ORDINALITY AS v (value, nth)
+         ),
+         left(p_error_code, 255), p_error_message,
+         g.attempts + (p_failure IS NOT NULL)::integer + coalesce((m.of ->> 'attempts')::integer, 0), v_handler, m.of ->> 'id',
+         (SELECT jsonb_agg(f.value ORDER BY f.nth) FROM (SELECT e.value, e.nth FROM jsonb_array_elements(coalesce(g.failures, '[]') || CASE WHEN p_failure IS NULL THEN '[]' ELSE jsonb_build_array(p_failure) END) WITH ORDINALITY AS e (value, nth) ORDER BY e.nth DESC LIMIT 16) AS f), g.role, g.role_id, (SELECT w.name FROM hawser_data.workers AS w WHERE w.id = p_worker), g.given_back
+    FROM gone AS g
+   CROSS JOIN LATERAL (SELECT (g.headers -> 0 ->> 1)::json AS of) AS m
+    LEFT JOIN hawser_bridge_data.nats_handlers AS h ON h.id = v_handler
+   WHERE (SELECT count(*) FROM ended) >= 0
+  RETURNING d.id INTO dead_letter;
+END
+$function$;
+COMMENT ON FUNCTION hawser.give_up_subscribed(bigint, text, text, bigint, text, text, jsonb) IS 'Makes a dead letter of a message of the queue that a subscribed function has failed at. give_up alone calls it. One that was a dead letter
+before has the same id again.';
+
+CREATE OR REPLACE FUNCTION hawser.drop_unsubscribed(
+  OUT dropped bigint
+)
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+SET jit = off
+SET row_security = off
+SET enable_seqscan = off
+SET enable_bitmapscan = off
+AS $function$
+#variable_conflict use_column
+BEGIN
+  -- From topic to topic in the index, however many messages each has.
+  WITH RECURSIVE topics AS (
+    (
+      SELECT q.topic FROM hawser_data.queue AS q ORDER BY q.topic LIMIT 1
+    )
+    UNION ALL
+    SELECT n.topic
+      FROM topics AS t
+     CROSS JOIN LATERAL (SELECT q.topic FROM hawser_data.queue AS q WHERE q.topic > t.topic ORDER BY q.topic LIMIT 1) AS n
+  ), left_over AS MATERIALIZED (
+    SELECT q.tid
+      FROM topics AS t
+     CROSS JOIN LATERAL (SELECT o.ctid AS tid FROM hawser_data.queue AS o WHERE o.topic = t.topic FOR UPDATE SKIP LOCKED) AS q
+     WHERE starts_with(t.topic, '__#function#')
+       AND NOT EXISTS (
+         SELECT FROM hawser_bridge_data.nats_handlers AS h WHERE h.id::text = substr(t.topic, length('__#function#') + 1)
+       )
+  )
+  DELETE FROM hawser_data.queue AS q USING left_over AS l WHERE q.ctid = l.tid;
+  GET DIAGNOSTICS dropped = ROW_COUNT;
+END
+$function$;
+COMMENT ON FUNCTION hawser.drop_unsubscribed() IS 'Deletes messages of the queue whose functions are not subscribed any more, unless they are being handled.';
 
 CREATE OR REPLACE FUNCTION hawser.add_subscription_dead_letter(
   p_epoch bigint,
@@ -1341,7 +1435,7 @@ BEGIN
   v_state := (
     SELECT m.state
       FROM hawser.mark_handled(
-        p_handler, v_token, NULL, array_remove(ARRAY[p_saved], NULL), p_generation, p_done, p_last_done, p_last_done_at, p_lag, p_missing
+        p_handler, v_token, '{}', array_remove(ARRAY[p_saved], NULL), p_generation, p_done, p_last_done, p_last_done_at, p_lag, p_missing
       ) AS m
   );
   held := v_state <> 'moved';
@@ -1376,140 +1470,6 @@ BEGIN
 END
 $function$;
 COMMENT ON FUNCTION hawser.read_lead() IS 'The row of bridge_lead, for those who lead or wait to.';
-
-CREATE OR REPLACE FUNCTION hawser.requested_retries(
-  p_busy bigint[],
-  p_max_rows integer,
-  p_max_bytes bigint
-)
-RETURNS TABLE (
-  id bigint,
-  subscription_id bigint,
-  topic text,
-  payload bytea,
-  headers jsonb
-)
-LANGUAGE plpgsql STABLE SECURITY DEFINER
-SET search_path = pg_catalog, pg_temp
-SET jit = off
-SET row_security = off
-AS $function$
-#variable_conflict use_column
-BEGIN
-  IF
-    p_busy IS NULL
-    OR num_nulls(VARIADIC p_busy) > 0
-    OR cardinality(p_busy) > 65536
-    OR p_max_rows IS NULL
-    OR NOT (p_max_rows >= 0)
-    OR p_max_bytes IS NULL
-    OR NOT (p_max_bytes >= 0)
-  THEN
-    IF p_busy IS NULL THEN
-      PERFORM hawser.refuse_argument('hawser.requested_retries', 'p_busy', 'NULL', 'needs a value');
-    END IF;
-    IF num_nulls(VARIADIC p_busy) > 0 THEN
-      PERFORM hawser.refuse_argument('hawser.requested_retries', 'p_busy', 'a list with a NULL', 'must have a value in each place');
-    END IF;
-    IF cardinality(p_busy) > 65536 THEN
-      PERFORM hawser.refuse_argument('hawser.requested_retries', 'p_busy', 'a list of ' || cardinality(p_busy) || ' elements', 'must have at most 65536 elements');
-    END IF;
-    IF p_max_rows IS NULL THEN
-      PERFORM hawser.refuse_argument('hawser.requested_retries', 'p_max_rows', 'NULL', 'needs a value');
-    END IF;
-    IF NOT (p_max_rows >= 0) THEN
-      PERFORM hawser.refuse_argument('hawser.requested_retries', 'p_max_rows', p_max_rows::text, 'must be at least 0');
-    END IF;
-    IF p_max_bytes IS NULL THEN
-      PERFORM hawser.refuse_argument('hawser.requested_retries', 'p_max_bytes', 'NULL', 'needs a value');
-    END IF;
-    IF NOT (p_max_bytes >= 0) THEN
-      PERFORM hawser.refuse_argument('hawser.requested_retries', 'p_max_bytes', p_max_bytes::text, 'must be at least 0');
-    END IF;
-  END IF;
-BEGIN
-  IF NOT EXISTS (SELECT FROM hawser_data.dead_letters AS l WHERE l.retry_requested) THEN
-    RETURN;
-  END IF;
-  RETURN QUERY
-  SELECT d.id, h.id, d.topic, d.payload, d.headers
-    FROM hawser_bridge_data.nats_handlers AS h
-   CROSS JOIN LATERAL (
-      SELECT l.*, sum(octet_length(l.payload)) OVER (ORDER BY l.id) - octet_length(l.payload) AS bytes_before
-        FROM hawser_data.dead_letters AS l
-       WHERE l.handler_id = h.id AND l.origin = 'subscription' AND l.retry_requested AND l.role IS NOT NULL
-       ORDER BY l.id LIMIT p_max_rows
-    ) AS d
-   WHERE h.kind <> 'responder' AND h.id <> ALL (p_busy) AND d.bytes_before <= p_max_bytes
-   ORDER BY d.id;
-END;
-END
-$function$;
-COMMENT ON FUNCTION hawser.requested_retries(bigint[], integer, bigint) IS 'Dead letters of subscriptions for which a retry was requested, the oldest of each subscription.';
-
-CREATE OR REPLACE FUNCTION hawser.fail_retry(
-  p_epoch bigint,
-  p_id bigint,
-  p_error_code text,
-  p_error_message text,
-  p_attempts integer,
-  OUT held boolean
-)
-LANGUAGE plpgsql VOLATILE SECURITY DEFINER
-SET search_path = pg_catalog, pg_temp
-SET jit = off
-SET row_security = off
-AS $function$
-BEGIN
-  IF pg_collation_for(p_error_code) COLLATE "C" <> '"default"'
-    AND NOT (SELECT c.collisdeterministic FROM pg_collation AS c WHERE c.oid = (pg_collation_for(p_error_code) COLLATE "C")::regcollation)
-  THEN
-    RAISE EXCEPTION USING
-      ERRCODE = hawser.error_sqlstate('invalid_argument'),
-      MESSAGE = format('hawser.fail_retry: the arguments have the collation %s, and must have a deterministic one', pg_collation_for(p_error_code) COLLATE "C"),
-      HINT = 'Write COLLATE "default" behind the argument.';
-  END IF;
-  IF
-    p_epoch IS NULL
-    OR p_id IS NULL
-    OR p_error_code IS NULL
-    OR octet_length(p_error_code) > 255
-    OR p_error_message IS NULL
-    OR octet_length(p_error_message) > 8192
-    OR p_attempts IS NULL
-  THEN
-    IF p_epoch IS NULL THEN
-      PERFORM hawser.refuse_argument('hawser.fail_retry', 'p_epoch', 'NULL', 'needs a value');
-    END IF;
-    IF p_id IS NULL THEN
-      PERFORM hawser.refuse_argument('hawser.fail_retry', 'p_id', 'NULL', 'needs a value');
-    END IF;
-    IF p_error_code IS NULL THEN
-      PERFORM hawser.refuse_argument('hawser.fail_retry', 'p_error_code', 'NULL', 'needs a value');
-    END IF;
-    IF octet_length(p_error_code) > 255 THEN
-      PERFORM hawser.refuse_argument('hawser.fail_retry', 'p_error_code', octet_length(p_error_code) || ' bytes long', 'must be at most 255 bytes long in UTF-8');
-    END IF;
-    IF p_error_message IS NULL THEN
-      PERFORM hawser.refuse_argument('hawser.fail_retry', 'p_error_message', 'NULL', 'needs a value');
-    END IF;
-    IF octet_length(p_error_message) > 8192 THEN
-      PERFORM hawser.refuse_argument('hawser.fail_retry', 'p_error_message', octet_length(p_error_message) || ' bytes long', 'must be at most 8192 bytes long in UTF-8');
-    END IF;
-    IF p_attempts IS NULL THEN
-      PERFORM hawser.refuse_argument('hawser.fail_retry', 'p_attempts', 'NULL', 'needs a value');
-    END IF;
-  END IF;
-BEGIN
-  held := (SELECT f.held FROM hawser.fence_batch(p_epoch) AS f);
-  UPDATE hawser_data.dead_letters AS d
-     SET retry_requested = false, error_code = left(p_error_code, 255),
-         error_message = p_error_message, attempts = d.attempts + p_attempts
-   WHERE held AND d.id = p_id AND d.origin = 'subscription' AND d.retry_requested;
-END;
-END
-$function$;
-COMMENT ON FUNCTION hawser.fail_retry(bigint, bigint, text, text, integer) IS 'A dead letter has failed again: it stays, with the new error.';
 
 CREATE OR REPLACE FUNCTION hawser.token_of(
   p_handler bigint,
@@ -1811,7 +1771,7 @@ COMMENT ON FUNCTION hawser.fence_batch(bigint) IS 'Whether batches of an epoch m
 CREATE OR REPLACE FUNCTION hawser.mark_handled(
   p_handler bigint,
   p_token bytea,
-  p_dead_letter bigint,
+  p_queued bigint[],
   p_saved bigint[],
   p_generation bigint,
   p_done int8multirange,
@@ -1830,6 +1790,9 @@ BEGIN
   IF
     p_handler IS NULL
     OR octet_length(p_token) > 64
+    OR p_queued IS NULL
+    OR num_nulls(VARIADIC p_queued) > 0
+    OR cardinality(p_queued) > 10000
     OR p_saved IS NULL
     OR num_nulls(VARIADIC p_saved) > 0
     OR cardinality(p_saved) > 10000
@@ -1840,6 +1803,15 @@ BEGIN
     END IF;
     IF octet_length(p_token) > 64 THEN
       PERFORM hawser.refuse_argument('hawser.mark_handled', 'p_token', octet_length(p_token) || ' bytes long', 'must be at most 64 bytes long');
+    END IF;
+    IF p_queued IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.mark_handled', 'p_queued', 'NULL', 'needs a value');
+    END IF;
+    IF num_nulls(VARIADIC p_queued) > 0 THEN
+      PERFORM hawser.refuse_argument('hawser.mark_handled', 'p_queued', 'a list with a NULL', 'must have a value in each place');
+    END IF;
+    IF cardinality(p_queued) > 10000 THEN
+      PERFORM hawser.refuse_argument('hawser.mark_handled', 'p_queued', 'a list of ' || cardinality(p_queued) || ' elements', 'must have at most 10000 elements');
     END IF;
     IF p_saved IS NULL THEN
       PERFORM hawser.refuse_argument('hawser.mark_handled', 'p_saved', 'NULL', 'needs a value');
@@ -1855,6 +1827,8 @@ BEGIN
     END IF;
   END IF;
 DECLARE
+  v_marked jsonb;
+  v_count integer;
   v_present record;
   v_done int8multirange;
   v_position bigint;
@@ -1864,12 +1838,19 @@ BEGIN
     DELETE FROM hawser_bridge_data.saved_messages AS s USING hawser_bridge_data.nats_handlers AS h
     WHERE s.handler_id = h.id AND h.id = p_handler AND h.token = p_token AND s.id = ANY (p_saved);
   END IF;
-  IF p_dead_letter IS NOT NULL THEN
-    DELETE FROM hawser_data.dead_letters AS d USING hawser_bridge_data.nats_handlers AS h
-    WHERE d.id = p_dead_letter AND d.origin = 'subscription' AND d.retry_requested
-      AND h.id = d.handler_id AND h.id = p_handler AND h.token = p_token;
-    IF NOT FOUND THEN
+  IF p_queued <> '{}' THEN
+    WITH gone AS (
+      DELETE FROM hawser_data.queue AS q USING hawser_bridge_data.nats_handlers AS h
+       WHERE h.id = p_handler AND h.token = p_token AND q.topic = '__#function#' || h.id AND q.id = ANY (p_queued)
+      RETURNING q.*
+    )
+    SELECT count(*), jsonb_agg(jsonb_build_array(g.role, g.topic, g.unique_key, g.id, g.awaited_as, g.recipient, g.key)) FILTER (WHERE (g.key IS NOT NULL OR g.unique_key IS NOT NULL OR g.awaited_as IS NOT NULL)) INTO v_count, v_marked FROM gone AS g;
+    IF v_count < cardinality(p_queued) THEN
       state := 'done';
+      RETURN;
+    END IF;
+    IF v_marked IS NOT NULL THEN
+      PERFORM hawser.end_marked(v_marked, true);
     END IF;
   END IF;
   IF p_generation IS NULL THEN
@@ -1908,7 +1889,7 @@ BEGIN
 END;
 END
 $function$;
-COMMENT ON FUNCTION hawser.mark_handled(bigint, bytea, bigint, bigint[], bigint, int8multirange, bigint, bigint, bigint, bigint) IS 'Writes in the transaction of a batch that its messages are done: deletes what was stored of them, and moves the position in
+COMMENT ON FUNCTION hawser.mark_handled(bigint, bytea, bigint[], bigint[], bigint, int8multirange, bigint, bigint, bigint, bigint) IS 'Writes in the transaction of a batch that its messages are done: deletes what was stored of them, and moves the position in
 their stream. The caller proves with the token of the binding that it may.';
 
 CREATE OR REPLACE FUNCTION hawser.set_nats_server(
@@ -2691,18 +2672,18 @@ REVOKE ALL ON FUNCTION hawser.lock_handlers(text, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.subjects_overlap(text, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.add_handler(text, text, text, text, text, text, bytea) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.prune_handlers() FROM PUBLIC;
-REVOKE ALL ON FUNCTION hawser.request_retries(bigint[]) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.retry_subscribed(bigint[]) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.give_up_subscribed(bigint, text, text, bigint, text, text, jsonb) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.drop_unsubscribed() FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.add_subscription_dead_letter(bigint, bigint, text, text, bytea, jsonb, text, text, integer, text, bigint, int8multirange, bigint, bigint, bigint, bigint, bigint) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.read_lead() FROM PUBLIC;
-REVOKE ALL ON FUNCTION hawser.requested_retries(bigint[], integer, bigint) FROM PUBLIC;
-REVOKE ALL ON FUNCTION hawser.fail_retry(bigint, bigint, text, text, integer) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.token_of(bigint, bytea) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.wrapper_version(text, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.take_lead(text, bigint, bigint) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.raise_lead(text, bigint) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.keep_lead(text, bigint, jsonb, boolean) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.fence_batch(bigint) FROM PUBLIC;
-REVOKE ALL ON FUNCTION hawser.mark_handled(bigint, bytea, bigint, bigint[], bigint, int8multirange, bigint, bigint, bigint, bigint) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.mark_handled(bigint, bytea, bigint[], bigint[], bigint, int8multirange, bigint, bigint, bigint, bigint) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.set_nats_server(jsonb) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.follow_nats_server() FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.nats_foreign_servers() FROM PUBLIC;
@@ -2802,10 +2783,9 @@ BEGIN
     GRANT SELECT ON TABLE hawser.bridge_work TO hawser_bridge;
     GRANT SELECT ON TABLE hawser.stream_status TO hawser_bridge;
     GRANT EXECUTE ON FUNCTION hawser.prune_handlers() TO hawser_bridge;
+    GRANT EXECUTE ON FUNCTION hawser.drop_unsubscribed() TO hawser_bridge;
     GRANT EXECUTE ON FUNCTION hawser.add_subscription_dead_letter(bigint, bigint, text, text, bytea, jsonb, text, text, integer, text, bigint, int8multirange, bigint, bigint, bigint, bigint, bigint) TO hawser_bridge;
     GRANT EXECUTE ON FUNCTION hawser.read_lead() TO hawser_bridge;
-    GRANT EXECUTE ON FUNCTION hawser.requested_retries(bigint[], integer, bigint) TO hawser_bridge;
-    GRANT EXECUTE ON FUNCTION hawser.fail_retry(bigint, bigint, text, text, integer) TO hawser_bridge;
     GRANT EXECUTE ON FUNCTION hawser.take_lead(text, bigint, bigint) TO hawser_bridge;
     GRANT EXECUTE ON FUNCTION hawser.raise_lead(text, bigint) TO hawser_bridge;
     GRANT EXECUTE ON FUNCTION hawser.keep_lead(text, bigint, jsonb, boolean) TO hawser_bridge;
@@ -2855,7 +2835,7 @@ BEGIN
     GRANT EXECUTE ON FUNCTION hawser.token_of(bigint, bytea) TO hawser_executor;
     GRANT EXECUTE ON FUNCTION hawser.wrapper_version(text, text) TO hawser_executor;
     GRANT EXECUTE ON FUNCTION hawser.fence_batch(bigint) TO hawser_executor;
-    GRANT EXECUTE ON FUNCTION hawser.mark_handled(bigint, bytea, bigint, bigint[], bigint, int8multirange, bigint, bigint, bigint, bigint) TO hawser_executor;
+    GRANT EXECUTE ON FUNCTION hawser.mark_handled(bigint, bytea, bigint[], bigint[], bigint, int8multirange, bigint, bigint, bigint, bigint) TO hawser_executor;
     GRANT EXECUTE ON FUNCTION hawser.stream_position(bigint, bigint) TO hawser_executor;
   END IF;
 END
@@ -2904,18 +2884,18 @@ BEGIN
   ALTER FUNCTION hawser.subjects_overlap(text, text) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.add_handler(text, text, text, text, text, text, bytea) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.prune_handlers() OWNER TO hawser_owner;
-  ALTER FUNCTION hawser.request_retries(bigint[]) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.retry_subscribed(bigint[]) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.give_up_subscribed(bigint, text, text, bigint, text, text, jsonb) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.drop_unsubscribed() OWNER TO hawser_owner;
   ALTER FUNCTION hawser.add_subscription_dead_letter(bigint, bigint, text, text, bytea, jsonb, text, text, integer, text, bigint, int8multirange, bigint, bigint, bigint, bigint, bigint) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.read_lead() OWNER TO hawser_owner;
-  ALTER FUNCTION hawser.requested_retries(bigint[], integer, bigint) OWNER TO hawser_owner;
-  ALTER FUNCTION hawser.fail_retry(bigint, bigint, text, text, integer) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.token_of(bigint, bytea) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.wrapper_version(text, text) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.take_lead(text, bigint, bigint) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.raise_lead(text, bigint) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.keep_lead(text, bigint, jsonb, boolean) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.fence_batch(bigint) OWNER TO hawser_owner;
-  ALTER FUNCTION hawser.mark_handled(bigint, bytea, bigint, bigint[], bigint, int8multirange, bigint, bigint, bigint, bigint) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.mark_handled(bigint, bytea, bigint[], bigint[], bigint, int8multirange, bigint, bigint, bigint, bigint) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.set_nats_server(jsonb) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.follow_nats_server() OWNER TO hawser_owner;
   ALTER FUNCTION hawser.nats_foreign_servers() OWNER TO hawser_owner;

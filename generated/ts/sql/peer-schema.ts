@@ -406,7 +406,6 @@ CREATE TABLE hawser_data.dead_letters (
   epoch bigint,
   number bigint,
   handler_id bigint,
-  retry_requested boolean DEFAULT false NOT NULL,
   message_id text,
   role text DEFAULT CASE current_setting('role') WHEN 'none' THEN session_user::text ELSE current_setting('role') END NOT NULL,
   stack text,
@@ -436,8 +435,6 @@ CREATE INDEX dead_letters_job ON hawser_data.dead_letters (job_id) WHERE job_id 
 
 CREATE INDEX dead_letters_topic ON hawser_data.dead_letters (topic, role, job_id) WHERE job_id IS NOT NULL;
 
-CREATE INDEX dead_letters_retry_requested ON hawser_data.dead_letters (id) WHERE retry_requested;
-
 COMMENT ON TABLE hawser_data.dead_letters IS 'Messages that could not be handled, with their errors. Functions alone write them: a dead letter that is retried acts with
 the rights of the subscribed function''s role, or of the gateway''s NATS user.';
 COMMENT ON COLUMN hawser_data.dead_letters.id IS 'The dead letter''s id.';
@@ -454,7 +451,6 @@ COMMENT ON COLUMN hawser_data.dead_letters.channel_id IS 'The channel''s id (pee
 COMMENT ON COLUMN hawser_data.dead_letters.epoch IS 'The sender''s epoch (peers only).';
 COMMENT ON COLUMN hawser_data.dead_letters.number IS 'The message''s number (peers only).';
 COMMENT ON COLUMN hawser_data.dead_letters.handler_id IS 'The handler that failed (subscriptions only).';
-COMMENT ON COLUMN hawser_data.dead_letters.retry_requested IS 'The leading process will handle it again (subscriptions only).';
 COMMENT ON COLUMN hawser_data.dead_letters.message_id IS 'Id by which the process that gave it up knows the message: of the queue the id that its enqueue returned. NULL: it came from a peer.';
 COMMENT ON COLUMN hawser_data.dead_letters.role IS 'The role that it belongs to, whose members may retry and discard it: the login of the listener, the role that subscribed,
 or the role that enqueued.';
@@ -4314,10 +4310,9 @@ BEGIN
    WHERE a.refusal IS NOT NULL OR g.id IS NOT NULL
    ORDER BY a.id;
 
-  -- Those of subscriptions stay until the process that leads has handled them.
   RETURN QUERY
-  SELECT r.id, CASE WHEN NOT r.requested THEN 'handler' END, NULL::integer, NULL::bigint, NULL::text, r.source, NULL::boolean
-    FROM hawser.request_retries(v_ids) AS r;
+  SELECT r.id, CASE WHEN NOT r.queued THEN 'handler' END, NULL::integer, NULL::bigint, NULL::text, NULL::text, r.queued
+    FROM hawser.retry_subscribed(v_ids) AS r;
 
   RETURN QUERY
   SELECT e.id, NULL::text, NULL::integer, NULL::bigint, NULL::text, NULL::text, true
@@ -4328,7 +4323,7 @@ BEGIN
 
   SELECT array_agg(a.id), array_agg(a.topic) INTO v_ids, v_topics
     FROM unnest(v_ids, v_topics) AS a (id, topic)
-   WHERE NOT EXISTS (SELECT FROM hawser_data.dead_letters AS d WHERE d.id = a.id AND NOT d.retry_requested);
+   WHERE NOT EXISTS (SELECT FROM hawser_data.dead_letters AS d WHERE d.id = a.id);
   PERFORM hawser.record_dead_letters('retry', v_ids, v_topics);
 END;
 END
@@ -4922,7 +4917,6 @@ RETURNS TABLE (
   topic text,
   error_code text,
   messages bigint,
-  retry_requested bigint,
   oldest_at timestamptz,
   newest_at timestamptz
 )
@@ -4946,11 +4940,10 @@ BEGIN
   END IF;
 BEGIN
   RETURN QUERY
-  SELECT n.origin, n.function, n.topic, n.error_code, count(*), count(*) FILTER (WHERE n.retry_requested), min(n.created_at),
+  SELECT n.origin, n.function, n.topic, n.error_code, count(*), min(n.created_at),
          max(n.created_at)
     FROM (
-      SELECT d.id, d.origin, CASE WHEN d.origin = 'subscription' THEN d.source END AS function, d.topic, d.error_code, d.created_at,
-             d.retry_requested
+      SELECT d.id, d.origin, CASE WHEN d.origin = 'subscription' THEN d.source END AS function, d.topic, d.error_code, d.created_at
         FROM hawser_data.dead_letters AS d ORDER BY d.id DESC LIMIT p_max_rows
     ) AS n
    GROUP BY n.origin, n.function, n.topic, n.error_code
@@ -5004,7 +4997,6 @@ SELECT
   v.epoch::bigint AS epoch,
   v.number::bigint AS number,
   v.handler_id::bigint AS handler_id,
-  v.retry_requested::boolean AS retry_requested,
   v.message_id::text AS message_id,
   v.role::text AS role,
   v.stack::text AS stack,
@@ -5036,7 +5028,6 @@ COMMENT ON COLUMN hawser.dead_letters.channel_id IS 'The channel''s id (peers on
 COMMENT ON COLUMN hawser.dead_letters.epoch IS 'The sender''s epoch (peers only).';
 COMMENT ON COLUMN hawser.dead_letters.number IS 'The message''s number (peers only).';
 COMMENT ON COLUMN hawser.dead_letters.handler_id IS 'The handler that failed (subscriptions only).';
-COMMENT ON COLUMN hawser.dead_letters.retry_requested IS 'The leading process will handle it again (subscriptions only).';
 COMMENT ON COLUMN hawser.dead_letters.message_id IS 'Id by which the process that gave it up knows the message: of the queue the id that its enqueue returned. NULL: it came from a peer.';
 COMMENT ON COLUMN hawser.dead_letters.role IS 'The role that it belongs to, whose members may retry and discard it: the login of the listener, the role that subscribed,
 or the role that enqueued.';

@@ -674,10 +674,6 @@ BEGIN
       'invalid_argument', format('the dead letter %s is of the origin %s, and only those of the queue and of subscriptions can be edited', p_id, d.origin),
       'Send or enqueue another message with the right payload, and discard this one.'
     ]
-    WHEN d.retry_requested THEN ARRAY[
-      'invalid_argument', format('a retry of the dead letter %s has been requested, which may be under way', p_id),
-      'Wait until it has been handled or has failed again.'
-    ]
     WHEN d.origin = 'queue' AND octet_length(p_payload) = 0 THEN ARRAY[
       'invalid_argument', 'the payload has 0 bytes, and a message for a topic has 1 at least', 'Give a payload.'
     ]
@@ -748,6 +744,10 @@ BEGIN
      WHEN 'queue' THEN NOT EXISTS (SELECT FROM hawser_data.queue AS q WHERE q.id = o.id)
        AND NOT EXISTS (SELECT FROM hawser_data.dead_letters AS d WHERE d.job_id = o.id)
      ELSE NOT EXISTS (SELECT FROM hawser_data.dead_letters AS d WHERE d.id = o.id)
+       AND NOT EXISTS (
+         SELECT FROM hawser_data.queue AS q
+          WHERE starts_with(q.topic, '__#function#') AND (q.headers -> 0 ->> 1)::json ->> 'id' = 'dead-letter-' || o.id
+       )
    END;
   GET DIAGNOSTICS deleted = ROW_COUNT;
 END
@@ -2879,7 +2879,8 @@ BEGIN
   -- Another one of the role that has just ended is not waited for: what it writes says as much.
   WITH ended AS MATERIALIZED (
     SELECT DISTINCT ON (u.topic) u.topic, u.name, to_timestamp(u.until_us / 1000000.0) AS until
-      FROM unnest(p_topics, p_names, p_until_us) AS u (topic, name, until_us) ORDER BY u.topic, u.until_us DESC
+      FROM unnest(p_topics, p_names, p_until_us) AS u (topic, name, until_us)
+     WHERE NOT starts_with(u.topic, '__#function#') ORDER BY u.topic, u.until_us DESC
   ), known AS MATERIALIZED (
     SELECT s.topic FROM hawser_data.served_topics AS s WHERE s.role = v_role AND s.topic = ANY (p_topics) ORDER BY s.topic FOR UPDATE SKIP LOCKED
   ), renewed AS (
@@ -2996,6 +2997,7 @@ DECLARE
   w hawser_data.workers;
   v_done boolean;
 BEGIN
+  v_done := hawser.check_places(p_topics);
   DELETE FROM hawser_data.workers AS o WHERE o.id = p_replaces RETURNING o.* INTO w;
   IF FOUND THEN
     v_done := hawser.note_ended(w.role, w.opened_at, w.running);
@@ -3128,6 +3130,7 @@ BEGIN
       RAISE EXCEPTION USING ERRCODE = hawser.error_sqlstate('lease_lost'), MESSAGE = format('the worker %s has ended', p_worker), HINT = 'Begin a new one with hawser.open_worker, and forget what this one had.';
     END IF;
   END IF;
+  v_done := hawser.check_places((SELECT w.topics FROM hawser_data.workers AS w WHERE w.id = p_as));
   -- What a transaction is just ending is waited for.
   v_tids := hawser.lock_queued(p_topics, p_recipients, p_roles, p_ranks, ARRAY[p_worker, p_as]);
   WITH kept AS (
@@ -3209,6 +3212,7 @@ BEGIN
     END IF;
   END IF;
 BEGIN
+  PERFORM hawser.check_places(p_topics);
   UPDATE hawser_data.workers AS w SET topics = p_topics, stands_in_for = p_stands_in_for WHERE w.id = p_worker AND w.gone_at IS NULL;
   served := FOUND;
   IF NOT served THEN
@@ -3353,6 +3357,7 @@ BEGIN
   IF NOT FOUND THEN
     RAISE EXCEPTION USING ERRCODE = hawser.error_sqlstate('lease_lost'), MESSAGE = format('the worker %s has ended', p_worker), HINT = 'Begin a new one with hawser.open_worker, and forget what this one had.';
   END IF;
+  v_done := hawser.check_places(v_topics);
   -- What is to be cancelled, and whose handler has ended or will not begin, is taken by nobody.
   IF v_cancels THEN
     v_done := hawser.end_cancelled(NULL, '{}') IS NULL;
@@ -3452,6 +3457,41 @@ $function$;
 COMMENT ON FUNCTION hawser.take(bigint, integer, bigint, jsonb, text[]) IS 'Takes messages for a worker. Fails with lease_lost if the worker has ended. Rows with a payload are the worker''s from the commit
 on; the others only say how far this has looked.';
 
+CREATE OR REPLACE FUNCTION hawser.check_places(
+  p_topics text[],
+  OUT checked boolean
+)
+LANGUAGE plpgsql VOLATILE SECURITY INVOKER
+SET search_path = pg_catalog, pg_temp
+SET jit = off
+SET row_security = off
+AS $function$
+DECLARE
+  v_role CONSTANT text := coalesce(nullif(current_setting('role'), 'none'), session_user);
+  v_topic text;
+BEGIN
+  -- The functions that only one of both kinds of workers may call show which the caller is. An administrator is both.
+  SELECT t.topic INTO v_topic
+    FROM (
+      SELECT min(u.topic) FILTER (WHERE starts_with(u.topic, '__#function#')) AS of_function,
+             min(u.topic) FILTER (WHERE NOT starts_with(u.topic, '__#function#')) AS of_others
+        FROM unnest(p_topics) AS u (topic)
+    ) AS n
+   CROSS JOIN LATERAL (VALUES (n.of_function, 'hawser.drop_unsubscribed()'), (n.of_others, 'hawser.paused_topics(text[])')) AS t (topic, function)
+   WHERE t.topic IS NOT NULL AND NOT has_function_privilege(v_role, t.function, 'EXECUTE')
+   LIMIT 1;
+  checked := NOT FOUND;
+  IF NOT checked THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('internal_topic'),
+      MESSAGE = format('the topic %s is not for %s', to_json(left(v_topic, 60)), to_json(v_role)),
+      HINT = 'What waits for subscribed functions is for hawser serve, all else for members of hawser_peer.';
+  END IF;
+END
+$function$;
+COMMENT ON FUNCTION hawser.check_places(text[]) IS 'Refuses topics that are not the caller''s: those of functions that are subscribed to NATS are for \`hawser serve\` alone, and all others for
+workers.';
+
 CREATE OR REPLACE FUNCTION hawser.lock_queued(
   p_topics text[],
   p_recipients text[],
@@ -3469,6 +3509,7 @@ SET enable_bitmapscan = off
 AS $function$
 #variable_conflict use_column
 BEGIN
+  PERFORM hawser.check_places(p_topics);
   -- In one order, so that no two wait for each other.
   tids := ARRAY(
     SELECT q.tid
@@ -4009,6 +4050,7 @@ BEGIN
   IF NOT FOUND THEN
     RAISE EXCEPTION USING ERRCODE = hawser.error_sqlstate('lease_lost'), MESSAGE = format('the worker %s has ended', p_worker), HINT = 'Begin a new one with hawser.open_worker, and forget what this one had.';
   END IF;
+  v_done := hawser.check_places(v_topics);
   -- Of those that are just being ended by another, or say that they go on, nobody waits.
   gone_workers := ARRAY(
     SELECT w.id FROM hawser_data.workers AS w
@@ -4054,6 +4096,7 @@ BEGIN
   is_first := NOT EXISTS (
     SELECT FROM hawser_data.workers AS w
      WHERE w.id < p_worker AND w.gone_at IS NULL
+       AND NOT EXISTS (SELECT FROM unnest(w.topics) AS t (topic) WHERE starts_with(t.topic, '__#function#'))
        AND (CASE WHEN strpos(w.name, ':') = 0 THEN '@' || w.name END IS NULL OR EXISTS (SELECT FROM hawser_peer_data.peers AS p WHERE p.name = w.name))
   );
   SELECT ceil(extract(epoch FROM min(o.beat_at + make_interval(secs => CASE WHEN o.is_idle THEN 240000 ELSE o.lease_ms END / 1000.0)) - clock_timestamp()) * 1000) INTO lease_ends_in_ms
@@ -5466,6 +5509,7 @@ BEGIN
 DECLARE
   v_done boolean;
 BEGIN
+  v_done := hawser.check_places(ARRAY[p_topic]);
   v_done := set_config('idle_in_transaction_session_timeout', '8000', true) IS NULL;
   PERFORM FROM hawser_data.queue AS q
     WHERE q.topic = p_topic AND q.recipient = p_recipient AND q.role = p_role AND q.rank = p_rank AND q.worker = p_worker AND q.keep_ms IS NOT NULL
@@ -5637,6 +5681,9 @@ DECLARE
   v_gone record;
   v_done boolean;
 BEGIN
+  IF starts_with(p_topic, '__#function#') THEN
+    v_done := hawser.check_places(ARRAY[p_topic]);
+  END IF;
   IF p_handling AND current_setting('hawser.handling', true) IS DISTINCT FROM 'on' THEN
     RAISE EXCEPTION 'what a handler did with a message of the queue is not committed: it has ended its transaction'
       USING ERRCODE = 'integrity_constraint_violation', SCHEMA = 'hawser_data', TABLE = 'queue', CONSTRAINT = 'ended';
@@ -5900,6 +5947,7 @@ DECLARE
   v_key text;
   v_done boolean;
 BEGIN
+  v_done := hawser.check_places(ARRAY[p_topic]);
   v_done := set_config('idle_in_transaction_session_timeout', '8000', true) IS NULL;
   v_done := hawser.commit_durably();
   UPDATE hawser_data.queue AS q
@@ -6020,25 +6068,30 @@ DECLARE
   v_kept jsonb;
   v_done boolean;
 BEGIN
+  v_done := hawser.check_places(ARRAY[p_topic]);
   v_done := set_config('idle_in_transaction_session_timeout', '8000', true) IS NULL;
   v_done := hawser.commit_durably();
-  WITH gone AS (
-    DELETE FROM hawser_data.queue AS q
-     WHERE q.topic = p_topic AND q.recipient = p_recipient AND q.role = p_role AND q.rank = p_rank AND q.worker = p_worker
-    RETURNING q.*
-  )
-  INSERT INTO hawser_data.dead_letters AS d
-    (origin, source, enqueued_at, rank, topic, payload, headers, error_code, error_message, attempts, message_id, stack, failures, role, role_id, awaited_as, job_id, keep_ms, progress, given_back, worker)
-  SELECT 'queue', g.recipient, g.enqueued_at, g.rank, g.topic, g.payload, jsonb_build_array(jsonb_build_array('message-origin', coalesce(g.origin, ':') || ':' || regexp_replace(g.role, E'[\\x01-\\x1f\\x7f]', '?', 'g'))) || CASE WHEN g.key IS NULL THEN '[]' ELSE jsonb_build_array(jsonb_build_array('message-key', g.key)) END || coalesce(g.headers, '[]'), p_error_code, p_error_message,
-         g.attempts + (p_failure IS NOT NULL)::integer, g.id::text, p_stack, (SELECT jsonb_agg(f.value ORDER BY f.nth) FROM (SELECT e.value, e.nth FROM jsonb_array_elements(coalesce(g.failures, '[]') || CASE WHEN p_failure IS NULL THEN '[]' ELSE jsonb_build_array(p_failure) END) WITH ORDINALITY AS e (value, nth) ORDER BY e.nth DESC LIMIT 16) AS f), g.role, g.role_id, g.awaited_as,
-         g.id, g.keep_ms, g.progress, g.given_back,
-         (SELECT w.name FROM hawser_data.workers AS w WHERE w.id = p_worker)
-    FROM gone AS g
-  RETURNING d.id, (
-    SELECT hawser.end_marked(jsonb_build_array(jsonb_build_array(g.role, g.topic, g.unique_key, g.id, g.awaited_as, g.recipient, g.key)), false) FROM gone AS g WHERE (g.key IS NOT NULL OR g.unique_key IS NOT NULL OR g.awaited_as IS NOT NULL)
-  ), (
-    SELECT jsonb_build_array(jsonb_build_object('id', g.id, 'role', g.role, 'role_id', g.role_id, 'topic', g.topic, 'keep_ms', coalesce(g.keep_ms, CASE WHEN NOT g.to_all THEN (SELECT s.keep_ms FROM hawser_data.topic_settings AS s WHERE s.topic = g.topic) END), 'enqueued_at', g.enqueued_at, 'attempts', g.attempts, 'worker', g.worker, 'progress', g.progress, 'key', g.key, 'headers', g.headers) || jsonb_build_object('attempts', d.attempts)) FROM gone AS g WHERE g.keep_ms IS NOT NULL
-  ) INTO dead_letter, v_done, v_kept;
+  IF starts_with(p_topic, '__#function#') THEN
+    dead_letter := hawser.give_up_subscribed(p_worker, p_topic, p_role, p_rank, p_error_code, p_error_message, p_failure);
+  ELSE
+    WITH gone AS (
+      DELETE FROM hawser_data.queue AS q
+       WHERE q.topic = p_topic AND q.recipient = p_recipient AND q.role = p_role AND q.rank = p_rank AND q.worker = p_worker
+      RETURNING q.*
+    )
+    INSERT INTO hawser_data.dead_letters AS d
+      (origin, source, enqueued_at, rank, topic, payload, headers, error_code, error_message, attempts, message_id, stack, failures, role, role_id, awaited_as, job_id, keep_ms, progress, given_back, worker)
+    SELECT 'queue', g.recipient, g.enqueued_at, g.rank, g.topic, g.payload, jsonb_build_array(jsonb_build_array('message-origin', coalesce(g.origin, ':') || ':' || regexp_replace(g.role, E'[\\x01-\\x1f\\x7f]', '?', 'g'))) || CASE WHEN g.key IS NULL THEN '[]' ELSE jsonb_build_array(jsonb_build_array('message-key', g.key)) END || coalesce(g.headers, '[]'), p_error_code, p_error_message,
+           g.attempts + (p_failure IS NOT NULL)::integer, g.id::text, p_stack, (SELECT jsonb_agg(f.value ORDER BY f.nth) FROM (SELECT e.value, e.nth FROM jsonb_array_elements(coalesce(g.failures, '[]') || CASE WHEN p_failure IS NULL THEN '[]' ELSE jsonb_build_array(p_failure) END) WITH ORDINALITY AS e (value, nth) ORDER BY e.nth DESC LIMIT 16) AS f), g.role, g.role_id, g.awaited_as,
+           g.id, g.keep_ms, g.progress, g.given_back,
+           (SELECT w.name FROM hawser_data.workers AS w WHERE w.id = p_worker)
+      FROM gone AS g
+    RETURNING d.id, (
+      SELECT hawser.end_marked(jsonb_build_array(jsonb_build_array(g.role, g.topic, g.unique_key, g.id, g.awaited_as, g.recipient, g.key)), false) FROM gone AS g WHERE (g.key IS NOT NULL OR g.unique_key IS NOT NULL OR g.awaited_as IS NOT NULL)
+    ), (
+      SELECT jsonb_build_array(jsonb_build_object('id', g.id, 'role', g.role, 'role_id', g.role_id, 'topic', g.topic, 'keep_ms', coalesce(g.keep_ms, CASE WHEN NOT g.to_all THEN (SELECT s.keep_ms FROM hawser_data.topic_settings AS s WHERE s.topic = g.topic) END), 'enqueued_at', g.enqueued_at, 'attempts', g.attempts, 'worker', g.worker, 'progress', g.progress, 'key', g.key, 'headers', g.headers) || jsonb_build_object('attempts', d.attempts)) FROM gone AS g WHERE g.keep_ms IS NOT NULL
+    ) INTO dead_letter, v_done, v_kept;
+  END IF;
   IF dead_letter IS NULL THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('message_gone'),
@@ -6151,6 +6204,7 @@ DECLARE
   v_given tid[];
   v_done boolean;
 BEGIN
+  v_done := hawser.check_places(p_topics);
   v_done := set_config('idle_in_transaction_session_timeout', '8000', true) IS NULL;
   -- In one order, so that no two wait for each other. What is freed is at the end of its key, or another worker could have two parts of it.
   WITH given AS MATERIALIZED (
@@ -6464,6 +6518,7 @@ BEGIN
   DELETE FROM hawser_data.workers AS o WHERE o.id = p_worker AND o.gone_at IS NULL RETURNING o.* INTO w;
   closed := FOUND;
   IF closed THEN
+    v_done := hawser.check_places(w.topics);
     v_done := hawser.wake_topics(w.topics);
     v_done := hawser.remember_served(
       w.topics, array_fill(w.name, ARRAY[cardinality(w.topics)]),
@@ -7236,7 +7291,8 @@ BEGIN
   WITH workers AS MATERIALIZED (
     SELECT t.topic, w.name, min(w.group_name COLLATE "C") AS group_name,
            bool_or(w.beat_at > clock_timestamp() - make_interval(secs => CASE WHEN w.is_idle THEN 240000 ELSE w.lease_ms END / 1000.0)) AS runs
-      FROM hawser_data.workers AS w, unnest(w.topics) AS t (topic) WHERE w.gone_at IS NULL GROUP BY 1, 2
+      FROM hawser_data.workers AS w, unnest(w.topics) AS t (topic)
+     WHERE w.gone_at IS NULL AND NOT starts_with(t.topic, '__#function#') GROUP BY 1, 2
   ), running AS MATERIALIZED (
     SELECT unnest(r.running) AS name FROM hawser.running_peers(ARRAY(SELECT p.name FROM hawser_peer_data.peers AS p)) AS r
   ), listed AS (
@@ -12628,6 +12684,7 @@ REVOKE ALL ON FUNCTION hawser.open_worker(text, text[], text, integer, integer, 
 REVOKE ALL ON FUNCTION hawser.resume_worker(bigint, bigint, text[], text[], text[], bigint[]) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.serve_topics(bigint, text[], text[]) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.take(bigint, integer, bigint, jsonb, text[]) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.check_places(text[]) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.lock_queued(text[], text[], text[], bigint[], bigint[]) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.admit_topics(text[], integer) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.find_ready(text[], text[], jsonb, integer, bigint, integer, integer, text) FROM PUBLIC;
@@ -12891,6 +12948,20 @@ BEGIN
     GRANT SELECT ON TABLE hawser.later_messages TO hawser_bridge;
     GRANT SELECT ON TABLE hawser.schedule_status TO hawser_bridge;
     GRANT EXECUTE ON FUNCTION hawser.bring_due(jsonb, pg_snapshot) TO hawser_bridge;
+    GRANT EXECUTE ON FUNCTION hawser.open_worker(text, text[], text, integer, integer, bigint) TO hawser_bridge;
+    GRANT EXECUTE ON FUNCTION hawser.resume_worker(bigint, bigint, text[], text[], text[], bigint[]) TO hawser_bridge;
+    GRANT EXECUTE ON FUNCTION hawser.serve_topics(bigint, text[], text[]) TO hawser_bridge;
+    GRANT EXECUTE ON FUNCTION hawser.take(bigint, integer, bigint, jsonb, text[]) TO hawser_bridge;
+    GRANT EXECUTE ON FUNCTION hawser.extend(bigint, boolean, jsonb) TO hawser_bridge;
+    GRANT EXECUTE ON FUNCTION hawser.rest(bigint) TO hawser_bridge;
+    GRANT EXECUTE ON FUNCTION hawser.begin(bigint, text[], text[], text[], bigint[]) TO hawser_bridge;
+    GRANT EXECUTE ON FUNCTION hawser.retry(bigint, text, text, text, bigint, bigint, jsonb, boolean) TO hawser_bridge;
+    GRANT EXECUTE ON FUNCTION hawser.give_up(bigint, text, text, text, bigint, text, text, jsonb, text) TO hawser_bridge;
+    GRANT EXECUTE ON FUNCTION hawser.give_back(bigint, text[], text[], text[], bigint[], boolean) TO hawser_bridge;
+    GRANT EXECUTE ON FUNCTION hawser.end_cancelled(bigint, bigint[]) TO hawser_bridge;
+    GRANT EXECUTE ON FUNCTION hawser.close_worker(bigint, jsonb) TO hawser_bridge;
+    GRANT EXECUTE ON FUNCTION hawser.wait_for(text[]) TO hawser_bridge;
+    GRANT EXECUTE ON FUNCTION hawser.stop_waiting(text[]) TO hawser_bridge;
     GRANT EXECUTE ON FUNCTION hawser.queue_backlog(integer, text[]) TO hawser_bridge;
     GRANT EXECUTE ON FUNCTION hawser.take_sample() TO hawser_bridge;
     GRANT EXECUTE ON FUNCTION hawser.samples(text, text[], timestamptz, integer, boolean) TO hawser_bridge;
@@ -13026,6 +13097,7 @@ BEGIN
   ALTER FUNCTION hawser.resume_worker(bigint, bigint, text[], text[], text[], bigint[]) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.serve_topics(bigint, text[], text[]) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.take(bigint, integer, bigint, jsonb, text[]) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.check_places(text[]) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.lock_queued(text[], text[], text[], bigint[], bigint[]) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.admit_topics(text[], integer) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.find_ready(text[], text[], jsonb, integer, bigint, integer, integer, text) OWNER TO hawser_owner;

@@ -29,7 +29,7 @@ BEGIN
   v_state := (
     SELECT m.state
       FROM hawser.mark_handled(
-        p_handler, v_token, NULL, array_remove(ARRAY[p_saved], NULL), p_generation, p_done, p_last_done, p_last_done_at, p_lag, p_missing
+        p_handler, v_token, '{}', array_remove(ARRAY[p_saved], NULL), p_generation, p_done, p_last_done, p_last_done_at, p_lag, p_missing
       ) AS m
   );
   held := v_state <> 'moved';

@@ -1,4 +1,6 @@
 DECLARE
+  v_marked jsonb;
+  v_count integer;
   v_present record;
   v_done int8multirange;
   v_position bigint;
@@ -8,12 +10,19 @@ BEGIN
     DELETE FROM hawser_bridge_data.saved_messages AS s USING hawser_bridge_data.nats_handlers AS h
     WHERE s.handler_id = h.id AND h.id = p_handler AND h.token = p_token AND s.id = ANY (p_saved);
   END IF;
-  IF p_dead_letter IS NOT NULL THEN
-    DELETE FROM hawser_data.dead_letters AS d USING hawser_bridge_data.nats_handlers AS h
-    WHERE d.id = p_dead_letter AND d.origin = 'subscription' AND d.retry_requested
-      AND h.id = d.handler_id AND h.id = p_handler AND h.token = p_token;
-    IF NOT FOUND THEN
+  IF p_queued <> '{}' THEN
+    WITH gone AS (
+      DELETE FROM hawser_data.queue AS q USING hawser_bridge_data.nats_handlers AS h
+       WHERE h.id = p_handler AND h.token = p_token AND q.topic = @QueueConstants.function_prefix@ || h.id AND q.id = ANY (p_queued)
+      RETURNING q.*
+    )
+    SELECT count(*), jsonb_agg(@marks_of(g)@) FILTER (WHERE @is_marked(g)@) INTO v_count, v_marked FROM gone AS g;
+    IF v_count < cardinality(p_queued) THEN
       state := 'done';
+      RETURN;
+    END IF;
+    IF v_marked IS NOT NULL THEN
+      PERFORM hawser.end_marked(v_marked, true);
     END IF;
   END IF;
   IF p_generation IS NULL THEN

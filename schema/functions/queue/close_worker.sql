@@ -6,6 +6,7 @@ BEGIN
   DELETE FROM hawser_data.workers AS o WHERE o.id = p_worker AND o.gone_at IS NULL RETURNING o.* INTO w;
   closed := FOUND;
   IF closed THEN
+    v_done := hawser.check_places(w.topics);
     v_done := hawser.wake_topics(w.topics);
     v_done := hawser.remember_served(
       w.topics, array_fill(w.name, ARRAY[cardinality(w.topics)]),

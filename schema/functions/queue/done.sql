@@ -2,6 +2,9 @@ DECLARE
   v_gone record;
   v_done boolean;
 BEGIN
+  IF starts_with(p_topic, @QueueConstants.function_prefix@) THEN
+    v_done := hawser.check_places(ARRAY[p_topic]);
+  END IF;
   IF p_handling AND current_setting(@StoreConstants.handling_setting@, true) IS DISTINCT FROM 'on' THEN
     RAISE EXCEPTION 'what a handler did with a message of the queue is not committed: it has ended its transaction'
       USING ERRCODE = 'integrity_constraint_violation', SCHEMA = 'hawser_data', TABLE = 'queue', CONSTRAINT = 'ended';

@@ -11,6 +11,7 @@ BEGIN
   IF NOT FOUND THEN
     @raise_lease_lost(p_worker)@;
   END IF;
+  v_done := hawser.check_places(v_topics);
   -- Of those that are just being ended by another, or say that they go on, nobody waits.
   gone_workers := ARRAY(
     SELECT w.id FROM hawser_data.workers AS w
@@ -56,6 +57,7 @@ BEGIN
   is_first := NOT EXISTS (
     SELECT FROM hawser_data.workers AS w
      WHERE w.id < p_worker AND w.gone_at IS NULL
+       AND NOT EXISTS (SELECT FROM unnest(w.topics) AS t (topic) WHERE starts_with(t.topic, @QueueConstants.function_prefix@))
        AND (@own_recipient(w)@ IS NULL OR EXISTS (SELECT FROM hawser_peer_data.peers AS p WHERE p.name = w.name))
   );
   SELECT ceil(extract(epoch FROM min(o.beat_at + @lease_of(o)@) - clock_timestamp()) * 1000) INTO lease_ends_in_ms

@@ -4,6 +4,7 @@ DECLARE
   v_given tid[];
   v_done boolean;
 BEGIN
+  v_done := hawser.check_places(p_topics);
   v_done := set_config('idle_in_transaction_session_timeout', '@StoreConstants.session_idle_in_transaction_ms@', true) IS NULL;
   -- In one order, so that no two wait for each other. What is freed is at the end of its key, or another worker could have two parts of it.
   WITH given AS MATERIALIZED (

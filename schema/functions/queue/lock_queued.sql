@@ -1,5 +1,6 @@
 #variable_conflict use_column
 BEGIN
+  PERFORM hawser.check_places(p_topics);
   -- In one order, so that no two wait for each other.
   tids := ARRAY(
     SELECT q.tid

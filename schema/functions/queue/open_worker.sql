@@ -3,6 +3,7 @@ DECLARE
   w hawser_data.workers;
   v_done boolean;
 BEGIN
+  v_done := hawser.check_places(p_topics);
   DELETE FROM hawser_data.workers AS o WHERE o.id = p_replaces RETURNING o.* INTO w;
   IF FOUND THEN
     v_done := hawser.note_ended(w.role, w.opened_at, w.running);

@@ -6,7 +6,8 @@ BEGIN
   -- Another one of the role that has just ended is not waited for: what it writes says as much.
   WITH ended AS MATERIALIZED (
     SELECT DISTINCT ON (u.topic) u.topic, u.name, to_timestamp(u.until_us / 1000000.0) AS until
-      FROM unnest(p_topics, p_names, p_until_us) AS u (topic, name, until_us) ORDER BY u.topic, u.until_us DESC
+      FROM unnest(p_topics, p_names, p_until_us) AS u (topic, name, until_us)
+     WHERE NOT starts_with(u.topic, @QueueConstants.function_prefix@) ORDER BY u.topic, u.until_us DESC
   ), known AS MATERIALIZED (
     SELECT s.topic FROM hawser_data.served_topics AS s WHERE s.role = v_role AND s.topic = ANY (p_topics) ORDER BY s.topic FOR UPDATE SKIP LOCKED
   ), renewed AS (

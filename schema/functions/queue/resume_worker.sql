@@ -13,6 +13,7 @@ BEGIN
       @raise_lease_lost(p_worker)@;
     END IF;
   END IF;
+  v_done := hawser.check_places((SELECT w.topics FROM hawser_data.workers AS w WHERE w.id = p_as));
   -- What a transaction is just ending is waited for.
   v_tids := hawser.lock_queued(p_topics, p_recipients, p_roles, p_ranks, ARRAY[p_worker, p_as]);
   WITH kept AS (

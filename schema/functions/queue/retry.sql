@@ -3,6 +3,7 @@ DECLARE
   v_key text;
   v_done boolean;
 BEGIN
+  v_done := hawser.check_places(ARRAY[p_topic]);
   v_done := set_config('idle_in_transaction_session_timeout', '@StoreConstants.session_idle_in_transaction_ms@', true) IS NULL;
   v_done := hawser.commit_durably();
   UPDATE hawser_data.queue AS q

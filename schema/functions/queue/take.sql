@@ -41,6 +41,7 @@ BEGIN
   IF NOT FOUND THEN
     @raise_lease_lost(p_worker)@;
   END IF;
+  v_done := hawser.check_places(v_topics);
   -- What is to be cancelled, and whose handler has ended or will not begin, is taken by nobody.
   IF v_cancels THEN
     v_done := hawser.end_cancelled(NULL, '{}') IS NULL;

@@ -4,7 +4,8 @@ BEGIN
   WITH workers AS MATERIALIZED (
     SELECT t.topic, w.name, min(w.group_name COLLATE "C") AS group_name,
            bool_or(w.beat_at > clock_timestamp() - @lease_of(w)@) AS runs
-      FROM hawser_data.workers AS w, unnest(w.topics) AS t (topic) WHERE w.gone_at IS NULL GROUP BY 1, 2
+      FROM hawser_data.workers AS w, unnest(w.topics) AS t (topic)
+     WHERE w.gone_at IS NULL AND NOT starts_with(t.topic, @QueueConstants.function_prefix@) GROUP BY 1, 2
   ), running AS MATERIALIZED (
     SELECT unnest(r.running) AS name FROM hawser.running_peers(ARRAY(SELECT p.name FROM hawser_peer_data.peers AS p)) AS r
   ), listed AS (

@@ -23,10 +23,6 @@ BEGIN
       'invalid_argument', format('the dead letter %s is of the origin %s, and only those of the queue and of subscriptions can be edited', p_id, d.origin),
       'Send or enqueue another message with the right payload, and discard this one.'
     ]
-    WHEN d.retry_requested THEN ARRAY[
-      'invalid_argument', format('a retry of the dead letter %s has been requested, which may be under way', p_id),
-      'Wait until it has been handled or has failed again.'
-    ]
     WHEN d.origin = 'queue' AND octet_length(p_payload) = 0 THEN ARRAY[
       'invalid_argument', 'the payload has 0 bytes, and a message for a topic has 1 at least', 'Give a payload.'
     ]

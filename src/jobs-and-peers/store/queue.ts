@@ -18,7 +18,7 @@ import {
   untranslatable,
 } from "../../foundation/postgres/index.js";
 import type { Clock, Logger } from "../../foundation/runtime/index.js";
-import type { FailedAttempt, KeptResult } from "../channel/index.js";
+import type { FailedAttempt, Headers, KeptResult } from "../channel/index.js";
 import { escaped, failureJson, textOf } from "./cursor-commits.js";
 import { statementLimits } from "./database.js";
 import { QueuedMessage, type QueuePlace } from "./queued-message.js";
@@ -452,7 +452,11 @@ function queuedMessage(
   together: number,
   server: string | undefined,
 ): QueuedMessage {
-  const { headers, fault } = checkedHeaders(row.headers);
+  // What waits for a subscribed function is written by functions of the schema alone.
+  const isOfFunction = row.topic.startsWith(queueConstants.functionPrefix);
+  const { headers, fault } = isOfFunction
+    ? { headers: row.headers as Headers, fault: undefined }
+    : checkedHeaders(row.headers);
   // A message that waits for its key must not keep the memory of all that came with it: one, and how far was looked, come together.
   const own = together > 2 ? Buffer.from(payload) : payload;
   return new QueuedMessage(row, id, { payload: own, headers, fault }, server);

@@ -61,8 +61,6 @@ export interface Bindings {
   readonly streams: readonly Subscription[];
   /** Ids of the bindings for which messages are saved. */
   readonly saved: readonly bigint[];
-  /** True if a retry of a dead letter was requested. */
-  readonly hasRetries: boolean;
 }
 
 // Bound functions are called only through their wrapper, so a row whose wrapper was dropped is no longer a binding.
@@ -70,8 +68,7 @@ const bindingsSql = `
   SELECT h.id, h.kind, h.subject, ${functionNameSql} AS "functionName",
          h.argument_types AS "argumentTypes", h.wrapper, h.token, r.rolname AS "runAs", w.oid IS NOT NULL AS "hasWrapper",
          ${mayBindSql} AS "mayBind",
-         EXISTS (SELECT FROM ${tables.savedMessage} AS s WHERE s.handler_id = h.id) AS "hasSaved",
-         EXISTS (SELECT FROM hawser.requested_retries('{}', 1, 0)) AS "hasRetries"
+         EXISTS (SELECT FROM ${tables.savedMessage} AS s WHERE s.handler_id = h.id) AS "hasSaved"
     FROM ${tables.natsHandler} AS h
     ${wrapperJoinSql("LEFT JOIN")}
     LEFT JOIN pg_roles AS r ON r.oid = w.proowner
@@ -92,7 +89,6 @@ interface BindingRow {
   /** False if the role may not subscribe any more: its function is not called. */
   readonly mayBind: boolean;
   readonly hasSaved: boolean;
-  readonly hasRetries: boolean;
 }
 
 /** @throws errors of the session */
@@ -109,7 +105,6 @@ async function readBindings(session: PostgresSession): Promise<Bindings> {
       .filter(({ kind }) => kind === "responder")
       .map((row) => ({ ...bindingOf(row), kind: "responder" })),
     saved: rows.filter(({ hasSaved }) => hasSaved).map(({ id }) => id),
-    hasRetries: rows.some(({ hasRetries }) => hasRetries),
   };
 }
 

@@ -16,7 +16,7 @@ import { Deadline, type Logger, RareLog, stopReserveMs } from "../../foundation/
 import { explainServeRefusal } from "../../jobs-and-peers/migrations/index.js";
 import { NatsConnector, type ServerChoice } from "../connections/index.js";
 import { NatsOutbox, type NatsOutboxStats, NatsPublisher } from "../outbox/index.js";
-import { type Bindings, BindingWatch, type Responder } from "./bindings.js";
+import { type Bindings, BindingWatch, type Responder, type Subscription } from "./bindings.js";
 import { DeadLetterWriter } from "./dead-letters.js";
 import {
   BatchRunner,
@@ -25,6 +25,7 @@ import {
   executorOverdueMs,
   PostgresRequestRunner,
 } from "./executor/index.js";
+import { QueuedMessages } from "./queued-messages.js";
 import { ResponderService, type ResponderServiceStats, requestQueueDefaults } from "./responders/index.js";
 import type { PostgresRole } from "./role/index.js";
 import { SavedMessages } from "./saved-messages.js";
@@ -86,15 +87,18 @@ export class Bridge {
   /** Connections to NATS, one for each part. */
   readonly connectors: Readonly<Record<"subscriptions" | "responders" | "outbox" | "streams", NatsConnector>>;
   readonly #login: ExecutorLogin;
-  readonly #pools: { readonly subscriptions: ExecutorPool; readonly responders: ExecutorPool };
+  readonly #pools: Readonly<Record<"subscriptions" | "responders" | "queued", ExecutorPool>>;
   readonly #outbox: NatsOutbox;
   readonly #subscriptions: Subscriptions;
+  readonly #queued: QueuedMessages;
   readonly #streams: Streams;
   readonly succession: Succession;
   /** Undefined until the identity of the database has been read. */
   #responderService: ResponderService | undefined;
   /** All responders in the database. They answer only where Postgres is a primary. */
   #responders: readonly Responder[] = [];
+  /** Functions that messages of the queue can be for. */
+  #subscribed: readonly Subscription[] = [];
   /** True if at least one function is bound, so that the executor's login is needed. */
   #hasFunctions = false;
   #natsOptions: CompleteNatsServerOptions | undefined;
@@ -129,6 +133,7 @@ export class Bridge {
     this.#pools = {
       subscriptions: new ExecutorPool({ login, limit: settings.subscriberSessions, logger }),
       responders: new ExecutorPool({ login, limit: settings.responderSessions, logger }),
+      queued: new ExecutorPool({ login, limit: settings.subscriberSessions, logger }),
     };
     this.#outbox = new NatsOutbox({
       databaseUrl,
@@ -145,10 +150,16 @@ export class Bridge {
       saved,
       settings,
       rareLog,
-      onRetried: () => this.#bindings.soon(),
       onBatch: (messages, durationMs) => options.onBatch(messages, durationMs),
     });
     this.#subscriptions = subscriptions;
+    this.#queued = new QueuedMessages({
+      databaseUrl,
+      runner: new BatchRunner({ pool: this.#pools.queued, timeoutMs, logger, rareLog }),
+      sessions: settings.subscriberSessions,
+      logger,
+      rareLog,
+    });
     const streams = new Streams({ session, connector: this.connectors.streams, subscriptions, logger });
     this.#streams = streams;
     this.succession = new Succession({
@@ -156,7 +167,10 @@ export class Bridge {
       connector: this.connectors.subscriptions,
       bindings: this.#bindings,
       ...{ login, subscriptions, saved, streams, outbox: this.#outbox, logger },
-      onRole: () => void this.#configureResponders(),
+      onRole: () => {
+        void this.#configureResponders();
+        this.#configureQueued();
+      },
     });
   }
 
@@ -308,14 +322,16 @@ export class Bridge {
   async #finish(deadlineMs: number): Promise<void> {
     this.#bindings.stop();
     const answered = this.#responderService?.stop(Math.min(deadlineMs, responderStopMs));
+    const queued = this.#queued.stop(deadlineMs);
     await this.succession.stop(deadlineMs);
-    await answered;
+    await Promise.all([answered, queued]);
   }
 
   async #stop(deadlineMs: number): Promise<void> {
     const deadline = new Deadline(deadlineMs);
     await this.finish(deadlineMs);
     // Cancels a read of the bindings that may be running: nothing uses its result any more.
+    await this.#queued.close();
     await this.#bindings.session.close();
     await this.#bindings.ended();
     const leftMs = Math.max(stopReserveMs, deadline.remainingMs);
@@ -329,16 +345,24 @@ export class Bridge {
 
   async #applyBindings({ responders, ...others }: Bindings): Promise<void> {
     this.#responders = responders;
+    this.#subscribed = [...others.subscriptions, ...others.streams];
+    this.#configureQueued();
     this.#hasFunctions = responders.length + others.subscriptions.length + others.streams.length > 0;
     // Not awaited: the responders' connection may hang, and the subscriptions must not wait for it.
     void this.#configureResponders();
     await this.succession.configure(others);
+    if (this.succession.roleWatch.role === "primary") await this.#queued.dropUnsubscribed(this.#bindings.session);
   }
 
   /** Called after each read of the bindings, successful or not. */
   #onRead(): void {
     this.succession.logDiscarded();
     void this.#pools.subscriptions.probe(this.#hasFunctions);
+  }
+
+  /** Functions run where Postgres is a primary. */
+  #configureQueued(): void {
+    this.#queued.configure(this.succession.roleWatch.role === "primary" ? this.#subscribed : []);
   }
 
   async #configureResponders(): Promise<void> {

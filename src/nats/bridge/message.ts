@@ -25,8 +25,6 @@ export interface InboundMessage {
   readonly notBefore?: number | undefined;
   /** Stream position; undefined unless the message is from a stream. */
   readonly place?: StreamPlace;
-  /** Id in `hawser_data.dead_letters`; undefined unless the message is a dead letter that is retried. */
-  readonly deadLetterId?: bigint | undefined;
 }
 
 /** Trace that the headers of a message name; undefined if they name none. */

@@ -19,9 +19,7 @@ import {
 } from "./leadership/index.js";
 import { earliest, type InboundMessage } from "./message.js";
 import {
-  type BatchStep,
   ByteBudget,
-  type DeadLetterStep,
   Discards,
   newTotals,
   type Outcome,
@@ -30,7 +28,6 @@ import {
   QueueScheduler,
   type QueueTotals,
   queueDefaults,
-  type RequestedRetry,
   type SpillStep,
   type Step,
   SubscriptionQueue,
@@ -58,8 +55,6 @@ export interface SubscriptionsOptions {
   readonly deadLetters: DeadLetterWriter;
   readonly saved: SavedMessages;
   readonly rareLog: RareLog;
-  /** Retries of a subscription's dead letters have ended; there may be more to read. */
-  onRetried(): void;
   /** A batch was committed. */
   onBatch(messages: number, durationMs: number): void;
 }
@@ -76,7 +71,7 @@ export interface SubscriptionCounts {
   readonly repeated: number;
   /** Total of lost connections to NATS while this process was the leader. */
   readonly lostConnections: number;
-  /** Total of messages whose transaction this process committed, without retried dead letters. */
+  /** Total of messages whose transaction this process committed. */
   readonly committed: number;
   /** Total of messages that became dead letters. */
   readonly deadLettered: number;
@@ -193,7 +188,6 @@ export class Subscriptions {
     this.context = {
       budget: new ByteBudget(settings.bufferBytes),
       discards: new Discards(maxCountedSubjects),
-      onRetried: () => options.onRetried(),
       settings: {
         ...queueDefaults,
         batchTargetMs: Math.min(queueDefaults.batchTargetMs, settings.subscriberTimeoutMs / 4),
@@ -489,16 +483,6 @@ export class Subscriptions {
     this.kept.remove(handedOver);
   }
 
-  /** Subscriptions, including those to streams, with dead letters that are being retried. */
-  get retrying(): readonly bigint[] {
-    return this.#term?.scheduler.retrying ?? [];
-  }
-
-  /** Queues dead letters for their retry. */
-  retry(requested: readonly RequestedRetry[]): void {
-    this.#term?.scheduler.retry(requested);
-  }
-
   /** Ends pauses that wait for Postgres, because it answers again. */
   wake(): void {
     this.#term?.scheduler.wake();
@@ -615,10 +599,6 @@ export class Subscriptions {
     term.scheduler.onOutcome(step, outcome, performance.now());
     const isOfStream = step.subscription.kind === "stream";
     if (!isOfStream && outcome.kind === "deposed" && this.#term === term) term.onFenced();
-    if (step.kind !== "fetch" && isDeadLetterRetry(step)) {
-      this.#pumpSoon();
-      return;
-    }
     if (step.kind === "batch" && (outcome.kind === "committed" || outcome.kind === "partly")) {
       const done = outcome.kind === "committed" ? step.messages.length : outcome.committed;
       if (done > 0) this.#options.onBatch(done, outcome.durationMs);
@@ -645,11 +625,6 @@ export class Subscriptions {
         return saved.fetch(step, epoch);
     }
   }
-}
-
-/** True for a retry of a dead letter. Retries are not counted. */
-function isDeadLetterRetry(step: BatchStep | DeadLetterStep): boolean {
-  return (step.kind === "batch" ? step.messages[0] : step.message)?.deadLetterId !== undefined;
 }
 
 function addTo<K, V>(lists: Map<K, V[]>, key: K, value: V): void {

@@ -18,7 +18,6 @@ import { optionsPollMs } from "../../operating/installation/index.js";
 import type { NatsConnector } from "../connections/index.js";
 import type { NatsOutbox } from "../outbox/index.js";
 import type { Bindings, BindingWatch } from "./bindings.js";
-import { readRetries } from "./dead-letters.js";
 import type { ExecutorLogin } from "./executor/index.js";
 import { type Candidate, type LeaderProgress, Leadership, type Unfinished } from "./leadership/index.js";
 import { earliest, type InboundMessage } from "./message.js";
@@ -121,7 +120,7 @@ export class Succession implements Candidate, ReceiverEvents {
   /** Applies the current bindings. @throws errors of the session */
   async configure(bound: Omit<Bindings, "responders">): Promise<void> {
     const { subscriptions, streams } = bound;
-    const { saved, bindings, logger } = this.#options;
+    const { saved, logger } = this.#options;
     const ended = this.#subscriptions.configure(subscriptions);
     this.#syncReceiver();
     this.#subscriptions.wake();
@@ -131,7 +130,6 @@ export class Succession implements Candidate, ReceiverEvents {
     const deleted = ended.length === 0 ? 0 : await saved.deleteOf(ended);
     if (deleted > 0) logger.info({ deleted }, deletedSavedText);
     await this.#options.streams.configure(streams);
-    if (bound.hasRetries) this.#subscriptions.retry(await readRetries(bindings.session, this.#subscriptions.retrying));
   }
 
   /** Releases leadership if the executor's login is refused here and another process could lead. Does not reject. */
@@ -325,7 +323,7 @@ export class Succession implements Candidate, ReceiverEvents {
     this.#notices.setLeading(true);
     // The connection to NATS may have been lost during the takeover.
     if (!this.receiver.isReceiving) void this.#stepDownWithoutNats();
-    // Reads the stream bindings, which only the leader uses, and the dead letters that wait for a retry.
+    // Reads the stream bindings, which only the leader uses.
     bindings.soon();
   }
 

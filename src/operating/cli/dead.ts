@@ -225,8 +225,8 @@ async function list(
   });
 }
 
-function errorOf({ errorCode, errorMessage, retried, retryRequested }: DeadLetterEntry): string {
-  return `${errorCode}: ${shortCell(errorMessage)}${retried ? " (retried before)" : ""}${retryRequested ? " (to be retried)" : ""}`;
+function errorOf({ errorCode, errorMessage, retried }: DeadLetterEntry): string {
+  return `${errorCode}: ${shortCell(errorMessage)}${retried ? " (retried before)" : ""}`;
 }
 
 function shortCell(text: string): string {
@@ -294,17 +294,10 @@ function summaryOf(
   const listeners = counted(
     outcomes.flatMap((one) => (one.outcome === "retried" ? [`"${printable(one.listener)}"`] : [])),
   );
-  const functions = counted(outcomes.flatMap((one) => (one.outcome === "requested" ? [printable(one.function)] : [])));
   const enqueued = outcomes.filter(({ outcome }) => outcome === "enqueued").length;
   const parts = [
     ...(enqueued === 0 ? [] : [`Enqueued ${plural(enqueued, "dead letter")} again.`]),
     ...(listeners.count === 0 ? [] : [`Retried ${plural(listeners.count, "dead letter")}: ${listeners.whom}.`]),
-    ...(functions.count === 0
-      ? []
-      : [
-          `Requested a retry of ${plural(functions.count, "dead letter")}: ${functions.whom}. ` +
-            "`hawser serve` retries them, and they are listed until then.",
-        ]),
   ];
   return parts.length === 0 ? "Retried no dead letter." : parts.join("\n");
 }

@@ -39,8 +39,6 @@ export interface DeadLetterCause {
   /** Error message as {@link causeSql} shortens it; empty for a login that may not read dead letters. */
   readonly cause: string;
   readonly count: number;
-  /** Number that the leader will handle again. */
-  readonly retryRequested: number;
   /** Time of the oldest and the newest of them. */
   readonly oldestAt: Date;
   readonly newestAt: Date;
@@ -63,14 +61,14 @@ const newsFirst = (parameter: string, at: string): string =>
 /** Statement of {@link deadLetterCauses}: the id to begin below, the number of rows, the number of causes, the only topic, and whether news come first. */
 export const deadLetterCausesSql = `
   WITH newest AS MATERIALIZED (
-    SELECT d.id, d.origin, d.source, d.topic, d.error_code, left(d.error_message, 200) AS error_message, d.created_at, d.retry_requested
+    SELECT d.id, d.origin, d.source, d.topic, d.error_code, left(d.error_message, 200) AS error_message, d.created_at
       FROM ${views.deadLetter} AS d
      WHERE $1::bigint IS NULL OR d.id < $1
      ORDER BY d.id DESC LIMIT $2
   )
   SELECT d.origin, CASE WHEN d.origin = 'subscription' THEN d.source END AS function, d.topic, d.error_code AS "errorCode",
          ${causeSql} AS cause, count(*)::integer AS count,
-         (count(*) FILTER (WHERE d.retry_requested))::integer AS "retryRequested", min(d.created_at) AS "oldestAt",
+         min(d.created_at) AS "oldestAt",
          max(d.created_at) AS "newestAt", (SELECT count(*)::integer FROM newest) AS examined,
          (SELECT min(a.id)::text FROM newest AS a) AS "lowestId"
     FROM newest AS d
@@ -82,7 +80,7 @@ export const deadLetterCausesSql = `
 /** Statement of {@link deadLetterCauses} for a login that may not read dead letters. */
 const countsSql = `
   SELECT d.origin, d.function, d.topic, d.error_code AS "errorCode", '' AS cause, d.messages::integer AS count,
-         d.retry_requested::integer AS "retryRequested", d.oldest_at AS "oldestAt", d.newest_at AS "newestAt"
+         d.oldest_at AS "oldestAt", d.newest_at AS "newestAt"
     FROM hawser.dead_letter_counts($1) AS d WHERE $3::text IS NULL OR d.topic = $3
    ORDER BY ${newsFirst("$4", "d.newest_at")}, d.oldest_at DESC, d.messages DESC LIMIT $2`;
 

@@ -132,8 +132,6 @@ export interface DeadLetterEntry {
   readonly createdAt: Date;
   /** True if it was retried before and failed again. Only for origin `peer`. */
   readonly retried: boolean;
-  /** True if the leader will handle it again. Only for origin `subscription`. */
-  readonly retryRequested: boolean;
 }
 
 /** Dead letter with its payload and headers. */
@@ -185,13 +183,6 @@ export type DeadLetterOutcome = { readonly id: number } & (
       outcome: "retried";
       listener: string;
     }>
-  | Readonly<{
-      /**
-       * The leader of the subscriptions will call the function again. The dead letter stays until that has succeeded.
-       */
-      outcome: "requested";
-      function: string;
-    }>
   /** The message is in the outbox or the queue again, without a key. */
   | Readonly<{ outcome: "enqueued" }>
   | Readonly<{ outcome: "discarded" }>
@@ -218,8 +209,7 @@ const enqueuedBy = `CASE WHEN d.origin = 'queue' THEN (
   ) END`;
 const entry = `d.id::float8 AS id, d.origin, d.role, ${source} AS source, ${enqueuedBy} AS "enqueuedBy",
   CASE d.origin WHEN 'queue' THEN substring(d.source FROM '^@(.*)') ELSE coalesce(m.owner, m.listener_name) END AS listener, d.worker, d.job_id::text AS "jobId", d.topic, octet_length(d.payload) AS "payloadBytes", d.error_code AS "errorCode",
-  d.error_message AS "errorMessage", d.attempts, d.given_back AS "givenBack", d.created_at AS "createdAt", m.retry_of IS NOT NULL AS retried,
-  d.retry_requested AS "retryRequested"`;
+  d.error_message AS "errorMessage", d.attempts, d.given_back AS "givenBack", d.created_at AS "createdAt", m.retry_of IS NOT NULL AS retried`;
 
 const sql = {
   get: `SELECT ${entry}, d.payload, coalesce(d.headers, '[]') AS headers, d.stack, coalesce(d.failures, '[]') AS failures,
@@ -344,8 +334,6 @@ export function deadLetters(database: Database) {
       if (row.channelId !== null && row.owner !== null) {
         outcomes.push({ id, outcome: "retried", listener: row.owner });
         announced.set(row.channelId, row.owner);
-      } else if (row.refused === null && row.function !== null) {
-        outcomes.push({ id, outcome: "requested", function: row.function });
       } else if (row.enqueued === true) outcomes.push({ id, outcome: "enqueued" });
       else outcomes.push({ id, outcome: "refused", ...refusalOf(row.refused, id) });
     }

@@ -72,7 +72,6 @@ export type FoundMessage =
       readonly at: Date;
       /** Channel on which it was sent first, if it was retried and has failed again; null if not. */
       readonly firstChannel: string | null;
-      readonly retryRequested: boolean;
       /** Role that enqueued it, that subscribed, or of the listener. */
       readonly role: string;
       /** As in {@link DeadLetterEntry}. */
@@ -163,7 +162,7 @@ const scheduled = `SELECT 'scheduled' AS place, l.id::text AS id, l.kind, l.dest
   FROM ${views.laterMessage} AS l`;
 
 const dead = `SELECT 'dead' AS place, d.id::text AS id, d.origin, d.topic, d.error_code AS "errorCode", d.attempts, d.created_at AS at, d.role, d.worker,
-    b.channel_name AS "firstChannel", d.retry_requested AS "retryRequested",
+    b.channel_name AS "firstChannel",
     coalesce(nullif(d.message_id, d.job_id::text), ${headerSql("d.headers", protocolConstants.messageIdHeader)}) AS "messageId",
     ${headerSql("d.headers", traceConstants.parentHeader)} AS traceparent
   FROM ${peerViews.deadLetter} AS d

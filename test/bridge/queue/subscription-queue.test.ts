@@ -146,23 +146,6 @@ describe("a queue", () => {
     await drained;
     expect([...queue.unfinished]).toEqual(after);
     expect(queue.readyAt).toBe(Number.POSITIVE_INFINITY);
-    // A dead letter that is tried again waits for none of these.
-    queue.retry({ ...message(9), deadLetterId: 1n });
-    queue.retry({ ...message(9), deadLetterId: 2n });
-    expect(sizes(runAll(queue, () => committed))).toEqual([1, 1]);
-  });
-
-  it("fetches saved messages between the retries of dead letters", () => {
-    const queue = new SubscriptionQueue(subscription, context(), { hasSaved: true });
-    for (const deadLetterId of [1n, 2n, 3n]) queue.retry({ ...message(9), deadLetterId });
-    const saved = { savedId: 1n, message: message(1) };
-    const pages = [[saved], []];
-    const steps = runAll(queue, ({ kind }) =>
-      kind === "fetch" ? { kind: "fetched", saved: pages.shift()! } : committed,
-    );
-    expect(
-      steps.map((step) => (step.kind === "batch" ? (step.messages[0]!.deadLetterId ?? "saved") : step.kind)),
-    ).toEqual([1n, "fetch", 2n, "saved", 3n, "fetch"]);
   });
 
   it("keeps 50 ms messages far from a statement timeout of 30 s, from the first batch on", () => {

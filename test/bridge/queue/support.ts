@@ -22,7 +22,6 @@ const settings: QueueSettings = {
   batchTargetMs: 1000,
   batchPauseMinMs: 100,
   batchPauseMaxMs: 5000,
-  deadLetterRetryTries: 5,
   sessionLostCode: "session_lost",
   random: () => 1,
 };
@@ -32,7 +31,6 @@ export function context(changes: Partial<QueueSettings> = {}, limitBytes = Numbe
     settings: { ...settings, ...changes },
     budget: new ByteBudget(limitBytes),
     discards: new Discards(maxCountedSubjects),
-    onRetried: () => undefined,
   };
 }
 

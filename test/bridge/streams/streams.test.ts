@@ -124,8 +124,9 @@ describe("a stream", () => {
       `CREATE OR REPLACE FUNCTION land(payload bytea, subject text, headers jsonb) RETURNS void LANGUAGE sql AS $$
          INSERT INTO landed (name, subject, headers) VALUES (convert_from(payload, 'UTF8'), subject, headers) $$`,
     );
-    await world.client.query("SELECT hawser.request_retries(array_agg(id)) FROM hawser_data.dead_letters");
-    await eventually("they are handled", async () => (await dead()).length === 0);
+    await world.client.query("SELECT FROM hawser.retry_dead_letters(ARRAY(SELECT id FROM hawser_data.dead_letters))");
+    await eventually("they are handled", async () => (await landed()).length === 5);
+    expect(await dead()).toEqual([]);
     expect((await landed()).sort()).toEqual(["1", "2", "3", "bad", "very bad"]);
     expect(await status()).toMatchObject({ done_to: "5" });
   });

@@ -166,7 +166,7 @@ describe("nats_seek_stream", () => {
 describe("a position", () => {
   const advance = async (name: string, done: string, generation = 1) => {
     const [row] = await world.rows<{ state: string }>(
-      `SELECT a.state FROM hawser_bridge_data.nats_handlers AS h, hawser.mark_handled(h.id, h.token, NULL, '{}', $2, $3, 1, 1, 0, 0) AS a WHERE h.subject = $1`,
+      `SELECT a.state FROM hawser_bridge_data.nats_handlers AS h, hawser.mark_handled(h.id, h.token, '{}', '{}', $2, $3, 1, 1, 0, 0) AS a WHERE h.subject = $1`,
       [name, generation, done],
     );
     const [at] = await world.rows<{ position: bigint; done: string }>(
@@ -196,7 +196,7 @@ describe("a position", () => {
     await owner.query("SELECT nats_subscribe_stream('S', 'take', 'guarded')");
     const executor = await world.connectExecutor();
     const [{ id }] = (await world.bound("guarded")) as [Bound];
-    const forged = `SELECT state FROM hawser.mark_handled(${id}, 'x', NULL, '{}', 0, '{[1,9)}', 8, 1, 0, 0)`;
+    const forged = `SELECT state FROM hawser.mark_handled(${id}, 'x', '{}', '{}', 0, '{[1,9)}', 8, 1, 0, 0)`;
     expect((await executor.query(forged)).rows).toEqual([{ state: "moved" }]);
     expect((await errorOf(other, forged)).code).toBe("42501");
     expect((await errorOf(other, "UPDATE hawser_bridge_data.stream_subscriptions SET position = 9")).code).toBe(

@@ -39,7 +39,6 @@ function transient(durationMs: number): Execution {
 
 /** Whole, or in groups behind savepoints. */
 function runBatch(messages: readonly SimulatedMessage[], queue: SimulatedQueue, random: Random): Execution {
-  if (messages[0]!.deadLetterId !== undefined) return run(messages, queue, false);
   const size = random.pick([1, 3, Number.POSITIVE_INFINITY]);
   let durationMs = 0;
   let committed = 0;

@@ -138,15 +138,6 @@ class ProgressOfWaiting extends SubscriptionQueue {
   }
 }
 
-class DeadLettersRetries extends SubscriptionQueue {
-  override next(now: number): Step | undefined {
-    const step = super.next(now);
-    if (step?.kind !== "dead_letter") return step;
-    const { deadLetterId: _, ...message } = step.message;
-    return Object.assign(step, { message });
-  }
-}
-
 class HandsOutHeld extends SubscriptionQueue {
   override hold(): void {}
 }
@@ -260,11 +251,6 @@ const mutants: Readonly<Record<string, QueueMutant>> = {
   "hands out two steps at a time": rules({ nextKind: (state) => nextKind({ ...state, isRunning: false }) }),
   "goes on when it is deposed": reported((given) => (given.kind === "deposed" ? { kind: "unavailable" } : given)),
   "reports the progress of what waits only": queue(ProgressOfWaiting),
-  "lets messages wait for all retries": rules({ nextKind: (state) => nextKind({ ...state, lastWasRetry: false }) }),
-  "dead-letters a retried dead letter anew": queue(DeadLettersRetries),
-  "drops a retry whose session was lost": outcome((given, { isRetry }) =>
-    isRetry && given.kind === "session_lost" ? committed : given,
-  ),
   "hands out what is held back": queue(HandsOutHeld),
   "takes messages beyond the limit": budget(NoLimit),
   "lets one queue take what is another's": budget(AllForOne),
@@ -277,14 +263,10 @@ const mutants: Readonly<Record<string, QueueMutant>> = {
 };
 
 const mustHappen = [
-  ...["committed", "failed", "timed_out", "transient", "session_lost", "unavailable", "deposed"].flatMap((outcome) => [
-    `batch ${outcome}`,
-    `retried batch ${outcome}`,
-  ]),
-  ...["committed", "transient", "session_lost", "unavailable", "deposed"].flatMap((outcome) => [
-    `dead_letter ${outcome}`,
-    `retried dead_letter ${outcome}`,
-  ]),
+  ...["committed", "failed", "timed_out", "transient", "session_lost", "unavailable", "deposed"].map(
+    (outcome) => `batch ${outcome}`,
+  ),
+  ...["committed", "transient", "session_lost", "unavailable", "deposed"].map((outcome) => `dead_letter ${outcome}`),
   ...["committed but lost", "session lost otherwise", "woken", "closed", "held back", "discarded"],
 ];
 

@@ -14,32 +14,14 @@ export function checkStep(step: Step, queue: SimulatedQueue, settings: QueueSett
   queue.waitsForPostgres = false;
   queue.passedOver = 0;
   const oldest = queue.oldest;
-  const job = queue.jobs[queue.jobsDone];
   if (oldest?.guilt !== undefined)
     must(step.kind === "dead_letter", "what failed alone is deadLettered before anything else is done");
-  else if (job?.guilt !== undefined) must(step.kind === "dead_letter", "a retry that failed is written down first");
-  if (step.kind !== "fetch" && isRetry(step)) {
-    must((step.kind === "batch" ? step.messages[0] : step.message) === job, "retries are done once, in order");
-    if (step.kind === "dead_letter") {
-      must(job?.guilt === step.error.code, "a retried dead letter is kept for its own error");
-      must(step.attempts === job?.runs, "a retry adds the number of its attempts");
-    } else {
-      must(step.messages.length === 1, "a retry is alone");
-      must(queue.next === undefined || !queue.retriedLast, "retries and batches take turns");
-    }
-  } else if (step.kind === "batch") checkBatch(step.messages as SimulatedMessage[], queue, settings);
+  if (step.kind === "batch") checkBatch(step.messages as SimulatedMessage[], queue, settings);
   else if (step.kind === "dead_letter") {
     must(step.message === oldest, "the oldest message is deadLettered");
     must(oldest?.guilt === step.error.code, "a message is deadLettered for what it did alone, and once");
     must(step.attempts === oldest?.runs, "a dead letter has the number of attempts");
   } else must(false, "nothing is fetched where nothing was saved");
-  if (step.kind === "batch") queue.retriedLast = isRetry(step);
-}
-
-/** About a dead letter that is to be tried again. */
-export function isRetry(step: Step): boolean {
-  if (step.kind === "fetch") return false;
-  return (step.kind === "batch" ? step.messages[0] : step.message)?.deadLetterId !== undefined;
 }
 
 function checkBatch(messages: readonly SimulatedMessage[], queue: SimulatedQueue, settings: QueueSettings): void {
@@ -74,14 +56,12 @@ export function follow(
   }
   queue.waitsForPostgres = outcome.kind === "unavailable";
   if (step.kind === "batch") {
-    if (isRetry(step)) followRetry(step.messages[0] as SimulatedMessage, execution, queue, settings);
-    else followBatch(step.messages as SimulatedMessage[], execution, queue, settings);
+    followBatch(step.messages as SimulatedMessage[], execution, queue, settings);
   } else if (outcome.kind === "committed") {
-    if (isRetry(step)) queue.jobsDone += 1;
-    else queue.done += 1;
+    queue.done += 1;
   }
   if (outcome.kind === "partly") followPauses(outcome, queue, settings, now);
-  else if (!noPause(step, outcome, queue)) followPause(pauses(step, outcome), queue, settings, now);
+  else if (!noPause(step, outcome)) followPause(pauses(step, outcome), queue, settings, now);
 }
 
 /** Follows the pauses: a commit makes the next pause short again, and so does a batch of messages that failed alone. */
@@ -107,12 +87,11 @@ function followPause(begins: boolean, queue: SimulatedQueue, settings: QueueSett
 }
 
 /**
- * Whether the outcome neither begins a pause nor makes the next one short again: a retry that was tried often enough, or a
- * batch that is halved because of what no message is to blame for.
+ * Whether the outcome neither begins a pause nor makes the next one short again: a batch that is halved because of what no
+ * message is to blame for.
  */
-function noPause(step: Step, outcome: Outcome, queue: SimulatedQueue): boolean {
-  if (step.kind !== "batch" || outcome.kind !== "transient") return false;
-  return step.messages.length > 1 || (isRetry(step) && queue.jobs[queue.jobsDone]?.guilt !== undefined);
+function noPause(step: Step, outcome: Outcome): boolean {
+  return step.kind === "batch" && outcome.kind === "transient" && step.messages.length > 1;
 }
 
 function pauses(step: Step, { kind }: Outcome): boolean {
@@ -147,20 +126,6 @@ function followBatch(
     const most = kind === "timed_out" ? 1 : Math.ceil(count / 2);
     for (const message of messages) message.mostTogether = Math.min(message.mostTogether, most);
   } else if (kind !== "transient") blame(messages[0]!, outcome, settings);
-}
-
-function followRetry(
-  message: SimulatedMessage,
-  execution: Execution,
-  queue: SimulatedQueue,
-  settings: QueueSettings,
-): void {
-  const { outcome, ran } = execution;
-  if (ran) message.runs += 1;
-  if (outcome.kind === "committed") queue.jobsDone += 1;
-  else if (outcome.kind === "transient") {
-    if (message.runs >= settings.deadLetterRetryTries) message.guilt = outcome.error.code;
-  } else blame(message, outcome, settings);
 }
 
 /** Outcome while the message was alone. */

@@ -35,7 +35,6 @@ export class SimulatedMessage implements InboundMessage {
     public transientRuns: number,
     payloadBytes: number,
     readonly receivedAt: number,
-    readonly deadLetterId?: bigint,
   ) {
     this.id = `m${number}`;
     this.payload = new Uint8Array(payloadBytes);
@@ -49,8 +48,6 @@ export class SimulatedQueue {
   done = 0;
   /** So many of {@link accepted} may be handed out. */
   open = Number.POSITIVE_INFINITY;
-  readonly jobs: SimulatedMessage[] = [];
-  jobsDone = 0;
   /** A step is out. */
   busy = false;
   /** Deposed, stopped or closed. */
@@ -64,7 +61,6 @@ export class SimulatedQueue {
   waitsForPostgres = false;
   /** The next batch has to have so many messages. */
   repeat: number | undefined;
-  retriedLast = false;
   /** Steps that others got while it was ready. */
   passedOver = 0;
   lastNewCommit = 0;
@@ -86,12 +82,11 @@ export class SimulatedQueue {
   }
 
   get hasWork(): boolean {
-    return !this.busy && !this.over && (this.next !== undefined || this.jobs[this.jobsDone] !== undefined);
+    return !this.busy && !this.over && this.next !== undefined;
   }
 
   get memory(): number {
     if (this.closed) return 0;
-    const held = [...this.accepted.slice(this.done), ...this.jobs.slice(this.jobsDone)];
-    return held.reduce((sum, { memory }) => sum + memory, 0);
+    return this.accepted.slice(this.done).reduce((sum, { memory }) => sum + memory, 0);
   }
 }

@@ -89,14 +89,13 @@ export class Succession {
     this.#maxBatch = this.#random.pick([1, 2, 100]);
     const settings = {
       ...{ maxBatchMessages: this.#maxBatch, maxBatchBytes: 1_000_000, batchTargetMs: 100 },
-      ...{ batchPauseMinMs: 10, batchPauseMaxMs: 80, deadLetterRetryTries: 3, sessionLostCode: "lost" },
+      ...{ batchPauseMinMs: 10, batchPauseMaxMs: 80, sessionLostCode: "lost" },
       random: () => this.#random.next(),
     };
     const context: QueueContext = {
       settings,
       budget: new ByteBudget(1_000_000),
       discards: new Discards(1),
-      onRetried: () => undefined,
     };
     const { rules, Queue = SubscriptionQueue } = this.#mutant;
     return new Queue({ ...subscription, id: 1n }, context, {

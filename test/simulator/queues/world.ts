@@ -14,7 +14,7 @@ import { Random } from "../random.js";
 import { Counts } from "../records.js";
 import type { MutantOptions } from "../simulation.js";
 import { type Execution, execute } from "./execution.js";
-import { checkStep, follow, isRetry } from "./rules.js";
+import { checkStep, follow } from "./rules.js";
 import { must, type Nature, SimulatedMessage, SimulatedQueue } from "./simulated.js";
 
 /** Rules and classes that a mutant replaces. */
@@ -63,13 +63,11 @@ export class QueueWorld {
       batchTargetMs: 100,
       batchPauseMinMs: 10,
       batchPauseMaxMs: 80,
-      deadLetterRetryTries: 3,
       sessionLostCode: "session_lost",
       random: () => random.next(),
     };
-    const onRetried = (): void => this.counts.add("all retried");
     const budget = new Budget(random.pick([2_000, 8_000, 1_000_000]));
-    this.#context = { settings: this.#settings, budget, discards: new Discards(mostSubjects), onRetried };
+    this.#context = { settings: this.#settings, budget, discards: new Discards(mostSubjects) };
     this.#scheduler = new Scheduler(this.#sessions);
     for (let queues = random.between(1, 4); queues > 0; queues--) {
       const runAs = random.pick(["one", "other"]);
@@ -123,7 +121,7 @@ export class QueueWorld {
           must(++other.passedOver <= this.#queues.length, "queues take turns");
       }
       const execution = execute(next, queue, this.#random, this.counts);
-      this.counts.add(`${isRetry(next) ? "retried " : ""}${next.kind} ${execution.outcome.kind}`);
+      this.counts.add(`${next.kind} ${execution.outcome.kind}`);
       this.#running.push({ step: next, queue, execution, endsAt: this.#now + execution.durationMs });
       must(this.#running.length <= this.#sessions, "no more steps are out than there are sessions");
     }
@@ -160,7 +158,6 @@ export class QueueWorld {
     if (random.chance(0.02)) this.#close(queue);
     else if (random.chance(0.03)) this.#hold();
     else if (random.chance(0.05)) this.#wake();
-    else if (random.chance(0.1)) this.#retry(queue);
     else for (let burst = random.pick([1, 3, 12, 30]); burst > 0; burst--) this.#offer(queue);
   }
 
@@ -185,12 +182,6 @@ export class QueueWorld {
     queue.over = queue.closed = true;
     this.#scheduler.remove(queue.queue);
     this.counts.add("closed");
-  }
-
-  #retry(queue: SimulatedQueue): void {
-    const job = this.#message(queue, BigInt(this.#numbers));
-    if (queue.queue.retry(job)) queue.jobs.push(job);
-    else must(queue.over, "a queue takes dead letters while it is not stopped");
   }
 
   #offer(queue: SimulatedQueue): void {
@@ -228,13 +219,13 @@ export class QueueWorld {
     return queue.memory + bytes <= partOfQueue && (!isAnyIdle || queue.memory + bytes <= ofRole - used);
   }
 
-  #message(queue: SimulatedQueue, deadLetterId?: bigint): SimulatedMessage {
+  #message(queue: SimulatedQueue): SimulatedMessage {
     const random = this.#random;
     const nature = random.pick(queue.natures);
     const transientRuns = nature === "transient" ? random.between(1, 5) : 0;
     const subject = random.pick(["a", "b", "c", "d"]);
     const bytes = random.chance(0.02) ? 3000 : random.between(0, 300);
-    return new SimulatedMessage(++this.#numbers, subject, nature, transientRuns, bytes, this.#now, deadLetterId);
+    return new SimulatedMessage(++this.#numbers, subject, nature, transientRuns, bytes, this.#now);
   }
 
   /** Invariants that hold at any time. */
@@ -261,7 +252,7 @@ export class QueueWorld {
       }
       if (queue.over) this.#scheduler.remove(queue.queue);
       else {
-        must(queue.next === undefined && queue.jobsDone === queue.jobs.length, "everything is done in the end");
+        must(queue.next === undefined, "everything is done in the end");
         this.#scheduler.remove(queue.queue);
       }
     }

@@ -11,11 +11,13 @@ import type { HandlingContext } from "../../handlers/handling-context.js";
 import type { HandlingHost } from "../../handlers/handling-host.js";
 import { Quarantine } from "../../handlers/limits/quarantine.js";
 import type { TopicHandlers } from "../../handlers/topic-handlers.js";
-import { WorkerDriver } from "./worker-driver.js";
+import { type CallMessage, WorkerDriver } from "./worker-driver.js";
 import type { WorkerMachine } from "./worker-machine.js";
 
 /** Maximum time for which a message that may have killed its process runs in quarantine. */
 const quarantineLimitMs = 30_000;
+
+export type { CallMessage } from "./worker-driver.js";
 
 /** Source of other messages that share handlers with the queue: the channels of a peer. */
 export interface Beside {
@@ -39,7 +41,8 @@ export class QueueWorker implements HandlingHost {
   #isHalted = false;
   #isClosed = false;
 
-  constructor(context: HandlingContext, handlers: TopicHandlers, beside: Beside = nothingBeside) {
+  /** @param call starts a message in place of the handler of its topic. Default: calls the handler */
+  constructor(context: HandlingContext, handlers: TopicHandlers, beside: Beside = nothingBeside, call?: CallMessage) {
     this.context = context;
     this.handlers = handlers;
     handlers.renewLimits();
@@ -52,7 +55,7 @@ export class QueueWorker implements HandlingHost {
       othersIdle: (holder) =>
         this.#machine.turns.size <= (holder === this.#machine ? 1 : 0) && beside.isIdleBeside(holder),
     });
-    this.#driver = new WorkerDriver(this);
+    this.#driver = new WorkerDriver(this, call);
   }
 
   get #machine(): WorkerMachine {

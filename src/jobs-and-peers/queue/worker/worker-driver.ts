@@ -2,17 +2,27 @@
 import { randomBytes } from "node:crypto";
 import { asHawserError } from "../../../foundation/errors/index.js";
 import { systemClock, Waiters } from "../../../foundation/runtime/index.js";
-import type { DeadMessage } from "../../channel/index.js";
+import type { DeadMessage, HandlerResult } from "../../channel/index.js";
+import type { HandledLink } from "../../handlers/handled-link.js";
 import type { HandlingHost } from "../../handlers/handling-host.js";
 import { defaultTakeoverMs } from "../../handlers/handling-settings.js";
 import { KeptOutcome } from "../../handlers/kept-result.js";
 import type { QueuedMessage } from "../../store/index.js";
 import type { OpenedWorker, OpenRequest, WorkerEffects } from "./effects.js";
+import type { LeasedTurn } from "./leased-messages.js";
 import type { Reply } from "./statements.js";
 import { WorkerMachine } from "./worker-machine.js";
 
 /** Longest lease of a worker. */
 const longestLeaseMs = 600_000;
+
+/** Starts a message that was taken. Never rejects. */
+export type CallMessage = (
+  link: HandledLink,
+  turn: LeasedTurn,
+  message: QueuedMessage,
+  topic: string,
+) => HandlerResult | Promise<HandlerResult>;
 
 type QueueSession = HandlingHost["context"]["store"]["queue"];
 
@@ -20,11 +30,13 @@ export class WorkerDriver {
   readonly machine: WorkerMachine;
   readonly #host: HandlingHost;
   readonly #queue: QueueSession;
+  readonly #call: CallMessage;
   readonly #whenIdle = new Waiters();
   #unlisten: (() => void)[] = [];
 
-  constructor(host: HandlingHost) {
+  constructor(host: HandlingHost, call: CallMessage = (...given) => host.calls.start(...given)) {
     this.#host = host;
+    this.#call = call;
     this.#queue = host.context.store.queue;
     this.machine = new WorkerMachine(this.#effects());
   }
@@ -105,7 +117,7 @@ export class WorkerDriver {
       call: (turn) => {
         const { running } = turn;
         const { turns } = this.machine;
-        const result = calls.start(this.machine, turn, running, running.topic);
+        const result = this.#call(this.machine, turn, running, running.topic);
         if (!(result instanceof Promise)) return turns.ended(turn, result);
         result
           .then((later) => turns.ended(turn, later))

@@ -47,21 +47,21 @@ export function advanceParameters(first: number): string {
  * Statement that marks messages as done. $1 is the id of the binding, $2 the proof of its token; {@link markValues}
  * follow.
  */
-export const markSql = `SELECT m.state FROM hawser.mark_handled($1::bigint, ${tokenSql("$1", "$2")}, $3::bigint, $4::bigint[], ${advanceParameters(5)}) AS m`;
+export const markSql = `SELECT m.state FROM hawser.mark_handled($1::bigint, ${tokenSql("$1", "$2")}, $3::bigint[], $4::bigint[], ${advanceParameters(5)}) AS m`;
 
 /**
  * Values of {@link markSql} from $3 on.
  *
- * @param letter id of the dead letter that is retried, to be deleted
+ * @param queued ids of messages of the queue, to be deleted
  * @param saved ids of saved messages to be deleted
  */
 export function markValues(
-  letter: bigint | undefined,
+  queued: readonly bigint[],
   saved: readonly bigint[],
   stream: StreamTerms | undefined,
   messages: readonly InboundMessage[],
 ): unknown[] {
-  return [letter?.toString() ?? null, `{${saved.join(",")}}`, ...advanceValues(stream, messages)];
+  return [`{${queued.join(",")}}`, `{${saved.join(",")}}`, ...advanceValues(stream, messages)];
 }
 
 /** Arguments of hawser.mark_handled from the generation on; all null for messages that are not from a stream. */

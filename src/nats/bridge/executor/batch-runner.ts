@@ -103,9 +103,9 @@ export class BatchRunner {
    * Calls the function for the messages, in order, and deletes their saved messages in the same transaction. Does not
    * reject.
    *
-   * @param epoch epoch of this process's leadership
+   * @param epoch epoch of this process's leadership; undefined for messages of the queue, whose rows are the fence
    */
-  async run(step: Omit<BatchStep, "kind">, epoch: bigint): Promise<Outcome> {
+  async run(step: Omit<BatchStep, "kind">, epoch: bigint | undefined): Promise<Outcome> {
     if (tracer === undefined) return await this.#run(step, epoch, undefined);
     const { subscription, messages } = step;
     const { subject, functionName } = subscription;
@@ -125,7 +125,11 @@ export class BatchRunner {
   }
 
   /** @param trace context of the only message, instead of that in its headers */
-  async #run(step: Omit<BatchStep, "kind">, epoch: bigint, trace: TraceContext | undefined): Promise<Outcome> {
+  async #run(
+    step: Omit<BatchStep, "kind">,
+    epoch: bigint | undefined,
+    trace: TraceContext | undefined,
+  ): Promise<Outcome> {
     const { subscription, messages } = step;
     const unreadable = subscription.takesHeaders
       ? messages.find((each) => each.headersProblem !== undefined)
@@ -152,23 +156,22 @@ export class BatchRunner {
   }
 
   #call(
-    { subscription, messages, savedIds }: Omit<BatchStep, "kind">,
-    epoch: bigint,
+    { subscription, messages, savedIds, queued = [] }: Omit<BatchStep, "kind">,
+    epoch: bigint | undefined,
     trace: TraceContext | undefined,
   ): Promise<Ending<TransactionResult>> {
     const { pool, timeoutMs, logger } = this.#options;
-    const { deadLetterId } = messages[0]!;
     const traces = new Map(messages.map((message) => [message, trace ?? traceOf(message)]));
     // The session has no trace of other transactions. All calls of one set theirs if one of them does.
     const setsTrace = [...traces.values()].some((each) => each !== undefined);
-    // A dead letter was counted as done when it was written, so its retry does not move the position.
-    const stream = deadLetterId === undefined ? subscription.stream : undefined;
+    const { stream } = subscription;
     const position = positionSql(subscription.id, stream);
     // Time spent on marking. It includes waits for transactions of other lanes, which must not count as the batch's
     // speed.
     let positionMs = 0;
     // For stream messages, the generation of the subscription takes the place of the fence.
-    const fence = stream === undefined ? `hawser.fence_batch(${epoch})` : "(SELECT true AS held)";
+    const fence =
+      stream === undefined && epoch !== undefined ? `hawser.fence_batch(${epoch})` : "(SELECT true AS held)";
     const running = inTransaction<
       TransactionResult,
       WrapperVersion & PositionState & TransactionMark & { held: boolean }
@@ -191,15 +194,17 @@ export class BatchRunner {
         }
         if (state.mayCall !== true) return { value: "closed", commit: false };
         const binding = [String(subscription.id), proofOf(subscription.token, state)];
-        const mark = async (saved: readonly bigint[], piece: readonly InboundMessage[]): Promise<string> => {
+        const mark = async (
+          ids: readonly bigint[],
+          saved: readonly bigint[],
+          piece: readonly InboundMessage[],
+        ): Promise<string> => {
           const askedAt = performance.now();
-          const values = [...binding, ...markValues(deadLetterId, saved, stream, piece)];
+          const values = [...binding, ...markValues(ids, saved, stream, piece)];
           const [row] = await session.query<{ state: string }>(markSql, values);
           positionMs += performance.now() - askedAt;
           return row!.state;
         };
-        if (deadLetterId !== undefined && (await mark([], [])) !== "marked")
-          return { value: "not_found", commit: false };
         const { version } = state;
         try {
           const value = await this.#callGroups(session, subscription, messages.length, async (start, end) => {
@@ -218,8 +223,10 @@ export class BatchRunner {
             if (row?.version !== version) throw new RefusedError("changed");
             if (Number(row.result) !== piece.length) throw new RefusedError("replaced");
             const saved = savedIds.slice(start, end);
-            const isToMark = stream !== undefined || saved.length > 0;
-            if (isToMark && (await mark(saved, piece)) !== "marked") throw new RefusedError("moved");
+            const ids = queued.slice(start, end);
+            const isToMark = stream !== undefined || saved.length > 0 || ids.length > 0;
+            if (isToMark && (await mark(ids, saved, piece)) !== "marked")
+              throw new RefusedError(ids.length > 0 ? "not_found" : "moved");
           });
           return { value, commit: value.done > 0 };
         } catch (error) {
@@ -392,8 +399,8 @@ function noPrivilegeError({ functionName }: Subscription): FunctionError {
 
 function refusalOutcome({ functionName }: Subscription, why: BatchRefusal): Outcome {
   if (why === "deposed" || why === "moved") return { kind: "deposed" };
-  // The dead letter to retry was deleted meanwhile, so nothing remains to be done.
-  if (why === "not_found") return { kind: "committed", durationMs: 0 };
+  // Another process has handled the rows, or they were cancelled.
+  if (why === "not_found") return { kind: "gone" };
   const message = `the wrapper of ${functionName} was replaced and no longer calls the function`;
   return { kind: "failed", error: { code: wrapperChanged, message } };
 }

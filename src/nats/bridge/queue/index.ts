@@ -3,7 +3,7 @@
  * state machines, without I/O and clock; `Subscriptions` runs their steps.
  *
  * Each subscription has a queue (`subscription-queue.ts`), which runs its messages in order, by the rules in `rules.ts`.
- * A queue has one running step at a time (`steps.ts`): run a batch, retry a dead letter, write a dead letter, or fetch a
+ * A queue has one running step at a time (`steps.ts`): run a batch, write a dead letter, or fetch a
  * page of saved messages. The first message of an idle queue starts at once; messages that arrive while it runs form the
  * next batch. So batches form under load without a timer that delays messages.
  *
@@ -45,7 +45,6 @@ export type {
   QueueContext,
   QueueSettings,
   QueueTotals,
-  RequestedRetry,
   SpillStep,
   Step,
 } from "./steps.js";

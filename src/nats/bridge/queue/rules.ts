@@ -3,7 +3,7 @@
  * messages that were tried. Pure functions of their arguments: `SubscriptionQueue` has the state and applies them.
  */
 import type { Part } from "./message-list.js";
-import type { BatchStep, DeadLetterStep, FunctionError, Outcome, QueueSettings } from "./steps.js";
+import type { BatchStep, DeadLetterStep, FunctionError, Outcome, QueueSettings, Step } from "./steps.js";
 
 /** Rules of a {@link SubscriptionQueue}. The simulator replaces one at a time by a wrong one, which it must notice. */
 export interface QueueRules {
@@ -20,10 +20,6 @@ export interface QueueState {
   readonly isRunning: boolean;
   /** True if a dead letter has to be written. */
   readonly hasDeadLetter: boolean;
-  /** True if dead letters wait for their retry. */
-  readonly hasRetries: boolean;
-  /** True if the last batch was the retry of a dead letter. */
-  readonly lastWasRetry: boolean;
   /** Number of messages in the page, which precede the saved messages. */
   readonly pageLength: number;
   /** True if the table may have messages, which precede the offered ones. */
@@ -36,17 +32,15 @@ export interface QueueState {
   readonly spilling: "page" | "offered" | undefined;
 }
 
-/** Kind of the next step; undefined if an event must come first. A `retry` is a batch of one dead letter. */
-function nextKind(state: QueueState): "dead_letter" | "retry" | "fetch" | "batch" | undefined {
+/** Kind of the next step; undefined if an event must come first. */
+function nextKind(state: QueueState): Step["kind"] | undefined {
   if (state.isRunning) return undefined;
   // No message overtakes one that becomes a dead letter.
   if (state.hasDeadLetter) return "dead_letter";
   const hasBatch = state.pageLength > 0 || (!state.hasSaved && state.spilling === undefined && state.offered > 0);
   // While the page is being written, a fetch could read messages of it that are already done.
   const mayFetch = state.hasSaved && !state.isHeld && state.spilling !== "page";
-  const next = hasBatch ? "batch" : mayFetch ? "fetch" : undefined;
-  // Messages and retries of dead letters alternate, so that neither starves the other.
-  return state.hasRetries && !(state.lastWasRetry && next !== undefined) ? "retry" : next;
+  return hasBatch ? "batch" : mayFetch ? "fetch" : undefined;
 }
 
 /** What a queue does after a batch, or after an attempt to write a dead letter. */
@@ -69,13 +63,11 @@ export interface Consequence {
 export interface BatchRun {
   readonly step: BatchStep;
   readonly part: Part;
-  /** True for the retry of a dead letter. */
-  readonly isRetry: boolean;
   readonly settings: QueueSettings;
 }
 
 /** Outcomes of a step that may run again. After the others, the queue stops, or has fetched messages. */
-export type RunOutcome = Exclude<Outcome, { readonly kind: "deposed" | "fetched" }>;
+export type RunOutcome = Exclude<Outcome, { readonly kind: "deposed" | "fetched" | "gone" }>;
 
 const nothing: Consequence = {
   done: 0,
@@ -92,7 +84,7 @@ const nothing: Consequence = {
  * lock, delays those behind it.
  */
 export function afterBatch(run: BatchRun, outcome: RunOutcome): Consequence {
-  const { part, isRetry, settings } = run;
+  const { part, settings } = run;
   const tried = { ...part, attempts: part.attempts + 1 };
   const isAlone = part.count === 1;
   const progress = { ...nothing, hasProgressed: true };
@@ -104,10 +96,6 @@ export function afterBatch(run: BatchRun, outcome: RunOutcome): Consequence {
     case "unavailable":
       return { ...nothing, again: [part], pauses: true };
     case "transient":
-      // Without this limit, a dead letter that always fails this way would delay the messages behind it again and
-      // again.
-      if (isRetry && tried.attempts >= settings.deadLetterRetryTries)
-        return { ...nothing, deadLetter: deadLetterOf(run, outcome.error) };
       return isAlone ? { ...nothing, again: [tried], pauses: true } : { ...nothing, ...halved(tried) };
     case "failed":
       return { ...progress, ...(isAlone ? { deadLetter: deadLetterOf(run, outcome.error) } : halved(tried)) };
@@ -202,8 +190,8 @@ export function batchLimit(limit: number, run: BatchRun, outcome: RunOutcome, { 
  *
  * @param tried number of messages that run or become a dead letter
  */
-function firstToSpill({ pageLength, lastWasRetry }: QueueState, tried: number): number {
-  return pageLength === 0 && !lastWasRetry ? tried : 0;
+function firstToSpill({ pageLength }: QueueState, tried: number): number {
+  return pageLength === 0 ? tried : 0;
 }
 
 /**

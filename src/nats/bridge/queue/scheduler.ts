@@ -5,7 +5,7 @@
  * sessions either, because its functions may all wait for the same lock. Pure: no I/O and no clock.
  */
 import { RoundRobin } from "../../../foundation/runtime/index.js";
-import type { Outcome, RequestedRetry, Step } from "./steps.js";
+import type { Outcome, Step } from "./steps.js";
 import type { SubscriptionQueue } from "./subscription-queue.js";
 
 /** No step can start now. */
@@ -112,17 +112,6 @@ export class QueueScheduler {
     share.role.running -= 1;
     queue.onOutcome(step, outcome, now);
     this.#awaitTurn(queue, share);
-  }
-
-  /** Subscriptions with dead letters that are being retried. */
-  get retrying(): readonly bigint[] {
-    return [...this.members.keys()].filter(({ isRetrying }) => isRetrying).map(({ subscription }) => subscription.id);
-  }
-
-  /** Queues dead letters for a retry in the first queue of their subscription. */
-  retry(requested: readonly RequestedRetry[]): void {
-    const first = new Map([...this.members.keys()].reverse().map((queue) => [queue.subscription.id, queue]));
-    for (const { subscriptionId, message } of requested) first.get(subscriptionId)?.retry(message);
   }
 
   /** Ends pauses that wait for Postgres, because it answers again. */

@@ -6,22 +6,18 @@ import type { Subscription } from "../bindings.js";
 import type { InboundMessage } from "../message.js";
 import type { ByteBudget, Discards } from "./memory.js";
 
-/**
- * Runs the function for these messages, in order; or for a single dead letter, which the same transaction deletes. If
- * the dead letter no longer exists, the outcome is `committed`.
- */
+/** Runs the function for these messages, in order. */
 export interface BatchStep {
   readonly kind: "batch";
   readonly subscription: Subscription;
   readonly messages: readonly InboundMessage[];
   /** Ids of those first messages that are in the table of saved messages, which the same transaction deletes. */
   readonly savedIds: readonly bigint[];
+  /** Ids of the messages in the queue, which the same transaction deletes. Default: they are not in it. */
+  readonly queued?: readonly bigint[];
 }
 
-/**
- * Writes a dead letter, or the new error and attempts of a dead letter whose retry failed. The step is repeated after
- * an unknown outcome, so it must be idempotent by the message's id.
- */
+/** Writes a dead letter. The step is repeated after an unknown outcome, so it must be idempotent by the message's id. */
 export interface DeadLetterStep {
   readonly kind: "dead_letter";
   readonly subscription: Subscription;
@@ -37,12 +33,6 @@ export interface DeadLetterStep {
 export interface SavedMessage {
   /** Id in that table. */
   readonly savedId: bigint;
-  readonly message: InboundMessage;
-}
-
-/** A dead letter to retry, and the subscription whose function failed. */
-export interface RequestedRetry {
-  readonly subscriptionId: bigint;
   readonly message: InboundMessage;
 }
 
@@ -111,7 +101,9 @@ export type Outcome =
    * Another process is the leader, or the position of the stream was read anew. Nothing is committed, and this queue
    * must run nothing more.
    */
-  | { readonly kind: "deposed" };
+  | { readonly kind: "deposed" }
+  /** Messages of the queue are not in it any more. Nothing is committed. */
+  | { readonly kind: "gone" };
 
 /** Settings of the queues of a process. Tests give others. */
 export const queueDefaults = {
@@ -125,8 +117,6 @@ export const queueDefaults = {
   batchPauseMinMs: 5,
   /** The longest of these pauses. */
   batchPauseMaxMs: 5_000,
-  /** A retried dead letter stays one after this many failures for reasons outside its message. */
-  deadLetterRetryTries: 5,
 };
 
 /** Settings of all queues of a process. */
@@ -142,8 +132,6 @@ export interface QueueContext {
   readonly settings: QueueSettings;
   readonly budget: ByteBudget;
   readonly discards: Discards;
-  /** Called when a queue has retried all its dead letters, successfully or not. */
-  readonly onRetried: () => void;
 }
 
 /** Totals of all queues of a subscription. */

@@ -57,8 +57,6 @@ export class SubscriptionQueue {
   #doneSavedIds: bigint[] = [];
   /** Messages offered since, which wait until all saved ones have run. */
   readonly #offered: MessageList;
-  /** Dead letters to retry, each alone. */
-  readonly #retries: MessageList;
   /** Limit of messages in the next batch. */
   #batchLimit = 1;
   readonly #backoff: Backoff;
@@ -69,8 +67,6 @@ export class SubscriptionQueue {
   #running: { readonly step: Step; readonly part?: Part } | undefined;
   /** Dead letter that is not written yet. */
   #deadLetter: Consequence["deadLetter"];
-  /** True if the last batch, or the dead letter that is not written yet, is of {@link #retries}. */
-  #lastWasRetry = false;
   /** Messages that are being written to the table. */
   #spilling: { readonly step: SpillStep; readonly from: "page" | "offered" } | undefined;
   #isHeld = false;
@@ -92,7 +88,6 @@ export class SubscriptionQueue {
     this.#memory = budget.addQueue(subscription.runAs);
     this.#page = new MessageList(context, this.#memory);
     this.#offered = new MessageList(context, this.#memory);
-    this.#retries = new MessageList(context, this.#memory);
     const { batchPauseMinMs: minMs, batchPauseMaxMs: maxMs, random } = settings;
     this.#backoff = new Backoff({ minMs, maxMs, jitter: 0.5, random });
   }
@@ -104,11 +99,6 @@ export class SubscriptionQueue {
   /** Number of messages in memory. */
   get length(): number {
     return this.#page.length + this.#offered.length;
-  }
-
-  /** True while dead letters are being retried. */
-  get isRetrying(): boolean {
-    return this.#retries.length > 0;
   }
 
   /** Memory used by the queue. */
@@ -145,14 +135,6 @@ export class SubscriptionQueue {
     return true;
   }
 
-  /** Queues a dead letter for a retry: alone, between the batches. Returns false if the queue is stopped. */
-  retry(letter: InboundMessage): boolean {
-    if (this.#isStopped) return false;
-    this.#retries.offer(letter, { isKept: true });
-    if (this.#retries.length === 1) this.onReady();
-    return true;
-  }
-
   /** Makes the queue fetch saved messages before it runs messages that were never tried. */
   expectSaved(): void {
     if (this.#isStopped) return;
@@ -175,7 +157,6 @@ export class SubscriptionQueue {
     if (this.readyAt > now) return undefined;
     const kind = this.#rules.nextKind(this.#state);
     this.#waitsForPostgres = false;
-    if (kind !== "dead_letter") this.#lastWasRetry = kind === "retry";
     if (kind === "dead_letter") this.#running = { step: { ...this.#deadLetter!, savedId: this.#savedIds(1)[0] } };
     else if (kind === "fetch") this.#running = { step: this.#fetch() };
     else this.#running = this.#takeBatch();
@@ -190,7 +171,7 @@ export class SubscriptionQueue {
     this.#waitsForPostgres = outcome.kind === "unavailable";
     // After a failed fetch, the messages are still in the table.
     if (step.kind === "fetch" && outcome.kind !== "fetched") this.#hasSaved = true;
-    if (outcome.kind === "deposed") this.stop();
+    if (outcome.kind === "deposed" || outcome.kind === "gone") this.stop();
     else if (outcome.kind === "fetched") this.#fetched(outcome.saved);
     else {
       if (outcome.kind !== "unavailable") this.#totals.transactions += 1;
@@ -267,7 +248,7 @@ export class SubscriptionQueue {
   close(): void {
     this.stop();
     this.#running = this.#deadLetter = this.#spilling = undefined;
-    for (const list of [this.#page, this.#offered, this.#retries]) list.clear();
+    for (const list of [this.#page, this.#offered]) list.clear();
     if (!this.#isClosed) this.#context.budget.removeQueue(this.#memory);
     this.#isClosed = true;
   }
@@ -276,8 +257,6 @@ export class SubscriptionQueue {
     return {
       isRunning: this.#running !== undefined,
       hasDeadLetter: this.#deadLetter !== undefined,
-      hasRetries: this.isRetrying,
-      lastWasRetry: this.#lastWasRetry,
       pageLength: this.#page.length,
       hasSaved: this.#hasSaved,
       offered: this.#offered.openLength,
@@ -288,27 +267,26 @@ export class SubscriptionQueue {
 
   /** List with the messages of the running step, or of the dead letter that is not written yet. */
   get #front(): MessageList {
-    if (this.#lastWasRetry) return this.#retries;
     return this.#page.length > 0 ? this.#page : this.#offered;
   }
 
   #takeBatch(): { readonly step: BatchStep; readonly part: Part } {
-    const { part, messages } = this.#front.take(this.#lastWasRetry ? 1 : this.#batchLimit);
+    const { part, messages } = this.#front.take(this.#batchLimit);
     const savedIds = this.#savedIds(messages.length);
     return { step: { kind: "batch", subscription: this.subscription, messages, savedIds }, part };
   }
 
   #onBatch(step: BatchStep, part: Part, outcome: RunOutcome, now: number): void {
     const { settings } = this.#context;
-    const run = { step, part, isRetry: this.#lastWasRetry, settings };
+    const run = { step, part, settings };
     const consequence = this.#rules.afterBatch(run, outcome);
-    if (!run.isRetry) this.#batchLimit = this.#rules.batchLimit(this.#batchLimit, run, outcome, consequence);
+    this.#batchLimit = this.#rules.batchLimit(this.#batchLimit, run, outcome, consequence);
     this.#follow(step, consequence, now);
   }
 
   #follow(step: BatchStep | DeadLetterStep, consequence: Consequence, now: number): void {
     const { done, again, deadLetter, isBisected, hasProgressed, pauses } = consequence;
-    if (!this.#lastWasRetry) this.#totals[step.kind === "batch" ? "committed" : "deadLettered"] += done;
+    this.#totals[step.kind === "batch" ? "committed" : "deadLettered"] += done;
     if (isBisected) this.#totals.bisections += 1;
     this.#front.runAgain(again);
     this.#finish(done, step.kind === "batch" ? step.savedIds.length : step.savedId === undefined ? 0 : 1);
@@ -360,7 +338,6 @@ export class SubscriptionQueue {
       }
     }
     list.finish(count);
-    if (list === this.#retries && !this.isRetrying) this.#context.onRetried();
   }
 
   #pause(now: number): void {

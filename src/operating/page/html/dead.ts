@@ -39,7 +39,6 @@ export function causesSection(read: Reading<DeadLetterCauses>, { prefix, now }: 
       { head: "Topic or subject", cell: ({ topic }) => short(topic) },
       { head: "Function", cell: (cause) => (cause.function === null ? "" : short(cause.function)) },
       { head: "Origin", cell: ({ origin }) => origin },
-      { head: "To be retried", cell: ({ retryRequested }) => String(retryRequested), isNumber: true },
       { head: "Oldest", cell: ({ oldestAt }) => time(oldestAt, now) },
     ])}${more}`;
   });
@@ -113,8 +112,7 @@ function attemptsOf({ attempts, givenBack }: DeadLetterEntry): string {
   return givenBack === 0 ? String(attempts) : `${attempts}, and cut off ${plural(givenBack, "time")} by a stop`;
 }
 
-function stateOf({ retried, retryRequested }: DeadLetterEntry): string {
-  if (retryRequested) return "to be retried";
+function stateOf({ retried }: DeadLetterEntry): string {
   return retried ? "retried before" : "";
 }
 

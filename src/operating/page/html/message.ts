@@ -133,7 +133,7 @@ Then a message for NATS gets another id; a job keeps this one.${whyText(found.id
         found.firstChannel === null
           ? ""
           : html`; it was retried, has failed again, and was first sent on ${short(found.firstChannel)}`
-      }${found.retryRequested ? "; to be retried" : ""}.${more(found, shown)}`;
+      }.${more(found, shown)}`;
   }
 }
 

@@ -186,8 +186,8 @@ const callersOf = table(`
   p hawser.fenced hawser.raise_fence hawser.share_fences hawser.lock_dead_letters hawser.running_peers
   p hawser.mark_done hawser.handling_refusal hawser.lock_cursors hawser.cursor_of
   p hawser.park_messages hawser.count_attempt hawser.count_parked hawser.finish_parked
-  p hawser.open_worker hawser.resume_worker hawser.serve_topics hawser.take hawser.extend hawser.rest hawser.done hawser.done_batch hawser.retry hawser.give_up
-  p hawser.give_back hawser.end_cancelled hawser.begin hawser.begin_unique hawser.close_worker hawser.end_workers hawser.wait_for hawser.stop_waiting hawser.queue_places hawser.queue_find hawser.reassign_queued
+  p hawser.done hawser.done_batch
+  p hawser.begin_unique hawser.end_workers hawser.queue_places hawser.queue_find hawser.reassign_queued
   p hawser.pause_topic hawser.paused_topics hawser.resume_topic hawser.limit_topic hawser.keep_results
   p hawser.keep_result hawser.job hawser.set_progress
   - hawser.free_unique hawser.announce_due hawser.announce_lease hawser.admit_starts hawser.count_starts hawser.limit_key
@@ -195,6 +195,7 @@ const callersOf = table(`
   n hawser.stream_start hawser.subjects_overlap hawser.unbind_handler
   nb hawser.prune_handlers
   np hawser.cancel hawser.cancel_messages hawser.outbox_find hawser.outbox_replay hawser.replay_page hawser.unschedule hawser.run_schedule
+  pb hawser.open_worker hawser.resume_worker hawser.serve_topics hawser.take hawser.extend hawser.rest hawser.begin hawser.retry hawser.give_up hawser.give_back hawser.end_cancelled hawser.close_worker hawser.wait_for hawser.stop_waiting
   pb hawser.adopt_roles hawser.applied_migrations hawser.behind_sequences hawser.due_schedules hawser.run_schedules
   b hawser.outbox_turn_nats hawser.outbox_take hawser.outbox_rotate
   pb hawser.bring_due
@@ -204,14 +205,14 @@ const callersOf = table(`
   pbv hawser.peer_status hawser.worker_status hawser.backlog hawser.dead_letter_counts hawser.take_sample hawser.samples
   bx hawser.token_of hawser.fence_batch hawser.stream_position
    bx hawser.mark_handled hawser.wrapper_version
-   b hawser.requested_retries hawser.read_lead hawser.take_lead hawser.raise_lead hawser.keep_lead
-  b hawser.add_subscription_dead_letter hawser.fail_retry hawser.follow_nats_server hawser.gateway_unreached_at hawser.nats_foreign_servers
+   b hawser.drop_unsubscribed hawser.read_lead hawser.take_lead hawser.raise_lead hawser.keep_lead
+  b hawser.add_subscription_dead_letter hawser.follow_nats_server hawser.gateway_unreached_at hawser.nats_foreign_servers
   pnbxv hawser.refuse_argument hawser.header_excess hawser.list_excess
   pnbxv hawser.error_codes hawser.error_sqlstate
   - hawser.outbox_poll hawser.callers_roles hawser.check_headers hawser.with_trace
   - hawser.enqueue_message hawser.enqueue_nats hawser.lock_key hawser.gateway_call hawser.gateway_conninfo hawser.gateway_lost hawser.least_due hawser.bring_later hawser.bring_page hawser.check_due
   - hawser.mesh_secret_notify hawser.nats_handlers_notify hawser.nats_server_notify hawser.listeners_notify
-  - hawser.next_message_id hawser.peer_headers hawser.present_cluster hawser.refuse_uncommitted_server hawser.request_retries hawser.retry_enqueued hawser.dead_letter_fault
+  - hawser.next_message_id hawser.peer_headers hawser.present_cluster hawser.refuse_uncommitted_server hawser.retry_subscribed hawser.give_up_subscribed hawser.check_places hawser.retry_enqueued hawser.dead_letter_fault
   - hawser.is_alive hawser.raise_owner hawser.set_nats_server hawser.write_schedule
   - hawser.queue_messages hawser.cancel_queued hawser.end_marked hawser.pass_keys hawser.pass_left_keys hawser.put_behind hawser.lock_queued hawser.admit_topics hawser.find_ready hawser.judge_starts hawser.first_of_keys hawser.find_copies hawser.make_copies hawser.count_left hawser.note_starts hawser.end_flows hawser.keep_ended hawser.tell_ended hawser.expire_results hawser.remember_served hawser.wake_topics hawser.wait_locks hawser.retry_queued
   - hawser.pack_series hawser.fold_samples hawser.note_ended

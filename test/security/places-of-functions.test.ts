@@ -1,0 +1,81 @@
+/** What waits in the queue for subscribed functions is for `hawser serve` alone, and it has nothing of what waits for workers. */
+import pg from "pg";
+import { afterAll, beforeAll, expect, it } from "vitest";
+import { errorTable } from "../../generated/ts/errors/errors.js";
+import { type Login, login } from "../installation/support/logins.js";
+import { type TestDatabase, testDatabase } from "../support/database.js";
+
+const ofFunction = "__#function#7";
+let database: TestDatabase;
+let admin: pg.Client;
+const logins: (Login & AsyncDisposable)[] = [];
+const sessions = {} as Record<"hawser_peer" | "hawser_bridge", pg.Client>;
+
+beforeAll(async () => {
+  database = await testDatabase();
+  admin = new pg.Client(database.url);
+  await admin.connect();
+  for (const role of ["hawser_peer", "hawser_bridge"] as const) {
+    const of = await login(database.url, `IN ROLE ${role}`);
+    logins.push(of);
+    sessions[role] = new pg.Client(of.url);
+    await sessions[role].connect();
+  }
+});
+afterAll(async () => {
+  for (const session of [admin, ...Object.values(sessions)]) await session?.end();
+  for (const each of logins) await each[Symbol.asyncDispose]();
+  await database?.[Symbol.asyncDispose]();
+});
+
+it.each([
+  { role: "hawser_peer", topic: ofFunction, own: "t" },
+  { role: "hawser_bridge", topic: "t", own: ofFunction },
+] as const)("a login in $role touches no message of $topic", async ({ role, topic, own }) => {
+  const { rows } = await admin.query(
+    "SELECT worker FROM hawser.open_worker('other:1', ARRAY[$1], NULL, 60000, 1, NULL)",
+    [topic],
+  );
+  const { worker } = rows[0];
+  await admin.query(
+    "INSERT INTO hawser_data.queue (topic, rank, id, payload, headers, worker) VALUES ($1, 1, 1, 'x', $2, $3)",
+    [topic, JSON.stringify([["__#nats", '{"subject":"s","id":"1"}']]), worker],
+  );
+  const client = sessions[role];
+  const row = "$1::text, '', (SELECT current_user)::text, 1";
+  const list = "ARRAY[$1::text], ARRAY[''], ARRAY['postgres'], ARRAY[1]::bigint[]";
+  for (const call of [
+    "open_worker('mine:1', ARRAY[$1::text], NULL, 60000, 1, NULL)",
+    `take(${worker}, 10, 1000000, NULL, ARRAY[$1::text])`,
+    `serve_topics(${worker}, ARRAY[$1::text], '{}')`,
+    `resume_worker(${worker}, 4711, ${list})`,
+    `extend(${worker}, true)`,
+    `begin(${worker}, ${list})`,
+    `retry(${worker}, ${row}, 0, NULL)`,
+    `give_up(${worker}, ${row}, 'handler_failed', 'no', NULL, NULL)`,
+    `give_back(${worker}, ${list}, NULL)`,
+    `close_worker(${worker})`,
+    ...(role === "hawser_peer"
+      ? [`done(${row}, false)`, `done_batch(${list}, false)`, `set_progress(${worker}, ${row}, '1')`]
+      : []),
+  ])
+    await expect(
+      client.query(`SELECT FROM hawser.${call} WHERE $1::text IS NOT NULL`, [topic]),
+      call,
+    ).rejects.toMatchObject({
+      code: errorTable.internal_topic.sqlstate,
+    });
+  const { rows: left } = await admin.query("SELECT worker FROM hawser_data.queue WHERE topic = $1", [topic]);
+  expect(left).toEqual([{ worker }]);
+  const { rows: mine } = await client.query(
+    "SELECT worker FROM hawser.open_worker('mine:2', ARRAY[$1], NULL, 60000, 1, NULL)",
+    [own],
+  );
+  expect(mine).toHaveLength(1);
+  expect((await client.query("SELECT closed FROM hawser.close_worker($1)", [mine[0].worker])).rows).toEqual([
+    { closed: true },
+  ]);
+  await expect(client.query("SELECT hawser.enqueue($1, 'x'::text)", [topic])).rejects.toMatchObject({
+    code: role === "hawser_peer" ? errorTable.internal_topic.sqlstate : "42501",
+  });
+});
