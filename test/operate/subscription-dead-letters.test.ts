@@ -61,6 +61,8 @@ it("are in the queue when they are retried, as messages of the owner of the func
   expect(await world.rows("SELECT topic, recipient, role = current_user AS own, key FROM hawser_data.queue")).toEqual([
     { topic: `__#function#${handler}`, recipient: "", own: true, key: null },
   ]);
+  // Nobody listens to such a topic, and nobody misses a listener.
+  expect(await world.rows("SELECT FROM hawser.queue_backlog(100, '{}')")).toEqual([]);
   const lines = (await run("retry", "--all", "--json")).stdout.trim().split("\n");
   expect(lines.map((line) => JSON.parse(line))).toEqual([{ id: two, outcome: "enqueued" }]);
   expect(await world.rows("SELECT FROM hawser_data.dead_letters")).toEqual([]);

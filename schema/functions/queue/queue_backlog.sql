@@ -50,7 +50,11 @@ BEGIN
   ), places AS MATERIALIZED (
     -- The last one that was walked to may have others behind it.
     SELECT w.topic, w.recipient, w.role, w.rank, max(w.nth) = @QueueConstants.walked_places@ AS is_cut
-      FROM walked AS w WHERE NOT starts_with(w.recipient, @QueueConstants.later_mark@) GROUP BY 1, 2, 3, 4
+      FROM walked AS w
+     WHERE NOT starts_with(w.recipient, @QueueConstants.later_mark@)
+       -- Every hawser serve takes what waits for subscribed functions, and none of them is a listener.
+       AND NOT starts_with(w.topic, @QueueConstants.function_prefix@)
+     GROUP BY 1, 2, 3, 4
   ), part AS MATERIALIZED (
     -- Enqueuers choose priorities: with very many, the first row of each has to do.
     SELECT greatest(CASE WHEN count(*) <= 1000 THEN 100 ELSE 1 END, p_max_rows / greatest(1, count(*))) AS rows FROM places

@@ -30,7 +30,7 @@ const retry = policyOf({ attempts: 20, delayMs: 100, factor: 2, maxDelayMs: 5_00
 /** Time until a message is tried again whose function could not run: it waited for a lock, or no session could be opened. */
 const waitsMs = 1_000;
 /**
- * Time after the start, and after the end of a subscription, in which the messages of ended subscriptions are deleted at each call: some
+ * Time after the end of a subscription in which the messages of ended subscriptions are deleted at each call: some
  * are locked at the first one, or are being put into the queue.
  */
 const dropsForMs = 60_000;
@@ -61,8 +61,8 @@ export class QueuedMessages {
   readonly #worker: QueueWorker;
   /** Bindings by topic. */
   #bindings: ReadonlyMap<string, Subscription> = new Map();
-  /** Time until which messages are looked for whose functions are not subscribed any more. */
-  #dropsUntil = performance.now() + dropsForMs;
+  /** Time until which messages are looked for whose functions are not subscribed any more: at least once. */
+  #dropsUntil = Number.POSITIVE_INFINITY;
 
   constructor(options: QueuedMessagesOptions) {
     const { databaseUrl, sessions, logger } = options;
@@ -126,6 +126,7 @@ export class QueuedMessages {
   /** Deletes messages whose functions are not subscribed any more, if there may be some. @throws errors of the session */
   async dropUnsubscribed(session: PostgresSession): Promise<void> {
     if (performance.now() > this.#dropsUntil) return;
+    if (this.#dropsUntil === Number.POSITIVE_INFINITY) this.#dropsUntil = Number.NEGATIVE_INFINITY;
     const [row] = await session.query<{ dropped: bigint }>("SELECT dropped FROM hawser.drop_unsubscribed()");
     const dropped = Number(row!.dropped);
     if (dropped > 0)
