@@ -66,7 +66,7 @@ async function simulate(session: pg.Client, number: number): Promise<void> {
     const prepared = (text: string, values: unknown[]) => session.query({ name: text.slice(0, 40), text, values });
     await prepared("SELECT name, epoch FROM hawser_peer_data.peers WHERE name = ANY ($1::text[])", [[name]]);
     await prepared(
-      `SELECT channel_id FROM hawser_peer_data.channels AS m WHERE coalesce(m.owner, m.listener_name) = $1 AND (
+      `SELECT channel_id FROM hawser_peer_data.channels AS m WHERE m.listener_name = $1 AND (
          SELECT s.number FROM hawser_peer_data.stored_messages AS s WHERE s.channel_id = m.channel_id
           ORDER BY s.channel_id, s.epoch, s.number LIMIT 1) IS NOT NULL`,
       [name],

@@ -500,7 +500,6 @@ export const dashboards: Readonly<Record<string, DashboardPlan>> = {
           "Messages in memory",
           { look: "Read ahead. They go to another worker if this one ends." },
         ],
-        ["hawser_peer_parked_messages", "Parked messages", { look: "Wait for a retry: mend the handler." }],
       ],
       Requests: [
         [

@@ -28,8 +28,8 @@ const rowExpressions: Readonly<Record<string, (row: string) => string>> = {
   /** Headers of an enqueued message as peers get them: the origin and the key come before its own. */
   headers_of: (row) =>
     [
-      `jsonb_build_array(jsonb_build_array(@ProtocolConstants.message_origin_header@, coalesce(${row}.origin, ':') || ':' || regexp_replace(${row}.role, E'[\\x01-\\x1f\\x7f]', '?', 'g')))`,
-      `CASE WHEN ${row}.key IS NULL THEN '[]' ELSE jsonb_build_array(jsonb_build_array(@ProtocolConstants.message_key_header@, ${row}.key)) END`,
+      `jsonb_build_array(jsonb_build_array(@ProtocolConstants.message_origin_header@, coalesce(${row}.origin, ':') || ':' || CASE WHEN ${row}.channel_id IS NULL THEN regexp_replace(${row}.role, E'[\\x01-\\x1f\\x7f]', '?', 'g') ELSE '' END))`,
+      `CASE WHEN ${row}.key IS NULL OR ${row}.channel_id IS NOT NULL THEN '[]' ELSE jsonb_build_array(jsonb_build_array(@ProtocolConstants.message_key_header@, ${row}.key)) END`,
       `coalesce(${row}.headers, '[]')`,
     ].join(" || "),
   /** Length of a message of the queue in memory, at most: headers are stored compressed, to a hundredth at best. */
@@ -93,9 +93,12 @@ const rowExpressions: Readonly<Record<string, (row: string) => string>> = {
     `CASE WHEN ${row}.worker IS NOT NULL THEN (SELECT w.name FROM hawser_data.workers AS w WHERE w.id = ${row}.worker AND w.gone_at IS NULL) END`,
   /** When a message of the queue is due; NULL for one that has no such time, or runs. */
   job_due: (row) => `CASE WHEN ${rowExpressions["is_free"]!(row)} THEN ${row}.due_at END`,
-  /** Key of a dead letter. */
-  dead_key: (row) =>
+  /** Key in the headers of a message. */
+  header_key: (row) =>
     `(SELECT h.of ->> 1 FROM jsonb_array_elements(CASE jsonb_typeof(${row}.headers) WHEN 'array' THEN ${row}.headers END) AS h (of) WHERE h.of ->> 0 = @ProtocolConstants.message_key_header@ LIMIT 1)`,
+  /** Key that was given to a message of the queue. In its own key, one that was sent has its channel. */
+  user_key: (row) =>
+    `(CASE WHEN ${row}.channel_id IS NULL THEN ${row}.key ELSE ${rowExpressions["header_key"]!(row)} END)`,
   /** Condition: the row has the header of the function's arguments. */
   has_header: (row) =>
     `(header_name IS NULL OR EXISTS (SELECT FROM jsonb_array_elements(CASE jsonb_typeof(${row}.headers) WHEN 'array' THEN ${row}.headers END) AS h (of) WHERE h.of ->> 1 = header_value AND lower((h.of ->> 0) COLLATE "C") = lower(header_name COLLATE "C")))`,
@@ -109,7 +112,7 @@ const rowExpressions: Readonly<Record<string, (row: string) => string>> = {
   keep_ms_of: keepMs,
   /** A message of the queue, for `keep_ended`. */
   kept_of: (row) =>
-    `jsonb_build_object('id', ${row}.id, 'role', ${row}.role, 'role_id', ${row}.role_id, 'topic', ${row}.topic, 'keep_ms', ${keepMs(row)}, 'enqueued_at', ${row}.enqueued_at, 'attempts', ${row}.attempts, 'worker', ${row}.worker, 'progress', ${row}.progress, 'key', ${row}.key, 'headers', ${row}.headers)`,
+    `jsonb_build_object('id', ${row}.id, 'role', ${row}.role, 'role_id', ${row}.role_id, 'topic', ${row}.topic, 'keep_ms', ${keepMs(row)}, 'enqueued_at', ${row}.enqueued_at, 'attempts', ${row}.attempts, 'worker', ${row}.worker, 'progress', ${row}.progress, 'key', ${rowExpressions["user_key"]!(row)}, 'headers', ${row}.headers)`,
   /** Condition: somebody may wait for the end of a message. Asked as in `wake_topics`: whoever else has the lock costs a needless notification. */
   is_awaited: (row) =>
     `(CASE WHEN pg_try_advisory_lock(@QueueConstants.results_lock@, (${row}.id & 31)::integer) THEN NOT pg_advisory_unlock(@QueueConstants.results_lock@, (${row}.id & 31)::integer) ELSE true END)`,

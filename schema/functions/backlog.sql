@@ -14,7 +14,7 @@ DECLARE
 BEGIN
   RETURN QUERY
   WITH channels AS MATERIALIZED (
-    SELECT m.channel_id, m.sender_name, m.source_topic, coalesce(m.owner, m.listener_name) AS owner,
+    SELECT m.channel_id, m.sender_name, m.source_topic, m.listener_name AS owner,
            coalesce(c.epoch, 0) AS epoch, coalesce(c.number, 0) AS number
       FROM hawser_peer_data.channels AS m
       LEFT JOIN LATERAL (

@@ -10,8 +10,8 @@ BEGIN
       SELECT n.epoch, n.number FROM hawser_peer_data.cursors AS n WHERE n.channel_id = m.channel_id
        ORDER BY n.channel_id DESC, n.epoch DESC, n.number DESC LIMIT 1
     ) AS c ON true
-   WHERE coalesce(m.owner, m.listener_name) = p_listener_name
-     AND (coalesce(
+   WHERE m.listener_name = p_listener_name
+     AND coalesce(
        -- Behind the cursor first: up to it the index has what was deleted, until a vacuum.
        (
          SELECT s.channel_id
@@ -29,12 +29,5 @@ BEGIN
           LIMIT 1
        )
      ) IS NOT NULL
-     -- A parked message is due: nobody has the channel open.
-     OR (
-       SELECT p.channel_id
-         FROM hawser_peer_data.parked_messages AS p
-        WHERE p.channel_id = m.channel_id AND p.attempts > 0 AND p.due_at < clock_timestamp()
-        LIMIT 1
-     ) IS NOT NULL)
    ORDER BY m.channel_id;
 END

@@ -14,12 +14,11 @@ BEGIN
   UPDATE hawser_data.fences AS f SET epoch = o.epoch FROM hawser_data.owners AS o WHERE f.what = 'peer:' || p_name AND o.what = f.what;
 
   DELETE FROM hawser_peer_data.routes AS s WHERE s.sender_key = p_name || ':' || p_source_topic;
-  -- Dead letters that are retried are not the sender's: for it they were delivered.
   WITH gone AS (
     DELETE FROM hawser_peer_data.stored_messages AS s
      USING hawser_peer_data.channels AS m
      WHERE s.channel_id = m.channel_id
-       AND m.sender_name = p_name AND m.source_topic = p_source_topic AND m.retry_of IS NULL
+       AND m.sender_name = p_name AND m.source_topic = p_source_topic
     RETURNING s.messages
   )
   SELECT coalesce(sum(g.messages), 0) INTO deleted FROM gone AS g;

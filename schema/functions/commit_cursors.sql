@@ -11,11 +11,14 @@ DECLARE
   v_numbers bigint[];
   v_moves record;
   v_moved integer[] := '{}';
+  -- What leave_channels returns.
+  v_left integer[] := '{}';
+  v_ranks text;
+  v_role text;
   -- What only has an effect is assigned: an assignment of a plain expression takes a fraction of a PERFORM.
   v_done boolean;
 BEGIN
-  -- A handler's transaction could take any time until here. From here on a session that stands still holds the fence, and
-  -- keeps others out.
+  -- From here on a session that stands still holds the fence, and keeps others out.
   v_done := set_config('idle_in_transaction_session_timeout', '@StoreConstants.session_idle_in_transaction_ms@', true) IS NULL;
   held := hawser.fenced(p_name, p_epoch);
   IF NOT held THEN
@@ -25,20 +28,17 @@ BEGIN
 
   -- One channel alone, as while there is little to do, whose cursor moves: without the machinery for many, and in as few
   -- statements as can be.
-  IF cardinality(p_channel_ids) = 1 AND p_dead_letters IS NULL AND p_done IS NULL AND p_unparked IS NULL THEN
+  IF cardinality(p_channel_ids) = 1 AND p_left IS NULL THEN
     -- As in cursor_of. Then by its whole key: of anything less the planner would make a walk through all that the cursor has left,
     -- as the statistics say that the table has one row.
     SELECT c.epoch, c.number INTO v_after_epoch, v_after_number
       FROM hawser_peer_data.cursors AS c WHERE c.channel_id = p_channel_ids[1]
      ORDER BY c.channel_id DESC, c.epoch DESC, c.number DESC LIMIT 1 FOR UPDATE;
     UPDATE hawser_peer_data.cursors AS c
-       SET epoch = p_cursor_epochs[1], number = p_cursors[1], attempts = 0
+       SET epoch = p_cursor_epochs[1], number = p_cursors[1]
      WHERE c.channel_id = p_channel_ids[1] AND c.epoch = v_after_epoch AND c.number = v_after_number
        AND (v_after_epoch, v_after_number) < (p_cursor_epochs[1], p_cursors[1])
-       AND EXISTS (
-         SELECT FROM hawser_peer_data.channels AS m
-          WHERE m.channel_id = p_channel_ids[1] AND coalesce(m.owner, m.listener_name) = p_name
-       );
+       AND EXISTS (SELECT FROM hawser_peer_data.channels AS m WHERE m.channel_id = p_channel_ids[1] AND m.listener_name = p_name);
     IF FOUND THEN
       -- Not from the channel's first row on: until a vacuum the index still has all that was deleted before, which each
       -- commit of a great backlog would walk through.
@@ -46,12 +46,6 @@ BEGIN
        WHERE d.channel_id = p_channel_ids[1]
          AND (d.epoch, d.number) > (v_after_epoch, v_after_number)
          AND (d.epoch, d.number) <= (p_cursor_epochs[1], p_cursors[1]);
-      IF p_has_marks THEN
-        DELETE FROM hawser_peer_data.marks AS d
-         WHERE d.channel_id = p_channel_ids[1]
-           AND (d.epoch, d.number) > (v_after_epoch, v_after_number)
-           AND (d.epoch, d.number) <= (p_cursor_epochs[1], p_cursors[1]);
-      END IF;
       channel_id := p_channel_ids[1];
       moved := true;
       RETURN NEXT;
@@ -59,18 +53,22 @@ BEGIN
     END IF;
   END IF;
 
-  IF p_dead_letters IS NOT NULL OR p_done IS NOT NULL OR p_unparked IS NOT NULL THEN
-    v_done := hawser.add_peer_dead_letters(
-      p_name, p_epoch, p_channel_ids, p_dead_letters, p_dead_payloads, p_done, p_unparked
-    );
-  END IF;
-
   SELECT array_agg(l.channel_id), array_agg(l.epoch), array_agg(l.number)
     INTO v_keys, v_epochs, v_numbers
     FROM hawser.lock_cursors(ARRAY(
-      SELECT m.channel_id FROM hawser_peer_data.channels AS m
-       WHERE m.channel_id = ANY (p_channel_ids) AND coalesce(m.owner, m.listener_name) = p_name
+      SELECT m.channel_id FROM hawser_peer_data.channels AS m WHERE m.channel_id = ANY (p_channel_ids) AND m.listener_name = p_name
     )) AS l;
+  IF p_left IS NOT NULL THEN
+    IF EXISTS (
+      SELECT FROM jsonb_to_recordset(p_left) AS j (channel_id integer, epoch bigint, number bigint)
+        LEFT JOIN unnest(p_channel_ids, p_cursor_epochs, p_cursors) AS a (key, epoch, number) ON a.key = j.channel_id
+       WHERE ((j.epoch, j.number) <= (a.epoch, a.number)) IS NOT TRUE
+    ) THEN
+      RAISE EXCEPTION 'a message of "%" leaves its channel before the cursor passes it', p_name
+        USING ERRCODE = 'invalid_parameter_value', HINT = 'Give with a cursor only messages up to it.';
+    END IF;
+    SELECT l.channel_ids, l.ranks, l.role INTO v_left, v_ranks, v_role FROM hawser.leave_channels(p_name, p_left, p_left_payloads) AS l;
+  END IF;
 
   FOR v_moves IN
     SELECT a.key, a.epoch, a.number, o.epoch AS old_epoch, o.number AS old_number
@@ -79,7 +77,8 @@ BEGIN
      WHERE (o.epoch, o.number) < (a.epoch, a.number)
   LOOP
     UPDATE hawser_peer_data.cursors AS c
-       SET epoch = v_moves.epoch, number = v_moves.number, attempts = 0
+       SET epoch = v_moves.epoch, number = v_moves.number,
+           has_rows = c.has_rows OR v_moves.key = ANY (v_left)
      WHERE c.channel_id = v_moves.key AND c.epoch = v_moves.old_epoch AND c.number = v_moves.old_number;
     v_moved := v_moved || v_moves.key;
   END LOOP;
@@ -107,21 +106,7 @@ BEGIN
         ) AS s
         WHERE a.owned
      ))
-  ), unmarked AS (
-    DELETE FROM hawser_peer_data.marks AS d
-     WHERE p_has_marks AND d.ctid = ANY (ARRAY(
-       SELECT s.ctid
-         FROM asked AS a
-        CROSS JOIN LATERAL (
-          SELECT r.ctid
-            FROM hawser_peer_data.marks AS r
-           WHERE r.channel_id = a.key
-             AND (r.epoch, r.number) > (a.after_epoch, a.after_number) AND (r.epoch, r.number) <= (a.epoch, a.number)
-          OFFSET 0
-        ) AS s
-        WHERE a.owned
-     ))
   )
-  SELECT true, a.key, CASE WHEN a.owned THEN a.key = ANY (v_moved) END
+  SELECT true, a.key, CASE WHEN a.owned THEN a.key = ANY (v_moved) END, v_ranks, v_role
     FROM asked AS a;
 END

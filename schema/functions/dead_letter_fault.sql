@@ -4,7 +4,7 @@ DECLARE
 BEGIN
   fault := CASE
     WHEN jsonb_typeof(p_headers) <> 'array' THEN 'the headers are no array'
-    WHEN p_origin IN ('peer', 'queue') THEN CASE
+    WHEN p_origin = 'queue' THEN CASE
       WHEN NOT octet_length(p_topic) BETWEEN @peer_or_topic.min_bytes@ AND @peer_or_topic.max_bytes@ OR p_topic !~ @peer_or_topic.pattern@
         THEN 'the topic is none'
       WHEN octet_length(p_headers::text) > @dead_letter_headers.max_bytes@ THEN 'the headers are too large'
@@ -28,9 +28,9 @@ BEGIN
       WHEN jsonb_typeof(v_pair) <> 'array' THEN 'a header is no pair'
       WHEN jsonb_array_length(v_pair) <> 2 OR jsonb_typeof(v_pair -> 0) <> 'string' OR jsonb_typeof(v_pair -> 1) <> 'string'
         THEN 'a header is no pair of texts'
-      WHEN p_origin IN ('peer', 'queue') AND (v_pair ->> 0 !~ @header_name.pattern@ OR v_pair ->> 1 !~ @header_value.pattern@)
+      WHEN p_origin = 'queue' AND (v_pair ->> 0 !~ @header_name.pattern@ OR v_pair ->> 1 !~ @header_value.pattern@)
         THEN 'a header has characters that it may not have'
-      WHEN p_origin IN ('peer', 'queue') AND octet_length(v_pair ->> 0) > @header_name.max_bytes@ THEN 'the name of a header is too long'
+      WHEN p_origin = 'queue' AND octet_length(v_pair ->> 0) > @header_name.max_bytes@ THEN 'the name of a header is too long'
     END;
     IF fault IS NOT NULL THEN
       RETURN;

@@ -11,7 +11,7 @@ BEGIN
   IF starts_with(p_name, @QueueConstants.reserved_prefix@) OR NOT (
     EXISTS (SELECT FROM hawser_peer_data.peers AS p WHERE p.name = p_name)
     OR EXISTS (SELECT FROM hawser_peer_data.listeners AS t WHERE t.listener_name = p_name)
-    OR EXISTS (SELECT FROM hawser_peer_data.channels AS m WHERE p_name IN (m.sender_name, m.listener_name, coalesce(m.owner, m.listener_name)))
+    OR EXISTS (SELECT FROM hawser_peer_data.channels AS m WHERE p_name IN (m.sender_name, m.listener_name, m.listener_name))
     OR EXISTS (SELECT FROM hawser.queue_places('{}') AS a WHERE a.recipient IN ('@' || p_name, @QueueConstants.priority_mark@ || '@' || p_name))
   ) THEN
     refusal := 'unknown';
@@ -25,7 +25,7 @@ BEGIN
   INSERT INTO hawser_data.owners (what, epoch) VALUES (v_what, 0) ON CONFLICT (what) DO NOTHING;
   PERFORM FROM hawser_data.owners AS o
     WHERE o.what = v_what
-       OR o.what IN (SELECT 'peer:' || m.sender_name FROM hawser_peer_data.channels AS m WHERE coalesce(m.owner, m.listener_name) = p_name)
+       OR o.what IN (SELECT 'peer:' || m.sender_name FROM hawser_peer_data.channels AS m WHERE m.listener_name = p_name)
     ORDER BY o.what FOR UPDATE;
   IF EXISTS (SELECT FROM hawser_data.owners AS o WHERE o.what = v_what AND hawser.is_alive(o.pid, o.life)) THEN
     RAISE EXCEPTION 'the peer "%" is running', p_name
@@ -33,7 +33,7 @@ BEGIN
   END IF;
   PERFORM FROM hawser_data.fences AS f
     WHERE f.what = v_what
-       OR f.what IN (SELECT 'peer:' || coalesce(m.owner, m.listener_name) FROM hawser_peer_data.channels AS m WHERE m.sender_name = p_name)
+       OR f.what IN (SELECT 'peer:' || m.listener_name FROM hawser_peer_data.channels AS m WHERE m.sender_name = p_name)
     ORDER BY f.what FOR UPDATE;
 
   -- The next epoch of the name must be greater than the last one, of which nothing is left: it comes from the clock.
@@ -45,22 +45,15 @@ BEGIN
   -- As sender or as listener. What another has taken over from it is not its own any more.
   v_keys := ARRAY(
     SELECT m.channel_id FROM hawser_peer_data.channels AS m
-     WHERE m.sender_name = p_name OR coalesce(m.owner, m.listener_name) = p_name
+     WHERE m.sender_name = p_name OR m.listener_name = p_name
   );
   SELECT coalesce(sum(CASE WHEN s.epoch = c.epoch THEN least(s.messages, s.number - c.number) ELSE s.messages END), 0),
-         coalesce(array_agg(DISTINCT coalesce(m.owner, m.listener_name)), '{}')
+         coalesce(array_agg(DISTINCT m.listener_name), '{}')
     INTO count, names
     FROM hawser_peer_data.stored_messages AS s
     JOIN hawser_peer_data.channels AS m USING (channel_id)
     LEFT JOIN hawser_peer_data.cursors AS c USING (channel_id)
    WHERE s.channel_id = ANY (v_keys) AND (s.epoch, s.number) > (coalesce(c.epoch, 0), coalesce(c.number, 0));
-  IF count = 0 THEN
-    SELECT count(*), coalesce(array_agg(DISTINCT coalesce(m.owner, m.listener_name)), '{}')
-      INTO count, names
-      FROM hawser_peer_data.parked_messages AS p
-      JOIN hawser_peer_data.channels AS m USING (channel_id)
-     WHERE p.channel_id = ANY (v_keys);
-  END IF;
   IF count = 0 THEN
     SELECT count(*), ARRAY[p_name]
       INTO count, names
@@ -76,18 +69,6 @@ BEGIN
     refusal := 'dead_letters';
     RETURN;
   END IF;
-  -- They would be in nobody's hands.
-  SELECT count(*), coalesce(array_agg(DISTINCT l.name), '{}') INTO count, names
-    FROM hawser_peer_data.channels AS m
-    LEFT JOIN hawser_peer_data.channels AS b ON b.channel_id = m.retry_of
-   CROSS JOIN LATERAL (SELECT coalesce(b.listener_name, m.listener_name) AS name) AS l
-   WHERE m.owner = p_name AND m.sender_name <> p_name AND l.name <> p_name
-     AND EXISTS (SELECT FROM hawser_peer_data.peers AS p WHERE p.name = l.name);
-  IF count > 0 THEN
-    refusal := 'handed_over';
-    RETURN;
-  END IF;
-
   -- A sender that runs, or may, has the ids of its channels in memory: these stay.
   kept := ARRAY(
     SELECT DISTINCT m.sender_name
@@ -104,17 +85,13 @@ BEGIN
      WHERE m.channel_id = ANY (v_keys) AND m.sender_name <> ALL (kept)
   );
   DELETE FROM hawser_peer_data.stored_messages AS s WHERE s.channel_id = ANY (v_keys);
-  DELETE FROM hawser_peer_data.parked_messages AS p WHERE p.channel_id = ANY (v_keys);
-  DELETE FROM hawser_peer_data.marks AS d WHERE d.channel_id = ANY (v_keys);
   DELETE FROM hawser_peer_data.cursors AS c WHERE c.channel_id = ANY (v_keys);
   -- The directory before the routes, as in leave_directory. Running senders read both again within seconds, and choose others.
   PERFORM FROM hawser_data.fences AS f WHERE f.what = 'directory' FOR UPDATE;
   DELETE FROM hawser_peer_data.listeners AS t WHERE t.listener_name = p_name;
   DELETE FROM hawser_peer_data.routes AS s
    WHERE split_part(s.sender_key, ':', 1) = p_name
-      OR (s.listener_name = p_name AND NOT EXISTS (
-        SELECT FROM hawser_peer_data.channels AS m WHERE m.channel_name = s.sender_key || ':' || p_name AND m.owner <> p_name
-      ));
+      OR s.listener_name = p_name;
   DELETE FROM hawser_peer_data.channels AS m WHERE m.channel_id = ANY (v_keys);
   channels := cardinality(v_keys);
   -- One that has just been killed gets no copies for all listeners.

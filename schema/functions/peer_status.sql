@@ -4,13 +4,10 @@ BEGIN
   WITH waiting AS (
     SELECT b.listener AS name, sum(b.messages)::bigint AS messages, bool_and(b.is_complete) AS is_complete, min(b.oldest_at) AS oldest_at
       FROM hawser.backlog(@QueueConstants.counted_messages@) AS b WHERE p_without_waiting IS NOT TRUE AND b.listener IS NOT NULL GROUP BY 1
-  ), parked AS (
-    SELECT coalesce(m.owner, m.listener_name) AS name, count(*) AS messages
-      FROM hawser_peer_data.parked_messages AS k JOIN hawser_peer_data.channels AS m USING (channel_id) GROUP BY 1
   ), senders AS (
     SELECT m.sender_name AS name, count(*) AS channels FROM hawser_peer_data.channels AS m GROUP BY 1
   ), listeners AS (
-    SELECT coalesce(m.owner, m.listener_name) AS name, count(*) AS channels FROM hawser_peer_data.channels AS m GROUP BY 1
+    SELECT m.listener_name AS name, count(*) AS channels FROM hawser_peer_data.channels AS m GROUP BY 1
   ), workers AS MATERIALIZED (
     SELECT w.name, w.topics, w.beat_at > clock_timestamp() - @lease_of(w)@ AS runs
       FROM hawser_data.workers AS w WHERE w.gone_at IS NULL
@@ -34,11 +31,10 @@ BEGIN
   SELECT name, name IN (SELECT r.name FROM running AS r) AS running, p.epoch, p.started_at,
          CASE WHEN p.name IS NULL AND d.is_worker THEN false ELSE p.clean END AS clean, p.version, p.certificate_ends_at,
          coalesce(d.topics, '{}') AS topics, coalesce(w.messages, 0) AS waiting, w.oldest_at AS oldest_waiting_at,
-         coalesce(k.messages, 0) AS parked, coalesce(s.channels, 0) AS sends_on, coalesce(l.channels, 0) AS listens_on, coalesce(w.is_complete, true) AS is_complete
+         coalesce(s.channels, 0) AS sends_on, coalesce(l.channels, 0) AS listens_on, coalesce(w.is_complete, true) AS is_complete
     FROM hawser_peer_data.peers AS p
     FULL JOIN served AS d USING (name)
     FULL JOIN waiting AS w USING (name)
-    LEFT JOIN parked AS k USING (name)
     LEFT JOIN senders AS s USING (name)
     LEFT JOIN listeners AS l USING (name);
 END

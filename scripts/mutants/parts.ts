@@ -50,7 +50,7 @@ export const parts: readonly Part[] = [
       [
         "test/handlers/transactions/",
         ...below("test/store", "migrate", "preparation", "refused-databases", "table-state"),
-        ...below("test/peer", "claims", "dead-letters", "directory", "parked", "pending", "status"),
+        ...below("test/peer", "claims", "dead-letters", "directory", "pending", "status"),
         "test/queue/schedules",
       ],
     ],
@@ -88,23 +88,13 @@ export const parts: readonly Part[] = [
     rings: [
       below(
         "test/peer",
-        ...["announced-channels", "arguments", "groups", "handle", "limits", "messages", "parked"],
+        ...["announced-channels", "arguments", "groups", "handle", "limits", "messages"],
         ...["pending", "replies", "requests", "send", "stop", "topics", "typed"],
       ),
       below(
         "test/peer",
-        ...[
-          "claims",
-          "concurrency",
-          "dead-letters",
-          "directory",
-          "fan-out",
-          "floods",
-          "group-takeover",
-          "lifecycle",
-          "marks",
-        ],
-        ...["monitor", "orphan-watch", "outbox", "pass-on", "pool", "reassign", "secrets", "status", "tracing"],
+        ...["claims", "concurrency", "dead-letters", "directory", "fan-out", "floods", "group-takeover", "lifecycle"],
+        ...["monitor", "orphan-watch", "outbox", "pool", "reassign", "secrets", "status", "tracing"],
         ...["transactional"],
       ),
     ],

@@ -1,17 +1,22 @@
 import { setFlagsFromString } from "node:v8";
 import { runInNewContext } from "node:vm";
 import { describe, expect, it } from "vitest";
+import type { IncomingMessage, LeavingMessage } from "../../src/jobs-and-peers/channel/index.js";
+import { ConcurrencyLimit } from "../../src/jobs-and-peers/handlers/limits/concurrency-limit.js";
 import { ListenerBench } from "./support.js";
+
+const done = { kind: "done" } as const;
+const failed = { kind: "failed", errorCode: "handler_failed", errorMessage: "no" } as const;
 
 describe("a listener's channel that takes messages from a connection", () => {
   it("commits handled messages and acknowledges only committed ones", () => {
     const bench = new ListenerBench();
-    expect(bench.channel.welcome(0)).toEqual({ cursorEpoch: 7, cursor: 0, backlog: 0, credit: 100 });
+    expect(bench.channel.welcome(0)).toEqual({ cursorEpoch: 7, cursor: 0, backlog: 0, credit: 100, queued: 0 });
     expect(bench.channel.onHello("c1", 7, 0)).toBe(true);
     bench.messages("c1", 0, [1, 2]);
     expect(bench.handleAll(1)).toEqual(["7/1", "7/2"]);
     expect(bench.take()).toEqual(["commit 7/1", "commit 7/2"]);
-    bench.channel.onCommitted({ epoch: 7, number: 2 });
+    bench.committed(2);
     expect(bench.take()).toEqual(["ack c1 7/2"]);
   });
 
@@ -24,22 +29,22 @@ describe("a listener's channel that takes messages from a connection", () => {
     bench.handle(1);
     bench.handle(1);
     bench.handle(1);
-    bench.channel.onCommitted({ epoch: 7, number: 2 });
+    bench.committed(2);
     // For the sender all of the second and the third batch is in flight, and 40 bytes of that wait here.
     expect(bench.credit).toBe(100 + 50 - 40);
     bench.handleAll(1);
-    bench.channel.onCommitted({ epoch: 7, number: 3 });
+    bench.committed(3);
     expect(bench.credit).toBe(100 + 50);
-    bench.channel.onCommitted({ epoch: 7, number: 7 });
+    bench.committed(7);
     expect(bench.credit).toBe(100);
     const numbers = Array.from({ length: 41 }, (_, index) => 8 + index);
     for (const number of numbers) bench.messages("c1", 2, [number]);
     bench.handleAll(2);
-    bench.channel.onCommitted({ epoch: 7, number: 8 });
+    bench.committed(8);
     expect(bench.credit).toBe(400);
     // What came over the connection before is in flight no more.
     bench.channel.onHello("c2", 7, 0);
-    bench.channel.onCommitted({ epoch: 7, number: 9 });
+    bench.committed(9);
     expect(bench.credit).toBe(100);
   });
 
@@ -67,13 +72,13 @@ describe("a listener's channel that takes messages from a connection", () => {
     expect(bench.channel.accepted).toEqual({ epoch: 7, number: 4 });
     bench.messages("c1", 2, [4, 5]);
     expect(bench.handleAll(2)).toEqual(["7/5"]);
-    bench.channel.onCommitted({ epoch: 7, number: 5 });
+    bench.committed(5);
     expect(bench.take()).toEqual(["commit 7/5", "ack c1 7/0", "ack c1 7/5"]);
     expect(bench.credit).toBe(100);
   });
 
-  it("passes only the next message through, and none while a message is queued, held, running, parked or halted", () => {
-    const bench = ListenerBench.connected({ parkDelayMs: 100, retryDelayMs: 100 });
+  it("passes only the next message through, and none while a message is queued, held, running, leaving or halted", () => {
+    const bench = ListenerBench.connected();
     const passes = (first: number) => bench.channel.canPassThrough("c1", 7, first);
     expect([passes(2), bench.channel.canPassThrough("c2", 7, 1), bench.channel.canPassThrough("c1", 8, 1)]).toEqual(
       Array(3).fill(false),
@@ -92,29 +97,30 @@ describe("a listener's channel that takes messages from a connection", () => {
     bench.channel.halt(false);
     bench.keyed("c1", 2, 3, ["a"]);
     bench.begin(2);
-    bench.finish({ kind: "failed", errorCode: "handler_failed", errorMessage: "e" }, 2);
-    bench.channel.onParked([{ epoch: 7, number: 3 }]);
-    expect(bench.channel.parkedMessages).toBe(1);
+    bench.finish(failed, 2);
     expect(passes(4)).toBe(false);
+    bench.committed(3, 2);
+    expect(passes(4)).toBe(true);
   });
 
-  it("passes no message through while messages are serialized or completed in advance", () => {
-    const hasSuspect = ListenerBench.connected({ hasSuspect: true });
-    expect(hasSuspect.channel.canPassThrough("c1", 7, 1)).toBe(false);
-    const marked = ListenerBench.connected({}, [{ epoch: 7, number: 2 }]);
-    expect(marked.channel.canPassThrough("c1", 7, 1)).toBe(false);
+  it("passes no message through that may have ended the process before, or while the queue has others without a key", () => {
+    expect(ListenerBench.connected({ suspects: 1 }).channel.canPassThrough("c1", 7, 1)).toBe(false);
+    const bench = ListenerBench.connected({ hasRows: true });
+    expect(bench.channel.canPassThrough("c1", 7, 1)).toBe(false);
+    bench.channel.tick(0);
+    bench.lanes([]);
+    expect(bench.channel.canPassThrough("c1", 7, 1)).toBe(true);
   });
 
-  it("retries a message that failed after passed-through ones, with the cursor before it", () => {
+  it("has a message leave that failed after passed-through ones, with the cursor before it", () => {
     const bench = ListenerBench.connected();
     expect(bench.pass("c1", 1, 1, 2)).toBe(true);
     bench.beginPassed(1, 3);
-    bench.finish({ kind: "failed", errorCode: "handler_failed", errorMessage: "e" }, 1);
+    bench.finish(failed, 1);
+    expect(bench.take()).toEqual(["commit 7/2", "commit 7/3, 3 after 1 until 101"]);
     bench.messages("c1", 1, [4]);
     expect(bench.begin(1)).toBeUndefined();
-    expect(bench.take()).toEqual(["commit 7/2"]);
-    expect(bench.handleAll(101)).toEqual(["7/3", "7/4"]);
-    expect(bench.take()).toEqual(["commit 7/3", "ack c1 7/0", "commit 7/4"]);
+    expect(bench.take()).toEqual(["commit 7/4, 4"]);
   });
 
   it("returns a passed-through message that is still running, even if the handler halted the channel", () => {
@@ -159,7 +165,7 @@ describe("a listener's channel that takes messages from a connection", () => {
     bench.channel.tick(10);
     expect(bench.take()).toEqual(["ack c1 7/0 busy"]);
     bench.finish({ kind: "done" }, 20);
-    bench.channel.onCommitted({ epoch: 7, number: 1 });
+    bench.committed(1);
     expect(bench.take()).toEqual(["commit 7/1", "ack c1 7/1"]);
   });
 
@@ -203,7 +209,7 @@ describe("a listener's channel that takes messages from a connection", () => {
     expect(bench.take()).toEqual(["commit 7/1"]);
     bench.handle(1);
     expect(bench.take()).toEqual(["commit 7/2", "resume c1"]);
-    bench.channel.onCommitted({ epoch: 7, number: 2 });
+    bench.committed(2);
     expect(bench.take()).toEqual(["ack c1 7/2"]);
     expect(bench.credit).toBe(100);
   });
@@ -313,6 +319,17 @@ describe("a listener's channel that fills gaps from the store", () => {
     expect(bench.take()).toEqual(["query above 7/9", "delete up to 7/9"]);
   });
 
+  it("deletes them also while the sender's new epoch has sent nothing yet", () => {
+    const bench = new ListenerBench({ epoch: 7, number: 9 });
+    bench.channel.onHello("c1", 8, 0);
+    bench.rows([]);
+    expect(bench.channel.accepted).toEqual({ epoch: 8, number: 0 });
+    bench.take();
+    bench.channel.onPolled();
+    bench.rows([]);
+    expect(bench.take()).toEqual(["query above 8/0", "delete up to 7/9"]);
+  });
+
   it("passes at-most-once messages on at once while it drains", () => {
     const bench = ListenerBench.connected();
     bench.messages("c1", 0, [3, undefined]);
@@ -321,26 +338,53 @@ describe("a listener's channel that fills gaps from the store", () => {
 });
 
 describe("a listener's channel whose handler fails", () => {
-  it("retries with doubling delays, and then writes a dead letter", () => {
+  it("has the message leave for its next attempt, and with it what comes behind it", () => {
     const bench = ListenerBench.connected();
     bench.messages("c1", 0, [1, 2]);
-    const fail = (now: number) =>
-      bench.finish({ kind: "failed", errorCode: "handler_failed", errorMessage: "no" }, now);
     bench.begin(0);
-    fail(0);
-    expect(bench.begin(99)).toBeUndefined();
-    expect(bench.channel.deadline).toBeLessThanOrEqual(100);
-    expect(bench.begin(100)?.position).toEqual({ epoch: 7, number: 1 });
-    expect(bench.turns.at(-1)?.attempts).toBe(2);
-    fail(100);
-    expect(bench.begin(299)).toBeUndefined();
-    bench.begin(300);
-    fail(300);
-    expect(bench.take().filter((line) => !line.startsWith("ack"))).toEqual([
-      "dead 7/1 handler_failed after 3",
-      "commit 7/1",
+    bench.finish(failed, 5);
+    bench.messages("c1", 6, [3]);
+    expect(bench.begin(1_000)).toBeUndefined();
+    expect(bench.take()).toEqual(["commit 7/2, 1 after 1 until 105, 2", "commit 7/3, 3"]);
+    expect(bench.channel.waitingMessages).toBe(3);
+    bench.committed(2);
+    expect([bench.channel.waitingMessages, bench.channel.waitingWireBytes]).toEqual([1, 10]);
+    expect(bench.take()).toEqual(["ack c1 7/2 queued 2"]);
+    expect(bench.channel.welcome(0).queued).toBe(2);
+  });
+
+  it("writes a dead letter after the last attempt, or if it must not be tried again, and goes on", () => {
+    const bench = ListenerBench.connected({ maxAttempts: 1 });
+    bench.messages("c1", 0, [1, 2, 3]);
+    bench.begin(0);
+    bench.finish(failed, 0);
+    bench.begin(0);
+    bench.finish({ ...failed, kind: "refused", errorCode: "unsubscribed" }, 0);
+    expect(bench.take()).toEqual([
+      "commit 7/1, 1 after 1 dead handler_failed",
+      "commit 7/2, 2 after 1 dead unsubscribed",
     ]);
-    expect(bench.handleAll(301)).toEqual(["7/2"]);
+    expect(bench.handleAll(0)).toEqual(["7/3"]);
+  });
+
+  it("has a message leave as no attempt that its handler wants later, or whose outcome does not count", () => {
+    const bench = ListenerBench.connected({ maxAttempts: 1 });
+    bench.keyed("c1", 0, 1, ["a", "b"]);
+    bench.beginAll(0);
+    bench.finish({ ...failed, kind: "deferred", delayMs: 700 }, 0, bench.turnOf(1));
+    bench.finish({ kind: "postponed" }, 0, bench.turnOf(2));
+    expect(bench.take()).toEqual(["commit 7/1, 1 until 700", "commit 7/2, 2"]);
+  });
+
+  it("says which failure it was, for the dead letter of a later attempt", () => {
+    const left: LeavingMessage[] = [];
+    const bench = ListenerBench.connected();
+    bench.commit = (_cursor, leaving) => left.push(...leaving);
+    bench.messages("c1", 0, [1]);
+    bench.begin(0);
+    bench.finish({ ...failed, failedAt: 1_000, plain: new Uint8Array(1) }, 0);
+    expect(left[0]).toMatchObject({ attempts: 1, plain: new Uint8Array(1), key: undefined });
+    expect(left[0]!.failures).toEqual([{ attempt: 1, at: 1_000, code: "handler_failed", message: "no" }]);
   });
 
   it("does not retry an at-most-once message", () => {
@@ -374,152 +418,19 @@ describe("a listener's channel whose handler fails", () => {
 });
 
 describe("a listener's channel after an unclean exit", () => {
-  const hasSuspect = { hasSuspect: true, maxAttempts: 3 };
-
-  it("starts its first message only when the attempt is counted, and the next when its cursor is committed", () => {
-    const bench = ListenerBench.connected(hasSuspect);
-    bench.messages("c1", 0, [1, 2]);
-    expect(bench.handleAll(1)).toEqual([]);
-    expect(bench.take()).toEqual(["count"]);
-    bench.channel.onStartCounted(2);
-    bench.begin(1);
-    expect(bench.turns.at(-1)?.attempts).toBe(2);
-    bench.finish({ kind: "done" }, 1);
-    expect(bench.handleAll(1)).toEqual([]);
-    bench.channel.onCommitted({ epoch: 7, number: 1 });
-    expect(bench.handleAll(1)).toEqual(["7/2"]);
-  });
-
-  it("counts again when the attempt could not be counted", () => {
-    const bench = ListenerBench.connected(hasSuspect);
-    bench.messages("c1", 0, [1]);
-    bench.handleAll(1);
-    bench.channel.onStartCounted(undefined);
-    bench.handleAll(1);
-    expect(bench.take()).toEqual(["count", "count"]);
-  });
-
-  it("dead-letters a message that was started too often", () => {
-    const bench = ListenerBench.connected(hasSuspect);
-    bench.messages("c1", 0, [1]);
-    bench.handleAll(1);
-    bench.channel.onStartCounted(4);
-    bench.take();
-    bench.begin(1);
-    expect(bench.turns.at(-1)!.attempts).toBe(4);
-    bench.finish({ kind: "refused", errorCode: "handler_crashed", errorMessage: "" }, 1);
-    expect(bench.take()).toEqual(["dead 7/1 handler_crashed after 3", "commit 7/1"]);
-  });
-
-  it("handles one, two, four, … messages between commits", () => {
-    const bench = ListenerBench.connected({ ...hasSuspect, creditBytes: 10_000 });
-    const twenty = Array.from({ length: 20 }, (_, index) => index + 1);
-    bench.messages("c1", 0, twenty);
-    bench.handleAll(1);
-    bench.channel.onStartCounted(1);
-    const counts: number[] = [];
-    for (let handled = 0; handled < 20; ) {
-      const { length } = bench.handleAll(1);
-      counts.push(length);
-      handled += length;
-      bench.channel.onCommitted({ epoch: 7, number: handled });
-    }
-    expect(counts).toEqual([1, 2, 4, 8, 5]);
+  it("has its first messages leave as suspects, what is behind them in their lanes too, and handles the others", () => {
+    const bench = ListenerBench.connected({ suspects: 2, creditBytes: 10_000 });
+    bench.keyed("c1", 0, 1, [undefined, "a", "b", undefined]);
+    expect(bench.beginAll(1)).toEqual([3]);
+    bench.finish(done, 1);
+    expect(bench.take()).toEqual(["commit 7/1, 1 suspect", "commit 7/2, 2 suspect", "commit 7/4, 4"]);
   });
 
   it("starts at-most-once messages as usual", () => {
-    const bench = ListenerBench.connected(hasSuspect);
-    bench.messages("c1", 0, [undefined]);
-    expect(bench.handleAll(1)).toEqual(["~"]);
-  });
-});
-
-describe("a message whose handler's session has ended", () => {
-  const sessionEnded = { kind: "sessionEnded", errorCode: "handler_crashed", errorMessage: "" } as const;
-
-  it("restarts the message when all its starts are counted, including earlier ones of this process", () => {
-    const bench = ListenerBench.connected({ maxAttempts: 4, retryDelayMs: 0 });
-    bench.messages("c1", 0, [1]);
-    bench.begin(1);
-    bench.finish({ kind: "failed", errorCode: "handler_failed", errorMessage: "" }, 1);
-    bench.begin(2);
-    bench.finish(sessionEnded, 2);
-    for (const counted of [1, 2, 3]) {
-      expect(bench.begin(3)).toBeUndefined();
-      expect(bench.take()).toEqual(["count"]);
-      bench.channel.onStartCounted(counted);
-    }
-    expect(bench.begin(3)).toBeDefined();
-    expect(bench.turns.at(-1)?.attempts).toBe(3);
-    expect(bench.channel.isUnderSuspicion).toBe(true);
-    expect(bench.channel.waitsForCommits).toBe(true);
-    bench.finish({ kind: "done" }, 4);
-    expect(bench.take()).toEqual(["commit 7/1"]);
-    bench.channel.onCommitted({ epoch: 7, number: 1 });
-    expect(bench.channel.isUnderSuspicion).toBe(false);
-  });
-
-  it("dead-letters the message if its session ends in its last counted start", () => {
-    const bench = ListenerBench.connected({ maxAttempts: 2, retryDelayMs: 0 });
-    bench.messages("c1", 0, [1]);
-    for (const attempt of [1, 2]) {
-      bench.begin(attempt);
-      bench.finish(attempt === 1 ? { kind: "failed", errorCode: "", errorMessage: "" } : sessionEnded, attempt);
-    }
-    // The second start was not alone: it is one again.
-    for (const counted of [1, 2]) {
-      expect(bench.begin(3)).toBeUndefined();
-      bench.channel.onStartCounted(counted);
-    }
-    bench.take();
-    expect(bench.begin(3)).toBeDefined();
-    expect(bench.turns.at(-1)?.attempts).toBe(2);
-    bench.finish(sessionEnded, 3);
-    expect(bench.take()).toEqual(["dead 7/1 handler_crashed after 2", "commit 7/1"]);
-  });
-
-  it("does not report an open start for a message that has ended its session", () => {
-    const bench = ListenerBench.connected({ maxAttempts: 3, retryDelayMs: 0 });
-    bench.messages("c1", 0, [1]);
-    bench.begin(1);
-    bench.finish(sessionEnded, 1);
-    bench.begin(2);
-    bench.channel.onStartCounted(1);
-    expect(bench.channel.hasOpenStart).toBe(false);
-    bench.begin(2);
-    bench.channel.onStartCounted(2);
-    expect(bench.channel.hasOpenStart).toBe(true);
-    bench.begin(2);
-    bench.finish(sessionEnded, 2);
-    expect(bench.channel.hasOpenStart).toBe(false);
-  });
-
-  it("restarts the message when it is the first, in isolation after the committed cursor, while other keys continue", () => {
-    const bench = ListenerBench.connected({ maxAttempts: 2, retryDelayMs: 0, creditBytes: 10_000, maxAhead: 10 });
-    bench.keyed("c1", 0, 1, ["a", "b", "c", "b", "d"]);
-    bench.beginAll(1);
-    const turnOf = (number: number) => bench.turns.find(({ running }) => running.position?.number === number)!;
-    bench.finish(sessionEnded, 1, turnOf(2));
-    bench.keyed("c1", 1, 6, ["c"]);
-    bench.finish({ kind: "done" }, 2, turnOf(3));
-    expect(bench.beginAll(2)).toEqual([6]);
-    bench.finish({ kind: "done" }, 3, turnOf(1));
-    bench.keyed("c1", 3, 7, ["e"]);
-    // Others end first, and nothing begins any more.
-    expect(bench.beginAll(3)).toEqual([]);
-    bench.finish({ kind: "done" }, 4, turnOf(6));
-    bench.finish({ kind: "done" }, 4, turnOf(5));
-    expect(bench.beginAll(4)).toEqual([]);
-    expect(bench.take()).toEqual(["commit 7/1"]);
-    bench.channel.onCommitted({ epoch: 7, number: 1 });
-    expect(bench.beginAll(5)).toEqual([]);
-    expect(bench.take().at(-1)).toBe("count alone");
-    for (const counted of [1, 2]) {
-      bench.channel.onStartCounted(counted);
-      bench.begin(6);
-    }
-    bench.finish({ kind: "done" }, 7, turnOf(2));
-    expect(bench.beginAll(7).sort()).toEqual([4, 7]);
+    const bench = ListenerBench.connected({ suspects: 1 });
+    bench.messages("c1", 0, [undefined, 1, undefined]);
+    expect(bench.handleAll(1)).toEqual(["~", "~"]);
+    expect(bench.take()).toEqual(["commit 7/1, 1 suspect"]);
   });
 });
 
@@ -527,18 +438,13 @@ setFlagsFromString("--expose-gc");
 const collectGarbage = runInNewContext("gc") as () => void;
 
 describe("a listener's channel whose messages have keys", () => {
-  const turnOf = (bench: ListenerBench, number: number) =>
-    bench.turns.find(({ running }) => running.position?.number === number)!;
-  const done = { kind: "done" } as const;
-  const failed = { kind: "failed", errorCode: "handler_failed", errorMessage: "no" } as const;
-
   it("handles different keys in parallel, each in order, and messages without a key one after another", () => {
     const bench = ListenerBench.connected({ creditBytes: 10_000 });
     bench.keyed("c1", 0, 1, ["a", "b", undefined, "a", undefined, "c", "b"]);
     expect(bench.beginAll(1).sort()).toEqual([1, 2, 3, 6]);
-    bench.finish(done, 2, turnOf(bench, 3));
+    bench.finish(done, 2, bench.turnOf(3));
     expect(bench.beginAll(2)).toEqual([5]);
-    bench.finish(done, 2, turnOf(bench, 2));
+    bench.finish(done, 2, bench.turnOf(2));
     expect(bench.beginAll(2)).toEqual([7]);
     expect(bench.channel.isHandling).toBe(true);
   });
@@ -547,371 +453,299 @@ describe("a listener's channel whose messages have keys", () => {
     const bench = ListenerBench.connected({ creditBytes: 10_000 });
     bench.keyed("c1", 0, 1, ["a", "b", "c", "a"]);
     bench.beginAll(1);
-    bench.finish(done, 2, turnOf(bench, 3));
-    bench.finish(done, 2, turnOf(bench, 2));
+    bench.finish(done, 2, bench.turnOf(3));
+    bench.finish(failed, 2, bench.turnOf(2));
     expect(bench.take()).toEqual([]);
-    bench.finish(done, 2, turnOf(bench, 1));
-    expect(bench.take()).toEqual(["commit 7/3"]);
+    bench.finish(done, 2, bench.turnOf(1));
+    expect(bench.take()).toEqual(["commit 7/3, 2 after 1 until 102"]);
     expect(bench.beginAll(3)).toEqual([4]);
     bench.finish(done, 3);
     expect(bench.take()).toEqual(["commit 7/4"]);
   });
 
-  it("retries a failed message without blocking other keys, and writes its dead letter at once", () => {
-    const bench = ListenerBench.connected({ creditBytes: 10_000, maxAttempts: 2 });
-    bench.keyed("c1", 0, 1, ["a", "b", "b", "a"]);
+  it("has only what has the key of a failed message leave", () => {
+    const bench = ListenerBench.connected({ creditBytes: 10_000 });
+    bench.keyed("c1", 0, 1, ["a", "b", "a", "b"]);
     bench.beginAll(0);
-    bench.finish(failed, 0, turnOf(bench, 2));
-    expect(bench.beginAll(50)).toEqual([]);
-    expect(bench.beginAll(100)).toEqual([2]);
-    expect(turnOf(bench, 2).attempts).toBe(2);
-    bench.finish(failed, 100, turnOf(bench, 2));
-    expect(bench.take()).toEqual(["dead 7/2 handler_failed after 2"]);
-    expect(bench.beginAll(101)).toEqual([3]);
-    bench.finish(done, 101, turnOf(bench, 3));
-    expect(bench.take()).toEqual([]);
-    bench.finish(done, 102, turnOf(bench, 1));
-    expect(bench.take()).toEqual(["commit 7/3"]);
+    bench.finish(failed, 0, bench.turnOf(1));
+    expect(bench.take()).toEqual(["commit 7/1, 1 after 1 until 100"]);
+    bench.finish(done, 0, bench.turnOf(2));
+    expect(bench.beginAll(0)).toEqual([4]);
+    expect(bench.take()).toEqual(["commit 7/3, 3"]);
   });
 
-  it("lets at most maxAhead messages wait for a retry, and queries no more bytes than may wait", () => {
-    const bench = ListenerBench.connected({ creditBytes: 10_000, maxAhead: 3, refillBelowBytes: 20 });
-    bench.keyed("c1", 0, 1, ["a", "b", "c", "d"]);
-    bench.beginAll(0);
-    for (const turn of [...bench.turns].slice(0, 3)) bench.finish(failed, 0, turn);
-    bench.finish(done, 0);
-    bench.take();
-    bench.channel.onAnnounced();
-    expect(bench.take()).toEqual([]);
-    bench.keyed("c1", 0, 5, [undefined]);
-    expect(bench.beginAll(50)).toEqual([]);
-    expect(bench.beginAll(100)).toEqual([1, 2, 3, 5]);
-    for (const turn of [...bench.turns]) bench.finish(done, 101, turn);
-    expect(bench.take()).toContain("query above 7/5");
-  });
-
-  it("starts a message that its handler wants later again then, as the same attempt", () => {
-    const bench = ListenerBench.connected({ creditBytes: 10_000, maxAttempts: 1 });
-    bench.keyed("c1", 0, 1, ["a", "b"]);
-    bench.beginAll(0);
-    bench.finish({ ...failed, kind: "deferred", delayMs: 700 }, 0, turnOf(bench, 1));
-    expect(bench.beginAll(699)).toEqual([]);
-    expect(bench.beginAll(700)).toEqual([1]);
-    expect(turnOf(bench, 1).attempts).toBe(1);
-    bench.finish({ ...failed, kind: "deferred", delayMs: 10_000 }, 700, turnOf(bench, 1));
-    expect(bench.take()).toEqual(["park 7/1 after 0 until 10700"]);
-  });
-
-  it("takes back the counted start of a message that its handler wants later, and counts the next one", () => {
-    const bench = ListenerBench.connected({ creditBytes: 10_000, maxAttempts: 3, hasSuspect: true, startsBefore: 1 });
-    bench.keyed("c1", 0, 1, [undefined]);
-    bench.beginAll(0);
-    expect(bench.take().at(-1)).toBe("count");
-    bench.channel.onStartCounted(2);
-    bench.beginAll(0);
-    expect(turnOf(bench, 1).attempts).toBe(2);
-    bench.finish({ ...failed, kind: "deferred", delayMs: 700 }, 0, turnOf(bench, 1));
-    expect(bench.take()).toEqual(["uncount"]);
-    expect(bench.beginAll(700)).toEqual([]);
-    expect(bench.take()).toEqual(["count"]);
-    bench.channel.onStartCounted(2);
-    expect(bench.beginAll(700)).toEqual([1]);
-    expect(turnOf(bench, 1).attempts).toBe(2);
-  });
-
-  describe("a message with a long retry delay", () => {
-    const long = { retryDelayMs: 10_000, maxAhead: 2, creditBytes: 10_000, maxAttempts: 3 };
-    const at = (number: number) => ({ epoch: 7, number });
-
-    it("is parked with the messages behind it, and the channel continues once the store has them", () => {
-      const bench = ListenerBench.connected(long);
-      bench.keyed("c1", 0, 1, ["x", "y", "x", "y", "y"]);
-      expect(bench.beginAll(0)).toEqual([1, 2]);
-      bench.finish(failed, 0, turnOf(bench, 1));
-      bench.handle(0);
-      expect(bench.take()).toEqual(["park 7/1 after 1 until 10000", "park 7/3 after 0 until 0"]);
-      expect(bench.beginAll(0)).toEqual([]);
-      bench.channel.onParked([at(1), at(3)]);
-      expect(bench.take()).toEqual(["commit 7/3"]);
-      expect([bench.channel.waitingWireBytes, bench.channel.parkedMessages]).toEqual([20, 2]);
-      expect(bench.handleAll(0)).toEqual(["7/4", "7/5"]);
-      bench.keyed("c1", 0, 6, ["x", "y", "y", "y"]);
-      expect(bench.take().at(-1)).toBe("park 7/6 after 0 until 0");
-      bench.channel.onParked([at(6)]);
-      expect(bench.handleAll(0)).toEqual(["7/7", "7/8", "7/9"]);
-      expect(bench.take().at(-1)).toBe("commit 7/9");
-      bench.channel.tick(500);
-      expect(bench.channel.deadline).toBe(10_000);
-      expect(bench.handleAll(10_000)).toEqual(["7/1", "7/3", "7/6"]);
-      expect(bench.take()).toEqual(["unpark 7/1", "unpark 7/3", "unpark 7/6"]);
-      expect(bench.channel.parkedMessages).toBe(0);
-    });
-
-    it("waits in memory where it cannot be parked: without a key, and beyond the limits", () => {
-      const bench = ListenerBench.connected({ ...long, maxParked: 1, maxAhead: 10 });
-      bench.keyed("c1", 0, 1, [undefined, "x", "y", "x"]);
-      bench.beginAll(0);
-      for (const number of [1, 2, 3]) bench.finish(failed, 0, turnOf(bench, number));
-      expect(bench.take()).toEqual(["park 7/2 after 1 until 10000"]);
-      bench.channel.onParked([at(2)]);
-      expect(bench.take()).toEqual([]);
-      expect(bench.beginAll(10_000)).toEqual([1, 2, 3]);
-    });
-
-    it("precedes all others of its key when the channel is opened, and keeps its row with a new time if it fails", () => {
-      const bench = new ListenerBench(at(3), long, [at(5)]);
-      const payload = new Uint8Array(10);
-      const message = { topicId: 1, payload, encoding: undefined, headers: undefined, key: "x", fromWire: false };
-      const parked = [1, 5].map((number) => ({
-        message: { ...message, position: at(number) },
-        attempts: number === 1 ? 1 : 0,
-        dueAt: number === 1 ? 50 : 0,
-      }));
-      bench.channel.restore(parked);
-      bench.channel.onHello("c1", 7, 0);
-      bench.keyed("c1", 0, 4, ["y", "x", "x"]);
-      expect(bench.handleAll(0)).toEqual(["7/4"]);
-      expect(bench.take()).toEqual(["park 7/6 after 0 until 0", "commit 7/5"]);
-      bench.channel.onParked([at(6)]);
-      expect(bench.beginAll(50)).toEqual([1]);
-      expect(turnOf(bench, 1).attempts).toBe(2);
-      bench.finish(failed, 50);
-      expect(bench.take()).toEqual(["commit 7/6", "park 7/1 after 2 until 20050"]);
-      expect(bench.beginAll(20_050)).toEqual([1]);
-      bench.finish(failed, 20_050);
-      expect(bench.take()).toEqual(["dead 7/1 handler_failed after 3", "unpark 7/1"]);
-      expect(bench.beginAll(20_050)).toEqual([5]);
-    });
-
-    it("starts in isolation and counted where it may have ended a process, and delays the drain until it is removed", () => {
-      const bench = new ListenerBench(at(0), { ...long, hasSuspect: true });
-      const message = { topicId: 1, payload: new Uint8Array(10), encoding: undefined, headers: undefined, key: "x" };
-      const parked = { message: { ...message, position: at(1), fromWire: false }, attempts: 1, dueAt: 0 };
-      bench.channel.restore([parked]);
-      expect(bench.beginAll(0)).toEqual([]);
-      expect(bench.take()).toEqual(["count parked 7/1"]);
-      expect(bench.channel.isUnderSuspicion).toBe(true);
-      bench.channel.onStartCounted(undefined, true);
-      expect(bench.beginAll(0)).toEqual([]);
-      bench.channel.onStartCounted(3, true);
-      expect(bench.take()).toEqual(["count parked 7/1"]);
-      expect(bench.beginAll(0)).toEqual([1]);
-      expect(turnOf(bench, 1).attempts).toBe(3);
-      bench.channel.giveBack();
-      bench.finish(done, 0);
-      expect(bench.take()).toEqual(["unpark 7/1"]);
-      bench.channel.onUnparked(1);
-      expect(bench.take()).toEqual(["drained"]);
-    });
-  });
-
-  it("treats marked messages as finished, from the connection and from the store", () => {
-    const marked = [2, 3, 5].map((number) => ({ epoch: 7, number }));
-    const bench = ListenerBench.connected({ creditBytes: 10_000 }, marked);
-    bench.keyed("c1", 0, 1, ["a", "b", "c"]);
+  it("has messages leave that the queue is to handle, with the waiting ones of their lane", () => {
+    const leaves = ({ position }: IncomingMessage) => (position!.number === 3 ? "message" : false);
+    const bench = ListenerBench.connected({ creditBytes: 10_000, leaves });
+    bench.keyed("c1", 0, 1, ["a", "a"]);
     expect(bench.beginAll(0)).toEqual([1]);
-    expect(bench.channel.waitingWireBytes).toBe(10);
-    bench.finish(done, 1);
-    expect(bench.take()).toContain("commit 7/3");
-    bench.channel.onAnnounced();
-    bench.rows([4, 5]);
-    bench.handle(2);
-    expect(bench.take().at(-1)).toBe("commit 7/5");
+    bench.keyed("c1", 0, 3, ["a", "b"]);
+    expect(bench.beginAll(0)).toEqual([4]);
+    expect(bench.take()).toEqual([]);
+    bench.finish(done, 0, bench.turnOf(1));
+    expect(bench.take()).toEqual(["commit 7/3, 2, 3"]);
   });
 
   it("keeps no handled message in memory while an earlier one is unfinished", async () => {
     const bench = ListenerBench.connected({ creditBytes: 10_000 });
     bench.keyed("c1", 0, 1, ["slow", "b"]);
     bench.beginAll(0);
-    const payload = new WeakRef(turnOf(bench, 2).running.payload);
-    bench.finish(done, 1, turnOf(bench, 2));
+    const payload = new WeakRef(bench.turnOf(2).running.payload);
+    bench.finish(done, 1, bench.turnOf(2));
     // What a WeakRef was asked for lives until the end of the turn.
     await new Promise((resolve) => setImmediate(resolve));
     collectGarbage();
     expect(payload.deref()).toBeUndefined();
-    bench.finish(done, 2, turnOf(bench, 1));
+    bench.finish(done, 2, bench.turnOf(1));
     expect(bench.take()).toEqual(["commit 7/2"]);
-  });
-
-  it("runs only up to its limit ahead of an unfinished message", () => {
-    const bench = ListenerBench.connected({ creditBytes: 10_000 });
-    bench.keyed("c1", 0, 1, ["a", "b", "b", "b", "b", "a", undefined]);
-    const slow = bench.channel.take(1)!;
-    expect(slow.running.position?.number).toBe(1);
-    const ahead: number[] = [];
-    for (let next = bench.begin(1); next !== undefined && ahead.length < 10; next = bench.begin(1)) {
-      ahead.push(next.position!.number);
-      bench.finish(done, 1);
-    }
-    expect(ahead).toHaveLength(3);
-    expect(bench.channel.canTake).toBe(false);
-    bench.channel.finish(slow, done, 2);
-    expect(bench.handleAll(3)).toHaveLength(3);
-    expect(bench.take().at(-1)).toBe("commit 7/7");
   });
 
   it("reports busy when there is no progress while messages wait", () => {
     const bench = ListenerBench.connected({ creditBytes: 10_000 });
     bench.keyed("c1", 0, 1, ["a", "b", "a"]);
     bench.beginAll(0);
-    bench.finish(done, 9, turnOf(bench, 2));
+    bench.finish(done, 9, bench.turnOf(2));
     expect(bench.channel.deadline).toBe(19);
     bench.channel.tick(18);
     expect(bench.take()).toEqual([]);
     bench.channel.tick(19);
     expect(bench.take()).toEqual(["ack c1 7/0 busy"]);
   });
-
-  it("handles all messages one after another while it has a suspect", () => {
-    const bench = ListenerBench.connected({ hasSuspect: true, creditBytes: 10_000 });
-    bench.keyed("c1", 0, 1, ["a", "b", undefined, "a"]);
-    const order: number[] = [];
-    bench.begin(1);
-    bench.channel.onStartCounted(1);
-    for (let round = 1; round <= 4; round++) {
-      if (bench.turns.length === 0) order.push(...bench.beginAll(round));
-      else order.push(bench.turns[0]!.running.position!.number);
-      expect(bench.turns.length).toBe(1);
-      bench.finish(done, round);
-      bench.channel.onCommitted({ epoch: 7, number: round });
-    }
-    expect(order).toEqual([1, 2, 3, 4]);
-  });
 });
 
-describe("a message that is done while an earlier one is not", () => {
-  /** Its messages a, b and c have begun; the first one goes on. */
-  function behindAnUnfinishedOne() {
-    const bench = ListenerBench.connected({ creditBytes: 10_000 });
-    bench.keyed("c1", 0, 1, ["a", "b", "c"]);
+describe("messages in front of one that has ended", () => {
+  /** Messages 1 to 4 with these keys, of which the first of each key has begun. */
+  function started(...keys: (string | undefined)[]) {
+    const bench = ListenerBench.connected({ creditBytes: 10_000, busyAfterMs: 10_000 });
+    bench.keyed("c1", 0, 1, keys);
     bench.beginAll(0);
-    const turns = [...bench.turns];
     bench.take();
-    const marksAt = (now: number): string[] => {
-      bench.channel.tick(now);
-      return bench.take().filter((line) => line.startsWith("mark"));
-    };
-    return { bench, turns, marksAt };
+    return bench;
   }
 
-  it("gets a mark within a second, once, together with the others, and also while no message may start", () => {
-    const { bench, turns, marksAt } = behindAnUnfinishedOne();
-    expect(bench.channel.deadline).toBe(Infinity);
-    bench.finish({ kind: "done" }, 100, turns[1]);
-    bench.channel.halt(true);
-    bench.finish({ kind: "done" }, 600, turns[2]);
+  it("leave after a while: a running one as a row that this process has, whose handler goes on", () => {
+    const bench = started("a", "b", "a", "c");
+    bench.finish(done, 100, bench.turnOf(2));
+    bench.finish(done, 300, bench.turnOf(4));
     expect(bench.channel.deadline).toBe(600);
-    expect(marksAt(599)).toEqual([]);
-    expect(marksAt(600)).toEqual([]);
-    expect(marksAt(1_099)).toEqual([]);
-    expect(marksAt(1_100)).toEqual(["mark 7/2 7/3"]);
-    expect(bench.channel.deadline).toBe(Infinity);
-    expect(marksAt(5_000)).toEqual([]);
-    bench.channel.mark();
+    bench.channel.tick(599);
     expect(bench.take()).toEqual([]);
+    bench.channel.tick(600);
+    expect(bench.take()).toEqual(["commit 7/4, 1 running, 3"]);
+    expect(bench.channel.runningMessages).toBe(0);
+    const turn = bench.turnOf(1);
+    bench.finish(failed, 700, turn);
+    expect(bench.take()).toEqual([]);
+    bench.committed(4, 800);
+    expect(bench.take()).toEqual(["ack c1 7/4 queued 3"]);
+    expect(bench.channel.waitingWireBytes).toBe(0);
   });
 
-  it("needs no mark when the cursor passes it soon", () => {
-    const { bench, turns, marksAt } = behindAnUnfinishedOne();
-    bench.finish({ kind: "done" }, 0, turns[1]);
-    expect(marksAt(500)).toEqual([]);
-    bench.finish({ kind: "done" }, 600, turns[0]);
-    expect(marksAt(1_000)).toEqual([]);
+  it("leave up to the last that had ended when the time began; those that ended later, within twice the time", () => {
+    const bench = started("a", "b", "c", "d");
+    bench.finish(done, 0, bench.turnOf(2));
+    bench.finish(done, 400, bench.turnOf(4));
+    bench.channel.tick(500);
+    expect(bench.take()).toEqual(["commit 7/2, 1 running"]);
+    expect(bench.channel.deadline).toBe(1_000);
+    bench.channel.tick(1_000);
+    expect(bench.take()).toEqual(["commit 7/4, 3 running"]);
+  });
+
+  it("stay if the cursor passes them soon", () => {
+    const bench = started("a", "b");
+    bench.finish(done, 0, bench.turnOf(2));
+    bench.finish(done, 400, bench.turnOf(1));
+    expect(bench.take()).toEqual(["commit 7/2"]);
     expect(bench.channel.deadline).toBe(Infinity);
   });
 
-  it("needs no further mark when its transaction wrote one, or its dead letter", () => {
-    const { bench, turns, marksAt } = behindAnUnfinishedOne();
-    bench.finish({ kind: "done", isMarked: true }, 0, turns[1]);
-    bench.finish({ kind: "refused", errorCode: "x", errorMessage: "y" }, 0, turns[2]);
-    expect([...marksAt(500), ...marksAt(1_000)]).toEqual([]);
-    bench.channel.mark();
+  it("stay while they run and the process can have no rows", () => {
+    const bench = started("a", "b");
+    bench.goesOn = false;
+    bench.finish(done, 0, bench.turnOf(2));
+    bench.channel.tick(500);
     expect(bench.take()).toEqual([]);
+    bench.goesOn = true;
+    expect(bench.channel.deadline).toBe(1_000);
+    bench.channel.tick(1_000);
+    expect(bench.take()).toEqual(["commit 7/2, 1 running"]);
+  });
+
+  it("leave while no message may start, too, as a process that stops may be killed", () => {
+    const bench = started("a", "b");
+    bench.channel.halt(true);
+    bench.finish(done, 0, bench.turnOf(2));
+    bench.take();
+    expect(bench.channel.deadline).toBe(500);
+    bench.channel.tick(500);
+    expect(bench.take()).toEqual(["commit 7/2, 1 running"]);
+  });
+
+  it("leave at a stop, as no attempt if their handlers are cut off; what is behind all that has ended stays", () => {
+    const bench = started("a", "b", "a", "c");
+    bench.finish(done, 0, bench.turnOf(2));
+    bench.channel.halt(true);
+    bench.take();
+    bench.channel.leaveUnfinished(1);
+    expect(bench.take()).toEqual(["commit 7/3, 1, 3"]);
+    bench.committed(3, 2);
+    expect(bench.channel.isCommitting).toBe(false);
+    bench.channel.leaveUnfinished(3);
+    expect(bench.take()).toEqual(["ack c1 7/3 busy queued 3"]);
   });
 });
 
-describe("a channel that is given back", () => {
-  it("is drained at once without pending work", () => {
-    const bench = ListenerBench.connected();
-    bench.take();
-    bench.channel.giveBack();
-    expect(bench.take()).toEqual(["drained"]);
-    bench.channel.giveBack();
-    expect(bench.take()).toEqual([]);
-  });
-
-  it("is drained when the handler has ended and its cursor is committed, and starts no message until then", () => {
-    const bench = ListenerBench.connected();
-    bench.messages("c1", 0, [1, 2]);
+describe("a lane whose messages have left", () => {
+  /** Message 1 of a key has failed and is committed. */
+  function left() {
+    const bench = ListenerBench.connected({ creditBytes: 10_000 });
+    bench.keyed("c1", 0, 1, ["a"]);
     bench.begin(0);
+    bench.finish(failed, 0);
+    bench.committed(1, 0);
     bench.take();
-    bench.channel.giveBack();
-    expect(bench.take()).toEqual(["ack c1 7/0 busy"]);
-    bench.channel.halt(false);
-    bench.finish({ kind: "done" }, 1);
-    expect(bench.begin(1)).toBeUndefined();
-    expect(bench.take()).toEqual(["commit 7/1"]);
-    bench.channel.onCommitted({ epoch: 7, number: 1 });
-    expect(bench.take().at(-1)).toBe("drained");
-    expect(bench.begin(2)).toBeUndefined();
+    return bench;
+  }
+
+  it("comes back when the queue has no rows of it", () => {
+    const bench = left();
+    expect(bench.channel.deadline).toBe(100);
+    bench.channel.tick(100);
+    expect(bench.take()).toEqual(["ask a"]);
+    expect(bench.channel.deadline).toBe(Infinity);
+    bench.lanes([], false, 110);
+    expect(bench.channel.deadline).toBe(Infinity);
+    bench.keyed("c1", 110, 2, ["a"]);
+    expect(bench.beginAll(110)).toEqual([2]);
   });
 
-  it("is drained when messages finished beyond an unfinished one have their marks", () => {
-    const bench = ListenerBench.connected({ creditBytes: 10_000 });
-    bench.keyed("c1", 0, 1, ["a", "b", "c"]);
-    bench.beginAll(0);
-    const [first, ...others] = [...bench.turns];
-    bench.channel.giveBack();
+  it("stays away while it has, and is asked for less and less often", () => {
+    const bench = left();
+    let now = 0;
+    const waits: number[] = [];
+    for (let nth = 0; nth < 6; nth++) {
+      waits.push(bench.channel.deadline - now);
+      now = bench.channel.deadline;
+      bench.channel.tick(now);
+      bench.lanes(["a"], true, now);
+    }
+    expect(waits).toEqual([100, 200, 400, 800, 1_000, 1_000]);
+    bench.keyed("c1", now, 2, ["a"]);
+    expect(bench.beginAll(now)).toEqual([]);
+    expect(bench.take().at(-1)).toBe("commit 7/2, 2");
+  });
+
+  it("does not come back by an answer that is older than what has left since", () => {
+    const bench = left();
+    bench.channel.tick(100);
+    bench.keyed("c1", 101, 2, ["a"]);
+    bench.lanes([], false, 102);
+    bench.keyed("c1", 103, 3, ["a"]);
+    expect(bench.beginAll(103)).toEqual([]);
+    expect(bench.take()).toEqual(["ask a", "commit 7/2, 2", "commit 7/3, 3"]);
+  });
+
+  it("is not asked for before its rows are committed", () => {
+    const bench = left();
+    bench.keyed("c1", 50, 2, ["a"]);
     bench.take();
-    for (const turn of others) bench.finish({ kind: "done" }, 1, turn);
-    bench.finish({ kind: "failed", errorCode: "x", errorMessage: "y" }, 1, first);
-    expect(bench.take()).toEqual(["mark 7/2 7/3"]);
-    bench.channel.onMarked(1);
+    bench.channel.tick(100);
     expect(bench.take()).toEqual([]);
-    bench.channel.onMarked(1);
-    expect(bench.take()).toEqual(["drained"]);
+    expect(bench.channel.deadline).toBe(Infinity);
+    bench.committed(2, 150);
+    expect(bench.channel.deadline).toBe(250);
+    bench.channel.tick(250);
+    expect(bench.take()).toEqual(["ack c1 7/2 queued 2", "ask a"]);
   });
 
-  it("is drained when the marks that were on their way are written too", () => {
+  it("is asked for again after a while if the store has not answered", () => {
+    const bench = left();
+    bench.channel.tick(100);
+    bench.channel.onLanes(undefined, true, 110);
+    expect(bench.channel.deadline).toBe(210);
+  });
+
+  it("is asked for before its first start in a channel that was opened with rows, a few lanes at a time", () => {
+    const bench = ListenerBench.connected({ creditBytes: 10_000, busyAfterMs: 10_000, hasRows: true });
+    expect(bench.channel.welcome(0).queued).toBe(0);
+    bench.keyed("c1", 0, 1, ["a", "b", undefined]);
+    expect(bench.beginAll(0)).toEqual([]);
+    expect(bench.channel.deadline).toBe(-Infinity);
+    bench.channel.tick(0);
+    expect(bench.take()).toEqual(["ask ~ a"]);
+    bench.lanes(["a"], true, 10);
+    expect(bench.take()).toEqual(["commit 7/1, 1"]);
+    expect(bench.beginAll(10)).toEqual([3]);
+    expect(bench.channel.deadline).toBe(110);
+    bench.channel.tick(110);
+    expect(bench.take()).toEqual(["ask b"]);
+    bench.lanes([], true, 110);
+    expect(bench.beginAll(110)).toEqual([2]);
+    bench.keyed("c1", 111, 4, ["c"]);
+    expect(bench.beginAll(111)).toEqual([]);
+    bench.committed(1, 111);
+    bench.channel.tick(211);
+    bench.lanes([], false, 211);
+    expect(bench.beginAll(211)).toEqual([4]);
+    bench.keyed("c1", 212, 5, ["d"]);
+    expect(bench.beginAll(212)).toEqual([5]);
+  });
+
+  it("is asked for again after a while, also if all are away when the channel is opened", () => {
+    const bench = ListenerBench.connected({ hasRows: true });
+    bench.channel.tick(0);
+    bench.lanes([undefined], true, 0);
+    expect(bench.channel.deadline).toBe(200);
+  });
+
+  it("tells a sender that reconnects that what was committed before may be in the queue", () => {
+    const bench = new ListenerBench({ epoch: 7, number: 4 }, { hasRows: true });
+    expect(bench.channel.welcome(0)).toMatchObject({ cursor: 4, queued: 4 });
+  });
+
+  it("is not asked for while a message of it runs, and is when that has ended", () => {
+    const bench = ListenerBench.connected({ hasRows: true });
+    bench.messages("c1", 0, [undefined, 1]);
+    bench.begin(0);
+    bench.channel.tick(0);
+    expect(bench.take()).toEqual([]);
+    bench.finish(done, 50);
+    expect(bench.channel.deadline).toBe(150);
+    bench.channel.tick(150);
+    expect(bench.take()).toEqual(["ask ~"]);
+    bench.lanes([], false, 160);
+    expect(bench.beginAll(160)).toEqual([1]);
+  });
+
+  it("starts at-most-once messages, also behind one that has left while its handler runs", () => {
     const bench = ListenerBench.connected({ creditBytes: 10_000 });
-    bench.keyed("c1", 0, 1, ["a", "b", "c"]);
+    bench.keyed("c1", 0, 1, ["a", "b"]);
     bench.beginAll(0);
-    const [first, second, third] = [...bench.turns];
-    bench.finish({ kind: "done" }, 0, second);
+    bench.messages("c1", 0, [undefined], 7, "a");
+    bench.finish(done, 0, bench.turnOf(2));
     bench.channel.tick(500);
-    bench.channel.tick(1_000);
-    bench.finish({ kind: "done" }, 1_001, third);
-    bench.channel.giveBack();
-    bench.take();
-    bench.finish({ kind: "failed", errorCode: "x", errorMessage: "y" }, 1_001, first);
-    expect(bench.take()).toEqual(["mark 7/3"]);
-    bench.channel.onMarked(1);
-    expect(bench.take()).toEqual([]);
-    bench.channel.onMarked(1);
-    expect(bench.take()).toEqual(["drained"]);
+    expect(bench.beginAll(500)).toEqual([]);
+    bench.finish(done, 600, bench.turnOf(1));
+    expect(bench.handleAll(600)).toEqual(["~"]);
   });
 
-  it("is drained while its message waits for a retry, which is left to the next owner", () => {
-    const bench = ListenerBench.connected();
-    bench.messages("c1", 0, [1]);
-    bench.begin(0);
-    bench.channel.giveBack();
-    bench.take();
-    bench.finish({ kind: "failed", errorCode: "x", errorMessage: "y" }, 1);
-    expect(bench.take()).toEqual(["drained"]);
-    bench.channel.tick(1_000);
-    expect(bench.begin(1_000)).toBeUndefined();
-  });
-
-  it("waits for the count of a start", () => {
-    const bench = ListenerBench.connected({ hasSuspect: true });
-    bench.messages("c1", 0, [1]);
-    bench.begin(0);
-    bench.take();
-    bench.channel.giveBack();
-    expect(bench.take()).not.toContain("drained");
-    bench.channel.onStartCounted(1);
-    expect(bench.take()).toContain("drained");
-    expect(bench.begin(0)).toBeUndefined();
+  it("waits for its limit as often as it has a message that can start", () => {
+    const limit = new ConcurrencyLimit(1);
+    limit.take();
+    const bench = ListenerBench.connected({ creditBytes: 10_000, limitOf: () => limit });
+    bench.messages("c1", 0, [undefined]);
+    bench.keyed("c1", 0, 1, ["a"]);
+    expect(limit.waitingOf(bench)).toBe(2);
+    bench.keyed("c1", 0, 2, ["b"]);
+    expect(limit.waitingOf(bench)).toBe(3);
+    const suspected = ListenerBench.connected({ suspects: 1, limitOf: () => limit });
+    suspected.messages("c1", 0, [undefined]);
+    suspected.keyed("c1", 0, 1, [undefined, "a"]);
+    expect(limit.waitingOf(suspected)).toBe(2);
+    suspected.committed(1, 0);
+    suspected.channel.tick(100);
+    suspected.lanes([], false, 100);
+    expect(limit.waitingOf(suspected)).toBe(2);
   });
 });

@@ -20,6 +20,19 @@ describe("a sender's channel that goes live", () => {
     expect(bench.take()).toEqual(["b delivered"]);
   });
 
+  it("resolves stored for what may be in the queue, whether an Ack or a Welcome says so", () => {
+    const bench = SenderBench.live();
+    bench.send(1, "a", "b", "c", "d");
+    bench.take();
+    bench.ack("c1", 2, 2, { queued: 1 });
+    expect(bench.take()).toEqual(["a stored", "b delivered"]);
+    // What the listener has not committed is not confirmed by it.
+    bench.connect("c2", 3, 0, { epoch: 7, number: 3 }, 500, 4);
+    expect(bench.take()).toEqual(["c stored", "write GoLive", "write 4 d"]);
+    bench.ack("c2", 4, 4, { queued: 3 });
+    expect(bench.take()).toEqual(["d delivered"]);
+  });
+
   it("ignores an Ack of another epoch, and one of a closed connection", () => {
     const bench = SenderBench.live();
     bench.send(1, "a");

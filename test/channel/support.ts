@@ -1,13 +1,12 @@
 import {
-  type DeadMessage,
   type HandlerResult,
   type Headers,
   type IncomingMessage,
+  type LeavingMessage,
   ListenerChannel,
   type ListenerEffects,
   type ListenerLimits,
   type OutgoingMessage,
-  type ParkedMessage,
   type Position,
   SenderChannel,
   type SenderEffects,
@@ -77,15 +76,17 @@ export class SenderBench implements SenderEffects<Named> {
     backlog = 0,
     cursor: Position = { epoch: 0, number: 0 },
     credit = 500,
+    queued = 0,
   ): void {
     const { epoch: cursorEpoch, number } = cursor;
-    this.channel.onConnected(connection, { cursorEpoch, cursor: number, backlog, credit, maxMessageBytes: 50 }, now);
+    const welcome = { cursorEpoch, cursor: number, backlog, credit, maxMessageBytes: 50, queued };
+    this.channel.onConnected(connection, welcome, now);
   }
 
   ack(connection: unknown, now: number, number: number, news: Partial<Ack> = {}): void {
     this.channel.onAck(
       connection,
-      { epoch: 7, number, credit: 500, backlog: 0, busy: false, live: true, ...news },
+      { epoch: 7, number, credit: 500, backlog: 0, busy: false, live: true, queued: 0, ...news },
       now,
     );
   }
@@ -121,14 +122,14 @@ const listenerLimits: Omit<ListenerLimits, "retryOf"> = {
   shortBacklogRows: 3,
   refillBelow: 4,
   refillBelowBytes: 1_000,
-  hasSuspect: false,
-  startsBefore: 0,
-  maxAhead: 3,
   messageOverheadBytes: 0,
-  parkDelayMs: 10_000,
-  markEveryMs: 500,
-  maxParked: 3,
-  maxParkedBytes: 1_000,
+  leaveAfterMs: 500,
+  askLeastMs: 100,
+  askMostMs: 1_000,
+  lanesAtOnce: 2,
+  leaves: () => false,
+  suspects: 0,
+  hasRows: false,
 };
 
 /** Limits that a test sets, with numbers in place of the policy. */
@@ -142,20 +143,21 @@ export class ListenerBench implements ListenerEffects {
   credit = 0;
   /** Messages whose handlers run, in the order in which they began. */
   readonly turns: StartedMessage[] = [];
+  /** Whether the process can have rows whose handlers run. */
+  goesOn = true;
 
   constructor(
     cursor: Position = { epoch: 7, number: 0 },
     { maxAttempts = 3, retryDelayMs = 100, ...limits }: BenchLimits = {},
-    done: readonly Position[] = [],
   ) {
     const retry = { attempts: maxAttempts, delayMs: (attempts: number) => retryDelayMs * 2 ** (attempts - 1) };
     const all = { ...listenerLimits, ...limits, retryOf: () => retry };
-    this.channel = new ListenerChannel(cursor, done, all, this);
+    this.channel = new ListenerChannel(cursor, all, this);
   }
 
   /** Bench that has had a Hello of the epoch it knows. */
-  static connected(limits?: BenchLimits, done?: readonly Position[]): ListenerBench {
-    const bench = new ListenerBench(undefined, limits, done);
+  static connected(limits?: BenchLimits): ListenerBench {
+    const bench = new ListenerBench(undefined, limits);
     bench.channel.onHello("c1", 7, 0);
     return bench;
   }
@@ -171,6 +173,21 @@ export class ListenerBench implements ListenerEffects {
     return turn?.running;
   }
 
+  /** Turn of the message with this number. */
+  turnOf(number: number): StartedMessage {
+    return this.turns.find(({ running }) => running.position?.number === number)!;
+  }
+
+  /** The cursor is committed, with what leaves with it. */
+  committed(number: number, now = 0): void {
+    this.channel.onCommitted({ epoch: 7, number }, now);
+  }
+
+  /** The queue has rows of these lanes. */
+  lanes(left: (string | undefined)[], hasRows = left.length > 0, now = 0): void {
+    this.channel.onLanes(new Set(left), hasRows, now);
+  }
+
   /** The handler of the message that was begun last, or of another one, has ended. */
   finish(result: HandlerResult, now: number, turn = this.turns.at(-1)!): void {
     this.turns.splice(this.turns.indexOf(turn), 1);
@@ -184,10 +201,10 @@ export class ListenerBench implements ListenerEffects {
   }
 
   /** Messages with these numbers come over a connection; undefined stands for an at-most-once one. */
-  messages(connection: unknown, now: number, numbers: (number | undefined)[], epoch = 7): void {
+  messages(connection: unknown, now: number, numbers: (number | undefined)[], epoch = 7, key?: string): void {
     this.channel.onMessages(
       connection,
-      numbers.map((number) => message(epoch, number, true)),
+      numbers.map((number) => message(epoch, number, true, key)),
       now,
     );
   }
@@ -232,6 +249,7 @@ export class ListenerBench implements ListenerEffects {
     this.channel.onRows(
       numbers.map((number) => message(epoch, number, false) as StoredRow),
       remaining,
+      0,
     );
   }
 
@@ -245,10 +263,15 @@ export class ListenerBench implements ListenerEffects {
     return handled;
   }
 
-  writeAck(connection: unknown, { epoch, number, credit, backlog, busy, live }: Ack): void {
+  writeAck(connection: unknown, { epoch, number, credit, backlog, busy, live, queued }: Ack): void {
     this.credit = credit;
-    const words = [busy && "busy", live && "live", backlog > 0 && `backlog ${backlog}`].filter(Boolean).join(" ");
-    this.log.push(`ack ${connection} ${epoch}/${number} ${words}`.trim());
+    const words = [
+      busy && "busy",
+      live && "live",
+      backlog > 0 && `backlog ${backlog}`,
+      queued > 0 && `queued ${queued}`,
+    ];
+    this.log.push(`ack ${connection} ${epoch}/${number} ${words.filter(Boolean).join(" ")}`.trim());
   }
   closeConnection(connection: unknown): void {
     this.log.push(`close ${connection}`);
@@ -262,26 +285,26 @@ export class ListenerBench implements ListenerEffects {
   deleteStale(cursor: Position): void {
     this.log.push(`delete up to ${place(cursor)}`);
   }
-  commit(cursor: Position): void {
-    this.log.push(`commit ${place(cursor)}`);
+  commit(cursor: Position, leaving: readonly LeavingMessage[]): void {
+    const words = leaving.map(({ message, attempts, dueAt, isSuspect, turn, dead }) =>
+      [
+        message.position.number,
+        attempts > 0 && `after ${attempts}`,
+        dueAt !== undefined && `until ${dueAt}`,
+        isSuspect && "suspect",
+        turn !== undefined && "running",
+        dead !== undefined && `dead ${dead.errorCode}`,
+      ]
+        .filter(Boolean)
+        .join(" "),
+    );
+    this.log.push(`commit ${place(cursor)}${words.map((word) => `, ${word}`).join("")}`);
   }
-  deadLetter({ message, errorCode, attempts }: DeadMessage): void {
-    this.log.push(`dead ${place(message.position!)} ${errorCode} after ${attempts}`);
+  mayGoOn(): boolean {
+    return this.goesOn;
   }
-  mark(done: readonly Position[]): void {
-    this.log.push(`mark ${done.map(place).join(" ")}`);
-  }
-  park({ message, attempts, dueAt }: ParkedMessage): void {
-    this.log.push(`park ${place(message.position)} after ${attempts} until ${dueAt}`);
-  }
-  unpark(position: Position): void {
-    this.log.push(`unpark ${place(position)}`);
-  }
-  countStart(isLast: boolean, parked?: Position): void {
-    this.log.push(`count${parked === undefined ? "" : ` parked ${place(parked)}`}${isLast ? " alone" : ""}`);
-  }
-  uncountStart(): void {
-    this.log.push("uncount");
+  askLanes(keys: readonly (string | undefined)[]): void {
+    this.log.push(`ask ${keys.map((key) => key ?? "~").join(" ")}`);
   }
   run(): void {
     this.beginAll(0);
@@ -290,9 +313,6 @@ export class ListenerBench implements ListenerEffects {
     this.log.push("limit freed");
   }
   ready(): void {}
-  drained(): void {
-    this.log.push("drained");
-  }
   dropped(_message: IncomingMessage, errorCode: string): void {
     this.log.push(`dropped ${errorCode}`);
   }

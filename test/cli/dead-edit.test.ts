@@ -114,7 +114,7 @@ it.each([
   ["'queue', ''", ["--text", "no json"], /is JSON, and the new payload is not/],
   ["'queue', '@b-1'", ["--as-new"], /for a certain listener or group/],
   ["'outbox', 'core'", ["--as-new"], /of the origin outbox/],
-  ["'peer', 'a:b:c'", ["--text", "{}"], /only those of the queue and of subscriptions can be edited/],
+  ["'outbox', 'core'", ["--text", "{}"], /only those of the queue and of subscriptions can be edited/],
   ["'queue', ''", ["--payload-file", "/does/not/exist"], /--payload-file/],
   ["'queue', ''", ["--text", "{}", "--topic", "t"], /--topic goes with the other actions/],
 ] as const)("of the origin %s, with %j, is refused", async (origin, args, message) => {

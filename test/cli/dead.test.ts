@@ -29,11 +29,12 @@ describe("hawser dead", () => {
   async function die(...texts: (string | Uint8Array)[]): Promise<number[]> {
     const sender = await w.started(`sender-${(senders += 1)}`);
     for (const text of texts) await sender.send("b", text, { headers: { trace: "7" } });
-    const select = "SELECT id FROM hawser_data.dead_letters WHERE source = $1 ORDER BY id";
-    const rows = () => w.query<{ id: number }>(select, [`sender-${senders}:sender:b-1`]);
+    const select = "SELECT id FROM hawser_data.dead_letters WHERE starts_with(message_id, $1) ORDER BY id";
+    const rows = () => w.query<{ id: number }>(select, [`sender-${senders}:sender:b-1/`]);
     await eventually("they are dead", async () => (await rows()).length === texts.length);
     return (await rows()).map(({ id }) => id);
   }
+  const queued = async () => (await w.query("SELECT FROM hawser_data.queue")).length;
   let senders = 0;
 
   it("lists them as a table, the newest first, and as JSON with all that they were", async () => {
@@ -44,7 +45,7 @@ describe("hawser dead", () => {
     expect(head).toMatch(/^ *ID {2}GIVEN UP +TOPIC +SOURCE +LISTENER +WORKER +ATTEMPTS +BYTES +ERROR$/);
     expect(first).toMatch(
       new RegExp(
-        `^ *${one} {2}20\\S+Z +b +sender-${senders}:sender:b-1 +b-1 +b-1 +1 +5 +handler_failed: Error: not today$`,
+        `^ *${one} {2}20\\S+Z +b +sender-${senders}:sender:b-1/\\d+/1 +b-1 +b-1 +1 +5 +handler_failed: Error: not today$`,
       ),
     );
     expect(rest).toEqual([]);
@@ -55,7 +56,7 @@ describe("hawser dead", () => {
     const whole = await dead("list", `${one}`, `${two}`, "--json", "--payload");
     expect(lines(whole.stdout)).toMatchObject([
       { id: two, payload: "AP8=", encoding: "base64" },
-      { id: one, payload: "first", encoding: "utf8", headers: [["trace", "7"]], topic: "b" },
+      { id: one, payload: "first", encoding: "utf8", headers: expect.arrayContaining([["trace", "7"]]), topic: "b" },
     ]);
   });
 
@@ -77,7 +78,7 @@ describe("hawser dead", () => {
     expect(await ids("--since", "1d")).toEqual([three, two]);
     expect(await ids("--since", "1999-01-01", "--limit", "2")).toEqual([three, two]);
     expect(await ids("--code", "unsubscribed")).toEqual([two]);
-    expect(await ids("--topic", "b", "--source", `sender-${senders}:sender:b-1`)).toEqual([three, two, one]);
+    expect(await ids("--topic", "b", "--source", "@b-1")).toEqual([three, two, one]);
     expect(await ids("--topic", "elsewhere")).toEqual([]);
     expect(await ids("--origin", "subscription")).toEqual([]);
     expect(await dead("list", "--topic", "elsewhere")).toMatchObject({
@@ -89,7 +90,7 @@ describe("hawser dead", () => {
 
   it("shows the newest hundred to people, and says that there are more", async () => {
     await w.query(
-      "INSERT INTO hawser_data.dead_letters (origin, source, topic, payload, error_code, error_message, attempts) SELECT 'peer', 's', 't', 'x', 'c', repeat('m', 200), 1 FROM generate_series(1, 105)",
+      "INSERT INTO hawser_data.dead_letters (origin, source, topic, payload, error_code, error_message, attempts) SELECT 'queue', '', 't', 'x', 'c', repeat('m', 200), 1 FROM generate_series(1, 105)",
     );
     const { stdout, stderr } = await dead("list");
     expect(stdout.trimEnd().split("\n")).toHaveLength(101);
@@ -107,14 +108,14 @@ describe("hawser dead", () => {
     expect(result).toEqual({
       status: 0,
       signal: null,
-      stdout: 'Retried 2 dead letters: 2 for "b-1".\n',
+      stdout: "Enqueued 2 dead letters again.\n",
       stderr: "",
     });
-    await eventually("they are handled", async () => (await w.storedMessages()) === 0);
+    await eventually("they are handled", async () => (await queued()) === 0);
     expect(await w.query("SELECT id FROM hawser_data.dead_letters")).toEqual([{ id: two }]);
-    const json = await dead("retry", "--source", `sender-${senders}:sender:b-1`, "--json");
-    expect(lines(json.stdout)).toEqual([{ id: two, outcome: "retried", listener: "b-1" }]);
-    await eventually("it is handled", async () => (await w.storedMessages()) === 0);
+    const json = await dead("retry", "--source", "@b-1", "--json");
+    expect(lines(json.stdout)).toEqual([{ id: two, outcome: "enqueued" }]);
+    await eventually("it is handled", async () => (await queued()) === 0);
   });
 
   it("retries and discards all only when told so", async () => {

@@ -99,7 +99,6 @@ describe("the commands that look at the mesh", () => {
       topics: ["far"],
       waiting: 0,
       oldestWaitingAt: null,
-      parked: 0,
       sendsOn: 0,
       listensOn: 0,
       isComplete: true,

@@ -59,7 +59,7 @@ it("finds the first job of a topic and a key, and sessions that are in the way",
   ]);
   expect((await run("--topic", "nothing")).stdout).toBe(
     '- No enqueued message of the topic "nothing" waits that you may see\n' +
-      "  Messages that peers sent are not asked about: hawser pending --topic nothing has them\n",
+      "  Messages that wait in their channels are not asked about: hawser pending --topic nothing has them\n",
   );
 });
 

@@ -69,7 +69,6 @@ function lengthCases(least: number, greatest: number) {
 }
 
 const keys = { good: [1, 2, 2147483647], bad: [0, -1, 2147483648, 1.5, Number.NaN, Number.POSITIVE_INFINITY] };
-const counts = { good: [0, 1, 2147483647], bad: [-1, 2147483648, 0.5] };
 const numbers = { good: [0n, 1n, 9007199254740991n], bad: [-1n, 9007199254740992n, 9223372036854775808n] };
 
 export const ruleCases: readonly RuleCase[] = [
@@ -81,7 +80,6 @@ export const ruleCases: readonly RuleCase[] = [
   { table: "routes", column: "sender_key", ...lengthCases(3, 511) },
   { table: "channels", column: "channel_id", ...keys },
   { table: "cursors", column: "number", ...numbers },
-  { table: "cursors", column: "attempts", ...counts },
   { table: "stored_messages", column: "codec", good: [0, 1], bad: [-1, 2, 32768, -32769, 0.5] },
   {
     table: "stored_messages",
@@ -93,8 +91,8 @@ export const ruleCases: readonly RuleCase[] = [
   {
     table: "dead_letters",
     column: "origin",
-    good: ["peer", "subscription"],
-    bad: ["", "Peer", "peer ", " peer", "peer\n", "other", "peer\0"],
+    good: ["queue", "subscription"],
+    bad: ["", "Queue", "queue ", " queue", "queue\n", "peer", "queue\0"],
   },
   { table: "dead_letters", column: "source", good: ["", "a", "a:b\nc"], bad: ["\0"] },
   {
@@ -115,8 +113,8 @@ export const goodRows: Readonly<Partial<Record<CheckedTable, Record<string, unkn
   stored_messages: { channel_id: 1, payload: Buffer.of(1) },
   peers: { name: "n", epoch: 1n },
   dead_letters: {
-    origin: "peer",
-    source: "a:b:c",
+    origin: "queue",
+    source: "",
     topic: "t",
     payload: Buffer.of(1),
     error_code: "handler_failed",

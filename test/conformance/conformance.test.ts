@@ -130,31 +130,6 @@ describe("a peer written from the pages alone", () => {
     expect(orders.received.all[1]?.headers).toEqual([["a", "b"]]);
   });
 
-  it("follows its channel to the listener that has it now", async () => {
-    await using opened = await strangers();
-    const { foreign } = opened;
-    const first = await world.started("orders-1");
-    await using guest = await foreign("guest-1");
-    const before = await guest.channelTo("orders");
-    expect(await before.sender.send(before.topicId, "one")).toBe("delivered");
-    await before.sender.close();
-    await first.stop();
-    await world.query("UPDATE hawser_peer_data.channels SET owner = 'orders-2' WHERE listener_name = 'orders-1'");
-    const second = await world.started("orders-2", { topic: "orders" });
-    // The first in the directory, where nobody is any more.
-    await world.query(
-      "INSERT INTO hawser_peer_data.listeners (topic, addr, listener_name) VALUES ('orders', '0:1', 'orders-1')",
-    );
-    const after = await guest.channelTo("orders");
-    expect(after.refused).toBeUndefined();
-    expect(await after.sender.send(after.topicId, "two")).toBe("delivered");
-    expect(second.texts).toEqual(["two"]);
-    const channels = await world.query(
-      "SELECT channel_name, number FROM hawser_peer_data.channels JOIN hawser_peer_data.cursors USING (channel_id)",
-    );
-    expect(channels).toEqual([{ channel_name: "guest-1:guest:orders-1", number: 2 }]);
-  });
-
   it("goes on in a new epoch after a restart, with nothing handled twice", async () => {
     await using opened = await strangers();
     const { foreign } = opened;

@@ -18,7 +18,7 @@ const peerSources = ["store.ts", "statements.ts"].map((file) =>
 );
 
 /** Statements that the foreign peer has no use for; they are run below. */
-const runHere = ["keep-name", "server", "fence", "count-attempt"];
+const runHere = ["keep-name", "server", "fence", "lanes-left"];
 const ofWorkers = [
   ...[
     "open-worker",
@@ -125,9 +125,9 @@ describe("docs/store-protocol.md", () => {
       expect(await store.topicOfId(await store.idOfTopic("guest"))).toBe("guest");
       const { channel_id } = await store.openChannel("guest", "guest-1");
       expect(await store.ownedChannels()).toEqual([{ channelId: channel_id, cursor: { epoch: 0, number: 0 } }]);
-      for (const attempts of [1, 2]) {
-        expect(await rows("count-attempt", ...owned, channel_id, 1)).toEqual([{ held: true, attempts }]);
-      }
+      expect(await rows("lanes-left", ...owned, channel_id, ["=key"], ["guest"])).toEqual([
+        { held: true, has_rows: false, lanes: [] },
+      ]);
     } finally {
       await session.end();
     }

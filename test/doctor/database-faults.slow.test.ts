@@ -242,13 +242,13 @@ const faults: readonly Fault[] = [
   },
   {
     fault: "a table that was renamed",
-    seed: ["ALTER TABLE hawser_peer_data.marks RENAME TO done_marks"],
+    seed: ["ALTER TABLE hawser_peer_data.routes RENAME TO other_routes"],
     finding: {
       ...{ check: "schema-objects", severity: "error", code: "schema_missing" },
-      what: containing("the table hawser_peer_data.marks is missing"),
-      remedy: containing("ALTER TABLE hawser_peer_data.done_marks RENAME TO marks;"),
+      what: containing("the table hawser_peer_data.routes is missing"),
+      remedy: containing("ALTER TABLE hawser_peer_data.other_routes RENAME TO routes;"),
     },
-    undo: ["ALTER TABLE hawser_peer_data.done_marks RENAME TO marks"],
+    undo: ["ALTER TABLE hawser_peer_data.other_routes RENAME TO routes"],
   },
   {
     fault: "an index that was dropped",

@@ -34,7 +34,7 @@ beforeAll(async () => {
     `INSERT INTO hawser_data.queue (topic, recipient, rank, id, later, later_xid, due_at, payload)
      VALUES ('orders', '~', 5, 5, 'peer', pg_current_xact_id(), now() - interval '4 min', '')`,
     `INSERT INTO hawser_data.dead_letters (origin, source, topic, payload, error_code, error_message, attempts)
-     SELECT 'peer', 's:t:l', 'orders', 'x', 'handler_failed', 'm', 1 FROM generate_series(1, 1000)`,
+     SELECT 'queue', '', 'orders', 'x', 'handler_failed', 'm', 1 FROM generate_series(1, 1000)`,
     `INSERT INTO hawser_data.dead_letters (origin, source, topic, payload, error_code, error_message, attempts)
      VALUES ('outbox', 'core', 'subject', 'x', 'nats_failed', 'm', 1)`,
   );
@@ -67,7 +67,7 @@ describe("hawser doctor", () => {
       [
         "error",
         "dead-letters",
-        expect.stringMatching(/^1000 messages of peers were dead-lettered, .* most with handler_failed$/),
+        expect.stringMatching(/^1000 messages of the queue were dead-lettered, .* most with handler_failed$/),
       ],
       // The last to wait first.
       [

@@ -8,7 +8,7 @@
 import pg from "pg";
 import { afterAll, beforeAll, expect, it } from "vitest";
 import { openStore, type Store } from "../../src/jobs-and-peers/peer-store/store.js";
-import type { Lease } from "../../src/jobs-and-peers/store/index.js";
+import type { Lease, LeftMessage } from "../../src/jobs-and-peers/store/index.js";
 import { textMessages } from "../store/support/world.js";
 import { eventually } from "../support/eventually.js";
 import { patienceMs } from "./support/kills.js";
@@ -86,18 +86,15 @@ async function aChannel(): Promise<{ sender: Lease; listener: Lease; channelId: 
   const owner = `listener-${suffix}`;
   const sender = await store.takeName(`sender-${suffix}`, { waitMs: 0 });
   const listener = await store.takeName(owner, { waitMs: 0 });
-  const { channelId } = await store.openChannel({ name: `sender-${suffix}`, sourceTopic: "s" }, owner);
+  const channelId = await store.openChannel({ name: `sender-${suffix}`, sourceTopic: "s" }, owner);
   return { sender, listener, channelId, owner };
 }
 
-const letterOf = (position: { readonly epoch: number; readonly number: number }) => ({
-  ...position,
-  topic: "t",
-  payload: Buffer.from("a"),
-  headers: [],
-  errorCode: "handler_failed",
-  errorMessage: `no room ${position.epoch}`,
-  attempts: 5,
+const letterOf = (channelId: number, position: { readonly epoch: number; readonly number: number }): LeftMessage => ({
+  ...{ ...position, channelId, topicId: 0, listener: undefined, lane: "", messageId: `m/${position.number}` },
+  ...{ payload: Buffer.from("x"), headers: [], attempts: 5, failures: [], delayMs: 0, isSuspect: false },
+  worker: undefined,
+  dead: { errorCode: "handler_failed", errorMessage: `no room ${position.epoch}` },
 });
 
 it("Postgres that crashes keeps names that were taken, with their epochs", { timeout: patienceMs }, async () => {
@@ -109,7 +106,7 @@ it("Postgres that crashes keeps names that were taken, with their epochs", { tim
 });
 
 it("Postgres that crashes keeps the id of a channel, and that of a topic", { timeout: patienceMs }, async () => {
-  const { channelId } = await crashBehind("channel", () =>
+  const channelId = await crashBehind("channel", () =>
     store.openChannel({ name: "new", sourceTopic: "s" }, "listener"),
   );
   expect(await store.channel(channelId)).toMatchObject({ channelName: "new:s:listener" });
@@ -128,7 +125,7 @@ it("Postgres that crashes keeps a cursor that was committed, and the dead letter
 }, async () => {
   const { sender, listener, channelId } = await aChannel();
   const position = { epoch: sender.epoch, number: 1 };
-  const commits = [{ channelId, ...position, deadLetters: [letterOf(position)] }];
+  const commits = [{ channelId, ...position, left: [letterOf(channelId, position)] }];
   expect(await crashBehind("cursor", () => store.commitCursors(listener, commits))).toMatchObject({
     committed: [channelId],
   });
@@ -138,20 +135,33 @@ it("Postgres that crashes keeps a cursor that was committed, and the dead letter
   });
 });
 
-it("Postgres that crashes keeps what a transactional handler has written, with its mark", {
+it("Postgres that crashes keeps the rows that a cursor has passed", { timeout: patienceMs }, async () => {
+  const { sender, listener, channelId } = await aChannel();
+  const position = { epoch: sender.epoch, number: 1 };
+  const left = [{ ...letterOf(channelId, position), dead: undefined }];
+  await crashBehind("row", () => store.commitCursors(listener, [{ channelId, ...position, left }]));
+  expect((await store.channel(channelId))!.cursor).toEqual(position);
+  expect(await rows(`SELECT FROM hawser_data.queue WHERE channel_id = ${channelId}`)).toHaveLength(1);
+});
+
+it("Postgres that crashes keeps what a transactional handler has written, and its job deleted", {
   timeout: patienceMs,
 }, async () => {
-  const { sender, listener, channelId } = await aChannel();
-  const position = { epoch: sender.epoch, number: 2 };
+  await rows("SELECT hawser.enqueue('on disk', 'x'::text)");
+  await store.queue.openNow();
+  const options = { name: "worker", group: undefined, topics: ["on disk"], leaseMs: 60_000, concurrency: 1 };
+  const worker = await store.queue.openWorker({ ...options, replaces: undefined });
+  const take = { topics: ["on disk"], most: 1, maxBytes: 1_000, after: {} };
+  const { messages } = await store.queue.take(worker, take);
   const outcome = await crashBehind("handler", () =>
-    store.handleInTransaction(listener, [{ channelId, ...position }], async (client) => {
-      // The handler cannot turn off the synchronous commit: its effects and the mark are one commit.
+    store.handleInTransaction(messages, async (client) => {
+      // The handler cannot turn off the synchronous commit: its effects and the end of the job are one commit.
       await client.query("SET LOCAL synchronous_commit = off");
       await client.query("INSERT INTO effects VALUES ('two')");
     }),
   );
   expect(outcome).toBe("committed");
-  expect((await store.channel(channelId))!.done).toEqual([position]);
+  expect(await rows("SELECT FROM hawser_data.queue WHERE topic = 'on disk'")).toEqual([]);
   expect(await rows("SELECT effect FROM effects")).toContainEqual({ effect: "two" });
 });
 
@@ -168,7 +178,7 @@ it("Postgres that crashes keeps that a dead letter is retried", { timeout: patie
   await store.idOfTopic("t");
   const { sender, listener, channelId } = await aChannel();
   const position = { epoch: sender.epoch, number: 1 };
-  await store.commitCursors(listener, [{ channelId, ...position, deadLetters: [letterOf(position)] }]);
+  await store.commitCursors(listener, [{ channelId, ...position, left: [letterOf(channelId, position)] }]);
   const ids = async () =>
     (
       await rows(
@@ -177,14 +187,16 @@ it("Postgres that crashes keeps that a dead letter is retried", { timeout: patie
     ).map(({ id }) => id as number);
   const [id] = await ids();
   const outcomes = await crashBehind("retry", () => store.deadLetters.retry({ ids: [id!] }));
-  expect(outcomes).toMatchObject([{ id, outcome: "retried" }]);
+  expect(outcomes).toMatchObject([{ id, outcome: "enqueued" }]);
   expect(await ids()).toEqual([]);
-  const ofSender = `last_retry = 1 AND sender_name = '${sender.name}'`;
-  expect(await rows(`SELECT channel_name FROM hawser_peer_data.channels WHERE ${ofSender}`)).toHaveLength(1);
+  expect(await rows(`SELECT FROM hawser_data.queue WHERE channel_id = ${channelId}`)).toHaveLength(1);
 });
 
-it("Postgres that crashes keeps that channels were handed over", { timeout: patienceMs }, async () => {
-  const { channelId, owner } = await aChannel();
-  await crashBehind("reassigned", () => store.reassign({ from: owner, to: "other", force: true }));
-  expect(await store.channel(channelId)).toMatchObject({ owner: "other" });
+it("Postgres that crashes keeps that stored messages were released", { timeout: patienceMs }, async () => {
+  const { sender, channelId, owner } = await aChannel();
+  await store.storeMessages(sender, channelId, 1, textMessages("a"));
+  await crashBehind("released", () => store.reassign({ from: owner, to: "other", force: true }));
+  expect(await rows(`SELECT recipient FROM hawser_data.queue WHERE channel_id = ${channelId}`)).toEqual([
+    { recipient: "@other" },
+  ]);
 });

@@ -7,7 +7,7 @@ import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from
 import { DatabaseAddress, OpenAttempts, PostgresSession } from "../../src/foundation/postgres/index.js";
 import { silentLogger as logger } from "../../src/foundation/runtime/index.js";
 import { openStore, type Store } from "../../src/jobs-and-peers/peer-store/store.js";
-import type { Lease } from "../../src/jobs-and-peers/store/index.js";
+import type { Lease, LeftMessage } from "../../src/jobs-and-peers/store/index.js";
 import { ExecutorPool } from "../../src/nats/bridge/executor/executor-pool.js";
 import { inTransaction } from "../../src/nats/bridge/executor/transaction.js";
 import { install } from "../../src/operating/installation/index.js";
@@ -48,7 +48,7 @@ afterAll(async () => {
 });
 beforeEach(async () => {
   channels += 1;
-  channel = (await store.openChannel({ name: "sender", sourceTopic: `topic ${channels}` }, "listener")).channelId;
+  channel = await store.openChannel({ name: "sender", sourceTopic: `topic ${channels}` }, "listener");
   await waitForStandby("absent");
 });
 afterEach(() => waitForStandby(""));
@@ -78,6 +78,14 @@ async function waitOfCommit(): Promise<boolean> {
   return waited;
 }
 
+/** Takes the jobs of a topic. */
+async function jobs(topic: string) {
+  await store.queue.openNow();
+  const options = { name: "worker", group: undefined, topics: [topic], leaseMs: 60_000, concurrency: 1 };
+  const worker = await store.queue.openWorker({ ...options, replaces: undefined });
+  return (await store.queue.take(worker, { topics: [topic], most: 10, maxBytes: 1_000, after: {} })).messages;
+}
+
 /** Waits until a session waits for the standby, and cancels that. @param statement pattern of LIKE for its statement */
 async function cancelWait(statement = "%"): Promise<void> {
   await eventually("the wait of a commit is cancelled", async () => {
@@ -104,9 +112,17 @@ async function expectConfirmed<T>(write: () => Promise<T>): Promise<T> {
 }
 
 const message = (number: number) => ({ channelId: channel, epoch: sender.epoch, number });
-const letter = (number: number) => ({
-  ...{ epoch: sender.epoch, number, topic: "topic", payload: Buffer.from("x"), headers: [], attempts: 5 },
-  ...{ errorCode: "handler_failed", errorMessage: "given up" },
+const letter = (number: number): LeftMessage => ({
+  ...{
+    ...message(number),
+    topicId: 0,
+    listener: listener.name,
+    lane: "",
+    messageId: `m/${number}`,
+    payload: Buffer.from("x"),
+  },
+  ...{ headers: [], attempts: 5, failures: [], delayMs: 0, isSuspect: false, worker: undefined },
+  dead: { errorCode: "handler_failed", errorMessage: "given up" },
 });
 
 describe("a write of a peer counts only when the standby has it:", () => {
@@ -116,22 +132,23 @@ describe("a write of a peer counts only when the standby has it:", () => {
   });
 
   it("a cursor and a dead letter", async () => {
-    const commit = () => store.commitCursors(listener, [{ ...message(1), deadLetters: [letter(1)] }]);
-    expect(await expectConfirmed(commit)).toEqual({ committed: [channel], notOwned: [] });
+    const commit = () => store.commitCursors(listener, [{ ...message(1), left: [letter(1)] }]);
+    expect(await expectConfirmed(commit)).toMatchObject({ committed: [channel], notOwned: [] });
   });
 
   it("the effects of a transactional handler, which ran once", async () => {
-    const handled = (mayBeDone: boolean) =>
-      store.handleInTransaction(listener, [{ ...message(1), mayBeDone }], async (client) => {
+    await waitForStandby("");
+    await operator.query("SELECT hawser.enqueue('of the standby', 'x'::text)");
+    const [job] = await jobs("of the standby");
+    await waitForStandby("absent");
+    const handled = () =>
+      store.handleInTransaction([job!], async (client) => {
         await client.query("SET client_min_messages = error; INSERT INTO effects VALUES ('one')");
       });
-    let mayBeDone = false;
-    const again = () => {
-      const handling = handled(mayBeDone);
-      mayBeDone = true;
-      return handling;
-    };
-    expect(await expectConfirmed(again)).toBe("duplicate");
+    const [result] = await Promise.allSettled([handled(), cancelWait()]);
+    expect(result).toMatchObject({ status: "rejected", reason: { code: "store_failed", outcome: "unknown" } });
+    await waitForStandby("");
+    expect(await handled()).toBe("duplicate");
     const effects = await operator.query("SELECT effect FROM effects WHERE effect = 'one'");
     expect(effects.rows).toEqual([{ effect: "one" }]);
   });

@@ -7,6 +7,7 @@ import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { install } from "../../src/operating/installation/index.js";
 import { executorSession, fenceHeld, leads, newLead, startInTurn } from "../bridge/leadership/support.js";
 import { TestPeer } from "../peer/support/world.js";
+import { leave } from "../store/support/left-messages.js";
 import { textMessages, type World, world } from "../store/support/world.js";
 import { eventually } from "../support/eventually.js";
 import { LockHolder } from "../support/lock-holder.js";
@@ -76,21 +77,10 @@ describe("a login without privileges that holds every advisory lock", () => {
     const key = await w.channelOf({ name: "sender", sourceTopic: "source" }, "listener");
     await w.store.idOfTopic("topic");
     expect(await w.store.storeMessages(sender, key, 1, textMessages("1", "2", "3"))).toBe("stored");
-    const letter = (number: number) => ({
-      epoch: sender.epoch,
-      number,
-      source: "sender:source:listener",
-      topic: "topic",
-      payload: Buffer.from("x"),
-      headers: [],
-      errorCode: "handler_failed",
-      errorMessage: "no",
-      attempts: 1,
-    });
-    const position = { channelId: key, epoch: sender.epoch, number: 2 };
-    await w.store.commitCursors(listener, [{ ...position, deadLetters: [letter(1), letter(2)] }]);
+    const letter = { listener: "listener", errorCode: "handler_failed" };
+    await leave(w.operator, listener, key, [letter, letter], sender.epoch);
     const [one, two] = (await w.store.deadLetters.list()).map(({ id }) => id);
-    expect(await w.store.deadLetters.retry({ ids: [one!] })).toMatchObject([{ id: one, listener: "listener" }]);
+    expect(await w.store.deadLetters.retry({ ids: [one!] })).toMatchObject([{ id: one, outcome: "enqueued" }]);
     const discarded = await w.operator.query("SELECT id::int FROM hawser.discard_dead_letters(ARRAY[$1::bigint])", [
       two,
     ]);
@@ -98,13 +88,13 @@ describe("a login without privileges that holds every advisory lock", () => {
     const { rows: expired } = await w.operator.query("SELECT deleted FROM hawser.expire_dead_letters(10)");
     expect(expired).toEqual([{ deleted: 0 }]);
     await listener.release({ clean: true });
-    expect(await w.store.reassign({ from: "listener", to: "heir" })).toHaveLength(2);
+    expect(await w.store.reassign({ from: "listener", to: "heir" })).toHaveLength(1);
     await w.operator.query(
       "SELECT hawser.queue_messages('topic', '@listener', '{x}', NULL, NULL, 'postgres', NULL, false, 0::smallint)",
     );
-    expect(await w.store.reassignEnqueued("listener", "heir")).toBe(1);
+    expect(await w.store.reassignEnqueued("listener", "heir")).toBe(2);
     const { rows: cancelled } = await w.operator.query("SELECT hawser.cancel(id) AS is FROM hawser_data.queue");
-    expect(cancelled).toEqual([{ is: "cancelled" }]);
+    expect(cancelled).toEqual([{ is: "cancelled" }, { is: "cancelled" }, { is: "cancelled" }]);
     await sender.release({ clean: true });
     await w.store.clearStoredMessages({ name: "sender", sourceTopic: "source" });
     await w.store.clearAddressesOfTopic({ name: "sender", sourceTopic: "source" });

@@ -58,9 +58,9 @@ const cases: readonly Case[] = [
     severity: "warning",
   },
   {
-    change: "CREATE RULE mine AS ON DELETE TO hawser_peer_data.parked_messages DO ALSO NOTHING",
-    what: "the rule mine of hawser_peer_data.parked_messages: it is not Hawser's, and rewrites its statements",
-    statement: "DROP RULE mine ON hawser_peer_data.parked_messages",
+    change: "CREATE RULE mine AS ON DELETE TO hawser_peer_data.routes DO ALSO NOTHING",
+    what: "the rule mine of hawser_peer_data.routes: it is not Hawser's, and rewrites its statements",
+    statement: "DROP RULE mine ON hawser_peer_data.routes",
     severity: "error",
   },
   {
@@ -71,9 +71,10 @@ const cases: readonly Case[] = [
     severity: "error",
   },
   {
-    change: "CREATE TRIGGER mine AFTER INSERT ON hawser_peer_data.marks FOR EACH ROW EXECUTE FUNCTION public.nothing()",
-    what: "the trigger mine of hawser_peer_data.marks: it is not Hawser's, and runs in its transactions",
-    statement: "DROP TRIGGER mine ON hawser_peer_data.marks",
+    change:
+      "CREATE TRIGGER mine AFTER INSERT ON hawser_peer_data.cursors FOR EACH ROW EXECUTE FUNCTION public.nothing()",
+    what: "the trigger mine of hawser_peer_data.cursors: it is not Hawser's, and runs in its transactions",
+    statement: "DROP TRIGGER mine ON hawser_peer_data.cursors",
     severity: "warning",
   },
   {

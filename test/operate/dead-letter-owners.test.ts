@@ -6,6 +6,7 @@ import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
 import { storeConstants } from "../../generated/ts/settings/peer.js";
 import { openStore } from "../../src/jobs-and-peers/peer-store/store.js";
 import { type Login, login } from "../installation/support/logins.js";
+import { leave } from "../store/support/left-messages.js";
 import { type World, world } from "../store/support/world.js";
 
 const denied = "42501";
@@ -30,7 +31,7 @@ afterAll(async () => {
   await w?.[Symbol.asyncDispose]();
 });
 beforeEach(async () => {
-  await w.operator.query("DELETE FROM hawser_data.dead_letters");
+  await w.operator.query("TRUNCATE hawser_data.dead_letters, hawser_data.queue");
 });
 
 async function session({ url }: Login): Promise<pg.Client> {
@@ -56,12 +57,12 @@ async function givenUp({ url }: Login, count: number): Promise<number[]> {
   await using store = await openStore({ databaseUrl: url });
   const name = `listener-${(listeners += 1)}`;
   const lease = await store.takeName(name, { waitMs: 0 });
-  const { channelId } = await store.openChannel({ name: "sender", sourceTopic: "source" }, name);
-  const deadLetters = Array.from({ length: count }, (_, index) => ({
-    ...{ epoch: 1, number: index + 1, topic: "topic", payload: Buffer.from("x"), headers: [] },
-    ...{ errorCode: "handler_failed", errorMessage: "no", attempts: 1 },
-  }));
-  await store.commitCursors(lease, [{ channelId, epoch: 1, number: count, deadLetters }]);
+  const channelId = await store.openChannel({ name: "sender", sourceTopic: "source" }, name);
+  const letter = { errorCode: "handler_failed", errorMessage: "no", attempts: 1, listener: name };
+  const client = new pg.Client(url);
+  await client.connect();
+  await leave(client, lease, channelId, Array<typeof letter>(count).fill(letter));
+  await client.end();
   const { rows } = await w.operator.query(
     "SELECT id::int FROM hawser_data.dead_letters WHERE channel_id = $1 ORDER BY id",
     [channelId],
@@ -106,7 +107,7 @@ describe("the table", () => {
 describe("a dead letter", () => {
   it("belongs to the login of the listener, or to the role that it has set", async () => {
     const [id] = await givenUp(one, 1);
-    expect(await w.store.deadLetters.get(id!)).toMatchObject({ origin: "peer", role: one.role });
+    expect(await w.store.deadLetters.get(id!)).toMatchObject({ origin: "queue", role: one.role });
     const url = new URL(one.url);
     url.searchParams.set("options", "-c role=hawser_peer");
     const [second] = await givenUp({ role: one.role, url: url.href }, 1);
@@ -131,7 +132,7 @@ describe("a dead letter", () => {
     expect((await w.store.deadLetters.list()).map(({ id }) => id)).toEqual([...ids].reverse());
 
     await using own = await openStore({ databaseUrl: one.url });
-    expect(await own.deadLetters.retry({ ids: [first] })).toMatchObject([{ id: first, outcome: "retried" }]);
+    expect(await own.deadLetters.retry({ ids: [first] })).toMatchObject([{ id: first, outcome: "enqueued" }]);
     expect(await own.deadLetters.discard({ ids: [second] })).toEqual([{ id: second, outcome: "discarded" }]);
     expect(await own.deadLetters.expire()).toBe(1);
     expect(await w.store.deadLetters.list()).toEqual([]);
@@ -141,7 +142,7 @@ describe("a dead letter", () => {
     const [first, second] = (await givenUp(one, 2)) as [number, number];
     await w.operator.query("UPDATE hawser_data.dead_letters SET role = 'gone' WHERE id = $1", [second]);
     await using store = await openStore({ databaseUrl: operator.url });
-    expect(await store.deadLetters.retry({ ids: [first] })).toMatchObject([{ id: first, outcome: "retried" }]);
+    expect(await store.deadLetters.retry({ ids: [first] })).toMatchObject([{ id: first, outcome: "enqueued" }]);
     expect(await store.deadLetters.discard({ ids: [second] })).toEqual([{ id: second, outcome: "discarded" }]);
   });
 
@@ -168,8 +169,8 @@ describe("a dead letter", () => {
     ["a header that is no text", outboxLetter("'a'", "'core'", "'id'", "'[[1, 2]]'")],
     ["a header with a line break", outboxLetter("'a'", "'core'", "'id'", String.raw`'[["a", "b\r\nc: d"]]'`)],
     ["a header of its own", outboxLetter("'a'", "'core'", "'id'", `'[["Nats-Msg-Id", "b"]]'`)],
-    ["the topic of no peer", "'peer', 's', 'a:b', 'x', 'c', 'm', 1, NULL, NULL"],
-    ["headers that no peer takes", `'peer', 's', 'topic', 'x', 'c', 'm', 1, NULL, '[["a b", ""]]'`],
+    ["the topic of no peer", "'queue', '', 'a:b', 'x', 'c', 'm', 1, NULL, NULL"],
+    ["headers that no peer takes", `'queue', '', 'topic', 'x', 'c', 'm', 1, NULL, '[["a b", ""]]'`],
   ])("with %s is refused when it is retried, also to a superuser", async (_, values) => {
     const id = await planted(one.role, values);
     expect(await w.store.deadLetters.retry({ ids: [id] })).toMatchObject([
@@ -187,56 +188,67 @@ describe("a dead letter", () => {
   });
 });
 
-describe("the function with which listeners write dead letters", () => {
-  const addSql = "SELECT held FROM hawser.add_peer_dead_letters($1, $2, $3, $4, $5, NULL, NULL)";
-
-  it("writes only those of the listener", async () => {
+describe("the function with which messages leave their channels", () => {
+  it("takes only those of the listener", async () => {
     await using store = await openStore({ databaseUrl: one.url });
     const lease = await store.takeName("careful", { waitMs: 0 });
     const stranger = await w.take("somebody-else");
-    const of = async (listener: string) =>
-      (await store.openChannel({ name: "sender", sourceTopic: "source" }, listener)).channelId;
+    const of = async (listener: string) => await store.openChannel({ name: "sender", sourceTopic: "source" }, listener);
     const [own, foreign] = [await of("careful"), await of("somebody-else")];
+    const topicId = await w.store.idOfTopic("topic");
     const client = await session(one);
-    const letter = { epoch: 1, number: 1, topic: "topic", payload_bytes: 1, headers: [], error_code: "e".repeat(300) };
-    const add = async (
-      channelId: number,
-      changes: object,
-      { name, epoch }: { name: string; epoch: number } = lease,
-    ) => {
-      const letters = [{ ...letter, channel_id: channelId, error_message: "m", attempts: 1, ...changes }];
-      const values = [name, epoch, [channelId], JSON.stringify(letters), Buffer.from("x")];
-      const result = await client.query(addSql, values).catch((error: pg.DatabaseError) => error);
-      return result instanceof Error ? result.code : result.rows[0].held;
+    const letter = { epoch: 1, number: 1, topic_id: topicId, lane: "", message_id: "p", payload_bytes: 1, headers: [] };
+    const add = async (channelId: number, changes: object, epoch = lease.epoch) => {
+      const error = { error_code: "e".repeat(300), error_message: "m", attempts: 1 };
+      const left = JSON.stringify([{ ...letter, ...error, channel_id: channelId, ...changes }]);
+      const text = "SELECT held, moved FROM hawser.commit_cursors($1, $2, $3, '{1}', '{1}', $4, $5)";
+      const values = ["careful", epoch, [channelId], left, Buffer.from("x")];
+      const result = await client.query(text, values).catch((error: pg.DatabaseError) => error);
+      return result instanceof Error ? result.code : result.rows[0];
     };
-    expect(await add(own, {}, { name: "careful", epoch: lease.epoch - 1 })).toBe(false);
-    expect(await add(foreign, {})).toBe(true);
+    expect(await add(own, {}, lease.epoch - 1)).toMatchObject({ held: false });
+    expect(await add(foreign, {})).toEqual({ held: true, moved: null });
+    expect(await add(own, { channel_id: foreign })).toBe("22023");
     for (const changes of [
-      ...[{ topic: "a:b" }, { topic: "a\nb" }, { topic: "t".repeat(256) }, { topic: "" }, { topic: null }],
-      ...[{ headers: { a: "b" } }, { headers: [["a"]] }, { headers: [["a b", ""]] }, { headers: [["a", "\u0001"]] }],
-      ...[{ headers: [["n".repeat(256), ""]] }, { headers: [["a", "v".repeat(16_777_216)]] }],
+      ...[{ headers: { a: "b" } }, { headers: [["a"]] }, { headers: [["a b", ""]] }],
+      ...[
+        { headers: [["a", "\u0001"]] },
+        { headers: [["n".repeat(256), ""]] },
+        { headers: [["a", "v".repeat(16_777_216)]] },
+      ],
       ...[{ payload_bytes: 2 }, { payload_bytes: -1 }],
     ]) {
-      expect(await add(own, changes), JSON.stringify(changes).slice(0, 80)).toBe(refused);
+      expect(await add(own, { number: 2, ...changes }), JSON.stringify(changes).slice(0, 80)).toBe(refused);
     }
     expect(await w.store.deadLetters.list()).toEqual([]);
-    expect(await add(own, { origin: "outbox", source: "core", role: "hawser_owner", message_id: "i" })).toBe(true);
-    expect(await w.store.deadLetters.list()).toMatchObject([
-      { origin: "peer", source: "sender:source:careful", role: one.role, errorCode: "e".repeat(255) },
-    ]);
+    expect((await w.operator.query("SELECT FROM hawser_data.queue")).rows).toEqual([]);
     await stranger.release({ clean: true });
+  });
+
+  it("gives what it writes the role of the listener, and no origin or role that is given", async () => {
+    await using store = await openStore({ databaseUrl: one.url });
+    const lease = await store.takeName("forger", { waitMs: 0 });
+    const channelId = await store.openChannel({ name: "sender", sourceTopic: "source" }, "forger");
+    const client = await session(one);
+    const forged: object = { origin: "outbox", source: "core", role: "hawser_owner", job_id: 1, recipient: "#group" };
+    await leave(client, lease, channelId, [{ errorCode: "e".repeat(300), ...forged }, forged]);
+    const sent = { origin: "queue", source: "", role: one.role, errorCode: "e".repeat(255), enqueuedBy: null };
+    expect(await w.store.deadLetters.list()).toMatchObject([{ ...sent, sentAs: "sender:source:forger/7/1" }]);
+    expect((await w.operator.query("SELECT recipient, role, origin FROM hawser_data.queue")).rows).toEqual([
+      { recipient: "", role: one.role, origin: "sender:source" },
+    ]);
+    await lease.release({ clean: true });
   });
 
   it("makes no dead letter look like one that was enqueued, whatever the channel is called", async () => {
     await using store = await openStore({ databaseUrl: one.url });
     const lease = await store.takeName("liar", { waitMs: 0 });
-    const { channelId } = await store.openChannel({ name: "__#outbox", sourceTopic: "__#outbox" }, "liar");
+    const channelId = await store.openChannel({ name: "__#outbox", sourceTopic: "__#outbox" }, "liar");
     const headers = [["message-origin", "::postgres"]] as const;
-    const position = { epoch: 1, number: 1 };
-    const error = { errorCode: "c", errorMessage: "m", attempts: 1 };
-    const letter = { ...position, ...error, topic: "topic", payload: Buffer.from("x"), headers };
-    await store.commitCursors(lease, [{ channelId, epoch: 1, number: 1, deadLetters: [letter] }]);
-    expect(await store.deadLetters.list()).toMatchObject([{ origin: "peer", enqueuedBy: null }]);
+    await leave(await session(one), lease, channelId, [{ errorCode: "c", errorMessage: "m", attempts: 1, headers }]);
+    expect(await store.deadLetters.list()).toMatchObject([
+      { sentAs: "__#outbox:__#outbox:liar/7/1", enqueuedBy: null },
+    ]);
     await lease.release({ clean: true });
   });
 });

@@ -1,15 +1,13 @@
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
 import { storeConstants } from "../../generated/ts/settings/peer.js";
 import { openStore } from "../../src/jobs-and-peers/peer-store/store.js";
-import type { DeadLetter, Lease } from "../../src/jobs-and-peers/store/index.js";
+import type { Lease } from "../../src/jobs-and-peers/store/index.js";
 import { insertBytes } from "../../src/jobs-and-peers/store/stored-messages.js";
 import { examinedDeadLetters } from "../../src/operating/operate/dead-letters.js";
+import { TestWorker } from "../queue/support/test-worker.js";
+import { type LeftMessage, leave } from "../store/support/left-messages.js";
 import { type World, world } from "../store/support/world.js";
-import { eventually } from "../support/eventually.js";
 import { slowIt } from "../support/slow-it.js";
-
-const start = { epoch: 0, number: 0 };
-const fixed = 1;
 
 describe("dead letters", () => {
   let w: World;
@@ -27,63 +25,46 @@ describe("dead letters", () => {
   afterAll(() => w[Symbol.asyncDispose]());
   beforeEach(async () => {
     round += 1;
-    await w.operator.query("DELETE FROM hawser_data.dead_letters");
+    await w.operator.query("TRUNCATE hawser_data.dead_letters, hawser_data.queue");
     channel = await w.channelOf(of(`source ${round}`), "listener");
     channelName = `sender:source ${round}:listener`;
   });
 
-  /** Lets messages die, as a listener does, and resolves with their ids. */
-  async function die(
-    letters: readonly Partial<DeadLetter>[],
-    { key = channel, lease = listener, epoch = 7 } = {},
-  ): Promise<number[]> {
-    const { number: before } = (await w.store.channel(key))!.cursor;
-    const dead = letters.map((letter, index) => ({
-      epoch,
-      number: before + index + 1,
-      topic: "topic",
-      payload: Buffer.from(`message ${before + index + 1}`),
-      headers: [],
-      errorCode: "handler_failed",
-      errorMessage: "no",
-      attempts: 5,
-      ...letter,
-    }));
+  /** Lets messages of the channel die, as its listener does, and resolves with their ids. */
+  async function die(letters: readonly LeftMessage[]): Promise<number[]> {
     const known = new Set((await w.store.deadLetters.list()).map(({ id }) => id));
-    const number = before + letters.length;
-    const result = await w.store.commitCursors(lease, [{ channelId: key, epoch, number, deadLetters: dead }]);
-    expect(result).toEqual({ committed: [key], notOwned: [] });
+    const dead = letters.map((letter, index) => ({
+      ...{ payload: `message ${index + 1}`, listener: "listener", attempts: 5 },
+      ...{ errorCode: "handler_failed", errorMessage: "no", ...letter },
+    }));
+    await leave(w.operator, listener, channel, dead);
     const ids = (await w.store.deadLetters.list()).map(({ id }) => id);
     return ids.filter((id) => !known.has(id)).reverse();
   }
 
-  /** Reads the stored messages of the channel's retry channel. */
-  async function retryChannel(key = channel) {
-    const { rows } = await w.operator.query("SELECT channel_id FROM hawser_peer_data.channels WHERE retry_of = $1", [
-      key,
-    ]);
-    const channelId: number | undefined = rows[0]?.channel_id;
-    if (channelId === undefined) return undefined;
-    const { rows: stored } = await w.store.drain(channelId, start);
-    return {
-      channelId,
-      stored: stored.map(({ position, payload }) => ({ ...position, text: Buffer.from(payload).toString() })),
-    };
+  /** Rows of the queue, in order. */
+  async function queued() {
+    const { rows } = await w.operator.query(
+      `SELECT topic, recipient, convert_from(payload, 'UTF8') AS text, key, origin, message_id AS place, headers
+         FROM hawser_data.queue WHERE channel_id IS NOT NULL ORDER BY rank`,
+    );
+    return rows;
   }
 
   it("are listed without their payload, the newest first", async () => {
-    const [, id] = await die([{}, { payload: Buffer.alloc(100), headers: [["a", "1"]], attempts: 3 }]);
+    const [, id] = await die([{}, { payload: "x".repeat(100), headers: [["a", "1"]], attempts: 3 }]);
     const list = await w.store.deadLetters.list();
     expect(list).toHaveLength(2);
     expect(list[0]).toEqual({
       id,
-      origin: "peer",
+      origin: "queue",
       role: (await w.operator.query("SELECT session_user")).rows[0].session_user,
-      source: channelName,
+      source: "@listener",
       enqueuedBy: null,
+      sentAs: `${channelName}/7/2`,
       listener: "listener",
       worker: "listener",
-      jobId: null,
+      jobId: expect.stringMatching(/^\d+$/),
       topic: "topic",
       payloadBytes: 100,
       errorCode: "handler_failed",
@@ -91,13 +72,15 @@ describe("dead letters", () => {
       attempts: 3,
       givenBack: 0,
       createdAt: expect.any(Date),
-      retried: false,
     });
     const whole = await w.store.deadLetters.get(id as number);
     expect(whole).toEqual({
       ...list[0],
-      payload: Buffer.alloc(100),
-      headers: [["a", "1"]],
+      payload: Buffer.from("x".repeat(100)),
+      headers: [
+        ["message-origin", `sender:source ${round}:`],
+        ["a", "1"],
+      ],
       stack: null,
       failures: [],
       edit: null,
@@ -116,12 +99,12 @@ describe("dead letters", () => {
     const ids = async (filter: Parameters<typeof w.store.deadLetters.list>[0]) =>
       (await w.store.deadLetters.list(filter)).map(({ id }) => id);
     expect(await ids({ ids: [two as number, 999_999] })).toEqual([two]);
-    expect(await ids({ origin: "peer" })).toEqual([three, two, one]);
-    expect(await ids({ source: channelName, topic: "topic" })).toEqual([three, one]);
+    expect(await ids({ origin: "queue" })).toEqual([three, two, one]);
+    expect(await ids({ source: "@listener", topic: "topic" })).toEqual([three, one]);
     expect(await ids({ errorCode: "unsubscribed" })).toEqual([three]);
     expect(await ids({ before: new Date("2021-01-01") })).toEqual([three]);
-    expect(await ids({ after: new Date("2021-01-01"), origin: "peer" })).toEqual([two, one]);
-    expect(await ids({ origin: "peer", limit: 2 })).toEqual([three, two]);
+    expect(await ids({ after: new Date("2021-01-01"), origin: "queue" })).toEqual([two, one]);
+    expect(await ids({ origin: "queue", limit: 2 })).toEqual([three, two]);
     expect(await ids({ source: "public.f" })).toHaveLength(1);
     expect(await ids({ ids: [] })).toEqual([]);
   });
@@ -139,45 +122,32 @@ describe("dead letters", () => {
     });
   });
 
-  it("become stored messages of their own channel in order, and are no dead letters any more", async () => {
-    const ids = await die([{ headers: [["a", "1"]] }, { topic: "other" }, {}]);
+  it("become rows of the queue in order, without an order, and are no dead letters any more", async () => {
+    const ids = await die([{ headers: [["a", "1"]], lane: "key" }, { topic: "other" }, {}]);
     const report = await w.store.deadLetters.retry({ ids: [...ids].reverse() });
-    const retry = await retryChannel();
-    expect(report).toEqual(ids.map((id) => ({ id, outcome: "retried", listener: "listener" })));
-    expect(retry?.stored).toEqual([1, 2, 3].map((number) => ({ epoch: fixed, number, text: `message ${number}` })));
-    const { rows } = await w.store.drain(retry?.channelId as number, start);
-    expect(rows[0]?.headers).toEqual([
-      ["a", "1"],
-      ["message-id", expect.stringMatching(/^sender:source \d+:listener\/\d+\/1$/)],
+    expect(report).toEqual(ids.map((id) => ({ id, outcome: "enqueued" })));
+    const common = { recipient: "@listener", key: null, origin: `sender:source ${round}`, headers: null };
+    expect(await queued()).toEqual([
+      { ...common, topic: "topic", text: "message 1", place: `${channelName}/7/1`, headers: [["a", "1"]] },
+      { ...common, topic: "other", text: "message 2", place: `${channelName}/7/2` },
+      { ...common, topic: "topic", text: "message 3", place: `${channelName}/7/3` },
     ]);
-    expect(await w.store.topicOfId(rows[1]?.topicId as number)).toBe("other");
     expect(await w.store.deadLetters.list()).toEqual([]);
-    expect(await w.store.channel(retry?.channelId as number)).toMatchObject({
-      senderName: "sender",
-      sourceTopic: `source ${round}`,
-      owner: "listener",
-    });
   });
 
-  it("are numbered after the last number, which is never reused", async () => {
-    await w.store.deadLetters.retry({ ids: await die([{}, {}]) });
-    const { channelId = 0 } = (await retryChannel()) ?? {};
-    await w.store.commitCursors(listener, [{ channelId, epoch: fixed, number: 1 }]);
-    // Even where somebody deleted what the listener may have taken already.
-    await w.operator.query("DELETE FROM hawser_peer_data.stored_messages WHERE channel_id = $1", [channelId]);
-    await w.store.deadLetters.retry({ ids: await die([{}]) });
-    expect((await retryChannel())?.stored.map(({ number }) => number)).toEqual([3]);
-  });
-
-  it("return over the same channel when they fail again, and are listed under the original one", async () => {
-    await w.store.deadLetters.retry({ ids: await die([{}]) });
-    const { channelId = 0 } = (await retryChannel()) ?? {};
-    const [id] = await die([{}], { key: channelId, epoch: fixed });
-    expect(await w.store.deadLetters.list({ source: channelName })).toMatchObject([
-      { id, source: channelName, listener: "listener", retried: true },
-    ]);
-    await w.store.deadLetters.retry({ ids: [id as number] });
-    expect((await retryChannel())?.stored.map(({ number }) => number)).toEqual([2]);
+  it("are listed by the same place and id when they fail again", async () => {
+    const [id] = await die([{}]);
+    const [before] = await w.store.deadLetters.list();
+    await w.store.deadLetters.retry({ ids: [id!] });
+    const worker = await TestWorker.open(w.operator, { name: "listener", topics: ["topic"] });
+    const [taken] = await worker.take();
+    await worker.giveUp(taken!);
+    const [after] = await w.store.deadLetters.list();
+    const { jobId, sentAs } = before!;
+    expect(after).toMatchObject({ jobId, sentAs, source: "@listener", worker: "listener", enqueuedBy: null });
+    expect(after!.id).toBeGreaterThan(id!);
+    await w.store.deadLetters.retry({ ids: [after!.id] });
+    expect(await queued()).toMatchObject([{ place: `${channelName}/7/1`, origin: `sender:source ${round}` }]);
   });
 
   it("are retried once by concurrent retries, and discard finds only the rest", async () => {
@@ -186,14 +156,14 @@ describe("dead letters", () => {
     const reports = await Promise.all([
       w.store.deadLetters.retry({ ids }),
       other.deadLetters.retry({ ids: [...ids].reverse() }),
-      w.store.deadLetters.retry({ source: channelName }),
+      w.store.deadLetters.retry({ source: "@listener" }),
       other.deadLetters.discard({ ids: ids.slice(0, 100) }),
     ]);
     const done = reports.flat().filter(({ outcome }) => outcome !== "missing");
-    const retried = done.filter(({ outcome }) => outcome === "retried");
+    const retried = done.filter(({ outcome }) => outcome === "enqueued");
     expect(done.map(({ id }) => id).sort((x, y) => x - y)).toEqual(ids);
-    const stored = (await retryChannel())?.stored.map(({ number }) => number) ?? [];
-    expect(stored).toEqual(Array.from({ length: retried.length }, (_, n) => n + 1));
+    expect(new Set((await queued()).map(({ place }) => place)).size).toBe(retried.length);
+    expect(await queued()).toHaveLength(retried.length);
     expect(await w.store.deadLetters.list()).toEqual([]);
   });
 
@@ -203,70 +173,20 @@ describe("dead letters", () => {
     const later = await die([{}]);
     const retried = await retrying;
     expect(retried.map(({ id }) => id).slice(0, ids.length)).toEqual(ids);
-    const numbers = (await retryChannel())?.stored.map(({ text }) => text);
-    expect(numbers?.slice(0, 3)).toEqual(["message 1", "message 2", "message 3"]);
+    const texts = (await queued()).map(({ text }) => text);
+    expect(texts.slice(0, 3)).toEqual(["message 1", "message 2", "message 3"]);
     const left = (await w.store.deadLetters.list()).map(({ id }) => id);
     expect([...retried.map(({ id }) => id), ...left]).toEqual([...ids, ...later]);
   });
 
   slowIt("are retried in batches within the bytes of one insert, however long they are", async () => {
     const long = { payload: Buffer.alloc(insertBytes * 0.6, 1) };
-    await die([long, long, long]);
+    for (let n = 0; n < 3; n += 1) await die([long]);
     const sizes: number[] = [];
-    await using store = await openStore({ databaseUrl: `${w.url}?application_name=batches` });
-    const stop = store.on("announced", () => sizes.push(1));
-    await store.listenForMessages("listener");
-    expect(await store.deadLetters.retry({ all: true })).toHaveLength(3);
-    // Each batch is announced: one letter fits each.
-    await eventually("three announcements", () => sizes.length === 3);
-    stop();
-    const { channelId = 0 } = (await retryChannel()) ?? {};
-    expect(await store.backlogOf(channelId, start)).toBe(3);
-  });
-
-  it("follow their channel to its new owner together with the retry channel", async () => {
-    const lost = await w.take(`lost-${round}`);
-    const key = await w.channelOf(of("source"), `lost-${round}`);
-    const ids = await die([{}, {}], { key, lease: lost });
-    await w.store.deadLetters.retry({ ids: [ids[0] as number] });
-    await lost.release({ clean: false });
-    const handed = await w.store.reassign({ from: `lost-${round}`, to: `heir-${round}`, channelIds: [key] });
-    expect(handed.map(({ stored }) => stored)).toEqual([0, 1]);
-    expect(await w.store.deadLetters.retry({ ids: [ids[1] as number] })).toMatchObject([{ listener: `heir-${round}` }]);
-    expect((await retryChannel(key))?.stored).toHaveLength(2);
-    expect(await w.store.channelsOwnedBy(`lost-${round}`)).toEqual([]);
-    // A retry channel that is made only now has the new owner, too.
-    const late = await w.channelOf(of("late"), `lost-${round}`);
-    const again = await w.take(`lost-${round}`);
-    const lateIds = await die([{}], { key: late, lease: again });
-    await again.release({ clean: false });
-    await w.store.reassign({ from: `lost-${round}`, to: `heir-${round}` });
-    expect(await w.store.deadLetters.retry({ ids: lateIds })).toMatchObject([{ listener: `heir-${round}` }]);
-    expect(await w.store.ownedChannels(`heir-${round}`)).toMatchObject([
-      { channelId: key, madeFor: `lost-${round}`, stored: 0 },
-      { madeFor: `lost-${round}`, stored: 2, topics: ["topic"] },
-      { channelId: late, madeFor: `lost-${round}`, stored: 0 },
-      { madeFor: `lost-${round}`, stored: 1, topics: ["topic"] },
-    ]);
-  });
-
-  it("wait for a pending hand-over, and go to the new owner", async () => {
-    const lost = await w.take(`lost-${round}`);
-    const key = await w.channelOf(of("source"), `lost-${round}`);
-    const ids = await die([{}], { key, lease: lost });
-    await lost.release({ clean: false });
-    const [taker, retrier] = [await w.connect(), await w.connect()];
-    const { rows } = await retrier.query("SELECT pg_backend_pid() AS pid");
-    await taker.query("BEGIN");
-    await taker.query("SELECT FROM hawser.reassign_channels($1, $2, false, true, '{}')", [
-      `lost-${round}`,
-      `heir-${round}`,
-    ]);
-    const retrying = retrier.query("SELECT owner FROM hawser.retry_dead_letters($1::bigint[])", [ids]);
-    await w.waitsForLock(rows[0].pid);
-    await taker.query("COMMIT");
-    expect((await retrying).rows).toEqual([{ owner: `heir-${round}` }]);
-    expect((await w.store.ownedChannels(`heir-${round}`)).map(({ stored }) => stored)).toEqual([0, 1]);
+    for await (const batch of w.store.deadLetters.retryInBatches({ all: true })) sizes.push(batch.length);
+    expect(sizes.filter((size) => size > 0)).toEqual([1, 1, 1]);
+    const { rows } = await w.operator.query("SELECT count(*)::int AS rows FROM hawser_data.queue");
+    expect(rows).toEqual([{ rows: 3 }]);
   });
 
   it("are not pending messages of their sender, which cannot clear them", async () => {
@@ -275,23 +195,18 @@ describe("dead letters", () => {
     expect((await w.store.pending(sender)).count).toBe(0);
     expect((await w.store.pending(sender)).listeners).toEqual([]);
     await w.store.clearStoredMessages(sender);
-    expect((await retryChannel())?.stored).toHaveLength(1);
+    expect(await queued()).toHaveLength(1);
   });
 
-  it("of unsubscribed functions, unknown channels and unknown topics cannot be retried, and stay", async () => {
-    const insert = async (origin: string, topic: string, key: number | null): Promise<number> => {
+  it("of unsubscribed functions and with invalid topics cannot be retried, and stay", async () => {
+    const insert = async (origin: string, topic: string): Promise<number> => {
       const { rows } = await w.operator.query(
-        "INSERT INTO hawser_data.dead_letters (origin, source, topic, payload, error_code, error_message, attempts, channel_id) VALUES ($1, 's', $2, 'x', 'c', 'm', 1, $3) RETURNING id",
-        [origin, topic, key],
+        "INSERT INTO hawser_data.dead_letters (origin, source, topic, payload, error_code, error_message, attempts) VALUES ($1, '', $2, 'x', 'c', 'm', 1) RETURNING id",
+        [origin, topic],
       );
       return Number(rows[0].id);
     };
-    const ids = [
-      await insert("subscription", "subject", null),
-      await insert("peer", "topic", 1_000_000),
-      await insert("peer", "topic id 99", channel),
-      ...(await die([{}])),
-    ];
+    const ids = [await insert("subscription", "subject"), await insert("queue", "a:b"), ...(await die([{}]))];
     const report = await w.store.deadLetters.retry({ ids: [...ids, 999_999] });
     const refused = (message: string) => ({
       ...{ outcome: "refused", code: "invalid_argument" },
@@ -299,38 +214,11 @@ describe("dead letters", () => {
     });
     expect(report).toEqual([
       { id: ids[0], ...refused("a function that is no longer subscribed") },
-      { id: ids[1], ...refused("a channel that this database does") },
-      { id: ids[2], ...refused("a topic that this database does") },
-      { id: ids[3], outcome: "retried", listener: "listener" },
+      { id: ids[1], ...refused("not valid for a message") },
+      { id: ids[2], outcome: "enqueued" },
       { id: 999_999, outcome: "missing" },
     ]);
-    expect((await w.store.deadLetters.list()).map(({ id }) => id)).toEqual(ids.slice(0, 3).reverse());
-  });
-
-  it("stay if their topic is made while they are retried", async () => {
-    const [first] = await die([{}]);
-    const one = channel;
-    channel = await w.channelOf(of(`beside ${round}`), "listener");
-    const [late] = await die([{ topic: `late ${round}` }]);
-    const maker = await w.connect();
-    // Has the lock of all who make keys, for which the retry waits once it has chosen the retry channels to make.
-    await maker.query("BEGIN");
-    await maker.query("SELECT hawser.id_of_topic($1)", [`late ${round}`]);
-    const retrier = await w.connect();
-    const pid = (await retrier.query<{ pid: number }>("SELECT pg_backend_pid() AS pid")).rows[0]!.pid;
-    const retried = retrier.query("SELECT id::integer, refused FROM hawser.retry_dead_letters($1) ORDER BY id", [
-      [first, late],
-    ]);
-    await w.waitsForLock(pid);
-    await maker.query("COMMIT");
-    expect((await retried).rows).toEqual([
-      { id: first, refused: null },
-      { id: late, refused: "topic" },
-    ]);
-    expect((await w.store.deadLetters.list()).map(({ id }) => id)).toEqual([late]);
-    expect((await retryChannel(one))?.stored).toHaveLength(1);
-    expect(await w.store.deadLetters.retry({ ids: [late!] })).toMatchObject([{ id: late, outcome: "retried" }]);
-    expect((await retryChannel())?.stored).toHaveLength(1);
+    expect((await w.store.deadLetters.list()).map(({ id }) => id)).toEqual(ids.slice(0, 2).reverse());
   });
 
   it("are discarded if they are selected, and only then", async () => {
@@ -347,7 +235,7 @@ describe("dead letters", () => {
   it("are searched part by part, however rare those that match are", async () => {
     await w.operator.query(
       `INSERT INTO hawser_data.dead_letters (origin, source, topic, payload, error_code, error_message, attempts)
-       SELECT 'peer', 's:t:l', 'topic', 'x', 'c', CASE WHEN n % $1 = 1 THEN 'rare' ELSE 'frequent' END, 1
+       SELECT 'queue', '', 'topic', 'x', 'c', CASE WHEN n % $1 = 1 THEN 'rare' ELSE 'frequent' END, 1
          FROM generate_series(1, 2 * $1 + 1) AS n ORDER BY n`,
       [examinedDeadLetters],
     );
@@ -375,7 +263,7 @@ describe("dead letters", () => {
   it("expire after the given days, the oldest first, one batch at a time", async () => {
     await w.operator.query(
       `INSERT INTO hawser_data.dead_letters (origin, source, topic, payload, error_code, error_message, attempts, created_at)
-       SELECT 'peer', 's', 't', 'x', 'c', 'm', 1, now() - make_interval(days => n) FROM generate_series(1, $1::integer) AS n`,
+       SELECT 'queue', '', 't', 'x', 'c', 'm', 1, now() - make_interval(days => n) FROM generate_series(1, $1::integer) AS n`,
       [storeConstants.deadLetterRows + 40],
     );
     expect(await w.store.deadLetters.expire()).toBe(storeConstants.deadLetterRows);

@@ -4,6 +4,7 @@
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import type { Lease } from "../../src/jobs-and-peers/store/index.js";
 import { forgetPeer, withCommandDatabase } from "../../src/operating/operate/index.js";
+import { leave } from "../store/support/left-messages.js";
 import { textMessages, type World, world } from "../store/support/world.js";
 
 let w: World;
@@ -22,7 +23,7 @@ async function rowsWith(name: string): Promise<Record<string, number>> {
      UNION ALL SELECT 'fences', count(*) FROM hawser_data.fences WHERE what = 'peer:' || $1
      UNION ALL SELECT 'listeners', count(*) FROM hawser_peer_data.listeners WHERE listener_name = $1
      UNION ALL SELECT 'routes', count(*) FROM hawser_peer_data.routes WHERE listener_name = $1 OR sender_key LIKE $1 || ':%'
-     UNION ALL SELECT 'channels', count(*) FROM hawser_peer_data.channels WHERE $1 IN (sender_name, listener_name, owner)`,
+     UNION ALL SELECT 'channels', count(*) FROM hawser_peer_data.channels WHERE $1 IN (sender_name, listener_name)`,
     [name],
   );
   return Object.fromEntries(rows.filter(({ count }) => count > 0).map(({ of, count }) => [of, Number(count)]));
@@ -105,29 +106,25 @@ describe("a listener that does not return", () => {
     expect(await forget("pod")).toEqual({ name: "pod", channels: 1, kept: [] });
   });
 
-  it("is refused with dead letters, and with channels taken over from another listener", async () => {
-    const letter = {
-      topic: "t",
-      payload: Buffer.from("a"),
-      headers: [],
-      errorCode: "e",
-      errorMessage: "m",
-      attempts: 1,
-    };
-    const at = { epoch: shop.epoch, number: 1 };
-    await w.store.idOfTopic("t");
-    await w.store.commitCursors(pod, [{ channelId: channel, ...at, deadLetters: [{ ...letter, ...at }] }]);
+  it("is refused with dead letters, and with messages in the queue that are for it alone", async () => {
+    const own = { topic: "t", listener: "pod" };
+    await leave(
+      w.operator,
+      pod,
+      channel,
+      [{ ...own, errorCode: "e", errorMessage: "m" }, own, { topic: "t" }],
+      shop.epoch,
+    );
     await stopped(pod);
+    await expect(forget("pod")).rejects.toThrow("1 stored messages");
+    await w.operator.query("DELETE FROM hawser_data.queue WHERE recipient = '@pod'");
     await expect(forget("pod")).rejects.toThrow("1 dead letters belong to its channels; retry or discard them");
     await w.store.deadLetters.discard({ all: true });
-    await w.store.reassign({ from: "pod", to: "heir" });
-    await stopped(await w.take("heir"));
-    await expect(forget("heir")).rejects.toThrow('it has 1 channels taken over from "pod"');
-    // The channel is the heir's, and stays with it.
-    expect(await forget("pod")).toMatchObject({ channels: 0, kept: [] });
-    expect(await w.store.channel(channel)).toMatchObject({ owner: "heir" });
     await stopped(shop);
-    expect(await forget("heir")).toMatchObject({ channels: 1 });
+    expect(await forget("pod")).toMatchObject({ channels: 1, kept: [] });
+    expect((await w.operator.query("DELETE FROM hawser_data.queue RETURNING recipient")).rows).toEqual([
+      { recipient: "" },
+    ]);
   });
 });
 
@@ -138,29 +135,13 @@ it("deletes a sender while its listener runs, which commits nothing more for it"
   await w.store.storeMessages(pod, channel, 1, textMessages("a"));
   await stopped(pod);
   const position = { channelId: channel, epoch: pod.epoch, number: 1 };
-  // While a transactional handler has its message, nothing is waited for.
-  await w.store.handleInTransaction(orders, [position], async () => {
-    await expect(forget("pod")).rejects.toThrow("1 of its stored messages wait");
-  });
-  await w.store.commitCursors(orders, [{ ...position, hasMarks: true }]);
+  await expect(forget("pod")).rejects.toThrow("1 of its stored messages wait");
+  await w.store.commitCursors(orders, [position]);
   expect(await forget("pod")).toEqual({ name: "pod", channels: 1, kept: [] });
   expect(await rowsWith("pod")).toEqual({});
   const late = { ...position, number: 2 };
-  expect(await w.store.commitCursors(orders, [late])).toEqual({ committed: [], notOwned: [channel] });
+  expect(await w.store.commitCursors(orders, [late])).toMatchObject({ committed: [], notOwned: [channel] });
   expect((await w.operator.query("SELECT FROM hawser_peer_data.cursors")).rows).toEqual([]);
-});
-
-it("does not wait for a handler of an unconfirmed message, which has no effects", async () => {
-  const pod = await w.take("pod");
-  const orders = await w.take("orders");
-  const channel = await w.channelOf({ name: "pod", sourceTopic: "s" }, "orders");
-  await stopped(pod);
-  const live = { channelId: channel, epoch: pod.epoch, number: 1 };
-  await w.store.commitCursors(orders, [live]);
-  const outcome = await w.store.handleInTransaction(orders, [{ ...live, number: 2 }], async () => {
-    expect(await forget("pod")).toMatchObject({ channels: 1 });
-  });
-  expect(outcome).toBe("notOwned");
 });
 
 it("prevents the name from being taken until it has ended", async () => {

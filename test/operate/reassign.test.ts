@@ -1,14 +1,11 @@
-import type pg from "pg";
+import { gzipSync } from "node:zlib";
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
-import { openStore } from "../../src/jobs-and-peers/peer-store/store.js";
 import type { Lease } from "../../src/jobs-and-peers/store/index.js";
-import { listenersOf, terminateHolder, textMessages, type World, world } from "../store/support/world.js";
+import { listenersOf, textMessages, type World, world } from "../store/support/world.js";
 import { eventually } from "../support/eventually.js";
-import { slowIt } from "../support/slow-it.js";
+import { rowsOf } from "../support/on-server.js";
 
-const start = { epoch: 0, number: 0 };
-
-describe("channels that are handed over", () => {
+describe("stored messages that are released", () => {
   let w: World;
   let sender: Lease;
   let lost: Lease;
@@ -16,6 +13,7 @@ describe("channels that are handed over", () => {
   let from: string;
   let to: string;
   let channel: number;
+  let topicId: number;
 
   beforeAll(async () => {
     w = await world();
@@ -28,409 +26,195 @@ describe("channels that are handed over", () => {
     to = `heir-${names}`;
     lost = await w.take(from);
     channel = await w.channelOf({ name: "sender", sourceTopic: "source" }, from);
-    await w.store.storeMessages(sender, channel, 1, textMessages("1", "2", "3"));
+    topicId = await w.store.idOfTopic("topic");
+    await store(1, "1", "2", "3");
     await w.store.commitCursors(lost, [{ channelId: channel, epoch: sender.epoch, number: 1 }]);
   });
 
-  const ownerOf = async (key: number) => (await w.store.channel(key))?.owner;
+  const store = (first: number, ...texts: string[]) =>
+    w.store.storeMessages(
+      sender,
+      channel,
+      first,
+      textMessages(...texts).map((message) => ({ ...message, topicId })),
+    );
   const free = () => lost.release({ clean: false });
+  const queued = () =>
+    rowsOf(
+      w.url,
+      `SELECT recipient, key, message_id, encode(payload, 'escape') AS payload FROM hawser_data.queue WHERE channel_id = ${channel} ORDER BY rank`,
+    );
+  const row = (number: number, recipient = "", payload = `${number}`) => ({
+    ...{ recipient, key: `${channel}:`, payload },
+    message_id: `sender:source:${from}/${sender.epoch}/${number}`,
+  });
 
-  it("keep id, name, cursor and stored messages, and have a new owner", async () => {
-    const before = await w.store.channel(channel);
+  it("are rows of the queue for any listener of the topic, in their order, and the cursor passes them", async () => {
     await free();
-    const handed = await w.store.reassign({ from, to });
-    expect(handed).toEqual([{ channelId: channel, channelName: `sender:source:${from}`, stored: 2 }]);
-    expect(await w.store.channel(channel)).toEqual({ ...before, owner: to });
-    const { rows } = await w.store.drain(channel, before!.cursor);
-    expect(rows.map(({ payload }) => Buffer.from(payload).toString())).toEqual(["2", "3"]);
-    expect(await w.store.channelsOwnedBy(from)).toEqual([]);
-    expect(await w.store.channelsWithMessages(to)).toEqual([channel]);
-    // A sender finds the same key under the old name, and the new owner beside it.
-    const found = await w.store.openChannel({ name: "sender", sourceTopic: "source" }, from);
-    expect(found).toEqual({ channelId: channel, owner: to });
+    expect(await w.store.reassign({ from })).toEqual([
+      { channelId: channel, channelName: `sender:source:${from}`, stored: 2 },
+    ]);
+    expect(await queued()).toEqual([row(2), row(3)]);
+    expect(await w.store.channel(channel)).toMatchObject({ cursor: { number: 3 }, hasRows: true });
+    expect(await w.store.channelsWithMessages(from)).toEqual([]);
+    // Once more, as after a lost answer.
+    expect(await w.store.reassign({ from })).toEqual([]);
+    expect(await queued()).toHaveLength(2);
   });
 
-  describe("and given back", () => {
-    const registration = (topics: readonly string[]) => ({
-      addr: `10.0.0.1:${names}`,
-      maxMessageBytes: 1000,
-      durable: false,
-      group: "workers",
-      topics: topics.map((topic) => ({ topic, subscribed: false })),
-    });
-
-    /** The listener has lost its channel and is started again, as a member of a group that serves these topics. */
-    const returned = async (topics: readonly string[], { isMember = true } = {}) => {
-      await free();
-      await w.store.reassign({ from, to });
-      const heir = await w.take(to);
-      const back = await w.take(from);
-      await w.store.registerListener(back, { ...registration(topics), ...(!isMember && { group: undefined }) });
-      return { heir, back };
-    };
-
-    const giveBack = (heir: Lease, keys: number[]) =>
-      w.store.giveBack(heir, new Map(keys.map((key) => [key, undefined])));
-
-    it("return to the listener that they were made for, and continue at the cursor", async () => {
-      const { heir, back } = await returned(["topic"]);
-      await w.operator.query("UPDATE hawser_peer_data.stored_messages SET topic_id = $1", [
-        await w.store.idOfTopic("topic"),
-      ]);
-      expect(await w.store.channelsToGiveBack(to)).toEqual([channel]);
-      expect(await w.store.commitCursors(heir, [{ channelId: channel, epoch: sender.epoch, number: 2 }])).toEqual({
-        committed: [channel],
-        notOwned: [],
-      });
-      expect(await giveBack(heir, [channel])).toEqual([channel]);
-      expect(await w.store.channel(channel)).toMatchObject({ owner: from, cursor: { number: 2 } });
-      // Once more, as after a lost answer, and late writes of the member that had it.
-      expect(await giveBack(heir, [channel])).toEqual([]);
-      const commit = [{ channelId: channel, epoch: sender.epoch, number: 3 }];
-      expect(await w.store.commitCursors(heir, commit)).toEqual({ committed: [], notOwned: [channel] });
-      expect(await w.store.commitCursors(back, commit)).toEqual({ committed: [channel], notOwned: [] });
-      expect(await w.store.channelsToGiveBack(to)).toEqual([]);
-    });
-
-    it("return together with the retries of their dead letters", async () => {
-      const { heir } = await returned(["topic"]);
-      await w.operator.query(
-        "INSERT INTO hawser_peer_data.channels (channel_name, channel_id, owner) VALUES ($1, $2, $3)",
-        [`sender:source:__#retry#${channel}`, channel + 1_000_000, to],
-      );
-      await w.operator.query("UPDATE hawser_peer_data.stored_messages SET topic_id = $1", [
-        await w.store.idOfTopic("topic"),
-      ]);
-      expect(await w.store.channelsToGiveBack(to)).toEqual([channel, channel + 1_000_000]);
-      expect(await giveBack(heir, [channel, channel + 1_000_000])).toEqual([channel, channel + 1_000_000]);
-      expect(await ownerOf(channel + 1_000_000)).toBe(from);
-    });
-
-    it("stay while their listener does not serve a topic of the stored messages", async () => {
-      await w.operator.query("UPDATE hawser_peer_data.stored_messages SET topic_id = $1", [
-        await w.store.idOfTopic("another"),
-      ]);
-      await returned(["topic"]);
-      expect(await w.store.channelsToGiveBack(to)).toEqual([]);
-    });
-
-    it("stay if their listener has no group, was not started again, or does not run", async () => {
-      const { heir, back } = await returned(["topic"], { isMember: false });
-      expect(await w.store.channelsToGiveBack(to)).toEqual([]);
-      expect(await giveBack(heir, [channel])).toEqual([]);
-      await w.store.registerListener(back, registration(["topic"]));
-      // Its rows in the directory are those of a start before.
-      await w.operator.query("UPDATE hawser_peer_data.peers SET epoch = epoch + 1 WHERE name = $1", [from]);
-      expect(await giveBack(heir, [channel])).toEqual([]);
-      await w.operator.query("UPDATE hawser_peer_data.peers SET epoch = epoch - 1 WHERE name = $1", [from]);
-      await w.operator.query("UPDATE hawser_peer_data.stored_messages SET topic_id = $1", [
-        await w.store.idOfTopic("topic"),
-      ]);
-      expect(await w.store.channelsToGiveBack(to)).toEqual([channel]);
-      await back.release({ clean: true });
-      expect(await w.store.channelsToGiveBack(to)).toEqual([]);
-    });
-
-    it("stay if another process took the name of the member that has them", async () => {
-      const { heir } = await returned(["topic"]);
-      await w.operator.query("SELECT FROM hawser.end_ownership($1, true)", [to]);
-      await expect(giveBack(heir, [channel])).rejects.toMatchObject({ code: "fenced" });
-      expect(await ownerOf(channel)).toBe(to);
-    });
-  });
-
-  describe("and needed by a topic that their new owner does not serve", () => {
-    const newOwner = async (owner = to) => w.store.newOwnerOf(owner, channel, await w.store.idOfTopic("topic"));
-    const register = (lease: Lease, port: number, topics: readonly string[]) => {
-      const registration = { addr: `10.0.${names}.1:${port}`, maxMessageBytes: 1_000, durable: false };
-      const served = topics.map((topic) => ({ topic, subscribed: false }));
-      return w.store.registerListener(lease, { ...registration, topics: served });
-    };
-    const meet = () =>
-      w.operator.query(
-        `INSERT INTO hawser_peer_data.routes (sender_key, listener_topic, listener_name, addr, max_message_bytes)
-         VALUES ('sender:source', 'topic', $1, '10.0.0.1:1', 1)`,
-        [from],
-      );
-    beforeEach(() => w.operator.query("DELETE FROM hawser_peer_data.listeners"));
-
-    it("go to a running listener of the topic, preferably the one that they were made for", async () => {
-      await free();
-      const owner = await w.take(to);
-      await w.store.reassign({ from, to, channelIds: [channel] });
-      expect(await newOwner()).toEqual({ owned: true, newOwner: undefined });
-      await meet();
-      expect(await newOwner()).toEqual({ owned: true, newOwner: from });
-      const other = await w.take(`a-${names}`);
-      await register(other, 1, ["topic"]);
-      expect(await newOwner()).toEqual({ owned: true, newOwner: other.name });
-      const back = await w.take(from);
-      await register(back, 2, ["topic"]);
-      expect(await newOwner()).toEqual({ owned: true, newOwner: from });
-      // What it serves now counts, not what it served when the sender met it.
-      await register(back, 2, ["another"]);
-      expect(await newOwner()).toEqual({ owned: true, newOwner: other.name });
-      await other.release({ clean: false });
-      expect(await newOwner()).toEqual({ owned: true, newOwner: other.name });
-      expect(await w.store.giveBack(owner, new Map([[channel, await w.store.idOfTopic("none")]]))).toEqual([]);
-      const channels = new Map([[channel, await w.store.idOfTopic("topic")]]);
-      expect(await w.store.giveBack(owner, channels)).toEqual([channel]);
-      expect(await ownerOf(channel)).toBe(other.name);
-      expect(await newOwner()).toEqual({ owned: false, newOwner: undefined });
-    });
-
-    it("do not wait for a listener whose channels were all handed over, until it registers again", async () => {
-      await free();
-      await w.store.reassign({ from, to });
-      await meet();
-      expect(await newOwner()).toEqual({ owned: true, newOwner: undefined });
-      const back = await w.take(from);
-      await register(back, 1, ["topic"]);
-      expect(await newOwner()).toEqual({ owned: true, newOwner: from });
-      await w.store.unregister(back, { keepDurable: false });
-      await back.release({ clean: true });
-      expect(await newOwner()).toEqual({ owned: true, newOwner: from });
-    });
-
-    it("stay with the listener that they were made for", async () => {
-      const other = await w.take(`a-${names}`);
-      await register(other, 1, ["topic"]);
-      expect(await newOwner(from)).toEqual({ owned: true, newOwner: undefined });
-    });
-  });
-
-  it("accept late messages of their sender, which only the new owner can commit", async () => {
+  it("are for one listener, if it is named", async () => {
     await free();
     await w.store.reassign({ from, to });
-    expect(await w.store.storeMessages(sender, channel, 4, textMessages("4"))).toBe("stored");
-    const commit = [{ channelId: channel, epoch: sender.epoch, number: 4 }];
-    expect(await w.store.commitCursors(lost, commit)).toBe("fenced");
-    const again = await w.take(from);
-    expect(await w.store.commitCursors(again, commit)).toEqual({ committed: [], notOwned: [channel] });
-    const heir = await w.take(to);
-    expect(await w.store.commitCursors(heir, commit)).toEqual({ committed: [channel], notOwned: [] });
-    expect(await w.store.backlogOf(channel, start)).toBe(0);
+    expect(await queued()).toEqual([row(2, `@${to}`), row(3, `@${to}`)]);
+    const [record] = await rowsOf(
+      w.url,
+      `SELECT details FROM hawser_data.audit_records WHERE object = '${from}' ORDER BY id DESC LIMIT 1`,
+    );
+    expect(record).toMatchObject({ details: { to, force: false } });
   });
 
-  it("return unchanged", async () => {
+  it("stay behind what waits of their lane", async () => {
+    await w.operator.query(
+      `INSERT INTO hawser_data.queue (topic, recipient, rank, id, key, origin, payload, channel_id)
+       SELECT 'topic', '@' || $1, n.id, n.id, $2 || ':', 'sender:source', 'x', $2::integer FROM nextval('hawser_data.outbox_id_seq') AS n (id)`,
+      [from, channel],
+    );
     await free();
-    const before = await w.operator.query("SELECT * FROM hawser_peer_data.channels WHERE channel_id = $1", [channel]);
-    await w.store.reassign({ from, to });
-    await w.store.reassign({ from: to, to: from, channelIds: [channel] });
-    expect(await ownerOf(channel)).toBe(from);
-    const after = await w.operator.query("SELECT * FROM hawser_peer_data.channels WHERE channel_id = $1", [channel]);
-    expect(after.rows).toEqual(before.rows);
+    await w.store.reassign({ from });
+    expect((await queued()).slice(1)).toEqual([row(2, `@${from}`), row(3, `@${from}`)]);
   });
 
-  it("are exactly the named ones that the old listener owns", async () => {
+  it("are uncompressed, and what cannot be is a dead letter", async () => {
+    const payload = gzipSync("a rope, a rope, a rope");
+    await w.store.storeMessages(sender, channel, 4, [
+      { topicId, payload, codec: 1 },
+      { topicId, payload: payload.subarray(0, 12), codec: 1 },
+    ]);
+    await free();
+    expect(await w.store.reassign({ from })).toMatchObject([{ stored: 4 }]);
+    expect((await queued()).slice(2)).toEqual([row(4, "", "a rope, a rope, a rope")]);
+    expect(
+      await rowsOf(
+        w.url,
+        `SELECT origin, source, message_id FROM hawser_data.dead_letters WHERE channel_id = ${channel}`,
+      ),
+    ).toEqual([{ origin: "queue", source: "", message_id: `sender:source:${from}/${sender.epoch}/5` }]);
+  });
+
+  it("are those of the named channels alone, as far as they are the listener's", async () => {
+    const foreign = await w.channelOf({ name: "sender", sourceTopic: "source" }, `other-${names}`);
     const other = await w.channelOf({ name: "sender", sourceTopic: "other" }, from);
-    const foreign = await w.channelOf({ name: "sender", sourceTopic: "source" }, "somebody");
+    for (const channelId of [foreign, other])
+      await w.store.storeMessages(sender, channelId, 1, [{ topicId, payload: Buffer.from("o") }]);
     await free();
-    const handed = await w.store.reassign({ from, to, channelIds: [other, foreign] });
-    expect(handed.map(({ channelId }) => channelId)).toEqual([other]);
-    expect(await ownerOf(channel)).toBe(from);
-    expect(await ownerOf(foreign)).toBe("somebody");
-    expect(await w.store.reassign({ from, to, channelIds: [] })).toEqual([]);
+    expect(await w.store.reassign({ from, channelIds: [other, foreign] })).toMatchObject([{ channelId: other }]);
+    expect(await queued()).toEqual([]);
+    expect(await w.store.reassign({ from, channelIds: [] })).toEqual([]);
   });
 
-  it("are refused while their listener runs in any process, without a change", async () => {
-    const refused = expect.objectContaining({ code: "name_in_use", message: expect.stringContaining(`"${from}"`) });
+  it("are not released while their listener runs, unless it is forced to end", async () => {
+    const refused = expect.objectContaining({ code: "name_in_use", message: expect.stringContaining("is running") });
     await expect(w.store.reassign({ from, to })).rejects.toEqual(refused);
-    await using other = await openStore({ databaseUrl: `${w.url}?application_name=other` });
-    await expect(other.reassign({ from, to })).rejects.toEqual(refused);
-    expect(await ownerOf(channel)).toBe(from);
-    expect(await w.store.peerEpoch(from)).toBe(lost.epoch);
-    expect(await w.store.listenerState(from)).toMatchObject({ running: true, seen: true });
-  });
-
-  slowIt("can be taken by force: later actions of the listener are fenced", async () => {
+    expect(await queued()).toEqual([]);
     await w.store.reassign({ from, to, force: true });
-    expect(await ownerOf(channel)).toBe(to);
-    expect(await w.store.peerEpoch(from)).toBeGreaterThan(lost.epoch);
-    const commit = [{ channelId: channel, epoch: sender.epoch, number: 2 }];
-    expect(await w.store.commitCursors(lost, commit)).toBe("fenced");
-    // Its session comes back to another epoch.
-    await terminateHolder(w.operator, from);
-    await eventually("the name is lost, and the session is back", () => lost.state === "lost" && w.store.isUp);
+    expect(await queued()).toHaveLength(2);
+    const late = [{ channelId: channel, epoch: sender.epoch, number: 2 }];
+    expect(await w.store.commitCursors(lost, late)).toBe("fenced");
   });
 
-  it("wait for a running commit of the old listener, and have its cursor", async () => {
-    await free();
-    const [late, taker] = [await w.connect(), await w.connect()];
-    const { rows } = await taker.query("SELECT pg_backend_pid() AS pid");
-    await late.query("BEGIN");
-    const commitSql =
-      "SELECT moved FROM hawser.commit_cursors($1, $2, ARRAY[$3::integer], ARRAY[$4::bigint], '{2}', NULL, NULL)";
-    await late.query(commitSql, [from, lost.epoch, channel, sender.epoch]);
-    const reassigning = taker.query("SELECT stored FROM hawser.reassign_channels($1, $2, false, true, '{}')", [
-      from,
-      to,
+  it("wait for a running commit of their listener, whose cursor counts", async () => {
+    const writer = await w.connect();
+    await writer.query("BEGIN");
+    await writer.query("SELECT FROM hawser.commit_cursors($1, $2, $3, $4, $5)", [
+      ...[from, lost.epoch, [channel], [sender.epoch], [2]],
     ]);
-    await w.waitsForLock(rows[0].pid);
-    await late.query("COMMIT");
-    expect((await reassigning).rows).toEqual([{ stored: "1" }]);
-    expect((await w.store.channel(channel))!.cursor).toEqual({ epoch: sender.epoch, number: 2 });
-  });
-
-  it("keep out a commit that waited while they were handed over", async () => {
-    await free();
-    const [late, taker] = [await w.connect(), await w.connect()];
-    const { rows } = await late.query("SELECT pg_backend_pid() AS pid");
-    await taker.query("BEGIN");
-    await taker.query("SELECT FROM hawser.reassign_channels($1, $2, false, true, '{}')", [from, to]);
-    const commitSql =
-      "SELECT held FROM hawser.commit_cursors($1, $2, ARRAY[$3::integer], ARRAY[$4::bigint], '{2}', NULL, NULL)";
-    const committing = late.query(commitSql, [from, lost.epoch, channel, sender.epoch]);
-    await w.waitsForLock(rows[0].pid);
-    await taker.query("COMMIT");
-    expect((await committing).rows).toEqual([{ held: false }]);
-    expect((await w.store.channel(channel))!.cursor).toEqual({ epoch: sender.epoch, number: 1 });
-  });
-
-  it("leave no effect of an interrupted transactional handler, and are handled once by the new owner", async () => {
-    await w.operator.query("CREATE TABLE IF NOT EXISTS effects (effect text)");
-    await w.operator.query("TRUNCATE effects");
-    const message = { channelId: channel, epoch: sender.epoch, number: 2 };
-    const heir = await w.take(to);
-    const effect = (text: string) => async (client: pg.ClientBase) => {
-      await client.query("INSERT INTO effects VALUES ($1)", [text]);
-    };
-    const first = w.store.handleInTransaction(lost, [message], async (client) => {
-      await effect("lost")(client);
-      await w.store.reassign({ from, to, force: true });
-      // Nothing of the first one is in its way.
-      expect(await w.store.handleInTransaction(heir, [message], effect("heir"))).toBe("committed");
+    const releasing = w.store.reassign({ from, force: true });
+    await eventually("it waits", async () => {
+      const found = await rowsOf(w.url, "SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock'");
+      return found.length > 0;
     });
-    expect(await first).toBe("duplicate");
-    expect((await w.operator.query("SELECT effect FROM effects")).rows).toEqual([{ effect: "heir" }]);
+    await writer.query("COMMIT");
+    await releasing;
+    expect(await queued()).toEqual([row(3)]);
   });
 
-  it("go to one of two concurrent takers", async () => {
+  it("are released once by two who do it at the same time", async () => {
     await free();
-    const outcomes = await Promise.all([
-      w.store.reassign({ from, to }),
-      w.store.reassign({ from, to: `rival-${names}` }),
-      w.store.reassign({ from, to: `other-${names}`, channelIds: [channel] }),
-    ]);
-    expect(outcomes.map(({ length }) => length).sort()).toEqual([0, 0, 1]);
-    const winner = [to, `rival-${names}`, `other-${names}`][outcomes.findIndex(({ length }) => length === 1)];
-    expect(await ownerOf(channel)).toBe(winner);
+    await Promise.all([w.store.reassign({ from, to }), w.store.reassign({ from, to }), w.store.reassign({ from })]);
+    expect((await queued()).map(({ payload }) => payload)).toEqual(["2", "3"]);
   });
 
-  it("pass through two listeners in either order without a loss", async () => {
+  it("are followed by what a sender stores later, when that is released in turn", async () => {
     await free();
-    const third = `third-${names}`;
-    await Promise.all([w.store.reassign({ from, to }), w.store.reassign({ from: to, to: third })]);
-    expect([to, third]).toContain(await ownerOf(channel));
-    expect(await w.store.backlogOf(channel, { epoch: sender.epoch, number: 1 })).toBe(2);
+    await w.store.reassign({ from });
+    await store(4, "4");
+    expect(await queued()).toHaveLength(2);
+    await w.store.reassign({ from });
+    expect(await queued()).toEqual([row(2), row(3), row(4)]);
   });
 
-  it("prevent the old listener from starting until they are handed over", async () => {
+  it("end the registration of their listener, but only for good that of a durable one", async () => {
+    const registration = { addr: `10.0.0.1:${names}`, maxMessageBytes: 1_000, group: undefined };
+    const topics = [{ topic: `t-${names}`, subscribed: false }];
+    await w.store.registerListener(lost, { ...registration, durable: true, topics });
     await free();
-    const taker = await w.connect();
-    await taker.query("BEGIN");
-    await taker.query("SELECT FROM hawser.reassign_channels($1, $2, false, true, '{}')", [from, to]);
-    await expect(w.take(from)).rejects.toMatchObject({ code: "name_in_use" });
-    const starting = w.store.takeName(from, { waitMs: 20_000 });
-    await taker.query("COMMIT");
-    expect((await starting).epoch).toBeGreaterThan(lost.epoch);
-    expect(await w.store.channelsOwnedBy(from)).toEqual([]);
+    await w.store.reassign({ from, channelIds: [channel] });
+    expect(await listenersOf(w.store, `t-${names}`)).toHaveLength(1);
+    await w.store.reassign({ from });
+    expect(await listenersOf(w.store, `t-${names}`)).toEqual([]);
   });
 
-  it("may belong to a name that was never taken", async () => {
-    const key = await w.channelOf({ name: "sender", sourceTopic: "source" }, `never-${names}`);
-    await w.store.storeMessages(sender, key, 1, textMessages("1"));
-    const handed = await w.store.reassign({ from: `never-${names}`, to });
-    expect(handed).toMatchObject([{ channelId: key, stored: 1 }]);
-    // Not seen by this either.
+  it("may be those of a name that was never taken", async () => {
+    expect(await w.store.reassign({ from: `never-${names}`, to })).toEqual([]);
     expect(await w.store.listenerState(`never-${names}`)).toEqual({ running: false, seen: false, topics: [] });
   });
 
-  it("remove their listener from the directory, but keep its durable rows when only some were named", async () => {
-    const register = (durable: boolean) =>
-      w.store.registerListener(lost, {
-        addr: `127.0.0.1:${names}`,
-        maxMessageBytes: 1,
-        durable,
-        topics: [{ topic: `topic ${names}`, subscribed: false }],
-      });
-    const listed = async () => (await listenersOf(w.store, `topic ${names}`)).map(({ name }) => name);
-    await register(true);
-    await w.operator.query(
-      "INSERT INTO hawser_peer_data.listeners (topic, addr, listener_name) VALUES ($1, '127.0.0.2:1', $2)",
-      [`topic ${names}`, from],
+  it("cannot go from or to a reserved name, to no name, nor to where they are", async () => {
+    for (const options of [
+      { from: "__#x", to },
+      { from, to: "__#x" },
+      { from, to: "a:b" },
+      { from, to: from },
+    ])
+      await expect(w.store.reassign(options)).rejects.toMatchObject({ code: "invalid_argument" });
+    const direct = w.operator.query(
+      "SELECT FROM hawser.release_stored('__#x', false, true, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL)",
     );
-    await free();
-    await w.store.reassign({ from, to, channelIds: [channel] });
-    expect(await listed()).toEqual([from, from]);
-    await w.store.reassign({ from, to });
-    expect(await listed()).toEqual([]);
-  });
-
-  it("are announced to the new owner at once, and to their senders", async () => {
-    await free();
-    const heard: [string, number][] = [];
-    await w.store.listenForMessages(to);
-    await w.store.listenForMessages("sender");
-    const stop = w.store.on("announced", (key, name) => heard.push([name, key]));
-    await w.store.reassign({ from, to });
-    await eventually("both have heard of it", () => heard.length === 2);
-    stop();
-    expect(heard).toEqual([
-      [to, channel],
-      ["sender", channel],
-    ]);
-  });
-
-  it.each([
-    ["", "must be 1 to 255 bytes", "22023"],
-    ["a:b", "must not contain ':'", "22023"],
-    ["__#retry#1", "which is reserved", "22023"],
-  ])("cannot go to %j", async (name, message, code) => {
-    await free();
-    await expect(w.store.reassign({ from, to: name })).rejects.toMatchObject({
-      code: "invalid_argument",
-      message: expect.stringContaining(message),
-    });
-    // And the database refuses it, too.
-    const direct = w.operator.query("SELECT FROM hawser.reassign_channels($1, $2, false, true, '{}')", [from, name]);
-    await expect(direct).rejects.toMatchObject({ code });
-    expect(await ownerOf(channel)).toBe(from);
-  });
-
-  it("cannot go from a reserved name, which is no listener that could be away", async () => {
-    const reserved = "__#reserved";
-    const { rows } = await w.operator.query(
-      "INSERT INTO hawser_peer_data.channels (channel_name, channel_id) VALUES ($1, 2147480000) RETURNING channel_id AS key",
-      [`sender:source:${reserved}`],
-    );
-    try {
-      for (const channelIds of [undefined, [rows[0].key]]) {
-        await expect(w.store.reassign({ from: reserved, to, channelIds })).rejects.toMatchObject({
-          code: "invalid_argument",
-          message: expect.stringContaining(`the old listener "${reserved}" begins with __#, which is reserved`),
-        });
-      }
-      expect(await w.store.absentListeners()).not.toContainEqual(expect.objectContaining({ name: reserved }));
-      expect(await ownerOf(rows[0].key)).toBe(reserved);
-    } finally {
-      await w.operator.query("DELETE FROM hawser_peer_data.channels WHERE channel_id = $1", [rows[0].key]);
-    }
-  });
-
-  it.each(["p_from", "p_to"])("are not handed over where %s is NULL", async (parameter) => {
-    await free();
-    const values = parameter === "p_from" ? [null, to] : [from, null];
-    const direct = w.operator.query("SELECT FROM hawser.reassign_channels($1, $2, true, true, '{}')", values);
-    const message = expect.stringContaining(`the argument ${parameter} is NULL`);
-    await expect(direct).rejects.toMatchObject({ code: "22004", message });
-    expect(await ownerOf(channel)).toBe(from);
-  });
-
-  it("cannot go where they are", async () => {
-    await free();
-    await expect(w.store.reassign({ from, to: from })).rejects.toMatchObject({ code: "invalid_argument" });
-    const direct = w.operator.query("SELECT FROM hawser.reassign_channels($1, $1, false, true, '{}')", [from]);
     await expect(direct).rejects.toMatchObject({ code: "22023" });
+  });
+
+  it("are not released if the cursor is before what was read, as on another server after a failover", async () => {
+    await free();
+    const message = {
+      channel_id: channel,
+      epoch: sender.epoch,
+      topic_id: topicId,
+      lane: "",
+      message_id: "m",
+      headers: null,
+    };
+    const left = JSON.stringify([{ ...message, number: 3, attempts: 0, payload_bytes: 1 }]);
+    const release = async (after: number) => {
+      const text = "SELECT released FROM hawser.release_stored($1, false, false, NULL, $2, $3, $4, $3, 3, $5, 'x')";
+      return (await w.operator.query(text, [from, channel, sender.epoch, after, left])).rows[0].released;
+    };
+    expect([await release(2), await queued()]).toEqual([false, []]);
+    expect(await w.store.channel(channel)).toMatchObject({ cursor: { number: 1 } });
+    expect([await release(1), (await queued()).length]).toEqual([true, 1]);
+    expect(await release(1)).toBe(false);
+  });
+
+  it("are refused as a whole if a message breaks a rule, and nothing changes", async () => {
+    await free();
+    const left = JSON.stringify([
+      { channel_id: channel, epoch: sender.epoch, number: 2, topic_id: topicId, lane: "", payload_bytes: 2 },
+    ]);
+    const direct = w.operator.query(
+      "SELECT FROM hawser.release_stored($1, false, false, NULL, $2, $3, 1, $3, 2, $4, $5)",
+      [...[from, channel, sender.epoch, left, Buffer.from("x")]],
+    );
+    await expect(direct).rejects.toMatchObject({ code: "22023", message: expect.stringContaining("do not add up") });
+    expect(await queued()).toEqual([]);
+    expect(await w.store.channel(channel)).toMatchObject({ cursor: { number: 1 } });
   });
 });

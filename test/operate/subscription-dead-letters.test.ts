@@ -48,7 +48,7 @@ it("are listed with function and subject", async () => {
   expect(stdout).toMatch(new RegExp(`^ *${id} .* orders\\.new +public\\.f\\(bytea\\) .*P0001: not today$`, "m"));
   expect(JSON.parse((await run("list", "--source", "public.f(bytea)", "--json")).stdout)).toMatchObject({
     ...{ id, origin: "subscription", source: "public.f(bytea)", topic: "orders.new" },
-    ...{ listener: null, retried: false },
+    ...{ listener: null, sentAs: null },
   });
 });
 

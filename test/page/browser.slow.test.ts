@@ -27,7 +27,7 @@ const newest = async () =>
 async function writeLetter(text: string): Promise<string> {
   await shop.world.rows(
     `INSERT INTO hawser_data.dead_letters (origin, source, topic, payload, headers, error_code, error_message, attempts, stack)
-     SELECT 'peer', t, t, convert_to($1, 'UTF8'), jsonb_build_array(jsonb_build_array(t, t)), t, t, 1, t FROM left($1, 200) AS t`,
+     SELECT 'queue', t, t, convert_to($1, 'UTF8'), jsonb_build_array(jsonb_build_array(t, t)), t, t, 1, t FROM left($1, 200) AS t`,
     [text],
   );
   return newest();
@@ -91,7 +91,7 @@ describe.each([
 
   it("has nothing for axe at one dead letter, its payload and its message", async () => {
     const [{ id, place } = { id: "", place: "" }] = await shop.world.rows<{ id: string; place: string }>(
-      "SELECT id, source || '/' || epoch || '/' || number AS place FROM hawser_data.dead_letters WHERE topic = 'mail' ORDER BY id LIMIT 1",
+      "SELECT id, message_id AS place FROM hawser_data.dead_letters WHERE topic = 'mail' ORDER BY id LIMIT 1",
     );
     await tab.open(`/dead/${id}`);
     await check();

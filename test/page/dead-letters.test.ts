@@ -54,7 +54,7 @@ describe("dead letters on the page", () => {
   it("are grouped by cause, whatever numbers the messages have", async () => {
     await using client = pageClient({ databaseUrl: w.url });
     await insert(
-      "SELECT 'peer', 's:t:l', 'orders', 'x', 'handler_failed', 'order ' || n || ' is unknown', 1 FROM generate_series(1, 7) AS n",
+      "SELECT 'queue', '', 'orders', 'x', 'handler_failed', 'order ' || n || ' is unknown', 1 FROM generate_series(1, 7) AS n",
     );
     await insert(
       "SELECT 'subscription', 'public.f', 'mail', 'x', 'P0001', 'no address', 1 FROM generate_series(1, 3) AS n",
@@ -90,7 +90,7 @@ describe("dead letters on the page", () => {
   it("are listed page by page, the newest first", async () => {
     await using client = pageClient({ databaseUrl: w.url });
     await insert(
-      `SELECT 'peer', 's:t:l', 'orders', 'x', 'handler_failed', 'm', 1 FROM generate_series(1, ${2 * shownRows + 1}) AS n`,
+      `SELECT 'queue', '', 'orders', 'x', 'handler_failed', 'm', 1 FROM generate_series(1, ${2 * shownRows + 1}) AS n`,
     );
     const shown: number[] = [];
     let path: string | undefined = "/dead?topic=orders";
@@ -116,12 +116,12 @@ describe("dead letters on the page", () => {
     });
     expect(handled).toEqual([]);
     // One that has come since was not shown, and stays.
-    await insert("VALUES ('peer', 's:t:l', 'b', 'x', 'handler_failed', 'later', 1)");
+    await insert("VALUES ('queue', '', 'b', 'x', 'handler_failed', 'later', 1)");
     const { status, headers } = await confirmed(client, asked.text, "Retry all 20");
     expect(status).toBe(303);
     const job = headers.get("location")!;
     await eventually("the job is done", async () => (await client.get(job)).text.includes('<strong class="">done'));
-    expect((await client.get(job)).text).toContain("<dt>retried</dt><dd>20</dd>");
+    expect((await client.get(job)).text).toContain("<dt>enqueued</dt><dd>20</dd>");
     await eventually("all are handled", () => handled.length === texts.length);
     expect(handled).toEqual(texts);
     expect((await client.get("/dead")).text).toContain("1 dead letter matches");
@@ -130,7 +130,7 @@ describe("dead letters on the page", () => {
   it("are discarded after a confirmation, and not if that is undone in time", async () => {
     const clock = new ManualClock();
     await using client = pageClient({ databaseUrl: w.url }, clock);
-    await insert("SELECT 'peer', 's:t:l', 'orders', 'x', 'handler_failed', 'm', 1 FROM generate_series(1, 5) AS n");
+    await insert("SELECT 'queue', '', 'orders', 'x', 'handler_failed', 'm', 1 FROM generate_series(1, 5) AS n");
     const asked = await client.submit("/dead?topic=orders", "Discard all 5");
     expect(asked).toMatchObject({ status: 200, text: expect.stringContaining("5 dead letters will be deleted") });
     const confirm = async () => {
@@ -144,7 +144,7 @@ describe("dead letters on the page", () => {
     expect(await w.query("SELECT FROM hawser_data.dead_letters")).toHaveLength(5);
     const done = await confirm();
     // A later one was not shown, and stays.
-    await insert("VALUES ('peer', 's:t:l', 'orders', 'x', 'handler_failed', 'later', 1)");
+    await insert("VALUES ('queue', '', 'orders', 'x', 'handler_failed', 'later', 1)");
     clock.advance(undoMs);
     await eventually("the job is done", async () => (await client.get(done)).text.includes(">done<"));
     expect(await w.query("SELECT error_message FROM hawser_data.dead_letters")).toEqual([{ error_message: "later" }]);
@@ -181,10 +181,12 @@ describe("dead letters on the page", () => {
     const raw = await client.get(`/dead/${id}/payload`);
     expect(raw.text).toBe('{"id": 9007199254740993}');
     expect(raw.headers.get("content-disposition")).toContain("attachment");
-    const place = await w.query<{ place: string }>(
-      "SELECT source || '/' || epoch || '/' || number AS place FROM hawser_data.dead_letters",
-    );
-    const found = await client.get(`/message?${new URLSearchParams({ id: place[0]!.place })}`);
+    const [{ place }] = (await w.query("SELECT message_id AS place FROM hawser_data.dead_letters")) as [
+      { place: string },
+    ];
+    expect(text).toContain(`<dt>Sent as</dt><dd>`);
+    expect(text).toContain(place);
+    const found = await client.get(`/message?${new URLSearchParams({ id: place })}`);
     expect(found.text).toContain(`/dead/${id}">Dead letter ${id}</a>`);
   });
 
@@ -196,7 +198,7 @@ describe("dead letters on the page", () => {
     const shown = async (payload: Uint8Array, type: string) => {
       const [{ id } = { id: 0 }] = await w.query<{ id: number }>(
         `INSERT INTO hawser_data.dead_letters (origin, source, topic, payload, headers, error_code, error_message, attempts)
-         VALUES ('peer', 's', 't', $1, jsonb_build_array(jsonb_build_array('content-type', $2::text)), 'c', 'm', 1) RETURNING id`,
+         VALUES ('queue', '', 't', $1, jsonb_build_array(jsonb_build_array('content-type', $2::text)), 'c', 'm', 1) RETURNING id`,
         [payload, `application/x-protobuf; type=${type}`],
       );
       return (await client.get(`/dead/${id}?payload=1`)).text;
@@ -256,7 +258,7 @@ describe("dead letters on the page", () => {
       const message = payload.subarray(0, 2000).toString().replaceAll("\0", "").slice(0, 1000);
       const [{ id } = { id: 0 }] = await w.query<{ id: number }>(
         `INSERT INTO hawser_data.dead_letters (origin, source, topic, payload, headers, error_code, error_message, attempts, stack)
-         VALUES ('peer', $2, $2, $1, jsonb_build_array(jsonb_build_array($2::text, $2::text)), $2, $2, 1, $2) RETURNING id`,
+         VALUES ('queue', $2, $2, $1, jsonb_build_array(jsonb_build_array($2::text, $2::text)), $2, $2, 1, $2) RETURNING id`,
         [payload, message],
       );
       paths.push(`/dead/${id}?payload=1`);

@@ -15,7 +15,7 @@ beforeAll(async () => {
   await onServer(
     database.url,
     `INSERT INTO hawser_data.dead_letters (origin, source, topic, payload, error_code, error_message, attempts)
-     SELECT 'peer', 's:t:l', 'orders-' || n % 7, convert_to(repeat('x', 200), 'UTF8'), 'handler_failed', 'order ' || n || ' is unknown', 1
+     SELECT 'queue', '', 'orders-' || n % 7, convert_to(repeat('x', 200), 'UTF8'), 'handler_failed', 'order ' || n || ' is unknown', 1
        FROM generate_series(1, ${count}) AS n`,
     "ANALYZE hawser_data.dead_letters",
     "SELECT pg_stat_reset()",
@@ -28,7 +28,7 @@ it("the page opens with a look at the newest dead letters, and lists the first o
   // Connects, and starts the examination, which reads the table in the background.
   await client.get("/actions");
   const { text } = await client.get("/causes");
-  const list = await client.get("/dead?origin=peer&topic=orders-3");
+  const list = await client.get("/dead?origin=queue&topic=orders-3");
   expect(text).toContain(`The newest ${examinedDeadLetters} dead letters are examined`);
   expect(text).toContain("order # is unknown");
   expect(list.text).toContain(`More than ${examinedDeadLetters} dead letters match`);
@@ -47,7 +47,7 @@ it("the page finds dead letters by a rare cause, or says that there is too much 
   await onServer(
     database.url,
     `INSERT INTO hawser_data.dead_letters (origin, source, topic, payload, error_code, error_message, attempts)
-     VALUES ('peer', 's:t:l', 'orders-3', 'x', 'handler_failed', 'rare', 1)`,
+     VALUES ('queue', '', 'orders-3', 'x', 'handler_failed', 'rare', 1)`,
   );
   await using client = pageClient({ databaseUrl: database.url });
   for (const path of ["/dead?cause=rare", "/dead?cause=rare&topic=orders-3"])

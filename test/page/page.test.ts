@@ -32,7 +32,7 @@ beforeAll(async () => {
   await onServer(
     database.url,
     `INSERT INTO hawser_data.dead_letters (origin, source, topic, payload, error_code, error_message, attempts)
-     VALUES ('peer', 's:t:l', 'orders', 'the-payload', 'handler_failed', 'm', 1)`,
+     VALUES ('queue', '', 'orders', 'the-payload', 'handler_failed', 'm', 1)`,
   );
 });
 afterAll(async () => {
@@ -161,7 +161,7 @@ describe("the page of the operator", () => {
       await onServer(
         own.url,
         `INSERT INTO hawser_data.dead_letters (id, origin, source, topic, payload, error_code, error_message, attempts)
-       VALUES (1, 'peer', 's:t:l', 'orders', convert_to(repeat('x', ${mebibytes} * 1048576), 'UTF8'), 'handler_failed', 'm', 1)`,
+       VALUES (1, 'queue', '', 'orders', convert_to(repeat('x', ${mebibytes} * 1048576), 'UTF8'), 'handler_failed', 'm', 1)`,
       );
       await using server = await servePage({ listen: "127.0.0.1:0", databaseUrl: own.url });
       const port = Number(new URL(server.url).port);
@@ -187,7 +187,7 @@ describe("the page of the operator", () => {
   it("shows times that no date can have", async () => {
     await using own = await testDatabase();
     const insert = `INSERT INTO hawser_data.dead_letters (origin, source, topic, payload, error_code, error_message, attempts, created_at)
-      VALUES ('peer', 's:t:l', 'orders', 'x', 'c', 'm', 1,`;
+      VALUES ('queue', '', 'orders', 'x', 'c', 'm', 1,`;
     await onServer(own.url, `${insert} 'infinity')`, `${insert} '-infinity')`, `${insert} '290000-01-01')`);
     await using client = pageClient({ databaseUrl: own.url });
     expect((await client.get("/dead")).text).toMatch(/<td>a time out of range<.*<td>always<.*<td>never</s);
@@ -513,7 +513,7 @@ describe("the way of a message", () => {
     );
   });
 
-  it("is stored for a peer, or parked, and is known by its place", async () => {
+  it("is stored for a peer, or has left its channel for the queue, and is known by its place", async () => {
     const { session, sections } = await world();
     await session.query("INSERT INTO hawser_peer_data.topics (topic, id) VALUES ('orders', 1)");
     await session.query(
@@ -527,20 +527,23 @@ describe("the way of a message", () => {
     for (const name of ["one", "two"])
       expect(both).toMatch(new RegExp(`shop:shop:${name}/7/1 on the topic orders for ${name}, stored *; waits.`));
     const place = "shop:shop:one/7/1";
-    const { stored } = await sections(place);
+    const { stored, queue } = await sections(place);
     expect(stored).toContain('waits. Its messageId: <a href="/message?id=order-17">order-17');
     expect(stored).not.toContain(":two/");
+    expect(queue).toBe(nothing);
     await session.query(
-      "INSERT INTO hawser_peer_data.marks SELECT channel_id, epoch, number FROM hawser_peer_data.stored_messages",
+      `INSERT INTO hawser_data.queue (topic, recipient, role, rank, id, attempts, key, origin, payload, headers, message_id, channel_id)
+       VALUES ('orders', '@one', session_user, 5, 5, 3, '1:lane', 'shop:shop', 'x', '[["message-id","order-17"]]', $1, 1)`,
+      [place],
     );
-    expect((await sections(place))["stored"]).toContain("; handled.");
-    await session.query(
-      `INSERT INTO hawser_peer_data.parked_messages (channel_id, epoch, number, topic_id, compression, headers, payload, attempts, due_at, uncompressed_bytes)
-       SELECT channel_id, epoch, number, topic_id, 0, convert_to('[["message-id","order-17"]]', 'UTF8'), payload, 3, now(), 1 FROM hawser_peer_data.stored_messages`,
-    );
-    for (const id of [place, "order-17"])
-      expect((await sections(id))["stored"]).toMatch(
-        /:one\/\d+\/1 on the topic orders for one, .*after 3 attempts; is tried again/,
+    await session.query("INSERT INTO hawser_peer_data.cursors (channel_id, epoch, number) VALUES (1, 7, 1)");
+    const gone = "it was handled, or has left its channel for the queue.";
+    expect((await sections(place))["stored"]).toContain(`; ${gone}`);
+    await session.query("DELETE FROM hawser_peer_data.stored_messages WHERE channel_id = 1");
+    expect((await sections(place))["stored"]).toBe(`The listener one has gone past it: ${gone}`);
+    for (const id of [place, "order-17", "5"])
+      expect((await sections(id))["queue"]).toMatch(
+        /^Message 5 for the topic orders \(listener one\), sent as shop:shop:one\/7\/1, in the queue since *. Waits after 3 failed attempts./,
       );
   });
 
@@ -571,7 +574,7 @@ describe("the way of a message", () => {
     );
     await session.query(
       `INSERT INTO hawser_data.dead_letters (origin, source, topic, payload, headers, error_code, error_message, attempts)
-       VALUES ('peer', 's:t:l', 'orders', 'x', $1, 'c', 'm', 1), ('peer', 's:t:l', 'orders', 'x', '[["message-id","other"]]', 'c', 'm', 1)`,
+       VALUES ('queue', '', 'orders', 'x', $1, 'c', 'm', 1), ('queue', '', 'orders', 'x', '[["message-id","other"]]', 'c', 'm', 1)`,
       [turned],
     );
     for (const id of ["order-17", "message-id"])
@@ -599,11 +602,7 @@ describe("the way of a message", () => {
       `INSERT INTO hawser_peer_data.stored_messages (channel_id, payload, epoch, number, headers)
        SELECT 1, 'x', 1, n, '[["message-id","order-17"]]' FROM generate_series(1, 11) AS n`,
     );
-    await session.query(
-      `INSERT INTO hawser_peer_data.parked_messages (channel_id, epoch, number, topic_id, compression, payload, attempts, due_at, uncompressed_bytes)
-       SELECT 1, 1, n, 1, 0, 'x', 1, now(), 1 FROM generate_series(1, 10) AS n`,
-    );
-    expect((await sections("order-17"))["stored"]).toMatch(/^s:t:l\/1\/11 on [^/]*$/);
+    expect((await sections("order-17"))["stored"]).toMatch(/At most 10 are shown by one id: there may be more.$/);
   });
 
   it("is saved for a subscription, which knows it by the id of its stream", async () => {
@@ -658,20 +657,19 @@ describe("the way of a message", () => {
     expect((await sections("1"))["scheduled"]).toMatch(/^Message 1 for orders, .* because there is too much to read/);
   });
 
-  it("ends as a dead letter, also by the place that it had before it was retried", async () => {
+  it("ends as a dead letter, also by the place that it had in its channel", async () => {
     const { session, sections } = await world();
+    await session.query("INSERT INTO hawser_peer_data.channels (channel_name, channel_id) VALUES ('s:t:l', 1)");
     await session.query(
-      "INSERT INTO hawser_peer_data.channels (channel_name, channel_id) VALUES ('s:t:l', 1), ('s:t:__#retry#1', 2)",
-    );
-    await session.query(
-      `INSERT INTO hawser_data.dead_letters (origin, source, topic, payload, headers, error_code, error_message, attempts, channel_id, epoch, number)
-       VALUES ('peer', 's:t:__#retry#1', 'orders', 'x', '[["message-id","s:t:l/3/9007199254740993"]]', 'handler_failed', 'm', 1, 2, 1, 1),
+      `INSERT INTO hawser_data.dead_letters (origin, source, topic, payload, headers, error_code, error_message, attempts, channel_id, job_id, message_id)
+       VALUES ('queue', '@l', 'orders', 'x', '[["message-id","order-16"]]', 'handler_failed', 'm', 1, 1, 16, 's:t:l/3/9007199254740993'),
               ('subscription', 'public.f', 'orders.new', 'x', '[["Nats-Msg-Id","order-17"]]', 'P0001', 'm', 1, NULL, NULL, NULL)`,
     );
-    const { dead } = await sections("s:t:l/3/9007199254740993");
-    expect(dead).toContain('<a href="/dead/1">Dead letter 1 (peer) on orders: handler_failed');
-    expect(dead).toContain("was first sent on s:t:l.");
-    expect((await sections("s:t:__#retry#1/1/1"))["dead"]).toContain(
+    for (const id of ["s:t:l/3/9007199254740993", "order-16"])
+      expect((await sections(id))["dead"]).toContain(
+        '<a href="/dead/1">Dead letter 1 (queue) on orders: handler_failed',
+      );
+    expect((await sections("order-16"))["dead"]).toContain(
       'Its messageId: <a href="/message?id=s%3At%3Al%2F3%2F9007199254740993">',
     );
     expect((await sections("order-17"))["dead"]).toContain("Dead letter 2 (subscription) on orders.new");

@@ -47,7 +47,7 @@ describe("a dead letter that is retried", () => {
     await b.saw("dead_letter");
     const [letter] = await dead(1);
     expect(letter).toMatchObject({
-      source: "a-1:a:b-1",
+      source: "@b-1",
       topic: "b",
       attempts: 2,
       errorMessage: "Error: cannot take one",
@@ -57,11 +57,12 @@ describe("a dead letter that is retried", () => {
     await store.deadLetters.retry({ ids: [letter?.id as number] });
     await a.received.find(({ text }) => text === "re one");
     const headers = [
+      ["message-origin", "a-1:a:"],
       ["trace", "7"],
       ["message-id", expect.stringMatching(/^a-1:a:b-1\/\d+\/\d+$/)],
     ];
-    expect(b.received.all.at(-1)).toEqual({ ...before, attempt: 1, headers });
-    expect(before).toMatchObject({ topic: "b", senderTopic: "a", sender: "a-1", headers: [["trace", "7"]] });
+    expect(b.received.all.at(-1)).toEqual({ ...before, attempt: 1 });
+    expect(before).toMatchObject({ topic: "b", senderTopic: "a", sender: "a-1", headers });
     expect(a.received.all.at(-1)).toMatchObject({ sender: "b-1", senderTopic: "b" });
     await eventually("nothing is left of it", async () => (await w.storedMessages()) === 0);
     expect(await store.deadLetters.list()).toEqual([]);
@@ -101,7 +102,7 @@ describe("a dead letter that is retried", () => {
     await b.stop();
     fails = () => false;
     const from = b.received.all.length;
-    expect(await store.deadLetters.retry({ all: true })).toMatchObject([{ listener: "b-1" }]);
+    expect(await store.deadLetters.retry({ all: true })).toMatchObject([{ outcome: "enqueued" }]);
     await b.start();
     await b.stop();
     await b.record(handler);
@@ -124,7 +125,7 @@ describe("a dead letter that is retried", () => {
 });
 
 const insertSql = `INSERT INTO hawser_data.dead_letters (origin, source, topic, payload, error_code, error_message, attempts, created_at)
-  SELECT 'peer', 's', 't', 'x', 'c', 'm', 1, now() - make_interval(days => $1) FROM generate_series(1, $2::integer)`;
+  SELECT 'queue', '', 't', 'x', 'c', 'm', 1, now() - make_interval(days => $1) FROM generate_series(1, $2::integer)`;
 
 describe("the retention of dead letters", () => {
   it("is kept when a peer starts, by the days of the database", async () => {

@@ -32,6 +32,7 @@ describe("handle", () => {
     await Promise.all([a.send("orders", "an order"), a.send("letters", "a letter")]);
     await eventually("the letter is handled", () => plain.length === 1);
     expect(plain).toEqual(["a letter"]);
+    await world.handled();
     expect(await ledger()).toEqual(["an order"]);
   });
 

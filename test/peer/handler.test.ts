@@ -43,15 +43,19 @@ describe("a handler that throws", () => {
     expect(await b.saw(kind)).toEqual({ kind, topic: "b", peer: "a-1", id, stored: true, code, message });
     expect(await world.deadLetters(1)).toMatchObject([
       {
-        origin: "peer",
-        source: "a-1:a:b-1",
+        origin: "queue",
+        source: "@b-1",
         topic: "b",
         payload: Buffer.from("x"),
-        headers: [["k", "v"]],
+        headers: [
+          ["message-origin", "a-1:a:"],
+          ["k", "v"],
+          ["message-id", id],
+        ],
+        message_id: id,
         error_code: code,
         error_message: message,
         attempts: 3,
-        number: 1,
       },
     ]);
   });

@@ -76,7 +76,7 @@ it("gives a message that was not finished again at the next start, and what came
   noTimersAbove(peerSettingsDefaults.stopTimeoutMs / 2);
   await b.stop();
   await Promise.all(sent);
-  expect(await cursor()).toBe(1);
+  expect(await world.storedMessages()).toBe(2);
   await b.record();
   await b.received.length(2);
   expect(b.texts).toEqual(["2", "3"]);

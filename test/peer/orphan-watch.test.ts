@@ -128,16 +128,27 @@ describe("the watch for orphans", () => {
       }
       await eventually("the last look is over", () => clock.timers > 0);
     };
-    const owners = async () => Promise.all(keys.map(async (key) => (await w.store.channel(key))?.owner));
-    return { lost, heir, lease, keys, watch, look, owners, clock, standsInFor: () => stoodInFor };
+    /** Of each channel, whether its message is for any listener of its topic now. */
+    const released = () =>
+      Promise.all(
+        keys.map(async (key) => {
+          const { rows } = await w.operator.query(
+            `SELECT (SELECT count(*) FROM hawser_peer_data.stored_messages WHERE channel_id = $1)::integer AS stored,
+                    (SELECT count(*) FROM hawser_data.queue WHERE channel_id = $1 AND recipient = '')::integer AS free`,
+            [key],
+          );
+          return rows[0].free > 0;
+        }),
+      );
+    return { lost, heir, lease, keys, watch, look, released, clock, standsInFor: () => stoodInFor };
   }
 
-  it("takes over what it serves, and leaves the rest", async () => {
-    const { lost, heir, watch, look, owners } = await scene(["served", "other"]);
+  it("releases what it serves, and leaves the rest", async () => {
+    const { watch, look, released } = await scene(["served", "other"]);
     await look(4);
-    expect(await owners()).toEqual([lost, lost]);
+    expect(await released()).toEqual([false, false]);
     await look(1);
-    expect(await owners()).toEqual([heir, lost]);
+    expect(await released()).toEqual([true, false]);
     watch.stop();
   });
 
@@ -160,62 +171,62 @@ describe("the watch for orphans", () => {
   });
 
   it("leaves a channel alone as soon as one of its messages is for a topic that it does not serve", async () => {
-    const { lost, heir, keys, watch, look, owners } = await scene(["served"]);
+    const { keys, watch, look, released } = await scene(["served"]);
     const other = await w.store.idOfTopic("other");
     const sender = { name: `sender-${round}`, epoch: (await w.store.peerEpoch(`sender-${round}`)) as number };
     await w.store.storeMessages(sender, keys[0] as number, 2, [{ topicId: other, payload: Buffer.from("x") }]);
     await look(6);
-    expect(await owners()).toEqual([lost]);
+    expect(await released()).toEqual([false]);
     // It asks again after a while: somebody may have taken that message away.
     await w.operator.query("DELETE FROM hawser_peer_data.stored_messages WHERE channel_id = $1 AND number = 2", [
       keys[0],
     ]);
     await look(1);
-    expect(await owners()).toEqual([lost]);
+    expect(await released()).toEqual([false]);
     await look(polls.everyMs / lookMs);
-    expect(await owners()).toEqual([heir]);
+    expect(await released()).toEqual([true]);
     watch.stop();
   });
 
   it("leaves listeners alone that it does not watch", async () => {
     const isWatched = ({ group }: AbsentListener): boolean => group !== null;
-    const { lost, heir, watch, look, owners } = await scene(["served"], { isWatched });
+    const { lost, watch, look, released } = await scene(["served"], { isWatched });
     await look(6);
-    expect(await owners()).toEqual([lost]);
+    expect(await released()).toEqual([false]);
     await w.operator.query("UPDATE hawser_peer_data.peers SET group_name = 'default' WHERE name = $1", [lost]);
     await look(6);
-    expect(await owners()).toEqual([heir]);
+    expect(await released()).toEqual([true]);
     watch.stop();
   });
 
   it("leaves a listener alone that is there, and one that was back in between", async () => {
-    const { lost, heir, lease, watch, look, owners } = await scene(["served"], { held: true });
+    const { lost, lease, watch, look, released } = await scene(["served"], { held: true });
     await look(8);
-    expect(await owners()).toEqual([lost]);
+    expect(await released()).toEqual([false]);
     await lease.release({ clean: false });
     await look(4);
     const back = await w.take(lost);
     await back.release({ clean: true });
     await look(4);
-    expect(await owners()).toEqual([lost]);
+    expect(await released()).toEqual([false]);
     await look(2);
-    expect(await owners()).toEqual([heir]);
+    expect(await released()).toEqual([true]);
     watch.stop();
   });
 
   it("leaves alone a channel whose stored rows are handled already", async () => {
-    const { lost, keys, watch, look, owners } = await scene(["served"]);
+    const { keys, watch, look, released } = await scene(["served"]);
     await w.operator.query(
       "INSERT INTO hawser_peer_data.cursors (channel_id, epoch, number) SELECT $1, epoch, 1 FROM hawser_peer_data.peers WHERE name = $2",
       [keys[0], `sender-${round}`],
     );
     await look(8);
-    expect(await owners()).toEqual([lost]);
+    expect(await released()).toEqual([false]);
     watch.stop();
   });
 
   it("begins again after its own session was lost: the others may have lost theirs with it", async () => {
-    const { lost, heir, watch, look, owners } = await scene(["served"]);
+    const { heir, watch, look, released } = await scene(["served"]);
     await look(4);
     const up = new Promise<void>((resolve) => {
       const stop = w.store.on("session", (state) => {
@@ -227,18 +238,18 @@ describe("the watch for orphans", () => {
     await terminateHolder(w.operator, heir);
     await up;
     await look(4);
-    expect(await owners()).toEqual([lost]);
+    expect(await released()).toEqual([false]);
     await look(2);
-    expect(await owners()).toEqual([heir]);
+    expect(await released()).toEqual([true]);
     watch.stop();
   });
 
-  it("takes nothing over once it was stopped, and looks no more", async () => {
-    const { lost, watch, look, owners, clock } = await scene(["served"]);
+  it("releases nothing once it was stopped, and looks no more", async () => {
+    const { watch, look, released, clock } = await scene(["served"]);
     await look(4);
     watch.stop();
     clock.advance(60_000);
     expect(clock.timers).toBe(0);
-    expect(await owners()).toEqual([lost]);
+    expect(await released()).toEqual([false]);
   });
 });

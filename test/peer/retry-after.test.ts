@@ -81,16 +81,17 @@ describe.each([{ transactional: false }, { transactional: true }])(
   },
 );
 
-it("a handler that wants a sent message much later has it parked, which holds up its key alone", async () => {
+it("a handler that wants a sent message much later holds up its key alone", async () => {
   const a = await world.started("a-1");
   const b = await world.started("b-1", once, (message) => {
     if (message.text() === "x") throw new RetryAfter(hourMs);
   });
-  await Promise.all([a.send("b", "x", { key: "x" }), a.send("b", "y", { key: "y" })]);
-  await eventually("it is parked", async () => (await due("parked_messages")).length === 1);
-  const [parked] = await due("parked_messages");
-  expect(parked).toMatchObject({ attempts: 0 });
-  expect(parked!.inMs / hourMs).toBeCloseTo(1, 1);
+  await Promise.all([a.send("b", "x", { key: "x" }), a.send("b", "behind it", { key: "x" })]);
+  await a.send("b", "y", { key: "y" });
+  await eventually("it is put off", async () => (await due("queue")).length === 1);
+  const [putOff] = await due("queue");
+  expect(putOff).toMatchObject({ attempts: 0 });
+  expect(putOff!.inMs / hourMs).toBeCloseTo(1, 1);
   await b.received.length(2);
   expect(starts(b).toSorted()).toEqual(["x 1", "y 1"]);
 });

@@ -116,6 +116,7 @@ describe("a topic with its schema", () => {
       { error_code: "invalid_message", error_message: expect.stringContaining("is not JSON"), attempts: 1 },
     ]);
     await Promise.all([1, 2].map((id) => a.send(orders, { id, lines: [] }, { key: `k${id}` })));
+    await batches.length(1);
     expect(batches.all).toEqual([[[1, 2], ["k1", "k2"], "function"]]);
   });
 

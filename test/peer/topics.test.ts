@@ -265,7 +265,7 @@ describe("unsubscribe", () => {
     ]);
   });
 
-  it("sends what still comes for the topic to the dead letters, with the reason", async () => {
+  it("lets what still comes for the topic wait for another listener of it", async () => {
     const [a, b] = await world.running("a-1", "b-1");
     await b.recordTopic("news");
     await a.send("news", "1");
@@ -277,19 +277,21 @@ describe("unsubscribe", () => {
     await b.record();
     await b.received.find(({ text }) => text === "behind it");
     expect(b.texts).toEqual(["1", "2", "behind it"]);
-    const status = { topic: "news", peer: "a-1", code: "unsubscribed", stored: true };
-    expect(await b.saw("dead_letter")).toMatchObject(status);
-    expect(await world.deadLetters(1)).toMatchObject([
+    await eventually("it waits alone", async () => (await world.storedMessages()) === 1);
+    const c = await world.started("c-1");
+    await c.recordTopic("news");
+    await c.received.length(1);
+    expect(c.received.all).toMatchObject([
       {
-        origin: "peer",
-        source: "a-1:a:b-1",
         topic: "news",
-        payload: Buffer.from("late"),
-        headers: [["k", "v"]],
-        error_code: "unsubscribed",
-        number: 3,
+        text: "late",
+        sender: "a-1",
+        enqueuedBy: undefined,
+        headers: expect.arrayContaining([["k", "v"]]),
       },
     ]);
+    await world.handled();
+    expect(await world.deadLetters(0)).toEqual([]);
   });
 
   it("leaves no route behind at a sender that looked the topic up meanwhile", async () => {

@@ -4,7 +4,6 @@
 
 import pg from "pg";
 import { beforeEach, describe, expect, it } from "vitest";
-import { listenerDefaults } from "../../src/jobs-and-peers/channel/effects.js";
 import { enqueue, type Message, monitor } from "../../src/jobs-and-peers/peer/index.js";
 import type { Transaction } from "../../src/jobs-and-peers/store/index.js";
 import { eventually } from "../support/eventually.js";
@@ -35,25 +34,21 @@ const write: Handler = async ({ client, payload }) => {
 };
 
 describe("a transactional handler", () => {
-  it("commits what it wrote with its mark, which the cursor passes, and the sender hears delivered", async () => {
+  it("commits what it wrote with the end of its message, in order, and the sender hears stored", async () => {
     const a = await world.started("a-1");
     await world.started("b-1", transactional, write);
     const receipts = await Promise.all(["x", "y", "z"].map((text) => a.send("b", text)));
-    expect(receipts.map(({ peer }) => peer)).toEqual(["b-1", "b-1", "b-1"]);
-    await eventually("all are in the ledger", async () => (await ledger()).length === 3);
+    expect(receipts).toMatchObject(Array(3).fill({ peer: "b-1", outcome: "stored" }));
+    await world.handled();
     expect(await ledger()).toEqual(["x", "y", "z"]);
-    await eventually("the cursor has passed the marks", async () => (await cursor()) === 3);
+    expect(await cursor()).toBe(3);
   });
 
-  it("deletes what is enqueued with what it wrote, and marks nothing", async () => {
-    await world.working("b-1", transactional, async (message) => {
-      await write(message);
-      await message.client.query("INSERT INTO ledger (what) SELECT 'marked' FROM hawser_peer_data.marks");
-    });
+  it("deletes what is enqueued with what it wrote", async () => {
+    await world.working("b-1", transactional, write);
     for (const payload of ["x", "y", "z"]) await enqueue(world, "b", payload, { key: "k" });
-    await eventually("nothing is left", async () => (await world.storedMessages()) === 0);
+    await world.handled();
     expect(await ledger()).toEqual(["x", "y", "z"]);
-    expect(await marks()).toBe(0);
   });
 
   it("leaves nothing behind when it throws, and what it wrote once when it is tried again", async () => {
@@ -122,33 +117,25 @@ describe("a transactional handler", () => {
       },
     );
     await a.send("b", "x");
-    await eventually("the message is done", async () => (await cursor()) === 1);
+    await world.handled();
     held.open();
     await eventually("the late statement has failed", () => late.length === 1);
     expect(await ledger()).toEqual([]);
   });
 
-  it.each([
-    ["once, and is done, even where it may be begun once only", 1, 1, [1, 1]],
-    ["twice, and is done at the last attempt", 3, 2, [1, 2, 3]],
-  ])("whose session ends is tried again: %s", async (_, maxAttempts, ends, begun) => {
+  it("whose session ends is tried again, and is done at the last attempt", async () => {
     const a = await world.started("a-1");
     const attempts: number[] = [];
-    await world.started(
-      "b-1",
-      { ...transactional, defaults: { retry: { ...retry, attempts: maxAttempts } } },
-      async ({ client, attempt }) => {
-        attempts.push(attempt);
-        await client.query("INSERT INTO ledger (what) VALUES ('x')");
-        if (attempts.length <= ends) await client.query("SELECT pg_terminate_backend(pg_backend_pid())");
-      },
-    );
+    await world.started("b-1", transactional, async ({ client, attempt }) => {
+      attempts.push(attempt);
+      await client.query("INSERT INTO ledger (what) VALUES ('x')");
+      if (attempts.length <= 2) await client.query("SELECT pg_terminate_backend(pg_backend_pid())");
+    });
     await a.send("b", "x");
-    await eventually("it is in the ledger", async () => (await ledger()).length > 0);
+    await world.handled();
     expect(await ledger()).toEqual(["x"]);
-    expect(attempts).toEqual(begun);
+    expect(attempts).toEqual([1, 2, 3]);
     expect(await world.deadLetters(0)).toEqual([]);
-    expect(await world.query("SELECT attempts FROM hawser_peer_data.cursors")).toEqual([{ attempts: 0 }]);
   });
 
   it.each([
@@ -238,8 +225,7 @@ describe("transactional handlers of one channel", () => {
     await enqueueAll(numbered(40).map((payload) => ({ payload })));
     await eventually("all are done", async () => (await ledger()).length === 40);
     expect(new Set(await ledger()).size).toBe(40);
-    await eventually("nothing is left", async () => (await world.storedMessages()) === 0);
-    await eventually("no mark is left", async () => (await marks()) === 0);
+    await world.handled();
   });
 
   it("keep the order of each key, and one that fails holds up its own key only", async () => {
@@ -273,8 +259,7 @@ describe("transactional handlers of one channel", () => {
       if (text === "0" && handled.length < 200) throw new Error("not yet");
     };
     const b = world.peer("b-1", isEnqueued ? sixteen : {});
-    // As long as may be without being parked.
-    const retry = { attempts: 1_000, delayMs: listenerDefaults.parkDelayMs - 1, factor: 1 };
+    const retry = { attempts: 1_000, delayMs: 1_000, factor: 1 };
     await b.handle("b", { retry }, handler);
     await b.start();
     const a = await world.started("a-1");
@@ -282,13 +267,11 @@ describe("transactional handlers of one channel", () => {
     else for (const payload of numbered(101)) void a.send("b", payload, { key: payload }).catch(() => undefined);
     await eventually("all were begun", () => new Set(handled).size === 101);
     await b.stop();
-    if (isEnqueued) expect(await world.storedMessages()).toBe(1);
-    else expect(await marks()).toBe(100);
+    expect(await world.query("SELECT FROM hawser_data.queue")).toHaveLength(1);
     handled.splice(0, handled.length, ...Array.from({ length: 200 }, () => "before"));
     await b.start();
     await eventually("the first is done", async () => handled.length > 200 && (await world.storedMessages()) === 0);
     expect(handled.slice(200)).toEqual(["0"]);
-    await eventually("no mark is left", async () => (await marks()) === 0);
   }
 
   it("are not repeated after a stop while one message waits to be tried again: sent with keys", () =>
@@ -297,11 +280,6 @@ describe("transactional handlers of one channel", () => {
     stopWhileOneWaits(true),
   );
 });
-
-async function marks(): Promise<number> {
-  return (await world.query<{ count: number }>("SELECT count(*)::integer AS count FROM hawser_peer_data.marks"))[0]!
-    .count;
-}
 
 it("handlers of several topics take turns at the connections of their process, however busy one of them is", async () => {
   const begun: string[] = [];
@@ -554,7 +532,7 @@ describe("a transactional handler that goes wrong", () => {
       await write(message);
     });
     await a.send("b", "x");
-    await eventually("it is done", async () => (await cursor()) === 1);
+    await world.handled();
     expect(await ledger()).toEqual(["x"]);
   });
 
@@ -578,7 +556,7 @@ describe("a transactional handler that goes wrong", () => {
     held.open();
     await ended.opened;
     await sent;
-    await eventually("the message is done", async () => (await cursor()) === 1);
+    await world.handled();
     expect((await b.send("a", "still here")).peer).toBe("a-1");
     expect(b.statuses.all.filter(({ kind }) => kind === "name_lost")).toEqual([]);
   });
@@ -600,7 +578,7 @@ describe("a transactional handler that goes wrong", () => {
       await written;
     });
     await a.send("b", "x");
-    await eventually("it is done", async () => (await cursor()) === 1);
+    await world.handled();
     await eventually("the first attempt's statement was refused", () => late !== undefined);
     expect(await world.query("SELECT what FROM ledger")).toEqual([{ what: "attempt 2" }]);
   });
@@ -629,7 +607,7 @@ describe("a transactional handler that goes wrong", () => {
       if (starts === 1) await client.query("SELECT pg_sleep(3600)");
     });
     await a.send("b", "x");
-    await eventually("it is done", async () => (await cursor()) === 1);
+    await world.handled();
     expect(starts).toBeGreaterThan(1);
   });
 });

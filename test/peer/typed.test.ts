@@ -191,6 +191,7 @@ describe("handle and handleBatch of a schema", () => {
     await b.start();
     await a.send(placed, { orderId: "o-1" });
     await a.send(cancelled, { orderId: "o-2" });
+    await world.handled();
     expect(await ledger()).toEqual(["o-1"]);
     expect(await deadLetters()).toEqual([
       { error_code: "handler_failed", error_message: expect.stringContaining("no room"), attempts: 1 },
@@ -208,8 +209,10 @@ describe("handle and handleBatch of a schema", () => {
     await b.start();
     const headers = { "content-type": "application/x-protobuf; type=acme.v1.OrderPlaced" };
     await a.send("orders", Buffer.from("0a0161", "hex"), { headers });
+    await world.handled();
     expect(await deadLetters()).toMatchObject([{ error_code: "invalid_message", attempts: 1 }]);
     await Promise.all(["o-1", "o-2"].map((orderId) => a.send(placed, { orderId })));
+    await world.handled();
     expect(batches.all).toEqual([
       [
         ["o-1", "o-1"],

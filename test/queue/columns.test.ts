@@ -46,6 +46,8 @@ const columns: Readonly<Record<string, readonly [value: unknown, rows: string]>>
   role_id: [3373, "copy letter retried result"],
   role_mark: [null, ""],
   message_id: [null, ""],
+  // Of a message that was sent.
+  channel_id: [null, ""],
   to_stream: [null, ""],
   domain: [null, ""],
 };

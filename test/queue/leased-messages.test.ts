@@ -38,7 +38,7 @@ function bench(
       texts.map((text) => {
         const [topic = "", key = "", id = "", failedAttempts = 0, role = ""] = text.split(" ");
         return {
-          ...{ topic, recipient: "", role, rank: BigInt(id), id: BigInt(id), key: key === "-" ? undefined : key },
+          ...{ topic, recipient: "", role, rank: BigInt(id), id: BigInt(id), lane: key === "-" ? undefined : key },
           failedAttempts: Number(failedAttempts),
         } as QueuedMessage;
       }),
@@ -220,7 +220,7 @@ describe("messages that were taken of the queue", () => {
       role: "",
       rank: 1n,
       id: 1n,
-      key: "k",
+      lane: "k",
       failedAttempts: 1,
     } as QueuedMessage;
     add("t k 2");

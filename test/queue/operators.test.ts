@@ -446,7 +446,7 @@ describe("a dead letter of the queue", () => {
         worker: "w",
       },
       jobId: expect.stringMatching(/^\d+$/),
-      ...{ errorCode: "handler_failed", errorMessage: "no", stack: "at a", retried: false },
+      ...{ errorCode: "handler_failed", errorMessage: "no", stack: "at a", sentAs: null },
       failures: [{ attempt: 1, at: "2030-01-31T12:00:00Z", code: "c", message: "m" }],
       headers: [
         ["message-origin", "s-1:s:shop"],

@@ -1,5 +1,5 @@
 /**
- * Real processes: listeners that are killed, stopped and forced, one after another, while their channels are handed over.
+ * Real processes: listeners that are killed, stopped and forced, one after another, while their messages are handed over.
  */
 import { expect, it, onTestFinished } from "vitest";
 import { HawserError } from "../../src/foundation/errors/index.js";
@@ -58,37 +58,36 @@ it("a hand-over may come in the middle of a drain: everything is handled, in ord
     let handedOver = 0;
     await eventually("the name is free", async () => {
       try {
-        handedOver = (await store.reassign({ from, to, force: end !== "kill" })).length;
+        const released = await store.reassign({ from, to, force: end !== "kill" });
+        const enqueued = await store.reassignEnqueued(from, to);
+        handedOver = released.reduce((sum, { stored }) => sum + stored, enqueued);
         return true;
       } catch (error) {
         if (error instanceof HawserError && error.code === "name_in_use") return false;
         throw error;
       }
     });
-    expect(handedOver).toBe(1);
+    expect(handedOver).toBeGreaterThan(0);
     from = to;
   }
-  await eventually(
-    "all are handled",
-    async () => (await rowsOf(url, "SELECT FROM hawser_peer_data.stored_messages")).length === 0,
-  );
+  const waiting = () =>
+    rowsOf(url, "SELECT 1 FROM hawser_peer_data.stored_messages UNION ALL SELECT 1 FROM hawser_data.queue");
+  await eventually("all are handled", async () => (await waiting()).length === 0);
   // The one that stood still wakes, and can do no harm.
   listeners[2]?.kill("SIGCONT");
   await listeners[2]?.statuses.find(({ kind }) => kind === "name_lost");
 
-  const epochs = await rowsOf(url, "SELECT epoch::float8 AS epoch FROM hawser_peer_data.peers WHERE name = 'a-1'");
-  const epoch = epochs[0]?.["epoch"] as number;
   const ledger = (await readLedger(url)).map((row) => ({ ...row, number: Number(row.text) }));
   const firsts = [...new Set(ledger.map(({ number }) => number))];
   expect(firsts).toEqual(Array.from({ length: last - 1 }, (_, n) => n + 2));
-  // Whoever had the channel began nothing that was committed; those who had lost it were in the middle of something.
-  const owner = listeners.at(-1)?.pid;
-  const again = ledger.filter((row) => row.pid === owner && row.cursorEpoch === epoch && row.cursor >= row.number);
-  expect(again).toEqual([]);
-  for (const { pid } of listeners) {
-    const own = ledger.filter((row) => row.pid === pid).map(({ number }) => number);
+  const begun = listeners.map(({ pid }) => ledger.filter((row) => row.pid === pid).map(({ number }) => number));
+  for (const [index, own] of begun.entries()) {
     expect(own).toEqual([...own].sort((x, y) => x - y));
     expect(new Set(own).size).toBe(own.length);
+    // What was committed is not begun again: only the last messages of a listener can be.
+    const others = new Set(begun.slice(index + 1).flat());
+    const again = own.filter((number) => others.has(number));
+    expect(again).toEqual(again.length === 0 ? [] : own.slice(-again.length));
   }
   expectNoGaps(...listeners);
 });

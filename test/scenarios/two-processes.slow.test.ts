@@ -35,9 +35,12 @@ it("a killed listener repeats the message in work, and none of those that were d
   const texts = Array.from({ length: 300 }, (_, n) => `${n}`);
   const sent = texts.map((text) => a.call("sendTo", "b", text, { key: text }).catch(() => undefined));
   await held.messages.length(300);
-  await eventually("all others have marks", async () => {
-    const [row] = await rowsOf(url, "SELECT count(*)::int AS count FROM hawser_peer_data.marks");
-    return row?.["count"] === 299;
+  await eventually("it alone is left, as a row of the queue", async () => {
+    const [row] = await rowsOf(
+      url,
+      "SELECT (SELECT count(*) FROM hawser_data.queue)::int AS rows, number::int FROM hawser_peer_data.cursors",
+    );
+    return row?.["rows"] === 1 && row["number"] === 300;
   });
   await held.crash();
   const back = await runningPeer(url, "b-1");

@@ -13,7 +13,7 @@ it("a message of a channel is not taken for an enqueued one, whatever its header
   const listener = world.peer("b-1");
   await listener.startWith(({ sender, enqueuedBy, id }) => void got.push({ sender, enqueuedBy, id }));
   await using store = await openStore({ databaseUrl: mallory.url });
-  const { channelId } = await store.openChannel({ name: "m-1", sourceTopic: "m" }, "b-1");
+  const channelId = await store.openChannel({ name: "m-1", sourceTopic: "m" }, "b-1");
   const topicId = await store.idOfTopic("b");
   await world.query(
     `INSERT INTO hawser_peer_data.stored_messages (channel_id, epoch, number, topic_id, payload, headers)

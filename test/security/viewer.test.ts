@@ -46,7 +46,7 @@ beforeAll(async () => {
     `INSERT INTO hawser_peer_data.stored_messages (channel_id, epoch, number, topic_id, payload, headers)
      VALUES (1, 1, 1, 1, '${secret}', '[["a","${secret}"]]')`,
     `INSERT INTO hawser_data.dead_letters (origin, source, topic, payload, headers, error_code, error_message, attempts, message_id, stack)
-     VALUES ('peer', 'shop-1:shop:orders-1', 'orders', '${secret}', '[["a","${secret}"]]', 'handler_failed', 'no ${secret}', 1, '${secret}', '${secret}')`,
+     VALUES ('queue', '@orders-1', 'orders', '${secret}', '[["a","${secret}"]]', 'handler_failed', 'no ${secret}', 1, '${secret}', '${secret}')`,
     `SELECT hawser.enqueue('orders', '${secret}', key => '${secret}', message_id => '${secret}', headers => '{"a": "${secret}"}',
                            deliver_at => now() + interval '1 day')`,
     `SELECT hawser.enqueue('orders', '${secret}', key => '${secret}', message_id => '${secret}', headers => '{"a": "${secret}"}')`,

@@ -118,14 +118,13 @@ describe("the monitoring port of hawser serve", () => {
         found.flatMap((match) => (match === null ? [] : [[`${match[1]} ${match[2] ?? ""}`.trim(), Number(match[3])]])),
       );
     };
-    await eventually("they are counted", async () => (await shown()).has("hawser_recent_dead_letters peer"));
+    await eventually("they are counted", async () => (await shown()).has("hawser_recent_dead_letters queue"));
     const names = /^hawser_(?:outbox_enqueued|recent_dead)/;
     const counted = [...(await shown())].filter(([name]) => names.test(name));
     const { hawser_outbox_enqueued_age_seconds: ageSeconds, ...others } = Object.fromEntries(counted);
     expect(ageSeconds).toBeGreaterThanOrEqual(3_600);
     expect(others).toEqual({
       hawser_outbox_enqueued_messages: 1,
-      "hawser_recent_dead_letters peer": 0,
       "hawser_recent_dead_letters queue": 0,
       "hawser_recent_dead_letters subscription": 2,
       "hawser_recent_dead_letters outbox": 10_000,

@@ -294,6 +294,10 @@ export class Postgres {
     return true;
   }
 
+  isAdvisoryLocked(name: string): boolean {
+    return this.#advisoryLocks.has(name);
+  }
+
   /** @returns whether the session had the lock */
   advisoryUnlock(session: Session, name: string): boolean {
     return this.#advisoryLocks.get(name) === session && this.#advisoryLocks.delete(name);

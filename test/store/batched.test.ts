@@ -1,7 +1,6 @@
 import { describe, expect, it } from "vitest";
 import { batched } from "../../src/jobs-and-peers/store/batched.js";
 import { eventually } from "../support/eventually.js";
-import { ManualClock } from "../support/manual-clock.js";
 
 describe("batched lookups", () => {
   it("share a statement if they start together or while another one runs, and each has its own result", async () => {
@@ -50,31 +49,5 @@ describe("batched lookups", () => {
     const results = await Promise.allSettled([ask(1), ask(2), ask(3)]);
     expect(results).toMatchObject([{ value: 1 }, { reason: { code: "22P05" } }, { value: 3 }]);
     expect(asked).toEqual([3, 1, 1, 1]);
-  });
-
-  it("wait for the interval between two statements, except the first", async () => {
-    const clock = new ManualClock();
-    const asked: (readonly number[])[] = [];
-    const ask = batched(
-      async (numbers: readonly number[]) => {
-        asked.push(numbers);
-        return numbers;
-      },
-      { clock, ms: 100 },
-    );
-    clock.advance(1);
-    const first = ask(1);
-    await eventually("it is asked", () => {
-      clock.advance(0);
-      return asked.length === 1;
-    });
-    expect(await first).toBe(1);
-    const rest = [ask(2), ask(3)];
-    await eventually("they wait for the clock", () => clock.timers === 1);
-    clock.advance(99);
-    expect(asked).toHaveLength(1);
-    clock.advance(1);
-    expect(await Promise.all(rest)).toEqual([2, 3]);
-    expect(asked).toEqual([[1], [2, 3]]);
   });
 });

@@ -4,11 +4,11 @@ import {
   type CommittedCursors,
   type CursorCommit,
   CursorCommitter,
-  type DeadLetter,
   type Lease,
   type LeaseState,
+  type LeftMessage,
 } from "../../src/jobs-and-peers/store/index.js";
-import { insertBytes } from "../../src/jobs-and-peers/store/stored-messages.js";
+import { insertBytes, insertRows } from "../../src/jobs-and-peers/store/stored-messages.js";
 import { ManualClock } from "../support/manual-clock.js";
 import { takeOver, terminateHolder, textMessages, type World, world } from "./support/world.js";
 
@@ -54,7 +54,7 @@ describe("the group commit of cursors", () => {
           const keys = commits.map(({ channelId }) => channelId);
           flushes.push({
             commits,
-            succeed: (result = { committed: keys, notOwned: [] }) => {
+            succeed: (result = { committed: keys, notOwned: [], rows: new Map() }) => {
               resolve(result);
               return settled();
             },
@@ -79,19 +79,23 @@ describe("the group commit of cursors", () => {
     });
   });
 
-  function commit(channelId: number, epoch: number, number: number, deadLetter?: DeadLetter): void {
-    const cursor = { epoch, number };
-    committer.commit(channelId, deadLetter === undefined ? { cursor } : { cursor, deadLetter });
+  function commit(channelId: number, epoch: number, number: number, ...left: LeftMessage[]): void {
+    committer.commit(channelId, { epoch, number }, left);
   }
 
   function numbersOf(flush: Flush | undefined): string[] {
     return flush!.commits.map(({ channelId, epoch, number }) => `${channelId}:${epoch}:${number}`);
   }
 
-  function letter(number: number, bytes = 1): DeadLetter {
-    const rest = { source: "s", topic: "t", headers: [], errorCode: "e", errorMessage: "m", attempts: 1 };
-    return { epoch: 1, number, payload: Buffer.alloc(bytes), ...rest };
+  function leaving(channelId: number, number: number, bytes = 1): LeftMessage {
+    return {
+      ...{ channelId, epoch: 1, number, topicId: 1, listener: undefined, lane: "", messageId: `${number}` },
+      ...{ payload: Buffer.alloc(bytes), headers: [], attempts: 0, failures: [], delayMs: 0, isSuspect: false },
+      ...{ worker: undefined, dead: undefined },
+    };
   }
+
+  const leftOf = (flush: Flush): number[] => flush.commits.flatMap(({ left = [] }) => left.map(({ number }) => number));
 
   it("starts at once, with the newest cursors of the tick", async () => {
     commit(1, 1, 1);
@@ -137,7 +141,7 @@ describe("the group commit of cursors", () => {
   });
 
   it("retries after a failure with growing delays and the newest values", async () => {
-    commit(1, 1, 1, letter(1));
+    commit(1, 1, 1, leaving(1, 1));
     await settled();
     const waits: number[] = [];
     for (let attempt = 1; attempt <= 8; attempt++) {
@@ -149,7 +153,7 @@ describe("the group commit of cursors", () => {
     }
     expect(waits).toEqual([50, 100, 200, 400, 800, 1600, 2000, 2000]);
     expect(numbersOf(flushes.at(-1))).toEqual(["1:1:9"]);
-    expect(flushes.at(-1)!.commits[0]!.deadLetters!.map(({ number }) => number)).toEqual([1]);
+    expect(leftOf(flushes.at(-1)!)).toEqual([1]);
     await flushes.at(-1)!.succeed();
     expect(told.at(-1)).toEqual(["committed", "1:9"]);
     expect(told.filter((one) => Array.isArray(one) && one[0] === "error")).toHaveLength(8);
@@ -160,21 +164,47 @@ describe("the group commit of cursors", () => {
     expect(flushes).toHaveLength(11);
   });
 
-  it("writes large dead letters in separate statements, in order", async () => {
+  it("writes much that leaves in separate statements, in order, each with the cursor that passes it", async () => {
     // Beside their texts.
     const half = insertBytes / 2 - 1_000;
-    commit(1, 1, 1, letter(1, half));
-    commit(1, 1, 2, letter(2, half));
-    commit(1, 1, 3, letter(3, 2 * half));
-    commit(1, 1, 4);
-    commit(2, 1, 1, letter(1, half));
+    commit(1, 1, 3, ...[1, 2, 3].map((number) => leaving(1, number, half)));
+    commit(1, 1, 5, leaving(1, 4, 2 * half));
+    commit(1, 1, 6);
+    commit(2, 1, 1, leaving(2, 1, half));
     commit(3, 1, 1);
     for (let flush = 0; flush < 3; flush++) {
       await settled();
       await flushes[flush]!.succeed();
     }
-    expect(flushes.map(numbersOf)).toEqual([["1:1:2", "3:1:1"], ["1:1:4"], ["2:1:1"]]);
-    expect(flushes[0]!.commits[0]!.deadLetters!.map(({ number }) => number)).toEqual([1, 2]);
+    expect(flushes.map(numbersOf)).toEqual([["1:1:2", "3:1:1"], ["1:1:3", "2:1:1"], ["1:1:6"]]);
+    expect(flushes.map(leftOf)).toEqual([[1, 2], [3, 1], [4]]);
+  });
+
+  it("writes at most so many rows in a statement", async () => {
+    const numbers = Array.from({ length: insertRows + 1 }, (_, index) => index + 1);
+    commit(1, 1, insertRows + 1, ...numbers.map((number) => leaving(1, number)));
+    commit(2, 1, 1, leaving(2, 1));
+    await settled();
+    await flushes[0]!.succeed();
+    expect(flushes.map(numbersOf)).toEqual([[`1:1:${insertRows}`], [`1:1:${insertRows + 1}`, "2:1:1"]]);
+  });
+
+  it("repeats what left with a failed flush, in front of what came later, and moves no cursor beyond what has not left", async () => {
+    const half = insertBytes / 2 - 1_000;
+    commit(1, 1, 2, leaving(1, 1, half), leaving(1, 2, half));
+    await settled();
+    commit(1, 1, 4, leaving(1, 4, half));
+    commit(1, 1, 5);
+    await flushes[0]!.fail();
+    clock.advance(postgresBackoff.minMs);
+    expect([numbersOf(flushes[1]), leftOf(flushes[1]!)]).toEqual([["1:1:2"], [1, 2]]);
+    await flushes[1]!.succeed();
+    expect([numbersOf(flushes[2]), leftOf(flushes[2]!)]).toEqual([["1:1:5"], [4]]);
+    await flushes[2]!.succeed();
+    expect(told.filter((one) => Array.isArray(one) && one[0] === "committed")).toEqual([
+      ["committed", "1:2"],
+      ["committed", "1:5"],
+    ]);
   });
 
   it("starts no flush while the lease is not writable, and continues when it is again", async () => {
@@ -226,7 +256,7 @@ describe("the group commit of cursors", () => {
     commit(2, 1, 1);
     await settled();
     commit(1, 1, 2);
-    await flushes[0]!.succeed({ committed: [2], notOwned: [1] });
+    await flushes[0]!.succeed({ committed: [2], notOwned: [1], rows: new Map() });
     expect(told).toEqual([
       ["committed", "2:1"],
       ["not owned", 1],
@@ -284,7 +314,7 @@ describe("the group commit on Postgres", () => {
       onError: () => {},
     });
     for (let number = 1; number <= 100; number++) {
-      for (const key of keys) committer.commit(key, { cursor: { epoch: sender.epoch, number } });
+      for (const key of keys) committer.commit(key, { epoch: sender.epoch, number });
       if (number === 50) await terminateHolder(w.operator, "listener");
       if (number % 10 === 0) await settled();
     }
@@ -302,7 +332,7 @@ describe("the group commit on Postgres", () => {
         onNotOwned: () => {},
         onError: () => {},
       });
-      late.commit(keys[0]!, { cursor: { epoch: sender.epoch, number: 101 } });
+      late.commit(keys[0]!, { epoch: sender.epoch, number: 101 });
     });
     await fenced;
     expect((await w.store.channel(keys[0]!))!.cursor).toEqual({ epoch: sender.epoch, number: 100 });

@@ -84,7 +84,7 @@ describe("a database that is not UTF-8", () => {
       const [first, second] = (await rowsOf(url, letters)) as { error_message: string; headers: unknown }[];
       // What has no need to be is not escaped, unless another one of the same moment needs it.
       expect(first?.error_message).toMatch(/^Error: \\u65e5 (\\u00e9|\u00e9)$/);
-      expect(second?.headers).toEqual([["which", "\\u65e5"]]);
+      expect(second?.headers).toContainEqual(["which", "\\u65e5"]);
       await eventually("nothing waits", async () => (await sender.pending()).count === 0);
     } finally {
       await Promise.all([sender.stop({ timeoutMs: 2_000 }), listener.stop({ timeoutMs: 2_000 })]);

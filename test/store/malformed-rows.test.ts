@@ -3,7 +3,7 @@
  * the tables refuse is in refused-rows.test.ts.
  */
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import type { Channel, Position } from "../../src/jobs-and-peers/store/index.js";
+import type { Position } from "../../src/jobs-and-peers/store/index.js";
 import { type World, world } from "./support/world.js";
 
 const start: Position = { epoch: 0, number: 0 };
@@ -108,22 +108,4 @@ describe("a stored message", () => {
       { number: 1, text: "xyz", headers: [], fault: expect.stringContaining("number is 1; it must be at least 2") },
     ]);
   });
-});
-
-describe("a parked message", () => {
-  it.each([...malformedHeaders, ["no JSON", "no JSON", "headers is 7 bytes; it must be JSON."]] as const)(
-    "with the headers %s has a fault",
-    async (_, headers, fault) => {
-      await w.operator.query(
-        `INSERT INTO hawser_peer_data.parked_messages
-           (channel_id, epoch, number, topic_id, compression, headers, payload, attempts, due_at, uncompressed_bytes)
-         VALUES ($1, 7, 1, 1, 0, $2, 'xyz', 1, now(), 3), ($1, 7, 2, 1, 0, NULL, 'ok', 1, now(), 2)`,
-        [channel, Buffer.from(headers)],
-      );
-      const { parked } = (await w.store.channel(channel)) as Channel;
-      await w.operator.query("DELETE FROM hawser_peer_data.parked_messages");
-      expect(parked[0]!.message.fault).toContain(`its row in the database breaks a rule: ${fault}`);
-      expect(parked[1]!.message).toMatchObject({ headers: undefined, fault: undefined });
-    },
-  );
 });

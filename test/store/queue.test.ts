@@ -2,6 +2,7 @@
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
 import type { Lease, QueuedMessage } from "../../src/jobs-and-peers/store/index.js";
 import { eventually } from "../support/eventually.js";
+import { leave } from "./support/left-messages.js";
 import { type World, world } from "./support/world.js";
 
 describe("a process's queue", () => {
@@ -27,6 +28,15 @@ describe("a process's queue", () => {
   const take = async (): Promise<QueuedMessage[]> =>
     (await w.store.queue.take(worker, { topics: [], most: 9, maxBytes: 1_000_000, after: {} })).messages;
   const waiting = async (): Promise<number> => (await w.operator.query("SELECT FROM hawser_data.queue")).rowCount!;
+
+  it("takes a sent message with as many headers as one may have", async () => {
+    const channel = await w.channelOf({ name: "shop", sourceTopic: "shop" }, "listener");
+    const headers = Array.from({ length: 256 }, (_, nth) => [`h${nth}`, "v"] as const);
+    await leave(w.operator, listener, channel, [{ topic: "t", headers }]);
+    const [row] = await take();
+    expect([row!.fault, row!.sender]).toEqual([undefined, { name: "shop", topic: "shop" }]);
+    expect(row!.headers!.slice(1)).toEqual(headers);
+  });
 
   it("says that some of what it has handled was gone, and deletes the others", async () => {
     for (const _ of [1, 2, 3]) await enqueue();
@@ -62,8 +72,7 @@ describe("a process's queue", () => {
     await enqueue();
     const [row] = await take();
     const { server } = w.store.queue;
-    const handle = (of: string | undefined) =>
-      w.store.handleInTransaction(listener, [{ ...row!, server: of }], async () => {});
+    const handle = (of: string | undefined) => w.store.handleInTransaction([{ ...row!, server: of }], async () => {});
     expect([await handle("another"), await waiting()]).toEqual(["notOwned", 1]);
     expect([await handle(server), await waiting()]).toEqual(["committed", 0]);
   });

@@ -23,8 +23,6 @@ describe("the tables", () => {
     ["stored_messages", "stored_at", "(channel_id, stored_at, payload) VALUES (1, 'infinity', 'x')"],
     ["cursors", "epoch", `(channel_id, epoch) VALUES (1, ${large})`],
     ["cursors", "number", `(channel_id, number) VALUES (1, ${large})`],
-    ["marks", "epoch", `(channel_id, epoch, number) VALUES (1, ${large}, 1)`],
-    ["marks", "number", `(channel_id, epoch, number) VALUES (1, 1, ${large})`],
     ["topics", "topic", "(topic, id) VALUES ('a:b', 1000000)"],
     ["topics", "topic", "(topic, id) VALUES (E'a\\x01', 1000000)"],
     ["routes", "listener_name", "(sender_key, addr, listener_topic, listener_name) VALUES ('a:a', 'a:1', 'a', 'b:c')"],

@@ -41,22 +41,16 @@ describe.concurrent("a process that is stopped in the middle of a transaction", 
 
   it("and one whose handler thinks for longer than that is not ended", async () => {
     await using w = await world();
-    const lease = await w.take("listener");
-    const channelId = await w.channelOf({ name: "sender", sourceTopic: "source" }, "listener");
     await w.operator.query("CREATE TABLE public.effects (id integer)");
-    const outcome = await w.store.handleInTransaction(
-      lease,
-      [{ channelId, epoch: 1, number: 1 }],
-      async (transaction) => {
-        await transaction.query("INSERT INTO public.effects VALUES (1)");
-        const idle = `SELECT FROM pg_stat_activity WHERE datname = current_database() AND state = 'idle in transaction'
+    const outcome = await w.store.handleInTransaction([], async (transaction) => {
+      await transaction.query("INSERT INTO public.effects VALUES (1)");
+      const idle = `SELECT FROM pg_stat_activity WHERE datname = current_database() AND state = 'idle in transaction'
           AND clock_timestamp() - state_change > $1 * interval '1 ms'`;
-        const longer = [storeConstants.sessionIdleInTransactionMs + 1_000];
-        const thought = async () => (await w.operator.query(idle, longer)).rowCount === 1;
-        await eventually("it has thought for longer, by the clock of Postgres", thought);
-        await transaction.query("INSERT INTO public.effects VALUES (2)");
-      },
-    );
+      const longer = [storeConstants.sessionIdleInTransactionMs + 1_000];
+      const thought = async () => (await w.operator.query(idle, longer)).rowCount === 1;
+      await eventually("it has thought for longer, by the clock of Postgres", thought);
+      await transaction.query("INSERT INTO public.effects VALUES (2)");
+    });
     expect(outcome).toBe("committed");
     expect((await w.operator.query("SELECT count(*)::int FROM public.effects")).rows).toEqual([{ count: 2 }]);
   });

@@ -4,7 +4,10 @@ import { describe, expect, it, onTestFinished } from "vitest";
 import { twice } from "../../src/development/testing/index.js";
 import { type Message, Peer, type TransactionalMessage } from "../../src/jobs-and-peers/peer/index.js";
 import { testDatabase, testNatsUrl } from "../support/database.js";
+import { eventually } from "../support/eventually.js";
 import { onServer, rowsOf } from "../support/on-server.js";
+
+const waiting = "SELECT FROM hawser_data.queue";
 
 /** A sender, and a listener of the topic `b` with the handler. */
 async function peersWith(handler: (message: TransactionalMessage) => unknown, transactional = false) {
@@ -29,6 +32,8 @@ describe("twice, for a peer", () => {
     const handler = ({ payload, attempt }: Message) => void seen.push(`${Buffer.from(payload)}, ${attempt}`);
     const { sender, database } = await peersWith(twice(handler));
     for (const text of ["one", "two"]) await sender.send("b", text);
+    await eventually("each has come twice", () => seen.length === 4);
+    await eventually("nothing waits", async () => (await rowsOf(database.url, waiting)).length === 0);
     expect(seen).toEqual(["one, 1", "one, 2", "two, 1", "two, 2"]);
     expect(await rowsOf(database.url, "SELECT FROM hawser_data.dead_letters")).toEqual([]);
   });
@@ -42,6 +47,7 @@ describe("twice, for a peer", () => {
     const { sender, database } = await peersWith(twice(handler), true);
     await onServer(database.url, "CREATE TABLE effects (number int)");
     await sender.send("b", "one");
+    await eventually("nothing waits", async () => (await rowsOf(database.url, waiting)).length === 0);
     expect(await rowsOf(database.url, "SELECT number FROM effects")).toEqual([{ number: 2 }]);
   });
 

@@ -29,7 +29,7 @@ const batch: Batch = {
   headers: [{ index: 1, headers }],
 };
 const plain: Batch = { ...batch, compressions: [], headers: [] };
-const ack = { epoch, number: 3, credit: 5, backlog: 0, busy: false, live: true };
+const ack = { epoch, number: 3, credit: 5, backlog: 0, busy: false, live: true, queued: 0 };
 const inGoodOrder = { kind: "closed", code: undefined, message: undefined };
 
 /** A connection whose dialler is made by hand, established. */

@@ -130,7 +130,7 @@ describe("a handshake over sockets", () => {
   });
 
   it("delivers frames that arrive with Welcome once the dialler has its connection", async () => {
-    const ack = { epoch: identity.epoch, number: 1, credit: 1, backlog: 0, busy: false, live: false };
+    const ack = { epoch: identity.epoch, number: 1, credit: 1, backlog: 0, busy: false, live: false, queued: 0 };
     await using listener = await TestListener.start({
       onConnection: (connection) => {
         connection.writeAck(ack);

@@ -25,7 +25,7 @@ const listener = await TestListener.start({
   clock,
   onConnection: (connection) => ({
     onBatch: ({ epoch, firstNumber: number }) =>
-      connection.writeAck({ epoch, number, credit: 1, backlog: 0, busy: false, live: true }),
+      connection.writeAck({ epoch, number, credit: 1, backlog: 0, busy: false, live: true, queued: 0 }),
     onGoLive() {},
     onRequest() {},
     onCancel() {},

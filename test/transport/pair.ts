@@ -34,7 +34,7 @@ export const identity: HelloFields = {
   epoch: 1_700_000_000_000,
 };
 
-export const welcome = { cursorEpoch: 0, cursor: 0, backlog: 0, credit: 4_194_304 };
+export const welcome = { cursorEpoch: 0, cursor: 0, backlog: 0, credit: 4_194_304, queued: 0 };
 
 /** What a listener of a test says in Welcome by itself and of its process. Its MAC is not here. */
 export const wholeWelcome = { ...welcome, maxMessageBytes: 1000, capabilities: [] };

@@ -68,7 +68,7 @@ describe("TLS between two peers", () => {
     const came = await accepted.events.next();
     if (came.kind !== "batch") throw new Error(`expected a batch, got ${came.kind}`);
     expect(came.batch.payloads.map(({ length }) => length)).toEqual([300_000, 1]);
-    const ack = { epoch: identity.epoch, number: 2, credit: 1, backlog: 0, busy: false, live: true };
+    const ack = { epoch: identity.epoch, number: 2, credit: 1, backlog: 0, busy: false, live: true, queued: 0 };
     accepted.connection.writeAck(ack);
     expect(await sender.events.next()).toEqual({ kind: "ack", ack });
     sender.connection.writeGoodbye();

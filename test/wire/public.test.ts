@@ -5,7 +5,7 @@ import { expect, it } from "vitest";
 import { frames } from "../../src/jobs-and-peers/wire/public.js";
 
 it("writes, reads and checks frames, whose types have the names of frames.proto", () => {
-  const ack: frames.Ack = { epoch: 5, number: 7, credit: 1024, backlog: 0, busy: false, live: true };
+  const ack: frames.Ack = { epoch: 5, number: 7, credit: 1024, backlog: 0, busy: false, live: true, queued: 0 };
   const frame: frames.Frame = { $case: "ack", value: ack };
   frames.checkFrame(frame);
   const encoder = new frames.FrameEncoder({ maxFrameBytes: 1024 });

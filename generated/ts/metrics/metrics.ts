@@ -500,7 +500,7 @@ export const serveMetrics = {
     help: "Dead letters of the last 10 minutes, up to 10,000 of each origin.",
     unit: "",
     labels: ["origin"],
-    values: { origin: ["peer", "subscription", "outbox", "queue"] },
+    values: { origin: ["subscription", "outbox", "queue"] },
     buckets: [],
   },
   /** Used part of the NOTIFY queue of the Postgres server; from 0.9 on, Hawser leaves its notifications out. `pid`: from 0.1 on, the session with the oldest transaction, which keeps the queue if it listens; otherwise, and if the login may not see it, empty. */
@@ -657,11 +657,11 @@ export const peerMetrics = {
     values: { outcome: ["delivered", "stored", "sent", "dropped", "busy", "unknown", "failed"] },
     buckets: [],
   },
-  /** Messages from connections and from the store; a repeated message counts again. */
+  /** Messages from connections, from the store and from the queue; a repeated message, and one that has left its channel, counts again. */
   hawser_peer_messages_received_total: {
     name: "hawser_peer_messages_received_total",
     type: "counter",
-    help: "Messages from connections and from the store; a repeated message counts again.",
+    help: "Messages from connections, from the store and from the queue; a repeated message, and one that has left its channel, counts again.",
     unit: "",
     labels: ["peer", "topic"],
     values: {},
@@ -712,16 +712,6 @@ export const peerMetrics = {
     name: "hawser_peer_queued_messages",
     type: "gauge",
     help: "Messages in memory that wait for a handler or a retry.",
-    unit: "messages",
-    labels: ["peer"],
-    values: {},
-    buckets: [],
-  },
-  /** Messages that wait for a long retry delay, or behind such a message of their key. */
-  hawser_peer_parked_messages: {
-    name: "hawser_peer_parked_messages",
-    type: "gauge",
-    help: "Messages that wait for a long retry delay, or behind such a message of their key.",
     unit: "messages",
     labels: ["peer"],
     values: {},

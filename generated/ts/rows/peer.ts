@@ -79,15 +79,6 @@ export interface ChannelRow {
   source_topic: string;
   /** The listener that the channel was made for. */
   listener_name: string;
-  /** The listener that the channel was handed over to; NULL: the one it was made for. */
-  owner: string | null;
-  /**
-   * A retry channel, made for '__#retry#' and the id of another channel: that id. It has the dead letters of that
-   * channel that are to be handled again; no sender dials it. NULL for every other channel.
-   */
-  retry_of: number | null;
-  /** Of a retry channel: the last number given. Its messages are all of epoch 1. */
-  last_retry: bigint;
 }
 
 /** Row of hawser_peer_data.topics. The topics, each with the id that frames and stored rows carry. */
@@ -106,50 +97,8 @@ export interface CursorRow {
   number: bigint;
   /** The sender's epoch that the number belongs to. */
   epoch: bigint;
-  /** How often the next message's handler was started after an unclean exit. */
-  attempts: number;
-}
-
-/**
- * Row of hawser_peer_data.marks. What is done of each channel beyond its cursor: a message that a transactional handler has handled, or that was given up, or
- * finished when its listener stopped, while an earlier one is not done. A row goes when the cursor passes it.
- */
-export interface MarkRow {
-  /** The channel. */
-  channel_id: number;
-  /** The sender's epoch, whoever handled the message: so that two who handle the same one collide. */
-  epoch: bigint;
-  /** The message's number within the epoch. */
-  number: bigint;
-}
-
-/**
- * Row of hawser_peer_data.parked_messages. Messages that wait long to be tried again, and messages behind them with the same key. The cursor passes them, and those who
- * sent them know them as delivered. Functions alone write them.
- */
-export interface ParkedMessageRow {
-  /** The channel. */
-  channel_id: number;
-  /** The sender's epoch. */
-  epoch: bigint;
-  /** The message's number within the epoch. */
-  number: bigint;
-  /** The topic that the message is for. */
-  topic_id: number;
-  /** How the payload is compressed, as the frame Batch says it; 0: not. */
-  compression: number;
-  /** The headers as JSON in UTF-8, [[name, value], ...], whatever the encoding of the database is. NULL: none. */
-  headers: Uint8Array | null;
-  /** The payload, plain or compressed. */
-  payload: Uint8Array;
-  /** How often its handler was started; 0: it waits behind another one. */
-  attempts: number;
-  /** When it is to be tried again. */
-  due_at: Date;
-  /** When it was parked. */
-  parked_at: Date;
-  /** The length of the payload before it was compressed, in bytes. */
-  uncompressed_bytes: bigint;
+  /** The queue may have rows of the channel. */
+  has_rows: boolean;
 }
 
 /**
@@ -261,7 +210,7 @@ export interface FenceRow {
 export interface DeadLetterRow {
   /** The dead letter's id. */
   id: bigint;
-  /** Where it comes from: a peer's channel, a subscription, the outbox, or the queue. */
+  /** Where it comes from: a subscription, the outbox, or the queue. */
   origin: string;
   /** The channel's name, or the subscribed function. Of the outbox `core`, or the JetStream domain. Of the queue the recipient. */
   source: string;
@@ -279,15 +228,11 @@ export interface DeadLetterRow {
   attempts: number;
   /** When it was given up. */
   created_at: Date;
-  /** The channel's id (peers only). */
+  /** As in `queue` (the queue only). */
   channel_id: number | null;
-  /** The sender's epoch (peers only). */
-  epoch: bigint | null;
-  /** The message's number (peers only). */
-  number: bigint | null;
   /** The handler that failed (subscriptions only). */
   handler_id: bigint | null;
-  /** Id by which the process that gave it up knows the message: of the queue the id that its enqueue returned. NULL: it came from a peer. */
+  /** Id by which the process that gave it up knows the message: of the queue the id that its enqueue returned, or its place in its channel. */
   message_id: string | null;
   /**
    * The role that it belongs to, whose members may retry and discard it: the login of the listener, the role that subscribed,
@@ -429,8 +374,6 @@ export const tables = {
   channel: "hawser_peer_data.channels",
   topic: "hawser_peer_data.topics",
   cursor: "hawser_peer_data.cursors",
-  mark: "hawser_peer_data.marks",
-  parkedMessage: "hawser_peer_data.parked_messages",
   storedMessage: "hawser_peer_data.stored_messages",
   peerName: "hawser_peer_data.peers",
   owner: "hawser_data.owners",
@@ -615,8 +558,6 @@ export interface OpenChannelArguments {
 export interface OpenChannelResult {
   /** The channel's id. */
   channelId: number;
-  /** The channel's owner. */
-  owner: string;
 }
 
 /** Arguments of hawser.id_of_topic. */
@@ -674,21 +615,15 @@ export interface CommitCursorsArguments {
   /** The number of each new cursor. */
   cursors: readonly bigint[];
   /**
-   * Dead letters, each {channel_id, epoch, number, topic, payload_bytes, headers, error_code, error_message, attempts};
-   * written with a mark, and only if the message is not done. NULL: none.
+   * Messages that the cursors pass and that are not done, in the order of each channel: they become rows of the queue or dead letters, unless
+   * their cursor was there already. Each is {channel_id, epoch, number, topic_id, listener, lane, message_id, headers, attempts, delay_ms,
+   * is_suspect, worker, failures, payload_bytes, error_code, error_message, stack}: `listener` is the only one that may have it, null any of
+   * the topic; `lane` names the messages of the channel that are handled in order; `worker` is
+   * the worker of the listener that has it, as its handler runs; with `error_code` it becomes a dead letter. NULL: none.
    */
-  deadLetters: string | null;
-  /** The payloads of the dead letters, one after another. Not inside the JSON, whose strings end at 256 MiB. */
-  deadPayloads: Uint8Array | null;
-  /**
-   * Messages that are done beyond the cursors, each [channel_id, epoch, number], to be marked. A parked message among them stays
-   * parked. NULL: none.
-   */
-  done: string | null;
-  /** Whether a channel may have marks, which go where its cursor passes them. NULL: none has. */
-  hasMarks: boolean | null;
-  /** Parked messages that are done, each as in p_done, to be removed from the parked ones. NULL: none. */
-  unparked: string | null;
+  left: string | null;
+  /** Their payloads, one after another. Not inside the JSON, whose strings end at 256 MiB. */
+  leftPayloads: Uint8Array | null;
 }
 
 /** Row of hawser.commit_cursors. */
@@ -697,8 +632,66 @@ export interface CommitCursorsResult {
   held: boolean;
   /** The channel. */
   channelId: number | null;
-  /** True: the cursor moved with this call. False: it was there already. NULL: the channel has another owner. */
+  /** True: the cursor moved with this call. False: it was there already. NULL: the channel is another listener's. */
   moved: boolean | null;
+  /** Of p_left, the ranks of those with a worker, 0 for the others. NULL: there are none. */
+  ranks: string | null;
+  /** The role of these rows. */
+  role: string | null;
+}
+
+/** Arguments of hawser.lanes_left. */
+export interface LanesLeftArguments {
+  /** The listener's name. */
+  name: string;
+  /** The listener's epoch. */
+  epoch: bigint;
+  /** The channel. */
+  channelId: number;
+  /** The lanes. */
+  lanes: readonly string[];
+  /** The topics whose rows count: of the others, all messages are rows. */
+  topics: readonly string[];
+}
+
+/** Result of hawser.lanes_left. */
+export interface LanesLeftResult {
+  /** The listener's epoch was still the catalog's. */
+  held: boolean;
+  /** The queue has rows of the channel, in these topics. */
+  hasRows: boolean;
+  /** Those of the lanes of which it has some. */
+  lanes: string[];
+}
+
+/** Arguments of hawser.release_stored. */
+export interface ReleaseStoredArguments {
+  /** The listener that is away. */
+  from: string;
+  /** Also if it is running: it ends with name_lost. Otherwise the call fails then, with SQLSTATE 55006. */
+  force: boolean;
+  /** It leaves the directory permanently, also where it is durable. */
+  forGood: boolean;
+  /** The only listener that gets the messages, for the audit. NULL: any of their topics. */
+  to: string | null;
+  /** A channel of the listener. NULL: none. */
+  channelId: number | null;
+  /** Position behind which its messages were read: if the cursor is before it, nothing is written. */
+  afterEpoch: bigint | null;
+  afterNumber: bigint | null;
+  /** Its new cursor. */
+  cursorEpoch: bigint | null;
+  cursor: bigint | null;
+  /** The messages between the two, as commit_cursors has them. NULL: none. */
+  left: string | null;
+  /** Their payloads, one after another. */
+  leftPayloads: Uint8Array | null;
+}
+
+/** Result of hawser.release_stored. */
+export interface ReleaseStoredResult {
+  /** The messages were released. False also if there are none. */
+  released: boolean;
 }
 
 /** Arguments of hawser.cursor_of. */
@@ -713,8 +706,8 @@ export interface CursorOfResult {
   epoch: bigint | null;
   /** Its number. */
   number: bigint | null;
-  /** How often the next message's handler was started after an unclean exit. */
-  attempts: number | null;
+  /** The queue may have rows of the channel. */
+  hasRows: boolean | null;
 }
 
 /** Arguments of hawser.lock_cursors. */
@@ -731,138 +724,6 @@ export interface LockCursorsResult {
   epoch: bigint;
   /** The number of its cursor. */
   number: bigint;
-}
-
-/** Arguments of hawser.handling_refusal. */
-export interface HandlingRefusalArguments {
-  /** The listener's name. */
-  name: string;
-  /** The listener's epoch. */
-  epoch: bigint;
-  /** The channel. */
-  channelId: number;
-  /** The sender's epoch of each message. */
-  epochs: readonly bigint[];
-  /** The number of each message. */
-  numbers: readonly bigint[];
-  /** A mark says that a message is done. */
-  unmarked: boolean;
-}
-
-/** Result of hawser.handling_refusal. */
-export interface HandlingRefusalResult {
-  /**
-   * 'duplicate': a message is done. 'fenced': the name has another epoch. 'not_owned': the channel has another owner. NULL: the
-   * listener may handle them.
-   */
-  refusal: string | null;
-}
-
-/** Arguments of hawser.mark_done. */
-export interface MarkDoneArguments {
-  /** The listener's name. */
-  name: string;
-  /** The listener's epoch. */
-  epoch: bigint;
-  /** The channel. */
-  channelId: number;
-  /** The sender's epoch of each message. */
-  epochs: readonly bigint[];
-  /** The number of each message. */
-  numbers: readonly bigint[];
-}
-
-/** Result of hawser.mark_done. */
-export interface MarkDoneResult {
-  /** Done, if the transaction is committed. */
-  marked: boolean;
-}
-
-/** Arguments of hawser.park_messages. */
-export interface ParkMessagesArguments {
-  /** The listener's name. */
-  name: string;
-  /** The listener's epoch. */
-  epoch: bigint;
-  /** The channel. */
-  channelId: number;
-  /**
-   * The messages, no one twice, each {epoch, number, topic_id, compression, uncompressed_bytes, attempts, delay_ms, header_bytes,
-   * payload_bytes}.
-   */
-  messages: string;
-  /** Of each message its headers as JSON in UTF-8, and its payload, one after another. */
-  payloads: Uint8Array;
-}
-
-/** Result of hawser.park_messages. */
-export interface ParkMessagesResult {
-  /** The listener's epoch was still the catalog's. If not, nothing was written. */
-  held: boolean;
-  /** The channel is the listener's. If not, nothing was written. */
-  owned: boolean;
-}
-
-/** Arguments of hawser.count_attempt. */
-export interface CountAttemptArguments {
-  /** The listener's name. */
-  name: string;
-  /** The listener's epoch. */
-  epoch: bigint;
-  /** The channel. */
-  channelId: number;
-  /** 1 for a start; -1 takes one back. */
-  change: number;
-}
-
-/** Result of hawser.count_attempt. */
-export interface CountAttemptResult {
-  /** The listener's epoch was still the catalog's. If not, nothing was written. */
-  held: boolean;
-  /** How many starts that makes. NULL: there is no such channel. */
-  attempts: number | null;
-}
-
-/** Arguments of hawser.count_parked. */
-export interface CountParkedArguments {
-  /** The listener's name. */
-  name: string;
-  /** The listener's epoch. */
-  epoch: bigint;
-  /** The channel. */
-  channelId: number;
-  /** The sender's epoch. */
-  messageEpoch: bigint;
-  /** The message's number. */
-  number: bigint;
-}
-
-/** Result of hawser.count_parked. */
-export interface CountParkedResult {
-  /** The listener's epoch was still the catalog's. If not, nothing was written. */
-  held: boolean;
-  /** How many starts that makes. NULL: the message is not there. */
-  attempts: number | null;
-}
-
-/** Arguments of hawser.finish_parked. */
-export interface FinishParkedArguments {
-  /** The listener's name. */
-  name: string;
-  /** The listener's epoch. */
-  epoch: bigint;
-  /** The channel. */
-  channelId: number;
-  /** The sender's epoch of each message. */
-  epochs: readonly bigint[];
-  /** The number of each message. */
-  numbers: readonly bigint[];
-}
-
-/** Result of hawser.finish_parked. */
-export interface FinishParkedResult {
-  /** Done, if the transaction is committed. */
-  finished: boolean;
 }
 
 /** Arguments of hawser.drain_messages. */
@@ -1071,96 +932,6 @@ export interface ClearAddressesResult {
   deleted: bigint;
 }
 
-/** Arguments of hawser.reassign_channels. */
-export interface ReassignChannelsArguments {
-  /** The listener that has the channels. */
-  from: string;
-  /** The listener that is to have them; it need not run. */
-  to: string;
-  /** Also if the old listener is running: it ends with name_lost. Otherwise the call fails then, with SQLSTATE 55006. */
-  force: boolean;
-  /** All that it owns, and the old listener leaves the directory permanently. */
-  all: boolean;
-  /** Without p_all: these of its channels, each with its retry channel. */
-  channelIds: readonly number[];
-}
-
-/** Row of hawser.reassign_channels. */
-export interface ReassignChannelsResult {
-  /** The channel. */
-  channelId: number;
-  /** Its name, as it was made. */
-  channelName: string;
-  /** The stored messages that were handed over with it. */
-  stored: bigint;
-}
-
-/** Arguments of hawser.give_back_channels. */
-export interface GiveBackChannelsArguments {
-  /** The listener that has taken the channels over. */
-  name: string;
-  /** Its epoch. */
-  epoch: bigint;
-  /** The channels. A retry channel goes to the listener of the channel whose messages it has. */
-  channelIds: readonly number[];
-  /** For each of them, the id of the topic whose listener is to have it; 0: the member of a group that it was made for. */
-  topicIds: readonly number[];
-}
-
-/** Row of hawser.give_back_channels. */
-export interface GiveBackChannelsResult {
-  /** The listener's epoch was still the catalog's. If not, nothing was written. */
-  held: boolean;
-  /** The channel. */
-  channelId: number | null;
-  /** Its name. */
-  channelName: string | null;
-  /** The listener that has it now. */
-  listener: string | null;
-}
-
-/** Arguments of hawser.heir_of_channel. */
-export interface HeirOfChannelArguments {
-  /** The owner, as it believes to be. */
-  name: string;
-  /** The channel. */
-  channelId: number;
-  /** The id of the topic. */
-  topicId: number;
-}
-
-/** Result of hawser.heir_of_channel. */
-export interface HeirOfChannelResult {
-  /** The channel is p_name's. */
-  owned: boolean;
-  /** The listener. NULL: there is none, or the channel was made for its owner. */
-  heir: string | null;
-}
-
-/** Arguments of hawser.add_peer_dead_letters. */
-export interface AddPeerDeadLettersArguments {
-  /** The listener's name. */
-  name: string;
-  /** The listener's epoch. */
-  epoch: bigint;
-  /** The channels. */
-  channelIds: readonly number[];
-  /** The dead letters, as commit_cursors has them. NULL: none. */
-  deadLetters: string | null;
-  /** The payloads of the dead letters, one after another. */
-  deadPayloads: Uint8Array | null;
-  /** Messages to be marked, as commit_cursors has them. NULL: none. */
-  done: string | null;
-  /** Parked messages that are done, as commit_cursors has them. NULL: none. */
-  unparked: string | null;
-}
-
-/** Result of hawser.add_peer_dead_letters. */
-export interface AddPeerDeadLettersResult {
-  /** The listener's epoch was still the catalog's. If not, nothing was written. */
-  held: boolean;
-}
-
 /** Arguments of hawser.retry_dead_letters. */
 export interface RetryDeadLettersArguments {
   /** The dead letters. They are retried in the order of their ids. */
@@ -1172,19 +943,11 @@ export interface RetryDeadLettersResult {
   /** The dead letter. */
   id: bigint;
   /**
-   * Why it cannot be retried, and stays: 'handler' (gone), 'channel' or 'topic' (not known here), 'owner' (it belongs to a role
-   * that the caller is not a member of), 'invalid' (it has what no message may have). NULL: it is retried.
+   * Why it cannot be retried, and stays: 'handler' (gone), 'owner' (it belongs to a role that the caller is not a member of), 'role'
+   * (its own may not enqueue any more), 'invalid' (it has what no message may have). NULL: it is retried.
    */
   refused: string | null;
-  /** The retry channel that it is stored in now. */
-  channelId: number | null;
-  /** Its number there. */
-  number: bigint | null;
-  /** The listener that will have it. */
-  owner: string | null;
-  /** The function that will have it (subscriptions only). The dead letter stays until then. */
-  function: string | null;
-  /** It is in the outbox or the queue again (of these only). */
+  /** It is in the outbox or the queue again. */
   enqueued: boolean | null;
 }
 
@@ -1413,16 +1176,16 @@ export function storeFunctions(client: QueryClient) {
     async openChannel(args: OpenChannelArguments): Promise<OpenChannelResult> {
       const { rows } = await client.query({
         name: "hawser.open_channel",
-        text: "SELECT channel_id, owner FROM hawser.open_channel($1::text, $2::text, $3::text)",
+        text: "SELECT channel_id FROM hawser.open_channel($1::text, $2::text, $3::text)",
         values: [
           args.senderName,
           args.sourceTopic,
           args.listenerName,
         ],
-        results: { channel_id: "number", owner: "string" },
+        results: { channel_id: "number" },
       });
       const row = onlyRow(rows, "hawser.open_channel");
-      return { channelId: row.channel_id, owner: row.owner };
+      return { channelId: row.channel_id };
     },
 
     /** The id of a topic, given on first use. */
@@ -1468,22 +1231,67 @@ export function storeFunctions(client: QueryClient) {
     async commitCursors(args: CommitCursorsArguments): Promise<CommitCursorsResult[]> {
       const { rows } = await client.query({
         name: "hawser.commit_cursors",
-        text: "SELECT held, channel_id, moved FROM hawser.commit_cursors($1::text, $2::bigint, $3::integer[], $4::bigint[], $5::bigint[], $6::text::jsonb, $7::bytea, $8::text::jsonb, $9::boolean, $10::text::jsonb)",
+        text: "SELECT held, channel_id, moved, ranks, role FROM hawser.commit_cursors($1::text, $2::bigint, $3::integer[], $4::bigint[], $5::bigint[], $6::text::jsonb, $7::bytea)",
         values: [
           args.name,
           String(args.epoch),
           args.channelIds,
           args.cursorEpochs.map((one) => String(one)),
           args.cursors.map((one) => String(one)),
-          args.deadLetters,
-          args.deadPayloads === null ? null : toBuffer(args.deadPayloads),
-          args.done,
-          args.hasMarks,
-          args.unparked,
+          args.left,
+          args.leftPayloads === null ? null : toBuffer(args.leftPayloads),
         ],
-        results: { held: "boolean", channel_id: "number", moved: "boolean" },
+        results: { held: "boolean", channel_id: "number", moved: "boolean", ranks: "string", role: "string" },
       });
-      return rows.map((row) => ({ held: row.held, channelId: row.channel_id, moved: row.moved }));
+      return rows.map((row) => ({ held: row.held, channelId: row.channel_id, moved: row.moved, ranks: row.ranks, role: row.role }));
+    },
+
+    /**
+     * Of which lanes of a channel the queue has rows. If it has none of the channel, that is noted with the cursor. Fenced by the listener's
+     * epoch.
+     */
+    async lanesLeft(args: LanesLeftArguments): Promise<LanesLeftResult> {
+      const { rows } = await client.query({
+        name: "hawser.lanes_left",
+        text: "SELECT held, has_rows, lanes FROM hawser.lanes_left($1::text, $2::bigint, $3::integer, $4::text[], $5::text[])",
+        values: [
+          args.name,
+          String(args.epoch),
+          args.channelId,
+          args.lanes,
+          args.topics,
+        ],
+        results: { held: "boolean", has_rows: "boolean", lanes: "string[]" },
+      });
+      const row = onlyRow(rows, "hawser.lanes_left");
+      return { held: row.held, hasRows: row.has_rows, lanes: row.lanes };
+    },
+
+    /**
+     * Releases stored messages of a listener that is away: they become rows of the queue, as commit_cursors makes them, and the cursors pass
+     * them. The listener's epoch is raised, so that it can commit nothing more, and it leaves the directory.
+     */
+    async releaseStored(args: ReleaseStoredArguments): Promise<ReleaseStoredResult> {
+      const { rows } = await client.query({
+        name: "hawser.release_stored",
+        text: "SELECT released FROM hawser.release_stored($1::text, $2::boolean, $3::boolean, $4::text, $5::integer, $6::bigint, $7::bigint, $8::bigint, $9::bigint, $10::text::jsonb, $11::bytea)",
+        values: [
+          args.from,
+          args.force,
+          args.forGood,
+          args.to,
+          args.channelId,
+          args.afterEpoch === null ? null : String(args.afterEpoch),
+          args.afterNumber === null ? null : String(args.afterNumber),
+          args.cursorEpoch === null ? null : String(args.cursorEpoch),
+          args.cursor === null ? null : String(args.cursor),
+          args.left,
+          args.leftPayloads === null ? null : toBuffer(args.leftPayloads),
+        ],
+        results: { released: "boolean" },
+      });
+      const row = onlyRow(rows, "hawser.release_stored");
+      return { released: row.released };
     },
 
     /**
@@ -1493,14 +1301,14 @@ export function storeFunctions(client: QueryClient) {
     async cursorOf(args: CursorOfArguments): Promise<CursorOfResult> {
       const { rows } = await client.query({
         name: "hawser.cursor_of",
-        text: "SELECT epoch, number, attempts FROM hawser.cursor_of($1::integer)",
+        text: "SELECT epoch, number, has_rows FROM hawser.cursor_of($1::integer)",
         values: [
           args.channelId,
         ],
-        results: { epoch: "bigint", number: "bigint", attempts: "number" },
+        results: { epoch: "bigint", number: "bigint", has_rows: "boolean" },
       });
       const row = onlyRow(rows, "hawser.cursor_of");
-      return { epoch: row.epoch === null ? null : BigInt(row.epoch), number: row.number === null ? null : BigInt(row.number), attempts: row.attempts };
+      return { epoch: row.epoch === null ? null : BigInt(row.epoch), number: row.number === null ? null : BigInt(row.number), hasRows: row.has_rows };
     },
 
     /** Locks the cursors of channels, and makes those that are absent. */
@@ -1514,124 +1322,6 @@ export function storeFunctions(client: QueryClient) {
         results: { channel_id: "number", epoch: "bigint", number: "bigint" },
       });
       return rows.map((row) => ({ channelId: row.channel_id, epoch: BigInt(row.epoch), number: BigInt(row.number) }));
-    },
-
-    /** Why a listener is not to handle messages of a channel. */
-    async handlingRefusal(args: HandlingRefusalArguments): Promise<HandlingRefusalResult> {
-      const { rows } = await client.query({
-        name: "hawser.handling_refusal",
-        text: "SELECT refusal FROM hawser.handling_refusal($1::text, $2::bigint, $3::integer, $4::bigint[], $5::bigint[], $6::boolean)",
-        values: [
-          args.name,
-          String(args.epoch),
-          args.channelId,
-          args.epochs.map((one) => String(one)),
-          args.numbers.map((one) => String(one)),
-          args.unmarked,
-        ],
-        results: { refusal: "string" },
-      });
-      const row = onlyRow(rows, "hawser.handling_refusal");
-      return { refusal: row.refusal };
-    },
-
-    /**
-     * Marks messages of one channel as done, in the transaction that has handled them; fenced by the listener's epoch without a
-     * lock. Fails if one of them is done, if the name or the channel is another's, or if the transaction has not set
-     * hawser.handling to 'on' with SET LOCAL, as one has not that was begun by the handler: then nothing of it is to be committed.
-     */
-    async markDone(args: MarkDoneArguments): Promise<MarkDoneResult> {
-      const { rows } = await client.query({
-        name: "hawser.mark_done",
-        text: "SELECT marked FROM hawser.mark_done($1::text, $2::bigint, $3::integer, $4::bigint[], $5::bigint[])",
-        values: [
-          args.name,
-          String(args.epoch),
-          args.channelId,
-          args.epochs.map((one) => String(one)),
-          args.numbers.map((one) => String(one)),
-        ],
-        results: { marked: "boolean" },
-      });
-      const row = onlyRow(rows, "hawser.mark_done");
-      return { marked: row.marked };
-    },
-
-    /**
-     * Parks messages of one channel, with marks, unless they are done; what is parked gets its new attempts and time. Fenced by the
-     * listener's epoch.
-     */
-    async parkMessages(args: ParkMessagesArguments): Promise<ParkMessagesResult> {
-      const { rows } = await client.query({
-        name: "hawser.park_messages",
-        text: "SELECT held, owned FROM hawser.park_messages($1::text, $2::bigint, $3::integer, $4::text::jsonb, $5::bytea)",
-        values: [
-          args.name,
-          String(args.epoch),
-          args.channelId,
-          args.messages,
-          toBuffer(args.payloads),
-        ],
-        results: { held: "boolean", owned: "boolean" },
-      });
-      const row = onlyRow(rows, "hawser.park_messages");
-      return { held: row.held, owned: row.owned };
-    },
-
-    /**
-     * Counts a start of the message behind a channel's cursor, before its handler begins, or takes one back. Fenced by the
-     * listener's epoch.
-     */
-    async countAttempt(args: CountAttemptArguments): Promise<CountAttemptResult> {
-      const { rows } = await client.query({
-        name: "hawser.count_attempt",
-        text: "SELECT held, attempts FROM hawser.count_attempt($1::text, $2::bigint, $3::integer, $4::integer)",
-        values: [
-          args.name,
-          String(args.epoch),
-          args.channelId,
-          args.change,
-        ],
-        results: { held: "boolean", attempts: "number" },
-      });
-      const row = onlyRow(rows, "hawser.count_attempt");
-      return { held: row.held, attempts: row.attempts };
-    },
-
-    /** Counts a start of a parked message, before its handler begins. Fenced by the listener's epoch. */
-    async countParked(args: CountParkedArguments): Promise<CountParkedResult> {
-      const { rows } = await client.query({
-        name: "hawser.count_parked",
-        text: "SELECT held, attempts FROM hawser.count_parked($1::text, $2::bigint, $3::integer, $4::bigint, $5::bigint)",
-        values: [
-          args.name,
-          String(args.epoch),
-          args.channelId,
-          String(args.messageEpoch),
-          String(args.number),
-        ],
-        results: { held: "boolean", attempts: "number" },
-      });
-      const row = onlyRow(rows, "hawser.count_parked");
-      return { held: row.held, attempts: row.attempts };
-    },
-
-    /** Deletes parked messages of one channel in the transaction that has handled them, as mark_done marks other ones. */
-    async finishParked(args: FinishParkedArguments): Promise<FinishParkedResult> {
-      const { rows } = await client.query({
-        name: "hawser.finish_parked",
-        text: "SELECT finished FROM hawser.finish_parked($1::text, $2::bigint, $3::integer, $4::bigint[], $5::bigint[])",
-        values: [
-          args.name,
-          String(args.epoch),
-          args.channelId,
-          args.epochs.map((one) => String(one)),
-          args.numbers.map((one) => String(one)),
-        ],
-        results: { finished: "boolean" },
-      });
-      const row = onlyRow(rows, "hawser.finish_parked");
-      return { finished: row.finished };
     },
 
     /** Reads a channel's next stored messages after a position, in order, and counts those behind them; of one moment. */
@@ -1799,102 +1489,19 @@ export function storeFunctions(client: QueryClient) {
     },
 
     /**
-     * Hands channels of one listener over to another: ids, names, cursors and stored messages stay as they are. The
-     * old listener's epoch is raised, so that it can commit nothing more, and it leaves the directory.
-     */
-    async reassignChannels(args: ReassignChannelsArguments): Promise<ReassignChannelsResult[]> {
-      const { rows } = await client.query({
-        name: "hawser.reassign_channels",
-        text: "SELECT channel_id, channel_name, stored FROM hawser.reassign_channels($1::text, $2::text, $3::boolean, $4::boolean, $5::integer[])",
-        values: [
-          args.from,
-          args.to,
-          args.force,
-          args.all,
-          args.channelIds,
-        ],
-        results: { channel_id: "number", channel_name: "string", stored: "bigint" },
-      });
-      return rows.map((row) => ({ channelId: row.channel_id, channelName: row.channel_name, stored: BigInt(row.stored) }));
-    },
-
-    /**
-     * Changes the owner of channels that the caller has taken over: they go back to the members of groups that they were made for,
-     * as far as those have been started again, or on to a listener that serves a topic. Fenced by the epoch of the caller, which has
-     * nothing under way in them.
-     */
-    async giveBackChannels(args: GiveBackChannelsArguments): Promise<GiveBackChannelsResult[]> {
-      const { rows } = await client.query({
-        name: "hawser.give_back_channels",
-        text: "SELECT held, channel_id, channel_name, listener FROM hawser.give_back_channels($1::text, $2::bigint, $3::integer[], $4::integer[])",
-        values: [
-          args.name,
-          String(args.epoch),
-          args.channelIds,
-          args.topicIds,
-        ],
-        results: { held: "boolean", channel_id: "number", channel_name: "string", listener: "string" },
-      });
-      return rows.map((row) => ({ held: row.held, channelId: row.channel_id, channelName: row.channel_name, listener: row.listener }));
-    },
-
-    /**
-     * The listener that should have a channel which its owner has taken over, because it serves a topic that the owner does not: of
-     * those in the directory a running one first, and first the one that the channel was made for. That one also counts if it
-     * is not in the directory but the sender has met it there, unless it runs, or was replaced.
-     */
-    async heirOfChannel(args: HeirOfChannelArguments): Promise<HeirOfChannelResult> {
-      const { rows } = await client.query({
-        name: "hawser.heir_of_channel",
-        text: "SELECT owned, heir FROM hawser.heir_of_channel($1::text, $2::integer, $3::integer)",
-        values: [
-          args.name,
-          args.channelId,
-          args.topicId,
-        ],
-        results: { owned: "boolean", heir: "string" },
-      });
-      const row = onlyRow(rows, "hawser.heir_of_channel");
-      return { owned: row.owned, heir: row.heir };
-    },
-
-    /**
-     * Writes what commit_cursors has besides the cursors, for channels of the listener: dead letters with their marks, marks, and the
-     * removal of parked messages that are done.
-     */
-    async addPeerDeadLetters(args: AddPeerDeadLettersArguments): Promise<AddPeerDeadLettersResult> {
-      const { rows } = await client.query({
-        name: "hawser.add_peer_dead_letters",
-        text: "SELECT held FROM hawser.add_peer_dead_letters($1::text, $2::bigint, $3::integer[], $4::text::jsonb, $5::bytea, $6::text::jsonb, $7::text::jsonb)",
-        values: [
-          args.name,
-          String(args.epoch),
-          args.channelIds,
-          args.deadLetters,
-          args.deadPayloads === null ? null : toBuffer(args.deadPayloads),
-          args.done,
-          args.unparked,
-        ],
-        results: { held: "boolean" },
-      });
-      const row = onlyRow(rows, "hawser.add_peer_dead_letters");
-      return { held: row.held };
-    },
-
-    /**
      * Retries dead letters of the caller's roles: those of peers' channels become stored messages again, for the present owner of
      * their channel.
      */
     async retryDeadLetters(args: RetryDeadLettersArguments): Promise<RetryDeadLettersResult[]> {
       const { rows } = await client.query({
         name: "hawser.retry_dead_letters",
-        text: "SELECT id, refused, channel_id, number, owner, function, enqueued FROM hawser.retry_dead_letters($1::bigint[])",
+        text: "SELECT id, refused, enqueued FROM hawser.retry_dead_letters($1::bigint[])",
         values: [
           args.ids.map((one) => String(one)),
         ],
-        results: { id: "bigint", refused: "string", channel_id: "number", number: "bigint", owner: "string", function: "string", enqueued: "boolean" },
+        results: { id: "bigint", refused: "string", enqueued: "boolean" },
       });
-      return rows.map((row) => ({ id: BigInt(row.id), refused: row.refused, channelId: row.channel_id, number: row.number === null ? null : BigInt(row.number), owner: row.owner, function: row.function, enqueued: row.enqueued }));
+      return rows.map((row) => ({ id: BigInt(row.id), refused: row.refused, enqueued: row.enqueued }));
     },
 
     /** Deletes dead letters of the caller's roles. */
@@ -2044,8 +1651,6 @@ export interface PeerStatusResult {
   waiting: bigint;
   /** When the oldest of them was stored; NULL: none waits. */
   oldestWaitingAt: Date | null;
-  /** Its parked messages. */
-  parked: bigint;
   /** Channels in which it is the sender. */
   sendsOn: bigint;
   /** Channels that it has as a listener. */
@@ -2074,7 +1679,7 @@ export interface DeadLetterCountsArguments {
 
 /** Row of hawser.dead_letter_counts. */
 export interface DeadLetterCountsResult {
-  /** Where they come from: `peer`, `subscription`, `outbox` or `queue`. */
+  /** Where they come from: `subscription`, `outbox` or `queue`. */
   origin: string;
   /** The subscribed function; NULL: other origins have none. */
   function: string | null;
@@ -2118,13 +1723,13 @@ export function overviewFunctions(client: QueryClient) {
     async peerStatus(args: PeerStatusArguments): Promise<PeerStatusResult[]> {
       const { rows } = await client.query({
         name: "hawser.peer_status",
-        text: "SELECT name, running, epoch, started_at, clean, version, certificate_ends_at, topics, waiting, oldest_waiting_at, parked, sends_on, listens_on, is_complete FROM hawser.peer_status($1::boolean)",
+        text: "SELECT name, running, epoch, started_at, clean, version, certificate_ends_at, topics, waiting, oldest_waiting_at, sends_on, listens_on, is_complete FROM hawser.peer_status($1::boolean)",
         values: [
           args.withoutWaiting,
         ],
-        results: { name: "string", running: "boolean", epoch: "bigint", started_at: "timestamp", clean: "boolean", version: "string", certificate_ends_at: "timestamp", topics: "string[]", waiting: "bigint", oldest_waiting_at: "timestamp", parked: "bigint", sends_on: "bigint", listens_on: "bigint", is_complete: "boolean" },
+        results: { name: "string", running: "boolean", epoch: "bigint", started_at: "timestamp", clean: "boolean", version: "string", certificate_ends_at: "timestamp", topics: "string[]", waiting: "bigint", oldest_waiting_at: "timestamp", sends_on: "bigint", listens_on: "bigint", is_complete: "boolean" },
       });
-      return rows.map((row) => ({ name: row.name, running: row.running, epoch: row.epoch === null ? null : BigInt(row.epoch), startedAt: row.started_at, clean: row.clean, version: row.version, certificateEndsAt: row.certificate_ends_at, topics: row.topics, waiting: BigInt(row.waiting), oldestWaitingAt: row.oldest_waiting_at, parked: BigInt(row.parked), sendsOn: BigInt(row.sends_on), listensOn: BigInt(row.listens_on), isComplete: row.is_complete }));
+      return rows.map((row) => ({ name: row.name, running: row.running, epoch: row.epoch === null ? null : BigInt(row.epoch), startedAt: row.started_at, clean: row.clean, version: row.version, certificateEndsAt: row.certificate_ends_at, topics: row.topics, waiting: BigInt(row.waiting), oldestWaitingAt: row.oldest_waiting_at, sendsOn: BigInt(row.sends_on), listensOn: BigInt(row.listens_on), isComplete: row.is_complete }));
     },
 
     /** Of some peers, those whose names are held by a process. */

@@ -120,12 +120,14 @@ export interface QueuedMessageRow {
   later_xid: string | null;
   /** The role's cluster and oid, and whether it may enqueue by itself, as `role_mark` makes it: a new role of its name is another one. */
   role_mark: string | null;
-  /** For NATS: as in `outbox`. */
+  /** For NATS: as in `outbox`. Of a message that was sent, its place in its channel: `channel/epoch/number`. */
   message_id: string | null;
   /** For NATS: it goes into a stream. */
   to_stream: boolean | null;
   /** For NATS: the JetStream domain; NULL: that of the server. */
   domain: string | null;
+  /** Channel of a message that was sent to a listener; NULL: it was enqueued. */
+  channel_id: number | null;
 }
 
 /** Row of hawser_data.flow_edges. Messages that are held until others have been handled. */
@@ -2055,7 +2057,7 @@ export interface QueueBacklogResult {
 export interface QueueFindArguments {
   /** The message's number. NULL: it is not searched by one. */
   number: bigint | null;
-  /** The header `message-id`. NULL: it is not searched by one. */
+  /** The header `message-id`, or the place of a message that was sent: `channel/epoch/number`. NULL: it is not searched by one. */
   messageId: string | null;
   /** How many rows at most. */
   limit: number;
@@ -2091,6 +2093,8 @@ export interface QueueFindResult {
   worker: string | null;
   /** How often its handler was cut off, as its process stopped: no attempts. */
   givenBack: number;
+  /** Of a message that was sent, its place in its channel: `channel/epoch/number`; NULL: it was enqueued. */
+  sentAs: string | null;
 }
 
 /** Row of hawser.topic_status. */
@@ -2660,15 +2664,15 @@ export function queueFunctions(client: QueryClient) {
     async queueFind(args: QueueFindArguments): Promise<QueueFindResult[]> {
       const { rows } = await client.query({
         name: "hawser.queue_find",
-        text: "SELECT id, topic, listener, group_name, role, priority, to_all, message_id, traceparent, enqueued_at, attempts, due_at, worker, given_back FROM hawser.queue_find($1::bigint, $2::text, $3::integer)",
+        text: "SELECT id, topic, listener, group_name, role, priority, to_all, message_id, traceparent, enqueued_at, attempts, due_at, worker, given_back, sent_as FROM hawser.queue_find($1::bigint, $2::text, $3::integer)",
         values: [
           args.number === null ? null : String(args.number),
           args.messageId,
           args.limit,
         ],
-        results: { id: "bigint", topic: "string", listener: "string", group_name: "string", role: "string", priority: "number", to_all: "boolean", message_id: "string", traceparent: "string", enqueued_at: "timestamp", attempts: "number", due_at: "timestamp", worker: "string", given_back: "number" },
+        results: { id: "bigint", topic: "string", listener: "string", group_name: "string", role: "string", priority: "number", to_all: "boolean", message_id: "string", traceparent: "string", enqueued_at: "timestamp", attempts: "number", due_at: "timestamp", worker: "string", given_back: "number", sent_as: "string" },
       });
-      return rows.map((row) => ({ id: BigInt(row.id), topic: row.topic, listener: row.listener, groupName: row.group_name, role: row.role, priority: row.priority, toAll: row.to_all, messageId: row.message_id, traceparent: row.traceparent, enqueuedAt: row.enqueued_at, attempts: row.attempts, dueAt: row.due_at, worker: row.worker, givenBack: row.given_back }));
+      return rows.map((row) => ({ id: BigInt(row.id), topic: row.topic, listener: row.listener, groupName: row.group_name, role: row.role, priority: row.priority, toAll: row.to_all, messageId: row.message_id, traceparent: row.traceparent, enqueuedAt: row.enqueued_at, attempts: row.attempts, dueAt: row.due_at, worker: row.worker, givenBack: row.given_back, sentAs: row.sent_as }));
     },
 
     /** The topics: who listens to each, whether one of them runs, and what is set for it. */

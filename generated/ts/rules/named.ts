@@ -164,6 +164,13 @@ export const namedRules = {
     pattern: /^[^\u0001-\u0020\u007f]+$/u,
     means: "must not contain white space or control characters",
   },
+  /** Id by which a message of the queue is searched: one that was given to it, or its place in a channel. */
+  searchedMessageId: {
+    minBytes: 1,
+    maxBytes: 1024,
+    pattern: /^[^\u0001-\u001f\u007f]+$/u,
+    means: "must not contain control characters",
+  },
   /** A payload for a peer: what a connection takes by default. */
   peerPayload: {
     minBytes: 1,

@@ -568,18 +568,6 @@ export const storeConstants = {
    */
   deadLetterRows: 1000,
   /**
-   * Maximum number of parked messages of a channel. Beyond that, the cursor waits for messages that wait for a retry.
-   *
-   * Value: 10000 messages.
-   */
-  parkedMessages: 10000,
-  /**
-   * Maximum memory in bytes of the parked messages, with their headers.
-   *
-   * Value: 16777216 bytes.
-   */
-  parkedBytes: 16777216,
-  /**
    * Setting that is 'on' (SET LOCAL) in a transaction that handles messages, until the handler ends the transaction.
    *
    * Value: "hawser.handling".

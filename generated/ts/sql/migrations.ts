@@ -496,22 +496,15 @@ CREATE TABLE hawser_peer_data.channels (
   sender_name text GENERATED ALWAYS AS (split_part(channel_name, ':', 1)) STORED NOT NULL,
   source_topic text GENERATED ALWAYS AS (split_part(channel_name, ':', 2)) STORED NOT NULL,
   listener_name text GENERATED ALWAYS AS (split_part(channel_name, ':', 3)) STORED NOT NULL,
-  owner text,
-  retry_of integer GENERATED ALWAYS AS (CASE WHEN left(split_part(channel_name, ':', 3), 9) = '__#retry#' THEN substr(split_part(channel_name, ':', 3), 10)::integer END) STORED,
-  last_retry bigint DEFAULT 0 NOT NULL,
   CONSTRAINT channels_pkey PRIMARY KEY (channel_name),
   CONSTRAINT channels_channel_id_key UNIQUE (channel_id),
   CONSTRAINT channels_sender_name_source_topic_listener_name_key UNIQUE (sender_name, source_topic, listener_name),
   CONSTRAINT channels_channel_name_bytes CHECK (octet_length(channel_name) BETWEEN 5 AND 767),
   CONSTRAINT channels_channel_id_range CHECK (channel_id >= 1),
-  CONSTRAINT channels_owner_bytes CHECK (octet_length(owner) BETWEEN 1 AND 255),
-  CONSTRAINT channels_owner_pattern CHECK (owner ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$'),
-  CONSTRAINT channels_last_retry_range CHECK (last_retry BETWEEN 0 AND 9007199254740991),
-  CONSTRAINT channels_name_parts CHECK (channel_name = sender_name || ':' || source_topic || ':' || listener_name),
-  CONSTRAINT channels_owner_not_reserved CHECK (left(owner, 3) <> '__#')
+  CONSTRAINT channels_name_parts CHECK (channel_name = sender_name || ':' || source_topic || ':' || listener_name)
 );
 
-CREATE INDEX channels_owner ON hawser_peer_data.channels ((coalesce(owner, listener_name)));
+CREATE INDEX channels_listener_name ON hawser_peer_data.channels (listener_name);
 
 COMMENT ON TABLE hawser_peer_data.channels IS 'The channels: each (sender, source topic, listener) has one channel id for ever.';
 COMMENT ON COLUMN hawser_peer_data.channels.channel_name IS '''sender:source_topic:listener''; '':'' is refused in all three.';
@@ -519,10 +512,6 @@ COMMENT ON COLUMN hawser_peer_data.channels.channel_id IS 'The channel''s id.';
 COMMENT ON COLUMN hawser_peer_data.channels.sender_name IS 'The sender''s name.';
 COMMENT ON COLUMN hawser_peer_data.channels.source_topic IS 'The sender''s source topic.';
 COMMENT ON COLUMN hawser_peer_data.channels.listener_name IS 'The listener that the channel was made for.';
-COMMENT ON COLUMN hawser_peer_data.channels.owner IS 'The listener that the channel was handed over to; NULL: the one it was made for.';
-COMMENT ON COLUMN hawser_peer_data.channels.retry_of IS 'A retry channel, made for ''__#retry#'' and the id of another channel: that id. It has the dead letters of that
-channel that are to be handled again; no sender dials it. NULL for every other channel.';
-COMMENT ON COLUMN hawser_peer_data.channels.last_retry IS 'Of a retry channel: the last number given. Its messages are all of epoch 1.';
 
 CREATE TABLE hawser_peer_data.topics (
   topic text NOT NULL,
@@ -542,74 +531,18 @@ CREATE TABLE hawser_peer_data.cursors (
   channel_id integer NOT NULL,
   number bigint DEFAULT 0 NOT NULL,
   epoch bigint DEFAULT 0 NOT NULL,
-  attempts integer DEFAULT 0 NOT NULL,
+  has_rows boolean DEFAULT false NOT NULL,
   CONSTRAINT cursors_pkey PRIMARY KEY (channel_id, epoch, number),
   CONSTRAINT cursors_channel_id_range CHECK (channel_id >= 1),
   CONSTRAINT cursors_number_range CHECK (number BETWEEN 0 AND 9007199254740991),
-  CONSTRAINT cursors_epoch_range CHECK (epoch BETWEEN 0 AND 9007199254740991),
-  CONSTRAINT cursors_attempts_range CHECK (attempts >= 0)
+  CONSTRAINT cursors_epoch_range CHECK (epoch BETWEEN 0 AND 9007199254740991)
 );
 
 COMMENT ON TABLE hawser_peer_data.cursors IS 'The cursors: the last message of each channel whose handling is committed.';
 COMMENT ON COLUMN hawser_peer_data.cursors.channel_id IS 'The channel.';
 COMMENT ON COLUMN hawser_peer_data.cursors.number IS 'The last acknowledged number within the epoch.';
 COMMENT ON COLUMN hawser_peer_data.cursors.epoch IS 'The sender''s epoch that the number belongs to.';
-COMMENT ON COLUMN hawser_peer_data.cursors.attempts IS 'How often the next message''s handler was started after an unclean exit.';
-
-CREATE TABLE hawser_peer_data.marks (
-  channel_id integer NOT NULL,
-  epoch bigint NOT NULL,
-  number bigint NOT NULL,
-  CONSTRAINT marks_pkey PRIMARY KEY (channel_id, epoch, number),
-  CONSTRAINT marks_channel_id_range CHECK (channel_id >= 1),
-  CONSTRAINT marks_epoch_range CHECK (epoch BETWEEN 0 AND 9007199254740991),
-  CONSTRAINT marks_number_range CHECK (number BETWEEN 0 AND 9007199254740991)
-);
-
-COMMENT ON TABLE hawser_peer_data.marks IS 'What is done of each channel beyond its cursor: a message that a transactional handler has handled, or that was given up, or
-finished when its listener stopped, while an earlier one is not done. A row goes when the cursor passes it.';
-COMMENT ON COLUMN hawser_peer_data.marks.channel_id IS 'The channel.';
-COMMENT ON COLUMN hawser_peer_data.marks.epoch IS 'The sender''s epoch, whoever handled the message: so that two who handle the same one collide.';
-COMMENT ON COLUMN hawser_peer_data.marks.number IS 'The message''s number within the epoch.';
-
-CREATE TABLE hawser_peer_data.parked_messages (
-  channel_id integer NOT NULL,
-  epoch bigint NOT NULL,
-  number bigint NOT NULL,
-  topic_id integer NOT NULL,
-  compression smallint NOT NULL,
-  headers bytea,
-  payload bytea NOT NULL,
-  attempts integer NOT NULL,
-  due_at timestamptz NOT NULL,
-  parked_at timestamptz DEFAULT now() NOT NULL,
-  uncompressed_bytes bigint NOT NULL,
-  CONSTRAINT parked_messages_pkey PRIMARY KEY (channel_id, epoch, number),
-  CONSTRAINT parked_messages_channel_id_range CHECK (channel_id >= 1),
-  CONSTRAINT parked_messages_epoch_range CHECK (epoch BETWEEN 0 AND 9007199254740991),
-  CONSTRAINT parked_messages_number_range CHECK (number BETWEEN 0 AND 9007199254740991),
-  CONSTRAINT parked_messages_topic_id_range CHECK (topic_id >= 0),
-  CONSTRAINT parked_messages_compression_range CHECK (compression >= 0),
-  CONSTRAINT parked_messages_headers_bytes CHECK (octet_length(headers) <= 16777216),
-  CONSTRAINT parked_messages_attempts_range CHECK (attempts >= 0),
-  CONSTRAINT parked_messages_uncompressed_bytes_range CHECK (uncompressed_bytes >= 0)
-);
-
-ALTER TABLE hawser_peer_data.parked_messages ALTER COLUMN payload SET STORAGE EXTERNAL;
-
-COMMENT ON TABLE hawser_peer_data.parked_messages IS 'Messages that wait long to be tried again, and messages behind them with the same key. The cursor passes them, and those who
-sent them know them as delivered. Functions alone write them.';
-COMMENT ON COLUMN hawser_peer_data.parked_messages.channel_id IS 'The channel.';
-COMMENT ON COLUMN hawser_peer_data.parked_messages.epoch IS 'The sender''s epoch.';
-COMMENT ON COLUMN hawser_peer_data.parked_messages.number IS 'The message''s number within the epoch.';
-COMMENT ON COLUMN hawser_peer_data.parked_messages.topic_id IS 'The topic that the message is for.';
-COMMENT ON COLUMN hawser_peer_data.parked_messages.compression IS 'How the payload is compressed, as the frame Batch says it; 0: not.';
-COMMENT ON COLUMN hawser_peer_data.parked_messages.headers IS 'The headers as JSON in UTF-8, [[name, value], ...], whatever the encoding of the database is. NULL: none.';
-COMMENT ON COLUMN hawser_peer_data.parked_messages.payload IS 'The payload, plain or compressed.';
-COMMENT ON COLUMN hawser_peer_data.parked_messages.attempts IS 'How often its handler was started; 0: it waits behind another one.';
-COMMENT ON COLUMN hawser_peer_data.parked_messages.due_at IS 'When it is to be tried again.';
-COMMENT ON COLUMN hawser_peer_data.parked_messages.parked_at IS 'When it was parked.';
-COMMENT ON COLUMN hawser_peer_data.parked_messages.uncompressed_bytes IS 'The length of the payload before it was compressed, in bytes.';
+COMMENT ON COLUMN hawser_peer_data.cursors.has_rows IS 'The queue may have rows of the channel.';
 
 CREATE TABLE hawser_peer_data.stored_messages (
   id bigserial NOT NULL,
@@ -756,8 +689,6 @@ CREATE TABLE hawser_data.dead_letters (
   attempts integer NOT NULL,
   created_at timestamptz DEFAULT now() NOT NULL,
   channel_id integer,
-  epoch bigint,
-  number bigint,
   handler_id bigint,
   message_id text,
   role text DEFAULT CASE current_setting('role') WHEN 'none' THEN session_user::text ELSE current_setting('role') END NOT NULL,
@@ -774,7 +705,7 @@ CREATE TABLE hawser_data.dead_letters (
   enqueued_at timestamptz,
   rank bigint,
   CONSTRAINT dead_letters_pkey PRIMARY KEY (id),
-  CONSTRAINT dead_letters_origin_values CHECK (origin IN ('peer', 'subscription', 'outbox', 'queue')),
+  CONSTRAINT dead_letters_origin_values CHECK (origin IN ('subscription', 'outbox', 'queue')),
   CONSTRAINT dead_letters_error_message_bytes CHECK (octet_length(error_message) <= 8192),
   CONSTRAINT dead_letters_attempts_range CHECK (attempts >= 0),
   CONSTRAINT dead_letters_stack_bytes CHECK (octet_length(stack) <= 8192)
@@ -791,7 +722,7 @@ CREATE INDEX dead_letters_topic ON hawser_data.dead_letters (topic, role, job_id
 COMMENT ON TABLE hawser_data.dead_letters IS 'Messages that could not be handled, with their errors. Functions alone write them: a dead letter that is retried acts with
 the rights of the subscribed function''s role, or of the gateway''s NATS user.';
 COMMENT ON COLUMN hawser_data.dead_letters.id IS 'The dead letter''s id.';
-COMMENT ON COLUMN hawser_data.dead_letters.origin IS 'Where it comes from: a peer''s channel, a subscription, the outbox, or the queue.';
+COMMENT ON COLUMN hawser_data.dead_letters.origin IS 'Where it comes from: a subscription, the outbox, or the queue.';
 COMMENT ON COLUMN hawser_data.dead_letters.source IS 'The channel''s name, or the subscribed function. Of the outbox \`core\`, or the JetStream domain. Of the queue the recipient.';
 COMMENT ON COLUMN hawser_data.dead_letters.topic IS 'The topic, or the subject.';
 COMMENT ON COLUMN hawser_data.dead_letters.payload IS 'The payload, uncompressed.';
@@ -800,11 +731,9 @@ COMMENT ON COLUMN hawser_data.dead_letters.error_code IS 'The error''s code.';
 COMMENT ON COLUMN hawser_data.dead_letters.error_message IS 'The error''s message; a longer one is cut, and ends with "...".';
 COMMENT ON COLUMN hawser_data.dead_letters.attempts IS 'How often the handler was started.';
 COMMENT ON COLUMN hawser_data.dead_letters.created_at IS 'When it was given up.';
-COMMENT ON COLUMN hawser_data.dead_letters.channel_id IS 'The channel''s id (peers only).';
-COMMENT ON COLUMN hawser_data.dead_letters.epoch IS 'The sender''s epoch (peers only).';
-COMMENT ON COLUMN hawser_data.dead_letters.number IS 'The message''s number (peers only).';
+COMMENT ON COLUMN hawser_data.dead_letters.channel_id IS 'As in \`queue\` (the queue only).';
 COMMENT ON COLUMN hawser_data.dead_letters.handler_id IS 'The handler that failed (subscriptions only).';
-COMMENT ON COLUMN hawser_data.dead_letters.message_id IS 'Id by which the process that gave it up knows the message: of the queue the id that its enqueue returned. NULL: it came from a peer.';
+COMMENT ON COLUMN hawser_data.dead_letters.message_id IS 'Id by which the process that gave it up knows the message: of the queue the id that its enqueue returned, or its place in its channel.';
 COMMENT ON COLUMN hawser_data.dead_letters.role IS 'The role that it belongs to, whose members may retry and discard it: the login of the listener, the role that subscribed,
 or the role that enqueued.';
 COMMENT ON COLUMN hawser_data.dead_letters.stack IS 'The stack of the last error, cut as its message is (peers and the queue only). NULL: the thrown value had none.';
@@ -937,6 +866,7 @@ CREATE TABLE hawser_data.queue (
   message_id text,
   to_stream boolean,
   domain text,
+  channel_id integer,
   CONSTRAINT queue_pkey PRIMARY KEY (topic, recipient, role, rank)
 ) WITH (fillfactor = 45);
 
@@ -955,6 +885,8 @@ CREATE INDEX queue_later ON hawser_data.queue (later, role, due_at, id) WHERE la
 CREATE INDEX queue_later_xid ON hawser_data.queue (later_xid) WHERE later_xid IS NOT NULL;
 
 CREATE INDEX queue_late ON hawser_data.queue ((rank & 70368744177663)) WHERE rank <> id;
+
+CREATE INDEX queue_channel ON hawser_data.queue (channel_id, key) WHERE channel_id IS NOT NULL;
 
 COMMENT ON TABLE hawser_data.queue IS 'Messages for topics that are not handled yet. A row without a worker, or with one that is gone or not there, is free. Messages of
 one topic, recipient and key go to one worker at a time; those of one role also in the order of their ranks. It has no rules of
@@ -996,9 +928,10 @@ COMMENT ON COLUMN hawser_data.queue.later IS 'Why it is not in line: \`peer\`, i
 it is in line. The columns below are only for those that are not.';
 COMMENT ON COLUMN hawser_data.queue.later_xid IS 'The transaction that has said when it is due. NULL: it is held.';
 COMMENT ON COLUMN hawser_data.queue.role_mark IS 'The role''s cluster and oid, and whether it may enqueue by itself, as \`role_mark\` makes it: a new role of its name is another one.';
-COMMENT ON COLUMN hawser_data.queue.message_id IS 'For NATS: as in \`outbox\`.';
+COMMENT ON COLUMN hawser_data.queue.message_id IS 'For NATS: as in \`outbox\`. Of a message that was sent, its place in its channel: \`channel/epoch/number\`.';
 COMMENT ON COLUMN hawser_data.queue.to_stream IS 'For NATS: it goes into a stream.';
 COMMENT ON COLUMN hawser_data.queue.domain IS 'For NATS: the JetStream domain; NULL: that of the server.';
+COMMENT ON COLUMN hawser_data.queue.channel_id IS 'Channel of a message that was sent to a listener; NULL: it was enqueued.';
 
 CREATE TABLE hawser_data.flow_edges (
   before_id bigint NOT NULL,

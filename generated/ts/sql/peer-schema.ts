@@ -143,22 +143,15 @@ CREATE TABLE hawser_peer_data.channels (
   sender_name text GENERATED ALWAYS AS (split_part(channel_name, ':', 1)) STORED NOT NULL,
   source_topic text GENERATED ALWAYS AS (split_part(channel_name, ':', 2)) STORED NOT NULL,
   listener_name text GENERATED ALWAYS AS (split_part(channel_name, ':', 3)) STORED NOT NULL,
-  owner text,
-  retry_of integer GENERATED ALWAYS AS (CASE WHEN left(split_part(channel_name, ':', 3), 9) = '__#retry#' THEN substr(split_part(channel_name, ':', 3), 10)::integer END) STORED,
-  last_retry bigint DEFAULT 0 NOT NULL,
   CONSTRAINT channels_pkey PRIMARY KEY (channel_name),
   CONSTRAINT channels_channel_id_key UNIQUE (channel_id),
   CONSTRAINT channels_sender_name_source_topic_listener_name_key UNIQUE (sender_name, source_topic, listener_name),
   CONSTRAINT channels_channel_name_bytes CHECK (octet_length(channel_name) BETWEEN 5 AND 767),
   CONSTRAINT channels_channel_id_range CHECK (channel_id >= 1),
-  CONSTRAINT channels_owner_bytes CHECK (octet_length(owner) BETWEEN 1 AND 255),
-  CONSTRAINT channels_owner_pattern CHECK (owner ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$'),
-  CONSTRAINT channels_last_retry_range CHECK (last_retry BETWEEN 0 AND 9007199254740991),
-  CONSTRAINT channels_name_parts CHECK (channel_name = sender_name || ':' || source_topic || ':' || listener_name),
-  CONSTRAINT channels_owner_not_reserved CHECK (left(owner, 3) <> '__#')
+  CONSTRAINT channels_name_parts CHECK (channel_name = sender_name || ':' || source_topic || ':' || listener_name)
 );
 
-CREATE INDEX channels_owner ON hawser_peer_data.channels ((coalesce(owner, listener_name)));
+CREATE INDEX channels_listener_name ON hawser_peer_data.channels (listener_name);
 
 COMMENT ON TABLE hawser_peer_data.channels IS 'The channels: each (sender, source topic, listener) has one channel id for ever.';
 COMMENT ON COLUMN hawser_peer_data.channels.channel_name IS '''sender:source_topic:listener''; '':'' is refused in all three.';
@@ -166,10 +159,6 @@ COMMENT ON COLUMN hawser_peer_data.channels.channel_id IS 'The channel''s id.';
 COMMENT ON COLUMN hawser_peer_data.channels.sender_name IS 'The sender''s name.';
 COMMENT ON COLUMN hawser_peer_data.channels.source_topic IS 'The sender''s source topic.';
 COMMENT ON COLUMN hawser_peer_data.channels.listener_name IS 'The listener that the channel was made for.';
-COMMENT ON COLUMN hawser_peer_data.channels.owner IS 'The listener that the channel was handed over to; NULL: the one it was made for.';
-COMMENT ON COLUMN hawser_peer_data.channels.retry_of IS 'A retry channel, made for ''__#retry#'' and the id of another channel: that id. It has the dead letters of that
-channel that are to be handled again; no sender dials it. NULL for every other channel.';
-COMMENT ON COLUMN hawser_peer_data.channels.last_retry IS 'Of a retry channel: the last number given. Its messages are all of epoch 1.';
 
 CREATE TABLE hawser_peer_data.topics (
   topic text NOT NULL,
@@ -189,74 +178,18 @@ CREATE TABLE hawser_peer_data.cursors (
   channel_id integer NOT NULL,
   number bigint DEFAULT 0 NOT NULL,
   epoch bigint DEFAULT 0 NOT NULL,
-  attempts integer DEFAULT 0 NOT NULL,
+  has_rows boolean DEFAULT false NOT NULL,
   CONSTRAINT cursors_pkey PRIMARY KEY (channel_id, epoch, number),
   CONSTRAINT cursors_channel_id_range CHECK (channel_id >= 1),
   CONSTRAINT cursors_number_range CHECK (number BETWEEN 0 AND 9007199254740991),
-  CONSTRAINT cursors_epoch_range CHECK (epoch BETWEEN 0 AND 9007199254740991),
-  CONSTRAINT cursors_attempts_range CHECK (attempts >= 0)
+  CONSTRAINT cursors_epoch_range CHECK (epoch BETWEEN 0 AND 9007199254740991)
 );
 
 COMMENT ON TABLE hawser_peer_data.cursors IS 'The cursors: the last message of each channel whose handling is committed.';
 COMMENT ON COLUMN hawser_peer_data.cursors.channel_id IS 'The channel.';
 COMMENT ON COLUMN hawser_peer_data.cursors.number IS 'The last acknowledged number within the epoch.';
 COMMENT ON COLUMN hawser_peer_data.cursors.epoch IS 'The sender''s epoch that the number belongs to.';
-COMMENT ON COLUMN hawser_peer_data.cursors.attempts IS 'How often the next message''s handler was started after an unclean exit.';
-
-CREATE TABLE hawser_peer_data.marks (
-  channel_id integer NOT NULL,
-  epoch bigint NOT NULL,
-  number bigint NOT NULL,
-  CONSTRAINT marks_pkey PRIMARY KEY (channel_id, epoch, number),
-  CONSTRAINT marks_channel_id_range CHECK (channel_id >= 1),
-  CONSTRAINT marks_epoch_range CHECK (epoch BETWEEN 0 AND 9007199254740991),
-  CONSTRAINT marks_number_range CHECK (number BETWEEN 0 AND 9007199254740991)
-);
-
-COMMENT ON TABLE hawser_peer_data.marks IS 'What is done of each channel beyond its cursor: a message that a transactional handler has handled, or that was given up, or
-finished when its listener stopped, while an earlier one is not done. A row goes when the cursor passes it.';
-COMMENT ON COLUMN hawser_peer_data.marks.channel_id IS 'The channel.';
-COMMENT ON COLUMN hawser_peer_data.marks.epoch IS 'The sender''s epoch, whoever handled the message: so that two who handle the same one collide.';
-COMMENT ON COLUMN hawser_peer_data.marks.number IS 'The message''s number within the epoch.';
-
-CREATE TABLE hawser_peer_data.parked_messages (
-  channel_id integer NOT NULL,
-  epoch bigint NOT NULL,
-  number bigint NOT NULL,
-  topic_id integer NOT NULL,
-  compression smallint NOT NULL,
-  headers bytea,
-  payload bytea NOT NULL,
-  attempts integer NOT NULL,
-  due_at timestamptz NOT NULL,
-  parked_at timestamptz DEFAULT now() NOT NULL,
-  uncompressed_bytes bigint NOT NULL,
-  CONSTRAINT parked_messages_pkey PRIMARY KEY (channel_id, epoch, number),
-  CONSTRAINT parked_messages_channel_id_range CHECK (channel_id >= 1),
-  CONSTRAINT parked_messages_epoch_range CHECK (epoch BETWEEN 0 AND 9007199254740991),
-  CONSTRAINT parked_messages_number_range CHECK (number BETWEEN 0 AND 9007199254740991),
-  CONSTRAINT parked_messages_topic_id_range CHECK (topic_id >= 0),
-  CONSTRAINT parked_messages_compression_range CHECK (compression >= 0),
-  CONSTRAINT parked_messages_headers_bytes CHECK (octet_length(headers) <= 16777216),
-  CONSTRAINT parked_messages_attempts_range CHECK (attempts >= 0),
-  CONSTRAINT parked_messages_uncompressed_bytes_range CHECK (uncompressed_bytes >= 0)
-);
-
-ALTER TABLE hawser_peer_data.parked_messages ALTER COLUMN payload SET STORAGE EXTERNAL;
-
-COMMENT ON TABLE hawser_peer_data.parked_messages IS 'Messages that wait long to be tried again, and messages behind them with the same key. The cursor passes them, and those who
-sent them know them as delivered. Functions alone write them.';
-COMMENT ON COLUMN hawser_peer_data.parked_messages.channel_id IS 'The channel.';
-COMMENT ON COLUMN hawser_peer_data.parked_messages.epoch IS 'The sender''s epoch.';
-COMMENT ON COLUMN hawser_peer_data.parked_messages.number IS 'The message''s number within the epoch.';
-COMMENT ON COLUMN hawser_peer_data.parked_messages.topic_id IS 'The topic that the message is for.';
-COMMENT ON COLUMN hawser_peer_data.parked_messages.compression IS 'How the payload is compressed, as the frame Batch says it; 0: not.';
-COMMENT ON COLUMN hawser_peer_data.parked_messages.headers IS 'The headers as JSON in UTF-8, [[name, value], ...], whatever the encoding of the database is. NULL: none.';
-COMMENT ON COLUMN hawser_peer_data.parked_messages.payload IS 'The payload, plain or compressed.';
-COMMENT ON COLUMN hawser_peer_data.parked_messages.attempts IS 'How often its handler was started; 0: it waits behind another one.';
-COMMENT ON COLUMN hawser_peer_data.parked_messages.due_at IS 'When it is to be tried again.';
-COMMENT ON COLUMN hawser_peer_data.parked_messages.parked_at IS 'When it was parked.';
-COMMENT ON COLUMN hawser_peer_data.parked_messages.uncompressed_bytes IS 'The length of the payload before it was compressed, in bytes.';
+COMMENT ON COLUMN hawser_peer_data.cursors.has_rows IS 'The queue may have rows of the channel.';
 
 CREATE TABLE hawser_peer_data.stored_messages (
   id bigserial NOT NULL,
@@ -403,8 +336,6 @@ CREATE TABLE hawser_data.dead_letters (
   attempts integer NOT NULL,
   created_at timestamptz DEFAULT now() NOT NULL,
   channel_id integer,
-  epoch bigint,
-  number bigint,
   handler_id bigint,
   message_id text,
   role text DEFAULT CASE current_setting('role') WHEN 'none' THEN session_user::text ELSE current_setting('role') END NOT NULL,
@@ -421,7 +352,7 @@ CREATE TABLE hawser_data.dead_letters (
   enqueued_at timestamptz,
   rank bigint,
   CONSTRAINT dead_letters_pkey PRIMARY KEY (id),
-  CONSTRAINT dead_letters_origin_values CHECK (origin IN ('peer', 'subscription', 'outbox', 'queue')),
+  CONSTRAINT dead_letters_origin_values CHECK (origin IN ('subscription', 'outbox', 'queue')),
   CONSTRAINT dead_letters_error_message_bytes CHECK (octet_length(error_message) <= 8192),
   CONSTRAINT dead_letters_attempts_range CHECK (attempts >= 0),
   CONSTRAINT dead_letters_stack_bytes CHECK (octet_length(stack) <= 8192)
@@ -438,7 +369,7 @@ CREATE INDEX dead_letters_topic ON hawser_data.dead_letters (topic, role, job_id
 COMMENT ON TABLE hawser_data.dead_letters IS 'Messages that could not be handled, with their errors. Functions alone write them: a dead letter that is retried acts with
 the rights of the subscribed function''s role, or of the gateway''s NATS user.';
 COMMENT ON COLUMN hawser_data.dead_letters.id IS 'The dead letter''s id.';
-COMMENT ON COLUMN hawser_data.dead_letters.origin IS 'Where it comes from: a peer''s channel, a subscription, the outbox, or the queue.';
+COMMENT ON COLUMN hawser_data.dead_letters.origin IS 'Where it comes from: a subscription, the outbox, or the queue.';
 COMMENT ON COLUMN hawser_data.dead_letters.source IS 'The channel''s name, or the subscribed function. Of the outbox \`core\`, or the JetStream domain. Of the queue the recipient.';
 COMMENT ON COLUMN hawser_data.dead_letters.topic IS 'The topic, or the subject.';
 COMMENT ON COLUMN hawser_data.dead_letters.payload IS 'The payload, uncompressed.';
@@ -447,11 +378,9 @@ COMMENT ON COLUMN hawser_data.dead_letters.error_code IS 'The error''s code.';
 COMMENT ON COLUMN hawser_data.dead_letters.error_message IS 'The error''s message; a longer one is cut, and ends with "...".';
 COMMENT ON COLUMN hawser_data.dead_letters.attempts IS 'How often the handler was started.';
 COMMENT ON COLUMN hawser_data.dead_letters.created_at IS 'When it was given up.';
-COMMENT ON COLUMN hawser_data.dead_letters.channel_id IS 'The channel''s id (peers only).';
-COMMENT ON COLUMN hawser_data.dead_letters.epoch IS 'The sender''s epoch (peers only).';
-COMMENT ON COLUMN hawser_data.dead_letters.number IS 'The message''s number (peers only).';
+COMMENT ON COLUMN hawser_data.dead_letters.channel_id IS 'As in \`queue\` (the queue only).';
 COMMENT ON COLUMN hawser_data.dead_letters.handler_id IS 'The handler that failed (subscriptions only).';
-COMMENT ON COLUMN hawser_data.dead_letters.message_id IS 'Id by which the process that gave it up knows the message: of the queue the id that its enqueue returned. NULL: it came from a peer.';
+COMMENT ON COLUMN hawser_data.dead_letters.message_id IS 'Id by which the process that gave it up knows the message: of the queue the id that its enqueue returned, or its place in its channel.';
 COMMENT ON COLUMN hawser_data.dead_letters.role IS 'The role that it belongs to, whose members may retry and discard it: the login of the listener, the role that subscribed,
 or the role that enqueued.';
 COMMENT ON COLUMN hawser_data.dead_letters.stack IS 'The stack of the last error, cut as its message is (peers and the queue only). NULL: the thrown value had none.';
@@ -1266,8 +1195,7 @@ CREATE OR REPLACE FUNCTION hawser.open_channel(
   p_sender_name text,
   p_source_topic text,
   p_listener_name text,
-  OUT channel_id integer,
-  OUT owner text
+  OUT channel_id integer
 )
 LANGUAGE plpgsql VOLATILE SECURITY INVOKER
 SET search_path = pg_catalog, pg_temp
@@ -1330,8 +1258,8 @@ BEGIN
 DECLARE
   v_channel_name text := p_sender_name || ':' || p_source_topic || ':' || p_listener_name;
 BEGIN
-  SELECT m.channel_id, coalesce(m.owner, m.listener_name)
-    INTO open_channel.channel_id, open_channel.owner
+  SELECT m.channel_id
+    INTO open_channel.channel_id
     FROM hawser_peer_data.channels AS m
    WHERE m.channel_name = v_channel_name;
   IF FOUND THEN
@@ -1340,8 +1268,8 @@ BEGIN
 
   -- The counter's row is the lock of all who give ids; after a wait for it, the table is read again with a new snapshot.
   PERFORM FROM hawser_peer_data.id_counter AS s WHERE s.id = 1 FOR UPDATE;
-  SELECT m.channel_id, coalesce(m.owner, m.listener_name)
-    INTO open_channel.channel_id, open_channel.owner
+  SELECT m.channel_id
+    INTO open_channel.channel_id
     FROM hawser_peer_data.channels AS m
    WHERE m.channel_name = v_channel_name;
   IF FOUND THEN
@@ -1353,7 +1281,6 @@ BEGIN
   UPDATE hawser_peer_data.id_counter AS s SET last_id = s.last_id + 1 WHERE s.id = 1 RETURNING s.last_id INTO STRICT open_channel.channel_id;
   INSERT INTO hawser_peer_data.channels (channel_name, channel_id)
   VALUES (v_channel_name, open_channel.channel_id);
-  open_channel.owner := p_listener_name;
 END;
 END
 $function$;
@@ -1650,18 +1577,17 @@ CREATE OR REPLACE FUNCTION hawser.commit_cursors(
   p_channel_ids integer[],
   p_cursor_epochs bigint[],
   p_cursors bigint[],
-  p_dead_letters jsonb DEFAULT NULL,
-  p_dead_payloads bytea DEFAULT NULL,
-  p_done jsonb DEFAULT NULL,
-  p_has_marks boolean DEFAULT NULL,
-  p_unparked jsonb DEFAULT NULL
+  p_left jsonb DEFAULT NULL,
+  p_left_payloads bytea DEFAULT NULL
 )
 RETURNS TABLE (
   held boolean,
   channel_id integer,
-  moved boolean
+  moved boolean,
+  ranks text,
+  role text
 )
-LANGUAGE plpgsql VOLATILE SECURITY INVOKER
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 SET jit = off
 SET row_security = off
@@ -1674,6 +1600,14 @@ BEGIN
   IF current_setting('transaction_isolation') <> 'read committed' THEN
     RAISE EXCEPTION 'hawser.commit_cursors needs READ COMMITTED, not %', current_setting('transaction_isolation')
       USING ERRCODE = 'invalid_transaction_state', HINT = 'BEGIN ISOLATION LEVEL READ COMMITTED';
+  END IF;
+  IF pg_collation_for(p_name) COLLATE "C" <> '"default"'
+    AND NOT (SELECT c.collisdeterministic FROM pg_collation AS c WHERE c.oid = (pg_collation_for(p_name) COLLATE "C")::regcollation)
+  THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('hawser.commit_cursors: the arguments have the collation %s, and must have a deterministic one', pg_collation_for(p_name) COLLATE "C"),
+      HINT = 'Write COLLATE "default" behind the argument.';
   END IF;
   IF
     p_name IS NULL
@@ -1688,10 +1622,8 @@ BEGIN
     OR p_cursors IS NULL
     OR num_nulls(VARIADIC p_cursors) > 0
     OR cardinality(p_cursors) > 1000000
-    OR ((pg_column_size(p_dead_letters) > 10922 OR pg_column_compression(p_dead_letters) IS NOT NULL) AND octet_length(p_dead_letters::text) > 134217728)
-    OR octet_length(p_dead_payloads) > 284164096
-    OR ((pg_column_size(p_done) > 1365 OR pg_column_compression(p_done) IS NOT NULL) AND octet_length(p_done::text) > 16777216)
-    OR ((pg_column_size(p_unparked) > 1365 OR pg_column_compression(p_unparked) IS NOT NULL) AND octet_length(p_unparked::text) > 16777216)
+    OR ((pg_column_size(p_left) > 10922 OR pg_column_compression(p_left) IS NOT NULL) AND octet_length(p_left::text) > 134217728)
+    OR octet_length(p_left_payloads) > 284164096
   THEN
     IF p_name IS NULL THEN
       PERFORM hawser.refuse_argument('hawser.commit_cursors', 'p_name', 'NULL', 'needs a value');
@@ -1729,17 +1661,11 @@ BEGIN
     IF cardinality(p_cursors) > 1000000 THEN
       PERFORM hawser.refuse_argument('hawser.commit_cursors', 'p_cursors', 'a list of ' || cardinality(p_cursors) || ' elements', 'must have at most 1000000 elements');
     END IF;
-    IF ((pg_column_size(p_dead_letters) > 10922 OR pg_column_compression(p_dead_letters) IS NOT NULL) AND octet_length(p_dead_letters::text) > 134217728) THEN
-      PERFORM hawser.refuse_argument('hawser.commit_cursors', 'p_dead_letters', octet_length(p_dead_letters::text) || ' bytes long', 'must be at most 134217728 bytes long in UTF-8');
+    IF ((pg_column_size(p_left) > 10922 OR pg_column_compression(p_left) IS NOT NULL) AND octet_length(p_left::text) > 134217728) THEN
+      PERFORM hawser.refuse_argument('hawser.commit_cursors', 'p_left', octet_length(p_left::text) || ' bytes long', 'must be at most 134217728 bytes long in UTF-8');
     END IF;
-    IF octet_length(p_dead_payloads) > 284164096 THEN
-      PERFORM hawser.refuse_argument('hawser.commit_cursors', 'p_dead_payloads', octet_length(p_dead_payloads) || ' bytes long', 'must be at most 284164096 bytes long');
-    END IF;
-    IF ((pg_column_size(p_done) > 1365 OR pg_column_compression(p_done) IS NOT NULL) AND octet_length(p_done::text) > 16777216) THEN
-      PERFORM hawser.refuse_argument('hawser.commit_cursors', 'p_done', octet_length(p_done::text) || ' bytes long', 'must be at most 16777216 bytes long in UTF-8');
-    END IF;
-    IF ((pg_column_size(p_unparked) > 1365 OR pg_column_compression(p_unparked) IS NOT NULL) AND octet_length(p_unparked::text) > 16777216) THEN
-      PERFORM hawser.refuse_argument('hawser.commit_cursors', 'p_unparked', octet_length(p_unparked::text) || ' bytes long', 'must be at most 16777216 bytes long in UTF-8');
+    IF octet_length(p_left_payloads) > 284164096 THEN
+      PERFORM hawser.refuse_argument('hawser.commit_cursors', 'p_left_payloads', octet_length(p_left_payloads) || ' bytes long', 'must be at most 284164096 bytes long');
     END IF;
   END IF;
 -- The function's settings: the tables grow from nothing to millions of rows while a plan made for the empty ones is
@@ -1754,11 +1680,14 @@ DECLARE
   v_numbers bigint[];
   v_moves record;
   v_moved integer[] := '{}';
+  -- What leave_channels returns.
+  v_left integer[] := '{}';
+  v_ranks text;
+  v_role text;
   -- What only has an effect is assigned: an assignment of a plain expression takes a fraction of a PERFORM.
   v_done boolean;
 BEGIN
-  -- A handler's transaction could take any time until here. From here on a session that stands still holds the fence, and
-  -- keeps others out.
+  -- From here on a session that stands still holds the fence, and keeps others out.
   v_done := set_config('idle_in_transaction_session_timeout', '8000', true) IS NULL;
   held := hawser.fenced(p_name, p_epoch);
   IF NOT held THEN
@@ -1768,20 +1697,17 @@ BEGIN
 
   -- One channel alone, as while there is little to do, whose cursor moves: without the machinery for many, and in as few
   -- statements as can be.
-  IF cardinality(p_channel_ids) = 1 AND p_dead_letters IS NULL AND p_done IS NULL AND p_unparked IS NULL THEN
+  IF cardinality(p_channel_ids) = 1 AND p_left IS NULL THEN
     -- As in cursor_of. Then by its whole key: of anything less the planner would make a walk through all that the cursor has left,
     -- as the statistics say that the table has one row.
     SELECT c.epoch, c.number INTO v_after_epoch, v_after_number
       FROM hawser_peer_data.cursors AS c WHERE c.channel_id = p_channel_ids[1]
      ORDER BY c.channel_id DESC, c.epoch DESC, c.number DESC LIMIT 1 FOR UPDATE;
     UPDATE hawser_peer_data.cursors AS c
-       SET epoch = p_cursor_epochs[1], number = p_cursors[1], attempts = 0
+       SET epoch = p_cursor_epochs[1], number = p_cursors[1]
      WHERE c.channel_id = p_channel_ids[1] AND c.epoch = v_after_epoch AND c.number = v_after_number
        AND (v_after_epoch, v_after_number) < (p_cursor_epochs[1], p_cursors[1])
-       AND EXISTS (
-         SELECT FROM hawser_peer_data.channels AS m
-          WHERE m.channel_id = p_channel_ids[1] AND coalesce(m.owner, m.listener_name) = p_name
-       );
+       AND EXISTS (SELECT FROM hawser_peer_data.channels AS m WHERE m.channel_id = p_channel_ids[1] AND m.listener_name = p_name);
     IF FOUND THEN
       -- Not from the channel's first row on: until a vacuum the index still has all that was deleted before, which each
       -- commit of a great backlog would walk through.
@@ -1789,12 +1715,6 @@ BEGIN
        WHERE d.channel_id = p_channel_ids[1]
          AND (d.epoch, d.number) > (v_after_epoch, v_after_number)
          AND (d.epoch, d.number) <= (p_cursor_epochs[1], p_cursors[1]);
-      IF p_has_marks THEN
-        DELETE FROM hawser_peer_data.marks AS d
-         WHERE d.channel_id = p_channel_ids[1]
-           AND (d.epoch, d.number) > (v_after_epoch, v_after_number)
-           AND (d.epoch, d.number) <= (p_cursor_epochs[1], p_cursors[1]);
-      END IF;
       channel_id := p_channel_ids[1];
       moved := true;
       RETURN NEXT;
@@ -1802,18 +1722,22 @@ BEGIN
     END IF;
   END IF;
 
-  IF p_dead_letters IS NOT NULL OR p_done IS NOT NULL OR p_unparked IS NOT NULL THEN
-    v_done := hawser.add_peer_dead_letters(
-      p_name, p_epoch, p_channel_ids, p_dead_letters, p_dead_payloads, p_done, p_unparked
-    );
-  END IF;
-
   SELECT array_agg(l.channel_id), array_agg(l.epoch), array_agg(l.number)
     INTO v_keys, v_epochs, v_numbers
     FROM hawser.lock_cursors(ARRAY(
-      SELECT m.channel_id FROM hawser_peer_data.channels AS m
-       WHERE m.channel_id = ANY (p_channel_ids) AND coalesce(m.owner, m.listener_name) = p_name
+      SELECT m.channel_id FROM hawser_peer_data.channels AS m WHERE m.channel_id = ANY (p_channel_ids) AND m.listener_name = p_name
     )) AS l;
+  IF p_left IS NOT NULL THEN
+    IF EXISTS (
+      SELECT FROM jsonb_to_recordset(p_left) AS j (channel_id integer, epoch bigint, number bigint)
+        LEFT JOIN unnest(p_channel_ids, p_cursor_epochs, p_cursors) AS a (key, epoch, number) ON a.key = j.channel_id
+       WHERE ((j.epoch, j.number) <= (a.epoch, a.number)) IS NOT TRUE
+    ) THEN
+      RAISE EXCEPTION 'a message of "%" leaves its channel before the cursor passes it', p_name
+        USING ERRCODE = 'invalid_parameter_value', HINT = 'Give with a cursor only messages up to it.';
+    END IF;
+    SELECT l.channel_ids, l.ranks, l.role INTO v_left, v_ranks, v_role FROM hawser.leave_channels(p_name, p_left, p_left_payloads) AS l;
+  END IF;
 
   FOR v_moves IN
     SELECT a.key, a.epoch, a.number, o.epoch AS old_epoch, o.number AS old_number
@@ -1822,7 +1746,8 @@ BEGIN
      WHERE (o.epoch, o.number) < (a.epoch, a.number)
   LOOP
     UPDATE hawser_peer_data.cursors AS c
-       SET epoch = v_moves.epoch, number = v_moves.number, attempts = 0
+       SET epoch = v_moves.epoch, number = v_moves.number,
+           has_rows = c.has_rows OR v_moves.key = ANY (v_left)
      WHERE c.channel_id = v_moves.key AND c.epoch = v_moves.old_epoch AND c.number = v_moves.old_number;
     v_moved := v_moved || v_moves.key;
   END LOOP;
@@ -1850,34 +1775,410 @@ BEGIN
         ) AS s
         WHERE a.owned
      ))
-  ), unmarked AS (
-    DELETE FROM hawser_peer_data.marks AS d
-     WHERE p_has_marks AND d.ctid = ANY (ARRAY(
-       SELECT s.ctid
-         FROM asked AS a
-        CROSS JOIN LATERAL (
-          SELECT r.ctid
-            FROM hawser_peer_data.marks AS r
-           WHERE r.channel_id = a.key
-             AND (r.epoch, r.number) > (a.after_epoch, a.after_number) AND (r.epoch, r.number) <= (a.epoch, a.number)
-          OFFSET 0
-        ) AS s
-        WHERE a.owned
-     ))
   )
-  SELECT true, a.key, CASE WHEN a.owned THEN a.key = ANY (v_moved) END
+  SELECT true, a.key, CASE WHEN a.owned THEN a.key = ANY (v_moved) END, v_ranks, v_role
     FROM asked AS a;
 END;
 END
 $function$;
-COMMENT ON FUNCTION hawser.commit_cursors(text, bigint, integer[], bigint[], bigint[], jsonb, bytea, jsonb, boolean, jsonb) IS 'Moves cursors forward and deletes what they pass, or where a cursor is there already everything up to it; fenced by the
+COMMENT ON FUNCTION hawser.commit_cursors(text, bigint, integer[], bigint[], bigint[], jsonb, bytea) IS 'Moves cursors forward and deletes what they pass, or where a cursor is there already everything up to it; fenced by the
 listener''s epoch.';
+
+CREATE OR REPLACE FUNCTION hawser.leave_channels(
+  p_name text,
+  p_left jsonb,
+  p_left_payloads bytea,
+  OUT channel_ids integer[],
+  OUT ranks text,
+  OUT role text
+)
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+SET jit = off
+SET row_security = off
+SET enable_seqscan = off
+SET enable_bitmapscan = off
+SET plan_cache_mode = force_generic_plan
+AS $function$
+#variable_conflict use_column
+BEGIN
+  IF current_setting('transaction_isolation') <> 'read committed' THEN
+    RAISE EXCEPTION 'hawser.leave_channels needs READ COMMITTED, not %', current_setting('transaction_isolation')
+      USING ERRCODE = 'invalid_transaction_state', HINT = 'BEGIN ISOLATION LEVEL READ COMMITTED';
+  END IF;
+DECLARE
+  v_role CONSTANT text := CASE current_setting('role') WHEN 'none' THEN session_user::text ELSE current_setting('role') END;
+  -- The cursors before, in the order of channels.
+  v_keys integer[];
+  v_epochs bigint[];
+  v_numbers bigint[];
+  v_topics text[];
+  v_fault text;
+  v_done boolean;
+BEGIN
+  IF octet_length(p_left_payloads) IS DISTINCT FROM (
+    SELECT CASE WHEN min(j.payload_bytes) >= 0 THEN sum(j.payload_bytes) END FROM jsonb_to_recordset(p_left) AS j (payload_bytes integer)
+  ) THEN
+    v_fault := format('the lengths of the payloads do not add up to the %s bytes given', octet_length(p_left_payloads));
+  ELSIF EXISTS (
+    SELECT FROM jsonb_to_recordset(p_left) AS j (failures jsonb, headers jsonb)
+     WHERE octet_length(j.failures::text) > 65536 OR octet_length(j.headers::text) > 16777216
+  ) THEN
+    v_fault := 'its failed attempts or its headers are too large';
+  ELSE
+    SELECT hawser.dead_letter_fault('queue', '', coalesce(t.topic, 'topic id ' || j.topic_id), nullif(j.headers, 'null'::jsonb), NULL) INTO v_fault
+      FROM jsonb_to_recordset(p_left) AS j (topic_id integer, headers jsonb)
+      LEFT JOIN hawser_peer_data.topics AS t ON t.id = j.topic_id
+     ORDER BY 1 NULLS LAST LIMIT 1;
+  END IF;
+  IF v_fault IS NOT NULL THEN
+    RAISE EXCEPTION 'a message that leaves its channel to "%" is refused: %', p_name, v_fault
+      USING ERRCODE = 'invalid_parameter_value', HINT = 'Give the message as it was received.';
+  END IF;
+
+  SELECT array_agg(l.channel_id), array_agg(l.epoch), array_agg(l.number)
+    INTO v_keys, v_epochs, v_numbers
+    FROM hawser.lock_cursors(ARRAY(
+      SELECT m.channel_id FROM hawser_peer_data.channels AS m
+       WHERE m.channel_id IN (SELECT j.channel_id FROM jsonb_to_recordset(p_left) AS j (channel_id integer))
+    )) AS l;
+
+  WITH given AS MATERIALIZED (
+    SELECT j.*, sum(j.payload_bytes) OVER (ORDER BY j.nth) AS past
+      FROM ROWS FROM (jsonb_to_recordset(p_left) AS (
+        channel_id integer, epoch bigint, number bigint, topic_id integer, listener text, lane text, message_id text, headers jsonb, attempts integer,
+        delay_ms bigint, is_suspect boolean, worker bigint, failures jsonb, payload_bytes integer, error_code text, error_message text, stack text
+      )) WITH ORDINALITY AS j (
+        channel_id, epoch, number, topic_id, listener, lane, message_id, headers, attempts, delay_ms, is_suspect, worker, failures, payload_bytes,
+        error_code, error_message, stack, nth
+      )
+  ), placed AS MATERIALIZED (
+    SELECT g.*, coalesce(t.topic, 'topic id ' || g.topic_id) AS topic, coalesce(l.recipient, '@' || g.listener, '') AS recipient, l.role, l.role_id, g.channel_id || ':' || g.lane AS key,
+           m.sender_name || ':' || m.source_topic AS origin, (g.epoch, g.number) > (o.epoch, o.number) AS is_new
+      FROM given AS g
+      JOIN unnest(v_keys, v_epochs, v_numbers) AS o (key, epoch, number) ON o.key = g.channel_id
+      JOIN hawser_peer_data.channels AS m ON m.channel_id = g.channel_id AND m.listener_name = p_name
+      LEFT JOIN hawser_peer_data.topics AS t ON t.id = g.topic_id
+      -- Behind what waits of its lane and topic, so that the order holds: for the same listener, and of the same role.
+      LEFT JOIN LATERAL (
+        SELECT q.recipient, q.role, q.role_id FROM hawser_data.queue AS q
+         WHERE q.channel_id = g.channel_id AND q.key = g.channel_id || ':' || g.lane AND q.topic = t.topic LIMIT 1
+      ) AS l ON true
+  ), numbered AS MATERIALIZED (
+    -- The order of ids is that of the messages.
+    SELECT p.*, nextval('hawser_data.outbox_id_seq') AS id FROM (SELECT p.* FROM placed AS p WHERE p.is_new ORDER BY p.nth) AS p
+  ), written AS (
+    INSERT INTO hawser_data.queue
+      (topic, recipient, role, role_id, rank, id, worker, begun_by, attempts, due_at, key, origin, payload, headers, failures, is_suspect, message_id, channel_id)
+    SELECT n.topic, n.recipient, coalesce(n.role, v_role), coalesce(n.role_id, to_regrole(quote_ident(v_role))::oid::bigint), n.id, n.id, w.id, w.id, least(n.attempts, 32767),
+           CASE WHEN n.delay_ms > 0 THEN clock_timestamp() + make_interval(secs => n.delay_ms / 1000.0) END, n.key, n.origin,
+           substring(p_left_payloads FROM (n.past - n.payload_bytes + 1)::integer FOR n.payload_bytes),
+           nullif(n.headers, 'null'::jsonb), nullif(n.failures, 'null'::jsonb), coalesce(n.is_suspect, false), n.message_id, n.channel_id
+      FROM numbered AS n
+      LEFT JOIN hawser_data.workers AS w ON w.id = n.worker AND w.name = p_name AND w.role = v_role AND w.gone_at IS NULL
+     WHERE n.error_code IS NULL
+     ORDER BY n.nth
+  ), given_up AS (
+    INSERT INTO hawser_data.dead_letters
+      (origin, source, topic, payload, headers, error_code, error_message, attempts, message_id, stack, failures, role, job_id, rank, enqueued_at, channel_id, worker)
+    SELECT 'queue', n.recipient, n.topic, substring(p_left_payloads FROM (n.past - n.payload_bytes + 1)::integer FOR n.payload_bytes),
+           jsonb_build_array(jsonb_build_array('message-origin', n.origin || ':')) || coalesce(nullif(n.headers, 'null'::jsonb), '[]'),
+           left(n.error_code, 255), n.error_message, n.attempts, n.message_id, n.stack, nullif(n.failures, 'null'::jsonb),
+           v_role, n.id, n.id, clock_timestamp(), n.channel_id, p_name
+      FROM numbered AS n WHERE n.error_code IS NOT NULL
+  ), found AS (
+    -- Of a call that is repeated.
+    SELECT p.nth, coalesce(n.id, (
+             SELECT q.rank FROM hawser_data.queue AS q
+              WHERE q.channel_id = p.channel_id AND q.key = p.key AND q.message_id = p.message_id LIMIT 1
+           ), 0) AS rank
+      FROM placed AS p LEFT JOIN numbered AS n ON n.nth = p.nth
+     WHERE p.worker IS NOT NULL
+  )
+  SELECT coalesce((SELECT array_agg(DISTINCT n.channel_id) FROM numbered AS n WHERE n.error_code IS NULL), '{}'),
+         (SELECT array_agg(DISTINCT n.topic) FROM numbered AS n WHERE n.error_code IS NULL AND n.worker IS NULL AND coalesce(n.delay_ms, 0) <= 0),
+         (SELECT string_agg(coalesce(f.rank, 0)::text, ',' ORDER BY g.nth) FROM given AS g LEFT JOIN found AS f USING (nth) HAVING count(g.worker) > 0)
+    INTO channel_ids, v_topics, ranks;
+  role := v_role;
+  IF v_topics IS NOT NULL THEN
+    v_done := hawser.wake_topics(v_topics);
+  END IF;
+END;
+END
+$function$;
+COMMENT ON FUNCTION hawser.leave_channels(text, jsonb, bytea) IS 'Makes rows of the queue, and dead letters, of messages that leave their channels, as commit_cursors has them, which moves the cursors
+behind it in the same transaction. Locks the cursors; what is not behind them was written before.';
+
+CREATE OR REPLACE FUNCTION hawser.lanes_left(
+  p_name text,
+  p_epoch bigint,
+  p_channel_id integer,
+  p_lanes text[],
+  p_topics text[],
+  OUT held boolean,
+  OUT has_rows boolean,
+  OUT lanes text[]
+)
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+SET jit = off
+SET row_security = off
+SET enable_seqscan = off
+SET enable_bitmapscan = off
+SET plan_cache_mode = force_generic_plan
+AS $function$
+#variable_conflict use_column
+BEGIN
+  IF current_setting('transaction_isolation') <> 'read committed' THEN
+    RAISE EXCEPTION 'hawser.lanes_left needs READ COMMITTED, not %', current_setting('transaction_isolation')
+      USING ERRCODE = 'invalid_transaction_state', HINT = 'BEGIN ISOLATION LEVEL READ COMMITTED';
+  END IF;
+  IF pg_collation_for(p_name) COLLATE "C" <> '"default"'
+    AND NOT (SELECT c.collisdeterministic FROM pg_collation AS c WHERE c.oid = (pg_collation_for(p_name) COLLATE "C")::regcollation)
+  THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('hawser.lanes_left: the arguments have the collation %s, and must have a deterministic one', pg_collation_for(p_name) COLLATE "C"),
+      HINT = 'Write COLLATE "default" behind the argument.';
+  END IF;
+  IF
+    p_name IS NULL
+    OR octet_length(p_name) > 255
+    OR p_epoch IS NULL
+    OR p_channel_id IS NULL
+    OR p_lanes IS NULL
+    OR num_nulls(VARIADIC p_lanes) > 0
+    OR cardinality(p_lanes) > 65536
+    OR ((pg_column_size(p_lanes) > 255 OR pg_column_compression(p_lanes) IS NOT NULL) AND hawser.list_excess(p_lanes, 16711680, 255) IS NOT NULL)
+    OR p_topics IS NULL
+    OR num_nulls(VARIADIC p_topics) > 0
+    OR cardinality(p_topics) > 65536
+    OR ((pg_column_size(p_topics) > 255 OR pg_column_compression(p_topics) IS NOT NULL) AND hawser.list_excess(p_topics, 16711680, 255) IS NOT NULL)
+  THEN
+    IF p_name IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.lanes_left', 'p_name', 'NULL', 'needs a value');
+    END IF;
+    IF octet_length(p_name) > 255 THEN
+      PERFORM hawser.refuse_argument('hawser.lanes_left', 'p_name', octet_length(p_name) || ' bytes long', 'must be at most 255 bytes long in UTF-8');
+    END IF;
+    IF p_epoch IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.lanes_left', 'p_epoch', 'NULL', 'needs a value');
+    END IF;
+    IF p_channel_id IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.lanes_left', 'p_channel_id', 'NULL', 'needs a value');
+    END IF;
+    IF p_lanes IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.lanes_left', 'p_lanes', 'NULL', 'needs a value');
+    END IF;
+    IF num_nulls(VARIADIC p_lanes) > 0 THEN
+      PERFORM hawser.refuse_argument('hawser.lanes_left', 'p_lanes', 'a list with a NULL', 'must have a value in each place');
+    END IF;
+    IF cardinality(p_lanes) > 65536 THEN
+      PERFORM hawser.refuse_argument('hawser.lanes_left', 'p_lanes', 'a list of ' || cardinality(p_lanes) || ' elements', 'must have at most 65536 elements');
+    END IF;
+    IF ((pg_column_size(p_lanes) > 255 OR pg_column_compression(p_lanes) IS NOT NULL) AND hawser.list_excess(p_lanes, 16711680, 255) IS NOT NULL) THEN
+      PERFORM hawser.refuse_argument('hawser.lanes_left', 'p_lanes', hawser.list_excess(p_lanes, 16711680, 255), 'must have at most 255 bytes in each element and at most 16711680 bytes in all');
+    END IF;
+    IF p_topics IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.lanes_left', 'p_topics', 'NULL', 'needs a value');
+    END IF;
+    IF num_nulls(VARIADIC p_topics) > 0 THEN
+      PERFORM hawser.refuse_argument('hawser.lanes_left', 'p_topics', 'a list with a NULL', 'must have a value in each place');
+    END IF;
+    IF cardinality(p_topics) > 65536 THEN
+      PERFORM hawser.refuse_argument('hawser.lanes_left', 'p_topics', 'a list of ' || cardinality(p_topics) || ' elements', 'must have at most 65536 elements');
+    END IF;
+    IF ((pg_column_size(p_topics) > 255 OR pg_column_compression(p_topics) IS NOT NULL) AND hawser.list_excess(p_topics, 16711680, 255) IS NOT NULL) THEN
+      PERFORM hawser.refuse_argument('hawser.lanes_left', 'p_topics', hawser.list_excess(p_topics, 16711680, 255), 'must have at most 255 bytes in each element and at most 16711680 bytes in all');
+    END IF;
+  END IF;
+BEGIN
+  held := hawser.fenced(p_name, p_epoch);
+  IF NOT held OR NOT EXISTS (SELECT FROM hawser_peer_data.channels AS m WHERE m.channel_id = p_channel_id AND m.listener_name = p_name) THEN
+    held := false;
+    RETURN;
+  END IF;
+  -- Behind the lock of the cursor: no row of the channel is on its way.
+  PERFORM FROM hawser.lock_cursors(ARRAY[p_channel_id]);
+  IF NOT EXISTS (SELECT FROM hawser_data.queue AS q WHERE q.channel_id = p_channel_id) THEN
+    UPDATE hawser_peer_data.cursors AS c SET has_rows = false WHERE c.channel_id = p_channel_id AND c.has_rows;
+    has_rows := false;
+    lanes := '{}';
+    RETURN;
+  END IF;
+  has_rows := EXISTS (SELECT FROM hawser_data.queue AS q WHERE q.channel_id = p_channel_id AND q.topic = ANY (p_topics));
+  lanes := ARRAY(
+    SELECT l.lane
+      FROM unnest(p_lanes) AS l (lane)
+     WHERE EXISTS (
+       SELECT FROM hawser_data.queue AS q WHERE q.channel_id = p_channel_id AND q.key = p_channel_id || ':' || l.lane AND q.topic = ANY (p_topics)
+     )
+  );
+END;
+END
+$function$;
+COMMENT ON FUNCTION hawser.lanes_left(text, bigint, integer, text[], text[]) IS 'Of which lanes of a channel the queue has rows. If it has none of the channel, that is noted with the cursor. Fenced by the listener''s
+epoch.';
+
+CREATE OR REPLACE FUNCTION hawser.release_stored(
+  p_from text,
+  p_force boolean,
+  p_for_good boolean,
+  p_to text,
+  p_channel_id integer,
+  p_after_epoch bigint,
+  p_after_number bigint,
+  p_cursor_epoch bigint,
+  p_cursor bigint,
+  p_left jsonb,
+  p_left_payloads bytea,
+  OUT released boolean
+)
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+SET jit = off
+SET row_security = off
+AS $function$
+#variable_conflict use_column
+BEGIN
+  IF current_setting('transaction_isolation') <> 'read committed' THEN
+    RAISE EXCEPTION 'hawser.release_stored needs READ COMMITTED, not %', current_setting('transaction_isolation')
+      USING ERRCODE = 'invalid_transaction_state', HINT = 'BEGIN ISOLATION LEVEL READ COMMITTED';
+  END IF;
+  IF pg_collation_for(p_from) COLLATE "C" <> '"default"'
+    AND NOT (SELECT c.collisdeterministic FROM pg_collation AS c WHERE c.oid = (pg_collation_for(p_from) COLLATE "C")::regcollation)
+  THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('hawser.release_stored: the arguments have the collation %s, and must have a deterministic one', pg_collation_for(p_from) COLLATE "C"),
+      HINT = 'Write COLLATE "default" behind the argument.';
+  END IF;
+  IF
+    p_from IS NULL
+    OR octet_length(p_from) > 255
+    OR octet_length(p_from) < 1
+    OR NOT (p_from ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$')
+    OR p_force IS NULL
+    OR p_for_good IS NULL
+    OR octet_length(p_to) > 255
+    OR octet_length(p_to) < 1
+    OR NOT (p_to ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$')
+    OR ((pg_column_size(p_left) > 16384 OR pg_column_compression(p_left) IS NOT NULL) AND octet_length(p_left::text) > 201326592)
+    OR octet_length(p_left_payloads) > 284164096
+  THEN
+    IF p_from IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.release_stored', 'p_from', 'NULL', 'needs a value');
+    END IF;
+    IF octet_length(p_from) > 255 THEN
+      PERFORM hawser.refuse_argument('hawser.release_stored', 'p_from', octet_length(p_from) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8');
+    END IF;
+    IF octet_length(p_from) < 1 THEN
+      PERFORM hawser.refuse_argument('hawser.release_stored', 'p_from', octet_length(p_from) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8');
+    END IF;
+    IF NOT (p_from ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$') THEN
+      PERFORM hawser.refuse_argument('hawser.release_stored', 'p_from', to_json(left(p_from, 60))::text, 'must not contain '':'' or control characters');
+    END IF;
+    IF p_force IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.release_stored', 'p_force', 'NULL', 'needs a value');
+    END IF;
+    IF p_for_good IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.release_stored', 'p_for_good', 'NULL', 'needs a value');
+    END IF;
+    IF octet_length(p_to) > 255 THEN
+      PERFORM hawser.refuse_argument('hawser.release_stored', 'p_to', octet_length(p_to) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8');
+    END IF;
+    IF octet_length(p_to) < 1 THEN
+      PERFORM hawser.refuse_argument('hawser.release_stored', 'p_to', octet_length(p_to) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8');
+    END IF;
+    IF NOT (p_to ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$') THEN
+      PERFORM hawser.refuse_argument('hawser.release_stored', 'p_to', to_json(left(p_to, 60))::text, 'must not contain '':'' or control characters');
+    END IF;
+    IF ((pg_column_size(p_left) > 16384 OR pg_column_compression(p_left) IS NOT NULL) AND octet_length(p_left::text) > 201326592) THEN
+      PERFORM hawser.refuse_argument('hawser.release_stored', 'p_left', octet_length(p_left::text) || ' bytes long', 'must be at most 201326592 bytes long in UTF-8');
+    END IF;
+    IF octet_length(p_left_payloads) > 284164096 THEN
+      PERFORM hawser.refuse_argument('hawser.release_stored', 'p_left_payloads', octet_length(p_left_payloads) || ' bytes long', 'must be at most 284164096 bytes long');
+    END IF;
+  END IF;
+DECLARE
+  v_cursor record;
+  v_left integer[];
+  v_changed boolean;
+BEGIN
+  IF starts_with(p_from, '__#') THEN
+    RAISE EXCEPTION 'the listener "%" begins with __#, which is reserved', p_from
+      USING ERRCODE = 'invalid_parameter_value', HINT = 'Name the listener that is away.';
+  END IF;
+
+  -- Locked to the end, so that the listener cannot start in between.
+  INSERT INTO hawser_data.owners (what, epoch) VALUES ('peer:' || p_from, 0) ON CONFLICT (what) DO NOTHING;
+  PERFORM FROM hawser_data.owners AS o WHERE o.what = 'peer:' || p_from FOR UPDATE;
+  IF NOT p_force AND EXISTS (SELECT FROM hawser_data.owners AS o WHERE o.what = 'peer:' || p_from AND hawser.is_alive(o.pid, o.life)) THEN
+    RAISE EXCEPTION 'the listener "%" is running', p_from
+      USING ERRCODE = 'object_in_use', HINT = 'Stop it first, or force it: then it ends with name_lost.';
+  END IF;
+
+  -- Alone: waits for the listener's writes under way and keeps out all later ones until its new epoch is there.
+  INSERT INTO hawser_data.fences (what, epoch) VALUES ('peer:' || p_from, 0) ON CONFLICT (what) DO NOTHING;
+  PERFORM FROM hawser_data.fences AS f WHERE f.what = 'peer:' || p_from FOR UPDATE;
+  PERFORM hawser.end_ownership(p_from, true);
+  UPDATE hawser_data.fences AS f SET epoch = o.epoch FROM hawser_data.owners AS o WHERE f.what = 'peer:' || p_from AND o.what = f.what;
+  IF p_for_good THEN
+    UPDATE hawser_peer_data.peers AS p SET replaced = true WHERE p.name = p_from AND NOT p.replaced;
+  END IF;
+  v_changed := FOUND AND p_for_good;
+
+  released := false;
+  IF EXISTS (
+    SELECT FROM jsonb_to_recordset(p_left) AS j (channel_id integer, epoch bigint, number bigint)
+     WHERE (j.channel_id = p_channel_id AND (j.epoch, j.number) <= (p_cursor_epoch, p_cursor)) IS NOT TRUE
+  ) THEN
+    RAISE EXCEPTION 'a message of "%" leaves its channel before the cursor passes it', p_from
+      USING ERRCODE = 'invalid_parameter_value', HINT = 'Give with a cursor only messages of its channel up to it.';
+  END IF;
+  IF p_left IS NOT NULL AND EXISTS (
+    SELECT FROM hawser_peer_data.channels AS m WHERE m.channel_id = p_channel_id AND m.listener_name = p_from
+  ) THEN
+    SELECT o.epoch, o.number INTO v_cursor FROM hawser.lock_cursors(ARRAY[p_channel_id]) AS o;
+    -- On another server, after a failover, the cursor may be before what was read: what lies between would be passed.
+    released := (v_cursor.epoch, v_cursor.number) >= (p_after_epoch, p_after_number) AND (v_cursor.epoch, v_cursor.number) < (p_cursor_epoch, p_cursor);
+    IF released THEN
+      v_left := (SELECT l.channel_ids FROM hawser.leave_channels(p_from, p_left, p_left_payloads) AS l);
+      UPDATE hawser_peer_data.cursors AS c
+         SET epoch = p_cursor_epoch, number = p_cursor, has_rows = c.has_rows OR v_left <> '{}'
+       WHERE c.channel_id = p_channel_id AND c.epoch = v_cursor.epoch AND c.number = v_cursor.number;
+      DELETE FROM hawser_peer_data.stored_messages AS d
+       WHERE d.channel_id = p_channel_id AND (d.epoch, d.number) <= (p_cursor_epoch, p_cursor);
+    END IF;
+  END IF;
+
+  -- The peer that registered under the old epoch is gone: nothing new should be stored for it. Rows of operators and
+  -- durable listeners go only for good. Last, because every peer that registers waits for this lock.
+  PERFORM FROM hawser_data.fences AS f WHERE f.what = 'directory' FOR UPDATE;
+  DELETE FROM hawser_peer_data.listeners AS t
+   WHERE t.listener_name = p_from AND (p_for_good OR (t.epoch > 0 AND NOT t.durable));
+  v_changed := v_changed OR released OR FOUND;
+  UPDATE hawser_peer_data.listeners AS t SET epoch = 0 WHERE t.listener_name = p_from AND t.epoch > 0;
+  -- Senders that know the listener would go on sending it one of each message for all.
+  IF p_for_good THEN
+    DELETE FROM hawser_peer_data.routes AS s WHERE s.listener_name = p_from;
+  END IF;
+  IF v_changed THEN
+    PERFORM hawser.record_act(
+      'reassign', p_from, CASE WHEN released THEN jsonb_array_length(p_left) ELSE 0 END, jsonb_build_object('to', p_to, 'channel', p_channel_id, 'force', p_force)
+    );
+  END IF;
+END;
+END
+$function$;
+COMMENT ON FUNCTION hawser.release_stored(text, boolean, boolean, text, integer, bigint, bigint, bigint, bigint, jsonb, bytea) IS 'Releases stored messages of a listener that is away: they become rows of the queue, as commit_cursors makes them, and the cursors pass
+them. The listener''s epoch is raised, so that it can commit nothing more, and it leaves the directory.';
 
 CREATE OR REPLACE FUNCTION hawser.cursor_of(
   p_channel_id integer,
   OUT epoch bigint,
   OUT number bigint,
-  OUT attempts integer
+  OUT has_rows boolean
 )
 LANGUAGE plpgsql STABLE SECURITY INVOKER
 SET search_path = pg_catalog, pg_temp
@@ -1897,7 +2198,7 @@ BEGIN
     END IF;
   END IF;
 BEGIN
-  SELECT c.epoch, c.number, c.attempts INTO cursor_of.epoch, cursor_of.number, cursor_of.attempts
+  SELECT c.epoch, c.number, c.has_rows INTO cursor_of.epoch, cursor_of.number, cursor_of.has_rows
     FROM hawser_peer_data.cursors AS c WHERE c.channel_id = p_channel_id
    ORDER BY c.channel_id DESC, c.epoch DESC, c.number DESC LIMIT 1;
 END;
@@ -1973,592 +2274,6 @@ END;
 END
 $function$;
 COMMENT ON FUNCTION hawser.lock_cursors(integer[]) IS 'Locks the cursors of channels, and makes those that are absent.';
-
-CREATE OR REPLACE FUNCTION hawser.handling_refusal(
-  p_name text,
-  p_epoch bigint,
-  p_channel_id integer,
-  p_epochs bigint[],
-  p_numbers bigint[],
-  p_unmarked boolean,
-  OUT refusal text
-)
-LANGUAGE plpgsql VOLATILE SECURITY INVOKER
-SET search_path = pg_catalog, pg_temp
-SET jit = off
-SET row_security = off
-SET enable_seqscan = off
-SET enable_bitmapscan = off
-SET plan_cache_mode = force_generic_plan
-AS $function$
-#variable_conflict use_column
-BEGIN
-  IF
-    p_name IS NULL
-    OR octet_length(p_name) > 255
-    OR p_epoch IS NULL
-    OR p_channel_id IS NULL
-    OR p_epochs IS NULL
-    OR num_nulls(VARIADIC p_epochs) > 0
-    OR cardinality(p_epochs) > 65536
-    OR p_numbers IS NULL
-    OR num_nulls(VARIADIC p_numbers) > 0
-    OR cardinality(p_numbers) > 65536
-    OR p_unmarked IS NULL
-  THEN
-    IF p_name IS NULL THEN
-      PERFORM hawser.refuse_argument('hawser.handling_refusal', 'p_name', 'NULL', 'needs a value');
-    END IF;
-    IF octet_length(p_name) > 255 THEN
-      PERFORM hawser.refuse_argument('hawser.handling_refusal', 'p_name', octet_length(p_name) || ' bytes long', 'must be at most 255 bytes long in UTF-8');
-    END IF;
-    IF p_epoch IS NULL THEN
-      PERFORM hawser.refuse_argument('hawser.handling_refusal', 'p_epoch', 'NULL', 'needs a value');
-    END IF;
-    IF p_channel_id IS NULL THEN
-      PERFORM hawser.refuse_argument('hawser.handling_refusal', 'p_channel_id', 'NULL', 'needs a value');
-    END IF;
-    IF p_epochs IS NULL THEN
-      PERFORM hawser.refuse_argument('hawser.handling_refusal', 'p_epochs', 'NULL', 'needs a value');
-    END IF;
-    IF num_nulls(VARIADIC p_epochs) > 0 THEN
-      PERFORM hawser.refuse_argument('hawser.handling_refusal', 'p_epochs', 'a list with a NULL', 'must have a value in each place');
-    END IF;
-    IF cardinality(p_epochs) > 65536 THEN
-      PERFORM hawser.refuse_argument('hawser.handling_refusal', 'p_epochs', 'a list of ' || cardinality(p_epochs) || ' elements', 'must have at most 65536 elements');
-    END IF;
-    IF p_numbers IS NULL THEN
-      PERFORM hawser.refuse_argument('hawser.handling_refusal', 'p_numbers', 'NULL', 'needs a value');
-    END IF;
-    IF num_nulls(VARIADIC p_numbers) > 0 THEN
-      PERFORM hawser.refuse_argument('hawser.handling_refusal', 'p_numbers', 'a list with a NULL', 'must have a value in each place');
-    END IF;
-    IF cardinality(p_numbers) > 65536 THEN
-      PERFORM hawser.refuse_argument('hawser.handling_refusal', 'p_numbers', 'a list of ' || cardinality(p_numbers) || ' elements', 'must have at most 65536 elements');
-    END IF;
-    IF p_unmarked IS NULL THEN
-      PERFORM hawser.refuse_argument('hawser.handling_refusal', 'p_unmarked', 'NULL', 'needs a value');
-    END IF;
-  END IF;
-BEGIN
-  -- A look-up for each message: what was marked, and where the cursor was, stays in the indexes until a vacuum, which an open
-  -- transaction may keep away for hours. A join may read all of it.
-  refusal := CASE
-    WHEN EXISTS (
-      SELECT FROM (
-               SELECT m.epoch, m.number FROM unnest(p_epochs, p_numbers) AS m (epoch, number) ORDER BY m.epoch, m.number LIMIT 1
-             ) AS f,
-             LATERAL (
-               SELECT FROM hawser_peer_data.cursors AS c
-                WHERE c.channel_id = p_channel_id AND (c.epoch, c.number) >= (f.epoch, f.number) LIMIT 1
-             ) AS c
-    ) THEN 'duplicate'
-    WHEN NOT EXISTS (SELECT FROM hawser_peer_data.peers AS p WHERE p.name = p_name AND p.epoch = p_epoch) THEN 'fenced'
-    WHEN NOT EXISTS (
-      SELECT FROM hawser_peer_data.channels AS m
-       WHERE m.channel_id = p_channel_id AND coalesce(m.owner, m.listener_name) = p_name
-    ) THEN 'not_owned'
-    -- A transaction that has not ended may have inserted one, too: only inserting it tells.
-    WHEN p_unmarked AND EXISTS (
-      SELECT FROM unnest(p_epochs, p_numbers) AS m (epoch, number)
-       CROSS JOIN LATERAL (
-         SELECT FROM hawser_peer_data.marks AS d
-          WHERE d.channel_id = p_channel_id AND d.epoch = m.epoch AND d.number = m.number
-         OFFSET 0
-       ) AS s
-    ) THEN 'duplicate'
-  END;
-END;
-END
-$function$;
-COMMENT ON FUNCTION hawser.handling_refusal(text, bigint, integer, bigint[], bigint[], boolean) IS 'Why a listener is not to handle messages of a channel.';
-
-CREATE OR REPLACE FUNCTION hawser.mark_done(
-  p_name text,
-  p_epoch bigint,
-  p_channel_id integer,
-  p_epochs bigint[],
-  p_numbers bigint[],
-  OUT marked boolean
-)
-LANGUAGE plpgsql VOLATILE SECURITY INVOKER
-SET search_path = pg_catalog, pg_temp
-SET jit = off
-SET row_security = off
-SET enable_seqscan = off
-SET enable_bitmapscan = off
-SET plan_cache_mode = force_generic_plan
-AS $function$
-#variable_conflict use_column
-BEGIN
-  IF
-    p_name IS NULL
-    OR octet_length(p_name) > 255
-    OR p_epoch IS NULL
-    OR p_channel_id IS NULL
-    OR p_epochs IS NULL
-    OR num_nulls(VARIADIC p_epochs) > 0
-    OR cardinality(p_epochs) > 65536
-    OR p_numbers IS NULL
-    OR num_nulls(VARIADIC p_numbers) > 0
-    OR cardinality(p_numbers) > 65536
-  THEN
-    IF p_name IS NULL THEN
-      PERFORM hawser.refuse_argument('hawser.mark_done', 'p_name', 'NULL', 'needs a value');
-    END IF;
-    IF octet_length(p_name) > 255 THEN
-      PERFORM hawser.refuse_argument('hawser.mark_done', 'p_name', octet_length(p_name) || ' bytes long', 'must be at most 255 bytes long in UTF-8');
-    END IF;
-    IF p_epoch IS NULL THEN
-      PERFORM hawser.refuse_argument('hawser.mark_done', 'p_epoch', 'NULL', 'needs a value');
-    END IF;
-    IF p_channel_id IS NULL THEN
-      PERFORM hawser.refuse_argument('hawser.mark_done', 'p_channel_id', 'NULL', 'needs a value');
-    END IF;
-    IF p_epochs IS NULL THEN
-      PERFORM hawser.refuse_argument('hawser.mark_done', 'p_epochs', 'NULL', 'needs a value');
-    END IF;
-    IF num_nulls(VARIADIC p_epochs) > 0 THEN
-      PERFORM hawser.refuse_argument('hawser.mark_done', 'p_epochs', 'a list with a NULL', 'must have a value in each place');
-    END IF;
-    IF cardinality(p_epochs) > 65536 THEN
-      PERFORM hawser.refuse_argument('hawser.mark_done', 'p_epochs', 'a list of ' || cardinality(p_epochs) || ' elements', 'must have at most 65536 elements');
-    END IF;
-    IF p_numbers IS NULL THEN
-      PERFORM hawser.refuse_argument('hawser.mark_done', 'p_numbers', 'NULL', 'needs a value');
-    END IF;
-    IF num_nulls(VARIADIC p_numbers) > 0 THEN
-      PERFORM hawser.refuse_argument('hawser.mark_done', 'p_numbers', 'a list with a NULL', 'must have a value in each place');
-    END IF;
-    IF cardinality(p_numbers) > 65536 THEN
-      PERFORM hawser.refuse_argument('hawser.mark_done', 'p_numbers', 'a list of ' || cardinality(p_numbers) || ' elements', 'must have at most 65536 elements');
-    END IF;
-  END IF;
-DECLARE
-  v_is_one boolean := cardinality(p_epochs) = 1 AND cardinality(p_numbers) = 1;
-  v_count integer;
-  v_refusal text;
-  v_done boolean;
-BEGIN
-  IF current_setting('hawser.handling', true) IS DISTINCT FROM 'on' THEN
-    v_refusal := 'ended';
-  ELSE
-    -- The reads below have to see what was committed while an insert waited.
-    IF current_setting('transaction_isolation') <> 'read committed' THEN
-      RAISE EXCEPTION 'hawser.mark_done needs READ COMMITTED, not %', current_setting('transaction_isolation')
-        USING ERRCODE = 'invalid_transaction_state';
-    END IF;
-    -- A handler's transaction could take any time until here. From here on others wait for its end who handle the same message.
-    v_done := set_config('idle_in_transaction_session_timeout', '8000', true) IS NULL;
-    v_done := hawser.commit_durably();
-
-    -- Waits for another transaction that has inserted the same mark, and has not ended.
-    -- One, as of most handlers, without the machinery for many.
-    IF v_is_one THEN
-      INSERT INTO hawser_peer_data.marks (channel_id, epoch, number) VALUES (p_channel_id, p_epochs[1], p_numbers[1])
-      ON CONFLICT (channel_id, epoch, number) DO NOTHING;
-    ELSE
-      INSERT INTO hawser_peer_data.marks (channel_id, epoch, number)
-      SELECT p_channel_id, m.epoch, m.number FROM unnest(p_epochs, p_numbers) AS m (epoch, number) ORDER BY m.epoch, m.number
-      ON CONFLICT (channel_id, epoch, number) DO NOTHING;
-    END IF;
-    GET DIAGNOSTICS v_count = ROW_COUNT;
-
-    -- Only now, in a later statement: whoever has removed such a mark has moved the cursor in the same transaction.
-    v_refusal := CASE
-      WHEN v_count < cardinality(p_epochs) THEN 'duplicate'
-      WHEN v_is_one AND NOT EXISTS (
-        SELECT FROM hawser_peer_data.cursors AS c
-         WHERE c.channel_id = p_channel_id AND (c.epoch, c.number) >= (p_epochs[1], p_numbers[1])
-      ) AND EXISTS (
-        SELECT FROM hawser_peer_data.peers AS p, hawser_peer_data.channels AS m
-         WHERE p.name = p_name AND p.epoch = p_epoch
-           AND m.channel_id = p_channel_id AND coalesce(m.owner, m.listener_name) = p_name
-      ) THEN NULL
-      ELSE hawser.handling_refusal(p_name, p_epoch, p_channel_id, p_epochs, p_numbers, false)
-    END;
-  END IF;
-  marked := v_refusal IS NULL;
-  IF NOT marked THEN
-    -- An error, so that a COMMIT that is sent along is not carried out.
-    RAISE EXCEPTION 'what a handler of "%" did with messages of channel % is not committed', p_name, p_channel_id
-      USING ERRCODE = 'integrity_constraint_violation', SCHEMA = 'hawser_peer_data', TABLE = 'marks', CONSTRAINT = v_refusal;
-  END IF;
-END;
-END
-$function$;
-COMMENT ON FUNCTION hawser.mark_done(text, bigint, integer, bigint[], bigint[]) IS 'Marks messages of one channel as done, in the transaction that has handled them; fenced by the listener''s epoch without a
-lock. Fails if one of them is done, if the name or the channel is another''s, or if the transaction has not set
-hawser.handling to ''on'' with SET LOCAL, as one has not that was begun by the handler: then nothing of it is to be committed.';
-
-CREATE OR REPLACE FUNCTION hawser.park_messages(
-  p_name text,
-  p_epoch bigint,
-  p_channel_id integer,
-  p_messages jsonb,
-  p_payloads bytea,
-  OUT held boolean,
-  OUT owned boolean
-)
-LANGUAGE plpgsql VOLATILE SECURITY DEFINER
-SET search_path = pg_catalog, pg_temp
-SET jit = off
-SET row_security = off
-AS $function$
-#variable_conflict use_column
-BEGIN
-  IF current_setting('transaction_isolation') <> 'read committed' THEN
-    RAISE EXCEPTION 'hawser.park_messages needs READ COMMITTED, not %', current_setting('transaction_isolation')
-      USING ERRCODE = 'invalid_transaction_state', HINT = 'BEGIN ISOLATION LEVEL READ COMMITTED';
-  END IF;
-  IF pg_collation_for(p_name) COLLATE "C" <> '"default"'
-    AND NOT (SELECT c.collisdeterministic FROM pg_collation AS c WHERE c.oid = (pg_collation_for(p_name) COLLATE "C")::regcollation)
-  THEN
-    RAISE EXCEPTION USING
-      ERRCODE = hawser.error_sqlstate('invalid_argument'),
-      MESSAGE = format('hawser.park_messages: the arguments have the collation %s, and must have a deterministic one', pg_collation_for(p_name) COLLATE "C"),
-      HINT = 'Write COLLATE "default" behind the argument.';
-  END IF;
-  IF
-    p_name IS NULL
-    OR octet_length(p_name) > 255
-    OR p_epoch IS NULL
-    OR p_channel_id IS NULL
-    OR p_messages IS NULL
-    OR ((pg_column_size(p_messages) > 1365 OR pg_column_compression(p_messages) IS NOT NULL) AND octet_length(p_messages::text) > 16777216)
-    OR p_payloads IS NULL
-    OR octet_length(p_payloads) > 284164096
-  THEN
-    IF p_name IS NULL THEN
-      PERFORM hawser.refuse_argument('hawser.park_messages', 'p_name', 'NULL', 'needs a value');
-    END IF;
-    IF octet_length(p_name) > 255 THEN
-      PERFORM hawser.refuse_argument('hawser.park_messages', 'p_name', octet_length(p_name) || ' bytes long', 'must be at most 255 bytes long in UTF-8');
-    END IF;
-    IF p_epoch IS NULL THEN
-      PERFORM hawser.refuse_argument('hawser.park_messages', 'p_epoch', 'NULL', 'needs a value');
-    END IF;
-    IF p_channel_id IS NULL THEN
-      PERFORM hawser.refuse_argument('hawser.park_messages', 'p_channel_id', 'NULL', 'needs a value');
-    END IF;
-    IF p_messages IS NULL THEN
-      PERFORM hawser.refuse_argument('hawser.park_messages', 'p_messages', 'NULL', 'needs a value');
-    END IF;
-    IF ((pg_column_size(p_messages) > 1365 OR pg_column_compression(p_messages) IS NOT NULL) AND octet_length(p_messages::text) > 16777216) THEN
-      PERFORM hawser.refuse_argument('hawser.park_messages', 'p_messages', octet_length(p_messages::text) || ' bytes long', 'must be at most 16777216 bytes long in UTF-8');
-    END IF;
-    IF p_payloads IS NULL THEN
-      PERFORM hawser.refuse_argument('hawser.park_messages', 'p_payloads', 'NULL', 'needs a value');
-    END IF;
-    IF octet_length(p_payloads) > 284164096 THEN
-      PERFORM hawser.refuse_argument('hawser.park_messages', 'p_payloads', octet_length(p_payloads) || ' bytes long', 'must be at most 284164096 bytes long');
-    END IF;
-  END IF;
-DECLARE
-  -- The cursor.
-  v_epoch bigint;
-  v_number bigint;
-  v_done boolean;
-BEGIN
-  v_done := set_config('idle_in_transaction_session_timeout', '8000', true) IS NULL;
-  held := hawser.fenced(p_name, p_epoch);
-  owned := held AND EXISTS (
-    SELECT FROM hawser_peer_data.channels AS m
-     WHERE m.channel_id = p_channel_id AND coalesce(m.owner, m.listener_name) = p_name
-  );
-  IF NOT owned THEN
-    RETURN;
-  END IF;
-  IF octet_length(p_payloads) IS DISTINCT FROM (
-    SELECT CASE WHEN min(least(j.header_bytes, j.payload_bytes)) >= 0 THEN sum(j.header_bytes + j.payload_bytes) END
-      FROM jsonb_to_recordset(p_messages) AS j (header_bytes integer, payload_bytes integer)
-  ) THEN
-    RAISE EXCEPTION 'messages of "%" are not parked: the lengths do not add up to the % bytes given', p_name, octet_length(p_payloads)
-      USING ERRCODE = 'invalid_parameter_value';
-  END IF;
-
-  -- The cursor's row is locked before marks are inserted, as by commit_cursors.
-  SELECT l.epoch, l.number INTO v_epoch, v_number FROM hawser.lock_cursors(ARRAY[p_channel_id]) AS l;
-
-  UPDATE hawser_peer_data.parked_messages AS p
-     SET attempts = j.attempts, due_at = clock_timestamp() + make_interval(secs => j.delay_ms / 1000.0)
-    FROM jsonb_to_recordset(p_messages) AS j (epoch bigint, number bigint, attempts integer, delay_ms bigint)
-   WHERE p.channel_id = p_channel_id AND p.epoch = j.epoch AND p.number = j.number;
-
-  -- Waits for a handler's transaction that has marked the same message: what is done is not parked.
-  WITH messages AS (
-    SELECT j.*, sum(j.header_bytes + j.payload_bytes) OVER (ORDER BY j.nth) - j.payload_bytes AS past
-      FROM ROWS FROM (jsonb_to_recordset(p_messages) AS (
-        epoch bigint, number bigint, topic_id integer, compression integer, uncompressed_bytes bigint, attempts integer,
-        delay_ms bigint, header_bytes integer, payload_bytes integer
-      )) WITH ORDINALITY AS j (
-        epoch, number, topic_id, compression, uncompressed_bytes, attempts, delay_ms, header_bytes, payload_bytes, nth
-      )
-  ), marked AS (
-    INSERT INTO hawser_peer_data.marks (channel_id, epoch, number)
-    SELECT p_channel_id, j.epoch, j.number
-      FROM messages AS j
-     WHERE (j.epoch, j.number) > (v_epoch, v_number)
-     ORDER BY j.epoch, j.number
-    ON CONFLICT (channel_id, epoch, number) DO NOTHING
-    RETURNING epoch, number
-  )
-  INSERT INTO hawser_peer_data.parked_messages
-    (channel_id, epoch, number, topic_id, compression, uncompressed_bytes, headers, payload, attempts, due_at)
-  SELECT p_channel_id, j.epoch, j.number, j.topic_id, j.compression, j.uncompressed_bytes,
-         CASE WHEN j.header_bytes > 0 THEN substring(p_payloads FROM (j.past - j.header_bytes + 1)::integer FOR j.header_bytes) END,
-         substring(p_payloads FROM (j.past + 1)::integer FOR j.payload_bytes),
-         j.attempts, clock_timestamp() + make_interval(secs => j.delay_ms / 1000.0)
-    FROM messages AS j
-    JOIN marked AS m USING (epoch, number);
-
-  IF EXISTS (
-    SELECT FROM hawser_peer_data.parked_messages AS p
-     WHERE p.channel_id = p_channel_id
-    HAVING count(*) > 10000 OR sum(octet_length(p.payload)) > 16777216
-  ) THEN
-    RAISE EXCEPTION 'channel % would have more than 10000 parked messages, or 16777216 bytes of them', p_channel_id
-      USING ERRCODE = 'program_limit_exceeded', HINT = 'Park no more until some are done.';
-  END IF;
-END;
-END
-$function$;
-COMMENT ON FUNCTION hawser.park_messages(text, bigint, integer, jsonb, bytea) IS 'Parks messages of one channel, with marks, unless they are done; what is parked gets its new attempts and time. Fenced by the
-listener''s epoch.';
-
-CREATE OR REPLACE FUNCTION hawser.count_attempt(
-  p_name text,
-  p_epoch bigint,
-  p_channel_id integer,
-  p_change integer,
-  OUT held boolean,
-  OUT attempts integer
-)
-LANGUAGE plpgsql VOLATILE SECURITY INVOKER
-SET search_path = pg_catalog, pg_temp
-SET jit = off
-SET row_security = off
-AS $function$
-#variable_conflict use_column
-BEGIN
-  IF
-    p_name IS NULL
-    OR octet_length(p_name) > 255
-    OR p_epoch IS NULL
-    OR p_channel_id IS NULL
-    OR p_change IS NULL
-  THEN
-    IF p_name IS NULL THEN
-      PERFORM hawser.refuse_argument('hawser.count_attempt', 'p_name', 'NULL', 'needs a value');
-    END IF;
-    IF octet_length(p_name) > 255 THEN
-      PERFORM hawser.refuse_argument('hawser.count_attempt', 'p_name', octet_length(p_name) || ' bytes long', 'must be at most 255 bytes long in UTF-8');
-    END IF;
-    IF p_epoch IS NULL THEN
-      PERFORM hawser.refuse_argument('hawser.count_attempt', 'p_epoch', 'NULL', 'needs a value');
-    END IF;
-    IF p_channel_id IS NULL THEN
-      PERFORM hawser.refuse_argument('hawser.count_attempt', 'p_channel_id', 'NULL', 'needs a value');
-    END IF;
-    IF p_change IS NULL THEN
-      PERFORM hawser.refuse_argument('hawser.count_attempt', 'p_change', 'NULL', 'needs a value');
-    END IF;
-  END IF;
-BEGIN
-  held := hawser.fenced(p_name, p_epoch);
-  IF NOT held THEN
-    RETURN;
-  END IF;
-  -- The cursor is absent until a message is done.
-  PERFORM FROM hawser.lock_cursors(ARRAY[p_channel_id]);
-  UPDATE hawser_peer_data.cursors AS c SET attempts = greatest(0, c.attempts + p_change) WHERE c.channel_id = p_channel_id
-  RETURNING c.attempts INTO attempts;
-END;
-END
-$function$;
-COMMENT ON FUNCTION hawser.count_attempt(text, bigint, integer, integer) IS 'Counts a start of the message behind a channel''s cursor, before its handler begins, or takes one back. Fenced by the
-listener''s epoch.';
-
-CREATE OR REPLACE FUNCTION hawser.count_parked(
-  p_name text,
-  p_epoch bigint,
-  p_channel_id integer,
-  p_message_epoch bigint,
-  p_number bigint,
-  OUT held boolean,
-  OUT attempts integer
-)
-LANGUAGE plpgsql VOLATILE SECURITY DEFINER
-SET search_path = pg_catalog, pg_temp
-SET jit = off
-SET row_security = off
-AS $function$
-#variable_conflict use_column
-BEGIN
-  IF pg_collation_for(p_name) COLLATE "C" <> '"default"'
-    AND NOT (SELECT c.collisdeterministic FROM pg_collation AS c WHERE c.oid = (pg_collation_for(p_name) COLLATE "C")::regcollation)
-  THEN
-    RAISE EXCEPTION USING
-      ERRCODE = hawser.error_sqlstate('invalid_argument'),
-      MESSAGE = format('hawser.count_parked: the arguments have the collation %s, and must have a deterministic one', pg_collation_for(p_name) COLLATE "C"),
-      HINT = 'Write COLLATE "default" behind the argument.';
-  END IF;
-  IF
-    p_name IS NULL
-    OR octet_length(p_name) > 255
-    OR p_epoch IS NULL
-    OR p_channel_id IS NULL
-    OR p_message_epoch IS NULL
-    OR p_number IS NULL
-  THEN
-    IF p_name IS NULL THEN
-      PERFORM hawser.refuse_argument('hawser.count_parked', 'p_name', 'NULL', 'needs a value');
-    END IF;
-    IF octet_length(p_name) > 255 THEN
-      PERFORM hawser.refuse_argument('hawser.count_parked', 'p_name', octet_length(p_name) || ' bytes long', 'must be at most 255 bytes long in UTF-8');
-    END IF;
-    IF p_epoch IS NULL THEN
-      PERFORM hawser.refuse_argument('hawser.count_parked', 'p_epoch', 'NULL', 'needs a value');
-    END IF;
-    IF p_channel_id IS NULL THEN
-      PERFORM hawser.refuse_argument('hawser.count_parked', 'p_channel_id', 'NULL', 'needs a value');
-    END IF;
-    IF p_message_epoch IS NULL THEN
-      PERFORM hawser.refuse_argument('hawser.count_parked', 'p_message_epoch', 'NULL', 'needs a value');
-    END IF;
-    IF p_number IS NULL THEN
-      PERFORM hawser.refuse_argument('hawser.count_parked', 'p_number', 'NULL', 'needs a value');
-    END IF;
-  END IF;
-BEGIN
-  held := hawser.fenced(p_name, p_epoch);
-  IF NOT held THEN
-    RETURN;
-  END IF;
-  UPDATE hawser_peer_data.parked_messages AS p
-     SET attempts = p.attempts + 1
-    FROM hawser_peer_data.channels AS m
-   WHERE p.channel_id = p_channel_id AND p.epoch = p_message_epoch AND p.number = p_number
-     AND m.channel_id = p.channel_id AND coalesce(m.owner, m.listener_name) = p_name
-  RETURNING p.attempts INTO attempts;
-END;
-END
-$function$;
-COMMENT ON FUNCTION hawser.count_parked(text, bigint, integer, bigint, bigint) IS 'Counts a start of a parked message, before its handler begins. Fenced by the listener''s epoch.';
-
-CREATE OR REPLACE FUNCTION hawser.finish_parked(
-  p_name text,
-  p_epoch bigint,
-  p_channel_id integer,
-  p_epochs bigint[],
-  p_numbers bigint[],
-  OUT finished boolean
-)
-LANGUAGE plpgsql VOLATILE SECURITY DEFINER
-SET search_path = pg_catalog, pg_temp
-SET jit = off
-SET row_security = off
-AS $function$
-#variable_conflict use_column
-BEGIN
-  IF pg_collation_for(p_name) COLLATE "C" <> '"default"'
-    AND NOT (SELECT c.collisdeterministic FROM pg_collation AS c WHERE c.oid = (pg_collation_for(p_name) COLLATE "C")::regcollation)
-  THEN
-    RAISE EXCEPTION USING
-      ERRCODE = hawser.error_sqlstate('invalid_argument'),
-      MESSAGE = format('hawser.finish_parked: the arguments have the collation %s, and must have a deterministic one', pg_collation_for(p_name) COLLATE "C"),
-      HINT = 'Write COLLATE "default" behind the argument.';
-  END IF;
-  IF
-    p_name IS NULL
-    OR octet_length(p_name) > 255
-    OR p_epoch IS NULL
-    OR p_channel_id IS NULL
-    OR p_epochs IS NULL
-    OR num_nulls(VARIADIC p_epochs) > 0
-    OR cardinality(p_epochs) > 65536
-    OR p_numbers IS NULL
-    OR num_nulls(VARIADIC p_numbers) > 0
-    OR cardinality(p_numbers) > 65536
-  THEN
-    IF p_name IS NULL THEN
-      PERFORM hawser.refuse_argument('hawser.finish_parked', 'p_name', 'NULL', 'needs a value');
-    END IF;
-    IF octet_length(p_name) > 255 THEN
-      PERFORM hawser.refuse_argument('hawser.finish_parked', 'p_name', octet_length(p_name) || ' bytes long', 'must be at most 255 bytes long in UTF-8');
-    END IF;
-    IF p_epoch IS NULL THEN
-      PERFORM hawser.refuse_argument('hawser.finish_parked', 'p_epoch', 'NULL', 'needs a value');
-    END IF;
-    IF p_channel_id IS NULL THEN
-      PERFORM hawser.refuse_argument('hawser.finish_parked', 'p_channel_id', 'NULL', 'needs a value');
-    END IF;
-    IF p_epochs IS NULL THEN
-      PERFORM hawser.refuse_argument('hawser.finish_parked', 'p_epochs', 'NULL', 'needs a value');
-    END IF;
-    IF num_nulls(VARIADIC p_epochs) > 0 THEN
-      PERFORM hawser.refuse_argument('hawser.finish_parked', 'p_epochs', 'a list with a NULL', 'must have a value in each place');
-    END IF;
-    IF cardinality(p_epochs) > 65536 THEN
-      PERFORM hawser.refuse_argument('hawser.finish_parked', 'p_epochs', 'a list of ' || cardinality(p_epochs) || ' elements', 'must have at most 65536 elements');
-    END IF;
-    IF p_numbers IS NULL THEN
-      PERFORM hawser.refuse_argument('hawser.finish_parked', 'p_numbers', 'NULL', 'needs a value');
-    END IF;
-    IF num_nulls(VARIADIC p_numbers) > 0 THEN
-      PERFORM hawser.refuse_argument('hawser.finish_parked', 'p_numbers', 'a list with a NULL', 'must have a value in each place');
-    END IF;
-    IF cardinality(p_numbers) > 65536 THEN
-      PERFORM hawser.refuse_argument('hawser.finish_parked', 'p_numbers', 'a list of ' || cardinality(p_numbers) || ' elements', 'must have at most 65536 elements');
-    END IF;
-  END IF;
-DECLARE
-  v_count integer;
-  v_refusal text;
-  v_done boolean;
-BEGIN
-  IF current_setting('hawser.handling', true) IS DISTINCT FROM 'on' THEN
-    v_refusal := 'ended';
-  ELSE
-    -- The reads below have to see what was committed while a row was waited for.
-    IF current_setting('transaction_isolation') <> 'read committed' THEN
-      RAISE EXCEPTION 'hawser.finish_parked needs READ COMMITTED, not %', current_setting('transaction_isolation')
-        USING ERRCODE = 'invalid_transaction_state';
-    END IF;
-    -- From here on others wait for the end of this transaction who handle the same message.
-    v_done := set_config('idle_in_transaction_session_timeout', '8000', true) IS NULL;
-    v_done := hawser.commit_durably();
-
-    -- Waits for another transaction that has deleted the same row, and has not ended. In an order that is the same for all.
-    PERFORM FROM hawser_peer_data.parked_messages AS p
-      WHERE p.channel_id = p_channel_id
-        AND (p.epoch, p.number) IN (SELECT m.epoch, m.number FROM unnest(p_epochs, p_numbers) AS m (epoch, number))
-      ORDER BY p.epoch, p.number FOR UPDATE;
-    DELETE FROM hawser_peer_data.parked_messages AS p
-     USING unnest(p_epochs, p_numbers) AS m (epoch, number)
-     WHERE p.channel_id = p_channel_id AND p.epoch = m.epoch AND p.number = m.number;
-    GET DIAGNOSTICS v_count = ROW_COUNT;
-
-    -- Only now, in a later statement.
-    v_refusal := CASE
-      WHEN v_count < cardinality(p_epochs) THEN 'duplicate'
-      WHEN NOT EXISTS (SELECT FROM hawser_peer_data.peers AS p WHERE p.name = p_name AND p.epoch = p_epoch) THEN 'fenced'
-      WHEN NOT EXISTS (
-        SELECT FROM hawser_peer_data.channels AS m
-         WHERE m.channel_id = p_channel_id AND coalesce(m.owner, m.listener_name) = p_name
-      ) THEN 'not_owned'
-    END;
-  END IF;
-  finished := v_refusal IS NULL;
-  IF NOT finished THEN
-    -- An error, so that a COMMIT that is sent along is not carried out.
-    RAISE EXCEPTION 'what a handler of "%" did with parked messages of channel % is not committed', p_name, p_channel_id
-      USING ERRCODE = 'integrity_constraint_violation', SCHEMA = 'hawser_peer_data', TABLE = 'marks', CONSTRAINT = v_refusal;
-  END IF;
-END;
-END
-$function$;
-COMMENT ON FUNCTION hawser.finish_parked(text, bigint, integer, bigint[], bigint[]) IS 'Deletes parked messages of one channel in the transaction that has handled them, as mark_done marks other ones.';
 
 CREATE OR REPLACE FUNCTION hawser.drain_messages(
   p_channel_id integer,
@@ -2866,8 +2581,8 @@ BEGIN
       SELECT n.epoch, n.number FROM hawser_peer_data.cursors AS n WHERE n.channel_id = m.channel_id
        ORDER BY n.channel_id DESC, n.epoch DESC, n.number DESC LIMIT 1
     ) AS c ON true
-   WHERE coalesce(m.owner, m.listener_name) = p_listener_name
-     AND (coalesce(
+   WHERE m.listener_name = p_listener_name
+     AND coalesce(
        -- Behind the cursor first: up to it the index has what was deleted, until a vacuum.
        (
          SELECT s.channel_id
@@ -2885,13 +2600,6 @@ BEGIN
           LIMIT 1
        )
      ) IS NOT NULL
-     -- A parked message is due: nobody has the channel open.
-     OR (
-       SELECT p.channel_id
-         FROM hawser_peer_data.parked_messages AS p
-        WHERE p.channel_id = m.channel_id AND p.attempts > 0 AND p.due_at < clock_timestamp()
-        LIMIT 1
-     ) IS NOT NULL)
    ORDER BY m.channel_id;
 END;
 END
@@ -3228,12 +2936,11 @@ BEGIN
   UPDATE hawser_data.fences AS f SET epoch = o.epoch FROM hawser_data.owners AS o WHERE f.what = 'peer:' || p_name AND o.what = f.what;
 
   DELETE FROM hawser_peer_data.routes AS s WHERE s.sender_key = p_name || ':' || p_source_topic;
-  -- Dead letters that are retried are not the sender's: for it they were delivered.
   WITH gone AS (
     DELETE FROM hawser_peer_data.stored_messages AS s
      USING hawser_peer_data.channels AS m
      WHERE s.channel_id = m.channel_id
-       AND m.sender_name = p_name AND m.source_topic = p_source_topic AND m.retry_of IS NULL
+       AND m.sender_name = p_name AND m.source_topic = p_source_topic
     RETURNING s.messages
   )
   SELECT coalesce(sum(g.messages), 0) INTO deleted FROM gone AS g;
@@ -3303,7 +3010,7 @@ BEGIN
   IF starts_with(p_name, '__#') OR NOT (
     EXISTS (SELECT FROM hawser_peer_data.peers AS p WHERE p.name = p_name)
     OR EXISTS (SELECT FROM hawser_peer_data.listeners AS t WHERE t.listener_name = p_name)
-    OR EXISTS (SELECT FROM hawser_peer_data.channels AS m WHERE p_name IN (m.sender_name, m.listener_name, coalesce(m.owner, m.listener_name)))
+    OR EXISTS (SELECT FROM hawser_peer_data.channels AS m WHERE p_name IN (m.sender_name, m.listener_name, m.listener_name))
     OR EXISTS (SELECT FROM hawser.queue_places('{}') AS a WHERE a.recipient IN ('@' || p_name, '!' || '@' || p_name))
   ) THEN
     refusal := 'unknown';
@@ -3317,7 +3024,7 @@ BEGIN
   INSERT INTO hawser_data.owners (what, epoch) VALUES (v_what, 0) ON CONFLICT (what) DO NOTHING;
   PERFORM FROM hawser_data.owners AS o
     WHERE o.what = v_what
-       OR o.what IN (SELECT 'peer:' || m.sender_name FROM hawser_peer_data.channels AS m WHERE coalesce(m.owner, m.listener_name) = p_name)
+       OR o.what IN (SELECT 'peer:' || m.sender_name FROM hawser_peer_data.channels AS m WHERE m.listener_name = p_name)
     ORDER BY o.what FOR UPDATE;
   IF EXISTS (SELECT FROM hawser_data.owners AS o WHERE o.what = v_what AND hawser.is_alive(o.pid, o.life)) THEN
     RAISE EXCEPTION 'the peer "%" is running', p_name
@@ -3325,7 +3032,7 @@ BEGIN
   END IF;
   PERFORM FROM hawser_data.fences AS f
     WHERE f.what = v_what
-       OR f.what IN (SELECT 'peer:' || coalesce(m.owner, m.listener_name) FROM hawser_peer_data.channels AS m WHERE m.sender_name = p_name)
+       OR f.what IN (SELECT 'peer:' || m.listener_name FROM hawser_peer_data.channels AS m WHERE m.sender_name = p_name)
     ORDER BY f.what FOR UPDATE;
 
   -- The next epoch of the name must be greater than the last one, of which nothing is left: it comes from the clock.
@@ -3337,22 +3044,15 @@ BEGIN
   -- As sender or as listener. What another has taken over from it is not its own any more.
   v_keys := ARRAY(
     SELECT m.channel_id FROM hawser_peer_data.channels AS m
-     WHERE m.sender_name = p_name OR coalesce(m.owner, m.listener_name) = p_name
+     WHERE m.sender_name = p_name OR m.listener_name = p_name
   );
   SELECT coalesce(sum(CASE WHEN s.epoch = c.epoch THEN least(s.messages, s.number - c.number) ELSE s.messages END), 0),
-         coalesce(array_agg(DISTINCT coalesce(m.owner, m.listener_name)), '{}')
+         coalesce(array_agg(DISTINCT m.listener_name), '{}')
     INTO count, names
     FROM hawser_peer_data.stored_messages AS s
     JOIN hawser_peer_data.channels AS m USING (channel_id)
     LEFT JOIN hawser_peer_data.cursors AS c USING (channel_id)
    WHERE s.channel_id = ANY (v_keys) AND (s.epoch, s.number) > (coalesce(c.epoch, 0), coalesce(c.number, 0));
-  IF count = 0 THEN
-    SELECT count(*), coalesce(array_agg(DISTINCT coalesce(m.owner, m.listener_name)), '{}')
-      INTO count, names
-      FROM hawser_peer_data.parked_messages AS p
-      JOIN hawser_peer_data.channels AS m USING (channel_id)
-     WHERE p.channel_id = ANY (v_keys);
-  END IF;
   IF count = 0 THEN
     SELECT count(*), ARRAY[p_name]
       INTO count, names
@@ -3368,18 +3068,6 @@ BEGIN
     refusal := 'dead_letters';
     RETURN;
   END IF;
-  -- They would be in nobody's hands.
-  SELECT count(*), coalesce(array_agg(DISTINCT l.name), '{}') INTO count, names
-    FROM hawser_peer_data.channels AS m
-    LEFT JOIN hawser_peer_data.channels AS b ON b.channel_id = m.retry_of
-   CROSS JOIN LATERAL (SELECT coalesce(b.listener_name, m.listener_name) AS name) AS l
-   WHERE m.owner = p_name AND m.sender_name <> p_name AND l.name <> p_name
-     AND EXISTS (SELECT FROM hawser_peer_data.peers AS p WHERE p.name = l.name);
-  IF count > 0 THEN
-    refusal := 'handed_over';
-    RETURN;
-  END IF;
-
   -- A sender that runs, or may, has the ids of its channels in memory: these stay.
   kept := ARRAY(
     SELECT DISTINCT m.sender_name
@@ -3396,17 +3084,13 @@ BEGIN
      WHERE m.channel_id = ANY (v_keys) AND m.sender_name <> ALL (kept)
   );
   DELETE FROM hawser_peer_data.stored_messages AS s WHERE s.channel_id = ANY (v_keys);
-  DELETE FROM hawser_peer_data.parked_messages AS p WHERE p.channel_id = ANY (v_keys);
-  DELETE FROM hawser_peer_data.marks AS d WHERE d.channel_id = ANY (v_keys);
   DELETE FROM hawser_peer_data.cursors AS c WHERE c.channel_id = ANY (v_keys);
   -- The directory before the routes, as in leave_directory. Running senders read both again within seconds, and choose others.
   PERFORM FROM hawser_data.fences AS f WHERE f.what = 'directory' FOR UPDATE;
   DELETE FROM hawser_peer_data.listeners AS t WHERE t.listener_name = p_name;
   DELETE FROM hawser_peer_data.routes AS s
    WHERE split_part(s.sender_key, ':', 1) = p_name
-      OR (s.listener_name = p_name AND NOT EXISTS (
-        SELECT FROM hawser_peer_data.channels AS m WHERE m.channel_name = s.sender_key || ':' || p_name AND m.owner <> p_name
-      ));
+      OR s.listener_name = p_name;
   DELETE FROM hawser_peer_data.channels AS m WHERE m.channel_id = ANY (v_keys);
   channels := cardinality(v_keys);
   -- One that has just been killed gets no copies for all listeners.
@@ -3496,558 +3180,6 @@ $function$;
 COMMENT ON FUNCTION hawser.clear_addresses(text, text) IS 'Takes all listeners of a topic out of the directory, for the peer whose source topic it is, unless a process has its
 name. Running listeners enter themselves again.';
 
-CREATE OR REPLACE FUNCTION hawser.reassign_channels(
-  p_from text,
-  p_to text,
-  p_force boolean,
-  p_all boolean,
-  p_channel_ids integer[]
-)
-RETURNS TABLE (
-  channel_id integer,
-  channel_name text,
-  stored bigint
-)
-LANGUAGE plpgsql VOLATILE SECURITY DEFINER
-SET search_path = pg_catalog, pg_temp
-SET jit = off
-SET row_security = off
-AS $function$
-#variable_conflict use_column
-BEGIN
-  IF current_setting('transaction_isolation') <> 'read committed' THEN
-    RAISE EXCEPTION 'hawser.reassign_channels needs READ COMMITTED, not %', current_setting('transaction_isolation')
-      USING ERRCODE = 'invalid_transaction_state', HINT = 'BEGIN ISOLATION LEVEL READ COMMITTED';
-  END IF;
-  IF pg_collation_for(p_from) COLLATE "C" <> '"default"'
-    AND NOT (SELECT c.collisdeterministic FROM pg_collation AS c WHERE c.oid = (pg_collation_for(p_from) COLLATE "C")::regcollation)
-  THEN
-    RAISE EXCEPTION USING
-      ERRCODE = hawser.error_sqlstate('invalid_argument'),
-      MESSAGE = format('hawser.reassign_channels: the arguments have the collation %s, and must have a deterministic one', pg_collation_for(p_from) COLLATE "C"),
-      HINT = 'Write COLLATE "default" behind the argument.';
-  END IF;
-  IF
-    p_from IS NULL
-    OR octet_length(p_from) > 255
-    OR octet_length(p_from) < 1
-    OR NOT (p_from ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$')
-    OR p_to IS NULL
-    OR octet_length(p_to) > 255
-    OR octet_length(p_to) < 1
-    OR NOT (p_to ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$')
-    OR p_force IS NULL
-    OR p_all IS NULL
-    OR p_channel_ids IS NULL
-    OR num_nulls(VARIADIC p_channel_ids) > 0
-    OR cardinality(p_channel_ids) > 1000000
-  THEN
-    IF p_from IS NULL THEN
-      PERFORM hawser.refuse_argument('hawser.reassign_channels', 'p_from', 'NULL', 'needs a value');
-    END IF;
-    IF octet_length(p_from) > 255 THEN
-      PERFORM hawser.refuse_argument('hawser.reassign_channels', 'p_from', octet_length(p_from) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8');
-    END IF;
-    IF octet_length(p_from) < 1 THEN
-      PERFORM hawser.refuse_argument('hawser.reassign_channels', 'p_from', octet_length(p_from) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8');
-    END IF;
-    IF NOT (p_from ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$') THEN
-      PERFORM hawser.refuse_argument('hawser.reassign_channels', 'p_from', to_json(left(p_from, 60))::text, 'must not contain '':'' or control characters');
-    END IF;
-    IF p_to IS NULL THEN
-      PERFORM hawser.refuse_argument('hawser.reassign_channels', 'p_to', 'NULL', 'needs a value');
-    END IF;
-    IF octet_length(p_to) > 255 THEN
-      PERFORM hawser.refuse_argument('hawser.reassign_channels', 'p_to', octet_length(p_to) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8');
-    END IF;
-    IF octet_length(p_to) < 1 THEN
-      PERFORM hawser.refuse_argument('hawser.reassign_channels', 'p_to', octet_length(p_to) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8');
-    END IF;
-    IF NOT (p_to ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$') THEN
-      PERFORM hawser.refuse_argument('hawser.reassign_channels', 'p_to', to_json(left(p_to, 60))::text, 'must not contain '':'' or control characters');
-    END IF;
-    IF p_force IS NULL THEN
-      PERFORM hawser.refuse_argument('hawser.reassign_channels', 'p_force', 'NULL', 'needs a value');
-    END IF;
-    IF p_all IS NULL THEN
-      PERFORM hawser.refuse_argument('hawser.reassign_channels', 'p_all', 'NULL', 'needs a value');
-    END IF;
-    IF p_channel_ids IS NULL THEN
-      PERFORM hawser.refuse_argument('hawser.reassign_channels', 'p_channel_ids', 'NULL', 'needs a value');
-    END IF;
-    IF num_nulls(VARIADIC p_channel_ids) > 0 THEN
-      PERFORM hawser.refuse_argument('hawser.reassign_channels', 'p_channel_ids', 'a list with a NULL', 'must have a value in each place');
-    END IF;
-    IF cardinality(p_channel_ids) > 1000000 THEN
-      PERFORM hawser.refuse_argument('hawser.reassign_channels', 'p_channel_ids', 'a list of ' || cardinality(p_channel_ids) || ' elements', 'must have at most 1000000 elements');
-    END IF;
-  END IF;
-DECLARE
-  v_keys integer[];
-  v_stored bigint[];
-  v_changed boolean;
-BEGIN
-  IF starts_with(p_to, '__#') THEN
-    RAISE EXCEPTION 'the new listener "%" begins with __#, which is reserved', p_to
-      USING ERRCODE = 'invalid_parameter_value', HINT = 'Name another listener.';
-  END IF;
-  IF starts_with(p_from, '__#') THEN
-    RAISE EXCEPTION 'the old listener "%" begins with __#, which is reserved', p_from
-      USING ERRCODE = 'invalid_parameter_value', HINT = 'Name the listener that is away.';
-  END IF;
-  IF p_from = p_to THEN
-    RAISE EXCEPTION 'the channels of "%" cannot be handed over to itself', p_from
-      USING ERRCODE = 'invalid_parameter_value', HINT = 'Name another listener.';
-  END IF;
-
-  -- Locked to the end, so that the old listener cannot start in between.
-  INSERT INTO hawser_data.owners (what, epoch) VALUES ('peer:' || p_from, 0) ON CONFLICT (what) DO NOTHING;
-  PERFORM FROM hawser_data.owners AS o WHERE o.what = 'peer:' || p_from FOR UPDATE;
-  IF NOT p_force AND EXISTS (SELECT FROM hawser_data.owners AS o WHERE o.what = 'peer:' || p_from AND hawser.is_alive(o.pid, o.life)) THEN
-    RAISE EXCEPTION 'the listener "%" is running', p_from
-      USING ERRCODE = 'object_in_use', HINT = 'Stop it first, or force it: then it ends with name_lost.';
-  END IF;
-
-  -- Alone: waits for the old listener's writes under way and keeps out all later ones until its new epoch is there.
-  INSERT INTO hawser_data.fences (what, epoch) VALUES ('peer:' || p_from, 0) ON CONFLICT (what) DO NOTHING;
-  PERFORM FROM hawser_data.fences AS f WHERE f.what = 'peer:' || p_from FOR UPDATE;
-  -- A statement of its own, so that it sees what was committed while the lock was waited for.
-  SELECT array_agg(o.channel_id), array_agg(o.stored)
-    INTO v_keys, v_stored
-    FROM (
-      SELECT m.channel_id,
-             (
-               SELECT n.counted
-                 FROM hawser.count_messages(m.channel_id, coalesce(c.epoch, 0), coalesce(c.number, 0), 2147483647) AS n
-             ) AS stored
-        FROM hawser_peer_data.channels AS m
-        LEFT JOIN hawser_peer_data.cursors AS c ON c.channel_id = m.channel_id
-       WHERE coalesce(m.owner, m.listener_name) = p_from
-         AND (p_all OR m.channel_id = ANY (p_channel_ids) OR m.retry_of = ANY (p_channel_ids))
-       ORDER BY m.channel_id
-    ) AS o;
-  IF v_keys IS NULL AND NOT p_all THEN
-    RETURN;
-  END IF;
-
-  PERFORM hawser.end_ownership(p_from, true);
-  IF p_all THEN
-    UPDATE hawser_peer_data.peers AS p SET replaced = true WHERE p.name = p_from AND NOT p.replaced;
-  END IF;
-  v_changed := v_keys IS NOT NULL OR (p_all AND FOUND);
-  -- For a write that has looked at the owner before, and waits at the fence.
-  UPDATE hawser_data.fences AS f SET epoch = o.epoch FROM hawser_data.owners AS o WHERE f.what = 'peer:' || p_from AND o.what = f.what;
-  UPDATE hawser_peer_data.channels AS m
-     SET owner = nullif(p_to, m.listener_name)
-   WHERE m.channel_id = ANY (v_keys);
-
-  -- The peer that registered under the old epoch is gone: nothing new should be stored for it. Rows of operators and
-  -- durable listeners go only with everything; what stays is written all the same, so that a listener which still runs
-  -- hears of it. Last, because every peer that registers waits for this lock.
-  PERFORM FROM hawser_data.fences AS f WHERE f.what = 'directory' FOR UPDATE;
-  DELETE FROM hawser_peer_data.listeners AS t
-   WHERE t.listener_name = p_from AND (p_all OR (t.epoch > 0 AND NOT t.durable));
-  v_changed := v_changed OR FOUND;
-  UPDATE hawser_peer_data.listeners AS t SET epoch = 0 WHERE t.listener_name = p_from AND t.epoch > 0;
-  IF v_changed THEN
-    PERFORM hawser.record_act(
-      'reassign', p_from, (SELECT coalesce(sum(o.stored), 0)::bigint FROM unnest(v_stored) AS o (stored)),
-      jsonb_build_object('to', p_to, 'channels', coalesce(cardinality(v_keys), 0), 'force', p_force)
-    );
-  END IF;
-
-  RETURN QUERY
-  SELECT m.channel_id, m.channel_name, o.stored
-    FROM unnest(v_keys, v_stored) AS o (key, stored)
-    JOIN hawser_peer_data.channels AS m ON m.channel_id = o.key
-   ORDER BY m.channel_id;
-END;
-END
-$function$;
-COMMENT ON FUNCTION hawser.reassign_channels(text, text, boolean, boolean, integer[]) IS 'Hands channels of one listener over to another: ids, names, cursors and stored messages stay as they are. The
-old listener''s epoch is raised, so that it can commit nothing more, and it leaves the directory.';
-
-CREATE OR REPLACE FUNCTION hawser.give_back_channels(
-  p_name text,
-  p_epoch bigint,
-  p_channel_ids integer[],
-  p_topic_ids integer[]
-)
-RETURNS TABLE (
-  held boolean,
-  channel_id integer,
-  channel_name text,
-  listener text
-)
-LANGUAGE plpgsql VOLATILE SECURITY DEFINER
-SET search_path = pg_catalog, pg_temp
-SET jit = off
-SET row_security = off
-AS $function$
-#variable_conflict use_column
-BEGIN
-  IF current_setting('transaction_isolation') <> 'read committed' THEN
-    RAISE EXCEPTION 'hawser.give_back_channels needs READ COMMITTED, not %', current_setting('transaction_isolation')
-      USING ERRCODE = 'invalid_transaction_state', HINT = 'BEGIN ISOLATION LEVEL READ COMMITTED';
-  END IF;
-  IF pg_collation_for(p_name) COLLATE "C" <> '"default"'
-    AND NOT (SELECT c.collisdeterministic FROM pg_collation AS c WHERE c.oid = (pg_collation_for(p_name) COLLATE "C")::regcollation)
-  THEN
-    RAISE EXCEPTION USING
-      ERRCODE = hawser.error_sqlstate('invalid_argument'),
-      MESSAGE = format('hawser.give_back_channels: the arguments have the collation %s, and must have a deterministic one', pg_collation_for(p_name) COLLATE "C"),
-      HINT = 'Write COLLATE "default" behind the argument.';
-  END IF;
-  IF
-    p_name IS NULL
-    OR octet_length(p_name) > 255
-    OR octet_length(p_name) < 1
-    OR NOT (p_name ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$')
-    OR p_epoch IS NULL
-    OR p_channel_ids IS NULL
-    OR num_nulls(VARIADIC p_channel_ids) > 0
-    OR cardinality(p_channel_ids) > 1000000
-    OR p_topic_ids IS NULL
-    OR num_nulls(VARIADIC p_topic_ids) > 0
-    OR cardinality(p_topic_ids) > 1000000
-  THEN
-    IF p_name IS NULL THEN
-      PERFORM hawser.refuse_argument('hawser.give_back_channels', 'p_name', 'NULL', 'needs a value');
-    END IF;
-    IF octet_length(p_name) > 255 THEN
-      PERFORM hawser.refuse_argument('hawser.give_back_channels', 'p_name', octet_length(p_name) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8');
-    END IF;
-    IF octet_length(p_name) < 1 THEN
-      PERFORM hawser.refuse_argument('hawser.give_back_channels', 'p_name', octet_length(p_name) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8');
-    END IF;
-    IF NOT (p_name ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$') THEN
-      PERFORM hawser.refuse_argument('hawser.give_back_channels', 'p_name', to_json(left(p_name, 60))::text, 'must not contain '':'' or control characters');
-    END IF;
-    IF p_epoch IS NULL THEN
-      PERFORM hawser.refuse_argument('hawser.give_back_channels', 'p_epoch', 'NULL', 'needs a value');
-    END IF;
-    IF p_channel_ids IS NULL THEN
-      PERFORM hawser.refuse_argument('hawser.give_back_channels', 'p_channel_ids', 'NULL', 'needs a value');
-    END IF;
-    IF num_nulls(VARIADIC p_channel_ids) > 0 THEN
-      PERFORM hawser.refuse_argument('hawser.give_back_channels', 'p_channel_ids', 'a list with a NULL', 'must have a value in each place');
-    END IF;
-    IF cardinality(p_channel_ids) > 1000000 THEN
-      PERFORM hawser.refuse_argument('hawser.give_back_channels', 'p_channel_ids', 'a list of ' || cardinality(p_channel_ids) || ' elements', 'must have at most 1000000 elements');
-    END IF;
-    IF p_topic_ids IS NULL THEN
-      PERFORM hawser.refuse_argument('hawser.give_back_channels', 'p_topic_ids', 'NULL', 'needs a value');
-    END IF;
-    IF num_nulls(VARIADIC p_topic_ids) > 0 THEN
-      PERFORM hawser.refuse_argument('hawser.give_back_channels', 'p_topic_ids', 'a list with a NULL', 'must have a value in each place');
-    END IF;
-    IF cardinality(p_topic_ids) > 1000000 THEN
-      PERFORM hawser.refuse_argument('hawser.give_back_channels', 'p_topic_ids', 'a list of ' || cardinality(p_topic_ids) || ' elements', 'must have at most 1000000 elements');
-    END IF;
-  END IF;
-BEGIN
-  -- Exclusive: no write of the listener is under way that has seen it as the owner, and no dead letter is retried for it.
-  PERFORM FROM hawser_data.fences AS f WHERE f.what = 'peer:' || p_name FOR UPDATE;
-  held := hawser.fenced(p_name, p_epoch);
-  IF NOT held THEN
-    RETURN NEXT;
-    RETURN;
-  END IF;
-
-  RETURN QUERY
-  WITH heirs AS MATERIALIZED (
-    SELECT g.key, CASE
-             WHEN g.topic_id > 0 THEN (SELECT a.heir FROM hawser.heir_of_channel(p_name, g.key, g.topic_id) AS a)
-             ELSE (
-               SELECT p.name
-                 FROM hawser_peer_data.channels AS o
-                 LEFT JOIN hawser_peer_data.channels AS b ON b.channel_id = o.retry_of
-                 JOIN hawser_peer_data.peers AS p ON p.name = coalesce(b.listener_name, o.listener_name) AND p.group_name IS NOT NULL
-                WHERE o.channel_id = g.key AND p.name <> p_name
-                  -- It has registered under its present epoch: it was started again since its channels were taken over.
-                  AND EXISTS (SELECT FROM hawser_peer_data.listeners AS t WHERE t.listener_name = p.name AND t.epoch = p.epoch)
-             )
-           END AS name
-      FROM unnest(p_channel_ids, p_topic_ids) AS g (key, topic_id)
-  ), back AS (
-    UPDATE hawser_peer_data.channels AS m
-       -- A retry channel is nobody's by itself.
-       SET owner = CASE WHEN m.retry_of IS NULL THEN nullif(h.name, m.listener_name) ELSE h.name END
-      FROM heirs AS h
-     WHERE m.channel_id = h.key AND m.owner = p_name AND h.name IS NOT NULL
-    RETURNING m.channel_id, m.channel_name, h.name
-  )
-  SELECT true, b.channel_id, b.channel_name, b.name FROM back AS b ORDER BY b.channel_id;
-END;
-END
-$function$;
-COMMENT ON FUNCTION hawser.give_back_channels(text, bigint, integer[], integer[]) IS 'Changes the owner of channels that the caller has taken over: they go back to the members of groups that they were made for,
-as far as those have been started again, or on to a listener that serves a topic. Fenced by the epoch of the caller, which has
-nothing under way in them.';
-
-CREATE OR REPLACE FUNCTION hawser.heir_of_channel(
-  p_name text,
-  p_channel_id integer,
-  p_topic_id integer,
-  OUT owned boolean,
-  OUT heir text
-)
-LANGUAGE plpgsql VOLATILE SECURITY DEFINER
-SET search_path = pg_catalog, pg_temp
-SET jit = off
-SET row_security = off
-AS $function$
-#variable_conflict use_column
-BEGIN
-  IF pg_collation_for(p_name) COLLATE "C" <> '"default"'
-    AND NOT (SELECT c.collisdeterministic FROM pg_collation AS c WHERE c.oid = (pg_collation_for(p_name) COLLATE "C")::regcollation)
-  THEN
-    RAISE EXCEPTION USING
-      ERRCODE = hawser.error_sqlstate('invalid_argument'),
-      MESSAGE = format('hawser.heir_of_channel: the arguments have the collation %s, and must have a deterministic one', pg_collation_for(p_name) COLLATE "C"),
-      HINT = 'Write COLLATE "default" behind the argument.';
-  END IF;
-  IF
-    p_name IS NULL
-    OR octet_length(p_name) > 255
-    OR octet_length(p_name) < 1
-    OR NOT (p_name ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$')
-    OR p_channel_id IS NULL
-    OR p_topic_id IS NULL
-  THEN
-    IF p_name IS NULL THEN
-      PERFORM hawser.refuse_argument('hawser.heir_of_channel', 'p_name', 'NULL', 'needs a value');
-    END IF;
-    IF octet_length(p_name) > 255 THEN
-      PERFORM hawser.refuse_argument('hawser.heir_of_channel', 'p_name', octet_length(p_name) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8');
-    END IF;
-    IF octet_length(p_name) < 1 THEN
-      PERFORM hawser.refuse_argument('hawser.heir_of_channel', 'p_name', octet_length(p_name) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8');
-    END IF;
-    IF NOT (p_name ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$') THEN
-      PERFORM hawser.refuse_argument('hawser.heir_of_channel', 'p_name', to_json(left(p_name, 60))::text, 'must not contain '':'' or control characters');
-    END IF;
-    IF p_channel_id IS NULL THEN
-      PERFORM hawser.refuse_argument('hawser.heir_of_channel', 'p_channel_id', 'NULL', 'needs a value');
-    END IF;
-    IF p_topic_id IS NULL THEN
-      PERFORM hawser.refuse_argument('hawser.heir_of_channel', 'p_topic_id', 'NULL', 'needs a value');
-    END IF;
-  END IF;
-DECLARE
-  v_names text[];
-  v_home text;
-  v_running text[];
-BEGIN
-  owned := EXISTS (
-    SELECT FROM hawser_peer_data.channels AS m
-     WHERE m.channel_id = p_channel_id AND coalesce(m.owner, m.listener_name) = p_name
-  );
-  SELECT coalesce(b.listener_name, m.listener_name),
-         ARRAY(
-           SELECT a.name
-             FROM (
-               SELECT t.listener_name AS name FROM hawser_peer_data.listeners AS t WHERE t.topic = k.topic
-               UNION
-               -- It left the directory when it stopped, or when its channels were taken over.
-               SELECT s.listener_name
-                 FROM hawser_peer_data.routes AS s
-                WHERE s.sender_key = m.sender_name || ':' || m.source_topic AND s.listener_topic = k.topic
-                  AND s.listener_name = coalesce(b.listener_name, m.listener_name)
-                  AND NOT EXISTS (SELECT FROM hawser_peer_data.peers AS p WHERE p.name = s.listener_name AND p.replaced)
-             ) AS a
-            WHERE a.name <> p_name
-              -- One that has registered under its present epoch serves what it has registered then, and nothing else.
-              AND NOT EXISTS (
-                SELECT FROM hawser_peer_data.peers AS p
-                 WHERE p.name = a.name
-                   AND EXISTS (SELECT FROM hawser_peer_data.listeners AS t WHERE t.listener_name = p.name AND t.epoch = p.epoch)
-                   AND NOT EXISTS (
-                     SELECT FROM hawser_peer_data.listeners AS t WHERE t.listener_name = p.name AND t.epoch = p.epoch AND t.topic = k.topic
-                   )
-              )
-         )
-    INTO v_home, v_names
-    FROM hawser_peer_data.channels AS m
-    LEFT JOIN hawser_peer_data.channels AS b ON b.channel_id = m.retry_of
-    JOIN hawser_peer_data.topics AS k ON k.id = p_topic_id
-   -- One that was made for its owner has none set.
-   WHERE m.channel_id = p_channel_id AND m.owner = p_name;
-  v_running := hawser.running_peers(coalesce(v_names, '{}'));
-  heir := (
-    SELECT n.name FROM unnest(v_names) AS n (name)
-     ORDER BY n.name <> ALL (v_running), n.name <> v_home, n.name COLLATE "C" LIMIT 1
-  );
-END;
-END
-$function$;
-COMMENT ON FUNCTION hawser.heir_of_channel(text, integer, integer) IS 'The listener that should have a channel which its owner has taken over, because it serves a topic that the owner does not: of
-those in the directory a running one first, and first the one that the channel was made for. That one also counts if it
-is not in the directory but the sender has met it there, unless it runs, or was replaced.';
-
-CREATE OR REPLACE FUNCTION hawser.add_peer_dead_letters(
-  p_name text,
-  p_epoch bigint,
-  p_channel_ids integer[],
-  p_dead_letters jsonb,
-  p_dead_payloads bytea,
-  p_done jsonb,
-  p_unparked jsonb,
-  OUT held boolean
-)
-LANGUAGE plpgsql VOLATILE SECURITY DEFINER
-SET search_path = pg_catalog, pg_temp
-SET jit = off
-SET row_security = off
-AS $function$
-#variable_conflict use_column
-BEGIN
-  IF pg_collation_for(p_name) COLLATE "C" <> '"default"'
-    AND NOT (SELECT c.collisdeterministic FROM pg_collation AS c WHERE c.oid = (pg_collation_for(p_name) COLLATE "C")::regcollation)
-  THEN
-    RAISE EXCEPTION USING
-      ERRCODE = hawser.error_sqlstate('invalid_argument'),
-      MESSAGE = format('hawser.add_peer_dead_letters: the arguments have the collation %s, and must have a deterministic one', pg_collation_for(p_name) COLLATE "C"),
-      HINT = 'Write COLLATE "default" behind the argument.';
-  END IF;
-  IF
-    p_name IS NULL
-    OR octet_length(p_name) > 255
-    OR p_epoch IS NULL
-    OR p_channel_ids IS NULL
-    OR num_nulls(VARIADIC p_channel_ids) > 0
-    OR cardinality(p_channel_ids) > 1000000
-    OR ((pg_column_size(p_dead_letters) > 16384 OR pg_column_compression(p_dead_letters) IS NOT NULL) AND octet_length(p_dead_letters::text) > 201326592)
-    OR octet_length(p_dead_payloads) > 284164096
-    OR ((pg_column_size(p_done) > 1365 OR pg_column_compression(p_done) IS NOT NULL) AND octet_length(p_done::text) > 16777216)
-    OR ((pg_column_size(p_unparked) > 1365 OR pg_column_compression(p_unparked) IS NOT NULL) AND octet_length(p_unparked::text) > 16777216)
-  THEN
-    IF p_name IS NULL THEN
-      PERFORM hawser.refuse_argument('hawser.add_peer_dead_letters', 'p_name', 'NULL', 'needs a value');
-    END IF;
-    IF octet_length(p_name) > 255 THEN
-      PERFORM hawser.refuse_argument('hawser.add_peer_dead_letters', 'p_name', octet_length(p_name) || ' bytes long', 'must be at most 255 bytes long in UTF-8');
-    END IF;
-    IF p_epoch IS NULL THEN
-      PERFORM hawser.refuse_argument('hawser.add_peer_dead_letters', 'p_epoch', 'NULL', 'needs a value');
-    END IF;
-    IF p_channel_ids IS NULL THEN
-      PERFORM hawser.refuse_argument('hawser.add_peer_dead_letters', 'p_channel_ids', 'NULL', 'needs a value');
-    END IF;
-    IF num_nulls(VARIADIC p_channel_ids) > 0 THEN
-      PERFORM hawser.refuse_argument('hawser.add_peer_dead_letters', 'p_channel_ids', 'a list with a NULL', 'must have a value in each place');
-    END IF;
-    IF cardinality(p_channel_ids) > 1000000 THEN
-      PERFORM hawser.refuse_argument('hawser.add_peer_dead_letters', 'p_channel_ids', 'a list of ' || cardinality(p_channel_ids) || ' elements', 'must have at most 1000000 elements');
-    END IF;
-    IF ((pg_column_size(p_dead_letters) > 16384 OR pg_column_compression(p_dead_letters) IS NOT NULL) AND octet_length(p_dead_letters::text) > 201326592) THEN
-      PERFORM hawser.refuse_argument('hawser.add_peer_dead_letters', 'p_dead_letters', octet_length(p_dead_letters::text) || ' bytes long', 'must be at most 201326592 bytes long in UTF-8');
-    END IF;
-    IF octet_length(p_dead_payloads) > 284164096 THEN
-      PERFORM hawser.refuse_argument('hawser.add_peer_dead_letters', 'p_dead_payloads', octet_length(p_dead_payloads) || ' bytes long', 'must be at most 284164096 bytes long');
-    END IF;
-    IF ((pg_column_size(p_done) > 1365 OR pg_column_compression(p_done) IS NOT NULL) AND octet_length(p_done::text) > 16777216) THEN
-      PERFORM hawser.refuse_argument('hawser.add_peer_dead_letters', 'p_done', octet_length(p_done::text) || ' bytes long', 'must be at most 16777216 bytes long in UTF-8');
-    END IF;
-    IF ((pg_column_size(p_unparked) > 1365 OR pg_column_compression(p_unparked) IS NOT NULL) AND octet_length(p_unparked::text) > 16777216) THEN
-      PERFORM hawser.refuse_argument('hawser.add_peer_dead_letters', 'p_unparked', octet_length(p_unparked::text) || ' bytes long', 'must be at most 16777216 bytes long in UTF-8');
-    END IF;
-  END IF;
-DECLARE
-  -- The cursors before, in the order of channels.
-  v_old_keys integer[];
-  v_old_epochs bigint[];
-  v_old_numbers bigint[];
-  v_fault text;
-BEGIN
-  -- The caller holds the fence of the name.
-  held := EXISTS (SELECT FROM hawser_peer_data.peers AS p WHERE p.name = p_name AND p.epoch = p_epoch);
-  IF NOT held THEN
-    RETURN;
-  END IF;
-
-  IF p_dead_letters IS NOT NULL THEN
-    SELECT hawser.dead_letter_fault('peer', '', coalesce(j.topic, ''), nullif(j.headers, 'null'::jsonb), NULL) INTO v_fault
-      FROM jsonb_to_recordset(p_dead_letters) AS j (topic text, headers jsonb)
-     ORDER BY 1 NULLS LAST LIMIT 1;
-    IF v_fault IS NULL AND octet_length(p_dead_payloads) IS DISTINCT FROM (
-      SELECT CASE WHEN min(j.payload_bytes) >= 0 THEN sum(j.payload_bytes) END
-        FROM jsonb_to_recordset(p_dead_letters) AS j (payload_bytes integer)
-    ) THEN
-      v_fault := format('the lengths of the payloads do not add up to the %s bytes given', octet_length(p_dead_payloads));
-    END IF;
-    IF v_fault IS NULL AND EXISTS (
-      SELECT FROM jsonb_to_recordset(p_dead_letters) AS j (failures jsonb)
-       WHERE octet_length(j.failures::text) > 65536
-    ) THEN
-      v_fault := 'its failed attempts are too large';
-    END IF;
-    IF v_fault IS NOT NULL THEN
-      RAISE EXCEPTION 'a dead letter of "%" is refused: %', p_name, v_fault
-        USING ERRCODE = 'invalid_parameter_value', HINT = 'Give the message as it was received.';
-    END IF;
-  END IF;
-
-  SELECT array_agg(l.channel_id), array_agg(l.epoch), array_agg(l.number)
-    INTO v_old_keys, v_old_epochs, v_old_numbers
-    FROM hawser.lock_cursors(ARRAY(
-      SELECT m.channel_id FROM hawser_peer_data.channels AS m
-       WHERE m.channel_id = ANY (p_channel_ids) AND coalesce(m.owner, m.listener_name) = p_name
-    )) AS l;
-
-  -- Waits for a handler's transaction that has marked the same message: what is done is no dead letter.
-  WITH letters AS (
-    SELECT j.*, sum(j.payload_bytes) OVER (ORDER BY j.nth) AS past
-      FROM ROWS FROM (jsonb_to_recordset(coalesce(p_dead_letters, '[]')) AS (
-        channel_id integer, epoch bigint, number bigint, topic text, payload_bytes integer,
-        headers jsonb, error_code text, error_message text, attempts integer, stack text, failures jsonb
-      )) WITH ORDINALITY AS j (
-        channel_id, epoch, number, topic, payload_bytes, headers, error_code, error_message, attempts, stack, failures, nth
-      )
-  ), marked AS (
-    INSERT INTO hawser_peer_data.marks (channel_id, epoch, number)
-    SELECT a.key, a.epoch, a.number
-      FROM (
-        SELECT l.channel_id, l.epoch, l.number FROM letters AS l
-        UNION
-        SELECT (d.mark ->> 0)::integer, (d.mark ->> 1)::bigint, (d.mark ->> 2)::bigint
-          FROM jsonb_array_elements(coalesce(p_done, '[]')) AS d (mark)
-      ) AS a (key, epoch, number)
-      JOIN unnest(v_old_keys, v_old_epochs, v_old_numbers) AS o (key, epoch, number) USING (key)
-     WHERE (a.epoch, a.number) > (o.epoch, o.number)
-     ORDER BY a.key, a.epoch, a.number
-    ON CONFLICT (channel_id, epoch, number) DO NOTHING
-    RETURNING channel_id, epoch, number
-  ), gone AS (
-    -- Only what the caller names as no longer parked: what has a mark may still be parked.
-    DELETE FROM hawser_peer_data.parked_messages AS p
-     USING (
-       SELECT l.channel_id, l.epoch, l.number FROM letters AS l
-       UNION
-       SELECT (d.parked ->> 0)::integer, (d.parked ->> 1)::bigint, (d.parked ->> 2)::bigint
-         FROM jsonb_array_elements(coalesce(p_unparked, '[]')) AS d (parked)
-     ) AS a (key, epoch, number)
-     WHERE a.key = ANY (v_old_keys) AND p.channel_id = a.key AND p.epoch = a.epoch AND p.number = a.number
-    RETURNING p.channel_id, p.epoch, p.number
-  )
-  INSERT INTO hawser_data.dead_letters
-    (origin, source, topic, payload, headers, error_code, error_message, attempts, stack, failures, channel_id,
-     epoch, number, worker)
-  SELECT 'peer', m.channel_name, l.topic,
-         substring(p_dead_payloads FROM (l.past - l.payload_bytes + 1)::integer FOR l.payload_bytes),
-         nullif(l.headers, 'null'::jsonb),
-         left(l.error_code, 255), l.error_message, l.attempts,
-         l.stack, nullif(l.failures, 'null'::jsonb), l.channel_id, l.epoch, l.number, p_name
-    FROM letters AS l
-    JOIN (SELECT * FROM marked UNION SELECT * FROM gone) AS n USING (channel_id, epoch, number)
-    JOIN hawser_peer_data.channels AS m USING (channel_id)
-   ORDER BY l.nth;
-END;
-END
-$function$;
-COMMENT ON FUNCTION hawser.add_peer_dead_letters(text, bigint, integer[], jsonb, bytea, jsonb, jsonb) IS 'Writes what commit_cursors has besides the cursors, for channels of the listener: dead letters with their marks, marks, and the
-removal of parked messages that are done.';
-
 CREATE OR REPLACE FUNCTION hawser.callers_roles(
   OUT roles text[]
 )
@@ -4086,7 +3218,7 @@ DECLARE
 BEGIN
   fault := CASE
     WHEN jsonb_typeof(p_headers) <> 'array' THEN 'the headers are no array'
-    WHEN p_origin IN ('peer', 'queue') THEN CASE
+    WHEN p_origin = 'queue' THEN CASE
       WHEN NOT octet_length(p_topic) BETWEEN 1 AND 255 OR p_topic !~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$'
         THEN 'the topic is none'
       WHEN octet_length(p_headers::text) > 16777216 THEN 'the headers are too large'
@@ -4110,9 +3242,9 @@ BEGIN
       WHEN jsonb_typeof(v_pair) <> 'array' THEN 'a header is no pair'
       WHEN jsonb_array_length(v_pair) <> 2 OR jsonb_typeof(v_pair -> 0) <> 'string' OR jsonb_typeof(v_pair -> 1) <> 'string'
         THEN 'a header is no pair of texts'
-      WHEN p_origin IN ('peer', 'queue') AND (v_pair ->> 0 !~ '^[!-9;-~]+$' OR v_pair ->> 1 !~ E'^[^\\\\u0001-\\\\u0008\\\\u000a-\\\\u001f\\\\u007f]*$')
+      WHEN p_origin = 'queue' AND (v_pair ->> 0 !~ '^[!-9;-~]+$' OR v_pair ->> 1 !~ E'^[^\\\\u0001-\\\\u0008\\\\u000a-\\\\u001f\\\\u007f]*$')
         THEN 'a header has characters that it may not have'
-      WHEN p_origin IN ('peer', 'queue') AND octet_length(v_pair ->> 0) > 255 THEN 'the name of a header is too long'
+      WHEN p_origin = 'queue' AND octet_length(v_pair ->> 0) > 255 THEN 'the name of a header is too long'
     END;
     IF fault IS NOT NULL THEN
       RETURN;
@@ -4143,10 +3275,6 @@ CREATE OR REPLACE FUNCTION hawser.retry_dead_letters(
 RETURNS TABLE (
   id bigint,
   refused text,
-  channel_id integer,
-  number bigint,
-  owner text,
-  function text,
   enqueued boolean
 )
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
@@ -4176,11 +3304,6 @@ BEGIN
     END IF;
   END IF;
 DECLARE
-  -- The owners whose fences are held, shared.
-  v_fenced text[] := '{}';
-  v_owners text[];
-  v_base record;
-  v_retry_key integer;
   v_roles CONSTANT text[] := (SELECT c.roles FROM hawser.callers_roles() AS c);
   -- Those that the caller may retry.
   v_ids bigint[];
@@ -4215,110 +3338,18 @@ BEGIN
        ORDER BY d.id
     ) AS c;
   RETURN QUERY
-  SELECT r.id, r.refusal, NULL::integer, NULL::bigint, NULL::text, NULL::text, NULL::boolean
+  SELECT r.id, r.refusal, NULL::boolean
     FROM unnest(v_refused, v_refusals) AS r (id, refusal);
 
-  -- A channel's owner may not change until its retry channel is there with the same one: handing channels over
-  -- takes the owner's fence exclusively. After each wait the owners are read again.
-  LOOP
-    v_owners := ARRAY(
-      SELECT DISTINCT coalesce(m.owner, m.listener_name)
-        FROM hawser_data.dead_letters AS d
-        JOIN hawser_peer_data.channels AS m ON m.channel_id = d.channel_id
-       WHERE d.id = ANY (v_ids) AND d.origin = 'peer'
-      EXCEPT SELECT f.name FROM unnest(v_fenced) AS f (name)
-       ORDER BY 1
-    );
-    EXIT WHEN cardinality(v_owners) = 0;
-    PERFORM hawser.share_fences(v_owners);
-    v_fenced := v_fenced || v_owners;
-  END LOOP;
-
-  -- The retry channels that are missing. A message that failed again has come over the retry channel: it goes back there.
-  FOR v_base IN
-    SELECT DISTINCT m.channel_id AS key, m.sender_name, m.source_topic, coalesce(m.owner, m.listener_name) AS owner
-      FROM hawser_data.dead_letters AS d
-      JOIN hawser_peer_data.channels AS m ON m.channel_id = d.channel_id
-      JOIN hawser_peer_data.topics AS t ON t.topic = d.topic
-     WHERE d.id = ANY (v_ids) AND d.origin = 'peer' AND m.retry_of IS NULL
-     ORDER BY m.channel_id
-  LOOP
-    v_retry_key := (
-      SELECT k.channel_id
-        FROM hawser.open_channel(v_base.sender_name, v_base.source_topic, '__#retry#' || v_base.key) AS k
-    );
-    -- A statement of its own: the one that made the row does not see it.
-    UPDATE hawser_peer_data.channels AS r SET owner = v_base.owner WHERE r.channel_id = v_retry_key AND r.owner IS NULL;
-  END LOOP;
-
-  -- One statement, so that each of them is either a dead letter or a stored message. The channels' rows stay locked until
-  -- the end: numbers are committed in their order.
   RETURN QUERY
-  WITH asked AS MATERIALIZED (
-    SELECT d.id, r.channel_id AS retry_key, t.id AS topic_id, coalesce(r.owner, r.listener_name) AS retry_owner,
-           CASE
-             WHEN m.channel_id IS NULL THEN 'channel'
-             -- A topic that was made since then has no retry channel here.
-             WHEN t.id IS NULL OR r.channel_id IS NULL THEN 'topic'
-           END AS refusal
-      FROM hawser_data.dead_letters AS d
-      LEFT JOIN hawser_peer_data.channels AS m ON m.channel_id = d.channel_id
-      LEFT JOIN hawser_peer_data.channels AS r
-        ON r.channel_name = m.sender_name || ':' || m.source_topic || ':' || '__#retry#' || coalesce(m.retry_of, m.channel_id)
-      LEFT JOIN hawser_peer_data.topics AS t ON t.topic = d.topic
-     WHERE d.id = ANY (v_ids) AND d.origin = 'peer'
-  ), gone AS (
-    DELETE FROM hawser_data.dead_letters AS d
-     USING asked AS a
-     WHERE d.id = a.id AND a.refusal IS NULL
-    RETURNING d.id, a.retry_key, a.topic_id, a.retry_owner, d.payload, d.headers,
-              d.source || '/' || d.epoch || '/' || d.number AS place
-  ), numbered AS (
-    UPDATE hawser_peer_data.channels AS r
-       SET last_retry = r.last_retry + g.count
-      FROM (SELECT retry_key, count(*) AS count FROM gone GROUP BY retry_key) AS g
-     WHERE r.channel_id = g.retry_key
-    RETURNING r.channel_id AS key, r.last_retry - g.count AS before
-  ), back AS (
-    INSERT INTO hawser_peer_data.stored_messages AS s (channel_id, epoch, number, topic_id, payload, headers)
-    SELECT g.retry_key, 1, n.before + row_number() OVER (PARTITION BY g.retry_key ORDER BY g.id), g.topic_id, g.payload,
-           -- It keeps its id, though it has another place from now on, and is wanted whatever its age.
-           (
-             SELECT jsonb_agg(h.value ORDER BY h.nth)
-               FROM (
-                 SELECT e.value, e.nth
-                   FROM jsonb_array_elements(g.headers) WITH ORDINALITY AS e (value, nth)
-                  WHERE e.value ->> 0 <> 'message-expires'
-                 UNION ALL
-                 SELECT jsonb_build_array('message-id', g.place), 1 + coalesce(jsonb_array_length(g.headers), 0)
-                  WHERE NOT EXISTS (
-                          SELECT FROM jsonb_array_elements(g.headers) AS e (value)
-                           WHERE e.value ->> 0 = 'message-id'
-                        )
-                    AND coalesce(jsonb_array_length(g.headers), 0) < 256
-               ) AS h
-           )
-      FROM gone AS g
-      JOIN numbered AS n ON n.key = g.retry_key
-     ORDER BY g.id
-  )
-  SELECT a.id, a.refusal, g.retry_key,
-         n.before + row_number() OVER (PARTITION BY g.retry_key ORDER BY g.id), g.retry_owner, NULL::text, NULL::boolean
-    FROM asked AS a
-    LEFT JOIN gone AS g ON g.id = a.id
-    LEFT JOIN numbered AS n ON n.key = g.retry_key
-   WHERE a.refusal IS NOT NULL OR g.id IS NOT NULL
-   ORDER BY a.id;
-
-  RETURN QUERY
-  SELECT r.id, CASE WHEN NOT r.queued THEN 'handler' END, NULL::integer, NULL::bigint, NULL::text, NULL::text, r.queued
+  SELECT r.id, CASE WHEN NOT r.queued THEN 'handler' END, r.queued
     FROM hawser.retry_subscribed(v_ids) AS r;
 
   RETURN QUERY
-  SELECT e.id, NULL::text, NULL::integer, NULL::bigint, NULL::text, NULL::text, true
+  SELECT e.id, NULL::text, true
     FROM hawser.retry_enqueued(v_ids) AS e
   UNION ALL
-  SELECT q.id, NULL::text, NULL::integer, NULL::bigint, NULL::text, NULL::text, true
+  SELECT q.id, NULL::text, true
     FROM hawser.retry_queued(v_ids) AS q;
 
   SELECT array_agg(a.id), array_agg(a.topic) INTO v_ids, v_topics
@@ -4652,7 +3683,7 @@ DECLARE
 BEGIN
   RETURN QUERY
   WITH channels AS MATERIALIZED (
-    SELECT m.channel_id, m.sender_name, m.source_topic, coalesce(m.owner, m.listener_name) AS owner,
+    SELECT m.channel_id, m.sender_name, m.source_topic, m.listener_name AS owner,
            coalesce(c.epoch, 0) AS epoch, coalesce(c.number, 0) AS number
       FROM hawser_peer_data.channels AS m
       LEFT JOIN LATERAL (
@@ -4795,7 +3826,6 @@ RETURNS TABLE (
   topics text[],
   waiting bigint,
   oldest_waiting_at timestamptz,
-  parked bigint,
   sends_on bigint,
   listens_on bigint,
   is_complete boolean
@@ -4811,13 +3841,10 @@ BEGIN
   WITH waiting AS (
     SELECT b.listener AS name, sum(b.messages)::bigint AS messages, bool_and(b.is_complete) AS is_complete, min(b.oldest_at) AS oldest_at
       FROM hawser.backlog(250000) AS b WHERE p_without_waiting IS NOT TRUE AND b.listener IS NOT NULL GROUP BY 1
-  ), parked AS (
-    SELECT coalesce(m.owner, m.listener_name) AS name, count(*) AS messages
-      FROM hawser_peer_data.parked_messages AS k JOIN hawser_peer_data.channels AS m USING (channel_id) GROUP BY 1
   ), senders AS (
     SELECT m.sender_name AS name, count(*) AS channels FROM hawser_peer_data.channels AS m GROUP BY 1
   ), listeners AS (
-    SELECT coalesce(m.owner, m.listener_name) AS name, count(*) AS channels FROM hawser_peer_data.channels AS m GROUP BY 1
+    SELECT m.listener_name AS name, count(*) AS channels FROM hawser_peer_data.channels AS m GROUP BY 1
   ), workers AS MATERIALIZED (
     SELECT w.name, w.topics, w.beat_at > clock_timestamp() - make_interval(secs => CASE WHEN w.is_idle THEN 240000 ELSE w.lease_ms END / 1000.0) AS runs
       FROM hawser_data.workers AS w WHERE w.gone_at IS NULL
@@ -4841,11 +3868,10 @@ BEGIN
   SELECT name, name IN (SELECT r.name FROM running AS r) AS running, p.epoch, p.started_at,
          CASE WHEN p.name IS NULL AND d.is_worker THEN false ELSE p.clean END AS clean, p.version, p.certificate_ends_at,
          coalesce(d.topics, '{}') AS topics, coalesce(w.messages, 0) AS waiting, w.oldest_at AS oldest_waiting_at,
-         coalesce(k.messages, 0) AS parked, coalesce(s.channels, 0) AS sends_on, coalesce(l.channels, 0) AS listens_on, coalesce(w.is_complete, true) AS is_complete
+         coalesce(s.channels, 0) AS sends_on, coalesce(l.channels, 0) AS listens_on, coalesce(w.is_complete, true) AS is_complete
     FROM hawser_peer_data.peers AS p
     FULL JOIN served AS d USING (name)
     FULL JOIN waiting AS w USING (name)
-    LEFT JOIN parked AS k USING (name)
     LEFT JOIN senders AS s USING (name)
     LEFT JOIN listeners AS l USING (name);
 END
@@ -4994,8 +4020,6 @@ SELECT
   v.attempts::integer AS attempts,
   v.created_at::timestamptz AS created_at,
   v.channel_id::integer AS channel_id,
-  v.epoch::bigint AS epoch,
-  v.number::bigint AS number,
   v.handler_id::bigint AS handler_id,
   v.message_id::text AS message_id,
   v.role::text AS role,
@@ -5015,7 +4039,7 @@ FROM hawser_data.dead_letters AS v;
 COMMENT ON VIEW hawser.dead_letters IS 'Messages that could not be handled, with their errors. Functions alone write them: a dead letter that is retried acts with
 the rights of the subscribed function''s role, or of the gateway''s NATS user.';
 COMMENT ON COLUMN hawser.dead_letters.id IS 'The dead letter''s id.';
-COMMENT ON COLUMN hawser.dead_letters.origin IS 'Where it comes from: a peer''s channel, a subscription, the outbox, or the queue.';
+COMMENT ON COLUMN hawser.dead_letters.origin IS 'Where it comes from: a subscription, the outbox, or the queue.';
 COMMENT ON COLUMN hawser.dead_letters.source IS 'The channel''s name, or the subscribed function. Of the outbox \`core\`, or the JetStream domain. Of the queue the recipient.';
 COMMENT ON COLUMN hawser.dead_letters.topic IS 'The topic, or the subject.';
 COMMENT ON COLUMN hawser.dead_letters.payload IS 'The payload, uncompressed.';
@@ -5024,11 +4048,9 @@ COMMENT ON COLUMN hawser.dead_letters.error_code IS 'The error''s code.';
 COMMENT ON COLUMN hawser.dead_letters.error_message IS 'The error''s message; a longer one is cut, and ends with "...".';
 COMMENT ON COLUMN hawser.dead_letters.attempts IS 'How often the handler was started.';
 COMMENT ON COLUMN hawser.dead_letters.created_at IS 'When it was given up.';
-COMMENT ON COLUMN hawser.dead_letters.channel_id IS 'The channel''s id (peers only).';
-COMMENT ON COLUMN hawser.dead_letters.epoch IS 'The sender''s epoch (peers only).';
-COMMENT ON COLUMN hawser.dead_letters.number IS 'The message''s number (peers only).';
+COMMENT ON COLUMN hawser.dead_letters.channel_id IS 'As in \`queue\` (the queue only).';
 COMMENT ON COLUMN hawser.dead_letters.handler_id IS 'The handler that failed (subscriptions only).';
-COMMENT ON COLUMN hawser.dead_letters.message_id IS 'Id by which the process that gave it up knows the message: of the queue the id that its enqueue returned. NULL: it came from a peer.';
+COMMENT ON COLUMN hawser.dead_letters.message_id IS 'Id by which the process that gave it up knows the message: of the queue the id that its enqueue returned, or its place in its channel.';
 COMMENT ON COLUMN hawser.dead_letters.role IS 'The role that it belongs to, whose members may retry and discard it: the login of the listener, the role that subscribed,
 or the role that enqueued.';
 COMMENT ON COLUMN hawser.dead_letters.stack IS 'The stack of the last error, cut as its message is (peers and the queue only). NULL: the thrown value had none.';
@@ -5133,8 +4155,6 @@ REVOKE ALL ON TABLE hawser_peer_data.routes FROM PUBLIC;
 REVOKE ALL ON TABLE hawser_peer_data.channels FROM PUBLIC;
 REVOKE ALL ON TABLE hawser_peer_data.topics FROM PUBLIC;
 REVOKE ALL ON TABLE hawser_peer_data.cursors FROM PUBLIC;
-REVOKE ALL ON TABLE hawser_peer_data.marks FROM PUBLIC;
-REVOKE ALL ON TABLE hawser_peer_data.parked_messages FROM PUBLIC;
 REVOKE ALL ON TABLE hawser_peer_data.stored_messages FROM PUBLIC;
 REVOKE ALL ON TABLE hawser_peer_data.peers FROM PUBLIC;
 REVOKE ALL ON TABLE hawser_data.owners FROM PUBLIC;
@@ -5168,15 +4188,12 @@ REVOKE ALL ON FUNCTION hawser.lock_dead_letters(boolean) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.open_channel(text, text, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.id_of_topic(text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.store_messages(text, bigint, integer, bigint, integer[], integer[], integer[], jsonb, bytea) FROM PUBLIC;
-REVOKE ALL ON FUNCTION hawser.commit_cursors(text, bigint, integer[], bigint[], bigint[], jsonb, bytea, jsonb, boolean, jsonb) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.commit_cursors(text, bigint, integer[], bigint[], bigint[], jsonb, bytea) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.leave_channels(text, jsonb, bytea) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.lanes_left(text, bigint, integer, text[], text[]) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.release_stored(text, boolean, boolean, text, integer, bigint, bigint, bigint, bigint, jsonb, bytea) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.cursor_of(integer) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.lock_cursors(integer[]) FROM PUBLIC;
-REVOKE ALL ON FUNCTION hawser.handling_refusal(text, bigint, integer, bigint[], bigint[], boolean) FROM PUBLIC;
-REVOKE ALL ON FUNCTION hawser.mark_done(text, bigint, integer, bigint[], bigint[]) FROM PUBLIC;
-REVOKE ALL ON FUNCTION hawser.park_messages(text, bigint, integer, jsonb, bytea) FROM PUBLIC;
-REVOKE ALL ON FUNCTION hawser.count_attempt(text, bigint, integer, integer) FROM PUBLIC;
-REVOKE ALL ON FUNCTION hawser.count_parked(text, bigint, integer, bigint, bigint) FROM PUBLIC;
-REVOKE ALL ON FUNCTION hawser.finish_parked(text, bigint, integer, bigint[], bigint[]) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.drain_messages(integer, bigint, bigint, integer, bigint, integer) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.drain_rows(integer, bigint, bigint, integer, bigint, integer) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.count_messages(integer, bigint, bigint, integer) FROM PUBLIC;
@@ -5186,10 +4203,6 @@ REVOKE ALL ON FUNCTION hawser.leave_directory(text, bigint, boolean, boolean, te
 REVOKE ALL ON FUNCTION hawser.clear_stored_messages(text, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.forget_peer(text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.clear_addresses(text, text) FROM PUBLIC;
-REVOKE ALL ON FUNCTION hawser.reassign_channels(text, text, boolean, boolean, integer[]) FROM PUBLIC;
-REVOKE ALL ON FUNCTION hawser.give_back_channels(text, bigint, integer[], integer[]) FROM PUBLIC;
-REVOKE ALL ON FUNCTION hawser.heir_of_channel(text, integer, integer) FROM PUBLIC;
-REVOKE ALL ON FUNCTION hawser.add_peer_dead_letters(text, bigint, integer[], jsonb, bytea, jsonb, jsonb) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.callers_roles() FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.dead_letter_fault(text, text, text, jsonb, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.retry_dead_letters(bigint[]) FROM PUBLIC;
@@ -5270,8 +4283,6 @@ BEGIN
     GRANT SELECT, INSERT, UPDATE ON TABLE hawser_peer_data.channels TO hawser_peer;
     GRANT SELECT, INSERT ON TABLE hawser_peer_data.topics TO hawser_peer;
     GRANT SELECT, INSERT, UPDATE ON TABLE hawser_peer_data.cursors TO hawser_peer;
-    GRANT SELECT, INSERT, DELETE ON TABLE hawser_peer_data.marks TO hawser_peer;
-    GRANT SELECT ON TABLE hawser_peer_data.parked_messages TO hawser_peer;
     GRANT SELECT, INSERT, DELETE ON TABLE hawser_peer_data.stored_messages TO hawser_peer;
     GRANT USAGE ON SEQUENCE hawser_peer_data.stored_messages_id_seq TO hawser_peer;
     GRANT SELECT ON TABLE hawser_peer_data.peers TO hawser_peer;
@@ -5295,15 +4306,11 @@ BEGIN
     GRANT EXECUTE ON FUNCTION hawser.open_channel(text, text, text) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.id_of_topic(text) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.store_messages(text, bigint, integer, bigint, integer[], integer[], integer[], jsonb, bytea) TO hawser_peer;
-    GRANT EXECUTE ON FUNCTION hawser.commit_cursors(text, bigint, integer[], bigint[], bigint[], jsonb, bytea, jsonb, boolean, jsonb) TO hawser_peer;
+    GRANT EXECUTE ON FUNCTION hawser.commit_cursors(text, bigint, integer[], bigint[], bigint[], jsonb, bytea) TO hawser_peer;
+    GRANT EXECUTE ON FUNCTION hawser.lanes_left(text, bigint, integer, text[], text[]) TO hawser_peer;
+    GRANT EXECUTE ON FUNCTION hawser.release_stored(text, boolean, boolean, text, integer, bigint, bigint, bigint, bigint, jsonb, bytea) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.cursor_of(integer) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.lock_cursors(integer[]) TO hawser_peer;
-    GRANT EXECUTE ON FUNCTION hawser.handling_refusal(text, bigint, integer, bigint[], bigint[], boolean) TO hawser_peer;
-    GRANT EXECUTE ON FUNCTION hawser.mark_done(text, bigint, integer, bigint[], bigint[]) TO hawser_peer;
-    GRANT EXECUTE ON FUNCTION hawser.park_messages(text, bigint, integer, jsonb, bytea) TO hawser_peer;
-    GRANT EXECUTE ON FUNCTION hawser.count_attempt(text, bigint, integer, integer) TO hawser_peer;
-    GRANT EXECUTE ON FUNCTION hawser.count_parked(text, bigint, integer, bigint, bigint) TO hawser_peer;
-    GRANT EXECUTE ON FUNCTION hawser.finish_parked(text, bigint, integer, bigint[], bigint[]) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.drain_messages(integer, bigint, bigint, integer, bigint, integer) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.drain_rows(integer, bigint, bigint, integer, bigint, integer) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.count_messages(integer, bigint, bigint, integer) TO hawser_peer;
@@ -5313,10 +4320,6 @@ BEGIN
     GRANT EXECUTE ON FUNCTION hawser.clear_stored_messages(text, text) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.forget_peer(text) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.clear_addresses(text, text) TO hawser_peer;
-    GRANT EXECUTE ON FUNCTION hawser.reassign_channels(text, text, boolean, boolean, integer[]) TO hawser_peer;
-    GRANT EXECUTE ON FUNCTION hawser.give_back_channels(text, bigint, integer[], integer[]) TO hawser_peer;
-    GRANT EXECUTE ON FUNCTION hawser.heir_of_channel(text, integer, integer) TO hawser_peer;
-    GRANT EXECUTE ON FUNCTION hawser.add_peer_dead_letters(text, bigint, integer[], jsonb, bytea, jsonb, jsonb) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.retry_dead_letters(bigint[]) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.discard_dead_letters(bigint[]) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.expire_dead_letters(integer) TO hawser_peer;
@@ -5385,8 +4388,6 @@ BEGIN
        'hawser_peer_data.channels',
        'hawser_peer_data.topics',
        'hawser_peer_data.cursors',
-       'hawser_peer_data.marks',
-       'hawser_peer_data.parked_messages',
        'hawser_peer_data.stored_messages',
        'hawser_peer_data.peers',
        'hawser_data.owners',
@@ -5425,15 +4426,12 @@ BEGIN
   ALTER FUNCTION hawser.open_channel(text, text, text) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.id_of_topic(text) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.store_messages(text, bigint, integer, bigint, integer[], integer[], integer[], jsonb, bytea) OWNER TO hawser_owner;
-  ALTER FUNCTION hawser.commit_cursors(text, bigint, integer[], bigint[], bigint[], jsonb, bytea, jsonb, boolean, jsonb) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.commit_cursors(text, bigint, integer[], bigint[], bigint[], jsonb, bytea) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.leave_channels(text, jsonb, bytea) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.lanes_left(text, bigint, integer, text[], text[]) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.release_stored(text, boolean, boolean, text, integer, bigint, bigint, bigint, bigint, jsonb, bytea) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.cursor_of(integer) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.lock_cursors(integer[]) OWNER TO hawser_owner;
-  ALTER FUNCTION hawser.handling_refusal(text, bigint, integer, bigint[], bigint[], boolean) OWNER TO hawser_owner;
-  ALTER FUNCTION hawser.mark_done(text, bigint, integer, bigint[], bigint[]) OWNER TO hawser_owner;
-  ALTER FUNCTION hawser.park_messages(text, bigint, integer, jsonb, bytea) OWNER TO hawser_owner;
-  ALTER FUNCTION hawser.count_attempt(text, bigint, integer, integer) OWNER TO hawser_owner;
-  ALTER FUNCTION hawser.count_parked(text, bigint, integer, bigint, bigint) OWNER TO hawser_owner;
-  ALTER FUNCTION hawser.finish_parked(text, bigint, integer, bigint[], bigint[]) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.drain_messages(integer, bigint, bigint, integer, bigint, integer) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.drain_rows(integer, bigint, bigint, integer, bigint, integer) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.count_messages(integer, bigint, bigint, integer) OWNER TO hawser_owner;
@@ -5443,10 +4441,6 @@ BEGIN
   ALTER FUNCTION hawser.clear_stored_messages(text, text) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.forget_peer(text) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.clear_addresses(text, text) OWNER TO hawser_owner;
-  ALTER FUNCTION hawser.reassign_channels(text, text, boolean, boolean, integer[]) OWNER TO hawser_owner;
-  ALTER FUNCTION hawser.give_back_channels(text, bigint, integer[], integer[]) OWNER TO hawser_owner;
-  ALTER FUNCTION hawser.heir_of_channel(text, integer, integer) OWNER TO hawser_owner;
-  ALTER FUNCTION hawser.add_peer_dead_letters(text, bigint, integer[], jsonb, bytea, jsonb, jsonb) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.callers_roles() OWNER TO hawser_owner;
   ALTER FUNCTION hawser.dead_letter_fault(text, text, text, jsonb, text) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.retry_dead_letters(bigint[]) OWNER TO hawser_owner;

@@ -117,6 +117,7 @@ CREATE TABLE hawser_data.queue (
   message_id text,
   to_stream boolean,
   domain text,
+  channel_id integer,
   CONSTRAINT queue_pkey PRIMARY KEY (topic, recipient, role, rank)
 ) WITH (fillfactor = 45);
 
@@ -135,6 +136,8 @@ CREATE INDEX queue_later ON hawser_data.queue (later, role, due_at, id) WHERE la
 CREATE INDEX queue_later_xid ON hawser_data.queue (later_xid) WHERE later_xid IS NOT NULL;
 
 CREATE INDEX queue_late ON hawser_data.queue ((rank & 70368744177663)) WHERE rank <> id;
+
+CREATE INDEX queue_channel ON hawser_data.queue (channel_id, key) WHERE channel_id IS NOT NULL;
 
 COMMENT ON TABLE hawser_data.queue IS 'Messages for topics that are not handled yet. A row without a worker, or with one that is gone or not there, is free. Messages of
 one topic, recipient and key go to one worker at a time; those of one role also in the order of their ranks. It has no rules of
@@ -176,9 +179,10 @@ COMMENT ON COLUMN hawser_data.queue.later IS 'Why it is not in line: \`peer\`, i
 it is in line. The columns below are only for those that are not.';
 COMMENT ON COLUMN hawser_data.queue.later_xid IS 'The transaction that has said when it is due. NULL: it is held.';
 COMMENT ON COLUMN hawser_data.queue.role_mark IS 'The role''s cluster and oid, and whether it may enqueue by itself, as \`role_mark\` makes it: a new role of its name is another one.';
-COMMENT ON COLUMN hawser_data.queue.message_id IS 'For NATS: as in \`outbox\`.';
+COMMENT ON COLUMN hawser_data.queue.message_id IS 'For NATS: as in \`outbox\`. Of a message that was sent, its place in its channel: \`channel/epoch/number\`.';
 COMMENT ON COLUMN hawser_data.queue.to_stream IS 'For NATS: it goes into a stream.';
 COMMENT ON COLUMN hawser_data.queue.domain IS 'For NATS: the JetStream domain; NULL: that of the server.';
+COMMENT ON COLUMN hawser_data.queue.channel_id IS 'Channel of a message that was sent to a listener; NULL: it was enqueued.';
 
 CREATE TABLE hawser_data.flow_edges (
   before_id bigint NOT NULL,
@@ -1759,10 +1763,10 @@ BEGIN
     SELECT f.*, CASE f.state WHEN 'held' THEN (SELECT jsonb_agg(jsonb_build_object('id', n.before_id::text, 'state', n.state) ORDER BY n.state = 'waiting', n.before_id) FROM ( SELECT e.before_id, CASE WHEN NOT (e.ended AND NOT EXISTS (SELECT FROM hawser_data.queue AS q WHERE q.id = e.before_id)) THEN 'waiting' WHEN EXISTS (SELECT FROM hawser_data.dead_letters AS d WHERE d.job_id = e.before_id) THEN 'dead' ELSE 'gone' END AS state FROM hawser_data.flow_edges AS e WHERE e.after_id = f.id ORDER BY NOT e.ended, e.before_id LIMIT 100) AS n) END
       FROM (
         (
-          SELECT q.id, q.topic, CASE WHEN q.later = 'held' THEN 'held' WHEN q.later IS NOT NULL THEN 'later' WHEN (q.worker IS NULL OR NOT EXISTS (SELECT FROM hawser_data.workers AS w WHERE w.id = q.worker AND w.gone_at IS NULL)) THEN 'waiting' ELSE 'running' END AS state, q.key, q.role, CASE WHEN q.worker IS NOT NULL THEN (SELECT w.name FROM hawser_data.workers AS w WHERE w.id = q.worker AND w.gone_at IS NULL) END, q.attempts::integer, q.enqueued_at, CASE WHEN (q.worker IS NULL OR NOT EXISTS (SELECT FROM hawser_data.workers AS w WHERE w.id = q.worker AND w.gone_at IS NULL)) THEN q.due_at END, NULL::timestamptz, NULL::bigint, NULL::text, q.id AS place, (-(q.rank >> 46))::integer AS priority
+          SELECT q.id, q.topic, CASE WHEN q.later = 'held' THEN 'held' WHEN q.later IS NOT NULL THEN 'later' WHEN (q.worker IS NULL OR NOT EXISTS (SELECT FROM hawser_data.workers AS w WHERE w.id = q.worker AND w.gone_at IS NULL)) THEN 'waiting' ELSE 'running' END AS state, (CASE WHEN q.channel_id IS NULL THEN q.key ELSE (SELECT h.of ->> 1 FROM jsonb_array_elements(CASE jsonb_typeof(q.headers) WHEN 'array' THEN q.headers END) AS h (of) WHERE h.of ->> 0 = 'message-key' LIMIT 1) END), q.role, CASE WHEN q.worker IS NOT NULL THEN (SELECT w.name FROM hawser_data.workers AS w WHERE w.id = q.worker AND w.gone_at IS NULL) END, q.attempts::integer, q.enqueued_at, CASE WHEN (q.worker IS NULL OR NOT EXISTS (SELECT FROM hawser_data.workers AS w WHERE w.id = q.worker AND w.gone_at IS NULL)) THEN q.due_at END, NULL::timestamptz, NULL::bigint, NULL::text, q.id AS place, (-(q.rank >> 46))::integer AS priority
             FROM hawser_data.queue AS q
            WHERE v_is_queued AND q.id < v_after AND q.later IS DISTINCT FROM 'nats' AND (v_roles IS NULL OR q.role = ANY (v_roles) AND q.role_id = to_regrole(quote_ident(q.role))::oid::bigint)
-             AND (of_state IS NULL OR CASE WHEN q.later = 'held' THEN 'held' WHEN q.later IS NOT NULL THEN 'later' WHEN (q.worker IS NULL OR NOT EXISTS (SELECT FROM hawser_data.workers AS w WHERE w.id = q.worker AND w.gone_at IS NULL)) THEN 'waiting' ELSE 'running' END = of_state) AND (of_key IS NULL OR q.key = of_key) AND (header_name IS NULL OR EXISTS (SELECT FROM jsonb_array_elements(CASE jsonb_typeof(q.headers) WHEN 'array' THEN q.headers END) AS h (of) WHERE h.of ->> 1 = header_value AND lower((h.of ->> 0) COLLATE "C") = lower(header_name COLLATE "C")))
+             AND (of_state IS NULL OR CASE WHEN q.later = 'held' THEN 'held' WHEN q.later IS NOT NULL THEN 'later' WHEN (q.worker IS NULL OR NOT EXISTS (SELECT FROM hawser_data.workers AS w WHERE w.id = q.worker AND w.gone_at IS NULL)) THEN 'waiting' ELSE 'running' END = of_state) AND (of_key IS NULL OR (CASE WHEN q.channel_id IS NULL THEN q.key ELSE (SELECT h.of ->> 1 FROM jsonb_array_elements(CASE jsonb_typeof(q.headers) WHEN 'array' THEN q.headers END) AS h (of) WHERE h.of ->> 0 = 'message-key' LIMIT 1) END) = of_key) AND (header_name IS NULL OR EXISTS (SELECT FROM jsonb_array_elements(CASE jsonb_typeof(q.headers) WHEN 'array' THEN q.headers END) AS h (of) WHERE h.of ->> 1 = header_value AND lower((h.of ->> 0) COLLATE "C") = lower(header_name COLLATE "C")))
            ORDER BY q.id DESC LIMIT v_most
         )
         UNION ALL
@@ -1795,7 +1799,7 @@ BEGIN
         FROM places AS p
        CROSS JOIN LATERAL (
          (
-           SELECT q.id, q.topic, CASE WHEN q.later = 'held' THEN 'held' WHEN q.later IS NOT NULL THEN 'later' WHEN (q.worker IS NULL OR NOT EXISTS (SELECT FROM hawser_data.workers AS w WHERE w.id = q.worker AND w.gone_at IS NULL)) THEN 'waiting' ELSE 'running' END AS state, q.key, q.role, CASE WHEN q.worker IS NOT NULL THEN (SELECT w.name FROM hawser_data.workers AS w WHERE w.id = q.worker AND w.gone_at IS NULL) END, q.attempts::integer, q.enqueued_at, CASE WHEN (q.worker IS NULL OR NOT EXISTS (SELECT FROM hawser_data.workers AS w WHERE w.id = q.worker AND w.gone_at IS NULL)) THEN q.due_at END, NULL::timestamptz, NULL::bigint, NULL::text, q.rank - p.lowest AS place, (-(q.rank >> 46))::integer AS priority
+           SELECT q.id, q.topic, CASE WHEN q.later = 'held' THEN 'held' WHEN q.later IS NOT NULL THEN 'later' WHEN (q.worker IS NULL OR NOT EXISTS (SELECT FROM hawser_data.workers AS w WHERE w.id = q.worker AND w.gone_at IS NULL)) THEN 'waiting' ELSE 'running' END AS state, (CASE WHEN q.channel_id IS NULL THEN q.key ELSE (SELECT h.of ->> 1 FROM jsonb_array_elements(CASE jsonb_typeof(q.headers) WHEN 'array' THEN q.headers END) AS h (of) WHERE h.of ->> 0 = 'message-key' LIMIT 1) END), q.role, CASE WHEN q.worker IS NOT NULL THEN (SELECT w.name FROM hawser_data.workers AS w WHERE w.id = q.worker AND w.gone_at IS NULL) END, q.attempts::integer, q.enqueued_at, CASE WHEN (q.worker IS NULL OR NOT EXISTS (SELECT FROM hawser_data.workers AS w WHERE w.id = q.worker AND w.gone_at IS NULL)) THEN q.due_at END, NULL::timestamptz, NULL::bigint, NULL::text, q.rank - p.lowest AS place, (-(q.rank >> 46))::integer AS priority
              FROM hawser_data.queue AS q
             WHERE of_key IS NULL AND q.topic = of_topic AND q.recipient = p.recipient AND q.role = p.role
               AND q.rank >= p.lowest AND q.rank < p.lowest + least(v_after, 1::bigint << 46)
@@ -1804,15 +1808,26 @@ BEGIN
          )
          UNION ALL
          (
-           SELECT q.id, q.topic, CASE WHEN q.later = 'held' THEN 'held' WHEN q.later IS NOT NULL THEN 'later' WHEN (q.worker IS NULL OR NOT EXISTS (SELECT FROM hawser_data.workers AS w WHERE w.id = q.worker AND w.gone_at IS NULL)) THEN 'waiting' ELSE 'running' END AS state, q.key, q.role, CASE WHEN q.worker IS NOT NULL THEN (SELECT w.name FROM hawser_data.workers AS w WHERE w.id = q.worker AND w.gone_at IS NULL) END, q.attempts::integer, q.enqueued_at, CASE WHEN (q.worker IS NULL OR NOT EXISTS (SELECT FROM hawser_data.workers AS w WHERE w.id = q.worker AND w.gone_at IS NULL)) THEN q.due_at END, NULL, NULL, NULL, q.rank - p.lowest AS place, (-(q.rank >> 46))::integer AS priority
+           SELECT q.id, q.topic, CASE WHEN q.later = 'held' THEN 'held' WHEN q.later IS NOT NULL THEN 'later' WHEN (q.worker IS NULL OR NOT EXISTS (SELECT FROM hawser_data.workers AS w WHERE w.id = q.worker AND w.gone_at IS NULL)) THEN 'waiting' ELSE 'running' END AS state, (CASE WHEN q.channel_id IS NULL THEN q.key ELSE (SELECT h.of ->> 1 FROM jsonb_array_elements(CASE jsonb_typeof(q.headers) WHEN 'array' THEN q.headers END) AS h (of) WHERE h.of ->> 0 = 'message-key' LIMIT 1) END), q.role, CASE WHEN q.worker IS NOT NULL THEN (SELECT w.name FROM hawser_data.workers AS w WHERE w.id = q.worker AND w.gone_at IS NULL) END, q.attempts::integer, q.enqueued_at, CASE WHEN (q.worker IS NULL OR NOT EXISTS (SELECT FROM hawser_data.workers AS w WHERE w.id = q.worker AND w.gone_at IS NULL)) THEN q.due_at END, NULL, NULL, NULL, q.rank - p.lowest AS place, (-(q.rank >> 46))::integer AS priority
              FROM hawser_data.queue AS q
-            WHERE q.key = of_key AND q.topic = of_topic AND q.recipient = p.recipient AND q.role = p.role
+            WHERE q.key = of_key AND q.channel_id IS NULL AND q.topic = of_topic AND q.recipient = p.recipient AND q.role = p.role
               AND q.rank >= p.lowest AND q.rank < p.lowest + least(v_after, 1::bigint << 46)
               AND q.later IS DISTINCT FROM 'nats' AND (v_roles IS NULL OR q.role = ANY (v_roles) AND q.role_id = to_regrole(quote_ident(q.role))::oid::bigint) AND (of_state IS NULL OR CASE WHEN q.later = 'held' THEN 'held' WHEN q.later IS NOT NULL THEN 'later' WHEN (q.worker IS NULL OR NOT EXISTS (SELECT FROM hawser_data.workers AS w WHERE w.id = q.worker AND w.gone_at IS NULL)) THEN 'waiting' ELSE 'running' END = of_state) AND (header_name IS NULL OR EXISTS (SELECT FROM jsonb_array_elements(CASE jsonb_typeof(q.headers) WHEN 'array' THEN q.headers END) AS h (of) WHERE h.of ->> 1 = header_value AND lower((h.of ->> 0) COLLATE "C") = lower(header_name COLLATE "C")))
             ORDER BY q.rank DESC LIMIT v_most
          )
        ) AS n
        WHERE v_is_queued AND p.recipient IS NOT NULL
+      UNION ALL
+      (
+        -- The key of what was sent is in its headers.
+        SELECT q.id, q.topic, CASE WHEN q.later = 'held' THEN 'held' WHEN q.later IS NOT NULL THEN 'later' WHEN (q.worker IS NULL OR NOT EXISTS (SELECT FROM hawser_data.workers AS w WHERE w.id = q.worker AND w.gone_at IS NULL)) THEN 'waiting' ELSE 'running' END AS state, (CASE WHEN q.channel_id IS NULL THEN q.key ELSE (SELECT h.of ->> 1 FROM jsonb_array_elements(CASE jsonb_typeof(q.headers) WHEN 'array' THEN q.headers END) AS h (of) WHERE h.of ->> 0 = 'message-key' LIMIT 1) END), q.role, CASE WHEN q.worker IS NOT NULL THEN (SELECT w.name FROM hawser_data.workers AS w WHERE w.id = q.worker AND w.gone_at IS NULL) END, q.attempts::integer, q.enqueued_at, CASE WHEN (q.worker IS NULL OR NOT EXISTS (SELECT FROM hawser_data.workers AS w WHERE w.id = q.worker AND w.gone_at IS NULL)) THEN q.due_at END, NULL, NULL, NULL, n.place, (-(q.rank >> 46))::integer AS priority
+          FROM hawser_peer_data.channels AS m
+         CROSS JOIN LATERAL (SELECT r.* FROM hawser_data.queue AS r WHERE r.channel_id = m.channel_id OFFSET 0) AS q
+         CROSS JOIN LATERAL (SELECT q.rank - (q.rank >> 46 << 46) AS place) AS n
+         WHERE v_is_queued AND of_key IS NOT NULL AND q.topic = of_topic AND n.place < v_after
+           AND (v_roles IS NULL OR q.role = ANY (v_roles) AND q.role_id = to_regrole(quote_ident(q.role))::oid::bigint) AND (of_state IS NULL OR CASE WHEN q.later = 'held' THEN 'held' WHEN q.later IS NOT NULL THEN 'later' WHEN (q.worker IS NULL OR NOT EXISTS (SELECT FROM hawser_data.workers AS w WHERE w.id = q.worker AND w.gone_at IS NULL)) THEN 'waiting' ELSE 'running' END = of_state) AND (CASE WHEN q.channel_id IS NULL THEN q.key ELSE (SELECT h.of ->> 1 FROM jsonb_array_elements(CASE jsonb_typeof(q.headers) WHEN 'array' THEN q.headers END) AS h (of) WHERE h.of ->> 0 = 'message-key' LIMIT 1) END) = of_key AND (header_name IS NULL OR EXISTS (SELECT FROM jsonb_array_elements(CASE jsonb_typeof(q.headers) WHEN 'array' THEN q.headers END) AS h (of) WHERE h.of ->> 1 = header_value AND lower((h.of ->> 0) COLLATE "C") = lower(header_name COLLATE "C")))
+         ORDER BY n.place DESC LIMIT v_most
+      )
       UNION ALL
       SELECT n.*
         FROM places AS p
@@ -1908,7 +1923,7 @@ DECLARE
 BEGIN
   IF coalesce(is_ready, false) THEN
     RETURN QUERY
-    SELECT n.id, CASE WHEN n.later = 'held' THEN 'held' WHEN n.later IS NOT NULL THEN 'later' WHEN (n.worker IS NULL OR NOT EXISTS (SELECT FROM hawser_data.workers AS w WHERE w.id = n.worker AND w.gone_at IS NULL)) THEN 'waiting' ELSE 'running' END, n.key, n.role, CASE WHEN n.worker IS NOT NULL THEN (SELECT w.name FROM hawser_data.workers AS w WHERE w.id = n.worker AND w.gone_at IS NULL) END, n.attempts::integer, n.enqueued_at, CASE WHEN (n.worker IS NULL OR NOT EXISTS (SELECT FROM hawser_data.workers AS w WHERE w.id = n.worker AND w.gone_at IS NULL)) THEN n.due_at END, (-(n.rank >> 46))::integer, octet_length(n.payload)
+    SELECT n.id, CASE WHEN n.later = 'held' THEN 'held' WHEN n.later IS NOT NULL THEN 'later' WHEN (n.worker IS NULL OR NOT EXISTS (SELECT FROM hawser_data.workers AS w WHERE w.id = n.worker AND w.gone_at IS NULL)) THEN 'waiting' ELSE 'running' END, (CASE WHEN n.channel_id IS NULL THEN n.key ELSE (SELECT h.of ->> 1 FROM jsonb_array_elements(CASE jsonb_typeof(n.headers) WHEN 'array' THEN n.headers END) AS h (of) WHERE h.of ->> 0 = 'message-key' LIMIT 1) END), n.role, CASE WHEN n.worker IS NOT NULL THEN (SELECT w.name FROM hawser_data.workers AS w WHERE w.id = n.worker AND w.gone_at IS NULL) END, n.attempts::integer, n.enqueued_at, CASE WHEN (n.worker IS NULL OR NOT EXISTS (SELECT FROM hawser_data.workers AS w WHERE w.id = n.worker AND w.gone_at IS NULL)) THEN n.due_at END, (-(n.rank >> 46))::integer, octet_length(n.payload)
       FROM (
         -- Roles take turns, and a priority orders the messages of one role.
         SELECT f.*, row_number() OVER (PARTITION BY f.role, ltrim(f.recipient, '!') ORDER BY f.rank >> 46, f.due_at, f.rank) AS nth
@@ -1933,7 +1948,7 @@ BEGIN
   END IF;
   -- In a place, those of one priority are in line by age.
   RETURN QUERY
-  SELECT n.id, CASE WHEN n.later = 'held' THEN 'held' WHEN n.later IS NOT NULL THEN 'later' WHEN (n.worker IS NULL OR NOT EXISTS (SELECT FROM hawser_data.workers AS w WHERE w.id = n.worker AND w.gone_at IS NULL)) THEN 'waiting' ELSE 'running' END, n.key, n.role, CASE WHEN n.worker IS NOT NULL THEN (SELECT w.name FROM hawser_data.workers AS w WHERE w.id = n.worker AND w.gone_at IS NULL) END, n.attempts::integer, n.enqueued_at, CASE WHEN (n.worker IS NULL OR NOT EXISTS (SELECT FROM hawser_data.workers AS w WHERE w.id = n.worker AND w.gone_at IS NULL)) THEN n.due_at END, (-(n.rank >> 46))::integer, octet_length(n.payload)
+  SELECT n.id, CASE WHEN n.later = 'held' THEN 'held' WHEN n.later IS NOT NULL THEN 'later' WHEN (n.worker IS NULL OR NOT EXISTS (SELECT FROM hawser_data.workers AS w WHERE w.id = n.worker AND w.gone_at IS NULL)) THEN 'waiting' ELSE 'running' END, (CASE WHEN n.channel_id IS NULL THEN n.key ELSE (SELECT h.of ->> 1 FROM jsonb_array_elements(CASE jsonb_typeof(n.headers) WHEN 'array' THEN n.headers END) AS h (of) WHERE h.of ->> 0 = 'message-key' LIMIT 1) END), n.role, CASE WHEN n.worker IS NOT NULL THEN (SELECT w.name FROM hawser_data.workers AS w WHERE w.id = n.worker AND w.gone_at IS NULL) END, n.attempts::integer, n.enqueued_at, CASE WHEN (n.worker IS NULL OR NOT EXISTS (SELECT FROM hawser_data.workers AS w WHERE w.id = n.worker AND w.gone_at IS NULL)) THEN n.due_at END, (-(n.rank >> 46))::integer, octet_length(n.payload)
     FROM hawser.job_places(of_topic) AS p
    CROSS JOIN LATERAL (
      SELECT q.* FROM hawser_data.queue AS q
@@ -1976,7 +1991,8 @@ DECLARE
 BEGIN
   SELECT f.* INTO topic, key, headers, payload, is_for_any
     FROM (
-      SELECT q.topic, q.key, q.headers, q.payload, ltrim(q.recipient, '~' || '!') = '' AND NOT q.to_all
+      SELECT q.topic, (CASE WHEN q.channel_id IS NULL THEN q.key ELSE (SELECT h.of ->> 1 FROM jsonb_array_elements(CASE jsonb_typeof(q.headers) WHEN 'array' THEN q.headers END) AS h (of) WHERE h.of ->> 0 = 'message-key' LIMIT 1) END), q.headers, q.payload,
+             q.channel_id IS NOT NULL OR ltrim(q.recipient, '~' || '!') = '' AND NOT q.to_all
         FROM hawser_data.queue AS q WHERE q.id = job_message.id AND q.later IS DISTINCT FROM 'nats' AND (v_roles IS NULL OR q.role = ANY (v_roles) AND q.role_id = to_regrole(quote_ident(q.role))::oid::bigint)
       UNION ALL
       (
@@ -2066,7 +2082,7 @@ BEGIN
         FROM places AS p
         JOIN hawser_data.queue AS q
           ON q.topic = of_topic AND q.recipient = p.recipient AND q.role = p.role AND q.rank >= p.lowest AND q.rank < p.lowest + (1::bigint << 46)
-       WHERE q.later IS DISTINCT FROM 'nats' AND (v_roles IS NULL OR q.role = ANY (v_roles) AND q.role_id = to_regrole(quote_ident(q.role))::oid::bigint) AND (of_key IS NULL OR q.key = of_key) AND (header_name IS NULL OR EXISTS (SELECT FROM jsonb_array_elements(CASE jsonb_typeof(q.headers) WHEN 'array' THEN q.headers END) AS h (of) WHERE h.of ->> 1 = header_value AND lower((h.of ->> 0) COLLATE "C") = lower(header_name COLLATE "C")))
+       WHERE q.later IS DISTINCT FROM 'nats' AND (v_roles IS NULL OR q.role = ANY (v_roles) AND q.role_id = to_regrole(quote_ident(q.role))::oid::bigint) AND (of_key IS NULL OR (CASE WHEN q.channel_id IS NULL THEN q.key ELSE (SELECT h.of ->> 1 FROM jsonb_array_elements(CASE jsonb_typeof(q.headers) WHEN 'array' THEN q.headers END) AS h (of) WHERE h.of ->> 0 = 'message-key' LIMIT 1) END) = of_key) AND (header_name IS NULL OR EXISTS (SELECT FROM jsonb_array_elements(CASE jsonb_typeof(q.headers) WHEN 'array' THEN q.headers END) AS h (of) WHERE h.of ->> 1 = header_value AND lower((h.of ->> 0) COLLATE "C") = lower(header_name COLLATE "C")))
       UNION ALL
       SELECT 'dead'
         FROM places AS p JOIN hawser_data.dead_letters AS d ON d.topic = of_topic AND d.role = p.role AND d.job_id IS NOT NULL
@@ -2432,7 +2448,7 @@ BEGIN
                  FROM jsonb_each(r.headers) AS h,
                       jsonb_array_elements(CASE jsonb_typeof(h.value) WHEN 'array' THEN h.value ELSE jsonb_build_array(h.value) END) AS v
              )
-             ELSE jsonb_build_array(jsonb_build_array('message-origin', coalesce(r.origin, ':') || ':' || regexp_replace(r.role, E'[\\x01-\\x1f\\x7f]', '?', 'g'))) || CASE WHEN r.key IS NULL THEN '[]' ELSE jsonb_build_array(jsonb_build_array('message-key', r.key)) END || coalesce(r.headers, '[]')
+             ELSE jsonb_build_array(jsonb_build_array('message-origin', coalesce(r.origin, ':') || ':' || CASE WHEN r.channel_id IS NULL THEN regexp_replace(r.role, E'[\\x01-\\x1f\\x7f]', '?', 'g') ELSE '' END)) || CASE WHEN r.key IS NULL OR r.channel_id IS NOT NULL THEN '[]' ELSE jsonb_build_array(jsonb_build_array('message-key', r.key)) END || coalesce(r.headers, '[]')
            END,
            'not_permitted', format('The message was due at %s, and %s.', r.due_at, r.fault), 0,
            CASE p_kind WHEN 'peer' THEN r.id::text ELSE r.message_id END, r.role, r.role_id, r.role_mark, r.awaited_as, CASE p_kind WHEN 'peer' THEN r.id END, r.keep_ms
@@ -2462,7 +2478,7 @@ BEGIN
          l.due_at, l.id,
          ARRAY(SELECT DISTINCT p.bucket FROM page AS p WHERE p.bucket IS NOT NULL AND p.id NOT IN (SELECT f.id FROM free AS f)),
          ARRAY(SELECT DISTINCT q.topic FROM queued AS q),
-         (SELECT jsonb_agg(jsonb_build_object('id', r.id, 'role', r.role, 'role_id', r.role_id, 'topic', r.topic, 'keep_ms', coalesce(r.keep_ms, CASE WHEN NOT r.to_all THEN (SELECT s.keep_ms FROM hawser_data.topic_settings AS s WHERE s.topic = r.topic) END), 'enqueued_at', r.enqueued_at, 'attempts', r.attempts, 'worker', r.worker, 'progress', r.progress, 'key', r.key, 'headers', r.headers)) FROM refused AS r WHERE p_kind = 'peer' AND coalesce(r.keep_ms, CASE WHEN NOT r.to_all THEN (SELECT s.keep_ms FROM hawser_data.topic_settings AS s WHERE s.topic = r.topic) END) IS NOT NULL),
+         (SELECT jsonb_agg(jsonb_build_object('id', r.id, 'role', r.role, 'role_id', r.role_id, 'topic', r.topic, 'keep_ms', coalesce(r.keep_ms, CASE WHEN NOT r.to_all THEN (SELECT s.keep_ms FROM hawser_data.topic_settings AS s WHERE s.topic = r.topic) END), 'enqueued_at', r.enqueued_at, 'attempts', r.attempts, 'worker', r.worker, 'progress', r.progress, 'key', (CASE WHEN r.channel_id IS NULL THEN r.key ELSE (SELECT h.of ->> 1 FROM jsonb_array_elements(CASE jsonb_typeof(r.headers) WHEN 'array' THEN r.headers END) AS h (of) WHERE h.of ->> 0 = 'message-key' LIMIT 1) END), 'headers', r.headers)) FROM refused AS r WHERE p_kind = 'peer' AND coalesce(r.keep_ms, CASE WHEN NOT r.to_all THEN (SELECT s.keep_ms FROM hawser_data.topic_settings AS s WHERE s.topic = r.topic) END) IS NOT NULL),
          (SELECT jsonb_agg(jsonb_build_array(r.role, r.topic, r.unique_key, r.id, r.awaited_as, r.recipient, r.key)) FROM refused AS r WHERE (r.key IS NOT NULL OR r.unique_key IS NOT NULL OR r.awaited_as IS NOT NULL))
     INTO brought, ended, has_more, last_at, last_id, left_keys, v_topics, v_kept, v_marked
     FROM (SELECT 1) AS one LEFT JOIN LATERAL (SELECT p.due_at, p.id FROM page AS p ORDER BY p.nth DESC LIMIT 1) AS l ON true;
@@ -2758,7 +2774,7 @@ BEGIN
        SELECT q.id, q.topic, q.recipient, q.role, q.rank, q.later FROM hawser_data.queue AS q
         WHERE q.topic = p.topic AND q.recipient = p.recipient AND q.role = p.role AND q.rank > p_after AND (v_roles IS NULL OR q.role = ANY (v_roles) AND q.role_id = to_regrole(quote_ident(q.role))::oid::bigint)
           AND (q.later IS NOT DISTINCT FROM 'nats') = (p_kind = 'nats')
-          AND (p_key IS NULL OR q.key = p_key) AND (p_before IS NULL OR q.enqueued_at < p_before)
+          AND (p_key IS NULL OR (CASE WHEN q.channel_id IS NULL THEN q.key ELSE (SELECT h.of ->> 1 FROM jsonb_array_elements(CASE jsonb_typeof(q.headers) WHEN 'array' THEN q.headers END) AS h (of) WHERE h.of ->> 0 = 'message-key' LIMIT 1) END) = p_key) AND (p_before IS NULL OR q.enqueued_at < p_before)
         ORDER BY q.rank LIMIT p_most
      ) AS n
      WHERE v_roles IS NULL OR p.role = ANY (v_roles)
@@ -3442,7 +3458,7 @@ BEGIN
      WHERE q.ctid = ANY (v_tids)
     RETURNING q.*
   )
-  SELECT t.topic, t.recipient, t.role, t.rank, t.id, t.key, t.payload, jsonb_build_array(jsonb_build_array('message-origin', coalesce(t.origin, ':') || ':' || regexp_replace(t.role, E'[\\x01-\\x1f\\x7f]', '?', 'g'))) || CASE WHEN t.key IS NULL THEN '[]' ELSE jsonb_build_array(jsonb_build_array('message-key', t.key)) END || coalesce(t.headers, '[]'), t.attempts::integer, t.is_suspect, t.origin, t.enqueued_at, NULL::integer,
+  SELECT t.topic, t.recipient, t.role, t.rank, t.id, t.key, t.payload, jsonb_build_array(jsonb_build_array('message-origin', coalesce(t.origin, ':') || ':' || CASE WHEN t.channel_id IS NULL THEN regexp_replace(t.role, E'[\\x01-\\x1f\\x7f]', '?', 'g') ELSE '' END)) || CASE WHEN t.key IS NULL OR t.channel_id IS NOT NULL THEN '[]' ELSE jsonb_build_array(jsonb_build_array('message-key', t.key)) END || coalesce(t.headers, '[]'), t.attempts::integer, t.is_suspect, t.origin, t.enqueued_at, NULL::integer,
          t.unique_key IS NOT NULL, t.keep_ms IS NOT NULL, t.was_running, v_has_more
     FROM taken AS t
   UNION ALL
@@ -3718,10 +3734,10 @@ AS $function$
 BEGIN
   RETURN QUERY
   WITH started AS MATERIALIZED (
-    SELECT s.recipient, s.role, q.key, CASE WHEN p_per_key > 0 THEN hawser.limit_key(q.key, q.headers, p_key_header) END AS limit_key
+    SELECT s.recipient, s.role, q.key, CASE WHEN p_per_key > 0 THEN hawser.limit_key((CASE WHEN q.channel_id IS NULL THEN q.key ELSE (SELECT h.of ->> 1 FROM jsonb_array_elements(CASE jsonb_typeof(q.headers) WHEN 'array' THEN q.headers END) AS h (of) WHERE h.of ->> 0 = 'message-key' LIMIT 1) END), q.headers, p_key_header) END AS limit_key
       FROM hawser_data.topic_starts AS s
      CROSS JOIN LATERAL (
-       SELECT o.key, o.headers FROM hawser_data.queue AS o
+       SELECT o.key, o.headers, o.channel_id FROM hawser_data.queue AS o
         WHERE o.topic = s.topic AND o.recipient = s.recipient AND o.role = s.role AND o.rank = s.rank OFFSET 0
      ) AS q
      WHERE s.topic = p_topic
@@ -3729,7 +3745,7 @@ BEGIN
     SELECT s.role, s.limit_key, count(*) AS running FROM started AS s GROUP BY 1, 2
   ), found AS MATERIALIZED (
     SELECT q.ctid AS tid, q.recipient, q.role, q.rank, q.id, q.key, q.worker, q.due_at,
-           CASE WHEN p_per_key > 0 THEN hawser.limit_key(q.key, q.headers, p_key_header) END AS limit_key,
+           CASE WHEN p_per_key > 0 THEN hawser.limit_key((CASE WHEN q.channel_id IS NULL THEN q.key ELSE (SELECT h.of ->> 1 FROM jsonb_array_elements(CASE jsonb_typeof(q.headers) WHEN 'array' THEN q.headers END) AS h (of) WHERE h.of ->> 0 = 'message-key' LIMIT 1) END), q.headers, p_key_header) END AS limit_key,
            q.key IS NULL OR q.rank = (SELECT h.rank FROM hawser_data.queue AS h WHERE h.topic = q.topic AND h.recipient = q.recipient AND h.key = q.key AND h.role = q.role ORDER BY h.rank LIMIT 1) AS is_head
       FROM hawser_data.queue AS q WHERE q.ctid = ANY (p_tids)
   ), first AS MATERIALIZED (
@@ -3977,13 +3993,13 @@ BEGIN
     v_done := hawser.put_behind(p_passed_ids);
   END IF;
   INSERT INTO hawser_data.topic_starts AS s (topic, recipient, role, rank, worker, started_at, limit_key)
-  SELECT q.topic, q.recipient, q.role, q.rank, p_worker, p_at, CASE WHEN p_per_key > 0 THEN hawser.limit_key(q.key, q.headers, p_key_header) END
+  SELECT q.topic, q.recipient, q.role, q.rank, p_worker, p_at, CASE WHEN p_per_key > 0 THEN hawser.limit_key((CASE WHEN q.channel_id IS NULL THEN q.key ELSE (SELECT h.of ->> 1 FROM jsonb_array_elements(CASE jsonb_typeof(q.headers) WHEN 'array' THEN q.headers END) AS h (of) WHERE h.of ->> 0 = 'message-key' LIMIT 1) END), q.headers, p_key_header) END
     FROM hawser_data.queue AS q WHERE q.ctid = ANY (p_tids)
   ON CONFLICT (topic, recipient, role, rank) DO UPDATE SET worker = excluded.worker, started_at = excluded.started_at, limit_key = excluded.limit_key;
   -- Behind those of their role and key of the limit that run: the end of one is found by who looks next, which has the lock of the topic, too.
   IF p_full_tids <> '{}' THEN
     WITH passed AS MATERIALIZED (
-      SELECT q.ctid AS tid, hawser.limit_key(q.key, q.headers, p_key_header) AS limit_key
+      SELECT q.ctid AS tid, hawser.limit_key((CASE WHEN q.channel_id IS NULL THEN q.key ELSE (SELECT h.of ->> 1 FROM jsonb_array_elements(CASE jsonb_typeof(q.headers) WHEN 'array' THEN q.headers END) AS h (of) WHERE h.of ->> 0 = 'message-key' LIMIT 1) END), q.headers, p_key_header) AS limit_key
         FROM hawser_data.queue AS q WHERE q.ctid = ANY (p_full_tids) AND q.worker IS NULL AND q.behind IS NULL FOR UPDATE SKIP LOCKED
     )
     UPDATE hawser_data.queue AS q SET behind = 'l' || p.limit_key
@@ -4381,7 +4397,7 @@ BEGIN
     -- What workers have counts from now on. They give back what they have not begun.
     INSERT INTO hawser_data.topic_starts (topic, recipient, role, rank, worker, started_at, limit_key)
     SELECT q.topic, q.recipient, q.role, q.rank, q.worker, clock_timestamp(),
-           CASE WHEN limit_topic.running_per_key IS NOT NULL THEN hawser.limit_key(q.key, q.headers, lower(limit_topic.key_header COLLATE "C")) END
+           CASE WHEN limit_topic.running_per_key IS NOT NULL THEN hawser.limit_key((CASE WHEN q.channel_id IS NULL THEN q.key ELSE (SELECT h.of ->> 1 FROM jsonb_array_elements(CASE jsonb_typeof(q.headers) WHEN 'array' THEN q.headers END) AS h (of) WHERE h.of ->> 0 = 'message-key' LIMIT 1) END), q.headers, lower(limit_topic.key_header COLLATE "C")) END
       FROM hawser_data.queue AS q
       JOIN hawser_data.workers AS w ON w.id = q.worker AND w.gone_at IS NULL
      WHERE q.topic = limit_topic.topic
@@ -4803,7 +4819,7 @@ BEGIN
       v_message.payload := v_unique.payload;
       v_message.headers := v_unique.headers;
       payload := v_message.payload;
-      headers := jsonb_build_array(jsonb_build_array('message-origin', coalesce(v_message.origin, ':') || ':' || regexp_replace(v_message.role, E'[\\x01-\\x1f\\x7f]', '?', 'g'))) || CASE WHEN v_message.key IS NULL THEN '[]' ELSE jsonb_build_array(jsonb_build_array('message-key', v_message.key)) END || coalesce(v_message.headers, '[]');
+      headers := jsonb_build_array(jsonb_build_array('message-origin', coalesce(v_message.origin, ':') || ':' || CASE WHEN v_message.channel_id IS NULL THEN regexp_replace(v_message.role, E'[\\x01-\\x1f\\x7f]', '?', 'g') ELSE '' END)) || CASE WHEN v_message.key IS NULL OR v_message.channel_id IS NOT NULL THEN '[]' ELSE jsonb_build_array(jsonb_build_array('message-key', v_message.key)) END || coalesce(v_message.headers, '[]');
       UPDATE hawser_data.queue AS q SET payload = v_message.payload, headers = v_message.headers
        WHERE q.topic = p_topic AND q.recipient = p_recipient AND q.role = p_role AND q.rank = p_rank;
     END IF;
@@ -5249,7 +5265,7 @@ BEGIN
     ), ended AS (
       INSERT INTO hawser_data.flow_ends (role, id, is_done) SELECT g.role, g.id, false FROM gone AS g
     )
-    SELECT jsonb_agg(jsonb_build_object('id', g.id, 'role', g.role, 'role_id', g.role_id, 'topic', g.topic, 'keep_ms', coalesce(g.keep_ms, CASE WHEN NOT g.to_all THEN (SELECT s.keep_ms FROM hawser_data.topic_settings AS s WHERE s.topic = g.topic) END), 'enqueued_at', g.enqueued_at, 'attempts', g.attempts, 'worker', g.worker, 'progress', g.progress, 'key', g.key, 'headers', g.headers) || jsonb_build_object(
+    SELECT jsonb_agg(jsonb_build_object('id', g.id, 'role', g.role, 'role_id', g.role_id, 'topic', g.topic, 'keep_ms', coalesce(g.keep_ms, CASE WHEN NOT g.to_all THEN (SELECT s.keep_ms FROM hawser_data.topic_settings AS s WHERE s.topic = g.topic) END), 'enqueued_at', g.enqueued_at, 'attempts', g.attempts, 'worker', g.worker, 'progress', g.progress, 'key', (CASE WHEN g.channel_id IS NULL THEN g.key ELSE (SELECT h.of ->> 1 FROM jsonb_array_elements(CASE jsonb_typeof(g.headers) WHEN 'array' THEN g.headers END) AS h (of) WHERE h.of ->> 0 = 'message-key' LIMIT 1) END), 'headers', g.headers) || jsonb_build_object(
              'error_message', format('The message %s, which it comes after, has become a dead letter or was cancelled.', v_causes ->> g.id::text)
            )) INTO v_kept FROM gone AS g WHERE coalesce(g.keep_ms, CASE WHEN NOT g.to_all THEN (SELECT s.keep_ms FROM hawser_data.topic_settings AS s WHERE s.topic = g.topic) END) IS NOT NULL;
     IF v_kept IS NOT NULL THEN
@@ -5414,7 +5430,7 @@ BEGIN
     FROM (
       SELECT CASE WHEN n.later = 'held' THEN 'held' WHEN n.later IS NOT NULL THEN 'later' WHEN (n.worker IS NULL OR NOT EXISTS (SELECT FROM hawser_data.workers AS w WHERE w.id = n.worker AND w.gone_at IS NULL)) THEN 'waiting' ELSE 'running' END, n.topic, w.name, n.attempts::integer, n.enqueued_at,
              CASE WHEN w.id IS NULL THEN n.due_at END, NULL::timestamptz, NULL::bigint, n.progress, NULL, NULL, NULL, NULL::timestamptz,
-             CASE n.later WHEN 'held' THEN (SELECT jsonb_agg(jsonb_build_object('id', n.before_id::text, 'state', n.state) ORDER BY n.state = 'waiting', n.before_id) FROM ( SELECT e.before_id, CASE WHEN NOT (e.ended AND NOT EXISTS (SELECT FROM hawser_data.queue AS q WHERE q.id = e.before_id)) THEN 'waiting' WHEN EXISTS (SELECT FROM hawser_data.dead_letters AS d WHERE d.job_id = e.before_id) THEN 'dead' ELSE 'gone' END AS state FROM hawser_data.flow_edges AS e WHERE e.after_id = n.id ORDER BY NOT e.ended, e.before_id LIMIT 100) AS n) END, n.given_back::integer, n.role, n.key, n.headers
+             CASE n.later WHEN 'held' THEN (SELECT jsonb_agg(jsonb_build_object('id', n.before_id::text, 'state', n.state) ORDER BY n.state = 'waiting', n.before_id) FROM ( SELECT e.before_id, CASE WHEN NOT (e.ended AND NOT EXISTS (SELECT FROM hawser_data.queue AS q WHERE q.id = e.before_id)) THEN 'waiting' WHEN EXISTS (SELECT FROM hawser_data.dead_letters AS d WHERE d.job_id = e.before_id) THEN 'dead' ELSE 'gone' END AS state FROM hawser_data.flow_edges AS e WHERE e.after_id = n.id ORDER BY NOT e.ended, e.before_id LIMIT 100) AS n) END, n.given_back::integer, n.role, (CASE WHEN n.channel_id IS NULL THEN n.key ELSE (SELECT h.of ->> 1 FROM jsonb_array_elements(CASE jsonb_typeof(n.headers) WHEN 'array' THEN n.headers END) AS h (of) WHERE h.of ->> 0 = 'message-key' LIMIT 1) END), n.headers
         FROM hawser_data.queue AS n
         LEFT JOIN hawser_data.workers AS w ON w.id = n.worker AND w.gone_at IS NULL
        WHERE n.id = job.id AND n.later IS DISTINCT FROM 'nats' AND (v_roles IS NULL OR n.role = ANY (v_roles) AND n.role_id = to_regrole(quote_ident(n.role))::oid::bigint)
@@ -6080,16 +6096,16 @@ BEGIN
       RETURNING q.*
     )
     INSERT INTO hawser_data.dead_letters AS d
-      (origin, source, enqueued_at, rank, topic, payload, headers, error_code, error_message, attempts, message_id, stack, failures, role, role_id, awaited_as, job_id, keep_ms, progress, given_back, worker)
-    SELECT 'queue', g.recipient, g.enqueued_at, g.rank, g.topic, g.payload, jsonb_build_array(jsonb_build_array('message-origin', coalesce(g.origin, ':') || ':' || regexp_replace(g.role, E'[\\x01-\\x1f\\x7f]', '?', 'g'))) || CASE WHEN g.key IS NULL THEN '[]' ELSE jsonb_build_array(jsonb_build_array('message-key', g.key)) END || coalesce(g.headers, '[]'), p_error_code, p_error_message,
-           g.attempts + (p_failure IS NOT NULL)::integer, g.id::text, p_stack, (SELECT jsonb_agg(f.value ORDER BY f.nth) FROM (SELECT e.value, e.nth FROM jsonb_array_elements(coalesce(g.failures, '[]') || CASE WHEN p_failure IS NULL THEN '[]' ELSE jsonb_build_array(p_failure) END) WITH ORDINALITY AS e (value, nth) ORDER BY e.nth DESC LIMIT 16) AS f), g.role, g.role_id, g.awaited_as,
-           g.id, g.keep_ms, g.progress, g.given_back,
+      (origin, source, enqueued_at, rank, topic, payload, headers, error_code, error_message, attempts, message_id, stack, failures, role, role_id, awaited_as, job_id, keep_ms, progress, given_back, channel_id, worker)
+    SELECT 'queue', g.recipient, g.enqueued_at, g.rank, g.topic, g.payload, jsonb_build_array(jsonb_build_array('message-origin', coalesce(g.origin, ':') || ':' || CASE WHEN g.channel_id IS NULL THEN regexp_replace(g.role, E'[\\x01-\\x1f\\x7f]', '?', 'g') ELSE '' END)) || CASE WHEN g.key IS NULL OR g.channel_id IS NOT NULL THEN '[]' ELSE jsonb_build_array(jsonb_build_array('message-key', g.key)) END || coalesce(g.headers, '[]'), p_error_code, p_error_message,
+           g.attempts + (p_failure IS NOT NULL)::integer, coalesce(g.message_id, g.id::text), p_stack, (SELECT jsonb_agg(f.value ORDER BY f.nth) FROM (SELECT e.value, e.nth FROM jsonb_array_elements(coalesce(g.failures, '[]') || CASE WHEN p_failure IS NULL THEN '[]' ELSE jsonb_build_array(p_failure) END) WITH ORDINALITY AS e (value, nth) ORDER BY e.nth DESC LIMIT 16) AS f), g.role, g.role_id, g.awaited_as,
+           g.id, g.keep_ms, g.progress, g.given_back, g.channel_id,
            (SELECT w.name FROM hawser_data.workers AS w WHERE w.id = p_worker)
       FROM gone AS g
     RETURNING d.id, (
       SELECT hawser.end_marked(jsonb_build_array(jsonb_build_array(g.role, g.topic, g.unique_key, g.id, g.awaited_as, g.recipient, g.key)), false) FROM gone AS g WHERE (g.key IS NOT NULL OR g.unique_key IS NOT NULL OR g.awaited_as IS NOT NULL)
     ), (
-      SELECT jsonb_build_array(jsonb_build_object('id', g.id, 'role', g.role, 'role_id', g.role_id, 'topic', g.topic, 'keep_ms', coalesce(g.keep_ms, CASE WHEN NOT g.to_all THEN (SELECT s.keep_ms FROM hawser_data.topic_settings AS s WHERE s.topic = g.topic) END), 'enqueued_at', g.enqueued_at, 'attempts', g.attempts, 'worker', g.worker, 'progress', g.progress, 'key', g.key, 'headers', g.headers) || jsonb_build_object('attempts', d.attempts)) FROM gone AS g WHERE g.keep_ms IS NOT NULL
+      SELECT jsonb_build_array(jsonb_build_object('id', g.id, 'role', g.role, 'role_id', g.role_id, 'topic', g.topic, 'keep_ms', coalesce(g.keep_ms, CASE WHEN NOT g.to_all THEN (SELECT s.keep_ms FROM hawser_data.topic_settings AS s WHERE s.topic = g.topic) END), 'enqueued_at', g.enqueued_at, 'attempts', g.attempts, 'worker', g.worker, 'progress', g.progress, 'key', (CASE WHEN g.channel_id IS NULL THEN g.key ELSE (SELECT h.of ->> 1 FROM jsonb_array_elements(CASE jsonb_typeof(g.headers) WHEN 'array' THEN g.headers END) AS h (of) WHERE h.of ->> 0 = 'message-key' LIMIT 1) END), 'headers', g.headers) || jsonb_build_object('attempts', d.attempts)) FROM gone AS g WHERE g.keep_ms IS NOT NULL
     ) INTO dead_letter, v_done, v_kept;
   END IF;
   IF dead_letter IS NULL THEN
@@ -6320,7 +6336,7 @@ BEGIN
   )
   -- Workers may have looked at those behind them, and left them because of them.
   SELECT coalesce(array_agg(g.rank ORDER BY g.rank), '{}'), array_agg(DISTINCT g.topic) FILTER (WHERE g.key IS NOT NULL),
-         jsonb_agg(jsonb_build_array(g.role, g.topic, g.unique_key, g.id, g.awaited_as, g.recipient, g.key)) FILTER (WHERE (g.key IS NOT NULL OR g.unique_key IS NOT NULL OR g.awaited_as IS NOT NULL)), jsonb_agg(jsonb_build_object('id', g.id, 'role', g.role, 'role_id', g.role_id, 'topic', g.topic, 'keep_ms', coalesce(g.keep_ms, CASE WHEN NOT g.to_all THEN (SELECT s.keep_ms FROM hawser_data.topic_settings AS s WHERE s.topic = g.topic) END), 'enqueued_at', g.enqueued_at, 'attempts', g.attempts, 'worker', g.worker, 'progress', g.progress, 'key', g.key, 'headers', g.headers)) FILTER (WHERE coalesce(g.keep_ms, CASE WHEN NOT g.to_all THEN (SELECT s.keep_ms FROM hawser_data.topic_settings AS s WHERE s.topic = g.topic) END) IS NOT NULL)
+         jsonb_agg(jsonb_build_array(g.role, g.topic, g.unique_key, g.id, g.awaited_as, g.recipient, g.key)) FILTER (WHERE (g.key IS NOT NULL OR g.unique_key IS NOT NULL OR g.awaited_as IS NOT NULL)), jsonb_agg(jsonb_build_object('id', g.id, 'role', g.role, 'role_id', g.role_id, 'topic', g.topic, 'keep_ms', coalesce(g.keep_ms, CASE WHEN NOT g.to_all THEN (SELECT s.keep_ms FROM hawser_data.topic_settings AS s WHERE s.topic = g.topic) END), 'enqueued_at', g.enqueued_at, 'attempts', g.attempts, 'worker', g.worker, 'progress', g.progress, 'key', (CASE WHEN g.channel_id IS NULL THEN g.key ELSE (SELECT h.of ->> 1 FROM jsonb_array_elements(CASE jsonb_typeof(g.headers) WHEN 'array' THEN g.headers END) AS h (of) WHERE h.of ->> 0 = 'message-key' LIMIT 1) END), 'headers', g.headers)) FILTER (WHERE coalesce(g.keep_ms, CASE WHEN NOT g.to_all THEN (SELECT s.keep_ms FROM hawser_data.topic_settings AS s WHERE s.topic = g.topic) END) IS NOT NULL)
     INTO ranks, v_topics, v_marked, v_kept FROM gone AS g;
   v_done := hawser.end_marked(v_marked, false);
   IF v_kept IS NOT NULL THEN
@@ -6382,7 +6398,7 @@ BEGIN
   )
   -- Workers may have looked at those behind them, and left them because of them.
   SELECT array_agg(g.id), array_agg(g.rank), array_agg(DISTINCT g.topic) FILTER (WHERE g.key IS NOT NULL), jsonb_agg(jsonb_build_array(g.role, g.topic, g.unique_key, g.id, g.awaited_as, g.recipient, g.key)) FILTER (WHERE (g.key IS NOT NULL OR g.unique_key IS NOT NULL OR g.awaited_as IS NOT NULL)),
-         jsonb_agg(jsonb_build_object('id', g.id, 'role', g.role, 'role_id', g.role_id, 'topic', g.topic, 'keep_ms', coalesce(g.keep_ms, CASE WHEN NOT g.to_all THEN (SELECT s.keep_ms FROM hawser_data.topic_settings AS s WHERE s.topic = g.topic) END), 'enqueued_at', g.enqueued_at, 'attempts', g.attempts, 'worker', g.worker, 'progress', g.progress, 'key', g.key, 'headers', g.headers)) FILTER (WHERE g.later IS DISTINCT FROM 'nats' AND coalesce(g.keep_ms, CASE WHEN NOT g.to_all THEN (SELECT s.keep_ms FROM hawser_data.topic_settings AS s WHERE s.topic = g.topic) END) IS NOT NULL)
+         jsonb_agg(jsonb_build_object('id', g.id, 'role', g.role, 'role_id', g.role_id, 'topic', g.topic, 'keep_ms', coalesce(g.keep_ms, CASE WHEN NOT g.to_all THEN (SELECT s.keep_ms FROM hawser_data.topic_settings AS s WHERE s.topic = g.topic) END), 'enqueued_at', g.enqueued_at, 'attempts', g.attempts, 'worker', g.worker, 'progress', g.progress, 'key', (CASE WHEN g.channel_id IS NULL THEN g.key ELSE (SELECT h.of ->> 1 FROM jsonb_array_elements(CASE jsonb_typeof(g.headers) WHEN 'array' THEN g.headers END) AS h (of) WHERE h.of ->> 0 = 'message-key' LIMIT 1) END), 'headers', g.headers)) FILTER (WHERE g.later IS DISTINCT FROM 'nats' AND coalesce(g.keep_ms, CASE WHEN NOT g.to_all THEN (SELECT s.keep_ms FROM hawser_data.topic_settings AS s WHERE s.topic = g.topic) END) IS NOT NULL)
     INTO v_cancelled, v_gone, v_topics, v_marked, v_kept FROM gone AS g;
   PERFORM hawser.end_marked(v_marked, false);
   IF v_kept IS NOT NULL THEN
@@ -7146,7 +7162,8 @@ RETURNS TABLE (
   attempts integer,
   due_at timestamptz,
   worker text,
-  given_back integer
+  given_back integer,
+  sent_as text
 )
 LANGUAGE plpgsql STABLE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
@@ -7166,20 +7183,20 @@ BEGIN
       HINT = 'Write COLLATE "default" behind the argument.';
   END IF;
   IF
-    octet_length(p_message_id) > 255
+    octet_length(p_message_id) > 1024
     OR octet_length(p_message_id) < 1
-    OR NOT (p_message_id ~ E'^[^\\\\u0001-\\\\u0020\\\\u007f]+$')
+    OR NOT (p_message_id ~ E'^[^\\\\u0001-\\\\u001f\\\\u007f]+$')
     OR p_limit IS NULL
     OR NOT (p_limit >= 0)
   THEN
-    IF octet_length(p_message_id) > 255 THEN
-      PERFORM hawser.refuse_argument('hawser.queue_find', 'p_message_id', octet_length(p_message_id) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8');
+    IF octet_length(p_message_id) > 1024 THEN
+      PERFORM hawser.refuse_argument('hawser.queue_find', 'p_message_id', octet_length(p_message_id) || ' bytes long', 'must be 1 to 1024 bytes long in UTF-8');
     END IF;
     IF octet_length(p_message_id) < 1 THEN
-      PERFORM hawser.refuse_argument('hawser.queue_find', 'p_message_id', octet_length(p_message_id) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8');
+      PERFORM hawser.refuse_argument('hawser.queue_find', 'p_message_id', octet_length(p_message_id) || ' bytes long', 'must be 1 to 1024 bytes long in UTF-8');
     END IF;
-    IF NOT (p_message_id ~ E'^[^\\\\u0001-\\\\u0020\\\\u007f]+$') THEN
-      PERFORM hawser.refuse_argument('hawser.queue_find', 'p_message_id', to_json(left(p_message_id, 60))::text, 'must not contain white space or control characters');
+    IF NOT (p_message_id ~ E'^[^\\\\u0001-\\\\u001f\\\\u007f]+$') THEN
+      PERFORM hawser.refuse_argument('hawser.queue_find', 'p_message_id', to_json(left(p_message_id, 60))::text, 'must not contain control characters');
     END IF;
     IF p_limit IS NULL THEN
       PERFORM hawser.refuse_argument('hawser.queue_find', 'p_limit', 'NULL', 'needs a value');
@@ -7198,16 +7215,23 @@ BEGIN
     UNION ALL
     (
       SELECT q.* FROM hawser_data.queue AS q
-       WHERE p_message_id IS NOT NULL AND q.id IS DISTINCT FROM p_number AND q.later IS NULL AND (v_roles IS NULL OR q.role = ANY (v_roles) AND q.role_id = to_regrole(quote_ident(q.role))::oid::bigint)
+       WHERE p_message_id IS NOT NULL AND q.id IS DISTINCT FROM p_number AND q.message_id IS DISTINCT FROM p_message_id AND q.later IS NULL AND (v_roles IS NULL OR q.role = ANY (v_roles) AND q.role_id = to_regrole(quote_ident(q.role))::oid::bigint)
          -- The first alone is also true of a pair that is turned around, and for the name as an id, of every pair. Quotes within a
          -- text are escaped, so the second is true of the pair only.
          AND q.headers @> jsonb_build_array(v_header) AND strpos(q.headers::text, v_header::text) > 0
        LIMIT p_limit
     )
+    UNION ALL
+    (
+      SELECT q.* FROM hawser_data.queue AS q
+       WHERE q.channel_id = (SELECT m.channel_id FROM hawser_peer_data.channels AS m WHERE m.channel_name = substring(p_message_id FROM '^(.*)/[0-9]+/-?[0-9]+$'))
+         AND q.message_id = p_message_id AND q.id IS DISTINCT FROM p_number AND (v_roles IS NULL OR q.role = ANY (v_roles) AND q.role_id = to_regrole(quote_ident(q.role))::oid::bigint)
+       LIMIT p_limit
+    )
   )
   SELECT n.id, n.topic, substring(ltrim(n.recipient, '!') FROM '^@(.*)$'), substring(ltrim(n.recipient, '!') FROM '^#(.*)$'),
          n.role, (-(n.rank >> 46))::integer, n.to_all, h.message_id, h.traceparent, n.enqueued_at, n.attempts::integer, n.due_at, w.name,
-         n.given_back::integer
+         n.given_back::integer, CASE WHEN n.channel_id IS NOT NULL THEN n.message_id END
     FROM found AS n
    CROSS JOIN LATERAL (
      SELECT max(e.pair ->> 1) FILTER (WHERE e.pair ->> 0 = 'message-id') AS message_id,
@@ -7242,7 +7266,7 @@ BEGIN
   ), put AS (
     -- It is the same job: with its id, what is kept of it, and those that come after it. It has no key, as its place in the order has
     -- passed, but the header of it, and is wanted whatever its age.
-    INSERT INTO hawser_data.queue (topic, recipient, role, role_id, rank, id, origin, payload, headers, awaited_as, keep_ms, progress)
+    INSERT INTO hawser_data.queue (topic, recipient, role, role_id, rank, id, origin, payload, headers, awaited_as, keep_ms, progress, message_id, channel_id)
     SELECT g.topic, g.source, g.role, g.role_id, g.next_id + coalesce(g.rank >> 46 << 46, 0),
            coalesce(g.job_id, g.next_id), nullif(substring(g.enqueued_by FROM '^[^:]*:[^:]*'), ':'), g.payload,
            nullif(
@@ -7251,7 +7275,7 @@ BEGIN
                jsonb_build_object('origin', 'message-origin', 'expires', 'message-expires')
              ),
              '[]'
-           ), g.awaited_as, g.keep_ms, g.progress
+           ), g.awaited_as, g.keep_ms, g.progress, CASE WHEN g.channel_id IS NOT NULL THEN g.message_id END, g.channel_id
       FROM (
         SELECT d.*, nextval('hawser_data.outbox_id_seq') AS next_id,
                jsonb_path_query_first(d.headers, 'strict $[*] ? (@[0] == $name)', jsonb_build_object('name', 'message-origin')) ->> 1 AS enqueued_by
@@ -8447,7 +8471,7 @@ BEGIN
       v_word := CASE WHEN v_topic ~ '^[A-Za-z0-9_.][A-Za-z0-9_./-]*$' THEN v_topic ELSE '''' || replace(v_topic, '''', E'\\'\\\\\\'\\'') || '''' END;
       RETURN QUERY SELECT NULL::bigint, 1, 'waits', false, NULL, NULL::timestamptz,
         format('no enqueued message of the topic %s%s waits that you may see', to_json(why.topic), coalesce(' with the key ' || to_json(why.key), '')),
-        'Messages that peers sent are not asked about: hawser pending --topic ' || v_word || ' has them';
+        'Messages that wait in their channels are not asked about: hawser pending --topic ' || v_word || ' has them';
       RETURN;
     END IF;
   END IF;
@@ -8509,9 +8533,10 @@ BEGIN
       SELECT 8, 'within_limits', n.* FROM hawser.why_limited(q.topic, v_id) AS n
       UNION ALL
       SELECT 9, 'first_of_key', h.id IS NULL, h.id::text, h.enqueued_at,
-             format('the message %s has the key %s, too, and comes first; %s', h.id, to_json(q.key), CASE WHEN w.name IS NULL THEN 'no worker has it' ELSE format('the worker %s has it', to_json(w.name)) END),
+             format('the message %s %s, and comes first; %s', h.id,
+               CASE WHEN k.key IS NULL THEN 'was sent in the same channel' ELSE format('has the key %s, too', to_json(k.key)) END, CASE WHEN w.name IS NULL THEN 'no worker has it' ELSE format('the worker %s has it', to_json(w.name)) END),
              'hawser why ' || h.id
-        FROM (SELECT) AS o
+        FROM (SELECT (CASE WHEN q.channel_id IS NULL THEN q.key ELSE (SELECT h.of ->> 1 FROM jsonb_array_elements(CASE jsonb_typeof(q.headers) WHEN 'array' THEN q.headers END) AS h (of) WHERE h.of ->> 0 = 'message-key' LIMIT 1) END) AS key) AS k
         LEFT JOIN hawser_data.queue AS h ON q.key IS NOT NULL AND NOT v_is_later
          AND h.topic = q.topic AND h.recipient = q.recipient AND h.key = q.key AND h.role = q.role AND h.rank < q.rank AND h.rank = (SELECT h.rank FROM hawser_data.queue AS h WHERE h.topic = q.topic AND h.recipient = q.recipient AND h.key = q.key AND h.role = q.role ORDER BY h.rank LIMIT 1)
         LEFT JOIN hawser_data.workers AS w ON w.id = h.worker AND w.gone_at IS NULL
@@ -8585,7 +8610,7 @@ BEGIN
        UNION ALL
        (
          SELECT o.id, o.rank FROM hawser_data.queue AS o
-          WHERE p_key IS NOT NULL AND o.topic = p_topic AND o.recipient = p.recipient AND o.key = p_key AND o.role = p.role AND (v_roles IS NULL OR o.role = ANY (v_roles) AND o.role_id = to_regrole(quote_ident(o.role))::oid::bigint) AND o.later IS DISTINCT FROM 'nats' ORDER BY o.rank LIMIT 1
+          WHERE p_key IS NOT NULL AND o.topic = p_topic AND o.recipient = p.recipient AND o.key = p_key AND o.channel_id IS NULL AND o.role = p.role AND (v_roles IS NULL OR o.role = ANY (v_roles) AND o.role_id = to_regrole(quote_ident(o.role))::oid::bigint) AND o.later IS DISTINCT FROM 'nats' ORDER BY o.rank LIMIT 1
        )
      ) AS f
      -- Rows of others are not read, however many there are.
@@ -8594,6 +8619,14 @@ BEGIN
     EXIT WHEN id IS NOT NULL OR v_most > 100;
     v_most := 1000000000;
   END LOOP;
+  IF id IS NULL AND p_key IS NOT NULL THEN
+    -- The key of what was sent is in its headers.
+    SELECT q.id INTO id
+      FROM hawser_peer_data.channels AS m
+     CROSS JOIN LATERAL (SELECT o.* FROM hawser_data.queue AS o WHERE o.channel_id = m.channel_id OFFSET 0) AS q
+     WHERE q.topic = p_topic AND (v_roles IS NULL OR q.role = ANY (v_roles) AND q.role_id = to_regrole(quote_ident(q.role))::oid::bigint) AND (CASE WHEN q.channel_id IS NULL THEN q.key ELSE (SELECT h.of ->> 1 FROM jsonb_array_elements(CASE jsonb_typeof(q.headers) WHEN 'array' THEN q.headers END) AS h (of) WHERE h.of ->> 0 = 'message-key' LIMIT 1) END) = p_key
+     ORDER BY q.rank LIMIT 1;
+  END IF;
 END
 $function$;
 COMMENT ON FUNCTION hawser.first_in_line(text, text) IS 'Finds the first message of a topic, and of a key, that waits.';
@@ -8799,11 +8832,11 @@ BEGIN
   IF s.running_per_key IS NULL THEN
     RETURN;
   END IF;
-  SELECT hawser.limit_key(q.key, q.headers, s.key_header), q.role INTO v_limit_key, v_role FROM hawser_data.queue AS q WHERE q.id = p_id;
+  SELECT hawser.limit_key((CASE WHEN q.channel_id IS NULL THEN q.key ELSE (SELECT h.of ->> 1 FROM jsonb_array_elements(CASE jsonb_typeof(q.headers) WHEN 'array' THEN q.headers END) AS h (of) WHERE h.of ->> 0 = 'message-key' LIMIT 1) END), q.headers, s.key_header), q.role INTO v_limit_key, v_role FROM hawser_data.queue AS q WHERE q.id = p_id;
   -- By its present header, as takes count.
   SELECT count(*), min(t.started_at) INTO v_of_key, since
     FROM hawser_data.topic_starts AS t JOIN hawser_data.queue AS q ON q.topic = t.topic AND q.recipient = t.recipient AND q.role = t.role AND q.rank = t.rank
-   WHERE t.topic = p_topic AND t.role = v_role AND hawser.limit_key(q.key, q.headers, s.key_header) = v_limit_key AND EXISTS (SELECT FROM hawser_data.queue AS q JOIN hawser_data.workers AS w ON w.id = q.worker AND w.gone_at IS NULL WHERE q.topic = t.topic AND q.recipient = t.recipient AND q.role = t.role AND q.rank = t.rank AND q.worker = t.worker OFFSET 0);
+   WHERE t.topic = p_topic AND t.role = v_role AND hawser.limit_key((CASE WHEN q.channel_id IS NULL THEN q.key ELSE (SELECT h.of ->> 1 FROM jsonb_array_elements(CASE jsonb_typeof(q.headers) WHEN 'array' THEN q.headers END) AS h (of) WHERE h.of ->> 0 = 'message-key' LIMIT 1) END), q.headers, s.key_header) = v_limit_key AND EXISTS (SELECT FROM hawser_data.queue AS q JOIN hawser_data.workers AS w ON w.id = q.worker AND w.gone_at IS NULL WHERE q.topic = t.topic AND q.recipient = t.recipient AND q.role = t.role AND q.rank = t.rank AND q.worker = t.worker OFFSET 0);
   IF v_of_key >= s.running_per_key THEN
     is_met := false;
     holder := v_limit_key;

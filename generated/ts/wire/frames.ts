@@ -10,13 +10,13 @@ export const tags = {
   Frame: { challenge: 10, hello: 18, welcome: 26, refuse: 34, batch: 42, ack: 50, goLive: 58, ping: 66, pong: 74, goodbye: 82, request: 90, answer: 98, cancel: 106 },
   Challenge: { nonce: 10, minVersion: 16, maxVersion: 24, capabilities: 34 },
   Hello: { version: 8, senderName: 18, sourceTopic: 26, listenerName: 34, channelId: 40, epoch: 48, nonce: 58, capabilities: 66, mac: 74 },
-  Welcome: { cursorEpoch: 8, cursor: 16, backlog: 24, credit: 32, maxMessageBytes: 40, capabilities: 50, mac: 58 },
+  Welcome: { cursorEpoch: 8, cursor: 16, backlog: 24, credit: 32, maxMessageBytes: 40, capabilities: 50, mac: 58, queued: 64 },
   Refuse: { code: 8, message: 18 },
   Batch: { epoch: 8, delivery: 16, firstNumber: 24, topicId: 32, payloads: 42, compressions: 50, headers: 58 },
   PayloadCompression: { index: 8, compression: 16, uncompressedBytes: 24 },
   PayloadHeaders: { index: 8, headers: 18 },
   Header: { name: 10, value: 18 },
-  Ack: { epoch: 8, number: 16, credit: 24, backlog: 32, busy: 40, live: 48 },
+  Ack: { epoch: 8, number: 16, credit: 24, backlog: 32, busy: 40, live: 48, queued: 56 },
   GoLive: { epoch: 8 },
   Ping: { token: 8 },
   Pong: { token: 8 },
@@ -350,7 +350,7 @@ export function writeHello(output: FrameOutput, message: Hello): void {
 
 function readWelcome(input: FrameInput, end: number): Welcome {
   const { bytes } = input;
-  const message: Welcome = { cursorEpoch: 0, cursor: 0, backlog: 0, credit: 0, maxMessageBytes: 0, capabilities: [], mac: new Uint8Array(0) };
+  const message: Welcome = { cursorEpoch: 0, cursor: 0, backlog: 0, credit: 0, maxMessageBytes: 0, capabilities: [], mac: new Uint8Array(0), queued: 0 };
   while (input.at < end) {
     let tag = bytes[input.at++]!;
     if (tag > 0x7f) tag = input.tag(tag);
@@ -394,12 +394,17 @@ function readWelcome(input: FrameInput, end: number): Welcome {
         message.mac = input.view(end);
         break;
       }
+      case 64: {
+        const first = bytes[input.at++]!;
+        message.queued = first < 0x80 ? first : input.rest(first);
+        break;
+      }
       default:
         input.skip(tag);
     }
   }
   if (input.at !== end) throw input.misfit(end);
-  if (!(message.cursorEpoch <= 9007199254740991 && message.cursor <= 9007199254740991 && message.backlog <= 9007199254740991 && message.credit >= 1 && message.credit <= 9007199254740991 && message.maxMessageBytes >= 1 && message.maxMessageBytes <= 1073741824 && message.mac.length >= 32 && message.mac.length <= 32)) input.breaksRule = true;
+  if (!(message.cursorEpoch <= 9007199254740991 && message.cursor <= 9007199254740991 && message.backlog <= 9007199254740991 && message.credit >= 1 && message.credit <= 9007199254740991 && message.maxMessageBytes >= 1 && message.maxMessageBytes <= 1073741824 && message.mac.length >= 32 && message.mac.length <= 32 && message.queued <= 9007199254740991)) input.breaksRule = true;
   return message;
 }
 
@@ -412,6 +417,7 @@ function bytesOfWelcome(message: Welcome): number {
   if (message.maxMessageBytes !== 0) bytes += 1 + numberBytes(message.maxMessageBytes);
   if (message.capabilities.length > 0) bytes += 1 + sized(packedBytes(message.capabilities));
   if (message.mac.length > 0) bytes += 1 + sized(message.mac.length);
+  if (message.queued !== 0) bytes += 1 + numberBytes(message.queued);
   return bytes;
 }
 
@@ -444,6 +450,12 @@ export function writeWelcome(output: FrameOutput, message: Welcome): void {
   }
   writePacked(output, 50, message.capabilities);
   if (message.mac.length > 0) writeBytes(output, 58, message.mac);
+  output.reserve(11);
+  if (message.queued !== 0) {
+    output.block[output.at++] = 64;
+    if (message.queued >= 0 && message.queued < 0x80) output.block[output.at++] = message.queued;
+    else writeNumber(output, message.queued);
+  }
 }
 
 function readRefuse(input: FrameInput, end: number): Refuse {
@@ -719,7 +731,7 @@ export function writeHeader(output: FrameOutput, message: Header): void {
 
 function readAck(input: FrameInput, end: number): Ack {
   const { bytes } = input;
-  const message: Ack = { epoch: 0, number: 0, credit: 0, backlog: 0, busy: false, live: false };
+  const message: Ack = { epoch: 0, number: 0, credit: 0, backlog: 0, busy: false, live: false, queued: 0 };
   while (input.at < end) {
     let tag = bytes[input.at++]!;
     if (tag > 0x7f) tag = input.tag(tag);
@@ -754,12 +766,17 @@ function readAck(input: FrameInput, end: number): Ack {
         message.live = (first < 0x80 ? first : input.rest(first)) !== 0;
         break;
       }
+      case 56: {
+        const first = bytes[input.at++]!;
+        message.queued = first < 0x80 ? first : input.rest(first);
+        break;
+      }
       default:
         input.skip(tag);
     }
   }
   if (input.at !== end) throw input.misfit(end);
-  if (!(message.epoch <= 9007199254740991 && message.number <= 9007199254740991 && message.credit >= 1 && message.credit <= 9007199254740991 && message.backlog <= 9007199254740991)) input.breaksRule = true;
+  if (!(message.epoch <= 9007199254740991 && message.number <= 9007199254740991 && message.credit >= 1 && message.credit <= 9007199254740991 && message.backlog <= 9007199254740991 && message.queued <= 9007199254740991)) input.breaksRule = true;
   return message;
 }
 
@@ -771,11 +788,12 @@ function bytesOfAck(message: Ack): number {
   if (message.backlog !== 0) bytes += 1 + numberBytes(message.backlog);
   if (message.busy) bytes += 1 + 1;
   if (message.live) bytes += 1 + 1;
+  if (message.queued !== 0) bytes += 1 + numberBytes(message.queued);
   return bytes;
 }
 
 export function writeAck(output: FrameOutput, message: Ack): void {
-  output.reserve(66);
+  output.reserve(77);
   if (message.epoch !== 0) {
     output.block[output.at++] = 8;
     if (message.epoch >= 0 && message.epoch < 0x80) output.block[output.at++] = message.epoch;
@@ -803,6 +821,11 @@ export function writeAck(output: FrameOutput, message: Ack): void {
   if (message.live) {
     output.block[output.at++] = 48;
     output.block[output.at++] = 1;
+  }
+  if (message.queued !== 0) {
+    output.block[output.at++] = 56;
+    if (message.queued >= 0 && message.queued < 0x80) output.block[output.at++] = message.queued;
+    else writeNumber(output, message.queued);
   }
 }
 

@@ -13,7 +13,7 @@ BEGIN
        SELECT q.id, q.topic, q.recipient, q.role, q.rank, q.later FROM hawser_data.queue AS q
         WHERE q.topic = p.topic AND q.recipient = p.recipient AND q.role = p.role AND q.rank > p_after AND @is_own(q)@
           AND (q.later IS NOT DISTINCT FROM 'nats') = (p_kind = 'nats')
-          AND (p_key IS NULL OR q.key = p_key) AND (p_before IS NULL OR q.enqueued_at < p_before)
+          AND (p_key IS NULL OR @user_key(q)@ = p_key) AND (p_before IS NULL OR q.enqueued_at < p_before)
         ORDER BY q.rank LIMIT p_most
      ) AS n
      WHERE v_roles IS NULL OR p.role = ANY (v_roles)

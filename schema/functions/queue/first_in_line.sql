@@ -32,7 +32,7 @@ BEGIN
        UNION ALL
        (
          SELECT o.id, o.rank FROM hawser_data.queue AS o
-          WHERE p_key IS NOT NULL AND o.topic = p_topic AND o.recipient = p.recipient AND o.key = p_key AND o.role = p.role AND @is_own(o)@ AND o.later IS DISTINCT FROM 'nats' ORDER BY o.rank LIMIT 1
+          WHERE p_key IS NOT NULL AND o.topic = p_topic AND o.recipient = p.recipient AND o.key = p_key AND o.channel_id IS NULL AND o.role = p.role AND @is_own(o)@ AND o.later IS DISTINCT FROM 'nats' ORDER BY o.rank LIMIT 1
        )
      ) AS f
      -- Rows of others are not read, however many there are.
@@ -41,4 +41,12 @@ BEGIN
     EXIT WHEN id IS NOT NULL OR v_most > 100;
     v_most := 1000000000;
   END LOOP;
+  IF id IS NULL AND p_key IS NOT NULL THEN
+    -- The key of what was sent is in its headers.
+    SELECT q.id INTO id
+      FROM hawser_peer_data.channels AS m
+     CROSS JOIN LATERAL (SELECT o.* FROM hawser_data.queue AS o WHERE o.channel_id = m.channel_id OFFSET 0) AS q
+     WHERE q.topic = p_topic AND @is_own(q)@ AND @user_key(q)@ = p_key
+     ORDER BY q.rank LIMIT 1;
+  END IF;
 END

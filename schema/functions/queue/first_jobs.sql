@@ -7,7 +7,7 @@ DECLARE
 BEGIN
   IF coalesce(is_ready, false) THEN
     RETURN QUERY
-    SELECT n.id, @job_state(n)@, n.key, n.role, @worker_name(n)@, n.attempts::integer, n.enqueued_at, @job_due(n)@, (-(n.rank >> @QueueConstants.id_bits@))::integer, octet_length(n.payload)
+    SELECT n.id, @job_state(n)@, @user_key(n)@, n.role, @worker_name(n)@, n.attempts::integer, n.enqueued_at, @job_due(n)@, (-(n.rank >> @QueueConstants.id_bits@))::integer, octet_length(n.payload)
       FROM (
         -- Roles take turns, and a priority orders the messages of one role.
         SELECT f.*, row_number() OVER (PARTITION BY f.role, ltrim(f.recipient, @QueueConstants.priority_mark@) ORDER BY f.rank >> @QueueConstants.id_bits@, f.due_at, f.rank) AS nth
@@ -32,7 +32,7 @@ BEGIN
   END IF;
   -- In a place, those of one priority are in line by age.
   RETURN QUERY
-  SELECT n.id, @job_state(n)@, n.key, n.role, @worker_name(n)@, n.attempts::integer, n.enqueued_at, @job_due(n)@, (-(n.rank >> @QueueConstants.id_bits@))::integer, octet_length(n.payload)
+  SELECT n.id, @job_state(n)@, @user_key(n)@, n.role, @worker_name(n)@, n.attempts::integer, n.enqueued_at, @job_due(n)@, (-(n.rank >> @QueueConstants.id_bits@))::integer, octet_length(n.payload)
     FROM hawser.job_places(of_topic) AS p
    CROSS JOIN LATERAL (
      SELECT q.* FROM hawser_data.queue AS q

@@ -15,10 +15,10 @@ BEGIN
       RETURNING q.*
     )
     INSERT INTO hawser_data.dead_letters AS d
-      (origin, source, enqueued_at, rank, topic, payload, headers, error_code, error_message, attempts, message_id, stack, failures, role, role_id, awaited_as, job_id, keep_ms, progress, given_back, worker)
+      (origin, source, enqueued_at, rank, topic, payload, headers, error_code, error_message, attempts, message_id, stack, failures, role, role_id, awaited_as, job_id, keep_ms, progress, given_back, channel_id, worker)
     SELECT 'queue', g.recipient, g.enqueued_at, g.rank, g.topic, g.payload, @headers_of(g)@, p_error_code, p_error_message,
-           g.attempts + (p_failure IS NOT NULL)::integer, g.id::text, p_stack, @with_failure(g)@, g.role, g.role_id, g.awaited_as,
-           g.id, g.keep_ms, g.progress, g.given_back,
+           g.attempts + (p_failure IS NOT NULL)::integer, coalesce(g.message_id, g.id::text), p_stack, @with_failure(g)@, g.role, g.role_id, g.awaited_as,
+           g.id, g.keep_ms, g.progress, g.given_back, g.channel_id,
            (SELECT w.name FROM hawser_data.workers AS w WHERE w.id = p_worker)
       FROM gone AS g
     RETURNING d.id, (

@@ -7,7 +7,7 @@ BEGIN
     FROM (
       SELECT @job_state(n)@, n.topic, w.name, n.attempts::integer, n.enqueued_at,
              CASE WHEN w.id IS NULL THEN n.due_at END, NULL::timestamptz, NULL::bigint, n.progress, NULL, NULL, NULL, NULL::timestamptz,
-             CASE n.later WHEN 'held' THEN @waits_for(n)@ END, n.given_back::integer, n.role, n.key, n.headers
+             CASE n.later WHEN 'held' THEN @waits_for(n)@ END, n.given_back::integer, n.role, @user_key(n)@, n.headers
         FROM hawser_data.queue AS n
         LEFT JOIN hawser_data.workers AS w ON w.id = n.worker AND w.gone_at IS NULL
        WHERE n.id = job.id AND n.later IS DISTINCT FROM 'nats' AND @is_own(n)@
@@ -21,7 +21,7 @@ BEGIN
       )
       UNION ALL
       -- Also of one of which nothing is kept.
-      SELECT 'dead', d.topic, d.worker, d.attempts, d.enqueued_at, NULL, d.created_at, NULL, d.progress, NULL, d.error_code, d.error_message, NULL, NULL, d.given_back::integer, d.role, @dead_key(d)@, d.headers
+      SELECT 'dead', d.topic, d.worker, d.attempts, d.enqueued_at, NULL, d.created_at, NULL, d.progress, NULL, d.error_code, d.error_message, NULL, NULL, d.given_back::integer, d.role, @header_key(d)@, d.headers
         FROM hawser_data.dead_letters AS d WHERE d.job_id = job.id AND @is_own(d)@
     ) AS f
    LIMIT 1;

@@ -4,7 +4,8 @@ DECLARE
 BEGIN
   SELECT f.* INTO topic, key, headers, payload, is_for_any
     FROM (
-      SELECT q.topic, q.key, q.headers, q.payload, ltrim(q.recipient, @QueueConstants.later_mark@ || @QueueConstants.priority_mark@) = '' AND NOT q.to_all
+      SELECT q.topic, @user_key(q)@, q.headers, q.payload,
+             q.channel_id IS NOT NULL OR ltrim(q.recipient, @QueueConstants.later_mark@ || @QueueConstants.priority_mark@) = '' AND NOT q.to_all
         FROM hawser_data.queue AS q WHERE q.id = job_message.id AND q.later IS DISTINCT FROM 'nats' AND @is_own(q)@
       UNION ALL
       (

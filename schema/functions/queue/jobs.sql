@@ -18,17 +18,17 @@ BEGIN
     SELECT f.*, CASE f.state WHEN 'held' THEN @waits_for(f)@ END
       FROM (
         (
-          SELECT q.id, q.topic, @job_state(q)@ AS state, q.key, q.role, @worker_name(q)@, q.attempts::integer, q.enqueued_at, @job_due(q)@, NULL::timestamptz, NULL::bigint, NULL::text, q.id AS place, (-(q.rank >> @QueueConstants.id_bits@))::integer AS priority
+          SELECT q.id, q.topic, @job_state(q)@ AS state, @user_key(q)@, q.role, @worker_name(q)@, q.attempts::integer, q.enqueued_at, @job_due(q)@, NULL::timestamptz, NULL::bigint, NULL::text, q.id AS place, (-(q.rank >> @QueueConstants.id_bits@))::integer AS priority
             FROM hawser_data.queue AS q
            WHERE v_is_queued AND q.id < v_after AND q.later IS DISTINCT FROM 'nats' AND @is_own(q)@
-             AND (of_state IS NULL OR @job_state(q)@ = of_state) AND (of_key IS NULL OR q.key = of_key) AND @has_header(q)@
+             AND (of_state IS NULL OR @job_state(q)@ = of_state) AND (of_key IS NULL OR @user_key(q)@ = of_key) AND @has_header(q)@
            ORDER BY q.id DESC LIMIT v_most
         )
         UNION ALL
         (
-          SELECT d.job_id AS id, d.topic, 'dead' AS state, @dead_key(d)@, d.role, d.worker, d.attempts, d.enqueued_at, NULL, d.created_at, NULL, d.error_code, d.job_id, (-(d.rank >> @QueueConstants.id_bits@))::integer
+          SELECT d.job_id AS id, d.topic, 'dead' AS state, @header_key(d)@, d.role, d.worker, d.attempts, d.enqueued_at, NULL, d.created_at, NULL, d.error_code, d.job_id, (-(d.rank >> @QueueConstants.id_bits@))::integer
             FROM hawser_data.dead_letters AS d
-           WHERE v_is_dead AND d.job_id < v_after AND @is_own(d)@ AND (of_key IS NULL OR @dead_key(d)@ = of_key) AND @has_header(d)@
+           WHERE v_is_dead AND d.job_id < v_after AND @is_own(d)@ AND (of_key IS NULL OR @header_key(d)@ = of_key) AND @has_header(d)@
            ORDER BY d.job_id DESC LIMIT v_most
         )
         UNION ALL
@@ -54,7 +54,7 @@ BEGIN
         FROM places AS p
        CROSS JOIN LATERAL (
          (
-           SELECT q.id, q.topic, @job_state(q)@ AS state, q.key, q.role, @worker_name(q)@, q.attempts::integer, q.enqueued_at, @job_due(q)@, NULL::timestamptz, NULL::bigint, NULL::text, q.rank - p.lowest AS place, (-(q.rank >> @QueueConstants.id_bits@))::integer AS priority
+           SELECT q.id, q.topic, @job_state(q)@ AS state, @user_key(q)@, q.role, @worker_name(q)@, q.attempts::integer, q.enqueued_at, @job_due(q)@, NULL::timestamptz, NULL::bigint, NULL::text, q.rank - p.lowest AS place, (-(q.rank >> @QueueConstants.id_bits@))::integer AS priority
              FROM hawser_data.queue AS q
             WHERE of_key IS NULL AND q.topic = of_topic AND q.recipient = p.recipient AND q.role = p.role
               AND q.rank >= p.lowest AND q.rank < p.lowest + least(v_after, 1::bigint << @QueueConstants.id_bits@)
@@ -63,9 +63,9 @@ BEGIN
          )
          UNION ALL
          (
-           SELECT q.id, q.topic, @job_state(q)@ AS state, q.key, q.role, @worker_name(q)@, q.attempts::integer, q.enqueued_at, @job_due(q)@, NULL, NULL, NULL, q.rank - p.lowest AS place, (-(q.rank >> @QueueConstants.id_bits@))::integer AS priority
+           SELECT q.id, q.topic, @job_state(q)@ AS state, @user_key(q)@, q.role, @worker_name(q)@, q.attempts::integer, q.enqueued_at, @job_due(q)@, NULL, NULL, NULL, q.rank - p.lowest AS place, (-(q.rank >> @QueueConstants.id_bits@))::integer AS priority
              FROM hawser_data.queue AS q
-            WHERE q.key = of_key AND q.topic = of_topic AND q.recipient = p.recipient AND q.role = p.role
+            WHERE q.key = of_key AND q.channel_id IS NULL AND q.topic = of_topic AND q.recipient = p.recipient AND q.role = p.role
               AND q.rank >= p.lowest AND q.rank < p.lowest + least(v_after, 1::bigint << @QueueConstants.id_bits@)
               AND q.later IS DISTINCT FROM 'nats' AND @is_own(q)@ AND (of_state IS NULL OR @job_state(q)@ = of_state) AND @has_header(q)@
             ORDER BY q.rank DESC LIMIT v_most
@@ -73,14 +73,25 @@ BEGIN
        ) AS n
        WHERE v_is_queued AND p.recipient IS NOT NULL
       UNION ALL
+      (
+        -- The key of what was sent is in its headers.
+        SELECT q.id, q.topic, @job_state(q)@ AS state, @user_key(q)@, q.role, @worker_name(q)@, q.attempts::integer, q.enqueued_at, @job_due(q)@, NULL, NULL, NULL, n.place, (-(q.rank >> @QueueConstants.id_bits@))::integer AS priority
+          FROM hawser_peer_data.channels AS m
+         CROSS JOIN LATERAL (SELECT r.* FROM hawser_data.queue AS r WHERE r.channel_id = m.channel_id OFFSET 0) AS q
+         CROSS JOIN LATERAL (SELECT q.rank - (q.rank >> @QueueConstants.id_bits@ << @QueueConstants.id_bits@) AS place) AS n
+         WHERE v_is_queued AND of_key IS NOT NULL AND q.topic = of_topic AND n.place < v_after
+           AND @is_own(q)@ AND (of_state IS NULL OR @job_state(q)@ = of_state) AND @user_key(q)@ = of_key AND @has_header(q)@
+         ORDER BY n.place DESC LIMIT v_most
+      )
+      UNION ALL
       SELECT n.*
         FROM places AS p
        CROSS JOIN LATERAL (
          (
-           SELECT d.job_id AS id, d.topic, 'dead' AS state, @dead_key(d)@, d.role, d.worker, d.attempts, d.enqueued_at, NULL::timestamptz, d.created_at, NULL::bigint, d.error_code, d.job_id AS place, (-(d.rank >> @QueueConstants.id_bits@))::integer AS priority
+           SELECT d.job_id AS id, d.topic, 'dead' AS state, @header_key(d)@, d.role, d.worker, d.attempts, d.enqueued_at, NULL::timestamptz, d.created_at, NULL::bigint, d.error_code, d.job_id AS place, (-(d.rank >> @QueueConstants.id_bits@))::integer AS priority
              FROM hawser_data.dead_letters AS d
             WHERE v_is_dead AND d.topic = of_topic AND d.role = p.role AND d.job_id < v_after
-              AND @is_own(d)@ AND (of_key IS NULL OR @dead_key(d)@ = of_key) AND @has_header(d)@
+              AND @is_own(d)@ AND (of_key IS NULL OR @header_key(d)@ = of_key) AND @has_header(d)@
             ORDER BY d.job_id DESC LIMIT v_most
          )
          UNION ALL

@@ -2,10 +2,10 @@
 BEGIN
   RETURN QUERY
   WITH started AS MATERIALIZED (
-    SELECT s.recipient, s.role, q.key, CASE WHEN p_per_key > 0 THEN hawser.limit_key(q.key, q.headers, p_key_header) END AS limit_key
+    SELECT s.recipient, s.role, q.key, CASE WHEN p_per_key > 0 THEN hawser.limit_key(@user_key(q)@, q.headers, p_key_header) END AS limit_key
       FROM hawser_data.topic_starts AS s
      CROSS JOIN LATERAL (
-       SELECT o.key, o.headers FROM hawser_data.queue AS o
+       SELECT o.key, o.headers, o.channel_id FROM hawser_data.queue AS o
         WHERE o.topic = s.topic AND o.recipient = s.recipient AND o.role = s.role AND o.rank = s.rank OFFSET 0
      ) AS q
      WHERE s.topic = p_topic
@@ -13,7 +13,7 @@ BEGIN
     SELECT s.role, s.limit_key, count(*) AS running FROM started AS s GROUP BY 1, 2
   ), found AS MATERIALIZED (
     SELECT q.ctid AS tid, q.recipient, q.role, q.rank, q.id, q.key, q.worker, q.due_at,
-           CASE WHEN p_per_key > 0 THEN hawser.limit_key(q.key, q.headers, p_key_header) END AS limit_key,
+           CASE WHEN p_per_key > 0 THEN hawser.limit_key(@user_key(q)@, q.headers, p_key_header) END AS limit_key,
            q.key IS NULL OR q.rank = @first_of_key(q)@ AS is_head
       FROM hawser_data.queue AS q WHERE q.ctid = ANY (p_tids)
   ), first AS MATERIALIZED (

@@ -58,7 +58,7 @@ BEGIN
     -- What workers have counts from now on. They give back what they have not begun.
     INSERT INTO hawser_data.topic_starts (topic, recipient, role, rank, worker, started_at, limit_key)
     SELECT q.topic, q.recipient, q.role, q.rank, q.worker, clock_timestamp(),
-           CASE WHEN limit_topic.running_per_key IS NOT NULL THEN hawser.limit_key(q.key, q.headers, lower(limit_topic.key_header COLLATE "C")) END
+           CASE WHEN limit_topic.running_per_key IS NOT NULL THEN hawser.limit_key(@user_key(q)@, q.headers, lower(limit_topic.key_header COLLATE "C")) END
       FROM hawser_data.queue AS q
       JOIN hawser_data.workers AS w ON w.id = q.worker AND w.gone_at IS NULL
      WHERE q.topic = limit_topic.topic

@@ -6,13 +6,13 @@ BEGIN
     v_done := hawser.put_behind(p_passed_ids);
   END IF;
   INSERT INTO hawser_data.topic_starts AS s (topic, recipient, role, rank, worker, started_at, limit_key)
-  SELECT q.topic, q.recipient, q.role, q.rank, p_worker, p_at, CASE WHEN p_per_key > 0 THEN hawser.limit_key(q.key, q.headers, p_key_header) END
+  SELECT q.topic, q.recipient, q.role, q.rank, p_worker, p_at, CASE WHEN p_per_key > 0 THEN hawser.limit_key(@user_key(q)@, q.headers, p_key_header) END
     FROM hawser_data.queue AS q WHERE q.ctid = ANY (p_tids)
   ON CONFLICT (topic, recipient, role, rank) DO UPDATE SET worker = excluded.worker, started_at = excluded.started_at, limit_key = excluded.limit_key;
   -- Behind those of their role and key of the limit that run: the end of one is found by who looks next, which has the lock of the topic, too.
   IF p_full_tids <> '{}' THEN
     WITH passed AS MATERIALIZED (
-      SELECT q.ctid AS tid, hawser.limit_key(q.key, q.headers, p_key_header) AS limit_key
+      SELECT q.ctid AS tid, hawser.limit_key(@user_key(q)@, q.headers, p_key_header) AS limit_key
         FROM hawser_data.queue AS q WHERE q.ctid = ANY (p_full_tids) AND q.worker IS NULL AND q.behind IS NULL FOR UPDATE SKIP LOCKED
     )
     UPDATE hawser_data.queue AS q SET behind = @QueueConstants.behind_limit@ || p.limit_key

@@ -6,7 +6,7 @@ BEGIN
   ), put AS (
     -- It is the same job: with its id, what is kept of it, and those that come after it. It has no key, as its place in the order has
     -- passed, but the header of it, and is wanted whatever its age.
-    INSERT INTO hawser_data.queue (topic, recipient, role, role_id, rank, id, origin, payload, headers, awaited_as, keep_ms, progress)
+    INSERT INTO hawser_data.queue (topic, recipient, role, role_id, rank, id, origin, payload, headers, awaited_as, keep_ms, progress, message_id, channel_id)
     SELECT g.topic, g.source, g.role, g.role_id, g.next_id + coalesce(g.rank >> @QueueConstants.id_bits@ << @QueueConstants.id_bits@, 0),
            coalesce(g.job_id, g.next_id), nullif(substring(g.enqueued_by FROM '^[^:]*:[^:]*'), ':'), g.payload,
            nullif(
@@ -15,7 +15,7 @@ BEGIN
                jsonb_build_object('origin', @ProtocolConstants.message_origin_header@, 'expires', @ProtocolConstants.message_expires_header@)
              ),
              '[]'
-           ), g.awaited_as, g.keep_ms, g.progress
+           ), g.awaited_as, g.keep_ms, g.progress, CASE WHEN g.channel_id IS NOT NULL THEN g.message_id END, g.channel_id
       FROM (
         SELECT d.*, nextval('hawser_data.outbox_id_seq') AS next_id,
                jsonb_path_query_first(d.headers, 'strict $[*] ? (@[0] == $name)', jsonb_build_object('name', @ProtocolConstants.message_origin_header@)) ->> 1 AS enqueued_by

@@ -24,7 +24,7 @@ BEGIN
       v_word := @shell_word(v_topic)@;
       RETURN QUERY SELECT NULL::bigint, 1, 'waits', false, NULL, NULL::timestamptz,
         format('no enqueued message of the topic %s%s waits that you may see', to_json(why.topic), coalesce(' with the key ' || to_json(why.key), '')),
-        'Messages that peers sent are not asked about: hawser pending --topic ' || v_word || ' has them';
+        'Messages that wait in their channels are not asked about: hawser pending --topic ' || v_word || ' has them';
       RETURN;
     END IF;
   END IF;
@@ -86,9 +86,10 @@ BEGIN
       SELECT 8, 'within_limits', n.* FROM hawser.why_limited(q.topic, v_id) AS n
       UNION ALL
       SELECT 9, 'first_of_key', h.id IS NULL, h.id::text, h.enqueued_at,
-             format('the message %s has the key %s, too, and comes first; %s', h.id, to_json(q.key), CASE WHEN w.name IS NULL THEN 'no worker has it' ELSE format('the worker %s has it', to_json(w.name)) END),
+             format('the message %s %s, and comes first; %s', h.id,
+               CASE WHEN k.key IS NULL THEN 'was sent in the same channel' ELSE format('has the key %s, too', to_json(k.key)) END, CASE WHEN w.name IS NULL THEN 'no worker has it' ELSE format('the worker %s has it', to_json(w.name)) END),
              'hawser why ' || h.id
-        FROM (SELECT) AS o
+        FROM (SELECT @user_key(q)@ AS key) AS k
         LEFT JOIN hawser_data.queue AS h ON q.key IS NOT NULL AND NOT v_is_later
          AND h.topic = q.topic AND h.recipient = q.recipient AND h.key = q.key AND h.role = q.role AND h.rank < q.rank AND h.rank = @first_of_key(q)@
         LEFT JOIN hawser_data.workers AS w ON w.id = h.worker AND w.gone_at IS NULL

@@ -50,11 +50,11 @@ BEGIN
   IF s.running_per_key IS NULL THEN
     RETURN;
   END IF;
-  SELECT hawser.limit_key(q.key, q.headers, s.key_header), q.role INTO v_limit_key, v_role FROM hawser_data.queue AS q WHERE q.id = p_id;
+  SELECT hawser.limit_key(@user_key(q)@, q.headers, s.key_header), q.role INTO v_limit_key, v_role FROM hawser_data.queue AS q WHERE q.id = p_id;
   -- By its present header, as takes count.
   SELECT count(*), min(t.started_at) INTO v_of_key, since
     FROM hawser_data.topic_starts AS t JOIN hawser_data.queue AS q ON q.topic = t.topic AND q.recipient = t.recipient AND q.role = t.role AND q.rank = t.rank
-   WHERE t.topic = p_topic AND t.role = v_role AND hawser.limit_key(q.key, q.headers, s.key_header) = v_limit_key AND @is_started(t)@;
+   WHERE t.topic = p_topic AND t.role = v_role AND hawser.limit_key(@user_key(q)@, q.headers, s.key_header) = v_limit_key AND @is_started(t)@;
   IF v_of_key >= s.running_per_key THEN
     is_met := false;
     holder := v_limit_key;

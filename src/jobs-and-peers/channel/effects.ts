@@ -2,12 +2,12 @@
 import type { Ack, Delivery, Welcome } from "../../../generated/ts/codecs/hawser/peer/v1/frames.js";
 import type { PeerSettings, TuningSettings } from "../../../generated/ts/settings/peer.js";
 import type { ConcurrencyLimit, Waiter } from "../handlers/limits/concurrency-limit.js";
-import type { DeadMessage, IncomingMessage, OutgoingMessage, ParkedMessage, Position } from "./messages.js";
+import type { IncomingMessage, LeavingMessage, OutgoingMessage, Position } from "./messages.js";
 
 /**
  * Outcome of a send:
  * - `delivered`: the listener's handler ran, and its cursor is committed;
- * - `stored`: Postgres has committed the message;
+ * - `stored`: Postgres has committed the message, from the sender or as a row of the queue;
  * - `sent` / `dropped`: an at-most-once message was, or was not, handed to a connection;
  * - `timed-out`: neither delivered nor stored within the send timeout; the message keeps its number and may still
  * arrive;
@@ -41,7 +41,7 @@ export type SenderLimits = Pick<PeerSettings, "sendTimeoutMs"> &
 
 /** Fields of the listener's Welcome that the sender's channel needs. */
 export type ChannelWelcome = Readonly<
-  Pick<Welcome, "cursorEpoch" | "cursor" | "backlog" | "credit" | "maxMessageBytes">
+  Pick<Welcome, "cursorEpoch" | "cursor" | "backlog" | "credit" | "maxMessageBytes" | "queued">
 >;
 
 /**
@@ -84,25 +84,22 @@ export interface RetryPolicy {
 /** Limits of a listener's channel. Tests give others. */
 export const listenerDefaults = {
   /**
-   * Maximum number of finished messages of a channel behind an unfinished message of another key. After a crash they
-   * are handled again, unless their handlers are transactional.
-   */
-  maxAhead: 10_000,
-  /**
    * Bytes counted for a message that waits in memory, and again for each of its headers, in addition to its payload and
    * the names and values of its headers.
    */
   messageOverheadBytes: 128,
   /** Maximum factor by which handled and uncommitted bytes increase a sender's credit. */
   maxCreditGrowth: 4,
-  /** Minimum retry delay with which a failed message is parked. */
-  parkDelayMs: 10_000,
   /**
-   * Interval in ms at which messages that were completed beyond an unfinished one get marks: those that were completed
-   * before the interval began. So a process that is killed repeats what it completed within twice this time, and a
-   * message that the cursor passes soon costs no mark.
+   * Time in ms after which the messages leave that are in front of one that has ended. So a process that is killed repeats what it has ended
+   * within twice this time.
    */
-  markEveryMs: 500,
+  leaveAfterMs: 500,
+  /** Shortest and longest interval in ms at which the store is asked whether the queue still has rows of lanes that have left. */
+  askLeastMs: 100,
+  askMostMs: 5_000,
+  /** Maximum number of lanes of one such question. */
+  lanesAtOnce: 1_000,
 };
 
 export interface ListenerLimits
@@ -118,14 +115,15 @@ export interface ListenerLimits
   readonly refillBelow: number;
   /** Memory in bytes of waiting messages, up to which the store is queried for more. */
   readonly refillBelowBytes: number;
-  /** Maximum number of parked messages of the channel. */
-  readonly maxParked: number;
-  /** Maximum memory in bytes of the parked messages. */
-  readonly maxParkedBytes: number;
-  /** True if a message may have killed the previous process: see handling.ts. */
-  readonly hasSuspect: boolean;
-  /** Counted starts of the first message by processes that ended. */
-  readonly startsBefore: number;
+  /**
+   * Whether the queue is to handle the message, as this process must not, or not outside of its transaction: `topic` if it is to handle all
+   * messages of the topic, so that those of others in its lane need not wait.
+   */
+  leaves(message: IncomingMessage): false | "message" | "topic";
+  /** Number of the first messages that may have ended an earlier process. */
+  readonly suspects: number;
+  /** True if the queue may have rows of the channel. */
+  readonly hasRows: boolean;
 }
 
 /** Error of a failed handler. */
@@ -148,14 +146,11 @@ export type HandlerResult =
   | ({ readonly kind: "failed" } & HandlerFailure)
   /** The handler wants the message again after `delayMs`, as the same attempt. An at-most-once message is dropped. */
   | ({ readonly kind: "deferred"; readonly delayMs: number } & HandlerFailure)
-  /**
-   * The handler's Postgres session ended before the message was done. The message may be the cause, so its starts are
-   * counted in the store from now on, as after an unclean exit of the process.
-   */
+  /** The handler's Postgres session ended before the message was done. The message may be the cause. */
   | ({ readonly kind: "sessionEnded" } & HandlerFailure)
   /** Failed permanently: the message becomes a dead letter without a retry. */
   | ({ readonly kind: "refused" } & HandlerFailure)
-  /** The handler never started, or its outcome does not count. The message is retried later as the same attempt. */
+  /** The handler never started, or its outcome does not count. The message is tried again as the same attempt. */
   | { readonly kind: "postponed" };
 
 /**
@@ -176,40 +171,20 @@ export interface ListenerEffects extends Waiter {
   query(after: Position): void;
   /** Deletes stored rows at or below the committed cursor. They come from inserts that committed late. */
   deleteStale(cursor: Position): void;
-  /** Commits the cursor and all earlier `deadLetter` and `mark` writes. Answered by `onCommitted`. */
-  commit(cursor: Position): void;
-  /** Writes a dead letter and the completion of its message, unless the message is already completed. */
-  deadLetter(dead: DeadMessage): void;
   /**
-   * Parks a message in the store, so that the cursor may pass it. If it is already parked, updates its attempts and
-   * time. Answered by `onParked`. Calls take effect in order.
+   * Commits the cursor, and in the same transaction what leaves the channel with it, in order. Answered by `onCommitted`. Calls take effect
+   * in order.
    */
-  park(parked: ParkedMessage): void;
-  /** Deletes a parked message, after its `deadLetter` if there was one. Answered by `onUnparked`. */
-  unpark(position: Position): void;
-  /** Writes completion marks of messages beyond the cursor. Answered by `onMarked`. */
-  mark(done: readonly Position[]): void;
+  commit(cursor: Position, leaving: readonly LeavingMessage[]): void;
+  /** True if this process can have rows of the queue whose handlers run. */
+  mayGoOn(): boolean;
   /**
-   * Counts, in the store, a start of a message that may have killed an earlier process or ended its handler's session.
-   * Answered by `onStartCounted`. At most one count of a parked message is pending at a time, and one of a message that
-   * is not parked.
-   *
-   * @param isLast true for the message's last allowed start, which must run in quarantine
-   * @param parked position of the message, if it is parked; otherwise it is the message after the cursor
+   * Asks whether the queue has rows of lanes, by their keys, in a snapshot taken after this call. Answered by `onLanes`. At most one question
+   * is pending at a time.
    */
-  countStart(isLast: boolean, parked?: Position): void;
-  /**
-   * Takes back the counted start of the first message, which is no attempt, and ends its quarantine. Best effort: a start that
-   * stays counted makes one attempt less.
-   */
-  uncountStart(): void;
+  askLanes(keys: readonly (string | undefined)[]): void;
   /** Signals that the channel's `take` can return a message. */
   ready(): void;
-  /**
-   * Signals that the channel is drained after `giveBack`: no work is pending, and completed messages have their marks.
-   * Called once.
-   */
-  drained(): void;
   /** Reports an at-most-once message that is lost because its handler failed. */
   dropped(message: IncomingMessage, errorCode: string, errorMessage: string): void;
   /** Reports numbers that exist nowhere, because their messages were deleted. */

@@ -1,25 +1,20 @@
 /**
- * Schedules the accepted and unfinished messages of a listener's channel: waiting messages, messages in handlers with
- * their attempts, and the limit of how far handlers may run ahead of the committed cursor.
+ * Schedules the accepted and unfinished messages of a listener's channel.
  *
- * Messages with the same key are handled one after another, and so are messages without a key. Messages with different
- * keys run in parallel. The cursor moves over a message when all messages before it
- * are finished too. Messages that were already completed beyond the cursor when the channel was opened have marks in
- * the store; they count as finished when they arrive.
+ * Messages with the same key are handled one after another, and so are messages without a key: they are in a {@link Lane}.
+ * Messages of different lanes run in parallel. The cursor moves over a message when all messages before it have ended, too.
  *
- * After an unclean exit, a message may have killed the process. All messages are then handled one after another. The
- * first numbered message starts only when its attempt is counted in the store. After that message, one, two, four, …
- * messages may be finished ahead of the committed cursor; each commit that reaches all finished messages doubles this
- * number. Each crash therefore at least halves the distance to the fatal message, until that message is the first and
- * its count makes it a dead letter.
+ * A message ends here when its handler is done. Every other message *leaves*: it becomes a row of the queue, or a dead letter, in
+ * the transaction that commits a cursor beyond it. What may leave:
  *
- * A message whose handler's Postgres session ended may be the cause. It starts again only when it is the first, no
- * other message runs, and all its starts are counted, including the earlier ones in this process.
+ * - a message that its handler has not done: the queue tries it again;
+ * - a message that the queue is to handle ({@link ListenerLimits.leaves}), such as one of a transactional handler;
+ * - after an unclean exit, the first messages: one of them may have ended the process;
+ * - a message in front of others that ended some time ago, so that these are not handled again if the process is killed. If its
+ *   handler runs, this process has the row, and the handler's end is that of the row.
  *
- * A message with a long retry delay is parked: the store keeps it, the cursor passes it, and it still blocks its
- * key. Later messages of its key are parked too. So the parked messages of a key are always the key's first messages,
- * even after the channel is opened again. After an unclean exit, each parked message starts in quarantine within the
- * channel, when its start is counted.
+ * Behind a message that has left, all messages of its lane leave, until the queue has no rows of the lane any more. So the order of a lane
+ * holds.
  *
  * A message whose handler has a concurrency limit starts only while the limit is not full, also where messages start
  * one after another. Lanes that wait for a full limit hold up no other lanes.
@@ -30,11 +25,10 @@ import { type ConcurrencyLimit, type Limited, Waitlist } from "../handlers/limit
 import type { HandlerResult, ListenerEffects, ListenerLimits } from "./effects.js";
 import {
   comparePositions,
-  type DeadMessage,
   type FailedAttempt,
   type IncomingMessage,
+  type LeavingMessage,
   memoryBytes,
-  type ParkedMessage,
   type Position,
 } from "./messages.js";
 
@@ -43,582 +37,432 @@ export const deadLetterFailures = 16;
 /** Maximum bytes of the error message that a dead letter keeps per attempt. */
 export const deadLetterFailureBytes = 512;
 
-/** Window size above which a channel with a suspect drops its limit. */
-const unlimitedFromWindow = 65_536;
-
 /**
- * Position of a message in the order of acceptance, kept until all earlier messages are finished. That can take long
- * behind a key with a slow handler, so a finished message keeps only its position.
+ * Place of a message in the order of acceptance, kept until all earlier messages have ended. A message that has ended keeps only its
+ * position, one that leaves all of it.
  */
 interface AcceptedEntry {
+  /** Undefined for an at-most-once message, which the cursor does not know. */
   readonly position: Position | undefined;
-  /** Undefined for a message that was completed before the channel was opened. */
-  readonly lane: Lane | undefined;
-  /** Undefined once the message is finished. */
+  readonly lane: Lane;
   message: IncomingMessage | undefined;
-  parked?: Parked;
+  leaving: LeavingMessage | undefined;
 }
 
-/** State of a message that is parked or being parked. */
-interface Parked {
-  /** True if the store has the message parked, so that the cursor may pass it and it may start. */
-  isStored: boolean;
-  /** Number of starts so far. */
-  attempts: number;
-  /** State of the count of its next start. Set if the message may have ended a process or its handler's session. */
-  count: "needed" | "pending" | "counted" | undefined;
-}
-
-const noFailures: readonly FailedAttempt[] = [];
+type LeavingEntry = AcceptedEntry & { readonly position: Position; readonly leaving: LeavingMessage };
 
 /** Queue of messages that are handled one after another, and its current message. */
 export class Lane implements Limited {
   /** Undefined for messages without a key. */
   readonly key: string | undefined;
   readonly queue = new Fifo<AcceptedEntry>();
-  /** Message in the handler or waiting for a retry. */
+  /** Message in the handler. */
   running: IncomingMessage | undefined;
   place: AcceptedEntry | undefined;
-  /** Number of starts of the current message. */
-  attempts = 0;
-  /** Last failed attempts of the current message. */
-  failures: readonly FailedAttempt[] = noFailures;
-  /** Time of the retry; undefined while the message is in the handler. */
-  retryAt: number | undefined;
-  /** True if the Postgres session of its handler ended. */
-  isSuspect = false;
+  /** Number of this start of a message. The queue counts further ones. */
+  readonly attempts = 1;
   /** Limit of the message that runs, or that can start. */
   limit: ConcurrencyLimit | undefined;
+  /** True while the lane waits for the start of its first message. */
+  isListed = false;
+  /** `left`: the queue has, or gets, rows of the lane; `asking`: it may have some from before the channel was opened. */
+  state: "here" | "asking" | "left";
+  /** Number of its messages that leave, and whose commit is not confirmed. */
+  uncommitted = 0;
 
-  constructor(key: string | undefined) {
+  constructor(key: string | undefined, state: Lane["state"]) {
     this.key = key;
+    this.state = state;
   }
 }
 
-type HandlingEffects = Pick<
-  ListenerEffects,
-  "countStart" | "uncountStart" | "commit" | "deadLetter" | "park" | "unpark" | "run" | "limitFreed"
->;
+type HandlingEffects = Pick<ListenerEffects, "commit" | "mayGoOn" | "askLanes" | "run" | "limitFreed">;
 
 /** Message that starts now. Answer with `finish`. */
 export type StartedMessage = Lane & { readonly running: IncomingMessage; readonly place: AcceptedEntry };
 
 export class Handling {
-  /** Memory in bytes of messages that wait, for the handler or for a retry. */
+  /** Memory in bytes of messages that wait for the handler, or whose leaving is not committed. */
   queuedBytes = 0;
-  /** Number of waiting messages. */
+  /** Number of these messages. */
   queued = 0;
   /** Committed cursor. Never moves back. */
   cursor: Position;
-  /** Last position up to which all messages are finished. Its cursor commit is pending. */
+  /** Last position up to which all messages have ended. Its cursor commit is pending. */
   handled: Position;
   /** Time of the last progress in ms: a handler ended, or one started while none ran. */
   progressAt = 0;
-  /** Number of running handlers. */
+  /** Number of running handlers, without those whose messages have left. */
   running = 0;
   /** Lane of messages without a key. */
-  readonly #plain = new Lane(undefined);
+  readonly #plain: Lane;
   readonly #keyed = new Map<string, Lane>();
-  /** Lanes with a key whose head message can start now. */
+  /** Lanes with a key whose first message can start now. */
   readonly #ready: Waitlist<Lane>;
-  /** Lanes whose message waits for a retry, sorted by descending retry time. */
-  readonly #retries: Lane[] = [];
-  /** Lanes whose retry is due. */
-  readonly #due: Waitlist<Lane>;
   /** Alternates between lanes with and without a key. */
   #plainIsNext = true;
   /** Accepted messages in order, from the first unfinished one. */
   readonly #order = new Fifo<AcceptedEntry>();
-  /** Number of numbered messages that may be finished ahead of the committed cursor. */
-  #window: number;
-  #uncommitted = 0;
-  /** Counted starts of the first message, while it may have ended an earlier process or its handler's session. */
-  #count: { state: "needed" | "pending" | "counted"; starts: number } | undefined;
-  /** True if a message waits for the commit of earlier messages or for running handlers. */
-  isBlocked = false;
-  /** Messages that are parked or being parked, by {@link positionKey}. */
-  readonly #parked = new Map<string, AcceptedEntry>();
-  #parkedBytes = 0;
-  /** Number of parked messages that wait for a retry. */
-  #parkedWaiting = 0;
-  #parkedRunning = 0;
-  /** Parked message whose start is counted. Until it ends, no other message of the channel starts. */
-  #quarantined: AcceptedEntry | undefined;
-  /** Number of completed parked messages whose row may still be in the store. */
-  unparking = 0;
-  /** Positions that were completed beyond the cursor when the channel was opened, and have not arrived yet. */
-  readonly #done: Set<string>;
-  /** Positions that were completed beyond an unfinished message, and have no mark: since {@link #markAt} was set. */
-  #unmarked: Position[] = [];
-  /** The same, from before. */
-  #toMark: Position[] = [];
-  /** Time in ms at which {@link takeToMark} has something to do; Infinity if nothing is unmarked. */
-  #markAt = Infinity;
+  /** Number of messages in {@link #order} that have ended or leave. */
+  #ended = 0;
+  /** Messages that leave with a cursor whose commit is not confirmed, in order. */
+  readonly #leaving = new Fifo<LeavingEntry>();
+  /** Number of the next messages that may have ended the process before. */
+  #suspects: number;
+  /** True while the queue may have rows from before the channel was opened. */
+  #mayHaveRows: boolean;
+  /** True if messages have left of topics of which all do, so that their lanes are handled here. */
+  #hasLeftTopics = false;
+  /** Lanes that have left, or may have. */
+  readonly #away = new Set<Lane>();
+  /** Lanes that the store was asked for. */
+  #asked: Set<Lane> | undefined;
+  #askAt = Infinity;
+  #askEveryMs: number;
+  /** Message that had ended behind an unfinished one at some time, and when what is before it leaves. */
+  #behind: { readonly entry: AcceptedEntry; readonly at: number } | undefined;
   #isClosed = false;
 
   readonly #limits: ListenerLimits;
   readonly #effects: HandlingEffects;
 
-  /** @param done completed positions beyond the cursor */
-  constructor(cursor: Position, done: readonly Position[], limits: ListenerLimits, effects: HandlingEffects) {
+  constructor(cursor: Position, limits: ListenerLimits, effects: HandlingEffects) {
     this.#limits = limits;
     this.#effects = effects;
     this.#ready = new Waitlist(effects);
-    this.#due = new Waitlist(effects);
     this.cursor = cursor;
     this.handled = cursor;
-    this.#done = new Set(done.map(positionKey));
-    this.#window = limits.hasSuspect ? 1 : Infinity;
-    if (limits.hasSuspect) this.#count = { state: "needed", starts: limits.startsBefore };
+    this.#suspects = limits.suspects;
+    this.#mayHaveRows = limits.hasRows;
+    this.#askEveryMs = limits.askLeastMs;
+    this.#plain = new Lane(undefined, "here");
+    if (limits.hasRows) this.#ask(this.#plain);
   }
 
-  /** True while a message whose starts are counted is unfinished: the first message or a parked one. */
-  get isCounting(): boolean {
-    return this.#count !== undefined || this.#quarantined !== undefined;
-  }
-
-  /** True while the store counts a start. */
-  get isCountPending(): boolean {
-    return this.#count?.state === "pending" || this.#quarantined?.parked?.count === "pending";
-  }
-
-  /** Number of messages that are parked or being parked. */
-  get parked(): number {
-    return this.#parked.size;
-  }
-
-  /** True while the store parks a message: then the cursor may pass it. */
-  get isParking(): boolean {
-    for (const { parked } of this.#parked.values()) if (parked?.isStored === false) return true;
-    return false;
-  }
-
-  /** True if the start of the first message is counted, and ended neither the process nor the handler's session. */
-  get isCounted(): boolean {
-    return this.#count?.state === "counted";
-  }
-
-  /** Number of messages that wait for a retry, without parked messages. */
-  get retrying(): number {
-    return this.#retries.length + this.#due.size - this.#parkedWaiting;
-  }
-
-  /** First unfinished message. */
-  get first(): IncomingMessage | undefined {
-    return this.#order.at(0)?.message;
-  }
-
-  /** Number of starts of the first message, if it waits for a retry. */
-  get #startsBefore(): number | undefined {
-    const first = this.#order.at(0);
-    const lane = first?.lane;
-    return lane?.retryAt === undefined || lane.place !== first ? undefined : lane.attempts;
-  }
-
-  /** Time in ms at which {@link takeToMark} is due; Infinity if all that is completed beyond {@link handled} has marks. */
-  get markDue(): number {
-    return this.#markAt;
-  }
-
-  /**
-   * Returns the positions beyond {@link handled} whose messages have been completed for some time, and have no mark.
-   * The caller writes them. Most messages that are completed out of order need none, because the cursor soon passes them.
-   */
-  takeToMark(now: number): Position[] {
-    if (now < this.#markAt) return [];
-    const due = this.#toMark.filter((position) => comparePositions(position, this.handled) > 0);
-    this.#toMark = this.#unmarked.filter((position) => comparePositions(position, this.handled) > 0);
-    this.#unmarked = [];
-    this.#markAt = this.#toMark.length > 0 ? now + this.#limits.markEveryMs : Infinity;
-    return due;
-  }
-
-  /** Returns all of them, however short ago they were completed. */
-  takeAllToMark(): Position[] {
-    return [...this.takeToMark(Infinity), ...this.takeToMark(Infinity)];
-  }
-
-  /** True if {@link take} can return a message, or must be called to request the count of a start. */
+  /** True if {@link take} can return a message. */
   get canTake(): boolean {
-    if (this.#due.first !== undefined) return true;
-    if (this.isSerial) return this.running === 0 && this.#serialLane !== undefined;
-    if (this.#isFarAhead) return this.#firstLane !== undefined;
     return this.#ready.first !== undefined || this.#isStartable(this.#plain);
   }
 
-  /**
-   * True if no message waits, runs, is parked or was completed in advance, and messages need not start one after
-   * another.
-   */
+  /** True if no message waits, runs or leaves, and a message without a key may start. */
   get isIdle(): boolean {
-    return !this.isSerial && this.#order.length === 0 && this.#parked.size === 0 && this.#done.size === 0;
+    if (this.#order.length + this.queued + this.running > 0) return false;
+    return this.#plain.state === "here" && this.#plain.running === undefined && this.#suspects === 0;
   }
 
-  /**
-   * Records messages that were handled one after another while {@link isIdle}.
-   *
-   * @param last position of the last message
-   */
+  /** Records messages that were handled one after another while {@link isIdle}. @param last position of the last message */
   passedThrough(last: Position | undefined, count: number, now: number): void {
     this.progressAt = now;
     if (last === undefined || count === 0) return;
     this.handled = last;
-    this.#uncommitted += count;
-    this.#effects.commit(last);
+    this.#effects.commit(last, []);
   }
 
-  /**
-   * Restores the messages that were parked before the channel was opened, in order. Must be called before {@link push}.
-   */
-  restore(parked: readonly ParkedMessage[]): void {
-    for (const { message, attempts, dueAt } of parked) {
-      const { position } = message;
-      const lane = message.key === undefined ? new Lane(undefined) : this.#laneOf(message);
-      const count = this.#limits.hasSuspect ? "needed" : undefined;
-      const place: AcceptedEntry = { position, lane, message, parked: { isStored: true, attempts, count } };
-      this.#parked.set(positionKey(position), place);
-      this.#parkedBytes += this.#bytesOf(message);
-      if (lane.running !== undefined) lane.queue.push(place);
-      else {
-        lane.running = message;
-        lane.place = place;
-        lane.attempts = attempts;
-        this.#pauseUntil(lane as StartedMessage, dueAt);
-      }
-    }
-  }
-
-  /** Queues an accepted message. @returns true if the message has a mark: it is completed or parked */
-  push(message: IncomingMessage): boolean {
+  /** Queues an accepted message. */
+  push(message: IncomingMessage, now: number): void {
     const { position } = message;
-    if (position !== undefined && this.#done.size > 0 && this.#done.delete(positionKey(position))) {
-      // A parked message has a mark, too, but it is not finished: its place says when it is.
-      this.#order.push(this.#parked.get(positionKey(position)) ?? { position, lane: undefined, message: undefined });
-      this.#advance();
-      return true;
-    }
     const lane = this.#laneOf(message);
-    const place = { position, lane, message };
-    lane.queue.push(place);
-    this.#order.push(place);
-    this.queued += 1;
-    this.queuedBytes += this.#bytesOf(message);
-    if (lane.retryAt !== undefined) this.#parkBehind(lane);
+    const entry: AcceptedEntry = { position, lane, message, leaving: undefined };
+    if (position !== undefined) this.#order.push(entry);
+    this.#count(message, 1);
+    const isSuspect = position !== undefined && this.#suspects > 0;
+    if (isSuspect) this.#suspects -= 1;
+    // An at-most-once message has no order with others that have left.
+    const leaves = position === undefined ? false : this.#limits.leaves(message);
+    if (position !== undefined && (isSuspect || lane.state === "left" || leaves !== false)) {
+      this.#leave(entry, { isSuspect }, leaves !== "topic");
+      this.#leaveBehind(lane);
+      this.#advance(now);
+      return;
+    }
+    lane.queue.push(entry);
     if (lane.queue.length === 1 && this.#isReady(lane)) this.#list(lane);
-    return false;
   }
 
   /** Starts the next message. Returns undefined if none can start. */
   take(now: number): StartedMessage | undefined {
-    this.signalRetry(now);
     const lane = this.#next();
-    const place = lane && nextOf(lane);
-    const message = place?.message;
-    if (lane === undefined || place === undefined || message === undefined) return undefined;
-    const { parked } = place;
-    if (parked === undefined ? !this.#mayStart(message) : !this.#mayStartParked(place)) return undefined;
-    const isRetry = lane.retryAt !== undefined;
+    const entry = lane?.queue.at(0);
+    if (lane === undefined || entry?.message === undefined) return undefined;
     this.#unlist(lane);
     lane.limit?.take();
-    if (!isRetry) {
-      lane.queue.shift();
-      lane.place = place;
-      lane.running = message;
-    } else {
-      lane.isSuspect = false;
-      lane.retryAt = undefined;
-    }
-    if (parked === undefined) {
-      if (!isRetry) this.queued -= 1;
-      this.queuedBytes -= this.#bytesOf(message);
-      lane.attempts = Math.max(lane.attempts + 1, message.position === undefined ? 0 : (this.#count?.starts ?? 0));
-    } else {
-      if (isRetry) this.#parkedWaiting -= 1;
-      this.#parkedRunning += 1;
-      lane.attempts = parked.attempts + 1;
-    }
-    if (this.running + this.retrying === 0) this.progressAt = now;
+    lane.queue.shift();
+    lane.place = entry;
+    lane.running = entry.message;
+    this.#count(entry.message, -1);
+    if (this.running === 0) this.progressAt = now;
     this.running += 1;
     return lane as StartedMessage;
   }
 
   /** Waits for no limit any more. Messages must not start after this call. */
   close(): void {
-    if (this.#isReady(this.#plain)) this.#unlist(this.#plain);
+    this.#unlist(this.#plain);
     this.#ready.clear();
-    this.#due.clear();
     this.#isClosed = true;
   }
 
-  /** Schedules the retry of a message that is not done. Returns false if its result is final. */
-  scheduleRetry(turn: StartedMessage, result: Exclude<HandlerResult, { kind: "done" }>, now: number): boolean {
-    const policy = this.#limits.retryOf(turn.running);
-    const { parked } = turn.place;
-    if (result.kind === "postponed") turn.attempts -= 1;
-    else if (turn.running.position === undefined) return false;
-    else if (result.kind === "deferred") {
-      turn.attempts -= 1;
-      if (parked === undefined && this.isCounted) {
-        this.#count = { state: "needed", starts: 0 };
-        this.#effects.uncountStart();
-      }
-    } else if (result.kind === "failed") {
-      if (turn.attempts >= policy.attempts) return false;
-    } else if (result.kind === "sessionEnded") {
-      // The session may have ended because of another message that ran at the same time. Only a counted start ran in
-      // quarantine, so only its result is final.
-      const lastStart = parked === undefined ? this.isCounted && this.#count!.starts : parked.count && turn.attempts;
-      if (lastStart && lastStart >= policy.attempts) return false;
-      turn.attempts = Math.min(turn.attempts, policy.attempts - 1);
-      if (parked === undefined) {
-        turn.isSuspect = true;
-        if (this.#order.at(0) === turn.place) this.#count = { state: "needed", starts: 0 };
-      }
-    } else return false;
-    turn.failures = failuresOf(turn, result, turn.attempts);
-    const { parkDelayMs } = this.#limits;
-    const asked = result.kind === "postponed" ? undefined : result.delayMs;
-    const delayMs = asked ?? policy.delayMs(Math.max(1, turn.attempts));
-    // Suspect and postponed messages are not parked: they block more than their key.
-    const parks = result.kind === "failed" || result.kind === "deferred";
-    const waitMs = parks ? delayMs : Math.min(delayMs, parkDelayMs);
-    if (parked !== undefined) {
-      this.#parkedRunning -= 1;
-      parked.attempts = turn.attempts;
-      if (result.kind !== "postponed") parked.count = result.kind === "sessionEnded" ? "needed" : undefined;
-      if (parked.count !== "counted") this.#endQuarantine(turn.place);
-    }
-    this.#pauseUntil(turn, now + waitMs);
-    this.#release(turn);
-    this.running -= 1;
-    if (parked !== undefined) {
-      if (result.kind !== "postponed") this.#writeParked(turn.place, turn.attempts, now + waitMs);
-    } else if (parks && waitMs >= parkDelayMs && this.#mayPark(turn, turn.place)) {
-      this.#park(turn.place, turn.attempts, now + waitMs);
-    }
-    this.#parkBehind(turn);
-    return true;
-  }
-
   /**
-   * Records that messages are parked in the store. @returns the messages that the store did not have parked before;
-   * their bytes are no longer counted
+   * Ends the handler of a message. A numbered message that is not done leaves. Of a message that has left meanwhile, only the handler ends.
    */
-  onParked(positions: readonly Position[]): IncomingMessage[] {
-    const parked: IncomingMessage[] = [];
-    for (const position of positions) {
-      const place = this.#parked.get(positionKey(position));
-      if (place?.parked === undefined || place.message === undefined || place.parked.isStored) continue;
-      const { message } = place;
-      const lane = place.lane!;
-      place.parked.isStored = true;
-      parked.push(message);
-      this.queuedBytes -= this.#bytesOf(message);
-      if (lane.place === place) this.#parkedWaiting += 1;
-      else {
-        this.queued -= 1;
-        if (this.#isReady(lane)) this.#list(lane);
-      }
-      if (this.#order.at(0) === place) this.#count = undefined;
-    }
-    this.#advance();
-    return parked;
-  }
-
-  /**
-   * Result of counting a start of the quarantined parked message.
-   *
-   * @param starts number of starts including this one; 0 if the message no longer exists; undefined if the count
-   * failed, so that the next {@link take} requests it again
-   */
-  parkedCounted(starts: number | undefined): void {
-    const parked = this.#quarantined?.parked;
-    if (parked?.count !== "pending") return;
-    const isCounted = starts !== undefined && starts > parked.attempts;
-    // If the message was deleted, its start detects that it is completed.
-    parked.count = isCounted || starts === 0 ? "counted" : "needed";
-    if (isCounted) parked.attempts = starts - 1;
-  }
-
-  /** Finishes a message. A numbered message that was not handled becomes a dead letter. */
-  end(turn: StartedMessage, result: HandlerResult, now: number): void {
-    const { running: message, place } = turn;
-    const { parked } = place;
-    const dead = this.#deadMessage(turn, result);
-    (turn as Lane).running = undefined;
-    (turn as Lane).place = undefined;
-    turn.attempts = 0;
-    turn.failures = noFailures;
-    this.#release(turn);
-    this.running -= 1;
-    this.progressAt = now;
-    if (this.#isReady(turn)) this.#list(turn);
-    else if (turn.queue.length === 0 && turn.key !== undefined) this.#keyed.delete(turn.key);
-    place.message = undefined;
-    if (dead !== undefined) this.#effects.deadLetter(dead);
-    if (parked !== undefined) {
-      this.#parkedRunning -= 1;
-      this.#parkedBytes -= this.#bytesOf(message);
-      this.#parked.delete(positionKey(place.position!));
-      this.#endQuarantine(place);
-      this.unparking += 1;
-      this.#effects.unpark(place.position!);
-    }
-    if (this.#order.at(0) !== place) {
-      // A message that is or was parked has its mark, and so has a dead letter.
-      const isUnmarked = place.position !== undefined && parked === undefined && result.kind === "done";
-      if (isUnmarked && result.isMarked !== true) {
-        this.#unmarked.push(place.position);
-        this.#markAt = Math.min(this.#markAt, now + this.#limits.markEveryMs);
-      }
+  finish(turn: StartedMessage, result: HandlerResult, now: number): void {
+    const { place } = turn;
+    const { message, position } = place;
+    this.#end(turn);
+    if (message === undefined) {
+      this.#relist(turn);
+      this.#askSoon(now);
       return;
     }
-    if (message.position !== undefined) this.#count = undefined;
-    this.#advance();
-  }
-
-  /** Records a committed cursor. @returns false if it was already known */
-  committed(cursor: Position): boolean {
-    if (comparePositions(cursor, this.cursor) <= 0) return false;
-    this.cursor = cursor;
-    if (comparePositions(cursor, this.handled) < 0) return true;
-    this.#uncommitted = 0;
-    const wasSerial = this.isSerial;
-    this.#window = this.#window >= unlimitedFromWindow ? Infinity : this.#window * 2;
-    // Messages that had to start one after another can start now.
-    if (wasSerial && !this.isSerial) this.isBlocked = true;
-    return true;
+    this.running -= 1;
+    this.progressAt = now;
+    if (position !== undefined && result.kind !== "done") {
+      this.#count(message, 1);
+      const outcome = this.#outcomeOf(turn, message, result, now);
+      this.#leave(place, outcome, result.kind !== "postponed" || this.#limits.leaves(message) !== "topic");
+    } else if (position === undefined && result.kind === "postponed") {
+      // Behind those that have come since: such messages have no order.
+      this.#count(message, 1);
+      turn.queue.push({ ...place });
+    } else {
+      place.message = undefined;
+      if (position !== undefined) this.#ended += 1;
+    }
+    this.#leaveBehind(turn);
+    this.#relist(turn);
+    // A lane is not asked for while one of its handlers runs.
+    if (turn.state !== "here") this.#askSoon(now);
+    this.#advance(now);
   }
 
   /**
-   * Result of counting a start of the first message. A count below the starts of this process is incomplete and is
-   * repeated.
-   *
-   * @param starts number of starts including this one; undefined if the count failed, so that the next {@link take}
-   * requests it again
+   * Has all messages leave that are in front of one that has ended: before the channel is closed in good order. What runs leaves as no
+   * attempt.
    */
-  counted(starts: number | undefined): void {
-    const count = this.#count;
-    if (count?.state !== "pending") return;
-    count.state = (starts ?? 0) > (this.#startsBefore ?? 0) ? "counted" : "needed";
-    count.starts = starts ?? count.starts;
+  leaveUnfinished(now: number): void {
+    let last: AcceptedEntry | undefined;
+    for (const entry of this.#order) if (hasEnded(entry)) last = entry;
+    if (last !== undefined) this.#leaveBefore(last, false, now);
   }
 
-  /** Time of the next retry; Infinity if there is none, or if it was already signalled. */
-  get retryDue(): number {
-    return this.#retries.at(-1)?.retryAt ?? Infinity;
-  }
-
-  /** Returns true if another retry has become due. */
-  signalRetry(now: number): boolean {
-    const before = this.#due.size;
-    while (this.retryDue <= now) this.#list(this.#retries.pop()!);
-    return this.#due.size > before;
-  }
-
-  #bytesOf(message: IncomingMessage): number {
-    return memoryBytes(message, this.#limits.messageOverheadBytes);
-  }
-
-  #pauseUntil(turn: StartedMessage, retryAt: number): void {
-    turn.retryAt = retryAt;
-    if (turn.place.parked === undefined) this.queuedBytes += this.#bytesOf(turn.running);
-    else this.#parkedWaiting += 1;
-    let [from, to] = [0, this.#retries.length];
-    while (from < to) {
-      const middle = (from + to) >> 1;
-      if (this.#retries[middle]!.retryAt! > retryAt) from = middle + 1;
-      else to = middle;
+  /** Records a committed cursor. @returns the messages that have left with it; undefined if the cursor was already known */
+  committed(cursor: Position, now: number): readonly IncomingMessage[] | undefined {
+    if (comparePositions(cursor, this.cursor) <= 0) return undefined;
+    this.cursor = cursor;
+    const left: IncomingMessage[] = [];
+    for (let first = this.#leaving.at(0); first !== undefined; first = this.#leaving.at(0)) {
+      if (comparePositions(first.position, cursor) > 0) break;
+      this.#leaving.shift();
+      const { message } = first.leaving;
+      left.push(message);
+      this.#count(message, -1);
+      first.lane.uncommitted -= 1;
     }
-    this.#retries.splice(from, 0, turn);
+    if (left.length > 0) this.#askSoon(now);
+    return left;
   }
 
-  /** Parks the messages behind a parked message in order, until the limits are reached. */
-  #parkBehind({ place, queue }: Lane): void {
-    if (place?.parked === undefined) return;
-    let from = queue.length;
-    while (from > 0 && queue.at(from - 1)!.parked === undefined) from--;
-    for (let index = from; index < queue.length; index++) {
-      const behind = queue.at(index)!;
-      if (!this.#mayPark(behind.lane!, behind)) return;
-      this.#park(behind, 0, 0);
+  /** Time at which messages leave that others wait behind, in ms; Infinity if there are none. */
+  get leavesAt(): number {
+    return this.#behind?.at ?? Infinity;
+  }
+
+  /** Time of the next {@link tick} that has something to do, in ms; Infinity if there is none. */
+  get deadline(): number {
+    return Math.min(this.leavesAt, this.#asked === undefined ? this.#askAt : Infinity);
+  }
+
+  /** Has messages leave that others wait behind, if it is time. */
+  leaveDue(now: number): void {
+    const behind = this.#behind;
+    if (behind === undefined || now < behind.at) return;
+    this.#behind = undefined;
+    this.#leaveBefore(behind.entry, true, now);
+  }
+
+  /** Has messages leave that others wait behind, and asks for lanes that have left. */
+  tick(now: number): void {
+    this.leaveDue(now);
+    if (now >= this.#askAt && this.#asked === undefined) this.#askNow();
+  }
+
+  /**
+   * Answer of the store about lanes.
+   *
+   * @param left those of which the queue has rows; undefined if the store has not answered
+   * @param hasRows whether it has any of this channel
+   * @returns true if a message can start that could not before
+   */
+  onLanes(left: ReadonlySet<string | undefined> | undefined, hasRows: boolean, now: number): boolean {
+    const asked = this.#asked ?? new Set();
+    this.#asked = undefined;
+    if (left === undefined) {
+      this.#askSoon(now);
+      return false;
     }
+    if (!hasRows) this.#mayHaveRows = false;
+    let mayStart = false;
+    for (const lane of asked) {
+      if (left.has(lane.key)) {
+        // Behind the others, as not all may be asked for at once.
+        this.#away.delete(lane);
+        this.#away.add(lane);
+        lane.state = "left";
+        this.#leaveBehind(lane);
+      } else {
+        this.#away.delete(lane);
+        lane.state = "here";
+        this.#relist(lane);
+        mayStart = true;
+      }
+    }
+    this.#advance(now);
+    this.#askEveryMs = mayStart ? this.#limits.askLeastMs : Math.min(this.#askEveryMs * 2, this.#limits.askMostMs);
+    this.#askSoon(now);
+    return mayStart;
   }
 
-  #mayPark(lane: Lane, { position, message }: AcceptedEntry): boolean {
-    const { maxParked, maxParkedBytes } = this.#limits;
-    if (lane === this.#plain || position === undefined) return false;
-    return this.#parked.size < maxParked && this.#parkedBytes + this.#bytesOf(message!) <= maxParkedBytes;
+  #count(message: IncomingMessage, change: 1 | -1): void {
+    this.queued += change;
+    this.queuedBytes += change * memoryBytes(message, this.#limits.messageOverheadBytes);
   }
 
-  #park(place: AcceptedEntry, attempts: number, dueAt: number): void {
-    place.parked = { isStored: false, attempts, count: undefined };
-    this.#parked.set(positionKey(place.position!), place);
-    this.#parkedBytes += this.#bytesOf(place.message!);
-    this.#writeParked(place, attempts, dueAt);
+  /** What becomes of a message that was not handled. */
+  #outcomeOf(
+    { attempts }: StartedMessage,
+    message: IncomingMessage,
+    result: Exclude<HandlerResult, { kind: "done" }>,
+    now: number,
+  ): Partial<LeavingMessage> {
+    if (result.kind === "postponed") return {};
+    const { plain } = result;
+    if (result.kind === "deferred") return { plain, dueAt: now + result.delayMs };
+    const policy = this.#limits.retryOf(message);
+    const failure = failedAttemptOf(result, attempts);
+    const failures = failure === undefined ? [] : [failure];
+    if (result.kind !== "refused" && policy.attempts > attempts) {
+      return { plain, attempts, failures, dueAt: now + (result.delayMs ?? policy.delayMs(attempts)) };
+    }
+    const { errorCode, errorMessage, stack } = result;
+    return { plain, attempts, failures, dead: { errorCode, errorMessage, stack } };
   }
 
-  #writeParked({ message }: AcceptedEntry, attempts: number, dueAt: number): void {
-    this.#effects.park({ message: message as ParkedMessage["message"], attempts, dueAt });
+  /** @param withLane true if all messages of its lane leave behind it */
+  #leave(entry: AcceptedEntry, outcome: Partial<LeavingMessage>, withLane = true): void {
+    const { lane } = entry;
+    const message = entry.message as LeavingMessage["message"];
+    entry.leaving = {
+      ...{ message, key: lane.key, plain: undefined, attempts: 0, failures: [], dueAt: undefined },
+      ...{ isSuspect: false, turn: undefined, dead: undefined },
+      ...outcome,
+    };
+    entry.message = undefined;
+    this.#ended += 1;
+    lane.uncommitted += 1;
+    // What the store is just being asked for does not know of it.
+    this.#asked?.delete(lane);
+    if (!withLane) this.#hasLeftTopics = true;
+    // Behind a dead letter its lane goes on.
+    else if (entry.leaving.dead === undefined) this.#turnAway(lane);
   }
 
-  /** Dead letter for this result; undefined if the message was handled or is delivered at most once. */
-  #deadMessage(turn: StartedMessage, result: HandlerResult): DeadMessage | undefined {
-    const { running: message } = turn;
-    if (message.position === undefined || !("errorCode" in result)) return undefined;
-    const attempts = Math.min(turn.attempts, this.#limits.retryOf(message).attempts);
-    const { errorCode, errorMessage, stack, plain = message.payload } = result;
-    const failures = failuresOf(turn, result, attempts);
-    return { message, payload: plain, errorCode, errorMessage, attempts, stack, failures };
+  #turnAway(lane: Lane): void {
+    if (lane.state === "left") return;
+    lane.state = "left";
+    this.#relist(lane);
+    this.#away.add(lane);
+    this.#askEveryMs = this.#limits.askLeastMs;
   }
 
-  #endQuarantine(place: AcceptedEntry): void {
-    if (this.#quarantined === place) this.#quarantined = undefined;
+  /** Has the messages of a lane leave that wait behind one that has. At-most-once messages stay. */
+  #leaveBehind(lane: Lane): void {
+    if (lane.state !== "left" || lane.queue.length === 0) return;
+    const stay: AcceptedEntry[] = [];
+    for (let entry = lane.queue.shift(); entry !== undefined; entry = lane.queue.shift()) {
+      if (entry.position === undefined) stay.push(entry);
+      else this.#leave(entry, {});
+    }
+    for (const entry of stay) lane.queue.push(entry);
+    this.#relist(lane);
   }
 
-  /** True if messages must be handled one after another. */
-  get isSerial(): boolean {
-    return this.#window !== Infinity || this.#count !== undefined;
+  /**
+   * Has the unfinished messages leave that are in front of `until`.
+   *
+   * @param goesOn true if those in handlers leave as rows that this process has
+   */
+  #leaveBefore(until: AcceptedEntry, goesOn: boolean, now: number): void {
+    const lanes = new Set<Lane>();
+    for (const entry of this.#order) {
+      if (entry === until) break;
+      const { lane, message } = entry;
+      if (message === undefined) continue;
+      if (lane.place === entry) {
+        if (goesOn && !this.#effects.mayGoOn()) break;
+        this.running -= 1;
+        this.#count(message, 1);
+        this.#leave(entry, goesOn ? { turn: lane } : {});
+      } else this.#turnAway(lane);
+      lanes.add(lane);
+    }
+    for (const lane of lanes) this.#leaveBehind(lane);
+    this.#advance(now);
   }
 
-  #isReady({ running, queue }: Lane): boolean {
-    const first = queue.at(0);
-    return running === undefined && first !== undefined && first.parked?.isStored !== false;
-  }
-
-  /** True if the head message of the lane can start, and its limit is not full. */
-  #isStartable(lane: Lane): boolean {
-    return this.#isReady(lane) && lane.limit?.isFull !== true;
-  }
-
-  /** Lists a lane whose head message can start or whose retry is due, under the limit of that message. */
-  #list(lane: Lane): void {
-    if (this.#isClosed || (lane !== this.#plain && this.#ready.has(lane))) return;
-    lane.limit = this.#limits.limitOf(nextOf(lane)!.message!);
-    if (lane.retryAt !== undefined) this.#due.add(lane);
-    else if (lane !== this.#plain) this.#ready.add(lane);
-    else lane.limit?.join(this.#effects);
-  }
-
-  #unlist(lane: Lane): void {
-    if (lane.retryAt !== undefined) this.#due.delete(lane);
-    else if (lane === this.#plain) lane.limit?.leave(this.#effects);
-    else this.#ready.delete(lane);
-  }
-
-  #release(turn: StartedMessage): void {
+  #end(turn: StartedMessage): void {
+    (turn as Lane).running = undefined;
+    (turn as Lane).place = undefined;
     const { limit } = turn;
     turn.limit = undefined;
     // When a handler has ended, its channel takes the next message in any case.
     limit?.release(this.#effects, true);
   }
 
+  #forget(lane: Lane): void {
+    const { key } = lane;
+    if (key !== undefined && lane.state === "here" && lane.queue.length === 0 && lane.running === undefined)
+      this.#keyed.delete(key);
+  }
+
+  #isReady(lane: Lane): boolean {
+    return lane.running === undefined && lane.queue.length > 0 && mayStartIn(lane);
+  }
+
+  /** True if the first message of the lane can start, and its limit is not full. */
+  #isStartable(lane: Lane): boolean {
+    return this.#isReady(lane) && lane.limit?.isFull !== true;
+  }
+
+  /** Lists a lane whose first message can start now, or may have become another one; forgets one that is empty. */
+  #relist(lane: Lane): void {
+    this.#unlist(lane);
+    if (this.#isReady(lane)) this.#list(lane);
+    else this.#forget(lane);
+  }
+
+  /** Lists a lane whose first message can start, under the limit of that message. */
+  #list(lane: Lane): void {
+    if (this.#isClosed) return;
+    lane.isListed = true;
+    lane.limit = this.#limits.limitOf(lane.queue.at(0)!.message!);
+    if (lane !== this.#plain) this.#ready.add(lane);
+    else lane.limit?.join(this.#effects);
+  }
+
+  #unlist(lane: Lane): void {
+    if (!lane.isListed) return;
+    lane.isListed = false;
+    if (lane === this.#plain) lane.limit?.leave(this.#effects);
+    else this.#ready.delete(lane);
+  }
+
   #laneOf({ key }: IncomingMessage): Lane {
     if (key === undefined) return this.#plain;
     let lane = this.#keyed.get(key);
     if (lane === undefined) {
-      lane = new Lane(key);
+      lane = new Lane(key, "here");
       this.#keyed.set(key, lane);
+      if (this.#mayHaveRows) this.#ask(lane);
     }
     return lane;
   }
@@ -626,8 +470,8 @@ export class Handling {
   /** Lane of the message that starts next. */
   #next(): Lane | undefined {
     for (;;) {
-      const lane = this.#takeableRetry() ?? this.#nextLane();
-      const message = lane && nextOf(lane)?.message;
+      const lane = this.#nextLane();
+      const message = lane?.queue.at(0)?.message;
       if (lane === undefined || message === undefined) return undefined;
       if (lane.limit === this.#limits.limitOf(message)) return lane;
       // The handler was replaced since the lane was listed, or the name of the topic was unknown then.
@@ -636,28 +480,7 @@ export class Handling {
     }
   }
 
-  #takeableRetry(): StartedMessage | undefined {
-    if (this.#due.first === undefined) return undefined;
-    const alone = this.#quarantined?.lane;
-    if (alone !== undefined)
-      return this.#due.has(alone) && !alone.limit?.isFull ? (alone as StartedMessage) : undefined;
-    const first = this.#order.at(0)?.lane;
-    for (const lane of this.#due.allStartable()) {
-      const parked = lane.place?.parked;
-      if (parked?.isStored === false || (parked !== undefined && this.isSerial && this.running > 0)) continue;
-      if (lane === first || !(lane.isSuspect || this.isSerial)) return lane as StartedMessage;
-      // No unfinished message is left to wait for.
-      if (parked !== undefined && this.#order.length + this.running === 0) return lane as StartedMessage;
-    }
-    return undefined;
-  }
-
   #nextLane(): Lane | undefined {
-    const alone = this.#quarantined;
-    if (alone !== undefined)
-      return alone.lane!.queue.at(0) === alone && this.#isStartable(alone.lane!) ? alone.lane : undefined;
-    if (this.isSerial) return this.running > 0 ? undefined : this.#serialLane;
-    if (this.#isFarAhead) return this.#firstLane;
     const plain = this.#isStartable(this.#plain) ? this.#plain : undefined;
     const keyed = this.#ready.first;
     if (keyed === undefined) return plain;
@@ -665,94 +488,80 @@ export class Handling {
     return plain !== undefined && this.#plainIsNext ? plain : keyed;
   }
 
-  /** Lane of the next message while messages are handled one after another, if that can start. */
-  get #serialLane(): Lane | undefined {
-    return this.#order.length === 0 ? this.#ready.first : this.#firstLane;
-  }
-
-  /**
-   * True if `maxAhead` messages behind an unfinished one are finished or wait for a retry. They stay in memory until the
-   * unfinished message is done.
-   */
-  get #isFarAhead(): boolean {
-    const handled = this.running - this.#parkedRunning;
-    return this.#order.length - this.queued - handled >= this.#limits.maxAhead;
-  }
-
-  /** Lane of the first unfinished message, if its head can start. The head may be a parked message of the same key. */
-  get #firstLane(): Lane | undefined {
-    const lane = this.#order.at(0)?.lane;
-    return lane !== undefined && this.#isStartable(lane) ? lane : undefined;
-  }
-
-  /** Advances {@link handled} over finished messages and commits it. */
-  #advance(): void {
+  /** Advances {@link handled} over messages that have ended, and commits it with those that leave. */
+  #advance(now: number): void {
     const before = this.handled;
-    const length = this.#order.length;
-    let first = this.#order.at(0);
-    for (; first !== undefined && mayPass(first); first = this.#order.at(0)) {
+    const left: LeavingMessage[] = [];
+    for (let first = this.#order.at(0); first !== undefined && hasEnded(first); first = this.#order.at(0)) {
       this.#order.shift();
-      if (first.position === undefined) continue;
-      this.handled = first.position;
-      this.#uncommitted += 1;
+      this.#ended -= 1;
+      if (this.#behind?.entry === first) this.#behind = undefined;
+      this.handled = first.position!;
+      if (first.leaving === undefined) continue;
+      left.push(first.leaving);
+      this.#leaving.push(first as LeavingEntry);
     }
-    if (this.#order.length < length && first?.lane?.isSuspect) this.#count = { state: "needed", starts: 0 };
-    if (this.handled !== before) this.#effects.commit(this.handled);
+    if (this.handled !== before) this.#effects.commit(this.handled, left);
+    this.#watchBehind(now);
   }
 
-  #mayStart(message: IncomingMessage): boolean {
-    if (message.position === undefined) return true;
-    if (this.#uncommitted >= this.#window) {
-      this.isBlocked = true;
-      return false;
+  /** Notes the last message that has ended behind an unfinished one: if it still is some time later, what is in front of it leaves. */
+  #watchBehind(now: number): void {
+    if (this.#behind !== undefined || this.#ended === 0) return;
+    let last: AcceptedEntry | undefined;
+    for (let index = this.#order.length - 1; index >= 0 && last === undefined; index -= 1) {
+      const entry = this.#order.at(index)!;
+      if (hasEnded(entry)) last = entry;
     }
-    if (this.#count === undefined || this.#count.state === "counted") return true;
-    // A start is counted only for the message right after the committed cursor, in quarantine. Otherwise another message
-    // might end the process, and this one would be blamed.
-    if (this.#uncommitted > 0 || this.running > 0) {
-      this.isBlocked = true;
-      return false;
-    }
-    if (this.#count.state === "needed") {
-      this.#count.state = "pending";
-      const startsBefore = this.#startsBefore ?? this.#count.starts;
-      this.#effects.countStart(startsBefore === this.#limits.retryOf(message).attempts - 1);
-    }
-    return false;
+    if (last !== undefined) this.#behind = { entry: last, at: now + this.#limits.leaveAfterMs };
   }
 
-  #mayStartParked(place: AcceptedEntry): boolean {
-    const { message, parked } = place;
-    if (parked!.count === undefined) return true;
-    // No other message may start, since it might end the process, and this one would be blamed.
-    this.#quarantined = place;
-    if (this.running > 0) return false;
-    if (parked!.count === "needed") {
-      parked!.count = "pending";
-      this.#effects.countStart(parked!.attempts === this.#limits.retryOf(message!).attempts - 1, place.position);
+  // ---- lanes that have left ----
+
+  /** Asks for all lanes before they go on, since messages of topics may be handled here now that all left before. */
+  askAgain(): void {
+    if (!this.#hasLeftTopics) return;
+    this.#hasLeftTopics = false;
+    this.#mayHaveRows = true;
+    for (const lane of [this.#plain, ...this.#keyed.values()]) {
+      if (lane.state !== "here") continue;
+      this.#ask(lane);
+      this.#relist(lane);
     }
-    return parked!.count === "counted";
+  }
+
+  /** The store has to say whether the queue has rows of a lane from before. */
+  #ask(lane: Lane): void {
+    lane.state = "asking";
+    this.#away.add(lane);
+    this.#askAt = -Infinity;
+  }
+
+  #askSoon(now: number): void {
+    if (this.#away.size > 0 && this.#askAt === Infinity) this.#askAt = now + this.#askEveryMs;
+  }
+
+  #askNow(): void {
+    const asked = new Set<Lane>();
+    for (const lane of this.#away) {
+      if (lane.uncommitted === 0 && lane.running === undefined) asked.add(lane);
+      if (asked.size === this.#limits.lanesAtOnce) break;
+    }
+    this.#askAt = Infinity;
+    if (asked.size === 0) return;
+    this.#asked = asked;
+    this.#effects.askLanes([...asked].map(({ key }) => key));
   }
 }
 
-/** Message of the lane that starts next: the one that waits for a retry, or the head of the queue. */
-function nextOf({ retryAt, place, queue }: Lane): AcceptedEntry | undefined {
-  return retryAt === undefined ? queue.at(0) : place;
+/** True if the cursor may pass the message. */
+function hasEnded({ message }: AcceptedEntry): boolean {
+  return message === undefined;
 }
 
-/** Returns true if the cursor may pass the message. */
-function mayPass({ message, parked }: AcceptedEntry): boolean {
-  return message === undefined || parked?.isStored === true;
-}
-
-function positionKey({ epoch, number }: Position): string {
-  return `${epoch}/${number}`;
-}
-
-/** Last failed attempts of a message, including the one that has just ended. */
-function failuresOf({ failures }: Lane, result: HandlerResult, attempt: number): readonly FailedAttempt[] {
-  const failure = failedAttemptOf(result, attempt);
-  return failure === undefined ? failures : [...failures, failure].slice(-deadLetterFailures);
+/** True if the first message of the lane may start here. At-most-once messages have no order with what has left. */
+function mayStartIn({ state, queue }: Lane): boolean {
+  return state === "here" || queue.at(0)?.position === undefined;
 }
 
 /** Failed attempt that has just ended; undefined if none has failed. */

@@ -17,14 +17,7 @@ import { Fifo } from "../../foundation/runtime/index.js";
 import type { HandlerResult, ListenerEffects, ListenerLimits } from "./effects.js";
 import { Flights } from "./flights.js";
 import { Handling, type StartedMessage } from "./handling.js";
-import {
-  comparePositions,
-  type IncomingMessage,
-  memoryBytes,
-  type ParkedMessage,
-  type Position,
-  type StoredRow,
-} from "./messages.js";
+import { comparePositions, type IncomingMessage, memoryBytes, type Position, type StoredRow } from "./messages.js";
 
 /** Connection of the channel, with the values last sent to its sender. */
 interface Link {
@@ -77,20 +70,18 @@ export class ListenerChannel {
   #checkStale = false;
   /** True if no message may start. */
   isHalted = false;
-  /** Progress of {@link giveBack}: messages drain, marks are being written, or `drained` was called. */
-  #givingBack: "draining" | "marking" | "drained" | undefined;
-  /** Number of marks that are being written. */
-  #marking = 0;
+  /** Highest number of the cursor's epoch whose message has become a row of the queue. */
+  #queued: Position;
 
   /**
    * @param cursor committed cursor, read after the lease was taken
-   * @param done positions completed beyond the cursor, read at the same time
    */
-  constructor(cursor: Position, done: readonly Position[], limits: ListenerLimits, effects: ListenerEffects) {
+  constructor(cursor: Position, limits: ListenerLimits, effects: ListenerEffects) {
     this.accepted = cursor;
     this.#limits = limits;
     this.#effects = effects;
-    this.handling = new Handling(cursor, done, limits, effects);
+    this.handling = new Handling(cursor, limits, effects);
+    this.#queued = limits.hasRows ? cursor : { epoch: 0, number: 0 };
   }
 
   /** Committed cursor. */
@@ -103,21 +94,9 @@ export class ListenerChannel {
     return this.#link?.live ?? false;
   }
 
-  /**
-   * Restores the messages that were parked before the channel was opened, in order. Must be called before any event.
-   */
-  restore(parked: readonly ParkedMessage[]): void {
-    this.handling.restore(parked);
-  }
-
-  /** Number of messages that are parked or being parked. */
-  get parkedMessages(): number {
-    return this.handling.parked;
-  }
-
-  /** Number of accepted or held messages that wait for the handler or for a retry, without parked messages. */
+  /** Number of accepted or held messages that wait for the handler, or leave. */
   get waitingMessages(): number {
-    return this.#waiting + this.handling.retrying;
+    return this.handling.queued + this.#held.length;
   }
 
   get isHandling(): boolean {
@@ -139,32 +118,20 @@ export class ListenerChannel {
     return comparePositions(this.handling.handled, this.handling.cursor) > 0;
   }
 
-  /** True if the first message is not done, and may have ended an earlier process or its handler's Postgres session. */
-  get isUnderSuspicion(): boolean {
-    return this.handling.isCounting || this.isCommitting;
-  }
-
-  /** True if messages start one after another, each after the commit of the previous message. */
-  get waitsForCommits(): boolean {
-    return this.handling.isSerial;
-  }
-
-  /**
-   * True if the message whose start was counted last is not done, and the start ended neither the process nor the
-   * handler's Postgres session.
-   */
-  get hasOpenStart(): boolean {
-    return this.handling.isCounted || this.isCommitting;
-  }
-
   /**
    * Fields of the Welcome for a sender. Its cursor is always the committed one.
    *
    * @param backlog number of rows in the store above the watermark
    */
-  welcome(backlog: number): Pick<Welcome, "cursorEpoch" | "cursor" | "backlog" | "credit"> {
+  welcome(backlog: number): Pick<Welcome, "cursorEpoch" | "cursor" | "backlog" | "credit" | "queued"> {
     const { epoch, number } = this.handling.cursor;
-    return { cursorEpoch: epoch, cursor: number, backlog, credit: this.#limits.creditBytes };
+    return {
+      cursorEpoch: epoch,
+      cursor: number,
+      backlog,
+      credit: this.#limits.creditBytes,
+      queued: this.#queuedIn(epoch),
+    };
   }
 
   /**
@@ -200,11 +167,11 @@ export class ListenerChannel {
   /** Accepts messages from the connection in wire order. Numbered messages are contiguous. */
   onMessages(connection: unknown, messages: readonly IncomingMessage[], now: number): void {
     const link = this.#link;
-    if (link === undefined || link.connection !== connection || this.#isLeft) return;
+    if (link === undefined || link.connection !== connection) return;
     let numberedBytes = 0;
     for (const message of messages) {
       if (message.position !== undefined) numberedBytes += message.payload.length;
-      this.#take(message, link.live);
+      this.#take(message, link.live, now);
     }
     const last = messages.at(-1)?.position;
     if (last !== undefined) link.flights.push(last.number, numberedBytes);
@@ -250,7 +217,7 @@ export class ListenerChannel {
    * with {@link finish}.
    */
   startPassedThrough(message: IncomingMessage, now: number): StartedMessage {
-    this.#take(message, true);
+    this.#take(message, true, now);
     if (message.position !== undefined) this.#link?.flights.push(message.position.number, message.payload.length);
     return this.handling.take(now)!;
   }
@@ -285,14 +252,13 @@ export class ListenerChannel {
   }
 
   /** Result of a query: rows above the requested position, in order, and the number of rows behind them. */
-  onRows(rows: readonly StoredRow[], remaining: number): void {
+  onRows(rows: readonly StoredRow[], remaining: number, now: number): void {
     this.#querying = false;
-    if (this.#isLeft) return;
-    for (const row of rows) this.#takeRow(row);
+    for (const row of rows) this.#takeRow(row, now);
     this.#backlog = remaining;
     if (remaining > 0) this.#queryWanted = true;
     else this.#conclude(rows.length === 0);
-    this.#release();
+    this.#release(now);
     // Held messages that also came from the store no longer use memory.
     if (this.#link?.paused) this.#limitReading(this.#link);
     this.#reportBacklog();
@@ -329,90 +295,58 @@ export class ListenerChannel {
     return this.isHalted ? undefined : this.handling.take(now);
   }
 
-  /** Records the result of a message's handler. */
+  /** Records the result of a message's handler. A numbered message that is not done leaves the channel. */
   finish(turn: StartedMessage, result: HandlerResult, now: number): void {
-    const handling = this.handling;
     const { running: message, place } = turn;
-    if (result.kind !== "done" && handling.scheduleRetry(turn, result, now)) {
-      if (result.kind !== "postponed") this.#reportBusy(now);
-      this.#reportDrained();
-      return;
-    }
-    handling.end(turn, result, now);
-    this.#done(message, place.parked !== undefined);
+    const hasLeft = place.leaving !== undefined;
+    this.handling.finish(turn, result, now);
+    const isHere = message.position === undefined && result.kind === "postponed";
+    if (!hasLeft && place.leaving === undefined && !isHere) this.#done(message);
     if (message.position === undefined && "errorCode" in result) {
       this.#effects.dropped(message, result.errorCode, result.errorMessage);
     }
-    this.#reportDrained();
+    this.#signalReady();
   }
 
-  /** The cursor is committed. */
-  onCommitted(cursor: Position): void {
-    if (!this.handling.committed(cursor)) return;
+  /** The cursor is committed, and what leaves with it. */
+  onCommitted(cursor: Position, now: number): void {
+    const left = this.handling.committed(cursor, now);
+    if (left === undefined) return;
+    const last = left.at(-1)?.position;
+    if (last !== undefined) this.#queued = last;
+    for (const message of left) this.#done(message);
     this.#ack();
-    if (this.handling.isBlocked) {
-      this.handling.isBlocked = false;
-      this.#signalReady();
-    }
-    this.#reportDrained();
-  }
-
-  /** The store has these parked messages. */
-  onParked(positions: readonly Position[]): void {
-    for (const message of this.handling.onParked(positions)) this.#done(message, false);
-    this.#signalReady();
-    this.#reportDrained();
-  }
-
-  /** `count` messages passed to `unpark` are deleted. */
-  onUnparked(count: number): void {
-    this.handling.unparking -= count;
-    this.#reportDrained();
   }
 
   /**
-   * Result of counting a start of the first message, or of a parked one.
+   * Answer of the store about lanes.
    *
-   * @param starts number of starts including this one; 0 if a parked message no longer exists; undefined if the count
-   * failed and must be requested again
+   * @param left keys of those of which the queue has rows; undefined if it has not answered
+   * @param hasRows whether it has any of the channel
    */
-  onStartCounted(starts: number | undefined, isParked = false): void {
-    if (isParked) this.handling.parkedCounted(starts);
-    else this.handling.counted(starts);
+  onLanes(left: ReadonlySet<string | undefined> | undefined, hasRows: boolean, now: number): void {
+    this.handling.onLanes(left, hasRows, now);
     this.#signalReady();
-    this.#reportDrained();
   }
 
-  /** `count` of the marks passed to `mark` are written. */
-  onMarked(count: number): void {
-    this.#marking -= count;
-    if (this.#givingBack !== "marking" || this.#marking > 0) return;
-    this.#givingBack = "drained";
-    this.#effects.drained();
+  /** Handlers have changed: messages of topics that had left as a whole may be handled here now, behind those that the queue still has. */
+  handlersChanged(): void {
+    this.handling.askAgain();
   }
 
-  /**
-   * Writes marks for all messages that are completed beyond an unfinished message, so that the next owner of the channel
-   * does not repeat them. No handler may run or start.
-   */
-  mark(): void {
-    this.#mark(this.handling.takeAllToMark());
-  }
-
-  #mark(done: readonly Position[]): void {
-    if (done.length === 0) return;
-    this.#marking += done.length;
-    this.#effects.mark(done);
+  /** Has all messages leave that are in front of one that has ended. The caller commits them, and closes the channel. */
+  leaveUnfinished(now: number): void {
+    this.handling.leaveUnfinished(now);
   }
 
   /** Stops or resumes the start of messages: while the lease may have expired, and when the peer stops. */
   halt(halted: boolean): void {
-    this.isHalted = halted || this.#givingBack !== undefined;
+    this.isHalted = halted;
     if (this.isHalted) {
       this.#reportBusy(Number.POSITIVE_INFINITY);
       return;
     }
-    if (this.#link?.sentBusy === true && !this.#isOccupied) {
+    if (this.#link?.sentBusy === true && !this.isHandling) {
       this.#link.sentBusy = false;
       this.#ack();
     }
@@ -425,48 +359,24 @@ export class ListenerChannel {
     this.handling.close();
   }
 
-  /**
-   * Prepares the transfer of the channel to another listener, which continues from the committed cursor and the marks.
-   * No message starts any more. When no handler runs, nothing is being parked and the cursor is committed, `drained` allows
-   * the change of owner.
-   */
-  giveBack(): void {
-    this.#givingBack ??= "draining";
-    this.halt(true);
-    this.#reportDrained();
-  }
-
   /** Time of the next necessary {@link tick} in ms; Infinity if only an event can change the state. */
   get deadline(): number {
-    const handling = this.handling;
-    if (this.isHalted) return handling.markDue;
-    const due = Math.min(handling.retryDue, handling.markDue);
-    if (!this.#isOccupied) return due;
+    if (this.isHalted) return this.handling.leavesAt;
+    const due = this.handling.deadline;
+    if (!this.isHandling) return due;
     const reportsBusy = this.#link !== undefined && !this.#link.sentBusy && this.#waiting > 0;
-    return reportsBusy ? Math.min(due, handling.progressAt + this.#limits.busyAfterMs) : due;
+    return reportsBusy ? Math.min(due, this.handling.progressAt + this.#limits.busyAfterMs) : due;
   }
 
   tick(now: number): void {
-    this.#mark(this.handling.takeToMark(now));
-    if (this.isHalted) return;
+    // A process that stops may wait for a handler for long, and be killed then.
+    if (this.isHalted) {
+      this.handling.leaveDue(now);
+      return;
+    }
     this.#reportBusy(now);
-    if (this.handling.signalRetry(now)) this.#signalReady();
-  }
-
-  /**
-   * True if the channel leaves with what it has committed. What comes now belongs to the next owner: a message with a
-   * mark would move the cursor once more.
-   */
-  get #isLeft(): boolean {
-    return this.#givingBack === "marking" || this.#givingBack === "drained";
-  }
-
-  #reportDrained(): void {
-    if (this.#givingBack !== "draining" || this.isHandling || this.isCommitting) return;
-    if (this.handling.isCountPending || this.handling.unparking > 0 || this.handling.isParking) return;
-    this.mark();
-    this.#givingBack = this.#marking > 0 ? "marking" : "drained";
-    if (this.#givingBack === "drained") this.#effects.drained();
+    this.handling.tick(now);
+    this.#signalReady();
   }
 
   /** Sends an Ack with the current state. Its number is always the committed cursor. */
@@ -485,7 +395,12 @@ export class ListenerChannel {
       backlog,
       busy: link.sentBusy,
       live: link.live,
+      queued: this.#queuedIn(epoch),
     });
+  }
+
+  #queuedIn(epoch: number): number {
+    return this.#queued.epoch === epoch ? this.#queued.number : 0;
   }
 
   /**
@@ -502,9 +417,9 @@ export class ListenerChannel {
     return this.handling.queued + this.#held.length;
   }
 
-  /** @param isReleased whether the message's bytes are no longer counted */
-  #done(message: IncomingMessage, isReleased: boolean): void {
-    if (message.fromWire && !isReleased) this.#releaseBytes(message);
+  /** The message has ended here. */
+  #done(message: IncomingMessage): void {
+    if (message.fromWire) this.#releaseBytes(message);
     const link = this.#link;
     if (link !== undefined) {
       if (link.paused) this.#limitReading(link);
@@ -519,15 +434,16 @@ export class ListenerChannel {
   }
 
   /** @param live whether the message's connection is live */
-  #take(message: IncomingMessage, live: boolean): void {
+  #take(message: IncomingMessage, live: boolean, now: number): void {
     const { position, payload } = message;
     this.waitingWireBytes += payload.length;
     this.waitingMemoryBytes += this.#bytesOf(message);
     if (position === undefined) {
       if (live && this.#held.length > 0) this.#held.push(message);
-      else this.handling.push(message);
+      else this.handling.push(message, now);
     } else if (comparePositions(position, this.accepted) <= 0) this.#releaseBytes(message);
-    else if (this.#held.length === 0 && this.#isNext(position.epoch, position.number)) this.#accept(message, position);
+    else if (this.#held.length === 0 && this.#isNext(position.epoch, position.number))
+      this.#accept(message, position, now);
     else {
       this.#held.push(message);
       if (this.#gapAfter !== undefined || position.epoch !== this.accepted.epoch) return;
@@ -539,17 +455,17 @@ export class ListenerChannel {
   /**
    * Accepts a row of a query. No row of an older epoch can follow, because the query's snapshot contained all of them.
    */
-  #takeRow(row: StoredRow): void {
+  #takeRow(row: StoredRow, now: number): void {
     const { epoch, number } = row.position;
     if (comparePositions(row.position, this.accepted) <= 0) return;
     const before = epoch === this.accepted.epoch ? this.accepted.number : 0;
     if (number > before + 1) this.#effects.gap(epoch, before + 1, number - 1);
-    this.#accept(row, row.position);
+    this.#accept(row, row.position, now);
   }
 
-  #accept(message: IncomingMessage, position: Position): void {
+  #accept(message: IncomingMessage, position: Position, now: number): void {
     this.accepted = position;
-    if (this.handling.push(message) && message.fromWire) this.#releaseBytes(message);
+    this.handling.push(message, now);
   }
 
   #isNext(epoch: number, number: number): boolean {
@@ -567,7 +483,7 @@ export class ListenerChannel {
   }
 
   /** Accepts held messages that are now in order, and records the remaining gap. */
-  #release(): void {
+  #release(now: number): void {
     this.#gapAfter = undefined;
     for (let message = this.#held.at(0); message; message = this.#held.at(0)) {
       const { position } = message;
@@ -580,8 +496,8 @@ export class ListenerChannel {
         return;
       }
       this.#held.shift();
-      if (isNew) this.#accept(message, position);
-      else if (position === undefined) this.handling.push(message);
+      if (isNew) this.#accept(message, position, now);
+      else if (position === undefined) this.handling.push(message, now);
       else this.#releaseBytes(message);
     }
   }
@@ -613,7 +529,9 @@ export class ListenerChannel {
       link.live = true;
       this.#ack();
     }
-    if (this.#checkStale && nothingFound && comparePositions(this.accepted, this.handling.cursor) === 0) {
+    const isNewEpoch = this.accepted.number === 0 && !this.isCommitting;
+    const isAtCursor = isNewEpoch || comparePositions(this.accepted, this.handling.cursor) === 0;
+    if (this.#checkStale && nothingFound && isAtCursor) {
       this.#checkStale = false;
       this.#effects.deleteStale(this.handling.cursor);
     }
@@ -623,7 +541,7 @@ export class ListenerChannel {
   #dropHeld(): void {
     for (let message = this.#held.shift(); message; message = this.#held.shift()) {
       // At-most-once messages waited behind a held message. It is gone, so they can start.
-      if (message.position === undefined) this.handling.push(message);
+      if (message.position === undefined) this.handling.push(message, this.handling.progressAt);
       else this.#releaseBytes(message);
     }
     this.#gapAfter = undefined;
@@ -641,7 +559,7 @@ export class ListenerChannel {
   #reportBusy(now: number): void {
     const link = this.#link;
     if (link === undefined || link.sentBusy || this.#waiting === 0) return;
-    if (!this.#isOccupied && !this.isHalted) return;
+    if (!this.isHandling && !this.isHalted) return;
     if (!this.isHalted && now < this.handling.progressAt + this.#limits.busyAfterMs) return;
     link.sentBusy = true;
     this.#ack();
@@ -662,10 +580,5 @@ export class ListenerChannel {
   /** Signals that {@link take} can return a message. */
   #signalReady(): void {
     if (this.canTake) this.#effects.ready();
-  }
-
-  /** True if a message is in the handler or waits for a retry. */
-  get #isOccupied(): boolean {
-    return this.handling.running + this.handling.retrying > 0;
   }
 }

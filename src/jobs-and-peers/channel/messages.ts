@@ -118,16 +118,24 @@ export interface StoredRow extends IncomingMessage {
   readonly position: Position;
 }
 
-/**
- * Message with a long retry delay, or behind such a message of its key. It stays in the store, and the cursor passes
- * it.
- */
-export interface ParkedMessage {
+/** Message that is not done, and leaves its channel with the cursor that passes it: it becomes a row of the queue, or a dead letter. */
+export interface LeavingMessage {
   readonly message: IncomingMessage & { readonly position: Position };
-  /** Number of handler starts so far. */
+  /** Key of its lane; undefined for the messages without one. */
+  readonly key: string | undefined;
+  /** Uncompressed payload, if it is compressed and that is known. */
+  readonly plain: Uint8Array | undefined;
+  /** Number of failed attempts. */
   readonly attempts: number;
-  /** Time of the next attempt. */
-  readonly dueAt: number;
+  readonly failures: readonly FailedAttempt[];
+  /** Time in ms from which on it may be tried again; undefined: at once. */
+  readonly dueAt: number | undefined;
+  /** True if it may have ended an earlier process. */
+  readonly isSuspect: boolean;
+  /** Set if its handler runs: the `StartedMessage`. This process has the row, and is told when the handler ends. */
+  readonly turn: object | undefined;
+  /** Error with which it becomes a dead letter; undefined for a row of the queue. */
+  readonly dead: Pick<DeadMessage, "errorCode" | "errorMessage" | "stack"> | undefined;
 }
 
 /** Failed attempt of a message. */
@@ -143,7 +151,6 @@ export interface FailedAttempt {
 
 /** Message that failed permanently, with its last error. */
 export interface DeadMessage {
-  readonly message: IncomingMessage;
   /** Uncompressed payload; the compressed one if decompression failed. */
   readonly payload: Uint8Array;
   readonly errorCode: string;
@@ -151,6 +158,4 @@ export interface DeadMessage {
   readonly attempts: number;
   /** Stack of the last error. */
   readonly stack?: string | undefined;
-  /** Last known failed attempts, in order. */
-  readonly failures: readonly FailedAttempt[];
 }

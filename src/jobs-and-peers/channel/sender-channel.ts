@@ -184,7 +184,7 @@ export class SenderChannel<Message extends OutgoingMessage> {
     this.#flights.clear();
     this.#credit = welcome.credit;
     this.#maxMessageBytes = welcome.maxMessageBytes;
-    this.#acknowledge(welcome.cursorEpoch, welcome.cursor);
+    this.#acknowledge(welcome.cursorEpoch, welcome.cursor, welcome.queued);
     this.#written = Math.max(this.ackedNumber, this.storedNumber);
     this.#setState("draining");
     this.#goLiveIfShort(welcome.backlog);
@@ -193,7 +193,7 @@ export class SenderChannel<Message extends OutgoingMessage> {
 
   onAck(connection: unknown, ack: Ack, now: number): void {
     if (connection !== this.#connection || this.link === "ended") return;
-    this.#acknowledge(ack.epoch, ack.number);
+    this.#acknowledge(ack.epoch, ack.number, ack.queued);
     this.#credit = ack.credit;
     this.isBusy = ack.busy;
     if (this.link === "draining") this.#goLiveIfShort(ack.backlog);
@@ -204,7 +204,7 @@ export class SenderChannel<Message extends OutgoingMessage> {
   /** The listener shuts down gracefully. Its final cursor acknowledges messages; the connection closes soon. */
   onGoodbye(connection: unknown, cursor: Position, now: number): void {
     if (connection !== this.#connection || this.link === "ended") return;
-    this.#acknowledge(cursor.epoch, cursor.number);
+    this.#acknowledge(cursor.epoch, cursor.number, 0);
     this.#goDown(now);
   }
 
@@ -310,10 +310,12 @@ export class SenderChannel<Message extends OutgoingMessage> {
     this.#setState("going-live");
   }
 
-  #acknowledge(epoch: number, number: number): void {
+  /** @param queued number up to which messages may wait in the queue of the database */
+  #acknowledge(epoch: number, number: number, queued: number): void {
     if (epoch !== this.epoch || number <= this.ackedNumber) return;
     this.ackedNumber = Math.min(number, this.#numbered.last);
     this.#flights.acknowledge(this.ackedNumber);
+    this.#confirmThrough(Math.min(queued, this.ackedNumber), "stored");
     this.#confirmThrough(this.ackedNumber, "delivered");
   }
 

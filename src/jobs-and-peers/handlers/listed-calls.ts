@@ -216,7 +216,7 @@ export class ListedCalls {
 
   async #transact(call: ListedCall, trace: TraceContext | undefined): Promise<HandlerResult | undefined> {
     const { topic, messages } = call;
-    const { store, lease, sender, status, nameLost } = this.#context;
+    const { store, lease, sender, status } = this.#context;
     const { link } = messages[0]!;
     const at: InTransaction = { state: "waiting" };
     const completions: Completion[] = [];
@@ -226,11 +226,10 @@ export class ListedCalls {
     }
     try {
       // The lease may be renewed on another server while the handler runs; its writes belong to the current epoch.
-      const { name, epoch } = lease ?? { name: sender.name, epoch: 0 };
       const handler = (client: Transaction): Promise<TransactionEnd> => this.#callIn(client, call, at);
-      const outcome = await store.handleInTransaction({ name, epoch }, completions, handler, {
+      const outcome = await store.handleInTransaction(completions, handler, {
         trace,
-        party: `${name}:${topic}`,
+        party: `${lease?.name ?? sender.name}:${topic}`,
       });
       if (outcome === "committed") return marked;
       if (outcome === "committedByHandler") {
@@ -240,10 +239,9 @@ export class ListedCalls {
       }
       if (outcome === "rolledBack") return undefined;
       if (messages.every((one) => one.link.isClosed)) return retryLater;
-      if (outcome === "fenced") nameLost("the store rejected a transaction");
-      else if (messages.length > 1) return undefined;
-      else if (outcome === "duplicate") return marked;
-      else link.onNotOwned();
+      if (messages.length > 1) return undefined;
+      if (outcome === "duplicate") return marked;
+      link.onNotOwned();
       return retryLater;
     } catch (error) {
       if (this.#isWithdrawn(messages)) return undefined;

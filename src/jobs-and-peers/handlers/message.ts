@@ -27,7 +27,7 @@ type TransientOutcome = "sent" | "dropped";
 /** Result of a send. */
 export interface Receipt<Outcome extends DurableOutcome | TransientOutcome = DurableOutcome> {
   readonly outcome: Outcome;
-  /** Name of the listener. */
+  /** Name of the listener; empty if the message is in the queue, for any listener of its topic. */
   readonly peer: string;
 }
 
@@ -94,7 +94,7 @@ export interface Message<Value = AnyJson> extends Content<Value> {
   readonly sender: string | undefined;
   /** Topic of the {@link sender}, which receives replies. */
   readonly senderTopic: string | undefined;
-  /** Database role that enqueued the message. Undefined if the message was sent. */
+  /** Database role that enqueued the message, or of a sender whose group had no room for it. Undefined if a listener received it. */
   readonly enqueuedBy: string | undefined;
   readonly headers: MessageHeaders;
   /**
@@ -106,7 +106,8 @@ export interface Message<Value = AnyJson> extends Content<Value> {
   /**
    * Id of the message. Of an enqueued one it is the id that `enqueue` returned, in decimal, which {@link job} and {@link cancel} take; a
    * `messageId` that was given to `enqueue` is in the header `message-id`. Of one that was sent it is the sender's `messageId`, or else
-   * its position in its channel (sender, topic, listener, epoch and number). It stays the same for every attempt, also for a dead
+   * its position in its channel (sender, topic, listener, epoch and number); it is as of an enqueued one if no member of a group had room
+   * for it. It stays the same for every attempt, also for a dead
    * letter that is retried. Undefined for a request, and for an at-most-once message without a `messageId`.
    */
   readonly id: string | undefined;

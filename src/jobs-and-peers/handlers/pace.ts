@@ -12,42 +12,24 @@ export const groupLeastUnderWay = 2;
 
 /** Number of intervals that the window of {@link Pace.recent} is divided into. */
 const intervals = 5;
-/** Time constant of the longer average, in ms: after this time a count has decayed to 1/e. */
-const decayMs = 2_000;
 
 export class Pace {
   readonly #counts = new Array<number>(intervals).fill(0);
   /** Number of the newest interval. */
   #interval = 0;
   #recent = 0;
-  #decayed = 0;
-  #decayedAt = 0;
 
   /** Records `count` further handled messages. @param now in ms */
   handled(count: number, now: number): void {
     this.#advance(now);
     this.#counts[this.#interval % intervals]! += count;
     this.#recent += count;
-    this.#decayed = this.#decayedCount(now) + count;
-    this.#decayedAt = now;
   }
 
   /** Number of messages within the last `groupPaceMs`. */
   recent(now: number): number {
     this.#advance(now);
     return this.#recent;
-  }
-
-  /**
-   * Estimated time for `messages` further messages, from those handled in the last seconds. Relative: a value to
-   * compare listeners by, without a unit.
-   */
-  timeFor(messages: number, now: number): number {
-    return messages / (this.#decayedCount(now) + 1);
-  }
-
-  #decayedCount(now: number): number {
-    return this.#decayed * Math.exp((this.#decayedAt - now) / decayMs);
   }
 
   #advance(now: number): void {

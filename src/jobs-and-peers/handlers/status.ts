@@ -17,7 +17,7 @@ export type PeerStatus =
   | { readonly kind: "peer_unsubscribed"; readonly topic: string; readonly peer: string; readonly message: string }
   /** The topic has no listener in the directory and no known earlier one: sends fail with `no_listener`. */
   | { readonly kind: "sender_route_lost"; readonly topic: string; readonly peer: string; readonly message: string }
-  /** Messages could not be stored; storing is retried. */
+  /** Messages could not be stored, which is retried; or not enqueued for a group without room (`peer` is empty). */
   | {
       readonly kind: "sender_store_error";
       readonly topic: string;
@@ -33,7 +33,7 @@ export type PeerStatus =
       readonly message: string;
       readonly error: HawserError;
     }
-  /** The send queue of a listener is full, or that of a group (`peer` is empty). */
+  /** Too many messages wait for a listener, or to be enqueued for a group without room (`peer` is empty). */
   | { readonly kind: "sender_busy"; readonly topic: string; readonly peer: string; readonly message: string }
   /** Stored messages could not be read, or a cursor could not be committed; the operation is retried. */
   | { readonly kind: "listener_store_error"; readonly message: string; readonly error: HawserError }

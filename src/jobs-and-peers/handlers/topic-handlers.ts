@@ -130,6 +130,12 @@ export class TopicHandlers {
     return this.#settingsOf(topic).some(({ durable }) => durable);
   }
 
+  /** True if all message handlers of the topic are transactional. */
+  isTransactional(topic: string): boolean {
+    const settings = this.#topics.get(topic)?.messages?.settings ?? [];
+    return settings.length > 0 && settings.every(({ transactional }) => transactional);
+  }
+
   /** Group membership, which all handlers share; that of the defaults if there is no handler. */
   get membership(): Membership {
     for (const topic of this.#topics.keys()) for (const settings of this.#settingsOf(topic)) return settings;

@@ -10,14 +10,13 @@ import {
   type CatalogChange,
   CursorCommitter,
   type CursorCommitterEvents,
-  channelOwners,
   channels,
   cursorCommits,
   type Database,
   directory,
   type Lease,
   messageChannel,
-  parkedMessages,
+  overflow,
   parseAnnouncement,
   routes,
   secretsChannel,
@@ -56,16 +55,15 @@ export interface StoreOptions extends DatabaseLocation, Pick<PeerSettingsInput, 
 
 const lookUps = new WeakMap<Database, ReturnType<typeof newLookUps>>();
 
-const newLookUps = (database: Database, clock: Clock) => ({
+const newLookUps = (database: Database) => ({
   ...routes(database),
   ...channels(database),
-  ...channelOwners(database, clock),
   ...storedCounts(database),
 });
 
 /** Shared by all stores of a database, so that concurrent lookups of thousands of peers are one statement. */
-function lookUpsOf(database: Database, clock: Clock): ReturnType<typeof newLookUps> {
-  const known = lookUps.get(database) ?? newLookUps(database, clock);
+function lookUpsOf(database: Database): ReturnType<typeof newLookUps> {
+  const known = lookUps.get(database) ?? newLookUps(database);
   lookUps.set(database, known);
   return known;
 }
@@ -75,18 +73,17 @@ interface Shared {
   readonly database: SharedDatabase;
   readonly user: SharedDatabaseListener;
   readonly location: DatabaseLocation;
-  readonly clock: Clock;
   readonly logger: Logger;
 }
 
 /** Statements and sessions that a worker needs, with a peer or without. */
 export type QueueStore = ReturnType<typeof queueStore>;
 
-function queueStore({ database, user, location, clock, logger }: Shared) {
+function queueStore({ database, user, location, logger }: Shared) {
   const { pool, session, queue } = database;
   return {
     ...transactional(pool),
-    topicOfId: lookUpsOf(pool, clock).topicOfId,
+    topicOfId: lookUpsOf(pool).topicOfId,
     pausedTopics: directory(pool).pausedTopics,
     /** Lets the pool grow with so many transactional calls at a time, or warns once that some of them will wait. */
     fitPool: (of: PoolUser, calls: HandlingCalls): void => database.fitPool(of, user, calls),
@@ -133,7 +130,7 @@ export async function openQueueStore(options: StoreOptions) {
   };
   database.listeners.add(user);
   let closed: Promise<void> | undefined;
-  return Object.assign(queueStore({ database, user, location: options, clock, logger }), {
+  return Object.assign(queueStore({ database, user, location: options, logger }), {
     /** Has at least so many connections in the pool. */
     hasAtLeast: (connections: number): void => database.hasAtLeast(connections),
     /** Adds a listener of the session. After "up", query again for missed notifications. */
@@ -195,13 +192,13 @@ export async function openStore(options: StoreOptions = {}) {
     return closed;
   };
 
-  const shared = { database, user: databaseListener, location: options, clock, logger };
+  const shared = { database, user: databaseListener, location: options, logger };
   return Object.assign(queueStore(shared), {
     ...directory(pool),
-    ...lookUpsOf(pool, clock),
+    ...lookUpsOf(pool),
     ...storedMessages(pool),
     ...cursorStore,
-    ...parkedMessages(pool),
+    ...overflow(pool),
     ...pending(pool),
     ...reassign(pool),
     /** Notifies a listener that messages were stored for it. Does not throw. */

@@ -25,7 +25,6 @@ import { endHandlers, endOf, endsWithin } from "../worker/ending.js";
 import type { CountedOfPeer } from "../worker/monitored-peer.js";
 import { type PeerContext, type PeerLimits, SecretCache } from "./core/context.js";
 import type { CheckedOptions } from "./core/peer-options.js";
-import { GiveBack } from "./membership/give-back.js";
 import { OrphanWatch } from "./membership/orphan-watch.js";
 import { Inbox } from "./receiving/inbox.js";
 import { Sending } from "./sending/sending.js";
@@ -67,7 +66,7 @@ export class RunningPeer {
   #certificateTimer: NodeJS.Timeout | undefined;
   readonly #certificateBackoff = new Backoff(postgresBackoff);
   #stopDue: (() => Promise<void>) | undefined;
-  /** Deletion of expired dead letters, and return and takeover of channels. */
+  /** Deletion of expired dead letters, and release of what waits for absent listeners. */
   readonly #backgroundTasks: { start(): void; stop(): void }[];
 
   readonly #run: RunOptions;
@@ -98,9 +97,8 @@ export class RunningPeer {
     };
     this.membership = context.membership;
     this.sending = new Sending(context);
-    this.#inbox = new Inbox(context, handlers, (channelId, topicId) => giveBack.passOn(channelId, topicId));
-    const giveBack = new GiveBack(context, this.#inbox);
-    this.#backgroundTasks = [new DeadLetterExpiry(context), giveBack, ...this.#takeovers(context)];
+    this.#inbox = new Inbox(context, handlers);
+    this.#backgroundTasks = [new DeadLetterExpiry(context), ...this.#takeovers(context)];
     this.#unlisten = [
       secrets.follow(logger),
       options.tls?.subscribe({

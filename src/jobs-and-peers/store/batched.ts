@@ -6,7 +6,6 @@
  * lookups are a few statements.
  */
 import { sqlstateOf } from "../../foundation/postgres/index.js";
-import { type Clock, delay } from "../../foundation/runtime/index.js";
 
 /** SQLSTATEs of a refused value: data exceptions and violated constraints. */
 const refusedValue = /^2[23]/;
@@ -17,32 +16,18 @@ const refusedValue = /^2[23]/;
  */
 const mostKeys = 500;
 
-/** Minimum interval between statements. */
-export interface Pause {
-  readonly clock: Clock;
-  /** Milliseconds from the start of one statement to the start of the next. */
-  readonly ms: number;
-}
-
 /**
  * Returns a function that looks up one key and batches concurrent calls.
  *
  * @param lookUpAll looks up many keys. Its results are in the order of the keys. If Postgres refuses a value, each key is
  * looked up by itself, so that the refusal rejects that key alone; other errors reject all of them
- * @param pause default: no pause between statements
  */
 export function batched<Key, Answer>(
   lookUpAll: (keys: readonly Key[]) => Promise<readonly Answer[]>,
-  pause?: Pause,
 ): (key: Key) => Promise<Answer> {
   const waiting: { key: Key; resolve: (answer: Answer) => void; reject: (error: unknown) => void }[] = [];
   let isBusy = false;
-  let startedAt = Number.NEGATIVE_INFINITY;
   const sendBatch = async (): Promise<void> => {
-    if (pause !== undefined) {
-      await delay(Math.max(0, startedAt + pause.ms - pause.clock.now()), undefined, pause.clock);
-      startedAt = pause.clock.now();
-    }
     const batch = waiting.splice(0, mostKeys);
     try {
       const answers = await lookUpAll(batch.map(({ key }) => key));

@@ -12,14 +12,19 @@
 import { postgresBackoff } from "../../foundation/postgres/index.js";
 import { backoffMs, type Clock, Waiters } from "../../foundation/runtime/index.js";
 import type { Position } from "./channels.js";
-import type { CommittedCursors, CursorCommit, CursorCommits, DeadLetter } from "./cursor-commits.js";
+import type { CommittedCursors, CursorCommit, CursorCommits } from "./cursor-commits.js";
 import type { Lease } from "./leases.js";
-import { insertBytes } from "./stored-messages.js";
+import { type LeftMessage, leftBytes } from "./leaving.js";
+import { insertBytes, insertRows } from "./stored-messages.js";
 
 /** Events of a {@link CursorCommitter}. */
 export interface CursorCommitterEvents {
-  /** Called when cursors, with their dead letters and marks, are committed, so that they may be acknowledged. */
-  onCommitted(commits: readonly CursorCommit[]): void;
+  /**
+   * Called when cursors are committed, with what leaves with them, so that they may be acknowledged.
+   *
+   * @param rows rows of messages with a worker
+   */
+  onCommitted(commits: readonly CursorCommit[], rows: CommittedCursors["rows"]): void;
   /** Called once, if another process owns the name. Nothing is committed from then on. */
   onFenced(): void;
   /** Called for a channel of another listener: its cursor was not committed and must not be acknowledged. */
@@ -28,32 +33,12 @@ export interface CursorCommitterEvents {
   onError(error: unknown): void;
 }
 
-/**
- * Uncommitted state of a channel: its newest cursor and its other completed messages. Without a cursor, both numbers
- * are 0.
- */
+/** Uncommitted cursor of a channel, and what leaves with it. */
 interface UncommittedChannel extends CursorCommit {
   epoch: number;
   number: number;
-  readonly deadLetters: DeadLetter[];
-  deadLetterBytes: number;
-  readonly done: Position[];
-  readonly unparked: Position[];
-  hasMarks: boolean;
-}
-
-/** Completed work of a channel. */
-export interface Done {
-  /** Position up to which all messages are completed. */
-  readonly cursor?: Position | undefined;
-  /** Message that failed permanently. */
-  readonly deadLetter?: DeadLetter;
-  /** Completed messages beyond the cursor, to be marked. */
-  readonly messages?: readonly Position[];
-  /** Completed parked messages. */
-  readonly unparked?: readonly Position[];
-  /** True if the store may have marks at or below the cursor. */
-  readonly hasMarks?: boolean;
+  readonly left: LeftMessage[];
+  leftBytes: number;
 }
 
 /** Commits the cursors of one listener. */
@@ -62,7 +47,7 @@ export class CursorCommitter {
   readonly #store: Pick<CursorCommits, "commitCursors">;
   readonly #clock: Clock;
   readonly #events: CursorCommitterEvents;
-  /** Writes per channel, in order. A channel has more than one entry only if its dead letters are large. */
+  /** Writes per channel, in order. A channel has more than one entry only if much leaves it. */
   readonly #waiting = new Map<number, UncommittedChannel[]>();
   readonly #endLeaseWatch: () => void;
   #state: "idle" | "flushing" | "waiting" = "idle";
@@ -88,24 +73,27 @@ export class CursorCommitter {
     });
   }
 
-  /** Adds completed work of a channel. A newer cursor replaces one whose statement has not been sent. */
-  commit(channelId: number, { cursor, deadLetter, messages = [], unparked = [], hasMarks = false }: Done): void {
+  /** Adds a cursor of a channel, and what leaves with it. A newer cursor replaces one whose statement has not been sent. */
+  commit(channelId: number, cursor: Position, left: readonly LeftMessage[] = []): void {
     if (this.#ended) return;
     const entries = this.#waiting.get(channelId) ?? [];
     if (entries.length === 0) this.#waiting.set(channelId, entries);
-    const letterBytes = deadLetter === undefined ? 0 : bytesOf(deadLetter);
-    let entry = entries.at(-1);
-    if (entry === undefined || entry.deadLetterBytes + letterBytes > insertBytes) {
-      const nothing = { epoch: 0, number: 0, deadLetters: [], deadLetterBytes: 0, done: [], unparked: [] };
-      entry = { channelId, ...nothing, hasMarks: false };
+    const add = (): UncommittedChannel => {
+      const entry = { channelId, ...cursor, left: [], leftBytes: 0 };
       entries.push(entry);
+      return entry;
+    };
+    let entry = entries.at(-1) ?? add();
+    for (const message of left) {
+      const bytes = leftBytes(message);
+      if (entry.left.length > 0 && (entry.leftBytes + bytes > insertBytes || entry.left.length >= insertRows))
+        entry = add();
+      entry.left.push(message);
+      entry.leftBytes += bytes;
+      // A cursor passes what leaves with it, and nothing that leaves later.
+      [entry.epoch, entry.number] = [message.epoch, message.number];
     }
-    if (cursor !== undefined) [entry.epoch, entry.number] = [cursor.epoch, cursor.number];
-    entry.deadLetterBytes += letterBytes;
-    entry.hasMarks ||= hasMarks;
-    for (const position of messages) entry.done.push(position);
-    for (const position of unparked) entry.unparked.push(position);
-    if (deadLetter !== undefined) entry.deadLetters.push(deadLetter);
+    [entry.epoch, entry.number] = [cursor.epoch, cursor.number];
     if (this.#state !== "idle") return;
     this.#state = "waiting";
     // Runs after the pending socket events of this event-loop turn, so that their cursors share one statement.
@@ -174,7 +162,10 @@ export class CursorCommitter {
       return;
     }
     const committed = new Set(result.committed);
-    this.#events.onCommitted(batch.filter(({ channelId }) => committed.has(channelId)));
+    this.#events.onCommitted(
+      batch.filter(({ channelId }) => committed.has(channelId)),
+      result.rows,
+    );
     for (const channelId of result.notOwned) {
       this.#waiting.delete(channelId);
       this.#events.onNotOwned(channelId);
@@ -182,16 +173,15 @@ export class CursorCommitter {
     this.#startFlush();
   }
 
-  /**
-   * Takes the first entry of each channel, as long as the dead letters fit into one statement. One entry always fits.
-   */
+  /** Takes the first entry of each channel, as long as what leaves fits into one statement. One entry always fits. */
   #take(): UncommittedChannel[] {
     const batch: UncommittedChannel[] = [];
-    let bytes = 0;
+    let [bytes, rows] = [0, 0];
     for (const [channelId, entries] of this.#waiting) {
       const [entry] = entries as [UncommittedChannel];
-      if (bytes > 0 && bytes + entry.deadLetterBytes > insertBytes) continue;
-      bytes += entry.deadLetterBytes;
+      if (rows > 0 && (bytes + entry.leftBytes > insertBytes || rows + entry.left.length > insertRows)) continue;
+      bytes += entry.leftBytes;
+      rows += entry.left.length;
       batch.push(entry);
       if (entries.length > 1) entries.shift();
       else this.#waiting.delete(channelId);
@@ -205,11 +195,7 @@ export class CursorCommitter {
       const { channelId } = entry;
       const newer = this.#waiting.get(channelId) ?? [];
       this.#waiting.delete(channelId);
-      for (const { epoch, number, deadLetters, done, unparked, hasMarks } of [entry, ...newer]) {
-        for (const deadLetter of deadLetters) this.commit(channelId, { deadLetter });
-        const cursor = epoch > 0 ? { epoch, number } : undefined;
-        this.commit(channelId, { cursor, messages: done, unparked, hasMarks });
-      }
+      for (const { left, ...cursor } of [entry, ...newer]) this.commit(channelId, cursor, left);
     }
   }
 
@@ -229,10 +215,4 @@ export class CursorCommitter {
     this.#state = "idle";
     this.#onDrained.settle();
   }
-}
-
-/** Approximate size of a dead letter in a statement. */
-function bytesOf({ payload, headers, errorMessage, stack = "", failures = [] }: DeadLetter): number {
-  const texts = [...headers.flat(), errorMessage, stack, ...failures.map(({ message }) => message)];
-  return payload.length + texts.reduce((sum, text) => sum + text.length, 0);
 }

@@ -56,7 +56,7 @@ const confirmSql =
   "SELECT hawser.commit_durably(), CASE WHEN NOT pg_catalog.pg_is_in_recovery() THEN pg_catalog.pg_logical_emit_message(true, 'hawser', '') END";
 
 /** Statement that changes nothing, and is refused where no cursor could be moved: on a read-only server. */
-const writeCheckSql = `UPDATE ${tables.cursor} SET attempts = attempts WHERE false`;
+const writeCheckSql = `UPDATE ${tables.cursor} SET has_rows = has_rows WHERE false`;
 
 /** SQL statement. */
 export interface Statement {

@@ -9,16 +9,13 @@
 export { batched } from "./batched.js";
 export {
   type Channel,
-  type ChannelOwner,
-  channelOwners,
   channels,
   cursorJoin,
   isWaitingSql,
-  ownerSql,
   type Position,
 } from "./channels.js";
 export { columnsOf } from "./columns.js";
-export { type CommittedCursors, type CursorCommit, cursorCommits, type DeadLetter, escaped } from "./cursor-commits.js";
+export { type CommittedCursors, type CursorCommit, cursorCommits, type LanesLeft } from "./cursor-commits.js";
 export { CursorCommitter, type CursorCommitterEvents } from "./cursor-committer.js";
 export { Database, lockTimeoutMs, type Statement, statementLimits, statementTimeoutMs } from "./database.js";
 export {
@@ -40,6 +37,7 @@ export {
   type TakeNameOptions,
   unlessRunning,
 } from "./leases.js";
+export { escaped, type LeftMessage, leftArguments, leftMessage } from "./leaving.js";
 export {
   announce,
   type CatalogChange,
@@ -53,7 +51,7 @@ export {
   parseCatalogChange,
   secretsChannel,
 } from "./notifications.js";
-export { parkedMessages } from "./parked-messages.js";
+export { type OverflowMessage, overflow } from "./overflow.js";
 export { type CompletedJob, keptAtOnce, type Looked, Queue, queueApplicationName, resultsText } from "./queue.js";
 export { keyOf, QueuedMessage, type QueuePlace, rowOf } from "./queued-message.js";
 export { reportedDurations, reportedLimitsMs } from "./reported-durations.js";

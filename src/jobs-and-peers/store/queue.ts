@@ -6,6 +6,7 @@
 import { EventEmitter } from "node:events";
 import { queueFunctions, type TakeResult } from "../../../generated/ts/rows/queue.js";
 import { limits } from "../../../generated/ts/rules/peer/catalog.js";
+import { limits as frameLimits } from "../../../generated/ts/rules/peer/frames.js";
 import { queueConstants } from "../../../generated/ts/settings/queue.js";
 import { errorTable, HawserError, shortened } from "../../foundation/errors/index.js";
 import {
@@ -19,10 +20,10 @@ import {
 } from "../../foundation/postgres/index.js";
 import type { Clock, Logger } from "../../foundation/runtime/index.js";
 import type { FailedAttempt, Headers, KeptResult } from "../channel/index.js";
-import { escaped, failureJson, textOf } from "./cursor-commits.js";
 import { statementLimits } from "./database.js";
+import { escaped, failureJson, textOf } from "./leaving.js";
 import { QueuedMessage, type QueuePlace } from "./queued-message.js";
-import { checkedHeaders } from "./row-faults.js";
+import { type CheckedHeaders, checkedHeaders, type HeaderPair } from "./row-faults.js";
 import { storeFailure } from "./store-failure.js";
 
 const { cancelMark, leaseMark } = queueConstants;
@@ -454,12 +455,18 @@ function queuedMessage(
 ): QueuedMessage {
   // What waits for a subscribed function is written by functions of the schema alone.
   const isOfFunction = row.topic.startsWith(queueConstants.functionPrefix);
-  const { headers, fault } = isOfFunction
-    ? { headers: row.headers as Headers, fault: undefined }
-    : checkedHeaders(row.headers);
+  const { headers, fault } = isOfFunction ? { headers: row.headers as Headers, fault: undefined } : headersOf(row);
   // A message that waits for its key must not keep the memory of all that came with it: one, and how far was looked, come together.
   const own = together > 2 ? Buffer.from(payload) : payload;
   return new QueuedMessage(row, id, { payload: own, headers, fault }, server);
+}
+
+/** Headers of a message. The database has set the first one, beside as many as a sent message may have. */
+function headersOf({ headers: given }: TakeResult): CheckedHeaders {
+  const pairs = given as readonly HeaderPair[];
+  if (pairs.length <= frameLimits.PayloadHeaders.headers.maxItems) return checkedHeaders(pairs);
+  const { headers, fault } = checkedHeaders(pairs.slice(1));
+  return { headers: [pairs[0]!, ...headers], fault };
 }
 
 function failureText(failure: FailedAttempt, text: (plain: string) => string): string {

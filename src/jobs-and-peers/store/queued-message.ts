@@ -3,7 +3,7 @@ import type { TakeResult } from "../../../generated/ts/rows/queue.js";
 import { protocolConstants } from "../../../generated/ts/settings/peer.js";
 import { type HandledMessage, type Headers, headerValue, type KeptResult, type Origin } from "../channel/index.js";
 
-const { messageOriginHeader } = protocolConstants;
+const { messageIdHeader, messageKeyHeader, messageOriginHeader } = protocolConstants;
 
 /** Place of a message in the queue, by which its worker names it. */
 export interface QueuePlace {
@@ -37,7 +37,8 @@ export class QueuedMessage implements HandledMessage, QueuePlace {
   readonly id: bigint;
   /** Identity of the server that it was taken from: another one may have another message in this place. */
   readonly server: string | undefined;
-  readonly key: string | undefined;
+  /** Messages of one lane are handled one after another: those of a key, or of one that was sent, of its channel. Undefined for none. */
+  readonly lane: string | undefined;
   payload: Uint8Array;
   headers: Headers | undefined;
   fault: string | undefined;
@@ -63,7 +64,7 @@ export class QueuedMessage implements HandledMessage, QueuePlace {
     this.rank = row.rank;
     this.id = id;
     this.server = server;
-    this.key = row.key ?? undefined;
+    this.lane = row.key ?? undefined;
     this.payload = content.payload;
     this.headers = content.headers.length > 0 ? content.headers : undefined;
     this.fault = content.fault;
@@ -84,12 +85,24 @@ export class QueuedMessage implements HandledMessage, QueuePlace {
     this.fault = fault;
   }
 
-  get messageId(): string {
-    return String(this.id);
+  /** True if it was sent to a listener, which could not handle it at once. The database has set the header that says so. */
+  get #wasSent(): boolean {
+    return this.#origin?.[2] === "";
   }
 
-  get sentId(): string {
-    return this.messageId;
+  get key(): string | undefined {
+    return this.#wasSent ? headerValue(this.headers!, messageKeyHeader) : this.lane;
+  }
+
+  get messageId(): string {
+    const given = this.#wasSent ? headerValue(this.headers!, messageIdHeader) : undefined;
+    return given ?? String(this.id);
+  }
+
+  get sentId(): string | undefined {
+    const { messageId, sender } = this;
+    // The sender does not know its place in the channel.
+    return this.#wasSent && messageId.startsWith(`${sender!.name}:${sender!.topic}:`) ? undefined : messageId;
   }
 
   get sender(): Origin | undefined {
@@ -98,7 +111,7 @@ export class QueuedMessage implements HandledMessage, QueuePlace {
   }
 
   get enqueuedBy(): string | undefined {
-    return this.#origin?.slice(2).join(":");
+    return this.#wasSent ? undefined : this.#origin?.slice(2).join(":");
   }
 
   /** Name and topic of the peer that enqueued it, both empty if none did, and the database role. The database has set this header. */
@@ -112,5 +125,5 @@ export const rowOf = ({ topic, recipient, role, rank }: QueuePlace): string =>
   `${topic}\u0001${recipient}\u0001${role}\u0001${rank}`;
 
 /** Key that messages share which are handled one after another. */
-export const keyOf = ({ topic, recipient, role, key }: QueuePlace & { readonly key: string | undefined }): string =>
-  `${topic}\u0001${recipient}\u0001${role}\u0001${key}`;
+export const keyOf = ({ topic, recipient, role, lane }: QueuePlace & { readonly lane: string | undefined }): string =>
+  `${topic}\u0001${recipient}\u0001${role}\u0001${lane}`;

@@ -26,7 +26,15 @@ const noHeaders: CheckedHeaders = { headers: [], fault: undefined };
  */
 export function checkedHeaders(given: unknown): CheckedHeaders {
   if (given === null) return noHeaders;
-  if (typeof given === "string" && given.startsWith("[")) return checkedHeadersText(Buffer.from(given));
+  if (typeof given === "string" && given.startsWith("[")) {
+    try {
+      return checkedHeaders(JSON.parse(given));
+    } catch {
+      const value = `${given.length} characters`;
+      const found = { path: "headers", value, rule: "must be JSON", remedy: "Write [[name, value], …]." };
+      return { headers: [], fault: faultOf(found) };
+    }
+  }
   const pairs = given as readonly HeaderPair[];
   const found = checkPayloadHeadersHeaders(pairs) ?? checkEach("headers", pairs, checkPair);
   if (found === undefined) return { headers: pairs, fault: undefined };
@@ -34,29 +42,11 @@ export function checkedHeaders(given: unknown): CheckedHeaders {
   return { headers: valid.slice(0, limits.PayloadHeaders.headers.maxItems), fault: faultOf(found) };
 }
 
-/** Checks the headers of a message, as JSON in UTF-8; null for none. */
-export function checkedHeadersText(text: Uint8Array | null): CheckedHeaders {
-  if (text === null) return noHeaders;
-  let given: unknown;
-  try {
-    given = JSON.parse(Buffer.from(text).toString());
-  } catch {
-    const found = {
-      path: "headers",
-      value: `${text.length} bytes`,
-      rule: "must be JSON",
-      remedy: "Write [[name, value], …].",
-    };
-    return { headers: [], fault: faultOf(found) };
-  }
-  return checkedHeaders(given);
-}
-
 function checkPair(pair: HeaderPair): Violation | undefined {
   return checkItems("pair", 2, pair, 2) ?? validateHeader({ name: pair[0], value: pair[1] });
 }
 
-/** Message of a row. One with a fault has no key, so that it is never parked, which would lose the fault. */
+/** Message of a row. One with a fault has no key. */
 export function messageOf(
   position: Position,
   topicId: number,

@@ -5,8 +5,8 @@ import { HawserError } from "../../foundation/errors/index.js";
 import { sqlstateOf, untranslatable } from "../../foundation/postgres/index.js";
 import type { StoredRow } from "../channel/index.js";
 import type { Position } from "./channels.js";
-import { escaped } from "./cursor-commits.js";
 import type { Database } from "./database.js";
+import { escaped } from "./leaving.js";
 import { type CheckedHeaders, checkedHeaders, faultOfBatch, type HeaderPair, messageOf } from "./row-faults.js";
 import type { WriterName } from "./transaction.js";
 

@@ -13,7 +13,7 @@ export type FrameKind = Frame["$case"];
 export type HelloFields = Pick<Hello, "senderName" | "sourceTopic" | "listenerName" | "channelId" | "epoch">;
 
 /** State of a channel that a listener sends when it accepts a connection. */
-export type WelcomeFields = Pick<Welcome, "cursorEpoch" | "cursor" | "backlog" | "credit">;
+export type WelcomeFields = Pick<Welcome, "cursorEpoch" | "cursor" | "backlog" | "credit" | "queued">;
 
 /**
  * Checks a frame against the spec: the rules for single fields and those between fields of a batch.

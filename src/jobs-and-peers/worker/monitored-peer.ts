@@ -23,7 +23,6 @@ interface MonitoredRun {
   readonly numbers: {
     readonly running: number;
     readonly queued: number;
-    readonly parked?: number;
     readonly connections?: number;
     readonly listeners?: number;
   };

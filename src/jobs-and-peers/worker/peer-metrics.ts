@@ -165,7 +165,6 @@ const readers: Readers<typeof peerMetrics, Peers> = {
   hawser_peer_handler_duration_seconds: perHandled(({ counts }) => counts.durations),
   hawser_peer_running_handlers: perPeer(({ run: { running } }) => running?.numbers.running ?? 0),
   hawser_peer_queued_messages: perPeer(({ run: { running } }) => running?.numbers.queued ?? 0),
-  hawser_peer_parked_messages: perKnown(({ run: { running } }) => running?.numbers.parked),
   hawser_peer_requests_answered_total: handledTotals(({ counts }) => counts.requests),
 
   hawser_peer_backlog_messages: perBacklog(({ messages }) => messages),

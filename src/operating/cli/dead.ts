@@ -26,18 +26,21 @@ import {
 import { confirmed, yesOption } from "./confirmation.js";
 import { edit, editOptions } from "./dead-edit.js";
 import { databaseOption, databaseUrlOf, descriptorsOption } from "./options.js";
-import { type Column, jsonText, Output, printable, printFirstRows, printOutcomes, rowLimit } from "./output.js";
+import { type Column, jsonText, Output, printFirstRows, printOutcomes, rowLimit } from "./output.js";
 import { momentOf, wholeNumber } from "./quantities.js";
 import { retention } from "./retention.js";
 
 /** Options that filter dead letters. */
 const filterOptions = {
-  source: option("SOURCE", "Only dead letters of a channel (sender:source_topic:listener) or a subscribed function"),
+  source: option(
+    "SOURCE",
+    "Only dead letters of a recipient in the queue (@listener, #group) or a subscribed function",
+  ),
   topic: option("TOPIC", "Only dead letters for a topic or subject"),
   code: option("CODE", "Only dead letters with this error code, such as handler_failed"),
   origin: option(
     limits.DeadLetter.origin.values.join("|"),
-    "Only dead letters of peers, of subscriptions, of the outbox, or of the queue",
+    "Only dead letters of subscriptions, of the outbox, or of the queue",
   ),
   "older-than": option("TIME", "Only messages dead-lettered longer ago than a time such as 7d, or before a date"),
   since: option("MOMENT", "Only messages dead-lettered since a date, or within a time such as 12h"),
@@ -138,10 +141,7 @@ export const command = defineCommand({
     ["hawser dead list 17 --json --payload", "All details of one"],
     ["hawser dead list --descriptors image.binpb", "Typed payloads as JSON, with an image of `buf build`"],
     ["hawser dead retry 17 18", "Retry two of them"],
-    [
-      "hawser dead retry --source shop-1:shop:billing-1 --since 1h",
-      "Retry the last hour's dead letters of one channel",
-    ],
+    ["hawser dead retry --source @billing-1 --since 1h", "Retry the last hour's dead letters of one listener"],
     ["hawser dead discard --topic audit --older-than 7d", "Delete dead letters older than a week"],
     ["hawser dead edit 17 --retry", "Correct the payload in your editor, and have it handled again"],
     ["hawser dead edit 17 --text '{\"amount\": 17}'", "Replace the payload"],
@@ -212,7 +212,8 @@ async function list(
       { head: "TOPIC", cell: ({ topic }) => topic },
       {
         head: "SOURCE",
-        cell: ({ source, enqueuedBy }) => (enqueuedBy === null ? source : `${source} (enqueued by ${enqueuedBy})`),
+        cell: ({ source, sentAs, enqueuedBy }) =>
+          sentAs ?? (enqueuedBy === null ? source : `${source} (enqueued by ${enqueuedBy})`),
       },
       { head: "LISTENER", cell: ({ listener }) => listener ?? "" },
       { head: "WORKER", cell: ({ worker }) => worker ?? "" },
@@ -225,8 +226,8 @@ async function list(
   });
 }
 
-function errorOf({ errorCode, errorMessage, retried }: DeadLetterEntry): string {
-  return `${errorCode}: ${shortCell(errorMessage)}${retried ? " (retried before)" : ""}`;
+function errorOf({ errorCode, errorMessage }: DeadLetterEntry): string {
+  return `${errorCode}: ${shortCell(errorMessage)}`;
 }
 
 function shortCell(text: string): string {
@@ -291,19 +292,6 @@ function summaryOf(
     const count = outcomes.filter(({ outcome }) => outcome === "discarded").length;
     return `Discarded ${plural(count, "dead letter")}.`;
   }
-  const listeners = counted(
-    outcomes.flatMap((one) => (one.outcome === "retried" ? [`"${printable(one.listener)}"`] : [])),
-  );
   const enqueued = outcomes.filter(({ outcome }) => outcome === "enqueued").length;
-  const parts = [
-    ...(enqueued === 0 ? [] : [`Enqueued ${plural(enqueued, "dead letter")} again.`]),
-    ...(listeners.count === 0 ? [] : [`Retried ${plural(listeners.count, "dead letter")}: ${listeners.whom}.`]),
-  ];
-  return parts.length === 0 ? "Retried no dead letter." : parts.join("\n");
-}
-
-function counted(names: readonly string[]): { readonly count: number; readonly whom: string } {
-  const each = new Map<string, number>();
-  for (const name of names) each.set(name, (each.get(name) ?? 0) + 1);
-  return { count: names.length, whom: [...each].map(([name, count]) => `${count} for ${name}`).join(", ") };
+  return enqueued === 0 ? "Retried no dead letter." : `Enqueued ${plural(enqueued, "dead letter")} again.`;
 }

@@ -248,10 +248,10 @@ async function causes(database: Database, limit: number): Promise<object> {
 }
 
 function letterOf(entry: DeadLetterEntry): object {
-  const { role, source, enqueuedBy, listener, worker, topic, errorCode, errorMessage, ...others } = entry;
+  const { role, source, sentAs, enqueuedBy, listener, worker, topic, errorCode, errorMessage, ...others } = entry;
   return {
     ...others,
-    untrusted: untrusted({ topic, errorCode, errorMessage, source, listener, worker, role, enqueuedBy }),
+    untrusted: untrusted({ topic, errorCode, errorMessage, source, sentAs, listener, worker, role, enqueuedBy }),
   };
 }
 

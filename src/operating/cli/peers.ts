@@ -22,10 +22,8 @@ const actions = ["list", "reassign", "forget"] as const;
 type Action = (typeof actions)[number];
 
 const reassignOptions = {
-  all: flag("With reassign: hand over all channels of FROM, even when handing back"),
   force: flag(
-    "With reassign: even if FROM is running, which then ends with name_lost, and if TO does not serve the stored topics, " +
-      "whose messages are then dead-lettered",
+    "With reassign: even if FROM is running, which then ends with name_lost, and if TO does not serve the topics of the messages",
   ),
 } as const satisfies Arguments;
 
@@ -38,33 +36,28 @@ const namesOf = { list: [], reassign: ["FROM", "TO"], forget: ["NAME"] } as cons
 export const command = defineCommand({
   details:
     "`list` shows every name that was ever taken, or that messages wait for, and whether a process holds it now. " +
-    "`reassign FROM TO` hands the channels of a listener over to another one: stored messages move too, senders " +
-    "find the new listener by themselves, and the old one leaves the directory; if FROM has channels that were " +
-    "created for TO, only these move. `forget NAME` deletes the data of a peer that does not come back",
+    "`reassign FROM TO` gives the messages that wait for a listener to another one, through the queue, and the old one leaves the " +
+    "directory. `forget NAME` deletes the data of a peer that does not come back",
   args: {
     action: optional("Default: list", { valueHint: actions.join("|") }),
     names: optional("Names for reassign and forget", { multiple: true, valueHint: "NAME…" }),
     ...databaseOption,
     ...reassignOptions,
-    json: flag("Print each peer, or each channel handed over, as one line of JSON"),
+    json: flag("Print each peer, or each channel whose messages were handed over, as one line of JSON"),
   },
   run: async (args) => {
-    const { names, all = false, force = false, json = false } = args;
+    const { names, force = false, json = false } = args;
     const action = actionOf("peers", args.action ?? "list", actions);
     checkNames(action, names, args);
     const url = databaseUrlOf(args);
     const [first, second] = names as readonly [string, string];
     if (action === "list") await list(url, json);
-    else if (action === "reassign") await reassign(url, { from: first, to: second, all, force, json });
+    else if (action === "reassign") await reassign(url, { from: first, to: second, force, json });
     else await forget(url, first, json);
   },
   examples: [
     ["hawser peers", "Running peers, and peers with waiting messages"],
     ["hawser peers reassign billing-1 billing-2", "billing-1 does not come back: billing-2 replaces it"],
-    [
-      "hawser peers reassign billing-2 billing-1",
-      "Hand them back while billing-2 is stopped; its own channels stay with it",
-    ],
     ["hawser peers forget shop-7f9c", "A pod that does not come back"],
     ["hawser peers --json | jq 'select(.waiting > 1000)'", "Peers that lag behind"],
   ],

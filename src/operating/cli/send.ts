@@ -82,7 +82,9 @@ function lineOf(outcome: Outcome, json: boolean): string {
     return `${jsonText(result)}\n`;
   }
   if ("error" in outcome) return `failed for ${printable(peer)}: ${printable(outcome.error.message)}\n`;
-  return `${outcome.outcome} ${prepositions[outcome.outcome]} ${printable(peer)}\n`;
+  // In the queue.
+  const to = peer === "" ? "any listener" : printable(peer);
+  return `${outcome.outcome} ${prepositions[outcome.outcome]} ${to}\n`;
 }
 
 function tellDropped(count: number): void {

@@ -19,7 +19,7 @@ const ownHeaders: ReadonlySet<string> = new Set([
  * stays.
  *
  * @returns id of the new message
- * @throws HawserError `invalid_argument` for a dead letter of another origin than `queue` and `peer`, and for what was enqueued
+ * @throws HawserError `invalid_argument` for a dead letter of another origin than `queue`, and for what was enqueued
  * for a certain listener or group; as `enqueue`
  */
 export async function enqueueLike(
@@ -47,7 +47,7 @@ export async function enqueueLike(
 function problemOf(like: WholeDeadLetter | JobMessage): string | undefined {
   if (!("origin" in like))
     return like.isForAny ? undefined : `message ${like.id} is for a certain listener, a group, or all listeners`;
-  const { id, origin, source } = like;
-  if (origin === "peer" || (origin === "queue" && !/[@#]/.test(source))) return undefined;
+  const { id, origin, source, sentAs } = like;
+  if (sentAs !== null || (origin === "queue" && !/[@#]/.test(source))) return undefined;
   return `dead letter ${id} was ${origin === "queue" ? "for a certain listener or group" : `of the origin ${origin}`}`;
 }

@@ -95,7 +95,6 @@ export const peersTable: OverviewTable<PeerOverview> = {
       sum: ({ waiting, isComplete }) => ({ count: waiting, hasMore: !isComplete }),
     },
     { head: "Oldest", cell: ({ oldestWaitingAt }) => oldestWaitingAt, in: ["page", "top"], sort: "oldest" },
-    { head: "Parked", cell: ({ parked }) => parked, sort: "parked", sum: ({ parked }) => ({ count: parked }) },
     { head: "Sends on", cell: ({ sendsOn }) => sendsOn, in: ["page", "list"] },
     { head: "Listens on", cell: ({ listensOn }) => listensOn, in: ["page", "list"] },
     { head: "Topics", cell: ({ topics }) => topics.join(", ") },

@@ -67,7 +67,7 @@ const waitingSql = `
   SELECT l.* FROM late AS l WHERE l.nth <= $4 ORDER BY l.alike > $4, l."oldestSeconds", l.listener COLLATE "C", l.topic COLLATE "C"`;
 
 /** Words for the origins of dead letters. */
-const sources = { peer: "peers", subscription: "subscriptions", outbox: "the outbox", queue: "the queue" } as const;
+const sources = { subscription: "subscriptions", outbox: "the outbox", queue: "the queue" } as const;
 
 interface Dead {
   readonly origin: keyof typeof sources;

@@ -26,7 +26,7 @@ export function messageParts(cause: string): {
 export const newsMs = 3_600_000;
 
 /** Where a dead letter comes from. */
-export type DeadLetterOrigin = "peer" | "subscription" | "outbox" | "queue";
+export type DeadLetterOrigin = "subscription" | "outbox" | "queue";
 
 /** Dead letters of one cause, among those that were examined. */
 export interface DeadLetterCause {

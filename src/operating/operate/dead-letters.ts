@@ -1,17 +1,12 @@
-/**
- * Listing, retrying and deleting dead letters.
- *
- * A retried dead letter becomes a stored message of its channel's retry channel. The retry channel has the same sender
- * and owner and its own row in `channels`; no sender dials it. See docs/decisions/retries.md.
- */
+/** Listing, retrying and deleting dead letters. See docs/decisions/retries.md. */
 
-import { storeFunctions, tables, views } from "../../../generated/ts/rows/peer.js";
+import { storeFunctions, views } from "../../../generated/ts/rows/peer.js";
 import { editFunctions, views as queueViews } from "../../../generated/ts/rows/queue.js";
 import { columnChecks } from "../../../generated/ts/rules/peer/catalog.js";
 import { protocolConstants, storeConstants } from "../../../generated/ts/settings/peer.js";
 import { errorTable, HawserError, refuse } from "../../foundation/errors/index.js";
 import { queryCanceled, sqlstateOf } from "../../foundation/postgres/index.js";
-import { announce, type Database, type HeaderPair, insertBytes } from "../../jobs-and-peers/store/index.js";
+import { type Database, type HeaderPair, insertBytes } from "../../jobs-and-peers/store/index.js";
 import { causeSql, type DeadLetterOrigin, messageParts } from "./dead-letter-causes.js";
 
 /** Number of dead letters that one statement examines to find those that match a filter. */
@@ -20,9 +15,9 @@ export const examinedDeadLetters = 20_000;
 /** Filter of dead letters. All given criteria must match; without criteria, all dead letters match. */
 export interface DeadLetterFilter {
   readonly ids?: readonly number[] | undefined;
-  /** `peer`, `subscription`, `outbox` or `queue`. */
+  /** `subscription`, `outbox` or `queue`. */
   readonly origin?: string | undefined;
-  /** Name of the channel on which the message was sent, the subscribed function, or the recipient in the queue. */
+  /** Subscribed function, or recipient in the queue. */
   readonly source?: string | undefined;
   /** Topic or subject. */
   readonly topic?: string | undefined;
@@ -42,13 +37,9 @@ export interface DeadLetterFilter {
 /**
  * Converts the filter, without its limit, to an SQL condition over `dead_letters AS d` and its parameters from `$1`.
  *
- * @param source SQL expression of the source
  * @throws HawserError `invalid_argument` for a value that no dead letter can have
  */
-function conditionsOf(
-  filter: DeadLetterFilter,
-  source: string,
-): { readonly where: string; readonly values: unknown[] } {
+function conditionsOf(filter: DeadLetterFilter): { readonly where: string; readonly values: unknown[] } {
   check(filter);
   const values: unknown[] = [];
   const conditions: string[] = [];
@@ -59,7 +50,7 @@ function conditionsOf(
   };
   add((parameter) => `d.id = ANY (${parameter}::bigint[])`, filter.ids?.map(String));
   add((parameter) => `d.origin = ${parameter}`, filter.origin);
-  add((parameter) => `${source} = ${parameter}`, filter.source);
+  add((parameter) => `d.source = ${parameter}`, filter.source);
   add((parameter) => `d.topic = ${parameter}`, filter.topic);
   add((parameter) => `d.error_code = ${parameter}`, filter.errorCode);
   // Cheaper than the expression, so Postgres checks them first.
@@ -104,20 +95,19 @@ export interface DeadLetterEntry {
   /** Role whose members may retry and discard it; null if unknown. */
   readonly role: string | null;
   /**
-   * Name of the channel on which it was sent, or the subscribed function. For the outbox, `core` or the JetStream
-   * domain. For the queue, the recipient: empty, `@name` or `#group`, with a priority behind `!`.
+   * Subscribed function. For the outbox, `core` or the JetStream domain. For the queue, the recipient: empty, `@name` or
+   * `#group`, with a priority behind `!`.
    */
   readonly source: string;
   /** Peer or database role that enqueued it; null if it was sent, or if the origin is unknown. */
   readonly enqueuedBy: string | null;
-  /**
-   * Listener that owns the channel now and would receive it again, or that it was enqueued for; null for other origins,
-   * and if any listener of the topic or member of the group would receive it.
-   */
+  /** Place of a message that was sent: `sender:source_topic:listener/epoch/number`; null if it was not sent. */
+  readonly sentAs: string | null;
+  /** Listener that alone would receive it again; null if there are several, and for other origins than `queue`. */
   readonly listener: string | null;
-  /** Peer or worker that had it when it was given up; null if none had it, and for other origins than `peer` and `queue`. */
+  /** Peer or worker that had it when it was given up; null if none had it, and for other origins than `queue`. */
   readonly worker: string | null;
-  /** Id of the message in the queue, as `hawser.enqueue` returned it, which it keeps if it is retried; null for other origins. */
+  /** Id of the message in the queue, which it keeps if it is retried: as `hawser.enqueue` returned it, if it was enqueued; null for other origins. */
   readonly jobId: string | null;
   /** Topic or subject. */
   readonly topic: string;
@@ -130,8 +120,6 @@ export interface DeadLetterEntry {
   readonly givenBack: number;
   /** Time at which it became a dead letter. */
   readonly createdAt: Date;
-  /** True if it was retried before and failed again. Only for origin `peer`. */
-  readonly retried: boolean;
 }
 
 /** Dead letter with its payload and headers. */
@@ -140,9 +128,9 @@ export interface WholeDeadLetter extends DeadLetterEntry {
   readonly payload: Uint8Array;
   /** Empty if there are none. */
   readonly headers: readonly HeaderPair[];
-  /** Stack of the last error; null if it had none, or for other origins than `peer` and `queue`. */
+  /** Stack of the last error; null if it had none, or for other origins than `queue`. */
   readonly stack: string | null;
-  /** Last known failed attempts, in order; empty for other origins than `peer` and `queue`. */
+  /** Last known failed attempts, in order; empty for other origins than `queue`. */
   readonly failures: readonly DeadLetterFailure[];
   /** Correction of its payload, also of one that has failed again after its retry; null if the payload is the original one. */
   readonly edit: DeadLetterEdit | null;
@@ -177,13 +165,9 @@ export type DeadLetterSelection = DeadLetterFilter & {
 };
 
 /** Result for one selected dead letter. */
-export type DeadLetterOutcome = { readonly id: number } & (
-  | Readonly<{
-      /** The dead letter became a stored message, which the listener will receive. */
-      outcome: "retried";
-      listener: string;
-    }>
-  /** The message is in the outbox or the queue again, without a key. */
+export type DeadLetterOutcome = {
+  readonly id: number;
+} /** The message is in the outbox or the queue again, without a key. */ & (
   | Readonly<{ outcome: "enqueued" }>
   | Readonly<{ outcome: "discarded" }>
   /** The dead letter stays: it cannot be retried, or the login may not discard it. */
@@ -197,19 +181,16 @@ interface DeadLetterRefusal {
   readonly message: string;
 }
 
-const from = `FROM ${views.deadLetter} AS d
-  LEFT JOIN ${tables.channel} AS m ON m.channel_id = d.channel_id AND d.origin = 'peer'
-  LEFT JOIN ${tables.channel} AS b ON b.channel_id = m.retry_of`;
-/** SQL expression of the source: for a retry channel, the channel on which the message was first sent. */
-const source = "coalesce(b.channel_name, d.source)";
+const from = `FROM ${views.deadLetter} AS d`;
 /** Enqueuer of a message, from a header. Any sender may set it, so it counts only for messages of the queue. */
-const enqueuedBy = `CASE WHEN d.origin = 'queue' THEN (
+const enqueuedBy = `CASE WHEN d.origin = 'queue' AND d.channel_id IS NULL THEN (
     SELECT nullif(coalesce(nullif(split_part(h.pair ->> 1, ':', 1), ''), regexp_replace(h.pair ->> 1, '^[^:]*:[^:]*:', '')), '')
       FROM jsonb_array_elements(d.headers) AS h (pair) WHERE h.pair ->> 0 = '${protocolConstants.messageOriginHeader}' LIMIT 1
   ) END`;
-const entry = `d.id::float8 AS id, d.origin, d.role, ${source} AS source, ${enqueuedBy} AS "enqueuedBy",
-  CASE d.origin WHEN 'queue' THEN substring(d.source FROM '^@(.*)') ELSE coalesce(m.owner, m.listener_name) END AS listener, d.worker, d.job_id::text AS "jobId", d.topic, octet_length(d.payload) AS "payloadBytes", d.error_code AS "errorCode",
-  d.error_message AS "errorMessage", d.attempts, d.given_back AS "givenBack", d.created_at AS "createdAt", m.retry_of IS NOT NULL AS retried`;
+const entry = `d.id::float8 AS id, d.origin, d.role, d.source, ${enqueuedBy} AS "enqueuedBy",
+  CASE WHEN d.channel_id IS NOT NULL THEN d.message_id END AS "sentAs",
+  CASE d.origin WHEN 'queue' THEN substring(d.source FROM '^@(.*)') END AS listener, d.worker, d.job_id::text AS "jobId", d.topic, octet_length(d.payload) AS "payloadBytes",
+  d.error_code AS "errorCode", d.error_message AS "errorMessage", d.attempts, d.given_back AS "givenBack", d.created_at AS "createdAt"`;
 
 const sql = {
   get: `SELECT ${entry}, d.payload, coalesce(d.headers, '[]') AS headers, d.stack, coalesce(d.failures, '[]') AS failures,
@@ -235,14 +216,6 @@ const refusals: Readonly<Record<string, (id: number) => DeadLetterRefusal>> = {
     code: "invalid_argument",
     message: `dead letter ${id} belongs to a function that is no longer subscribed; discard it, or call the function with its payload yourself`,
   }),
-  channel: (id) => ({
-    code: "invalid_argument",
-    message: `dead letter ${id} belongs to a channel that this database does not have; discard it`,
-  }),
-  topic: (id) => ({
-    code: "invalid_argument",
-    message: `dead letter ${id} is for a topic that this database does not have; discard it`,
-  }),
   owner: notOwned,
   role: (id) => ({
     code: "not_permitted",
@@ -267,7 +240,7 @@ export function deadLetters(database: Database) {
     const { limit = Infinity, ids } = selection;
     check(selection);
     // The part that a statement examines has this limit of ids.
-    const { where, values } = conditionsOf({ ...selection, throughId: undefined }, source);
+    const { where, values } = conditionsOf({ ...selection, throughId: undefined });
     const search = <Row extends object>(text: string, values: readonly unknown[]) =>
       database.query<Row>("search the dead letters", { text, values });
     const [newest] = await search<{ id: bigint | null }>(sql.newest, []);
@@ -327,21 +300,12 @@ export function deadLetters(database: Database) {
 
   async function retryIds(ids: readonly bigint[]): Promise<DeadLetterOutcome[]> {
     const caller = database.caller(`retry ${ids.length} dead letters`);
-    const announced = new Map<number, string>();
-    const outcomes: DeadLetterOutcome[] = [];
-    for (const row of await storeFunctions(caller).retryDeadLetters({ ids })) {
+    const rows = await storeFunctions(caller).retryDeadLetters({ ids });
+    return rows.map((row) => {
       const id = Number(row.id);
-      if (row.channelId !== null && row.owner !== null) {
-        outcomes.push({ id, outcome: "retried", listener: row.owner });
-        announced.set(row.channelId, row.owner);
-      } else if (row.enqueued === true) outcomes.push({ id, outcome: "enqueued" });
-      else outcomes.push({ id, outcome: "refused", ...refusalOf(row.refused, id) });
-    }
-    await announce(
-      database,
-      [...announced].map(([channelId, listener]) => [listener, channelId]),
-    );
-    return outcomes;
+      if (row.enqueued === true) return { id, outcome: "enqueued" };
+      return { id, outcome: "refused", ...refusalOf(row.refused, id) };
+    });
   }
 
   async function discardIds(ids: readonly bigint[]): Promise<DeadLetterOutcome[]> {
@@ -357,14 +321,14 @@ export function deadLetters(database: Database) {
   return {
     /** Lists the dead letters that match the filter, newest first. */
     async list(filter: DeadLetterFilter = {}): Promise<DeadLetterEntry[]> {
-      const { where, values } = conditionsOf(filter, source);
+      const { where, values } = conditionsOf(filter);
       const limit = filter.limit === undefined ? "" : `LIMIT ${filter.limit}`;
       const text = `SELECT ${entry} ${from} WHERE ${where} ORDER BY d.id DESC ${limit}`;
       return database.query<DeadLetterEntry>("list the dead letters", { text, values });
     },
     /** Counts the dead letters that match the filter, up to `atMost`; undefined if the statement is cancelled because it takes too long. */
     async count(filter: DeadLetterFilter, atMost: number): Promise<number | undefined> {
-      const { where, values } = conditionsOf(filter, source);
+      const { where, values } = conditionsOf(filter);
       const text = `SELECT count(*)::integer AS count FROM (SELECT ${from} WHERE ${where} LIMIT ${atMost}) AS matching`;
       try {
         return (await database.query<{ count: number }>("count the dead letters", { text, values }))[0]!.count;
@@ -411,8 +375,7 @@ export function deadLetters(database: Database) {
       }
     },
     /**
-     * Redelivers dead letters at least once, in the order of their ids. Each becomes a stored message of its listener
-     * in one transaction. The handler receives the same message, and its reply goes to the same sender. Works in
+     * Redelivers dead letters at least once, in the order of their ids. The handler receives the same message. Works in
      * batches of `deadLetterRows` and `insertBytes`: after an error, some may be retried, and a repeated call retries
      * the rest. Dead letters created during the call are not retried.
      *
@@ -420,8 +383,8 @@ export function deadLetters(database: Database) {
      * leader, calls the function again, and then deletes the dead letter, or keeps it with the new error. The retry is
      * refused if the function is no longer subscribed.
      *
-     * An outbox message that NATS refused is enqueued again, and the relay publishes it. A message of the queue is enqueued
-     * again for whom it was enqueued.
+     * An outbox message that NATS refused is enqueued again, and the relay publishes it. A message of the queue, also one that was
+     * sent, is enqueued again for whom it was.
      *
      * Dead letters of roles that the login is not a member of are refused.
      */

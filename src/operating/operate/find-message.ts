@@ -21,7 +21,7 @@ export interface MessageIds {
 /** Message for NATS in the outbox, which keeps it for a while after its relay has passed it. */
 export type OutboxMessage = OutboxFindResult & { readonly place: "outbox" };
 
-/** Message for peers in the queue, which has it until it is handled. */
+/** Message in the queue, which has it until it is handled. */
 export type QueuedMessageFound = QueueFindResult & { readonly place: "queued" };
 
 /** Message in a channel of a peer, or what is left of it. */
@@ -29,7 +29,6 @@ interface InChannel {
   /** `channel/epoch/number`. */
   readonly name: string;
   readonly topic: string;
-  /** Owner of the channel. */
   readonly listener: string;
   readonly at: Date;
   /** Id of its own, in a header; null: it has none. */
@@ -54,11 +53,9 @@ export type FoundMessage =
   | OutboxMessage
   | QueuedMessageFound
   | EndedMessage
-  /** Stored for its listener, or handled already and not yet deleted. */
-  | (InChannel & { readonly place: "stored"; readonly handled: boolean })
-  /** Waits to be tried again, or behind such a message of its key. */
-  | (InChannel & { readonly place: "parked"; readonly attempts: number; readonly dueAt: Date })
-  /** Its channel's cursor has passed its number, and nothing else is known of it: it was handled, or given up. */
+  /** Stored for its listener, or passed by the cursor already and not yet deleted. */
+  | (InChannel & { readonly place: "stored"; readonly passed: boolean })
+  /** Its channel's cursor has passed its number: it was handled, or has left the channel for the queue. */
   | { readonly place: "passed"; readonly listener: string }
   /** Received from NATS, and saved until the leader calls the function. */
   | { readonly place: "saved"; readonly subject: string; readonly function: string; readonly at: Date }
@@ -70,8 +67,6 @@ export type FoundMessage =
       readonly errorCode: string;
       readonly attempts: number;
       readonly at: Date;
-      /** Channel on which it was sent first, if it was retried and has failed again; null if not. */
-      readonly firstChannel: string | null;
       /** Role that enqueued it, that subscribed, or of the listener. */
       readonly role: string;
       /** As in {@link DeadLetterEntry}. */
@@ -114,7 +109,6 @@ export const findSteps = [
   "ended",
   "channel",
   "stored",
-  "parked",
   "saved",
   "dead",
   "deadByHeader",
@@ -150,36 +144,26 @@ const channel = `${tables.channel} AS m ${cursorJoin}`;
 /** Columns of {@link InChannel} but `at`. @param row row of the message @param number SQL expression of its number */
 const inChannel = (row: string, number: string, headers: string): string =>
   `m.channel_name || '/' || ${row}.epoch || '/' || ${number} AS name, coalesce(t.topic, '') AS topic,
-   coalesce(m.owner, m.listener_name) AS listener, ${idAndTrace(headers)}`;
+   m.listener_name AS listener, ${idAndTrace(headers)}`;
 
-/** SQL condition: the message is done. */
-const handled = (row: string, number: string): string =>
-  `((${row}.epoch, ${number}) <= (coalesce(c.epoch, 0), coalesce(c.number, 0)) OR EXISTS (
-     SELECT FROM ${tables.mark} AS n
-      WHERE n.channel_id = m.channel_id AND n.epoch = ${row}.epoch AND n.number = ${number}))`;
+/** SQL condition: the cursor has passed the message. */
+const passed = (row: string, number: string): string =>
+  `((${row}.epoch, ${number}) <= (coalesce(c.epoch, 0), coalesce(c.number, 0)))`;
 
 const scheduled = `SELECT 'scheduled' AS place, l.id::text AS id, l.kind, l.destination, l.enqueued_at AS at, l.deliver_at AS "dueAt", l.held_for AS "heldFor", l.waits_for AS "waitsFor"
   FROM ${views.laterMessage} AS l`;
 
 const dead = `SELECT 'dead' AS place, d.id::text AS id, d.origin, d.topic, d.error_code AS "errorCode", d.attempts, d.created_at AS at, d.role, d.worker,
-    b.channel_name AS "firstChannel",
     coalesce(nullif(d.message_id, d.job_id::text), ${headerSql("d.headers", protocolConstants.messageIdHeader)}) AS "messageId",
     ${headerSql("d.headers", traceConstants.parentHeader)} AS traceparent
-  FROM ${peerViews.deadLetter} AS d
-  LEFT JOIN ${tables.channel} AS m ON m.channel_id = d.channel_id AND d.origin = 'peer'
-  LEFT JOIN ${tables.channel} AS b ON b.channel_id = m.retry_of`;
-
-const parked = `SELECT 'parked' AS place, p.parked_at AS at, p.attempts, p.due_at AS "dueAt", ${inChannel("p", "p.number", "NULL::jsonb")}
-  FROM ${channel}
-  JOIN ${tables.parkedMessage} AS p ON p.channel_id = m.channel_id
-  LEFT JOIN ${tables.topic} AS t ON t.id = p.topic_id`;
+  FROM ${peerViews.deadLetter} AS d`;
 
 const sql = {
   // Apart from the ids, which have no index.
   scheduledNumber: `${scheduled} WHERE l.id = $1`,
   scheduled: `${scheduled} WHERE l.message_id = ANY ($1) AND l.id IS DISTINCT FROM $2 ORDER BY l.id LIMIT ${foundPlaces}`,
   // A batch has headers for each of its messages.
-  inChannel: `SELECT 'stored' AS place, s.stored_at AS at, ${handled("s", "$3::bigint")} AS handled, ${inChannel("s", "$3::bigint", "s.header")}
+  inChannel: `SELECT 'stored' AS place, s.stored_at AS at, ${passed("s", "$3::bigint")} AS passed, ${inChannel("s", "$3::bigint", "s.header")}
                 FROM ${channel}
                 JOIN LATERAL (
                   SELECT f.epoch, f.topic_id, f.stored_at,
@@ -190,18 +174,15 @@ const sql = {
                 ) AS s ON true
                 LEFT JOIN ${tables.topic} AS t ON t.id = s.topic_id
                WHERE m.channel_name = $1`,
-  passed: `SELECT 'passed' AS place, coalesce(m.owner, m.listener_name) AS listener FROM ${tables.channel} AS m ${cursorJoin}
+  passed: `SELECT 'passed' AS place, m.listener_name AS listener FROM ${tables.channel} AS m ${cursorJoin}
             WHERE m.channel_name = $1 AND ($2::bigint, $3::bigint) <= (c.epoch, c.number)`,
-  stored: `SELECT 'stored' AS place, s.stored_at AS at, ${handled("s", "e.number")} AS handled, ${inChannel("s", "e.number", "e.header")}
+  stored: `SELECT 'stored' AS place, s.stored_at AS at, ${passed("s", "e.number")} AS passed, ${inChannel("s", "e.number", "e.header")}
              FROM (
                SELECT f.channel_id, f.epoch, f.number - f.messages AS before, f.topic_id, f.stored_at,
                       CASE f.messages WHEN 1 THEN jsonb_build_array(f.headers) ELSE f.headers END AS headers
                  FROM ${tables.storedMessage} AS f
                 WHERE (f.headers @> ANY ($1::jsonb[]) AND ${hasPair("f.headers", "$3")}
                        OR f.headers @> ANY ($2::jsonb[]) AND ${hasPair("f.headers", "$3", '$[*] ? (@.type() == "array")')})
-                  AND NOT EXISTS (
-                    SELECT FROM ${tables.parkedMessage} AS p
-                     WHERE f.messages = 1 AND p.channel_id = f.channel_id AND p.epoch = f.epoch AND p.number = f.number)
                 LIMIT ${foundPlaces}
              ) AS s
              JOIN ${channel} ON m.channel_id = s.channel_id
@@ -210,21 +191,13 @@ const sql = {
                WHERE ${hasPair("h.header", "$3")}
             ) AS e
              LEFT JOIN ${tables.topic} AS t ON t.id = s.topic_id
-            WHERE NOT EXISTS (
-              SELECT FROM ${tables.parkedMessage} AS p
-               WHERE p.channel_id = m.channel_id AND p.epoch = s.epoch AND p.number = e.number)
             ORDER BY s.stored_at, m.channel_name, e.number LIMIT ${foundPlaces}`,
-  parkedInChannel: `${parked} WHERE m.channel_name = $1 AND p.epoch = $2 AND p.number = $3`,
-  // Their headers are bytes: the database may have an encoding that cannot have all of their characters.
-  parked: `${parked} WHERE EXISTS (SELECT FROM unnest($1::bytea[]) AS h (header) WHERE position(h.header IN p.headers) > 0)
-           ORDER BY p.parked_at, m.channel_name, p.number LIMIT ${foundPlaces}`,
   saved: `SELECT 'saved' AS place, s.subject, h.function_schema || '.' || h.function_name AS function, s.saved_at AS at
             FROM ${natsTables.savedMessage} AS s
             JOIN ${natsTables.natsHandler} AS h ON h.id = s.handler_id
            WHERE s.message_id = ANY ($1) OR EXISTS (SELECT FROM unnest($2::text[]) AS t (header) WHERE strpos(s.headers, t.header) > 0)
            ORDER BY s.id LIMIT ${foundPlaces}`,
   dead: `${dead} WHERE d.message_id = ANY ($1) ORDER BY d.id LIMIT ${foundPlaces}`,
-  deadOfPeer: `${dead} WHERE d.origin = 'peer' AND d.source = $1 AND d.epoch = $2 AND d.number = $3 ORDER BY d.id LIMIT ${foundPlaces}`,
   deadByHeader: `${dead} WHERE d.headers @> ANY ($1::jsonb[]) AND ${hasPair("d.headers", "$3")}
              AND (d.message_id = ANY ($2)) IS NOT TRUE ORDER BY d.id LIMIT ${foundPlaces}`,
 } as const;
@@ -254,6 +227,9 @@ export function messageIdsOf(id: string, found: readonly (OutboxMessage | Queued
   const ids = new Set([id, ...found.flatMap(({ messageId }) => messageId ?? [])]);
   return { number: numberOf(id), ids: [...ids] };
 }
+
+/** Rules of the ids by which a step searches. Of the queue also places in channels, whose names may have spaces. */
+const searchedIds = { outbox: namedRules.enqueuedMessageId, queue: namedRules.searchedMessageId } as const;
 
 /** What a message is searched by: one of the two. */
 interface EnqueuedId {
@@ -300,7 +276,7 @@ async function inOutbox(database: Database, by: EnqueuedId): Promise<OutboxMessa
  * Searches for a message in one of its places.
  *
  * @param asked message id of the sender or enqueuer, id that `hawser.enqueue` returned, or `channel/epoch/number` of
- * a message of a peer, which its handler sees as its id
+ * a message that was sent, which its handler sees as its id
  * @returns places in which the message is, at most 10 for each id; empty if it is not there
  * @throws HawserError as {@link Database.query}
  */
@@ -326,7 +302,7 @@ export async function findMessage(
     case "queue": {
       const found: (OutboxMessage | QueuedMessageFound)[] = [];
       for (const messageId of ids)
-        if (checkText("messageId", namedRules.enqueuedMessageId, messageId) === undefined)
+        if (checkText("messageId", searchedIds[step], messageId) === undefined)
           found.push(...(await (step === "outbox" ? inOutbox : inQueue)(database, { number: null, messageId })));
       return found.filter((message) => message.id !== number);
     }
@@ -334,12 +310,8 @@ export async function findMessage(
       return number === undefined ? [] : ended(database, number);
     case "channel": {
       if (!isPlace) return [];
-      // The cursor passes what is parked.
-      for (const text of [sql.parkedInChannel, sql.inChannel]) {
-        const found = await read(text, place);
-        if (found.length > 0) return found;
-      }
-      return read(sql.passed, place);
+      const found = await read(sql.inChannel, place);
+      return found.length > 0 ? found : read(sql.passed, place);
     }
     case "stored":
       return read(sql.stored, [
@@ -347,12 +319,10 @@ export async function findMessage(
         pairs(messageIdHeader).map((pair) => `[[${pair}]]`),
         { names: [messageIdHeader], ids },
       ]);
-    case "parked":
-      return read(sql.parked, [pairs(messageIdHeader).map((pair) => Buffer.from(pair))]);
     case "saved":
       return read(sql.saved, [ids, ids.map((id) => `${JSON.stringify(natsMessageId)}:[${JSON.stringify(id)}]`)]);
     case "dead":
-      return [...(await read(sql.dead, [ids])), ...(isPlace ? await read(sql.deadOfPeer, place) : [])];
+      return read(sql.dead, [ids]);
     case "deadByHeader": {
       const names = [messageIdHeader, natsMessageId];
       return read(sql.deadByHeader, [pairs(...names).map((pair) => `[${pair}]`), ids, { names, ids }]);

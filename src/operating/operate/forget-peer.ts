@@ -1,6 +1,6 @@
 /**
- * Deletes all rows of a peer name that will not be used again, such as that of a pod. A name is refused if messages or
- * channels of other peers depend on it.
+ * Deletes all rows of a peer name that will not be used again, such as that of a pod. A name is refused if messages
+ * depend on it.
  */
 import { storeFunctions } from "../../../generated/ts/rows/peer.js";
 import { HawserError } from "../../foundation/errors/index.js";
@@ -18,8 +18,8 @@ export interface ForgottenPeer {
 /**
  * Deletes the rows of a name: its epoch, directory entries, routes to it, and channels.
  *
- * @throws HawserError, with nothing deleted: `name_in_use` if a process owns the name, or if messages, dead letters or
- * channels of other peers depend on it; `invalid_argument` if the name is unknown; `store_failed`
+ * @throws HawserError, with nothing deleted: `name_in_use` if a process owns the name, or if messages or dead letters
+ * depend on it; `invalid_argument` if the name is unknown; `store_failed`
  */
 export async function forgetPeer(database: Database, name: string): Promise<ForgottenPeer> {
   const caller = database.caller(`forget the peer "${name}"`);
@@ -46,8 +46,6 @@ function reasonOf(refusal: string, name: string, count: number, names: readonly 
         : `${count} of its stored messages wait for ${others}; start these listeners until they have handled them`;
     case "dead_letters":
       return `${count} dead letters belong to its channels; retry or discard them with \`hawser dead\``;
-    case "handed_over":
-      return `it has ${count} channels taken over from ${others}; hand them over with \`hawser peers reassign\``;
     default:
       return "its epoch is ahead of the clock of Postgres; try again later";
   }

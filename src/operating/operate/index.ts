@@ -66,7 +66,7 @@ export {
   type ScheduledMessage,
 } from "./outbox-overview.js";
 export { type AbsentListener, type PendingMessages, pending } from "./pending.js";
-export { type HandedOverChannel, type ListenerState, type OwnedChannel, reassign } from "./reassign.js";
+export { type ListenedChannel, type ListenerState, type ReleasedChannel, reassign } from "./reassign.js";
 export { readRetention, setRetention } from "./retention.js";
 export {
   listSchedules,

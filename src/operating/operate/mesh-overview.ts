@@ -1,7 +1,7 @@
 /** Listeners, running peers and waiting messages, as an operator lists them. */
 import { type PeerStatusResult, tables } from "../../../generated/ts/rows/peer.js";
 import { queueConstants } from "../../../generated/ts/settings/queue.js";
-import { type Database, isWaitingSql, ownerSql } from "../../jobs-and-peers/store/index.js";
+import { type Database, isWaitingSql } from "../../jobs-and-peers/store/index.js";
 import { type Listing, listed } from "./listing.js";
 import type { TopicLimits } from "./topic-settings.js";
 
@@ -132,7 +132,7 @@ export const backlogSql = (maxRows: string, topic = "NULL"): string => `
     FROM hawser.backlog(${maxRows}::integer, ${topic}::text) AS b`;
 
 const presenceColumns = `p.name, p.running, p.epoch::float8 AS epoch, p.started_at AS "startedAt", p.clean, p.version,
-           p.certificate_ends_at AS "certificateEndsAt", p.topics, p.parked::float8 AS parked, p.sends_on::float8 AS "sendsOn",
+           p.certificate_ends_at AS "certificateEndsAt", p.topics, p.sends_on::float8 AS "sendsOn",
            p.listens_on::float8 AS "listensOn"`;
 
 const sql = {
@@ -171,12 +171,10 @@ const sql = {
         UNION SELECT listener_topic FROM ${tables.route} WHERE listener_name = $1
         UNION SELECT t.topic
                 FROM (
-                  SELECT s.topic_id
+                  SELECT DISTINCT s.topic_id
                     FROM ${tables.channel} AS m JOIN ${tables.storedMessage} AS s USING (channel_id)
                     LEFT JOIN ${tables.cursor} AS c USING (channel_id)
-                   WHERE ${ownerSql} = $1 AND ${isWaitingSql}
-                  UNION SELECT k.topic_id
-                          FROM ${tables.channel} AS m JOIN ${tables.parkedMessage} AS k USING (channel_id) WHERE ${ownerSql} = $1
+                   WHERE m.listener_name = $1 AND ${isWaitingSql}
                 ) AS waiting
                 JOIN ${tables.topic} AS t ON t.id = waiting.topic_id
       ) AS found
@@ -228,7 +226,7 @@ export async function listTopics(
 
 /**
  * Lists the peers: those for which a message has waited longest first, then those that are away, then by name. Includes
- * names that occur only in the directory or as owners of waiting messages.
+ * names that occur only in the directory or as listeners of waiting messages.
  */
 export async function listPeers(database: Database, listing: Listing = {}): Promise<PeerOverview[]> {
   const names = ["l.name", "array_to_string(l.topics, ' ')"];
@@ -239,7 +237,6 @@ export async function listPeers(database: Database, listing: Listing = {}): Prom
     certificate: 'l."certificateEndsAt"',
     waiting: "l.waiting",
     oldest: 'l."oldestWaitingAt"',
-    parked: "l.parked",
   };
   return listed(database, "list the peers", { rows: sql.peers, names, order, sorts }, listing);
 }

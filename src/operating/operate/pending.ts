@@ -8,7 +8,6 @@ import {
   type Database,
   isWaitingSql,
   nameHeldSql,
-  ownerSql,
   type Sender,
   senderKey,
   unlessRunning,
@@ -45,13 +44,13 @@ export interface PendingMessages {
 const pendingRows = `FROM ${tables.channel} AS m
   JOIN ${tables.storedMessage} AS s USING (channel_id)
   LEFT JOIN ${tables.cursor} AS c USING (channel_id)
-  WHERE m.sender_name = $1 AND m.source_topic = $2 AND m.retry_of IS NULL
+  WHERE m.sender_name = $1 AND m.source_topic = $2
     AND ${isWaitingSql}`;
 
 const sql = {
   byPeer: `
     WITH waiting AS (
-      SELECT ${ownerSql} AS name, coalesce(t.topic, '') AS topic, sum(p.count) AS count
+      SELECT m.listener_name AS name, coalesce(t.topic, '') AS topic, sum(p.count) AS count
       FROM (SELECT channel_id, s.topic_id, sum(${waitingMessagesSql}) AS count ${pendingRows} GROUP BY channel_id, s.topic_id) AS p
       JOIN ${tables.channel} AS m USING (channel_id)
       LEFT JOIN ${tables.topic} AS t ON t.id = p.topic_id
@@ -69,16 +68,16 @@ const sql = {
       ) AS a ON true
     ) AS listed
     ORDER BY topic COLLATE "C", address COLLATE "C", name COLLATE "C"`,
-  backlogs: `SELECT ${ownerSql} AS name,
+  backlogs: `SELECT m.listener_name AS name,
                  sum(hawser.count_messages(m.channel_id, coalesce(c.epoch, 0), coalesce(c.number, 0), $2)) AS count
             FROM ${tables.channel} AS m
             ${cursorJoin}
-           WHERE ${ownerSql} = ANY ($1::text[])
+           WHERE m.listener_name = ANY ($1::text[])
            GROUP BY 1`,
   absent: `
     SELECT o.name, p.epoch::float8 AS epoch, p.group_name AS "group", bool_or(o.queued) AS "isEnqueuedFor"
       FROM (
-        SELECT DISTINCT ${ownerSql} AS name, false AS queued
+        SELECT DISTINCT m.listener_name AS name, false AS queued
           FROM ${tables.channel} AS m
           ${cursorJoin}
          WHERE (
@@ -86,7 +85,6 @@ const sql = {
            SELECT s.channel_id FROM ${tables.storedMessage} AS s WHERE s.channel_id = m.channel_id AND ${isWaitingSql}
             ORDER BY s.channel_id, s.epoch, s.number LIMIT 1
          ) IS NOT NULL
-            OR EXISTS (SELECT FROM ${tables.parkedMessage} AS p WHERE p.channel_id = m.channel_id)
         UNION
         SELECT substring(pg_catalog.ltrim(q.recipient, '${queueConstants.priorityMark}') FROM '^@(.*)$'), true FROM hawser.queue_places($1::text[]) AS q
          WHERE $1::text[] <> '{}' AND pg_catalog.starts_with(pg_catalog.ltrim(q.recipient, '${queueConstants.priorityMark}'), '@')
@@ -96,21 +94,16 @@ const sql = {
      GROUP BY o.name, p.epoch, p.group_name
      ORDER BY o.name COLLATE "C"`,
   served: `
-    SELECT coalesce(m.retry_of, m.channel_id) AS channel_id
+    SELECT m.channel_id
       FROM ${tables.channel} AS m
       ${cursorJoin}
       JOIN LATERAL (
         SELECT bool_and(coalesce(t.topic = ANY ($2::text[]), false)) AS all_served
-          FROM (
-            SELECT s.topic_id FROM ${tables.storedMessage} AS s WHERE s.channel_id = m.channel_id AND ${isWaitingSql}
-             UNION ALL
-            SELECT p.topic_id FROM ${tables.parkedMessage} AS p WHERE p.channel_id = m.channel_id
-          ) AS s
+          FROM ${tables.storedMessage} AS s
           LEFT JOIN ${tables.topic} AS t ON t.id = s.topic_id
-      ) AS w ON w.all_served IS NOT NULL
-     WHERE ${ownerSql} = $1
-     GROUP BY 1
-    HAVING bool_and(w.all_served)
+         WHERE s.channel_id = m.channel_id AND ${isWaitingSql}
+      ) AS w ON w.all_served
+     WHERE m.listener_name = $1
      ORDER BY 1`,
 } as const;
 
@@ -119,8 +112,7 @@ export function pending(database: Database) {
   return {
     /**
      * Number of waiting messages of a sender, in total, and per listener and topic, ordered by topic and address. Includes
-     * known routes without messages. Retried dead letters do not count: for the sender they were delivered, and it cannot
-     * clear them.
+     * known routes without messages. Messages that have left their channels for the queue do not count: for the sender they are delivered.
      */
     async pending(sender: Sender): Promise<{ count: number; listeners: PendingMessages[] }> {
       const statement = { text: sql.byPeer, values: [sender.name, sender.sourceTopic, senderKey(sender)] };
@@ -157,10 +149,7 @@ export function pending(database: Database) {
     async absentListeners(topics: readonly string[] = []): Promise<AbsentListener[]> {
       return database.query("read which listeners are away", { text: sql.absent, values: [topics] });
     },
-    /**
-     * Ids of the listener's channels whose stored messages are all for these topics, in order. A channel includes
-     * its retry channel.
-     */
+    /** Ids of the listener's channels whose stored messages are all for these topics, in order. */
     async channelsServedBy(listenerName: string, topics: readonly string[]): Promise<number[]> {
       const action = `read which messages are stored for "${listenerName}"`;
       const statement = { text: sql.served, values: [listenerName, topics] };

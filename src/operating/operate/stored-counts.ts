@@ -3,7 +3,7 @@
 import { tables, views } from "../../../generated/ts/rows/peer.js";
 import { queueConstants } from "../../../generated/ts/settings/queue.js";
 import type { SessionQuery } from "../../foundation/postgres/index.js";
-import { batched, cursorJoin, type Database, isWaitingSql, ownerSql } from "../../jobs-and-peers/store/index.js";
+import { batched, cursorJoin, type Database, isWaitingSql } from "../../jobs-and-peers/store/index.js";
 import type { DeadLetterOrigin } from "./dead-letter-causes.js";
 import { type BacklogState, backlogSql } from "./mesh-overview.js";
 import { waitingMessagesSql } from "./pending.js";
@@ -44,7 +44,7 @@ const countSql = `
     FROM hawser.outbox_undone(NULL, $1, $3) AS u
   UNION ALL
   SELECT 'dead', o.origin, NULL, count(d.origin)::integer, NULL
-    FROM (VALUES ('peer'), ('subscription'), ('outbox'), ('queue')) AS o (origin)
+    FROM (VALUES ('subscription'), ('outbox'), ('queue')) AS o (origin)
     LEFT JOIN LATERAL (
       SELECT l.origin FROM ${views.deadLetter} AS l WHERE l.origin = o.origin AND l.created_at > now() - $2 * interval '1 ms' LIMIT $1
     ) AS d ON true
@@ -159,7 +159,7 @@ const waitingSql = (what: string, channels: string): string => `
 const countForPeersSql = `
   SELECT b.what, b.name AS of, b.topic, sum(b.messages)::integer AS messages, max(b.age) AS "ageSeconds"
     FROM (
-      ${waitingSql("backlog", `${ownerSql} = n.name`)}
+      ${waitingSql("backlog", "m.listener_name = n.name")}
       UNION ALL
       -- Of the topics of these peers alone: there may be very many others.
       SELECT 'backlog', q.listener, q.topic, q.messages, extract(epoch FROM clock_timestamp() - q.oldest_at)::float8
@@ -168,20 +168,11 @@ const countForPeersSql = `
         ) AS t
        CROSS JOIN LATERAL hawser.queue_backlog($1::integer, t.topics) AS q
        WHERE q.listener = ANY ($3::text[]) AND NOT q.is_put_off
-      UNION ALL ${waitingSql("pending", "m.sender_name = n.name AND m.retry_of IS NULL")}
+      UNION ALL ${waitingSql("pending", "m.sender_name = n.name")}
     ) AS b
    GROUP BY 1, 2, 3
   UNION ALL
-  SELECT 'dead of peer', ${ownerSql}, l.topic, count(*)::integer, NULL
-    FROM (
-      SELECT d.channel_id, d.topic FROM ${views.deadLetter} AS d
-       WHERE d.origin = 'peer' AND d.created_at > now() - $2 * interval '1 ms' ORDER BY d.created_at DESC LIMIT $1
-    ) AS l
-    JOIN ${tables.channel} AS m USING (channel_id)
-   WHERE ${ownerSql} = ANY ($3::text[])
-   GROUP BY 2, 3
-  UNION ALL
-  -- Of the queue each peer that may have had them.
+  -- Of each peer that may have had them.
   SELECT 'dead of peer', n.name, l.topic, count(*)::integer, NULL
     FROM (
       SELECT ltrim(d.source, '${queueConstants.priorityMark}') AS source, d.topic FROM ${views.deadLetter} AS d

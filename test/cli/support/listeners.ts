@@ -43,13 +43,15 @@ export class OwnTopic {
     });
   }
 
-  /** Messages that wait for the default name. */
+  /** Messages that wait for the default name, in its channels and in the queue. */
   async pending(): Promise<number> {
     const [row] = await this.world.query<{ count: number }>(
-      `SELECT coalesce(sum(least(s.messages, s.number - c.number)), 0)::integer AS count
-         FROM hawser_peer_data.stored_messages AS s JOIN hawser_peer_data.cursors AS c USING (channel_id)
-        WHERE (s.epoch, s.number) > (c.epoch, c.number)
-          AND channel_id IN (SELECT channel_id FROM hawser_peer_data.channels WHERE listener_name = $1)`,
+      `WITH own AS (SELECT m.channel_id FROM hawser_peer_data.channels AS m WHERE m.listener_name = $1)
+       SELECT (
+           SELECT coalesce(sum(least(s.messages, s.number - c.number)), 0)
+             FROM own JOIN hawser_peer_data.stored_messages AS s USING (channel_id) JOIN hawser_peer_data.cursors AS c USING (channel_id)
+            WHERE (s.epoch, s.number) > (c.epoch, c.number)
+         )::integer + (SELECT count(*) FROM own JOIN hawser_data.queue USING (channel_id))::integer AS count`,
       [this.defaultName],
     );
     return row!.count;

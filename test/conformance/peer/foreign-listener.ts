@@ -20,8 +20,6 @@ interface ChannelState {
   epoch: number;
   backlog: number;
   live: boolean;
-  /** Done beyond the cursor when the channel was opened. */
-  readonly done: Set<string>;
   /** Numbered messages from the connection that wait for lower ones. */
   held: Message[];
   tail: Promise<void>;
@@ -64,7 +62,7 @@ export class ForeignListener {
   async #lookAt(hello: HelloJson): Promise<Decision> {
     const row = await this.#store.channel(hello.channelId);
     const isOurs = row?.sender_name === hello.senderName && row.source_topic === hello.sourceTopic;
-    if (!isOurs || row.owner !== this.#store.name) return refuse("WRONG_PEER", "not a channel to this peer");
+    if (!isOurs || row.listener_name !== this.#store.name) return refuse("WRONG_PEER", "not a channel to this peer");
     if ((await this.#store.senderEpoch(hello.senderName)) !== Number(hello.epoch)) {
       return refuse("FENCED", "the catalog has another epoch");
     }
@@ -112,7 +110,7 @@ export class ForeignListener {
 
   async #drainAnnounced(channelId: number): Promise<void> {
     const row = await this.#store.channel(channelId);
-    if (row === undefined || row.owner !== this.#store.name) return;
+    if (row === undefined || row.listener_name !== this.#store.name) return;
     const channel = this.#channelOf(channelId, row);
     this.#soon(channel, () => this.#drain(channel));
     await channel.tail;
@@ -130,10 +128,7 @@ export class ForeignListener {
     }
   }
 
-  #channelOf(
-    channelId: number,
-    row: { sender_name: string; cursor_epoch: number; cursor: number; done: readonly Position[] },
-  ): ChannelState {
+  #channelOf(channelId: number, row: { sender_name: string; cursor_epoch: number; cursor: number }): ChannelState {
     let channel = this.#channels.get(channelId);
     if (channel === undefined) {
       const cursor = { epoch: Number(row.cursor_epoch), number: Number(row.cursor) };
@@ -146,7 +141,6 @@ export class ForeignListener {
         epoch: 0,
         backlog: 0,
         live: false,
-        done: new Set(row.done.map(nameOf)),
         held: [],
         tail: Promise.resolve(),
       };
@@ -215,7 +209,7 @@ export class ForeignListener {
       if (isAfter(message.position, channel.watermark)) {
         if (epoch !== channel.watermark.epoch || number !== channel.watermark.number + 1) return;
         channel.watermark = message.position;
-        if (!channel.done.delete(nameOf(message.position))) this.#handle({ ...message, sender: channel.sender });
+        this.#handle({ ...message, sender: channel.sender });
       }
       channel.held.shift();
     }
@@ -227,7 +221,7 @@ export class ForeignListener {
       const { rows, left } = await this.#store.drainAfter(channel.channelId, channel.watermark);
       for (const row of rows) {
         channel.watermark = { epoch: row.epoch, number: row.number };
-        if (!channel.done.delete(nameOf(row))) this.#handle({ ...messageOfRow(row), sender: channel.sender });
+        this.#handle({ ...messageOfRow(row), sender: channel.sender });
       }
       channel.backlog = left;
       if (rows.length > 0) await this.#commit(channel);
@@ -260,10 +254,6 @@ export class ForeignListener {
 
 function refuse(code: string, message: string): Decision {
   return { refuse: { code: `ERROR_CODE_${code}`, message } };
-}
-
-function nameOf({ epoch, number }: Position): string {
-  return `${epoch}/${number}`;
 }
 
 function isAfter(a: Position, b: Position): boolean {

@@ -61,13 +61,14 @@ export class ForeignPeer implements AsyncDisposable {
     if (listenerName === undefined) throw new Error(`nobody serves "${topic}", and nobody ever did`);
     if (listed !== undefined) await store.rememberRoute(options.topic, topic, listed);
     const { channel_id } = await store.openChannel(options.topic, listenerName);
-    const { name: owner, addr } = await store.ownerOf(channel_id);
-    const sender = this.#senders.get(channel_id) ?? new ForeignSender(store, channel_id);
+    const address = await store.addressOf(listenerName);
+    const sender = this.#senders.get(channel_id) ?? new ForeignSender(store, channel_id, listenerName);
     this.#senders.set(channel_id, sender);
-    sender.owner = owner;
     const [secret] = await store.secrets();
     const refused =
-      addr === null ? "not listed" : await sender.connect(options.wire, addr, secret as Uint8Array, options.topic);
+      address === undefined
+        ? "not listed"
+        : await sender.connect(options.wire, address, secret as Uint8Array, options.topic);
     return { sender, topicId: await store.idOfTopic(topic), refused };
   }
 

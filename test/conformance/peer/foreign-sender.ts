@@ -34,15 +34,14 @@ export class ForeignSender {
   /** The final cursor that the listener said in Goodbye. */
   goodbye: FrameJson | undefined;
 
-  /** The listener that has the channel now. */
-  owner = "";
-
   readonly #store: ForeignStore;
   readonly #channelId: number;
+  readonly #listenerName: string;
 
-  constructor(store: ForeignStore, channelId: number) {
+  constructor(store: ForeignStore, channelId: number, listenerName: string) {
     this.#store = store;
     this.#channelId = channelId;
+    this.#listenerName = listenerName;
   }
 
   /** Calls the listener. Resolves with the code of the refusal, if it was one. */
@@ -53,7 +52,7 @@ export class ForeignSender {
       hello: {
         senderName: this.#store.name,
         sourceTopic,
-        listenerName: this.owner,
+        listenerName: this.#listenerName,
         channelId: this.#channelId,
         epoch: String(this.#store.epoch),
       },
@@ -197,7 +196,7 @@ export class ForeignSender {
       const last = this.#unconfirmed.at(-1);
       if (first === undefined || last === undefined) return;
       const held = await this.#store.store(
-        { channelId: this.#channelId, owner: this.owner },
+        { channelId: this.#channelId, listenerName: this.#listenerName },
         first.number,
         this.#unconfirmed.slice(),
       );

@@ -90,13 +90,13 @@ export class ForeignStore implements AsyncDisposable {
     return (await this.#rows<{ topic: string }>("topic-of-id", [key]))[0]?.topic;
   }
 
-  async openChannel(sourceTopic: string, listenerName: string): Promise<{ channel_id: number; owner: string }> {
+  async openChannel(sourceTopic: string, listenerName: string): Promise<{ channel_id: number }> {
     return (await this.#rows<never>("open-channel", [this.name, sourceTopic, listenerName]))[0]!;
   }
 
-  /** Who has the channel, and where. */
-  async ownerOf(channelId: number): Promise<{ name: string; addr: string | null }> {
-    return (await this.#rows<never>("owner", [channelId]))[0]!;
+  /** Address of a listener; undefined if it is not listed. */
+  async addressOf(listenerName: string): Promise<string | undefined> {
+    return (await this.#rows<{ addr: string }>("address", [listenerName]))[0]?.addr;
   }
 
   async rememberRoute(
@@ -115,7 +115,7 @@ export class ForeignStore implements AsyncDisposable {
 
   /** Stores messages of one topic, and tells their listener. False: the name is lost. */
   async store(
-    channel: { channelId: number; owner: string },
+    channel: { channelId: number; listenerName: string },
     firstNumber: number,
     messages: readonly { topicId: number; payload: Uint8Array; headers?: readonly (readonly [string, string])[] }[],
   ): Promise<boolean> {
@@ -131,7 +131,7 @@ export class ForeignStore implements AsyncDisposable {
       Buffer.concat(messages.map(({ payload }) => payload)),
     ]);
     if (answer?.held !== true) return false;
-    await this.#rows("announce", [messageChannel(channel.owner), String(channel.channelId)]);
+    await this.#rows("announce", [messageChannel(channel.listenerName), String(channel.channelId)]);
     return true;
   }
 
@@ -155,20 +155,14 @@ export class ForeignStore implements AsyncDisposable {
     | {
         sender_name: string;
         source_topic: string;
-        owner: string;
+        listener_name: string;
         cursor_epoch: number;
         cursor: number;
-        done: readonly Position[];
       }
     | undefined
   > {
     const [row] = await this.#rows<never>("channel", [channelId]);
-    if (row === undefined) return undefined;
-    const marks = await this.#rows<{ epoch: unknown; number: unknown }>("marks", [channelId]);
-    return {
-      ...(row as object),
-      done: marks.map(({ epoch, number }) => ({ epoch: Number(epoch), number: Number(number) })),
-    } as never;
+    return row;
   }
 
   async senderEpoch(name: string): Promise<number | undefined> {
@@ -191,9 +185,9 @@ export class ForeignStore implements AsyncDisposable {
     };
   }
 
-  /** Moves the cursor. "lost": the name; "foreign": the channel has another owner. */
+  /** Moves the cursor. "lost": the name; "foreign": the channel is another listener's. */
   async commit(channelId: number, { epoch, number }: Position): Promise<"committed" | "lost" | "foreign"> {
-    const parameters = [this.name, this.epoch, [channelId], [epoch], [number], null, null, null, true, null];
+    const parameters = [this.name, this.epoch, [channelId], [epoch], [number], null, null];
     const [row] = await this.#rows<{ held: boolean; moved: boolean | null }>("commit-cursors", parameters);
     if (row?.held !== true) return "lost";
     return row.moved === null ? "foreign" : "committed";

@@ -97,6 +97,7 @@ WELCOME = {
     5: ("maxMessageBytes", "uint64", number_from(1, MAX_MESSAGE_BYTES)),
     6: ("capabilities", CAPABILITY_LIST, items_at_most(32)),
     7: ("mac", "bytes", bytes_exactly(32)),
+    8: ("queued", "uint64", number_from(0)),
 }
 REFUSE = {
     1: ("code", ERROR_CODES, None),
@@ -118,6 +119,7 @@ ACK = {
     4: ("backlog", "uint64", number_from(0)),
     5: ("busy", "bool", None),
     6: ("live", "bool", None),
+    7: ("queued", "uint64", number_from(0)),
 }
 GO_LIVE = {1: ("epoch", "uint64", number_from(1))}
 TOKEN = {1: ("token", "uint64", None)}

@@ -60,8 +60,7 @@ export async function auditCampaign(url: string): Promise<CampaignFindings> {
 export async function left(url: string): Promise<number> {
   const [row] = await rowsOf(
     url,
-    `SELECT (SELECT count(*) FROM (${schedulesSql}) AS s WHERE s.times = 0) + (SELECT count(*) FROM hawser_peer_data.stored_messages)
-          + (SELECT count(*) FROM hawser_peer_data.parked_messages) AS n`,
+    `SELECT (SELECT count(*) FROM (${schedulesSql}) AS s WHERE s.times = 0) + (SELECT count(*) FROM hawser_peer_data.stored_messages) AS n`,
   );
   return Number(row!["n"]) + (await unfinished(url));
 }

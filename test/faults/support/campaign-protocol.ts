@@ -2,7 +2,6 @@
  * What the processes of the campaign and its test agree on.
  */
 import { protocolConstants } from "../../../generated/ts/settings/peer.js";
-import { listenerDefaults } from "../../../src/jobs-and-peers/channel/index.js";
 import { shortPings } from "./silence.js";
 
 /** Payload of a message of the campaign. */
@@ -41,16 +40,12 @@ export type CampaignScope = "all" | "enqueue";
 /** Exit status of a peer's program that has lost its name. */
 export const nameLostStatus = 3;
 
-/**
- * After a first failure the cursor waits for the message, which is almost parked; further ones park it. The delay from which messages
- * are parked is shortened to fit.
- */
+/** Retries of messages whose handlers fail for a while: no campaign makes dead letters of them. */
 export const campaignRetry = { attempts: 1_000_000, delayMs: 400, factor: 5, maxDelayMs: 4_000 };
 
-/** Shortens what a campaign would only wait for: delays of parking, and pings. */
+/** Shortens what a campaign would only wait for: pings. */
 export function shortenConstants(): void {
   Object.assign(protocolConstants, shortPings);
-  Object.assign(listenerDefaults, { parkDelayMs: 500 });
 }
 
 /** Moves the process's clock by as many milliseconds as each line of standard input says. The lines do not keep the process. */

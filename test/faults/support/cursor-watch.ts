@@ -1,6 +1,6 @@
 /**
  * Looks at the committed cursors again and again, and remembers when each was seen: a handler that starts afterwards for
- * a message at or below one has begun what was done.
+ * a message at or below one, and before all that the queue has of its channel, has begun what was done.
  */
 import { setTimeout as delay } from "node:timers/promises";
 import pg from "pg";
@@ -11,9 +11,14 @@ interface Sighting {
   readonly at: number;
   readonly epoch: number;
   readonly number: number;
+  /** Epoch and number of the first message that the queue had of the channel; null if it had none. */
+  readonly first: readonly [epoch: number, number: number] | null;
 }
 
-const cursorsSql = `SELECT m.channel_name, c.epoch::float8 AS epoch, c.number::float8 AS number
+const cursorsSql = `SELECT m.channel_name, c.epoch::float8 AS epoch, c.number::float8 AS number, (
+    SELECT min(ARRAY[split_part(q.message_id, '/', 2)::float8, split_part(q.message_id, '/', 3)::float8])
+      FROM hawser_data.queue AS q WHERE q.channel_id = c.channel_id
+  ) AS first
   FROM hawser_peer_data.cursors AS c JOIN hawser_peer_data.channels AS m USING (channel_id)`;
 const intervalMs = 20;
 
@@ -40,10 +45,11 @@ export class CursorWatch implements AsyncDisposable {
       else high = middle;
     }
     const last = seen[low - 1];
-    return last !== undefined && (last.epoch > epoch || (last.epoch === epoch && last.number >= number));
+    if (last === undefined || isBefore([last.epoch, last.number], [epoch, number])) return false;
+    return last.first === null || isBefore([epoch, number], last.first);
   }
 
-  /** Number of different cursors that were seen. */
+  /** Number of different sightings. */
   get count(): number {
     let count = 0;
     for (const seen of this.#sightings.values()) count += seen.length;
@@ -79,12 +85,17 @@ export class CursorWatch implements AsyncDisposable {
     }
   }
 
-  #take(rows: { channel_name: string; epoch: number; number: number }[], at: number): void {
-    for (const { channel_name, epoch, number } of rows) {
+  #take(rows: (Omit<Sighting, "at"> & { channel_name: string })[], at: number): void {
+    for (const { channel_name, epoch, number, first } of rows) {
       const seen = this.#sightings.get(channel_name) ?? [];
       this.#sightings.set(channel_name, seen);
       const last = seen.at(-1);
-      if (last?.epoch !== epoch || last.number !== number) seen.push({ at, epoch, number });
+      const isSame = last?.epoch === epoch && last.number === number && String(last.first) === String(first);
+      if (!isSame) seen.push({ at, epoch, number, first });
     }
   }
+}
+
+function isBefore([epoch, number]: readonly [number, number], [otherEpoch, other]: readonly [number, number]): boolean {
+  return epoch < otherEpoch || (epoch === otherEpoch && number < other);
 }

@@ -12,7 +12,7 @@ export interface MeshAudit {
     readonly lost: readonly string[];
     readonly stray: readonly string[];
     readonly late: readonly string[];
-    /** Starts for messages at or below the cursor that was committed then. */
+    /** Starts for messages that were done then. */
     readonly begunAlthoughDone: readonly string[];
     /** Names that were lost, and messages that were nowhere. */
     readonly alarms: readonly string[];

@@ -22,7 +22,7 @@ function limitOfX(limit: ConcurrencyLimit) {
 }
 
 function bench(limit: ConcurrencyLimit, limits: Parameters<typeof ListenerBench.connected>[0] = {}): ListenerBench {
-  return ListenerBench.connected({ maxAhead: 100, limitOf: limitOfX(limit), ...limits });
+  return ListenerBench.connected({ limitOf: limitOfX(limit), ...limits });
 }
 
 const turnOf = ({ turns }: ListenerBench, number: number) =>
@@ -68,69 +68,36 @@ describe("a listener's channel whose handlers have a limit", () => {
     expect(begun).toEqual([1, 5, 2, 6, 3, 4]);
   });
 
-  it("frees the place of a message that waits for its retry, which needs one again", () => {
+  it("frees the place of a message that leaves", () => {
     const limit = new ConcurrencyLimit(1);
-    const one = bench(limit, { retryDelayMs: 100 });
-    one.keyed("c1", 0, 1, ["x1", "x2"]);
+    const one = bench(limit);
+    one.keyed("c1", 0, 1, ["x1", "x2", "x3", "x4"]);
     expect(one.beginAll(0)).toEqual([1]);
     one.finish(failed, 0);
     expect(one.beginAll(0)).toEqual([2]);
-    expect(one.beginAll(100)).toEqual([]);
-    expect(one.channel.canTake).toBe(false);
-    one.finish(done, 100);
-    expect(one.beginAll(100)).toEqual([1]);
-    one.finish({ kind: "postponed" }, 100);
-    expect([limit.free, limit.waitingOf(one)]).toEqual([1, 0]);
-  });
-
-  it("waits with a retry for which there is no place, and not with others that are due", () => {
-    const limit = new ConcurrencyLimit(1);
-    const one = bench(limit, { retryDelayMs: 100 });
-    one.keyed("c1", 0, 1, ["x1", "y1", "x2"]);
-    one.beginAll(0);
-    one.finish(failed, 0, turnOf(one, 1));
-    one.finish(failed, 0, turnOf(one, 2));
+    one.finish({ kind: "postponed" }, 0);
     expect(one.beginAll(0)).toEqual([3]);
-    expect(one.beginAll(100)).toEqual([2]);
-    expect(limit.waitingOf(one)).toBe(1);
+    expect([limit.free, limit.waitingOf(one)]).toEqual([0, 1]);
   });
 
-  it("waits in isolation after an unclean exit, and has no place while a start is counted", () => {
+  it("holds up no message that leaves at once", () => {
     const limit = new ConcurrencyLimit(1);
-    const one = bench(limit, { hasSuspect: true });
+    const one = bench(limit, { suspects: 2 });
     limit.take();
-    one.keyed("c1", 0, 1, ["x1", "y1"]);
-    expect([one.channel.canTake, one.beginAll(0)]).toEqual([false, []]);
-    expect(one.take()).toEqual([]);
-    limit.release(one, true);
-    expect([one.channel.canTake, one.beginAll(0)]).toEqual([true, []]);
-    expect([one.take(), limit.free]).toEqual([["count"], 1]);
-    limit.take();
-    one.channel.onStartCounted(1);
-    expect([one.channel.canTake, one.beginAll(0)]).toEqual([false, []]);
-    limit.release(one, true);
-    expect(one.beginAll(0)).toEqual([1]);
-    expect(limit.isFull).toBe(true);
-  });
-
-  it("waits for the limit of the first message while it is far ahead", () => {
-    const limit = new ConcurrencyLimit(1);
-    const one = bench(limit, { maxAhead: 2 });
-    limit.take();
-    one.keyed("c1", 0, 1, ["x", "y", "y", "y"]);
-    for (const number of [2, 3]) {
-      expect(one.begin(0)?.position?.number).toBe(number);
-      one.finish(done, 0);
-    }
-    expect([one.channel.canTake, one.begin(0)]).toEqual([false, undefined]);
-    limit.release(one, true);
-    expect(one.begin(0)?.position?.number).toBe(1);
+    one.keyed("c1", 0, 1, ["x1", "x2", "y1", "x3"]);
+    expect([limit.waitingOf(one), one.beginAll(0)]).toEqual([1, [3]]);
+    one.finish(done, 0);
+    expect(one.take().filter((line) => line.startsWith("commit"))).toEqual([
+      "commit 7/1, 1 suspect",
+      "commit 7/2, 2 suspect",
+      "commit 7/3",
+    ]);
   });
 
   it("starts waiting messages under the limit of a handler that replaces theirs", () => {
     const [before, after] = [new ConcurrencyLimit(1), new ConcurrencyLimit(2)];
     let current: ConcurrencyLimit | undefined = before;
-    const one = ListenerBench.connected({ maxAhead: 100, limitOf: () => current });
+    const one = ListenerBench.connected({ limitOf: () => current });
     one.keyed("c1", 0, 1, ["a", "b", "c", "d", "e"]);
     expect(one.beginAll(0)).toEqual([1]);
     current = after;
@@ -149,7 +116,7 @@ describe("a listener's channel whose handlers have a limit", () => {
   it("moves a running message to the limit that its handler has now", () => {
     const [unknown, limit] = [new ConcurrencyLimit(1), new ConcurrencyLimit(1)];
     let current = unknown;
-    const one = ListenerBench.connected({ maxAhead: 100, limitOf: () => current });
+    const one = ListenerBench.connected({ limitOf: () => current });
     one.keyed("c1", 0, 1, ["a", "b"]);
     expect(one.beginAll(0)).toEqual([1]);
     current = limit;

@@ -84,7 +84,7 @@ export async function openChandlery(name: string): Promise<Chandlery> {
       SELECT hawser.enqueue('mail', 'a reminder', deliver_at => now() + interval '1 day');
       SELECT hawser.schedule('nightly', '0 3 * * *', 'mail', '{}'::jsonb, 'Europe/Berlin');
       SELECT hawser.enqueue('letters', 'nobody listens yet')`);
-    await eventually("the mails are dead", async () => (await deadLetters("peer")) === failedMails);
+    await eventually("the mails are dead", async () => (await deadLetters("queue")) === failedMails);
 
     return {
       world,

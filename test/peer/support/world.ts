@@ -275,6 +275,11 @@ export class PeerWorld implements AsyncDisposable {
     return row?.count ?? 0;
   }
 
+  /** Resolves when nothing waits any more: all that has left its sender is handled, or a dead letter. */
+  async handled(): Promise<void> {
+    await eventually("nothing waits", async () => (await this.storedMessages()) === 0);
+  }
+
   /** The dead letters, in order, once there are that many. */
   async deadLetters(count: number): Promise<Record<string, unknown>[]> {
     let letters: Record<string, unknown>[] = [];

@@ -1,14 +1,11 @@
 /**
- * Ledger of handlers, a table: each start of a handler with the cursor that was committed at that moment.
+ * Ledger of handlers, a table: each start of a handler.
  */
 import pg from "pg";
 
 /** A start of a handler. */
 export interface LedgerRow {
   readonly text: string;
-  /** The committed cursor of the only channel of the listener, as the handler's start found it. */
-  readonly cursorEpoch: number;
-  readonly cursor: number;
   /** The process of the handler. */
   readonly pid: number;
 }
@@ -21,12 +18,9 @@ export interface Ledger {
 }
 
 /** Makes the table. */
-export const ledgerTable = `CREATE TABLE ledger (
-  id bigserial PRIMARY KEY, text text NOT NULL, cursor_epoch bigint NOT NULL, cursor bigint NOT NULL, pid integer NOT NULL
-)`;
+export const ledgerTable = "CREATE TABLE ledger (id bigserial PRIMARY KEY, text text NOT NULL, pid integer NOT NULL)";
 
-const beginSql = `INSERT INTO ledger (text, cursor_epoch, cursor, pid)
-  SELECT $1, coalesce(max(epoch), 0), coalesce(max(number), 0), $2 FROM hawser_peer_data.cursors`;
+const beginSql = "INSERT INTO ledger (text, pid) VALUES ($1, $2)";
 
 /** Opens the ledger, on a connection of its own. */
 export async function openLedger(url: string): Promise<Ledger> {
@@ -47,10 +41,7 @@ export async function readLedger(url: string): Promise<LedgerRow[]> {
   const client = new pg.Client({ connectionString: url });
   await client.connect();
   try {
-    const { rows } = await client.query("SELECT text, cursor_epoch, cursor, pid FROM ledger ORDER BY id");
-    return rows.map(({ text, cursor_epoch, cursor, pid }) => {
-      return { text, cursorEpoch: Number(cursor_epoch), cursor: Number(cursor), pid };
-    });
+    return (await client.query<LedgerRow>("SELECT text, pid FROM ledger ORDER BY id")).rows;
   } finally {
     await client.end();
   }

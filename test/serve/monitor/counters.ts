@@ -101,9 +101,9 @@ export function serveCounters(): Mutable<Omit<ServeCounters, "bridge">> & { brid
     stored: {
       waiting: { messages: 15, oldestAt: 20_000 },
       deadLetters: [
-        { origin: "peer", messages: 17 },
         { origin: "subscription", messages: 18 },
         { origin: "outbox", messages: 19 },
+        { origin: "queue", messages: 17 },
       ],
       notifyQueue: { used: 0.25, holder: { pid: 17, role: "someone", application: "", seconds: 1 } },
       backlog: [

@@ -5,14 +5,15 @@
  */
 
 import {
+  type ChannelWelcome,
   comparePositions,
   type HandlerResult,
   type IncomingMessage,
+  type LeavingMessage,
   type LinkState,
   ListenerChannel,
   type ListenerEffects,
   type ListenerLimits,
-  type ParkedMessage,
   type Position,
   type SenderEffects,
   type SenderLimits,
@@ -36,14 +37,12 @@ export interface Mutant extends MutantOptions {
   /** An Ack as the sender takes it. */
   readonly ack?: (ack: Ack) => Ack;
   /** A listener's channel, made otherwise. */
-  readonly listener?: (
-    cursor: Position,
-    done: readonly Position[],
-    limits: ListenerLimits,
-    effects: ListenerEffects,
-  ) => ListenerChannel;
+  readonly listener?: (cursor: Position, limits: ListenerLimits, effects: ListenerEffects) => ListenerChannel;
+  readonly listenerLimits?: Partial<ListenerLimits>;
   /** The cursor that a listener tells in Welcome. */
   readonly welcome?: (channel: ListenerChannel) => Position;
+  /** A Welcome as the sender takes it. */
+  readonly welcomed?: (welcome: ChannelWelcome) => ChannelWelcome;
   /** The end of a handler as the channel hears of it. */
   readonly handlerResult?: (result: HandlerResult) => HandlerResult;
   readonly store?: StoreFaults;
@@ -54,33 +53,23 @@ export interface Mutant extends MutantOptions {
   readonly sameEpochAfterFailover?: boolean;
   readonly ignoresTokens?: boolean;
   readonly writesToAnyServer?: boolean;
-  readonly neverSuspects?: boolean;
   /** A message that fails counts as passed. */
   readonly passesWhatFails?: boolean;
-  readonly countsBesideOthers?: boolean;
+  /** A stop leaves what is unfinished to nobody. */
+  readonly keepsUnfinished?: boolean;
   /** Handlers are transactional, or messages that kill their process occur, in every run. */
   readonly transactional?: boolean;
   readonly poison?: boolean;
-  /** Listeners get their channels back in every run in which channels are handed over. */
-  readonly givesBack?: boolean;
-  /** A channel may be opened while it is being given back. */
-  readonly opensWhileLeaving?: boolean;
-  /** Messages have a second topic in every run in which channels are handed over. */
+  /** There is another listener, and messages for a topic that it alone serves, in every run. */
   readonly secondTopic?: boolean;
-  /** A listener gives messages up that it does not serve, whoever else does. */
-  readonly keepsWhatItDoesNotServe?: boolean;
-  /** A listener gives such messages up also when another one has the channel by now. */
-  readonly keepsWhatItDoesNotOwn?: boolean;
   /** Messages have keys in every run. */
   readonly keys?: boolean;
-  /** Much is parked, and listeners stop several times in a row, in every run or in none. */
+  /** Many rows wait, and listeners stop several times in a row, in every run or in none. */
   readonly restless?: boolean;
   /** Who waits, itself or others, for the limit that a running message has left is not woken. */
   readonly movesSilently?: boolean;
   /** Handlers of some topics have limits, in every run. */
   readonly limits?: boolean;
-  /** … and end their session instead, where handlers are transactional. */
-  readonly poisonEndsSessions?: boolean;
   /** A warm start for a rare one: these rates, only these faults, so often. */
   readonly warmStart?: Partial<
     Record<"callFaultRate" | "dialFaultRate" | "notifyLossRate" | "slowRate" | "handlerFaultRate", number>
@@ -145,194 +134,127 @@ function storesSubset(effects: Effects): Effects {
 }
 
 /** Acknowledges what is handled before its cursor is committed. */
-const ackBeforeCommit: MakeListener = (cursor, done, limits, effects) => {
+const ackBeforeCommit: MakeListener = (cursor, limits, effects) => {
   let handled = cursor;
   let latest: { readonly connection: unknown; readonly ack: Ack } | undefined;
-  return new ListenerChannel(cursor, done, limits, {
+  return new ListenerChannel(cursor, limits, {
     ...effects,
     writeAck: (connection, ack) => {
       latest = { connection, ack };
       effects.writeAck(connection, comparePositions(handled, ack) > 0 ? { ...ack, ...handled } : ack);
     },
-    commit: (committing) => {
+    commit: (committing, leaving) => {
       handled = committing;
       if (latest !== undefined) effects.writeAck(latest.connection, { ...latest.ack, ...handled });
-      effects.commit(committing);
+      effects.commit(committing, leaving);
     },
   });
 };
 
 /** A listener that takes an older query for the answer to one of its questions. */
 function believing(believed: Question): MakeListener {
-  return (cursor, done, limits, effects) =>
+  return (cursor, limits, effects) =>
     new (class extends ListenerChannel {
       protected override concludes(question: Question, startedBefore: number): boolean {
         return question === believed || super.concludes(question, startedBefore);
       }
-    })(cursor, done, limits, effects);
+    })(cursor, limits, effects);
 }
 
 /** Moves the watermark back to the committed cursor whenever that is told. */
-const watermarkMovesBack: MakeListener = (cursor, done, limits, effects) => {
+const watermarkMovesBack: MakeListener = (cursor, limits, effects) => {
   const writeAck: ListenerEffects["writeAck"] = (connection, ack) => {
     const { epoch, number } = ack;
     if (comparePositions(ack, channel.accepted) < 0) channel.accepted = { epoch, number };
     effects.writeAck(connection, ack);
   };
-  const channel = new ListenerChannel(cursor, done, limits, { ...effects, writeAck });
+  const channel = new ListenerChannel(cursor, limits, { ...effects, writeAck });
   return channel;
 };
 
 /** Commits each message when its handler has ended, whatever is unfinished before it. */
-const commitsBeyond: MakeListener = (cursor, done, limits, effects) => {
+const commitsBeyond: MakeListener = (cursor, limits, effects) => {
   return new (class extends ListenerChannel {
     override finish(turn: StartedMessage, result: HandlerResult, now: number): void {
       const { position } = turn.running;
       super.finish(turn, result, now);
-      if (position !== undefined && result.kind === "done") effects.commit(position);
+      if (position !== undefined && result.kind === "done") effects.commit(position, []);
     }
-  })(cursor, done, limits, effects);
+  })(cursor, limits, effects);
 };
 
-/** Takes a channel for quiet as soon as it is to be given back. */
-const isQuietAtOnce: MakeListener = (cursor, done, limits, effects) => {
-  return new (class extends ListenerChannel {
-    override giveBack(): void {
-      super.giveBack();
-      effects.drained();
-    }
-  })(cursor, done, limits, effects);
-};
+/** Changes what leaves a channel. */
+function leavingAs(change: (leaving: LeavingMessage) => Partial<LeavingMessage>): MakeListener {
+  return (cursor, limits, effects) =>
+    new ListenerChannel(cursor, limits, {
+      ...effects,
+      commit: (committing, leaving) =>
+        effects.commit(
+          committing,
+          leaving.map((each) => ({ ...each, ...change(each) })),
+        ),
+    });
+}
 
-/** Takes a channel for quiet as soon as no handler runs. */
-const isQuietUncommitted: MakeListener = (cursor, done, limits, effects) => {
-  let isLeaving = false;
+/** Lets what comes pass a message of its lane that has failed. */
+const letsLanePass: MakeListener = (cursor, limits, effects) => {
   return new (class extends ListenerChannel {
-    override giveBack(): void {
-      isLeaving = true;
-      super.giveBack();
-    }
     override finish(turn: StartedMessage, result: HandlerResult, now: number): void {
       super.finish(turn, result, now);
-      if (isLeaving && !this.isHandling) effects.drained();
+      if (result.kind === "failed") Object.assign(turn, { state: "here" });
     }
-  })(cursor, done, limits, effects);
-};
-
-/** Writes no marks for what is finished beyond an unfinished message. */
-const leavesNoMarks: MakeListener = (cursor, done, limits, effects) => {
-  return new (class extends ListenerChannel {
-    override mark(): void {}
-  })(cursor, done, limits, effects);
-};
-
-/** Writes marks for what is finished beyond an unfinished message at a stop only. */
-const marksAtStops: MakeListener = (cursor, done, limits, effects) =>
-  new ListenerChannel(cursor, done, { ...limits, markEveryMs: Number.POSITIVE_INFINITY }, effects);
-
-/** Takes a parked message for one that is done when it comes with its mark. */
-const marksParked: MakeListener = (cursor, done, limits, effects) => {
-  const parkedBefore: Position[] = [];
-  return new (class extends ListenerChannel {
-    override restore(parked: readonly ParkedMessage[]): void {
-      parkedBefore.push(...parked.map(({ message }) => message.position));
-      super.restore(parked);
-    }
-    override mark(): void {
-      super.mark();
-      const { handled } = this.handling;
-      const beyond = parkedBefore.filter((position) => comparePositions(position, handled) > 0);
-      if (beyond.length > 0) effects.mark(beyond);
-    }
-  })(cursor, done, limits, effects);
-};
-
-/** Lets what comes pass a message of its key that waits to be tried again. */
-const letsKeyPass: MakeListener = (cursor, done, limits, effects) => {
-  const failing = new Set<string>();
-  return new (class extends ListenerChannel {
-    constructor() {
-      super(cursor, done, limits, effects);
-      const push = this.handling.push.bind(this.handling);
-      this.handling.push = (message) =>
-        push(failing.has(message.key ?? "") ? { ...message, key: `${message.key} again` } : message);
-    }
-    override finish(turn: StartedMessage, result: HandlerResult, now: number): void {
-      if (result.kind === "failed") failing.add(turn.key ?? "");
-      else failing.delete(turn.key ?? "");
-      super.finish(turn, result, now);
-    }
-  })();
-};
-
-/** Lets what comes pass the messages of its key that were parked before the channel was opened. */
-const releasesParkedKeys: MakeListener = (cursor, done, limits, effects) => {
-  return new (class extends ListenerChannel {
-    override restore(parked: readonly ParkedMessage[]): void {
-      super.restore(parked.map((one) => ({ ...one, message: { ...one.message, key: `${one.message.key} parked` } })));
-    }
-  })(cursor, done, limits, effects);
-};
-
-/** Takes a message for parked before the store has it. */
-const parksInMemory: MakeListener = (cursor, done, limits, effects) => {
-  const park = (parked: ParkedMessage) => {
-    effects.park(parked);
-    channel.onParked([parked.message.position]);
-  };
-  const channel = new ListenerChannel(cursor, done, limits, { ...effects, park });
-  return channel;
+  })(cursor, limits, effects);
 };
 
 /** Handles messages of one key side by side. */
-const forgetsKeys: MakeListener = (cursor, done, limits, effects) => {
+const forgetsKeys: MakeListener = (cursor, limits, effects) => {
   let nth = 0;
   return new (class extends ListenerChannel {
     override onMessages(connection: unknown, messages: readonly IncomingMessage[], now: number): void {
       const others = messages.map((message) => ({ ...message, key: message.key && `${message.key} ${nth++}` }));
       super.onMessages(connection, others, now);
     }
-  })(cursor, done, limits, effects);
+  })(cursor, limits, effects);
 };
 
 /** Passes messages of a batch whatever is missing before them. */
-const passesGaps: MakeListener = (cursor, done, limits, effects) => {
+const passesGaps: MakeListener = (cursor, limits, effects) => {
   return new (class extends ListenerChannel {
     override canPassThrough(connection: unknown, epoch: number, firstNumber: number): boolean {
       const { accepted } = this;
       const isLater = epoch === accepted.epoch && firstNumber > accepted.number;
       return super.canPassThrough(connection, epoch, isLater ? accepted.number + 1 : firstNumber);
     }
-  })(cursor, done, limits, effects);
+  })(cursor, limits, effects);
 };
 
-/** Passes messages of which one may have ended the process before. */
-const passesWhileSerial: MakeListener = (cursor, done, limits, effects) =>
+/** Passes messages while others of their lane are in the queue. */
+const passesBesideRows: MakeListener = (cursor, limits, effects) =>
   new (class extends ListenerChannel {
     constructor() {
-      super(cursor, done, limits, effects);
-      const isIdle = () => this.handling.first === undefined && this.handling.running + this.handling.parked === 0;
+      super(cursor, limits, effects);
+      const isIdle = () => this.handling.queued + this.handling.running === 0;
       Object.defineProperty(this.handling, "isIdle", { get: isIdle });
     }
   })();
 
 /** Does not wake who waits for a limit that is full no more. */
-const forgetsWaiters: MakeListener = (cursor, done, limits, effects) =>
-  new ListenerChannel(cursor, done, limits, { ...effects, limitFreed: () => undefined });
+const forgetsWaiters: MakeListener = (cursor, limits, effects) =>
+  new ListenerChannel(cursor, limits, { ...effects, limitFreed: () => undefined });
 
 /** Starts a message whatever its limit is. */
-const forgetsLimits: MakeListener = (cursor, done, limits, effects) =>
-  new ListenerChannel(cursor, done, { ...limits, limitOf: () => undefined }, effects);
+const forgetsLimits: MakeListener = (cursor, limits, effects) =>
+  new ListenerChannel(cursor, { ...limits, limitOf: () => undefined }, effects);
 
-/** Keeps the place of a message that is to be tried again. */
-const keepsPlaces: MakeListener = (cursor, done, limits, effects) =>
+/** Keeps the place of a message that leaves. */
+const keepsPlaces: MakeListener = (cursor, limits, effects) =>
   new (class extends ListenerChannel {
     override finish(turn: StartedMessage, result: HandlerResult, now: number): void {
-      const { running, limit } = turn;
+      const { limit } = turn;
       super.finish(turn, result, now);
-      if (turn.running === running) limit?.take();
+      if (result.kind === "failed") limit?.take();
     }
-  })(cursor, done, limits, effects);
+  })(cursor, limits, effects);
 
 /** Hears of one kind of end as if the handler had not been started. */
 function postponing(kind: HandlerResult["kind"]): NonNullable<Mutant["handlerResult"]> {
@@ -400,10 +322,10 @@ export const mutants: Readonly<Record<string, Mutant>> = {
     faults: ["session", "failover"],
     faultTimes: 6,
   },
-  "token left by a hand-over": {
-    store: { reassignsWithToken: true },
+  "token left by a release": {
+    store: { releasesWithToken: true },
     warmStart: { callFaultRate: 0.5 },
-    faults: ["session", "failover", "reassign"],
+    faults: ["session", "failover", "release"],
     faultTimes: 8,
     seeds: 8_000,
   },
@@ -415,7 +337,6 @@ export const mutants: Readonly<Record<string, Mutant>> = {
     seeds: 8_000,
   },
   "cursor over an unfinished message": { listener: commitsBeyond, keys: true, transactional: false, seeds: 2_000 },
-  "cursor over an unfinished transaction": { listener: commitsBeyond, keys: true, transactional: true, seeds: 2_000 },
   "messages of one key side by side": {
     listener: forgetsKeys,
     keys: true,
@@ -423,12 +344,10 @@ export const mutants: Readonly<Record<string, Mutant>> = {
     seeds: 2_000,
   },
   "batch passed over a gap": { listener: passesGaps, transactional: false, seeds: 2_000 },
-  "batch passed while messages are serial": {
-    listener: passesWhileSerial,
+  "batch passed beside rows of its lane": {
+    listener: passesBesideRows,
     transactional: false,
-    poison: true,
-    faults: ["kill"],
-    faultTimes: 2,
+    warmStart: { handlerFaultRate: 0.4 },
     seeds: 2_000,
   },
   "cursor over a passed message that fails": {
@@ -437,72 +356,73 @@ export const mutants: Readonly<Record<string, Mutant>> = {
     warmStart: { handlerFaultRate: 0.4 },
     seeds: 2_000,
   },
-  "retry that lets its key pass": { listener: letsKeyPass, keys: true, seeds: 4_000 },
   "limit without a wake-up": { listener: forgetsWaiters, limits: true },
   "change of limit without a wake-up": { movesSilently: true, limits: true },
   "limit that is not looked at": { listener: forgetsLimits, limits: true },
-  "retry that keeps its place": { listener: keepsPlaces, limits: true, warmStart: { handlerFaultRate: 0.4 } },
+  "message that leaves and keeps its place": {
+    listener: keepsPlaces,
+    limits: true,
+    warmStart: { handlerFaultRate: 0.4 },
+  },
   "watermark moves back": { listener: watermarkMovesBack },
-  "mark without a look at cursor, name and channel": {
-    store: { marksWithoutFence: true },
-    transactional: true,
-    warmStart: { callFaultRate: 0.3 },
-    faults: ["session", "twin", "kill", "reassign"],
+  "row without its cursor": { store: { rowsFirst: true }, warmStart: { handlerFaultRate: 0.4 } },
+  "cursor without its row": { store: { cursorFirst: true }, warmStart: { handlerFaultRate: 0.4 } },
+  "rows inserted again by a repeated commit": { store: { insertsAgain: true }, warmStart: { callFaultRate: 0.3 } },
+  "commit of a listener that has lost its name": {
+    store: { commitsWithoutFence: true },
+    warmStart: { slowRate: 0.6 },
+    faults: ["kill", "session", "twin"],
     faultTimes: 6,
-    seeds: 4_000,
   },
-  "cursor read before the mark is inserted": {
-    store: { readsBeforeMark: true },
-    transactional: true,
-    warmStart: { callFaultRate: 0.3, slowRate: 0.3 },
-    faults: ["session", "twin", "kill", "reassign"],
+  "what is behind a failed message passes it": { listener: letsLanePass, warmStart: { handlerFaultRate: 0.4 } },
+  "lane that comes back by an older answer": {
+    store: { answersOldLanes: true },
+    warmStart: { handlerFaultRate: 0.4 },
+  },
+  "lane opened without a question": {
+    listenerLimits: { hasRows: false },
+    warmStart: { handlerFaultRate: 0.4 },
+    faults: ["kill", "stop"],
+    faultTimes: 4,
+  },
+  "rows of a commit that has not ended are overlooked": {
+    firstSeed: 2_100,
+    store: { clearsUnlocked: true },
+    warmStart: { handlerFaultRate: 0.4, slowRate: 0.3 },
+    faults: ["kill", "stop"],
     faultTimes: 6,
     seeds: 8_000,
   },
-  "mark by the owner's epoch": {
-    store: { marksByOwnersEpoch: true },
-    transactional: true,
-    warmStart: { callFaultRate: 0.3, slowRate: 0.3 },
-    faults: ["session", "twin", "kill"],
-    faultTimes: 6,
-    seeds: 4_000,
-  },
-  "marks removed before the cursor moves": {
-    store: { removesMarksFirst: true },
-    transactional: true,
-    keys: true,
-    warmStart: { callFaultRate: 0.3 },
-    faults: ["kill", "session"],
+  "row for another recipient than what waits of its lane": {
+    store: { lanesByRecipient: true },
+    warmStart: { handlerFaultRate: 0.4 },
+    secondTopic: true,
+    faults: ["release"],
     faultTimes: 4,
-    seeds: 4_000,
   },
-  "dead letter without a mark": {
-    store: { deadLettersWithoutMark: true },
-    transactional: true,
-    poison: true,
-    warmStart: { callFaultRate: 0.3, slowRate: 0.3 },
-    faults: ["session", "kill", "reassign", "twin"],
+  "release without a new epoch": { store: { releasesWithoutEpoch: true }, faults: ["release"], faultTimes: 4 },
+  "release that leaves the cursor": { store: { releasesWithoutCursor: true }, faults: ["release"], faultTimes: 4 },
+  "release of what a listener has handled meanwhile": {
+    store: { releasesAgain: true },
+    faults: ["release"],
+    faultTimes: 4,
+  },
+  "release of what was found before a failover": {
+    store: { releasesAcross: true },
+    faults: ["release", "failover"],
     faultTimes: 4,
     seeds: 8_000,
   },
-  "listener that reads no marks": {
-    store: { readsNoMarks: true },
-    transactional: false,
-    keys: true,
-    faults: ["stop", "kill"],
+  "release that does not say that there are rows": {
+    store: { releasesWithoutFlag: true },
+    faults: ["release"],
     faultTimes: 4,
-    seeds: 4_000,
   },
-  "stop that leaves no marks": {
-    listener: leavesNoMarks,
-    transactional: false,
-    keys: true,
-    faults: ["stop"],
-    faultTimes: 4,
-    seeds: 4_000,
-  },
-  "marks at stops only": {
-    listener: marksAtStops,
+  "suspects that stay": { listenerLimits: { suspects: 0 }, poison: true },
+  "suspect whose starts are not counted": { store: { freesWithoutCount: true }, poison: true },
+  "message that leaves as if its handler did not run": { listener: leavingAs(() => ({ turn: undefined })) },
+  "messages that wait for ever behind an unfinished one": {
+    listenerLimits: { leaveAfterMs: Number.POSITIVE_INFINITY },
     transactional: false,
     keys: true,
     warmStart: { callFaultRate: 0, slowRate: 0 },
@@ -510,135 +430,24 @@ export const mutants: Readonly<Record<string, Mutant>> = {
     faultTimes: 4,
     seeds: 4_000,
   },
-  "parked message whose key is released": {
-    listener: releasesParkedKeys,
+  "stop that keeps what is unfinished": {
+    keepsUnfinished: true,
+    transactional: false,
     keys: true,
-    warmStart: { handlerFaultRate: 0.4 },
-    faults: ["kill", "stop"],
+    faults: ["stop"],
     faultTimes: 4,
     seeds: 4_000,
   },
-  "cursor over a message that is not parked yet": {
-    listener: parksInMemory,
-    keys: true,
-    warmStart: { handlerFaultRate: 0.4, slowRate: 0.3 },
-    faults: ["kill"],
-    faultTimes: 6,
-    seeds: 4_000,
-  },
-  "parked message without a mark": {
-    store: { parksWithoutMark: true },
-    transactional: true,
-    keys: true,
-    warmStart: { handlerFaultRate: 0.4, slowRate: 0.3 },
-    faults: ["kill", "stop"],
-    faultTimes: 6,
-    seeds: 4_000,
-  },
-  "parked message marked as done": { listener: marksParked, restless: true, seeds: 4_000 },
-  "mark that deletes a parked message": {
-    listener: marksParked,
-    store: { doneUnparks: true },
-    restless: true,
-    seeds: 4_000,
-  },
-  "transaction that leaves its parked message": {
-    store: { leavesParked: true },
-    transactional: true,
-    keys: true,
+  "queued not told": { ack: (ack) => ({ ...ack, queued: 0 }), warmStart: { handlerFaultRate: 0.4 } },
+  "queued not told in Welcome": {
+    welcomed: (welcome) => ({ ...welcome, queued: 0 }),
     warmStart: { handlerFaultRate: 0.4 },
-    faults: ["kill"],
-    faultTimes: 6,
-    seeds: 4_000,
   },
-  "starts of parked messages not counted": {
-    store: { countsNoParked: true },
-    poison: true,
-    poisonEndsSessions: false,
-    keys: true,
-    warmStart: { handlerFaultRate: 0.4 },
-    faults: ["kill", "stop"],
-    faultTimes: 4,
-    seeds: 4_000,
-  },
-  "transaction that the machine does not hear of": { handlerResult: postponing("done"), transactional: true },
-  "dead letter written again": {
-    store: { deadLetterAlways: true },
-    poison: true,
-    warmStart: { callFaultRate: 0.3 },
-    faults: ["kill", "session"],
-    seeds: 2_000,
-  },
-  "attempts not counted": { store: { countsNoAttempts: true }, poison: true },
   "delay that a handler wants counted as an attempt": { handlerResult: countsDeferrals },
   "delay that a handler wants forgotten": { handlerResult: postponing("deferred") },
-  "end of a session not counted": {
-    handlerResult: postponing("sessionEnded"),
-    transactional: true,
-    poison: true,
-    poisonEndsSessions: true,
-  },
-  "last start beside others": {
-    firstSeed: 6556,
-    countsBesideOthers: true,
-    poison: true,
-    poisonEndsSessions: false,
-    seeds: 20_000,
-  },
-  "no care after an unclean exit": { neverSuspects: true, poison: true },
-  "channel given back while a handler runs": {
-    listener: isQuietAtOnce,
-    givesBack: true,
-    faults: ["reassign", "kill", "stop"],
-    faultTimes: 4,
-    seeds: 4_000,
-  },
-  "channel given back before the cursor's commit": {
-    listener: isQuietUncommitted,
-    givesBack: true,
-    transactional: false,
-    faults: ["reassign", "kill", "stop"],
-    faultTimes: 4,
-    seeds: 4_000,
-  },
-  "channel opened while it is given back": {
-    opensWhileLeaving: true,
-    givesBack: true,
-    faults: ["reassign", "kill", "stop"],
-    faultTimes: 4,
-    seeds: 4_000,
-  },
   "cursors, names and stored messages that a crash of Postgres loses": {
     store: { commitsInMemory: true },
     faults: ["crash"],
-    faultTimes: 4,
-  },
-  "dead letter of a topic that another serves": {
-    keepsWhatItDoesNotServe: true,
-    secondTopic: true,
-    faults: ["reassign", "kill", "stop"],
-    faultTimes: 4,
-  },
-  "dead letter of a channel that another has": {
-    firstSeed: 56,
-    keepsWhatItDoesNotOwn: true,
-    secondTopic: true,
-    faults: ["reassign", "stall", "failover"],
-    faultTimes: 4,
-    seeds: 4_000,
-  },
-  "channel passed on while a handler runs": {
-    listener: isQuietAtOnce,
-    secondTopic: true,
-    givesBack: false,
-    keys: true,
-    faults: ["reassign", "kill", "stop"],
-    faultTimes: 4,
-    seeds: 4_000,
-  },
-  "channel committed by another than its owner": {
-    store: { commitsForAnybody: true, reassignsWithoutEpoch: true },
-    faults: ["reassign", "cut", "stall"],
     faultTimes: 4,
   },
 };

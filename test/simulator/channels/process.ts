@@ -35,8 +35,9 @@ export class PeerProcess extends SimulatedProcess {
   epoch = 0;
   lease: Lease = "starting";
   stopping = false;
-  /** True if marks were written at the end for messages that are finished beyond an unfinished one. */
-  #hasMarked = false;
+  /** Its handlers have ended, or are cut off: nothing of them counts any more. */
+  isCutOff = false;
+  #hasLeft = false;
   /** The holder of the name before ended in good order. */
   wasClean = true;
   #session: Session | undefined;
@@ -59,6 +60,11 @@ export class PeerProcess extends SimulatedProcess {
     this.#start();
   }
 
+  /** Its session with the database, as long as it knows of no end. */
+  get session(): Session | undefined {
+    return this.#session;
+  }
+
   get listening(): boolean {
     return this.lease === "held" || this.lease === "suspended";
   }
@@ -72,7 +78,7 @@ export class PeerProcess extends SimulatedProcess {
   override kill(): void {
     if (this.isDead) return;
     super.kill();
-    if (this.lease === "held") this.world.killed(this);
+    if (this.lease === "held" && !this.isCutOff) this.world.killed(this);
     this.lease = "dead";
     const session = this.#session;
     if (session) this.world.schedule.after(this.world.random.delay(10), () => this.world.postgres.endSession(session));
@@ -100,6 +106,14 @@ export class PeerProcess extends SimulatedProcess {
     for (const outgoing of this.#outgoing.values()) {
       outgoing.channel.stop(this.now);
       this.#arm(outgoing);
+    }
+    // Whoever stops it does not wait for ever.
+    if (this.world.random.chance(0.3)) {
+      this.after(this.world.random.between(50, 1_000), () => {
+        this.world.counts.add("transition: handlers cut off at a stop");
+        this.isCutOff = true;
+        this.endIfStopped();
+      });
     }
     this.endIfStopped();
   }
@@ -185,9 +199,8 @@ export class PeerProcess extends SimulatedProcess {
 
   /** A listener has come up: dial at once. */
   peerAppeared(name: string): void {
-    this.receiving.giveBack();
     for (const outgoing of this.#outgoing.values()) {
-      if (this.world.ownerOf(outgoing.key) === name && outgoing.wire === undefined && this.listening)
+      if (this.world.listenerOf(outgoing.key) === name && outgoing.wire === undefined && this.listening)
         this.#dial(outgoing);
     }
   }
@@ -260,6 +273,7 @@ export class PeerProcess extends SimulatedProcess {
       this.#dial(outgoing);
     }
     this.#poll();
+    this.#work();
     world.appeared(this);
     if (!this.#session?.isAlive) this.#sessionLost();
   }
@@ -333,31 +347,33 @@ export class PeerProcess extends SimulatedProcess {
 
   #reopenIncoming(): void {
     const { epoch } = this;
-    const opens = this.receiving.readAll();
     this.read(
       () => this.world.store.owned(this.name),
       (owned) => {
-        const isOld = this.epoch !== epoch;
-        opens(isOld || owned.kind !== "ok" ? undefined : owned.value);
-        if (isOld) return;
+        if (this.epoch !== epoch) return;
         if (owned.kind !== "ok") return this.#reopenIncoming();
-        this.receiving.halt(this.haltsHandlers);
+        this.receiving.open(owned.value);
       },
     );
   }
 
   #poll(): void {
     this.after(5_000, () => {
-      if (this.listening) {
-        this.receiving.poll();
-        this.receiving.giveBack();
-      }
+      if (this.listening) this.receiving.poll();
       this.#beat();
       this.#poll();
     });
   }
 
-  /** The session is heard from, and the catalog still has our epoch: channels may be handed over while nothing is written. */
+  /** The beat of the worker. */
+  #work(): void {
+    this.receiving.wakeWorker(0);
+    if (this.lease === "held")
+      this.world.store.freeRows(this.callFor(0), this.world.limits.listener.retryOf().attempts);
+    this.after(1_000, () => this.#work());
+  }
+
+  /** The session is heard from, and the catalog still has our epoch: a release may have raised it while nothing is written. */
   #beat(): void {
     const { epoch } = this;
     const timeline = this.#timeline;
@@ -401,16 +417,14 @@ export class PeerProcess extends SimulatedProcess {
   endIfStopped(): void {
     if (!this.stopping || this.isDead) return;
     for (const { channel } of this.#outgoing.values()) if (channel.pendingMessages > 0) return;
-    if (!this.receiving.idle) return;
-    if (!this.#hasMarked) {
-      this.#hasMarked = true;
-      this.receiving.mark();
-      if (!this.receiving.idle) return;
+    if (!this.isCutOff && !this.receiving.idle) return;
+    if (!this.#hasLeft) {
+      this.#hasLeft = true;
+      this.isCutOff = true;
+      this.receiving.leaveUnfinished();
     }
+    if (!this.receiving.committed) return;
     this.world.counts.add("transition: stopped cleanly");
-    if (this.wasClean && this.receiving.keepsParked) {
-      this.world.counts.add("transition: stopped cleanly again with something parked");
-    }
     this.world.endedInOrder(this);
     if (this.#session) this.world.store.releaseLease(this.#session, this.name, this.epoch);
     this.kill();
@@ -420,7 +434,7 @@ export class PeerProcess extends SimulatedProcess {
     if (this.isDead || this.stopping || outgoing.wire !== undefined) return;
     const { world } = this;
     outgoing.channel.onDialling();
-    const target = world.addressOf(world.ownerOf(outgoing.key));
+    const target = world.addressOf(world.listenerOf(outgoing.key));
     const failed = () => {
       if (outgoing.wire !== undefined) return;
       outgoing.channel.onDialFailed(this.now);
@@ -516,7 +530,7 @@ export class PeerProcess extends SimulatedProcess {
       },
       store: (firstNumber, messages) => this.#insert(key, firstNumber, messages),
       announce: () => {
-        const to = world.ownerOf(key);
+        const to = world.listenerOf(key);
         if (world.random.chance(world.notifyLossRate)) world.counts.add("fault: lost notification");
         else world.schedule.after(world.random.delay(3), () => world.announce(to, key));
       },

@@ -1,25 +1,25 @@
 /**
- * The receiving channels of a simulated process: who is let in, the queries to the store, the handlers and the commits.
+ * The receiving half of a simulated process: who is let in, the queries to the store, the handlers, the commits, and the worker that
+ * handles rows of the queue.
  */
 
 import {
   comparePositions,
   type HandlerResult,
   type IncomingMessage,
+  type LeavingMessage,
   ListenerChannel,
   type ListenerEffects,
-  type ParkedMessage,
   type Position,
   type SendOutcome,
   type StartedMessage,
 } from "../../../src/jobs-and-peers/channel/index.js";
 import { ConcurrencyLimit, changeLimit } from "../../../src/jobs-and-peers/handlers/limits/concurrency-limit.js";
-import { Quarantine } from "../../../src/jobs-and-peers/handlers/limits/quarantine.js";
 import { Violation } from "../records.js";
 import type { Wire } from "./network.js";
 import type { PeerProcess } from "./process.js";
-import type { MessageRecord } from "./records.js";
-import { type CallResult, type OwnedChannel, rowKey, type Written } from "./store.js";
+import type { MessageRecord, Start } from "./records.js";
+import { type Leaving, type OwnedChannel, type QueueRow, type RowEnd, type RowLease, rowKey } from "./store.js";
 import type { ChannelWorld } from "./world.js";
 
 interface Incoming {
@@ -29,42 +29,38 @@ interface Incoming {
   timerAt: number;
   committing: boolean;
   toCommit: Position | undefined;
-  /** Dead letters that the next commit writes besides the cursor. */
-  dead: { position: Position; record: MessageRecord }[];
-  done: Position[];
-  unparked: Position[];
-  /** By position, the newest of each: a message and its copy under the sender's next epoch are both parked. */
-  toPark: Map<string, ParkedMessage>;
-  parking: boolean;
-  /** Something was parked when the channel was opened. */
-  readonly hadParked: boolean;
-  isolated: boolean;
-  /** Its handler runs, for the last time that it may. */
-  lastStart: MessageRecord | undefined;
-  /** Messages that their handlers want later: at which attempt, and from when on. */
-  readonly wanted: Map<MessageRecord, { readonly attempts: number; readonly at: number }>;
+  /** What leaves with the next commit. */
+  leaving: Leaving[];
+  /** Messages that their handlers want later, and from when on. */
+  readonly wanted: Map<MessageRecord, number>;
 }
 
-const isolationLimitMs = 30_000;
+/** Row that this process has, and whose handler runs or has ended. */
+interface RunningRow extends Pick<QueueRow, "key" | "position" | "payload" | "attempts" | "isSuspect"> {
+  readonly lease: RowLease;
+  /** Its insert is confirmed. */
+  isCommitted: boolean;
+  result: HandlerResult | undefined;
+}
 
-/** No channel has it: whoever waits for it waits until all channels are read. */
-const everyKey = -1;
-const statementTimeoutMs = 10_000;
+/** Number of handlers of rows that a process runs at a time. */
+const rowsAtOnce = 3;
 const simulatedFailure = { kind: "failed", errorCode: "handler_failed", errorMessage: "simulated" } as const;
-const unsubscribed = { kind: "refused", errorCode: "unsubscribed", errorMessage: "simulated" } as const;
-const simulatedEnd: HandlerResult = { kind: "sessionEnded", errorCode: "handler_crashed", errorMessage: "simulated" };
+const simulatedRefusal = { ...simulatedFailure, kind: "refused" } as const;
 
 export class Receiving {
   readonly #channels = new Map<number, Incoming>();
-  /** Channels that are being given back, perhaps because of a topic: they are not opened. */
-  readonly #leaving = new Map<number, number | undefined>();
-  /** Who waits for what the catalog says of a channel. */
-  readonly #lookingUp = new Map<number, ((found: boolean) => void)[]>();
-  readonly #quarantine: Quarantine<Incoming>;
+  readonly #rows = new Map<RowLease, RunningRow>();
+  /** Rows that were here before: an answer may tell of them again. */
+  readonly #known = new WeakSet<RowLease>();
+  /** Rows of messages that have left while their handlers run. */
+  readonly #goingOn = new WeakMap<object, RowLease>();
+  #isTaking = false;
+  #takeAt = Number.POSITIVE_INFINITY;
   /** Limits of the topics that have one, and how many handlers of theirs run. */
   readonly #limits = new Map<number, { readonly limit: ConcurrencyLimit; running: number }>();
   /** Topics whose names are known, in runs with limits; one of the others is looked up at a time. */
-  readonly #known = new Set<number>();
+  readonly #topics = new Set<number>();
   readonly #unknown = new ConcurrencyLimit(1);
 
   readonly process: PeerProcess;
@@ -73,44 +69,29 @@ export class Receiving {
   constructor(process: PeerProcess) {
     this.process = process;
     this.world = process.world;
-    this.#quarantine = new Quarantine(isolationLimitMs, {
-      after: (delayMs, callback) => {
-        let cancelled = false;
-        process.after(delayMs, () => cancelled || callback());
-        return () => {
-          cancelled = true;
-        };
-      },
-      changed: () => this.halt(process.haltsHandlers),
-      othersIdle: (holder) =>
-        [...this.#channels.values()].every((other) => other === holder || !other.channel.isHandling),
-    });
   }
 
   /** Nothing waits, runs or is being committed, and every channel is live. */
   get settled(): boolean {
-    for (const { channel, committing, unparked } of this.#channels.values()) {
-      if (channel.parkedMessages + unparked.length > 0) return false;
-      if (channel.waitingMessages > 0 || channel.isHandling || channel.isCommitting || committing) return false;
-      if (!channel.isLive) return false;
-    }
-    return true;
-  }
-
-  /** Something that was parked when its channel was opened still is. */
-  get keepsParked(): boolean {
-    return [...this.#channels.values()].some(({ channel, hadParked }) => hadParked && channel.parkedMessages > 0);
-  }
-
-  /** No handler runs, and every cursor is committed. */
-  get idle(): boolean {
-    return [...this.#channels.values()].every(
-      ({ channel, committing, dead, done, unparked }) =>
-        !channel.isHandling &&
-        !channel.isCommitting &&
-        !committing &&
-        dead.length + done.length + unparked.length === 0,
+    return (
+      this.idle && [...this.#channels.values()].every(({ channel }) => channel.waitingMessages === 0 && channel.isLive)
     );
+  }
+
+  /** No handler runs, and what has ended is committed. */
+  get idle(): boolean {
+    return !this.#runsHandlers && this.committed;
+  }
+
+  get #runsHandlers(): boolean {
+    if ([...this.#rows.values()].some(({ result }) => result === undefined)) return true;
+    return [...this.#channels.values()].some(({ channel }) => channel.isHandling);
+  }
+
+  /** What has ended is committed. */
+  get committed(): boolean {
+    if ([...this.#rows.values()].some(({ result }) => result !== undefined)) return false;
+    return [...this.#channels.values()].every(({ channel, committing }) => !channel.isCommitting && !committing);
   }
 
   #isOpen(incoming: Incoming): boolean {
@@ -124,70 +105,55 @@ export class Receiving {
   /** The channels as they are after the lease was taken: nothing in memory but the committed cursors. */
   open(owned: ReadonlyMap<number, OwnedChannel>): void {
     const { world, wasClean } = this.process;
-    for (const [key, { cursor, done, parked, attempts, handedOver }] of owned) {
-      if (this.#channels.has(key) || (this.#leaving.has(key) && !world.mutant.opensWhileLeaving)) continue;
+    for (const [key, { cursor, hasRows }] of owned) {
       const incoming: Omit<Incoming, "channel" | "effects"> = {
         key,
         timerAt: Number.POSITIVE_INFINITY,
         committing: false,
         toCommit: undefined,
-        dead: [],
-        done: [],
-        unparked: [],
-        toPark: new Map(),
-        parking: false,
-        hadParked: parked.length > 0,
-        isolated: false,
-        lastStart: undefined,
+        leaving: [],
         wanted: new Map(),
       };
       const opened = incoming as Incoming;
-      const hasSuspect = !world.mutant.neverSuspects && (!wasClean || attempts > 0 || handedOver);
-      const limitOf = ({ topicId }: IncomingMessage) => this.#limitUnder(topicId);
-      const limits = { ...world.limits.listener, hasSuspect, startsBefore: attempts, limitOf };
+      const limits = {
+        ...world.limits.listener,
+        suspects: wasClean ? 0 : world.limits.suspects,
+        hasRows,
+        limitOf: ({ topicId }: IncomingMessage) => this.#limitUnder(topicId),
+        leaves: ({ topicId }: IncomingMessage) => this.#leaves(topicId),
+        ...world.mutant.listenerLimits,
+      };
       const effects = this.#effects(opened);
       opened.effects = effects;
-      opened.channel =
-        world.mutant.listener?.(cursor, done, limits, effects) ?? new ListenerChannel(cursor, done, limits, effects);
-      if (done.length > 0) world.counts.add("transition: marks read");
-      opened.channel.restore(parked);
-      if (parked.length > 0) world.counts.add("transition: parked messages read");
-      if (parked.some(({ attempts }) => attempts === 0)) world.counts.add("transition: parked behind its key read");
+      opened.channel = world.mutant.listener?.(cursor, limits, effects) ?? new ListenerChannel(cursor, limits, effects);
+      if (hasRows) world.counts.add("transition: channel opened with rows");
+      if (limits.suspects > 0) world.counts.add("transition: channel opened with suspects");
       this.#arm(opened);
       this.#channels.set(key, opened);
-      if (this.process.haltsHandlers || this.#quarantine.blocks(opened)) opened.channel.halt(true);
+      if (this.process.haltsHandlers) opened.channel.halt(true);
       opened.channel.onAnnounced();
     }
   }
 
-  /** All channels of this peer are being read. @returns what opens them; undefined: they could not be read */
-  readAll(): (owned: ReadonlyMap<number, OwnedChannel> | undefined) => void {
-    const waiting: (() => void)[] = [];
-    this.#lookingUp.set(everyKey, waiting);
-    return (owned) => {
-      if (this.#lookingUp.get(everyKey) === waiting) this.#lookingUp.delete(everyKey);
-      if (owned !== undefined) this.open(owned);
-      for (const one of waiting) one();
-    };
+  /** Whether the queue handles the messages of a topic: all of them, so that those of others need not wait where the run says so. */
+  #leaves(topicId: number): false | "message" | "topic" {
+    const { world, name } = this.process;
+    if (!world.transactional && world.serves(name, topicId)) return false;
+    return world.leavesTopics ? "topic" : "message";
   }
 
   /** Everything begins again from the cursors. */
   forget(): void {
     const old = [...this.#channels.values()];
     this.#channels.clear();
-    this.#leaving.clear();
-    this.#lookingUp.clear();
-    this.#known.clear();
-    for (const incoming of old) this.#close(incoming);
-  }
-
-  #close(incoming: Incoming): void {
-    incoming.channel.close();
-    this.#quarantine.leave(incoming);
+    this.#topics.clear();
+    for (const { channel } of old) channel.close();
+    // What was to be committed with a cursor comes again.
+    for (const { lease, isCommitted } of this.#rows.values()) if (!isCommitted) this.#rows.delete(lease);
   }
 
   #isKnown(topicId: number): boolean {
-    return !this.world.hasLimits || this.#known.has(topicId);
+    return !this.world.hasLimits || this.#topics.has(topicId);
   }
 
   /** Limit under which a message of a topic starts. */
@@ -221,7 +187,7 @@ export class Receiving {
   checkLimits(): void {
     if (this.process.haltsHandlers) return;
     for (const { channel, key } of this.#channels.values()) {
-      if (!channel.canTake || channel.waitsForCommits || channel.isUnderSuspicion) continue;
+      if (!channel.canTake) continue;
       const turn = channel.take(this.process.now);
       if (turn === undefined) continue;
       const { position } = turn.running;
@@ -232,21 +198,24 @@ export class Receiving {
 
   halt(halted: boolean): void {
     for (const incoming of this.#channels.values()) {
-      incoming.channel.halt(halted || this.#quarantine.blocks(incoming));
+      incoming.channel.halt(halted);
       this.#arm(incoming);
     }
   }
 
-  /** The process stops in good order, and nothing is under way. */
-  mark(): void {
-    for (const { channel } of this.#channels.values()) channel.mark();
+  /** The process stops in good order: its handlers have ended, or are cut off. */
+  leaveUnfinished(): void {
+    const { world, now } = this.process;
+    for (const { channel } of this.#channels.values()) if (!world.mutant.keepsUnfinished) channel.leaveUnfinished(now);
+    for (const row of this.#rows.values()) {
+      row.result ??= { kind: "postponed" };
+      this.#endRow(row);
+    }
   }
 
   commitAll(): void {
-    for (const incoming of this.#channels.values()) {
-      this.#commitNext(incoming);
-      this.#parkNext(incoming);
-    }
+    for (const incoming of this.#channels.values()) this.#commitNext(incoming);
+    this.wakeWorker(0);
   }
 
   askStore(): void {
@@ -260,100 +229,9 @@ export class Receiving {
     }
   }
 
-  /** The store may have something in a channel, perhaps one that was handed over. */
+  /** The store may have something in a channel. */
   announced(key: number): void {
-    const known = this.#channels.get(key);
-    if (known !== undefined) known.channel.onAnnounced();
-    else this.#lookUp(key, () => undefined);
-  }
-
-  /** Begins to give back the channels of listeners that run again. */
-  giveBack(): void {
-    const { world, name, haltsHandlers } = this.process;
-    if (haltsHandlers) return;
-    for (const incoming of [...this.#channels.values()]) {
-      const { key, channel } = incoming;
-      if (this.#leaving.has(key) || !world.isToGiveBack(key, name)) continue;
-      this.#leaving.set(key, undefined);
-      channel.giveBack();
-      this.#arm(incoming);
-    }
-  }
-
-  /** A message has come for a topic that this peer does not serve: the channel goes to who does. */
-  #notServed(incoming: Incoming, turn: StartedMessage): void {
-    const { world, name } = this.process;
-    const { key, channel } = incoming;
-    const { topicId, position } = turn.running;
-    this.process.read(
-      () => ({ owner: world.ownerOf(key), heir: world.heirOf(key, name, topicId) }),
-      (found) => {
-        if (!this.#isOpen(incoming)) return this.#finish(incoming, turn, { kind: "postponed" });
-        if (found.kind === "ok" && found.value.owner !== name && !world.mutant.keepsWhatItDoesNotOwn) {
-          this.#drop(incoming);
-          return this.#finish(incoming, turn, { kind: "postponed" });
-        }
-        const hasHeir = found.kind === "ok" && found.value.heir !== undefined;
-        const isPassedOn = hasHeir && !world.mutant.keepsWhatItDoesNotServe;
-        if (isPassedOn && !this.#leaving.has(key)) {
-          this.#leaving.set(key, topicId);
-          channel.giveBack();
-        }
-        const comesAgain = position !== undefined && (isPassedOn || found.kind !== "ok");
-        this.#finish(incoming, turn, comesAgain ? { kind: "postponed" } : unsubscribed);
-      },
-    );
-  }
-
-  /** Nothing of the channel is under way: it is closed, and the store changes its owner. */
-  #quiet(incoming: Incoming): void {
-    const { key, channel } = incoming;
-    const { world } = this;
-    if (!this.#isOpen(incoming)) return;
-    // What was read before the channel goes must not open it afterwards.
-    const lookingUp = this.#lookingUp.get(key) ?? this.#lookingUp.get(everyKey);
-    if (lookingUp !== undefined) {
-      lookingUp.push(() => this.#quiet(incoming));
-      return;
-    }
-    if (channel.isHandling) throw new Violation(`channel ${key} is given back while a handler runs`);
-    if (channel.isCommitting) throw new Violation(`channel ${key} is given back before what is handled is committed`);
-    world.endedInOrder(this.process, key);
-    this.#channels.delete(key);
-    this.#close(incoming);
-    world.cutWiresTo(this.process, key);
-    this.#changeOwner(key);
-  }
-
-  /** @param doubtUntil an earlier call whose answer was lost may land until then */
-  #changeOwner(key: number, doubtUntil = Number.NEGATIVE_INFINITY): void {
-    const { process, world } = this;
-    const { epoch } = process;
-    if (!this.#leaving.has(key)) return;
-    const topicId = this.#leaving.get(key);
-    world.store.giveBack(process.callFor(key), topicId, (result) =>
-      process.deliver(() => {
-        if (process.epoch !== epoch || !this.#leaving.has(key)) return;
-        const again = (until: number) => {
-          const change = () => process.epoch === epoch && this.#changeOwner(key, until);
-          process.after(world.random.delay(30), change);
-        };
-        if (result.kind !== "ok") {
-          again(result.kind === "unknown" ? process.now + statementTimeoutMs : doubtUntil);
-          return;
-        }
-        if (result.value === "fenced") return process.lose();
-        if (result.value === "stays" && process.now < doubtUntil) {
-          world.counts.add("transition: channel stays closed in doubt");
-          again(doubtUntil);
-          return;
-        }
-        this.#leaving.delete(key);
-        if (result.value === "stays") return this.announced(key);
-        world.counts.add(`transition: channel ${topicId === undefined ? "given back" : "passed on"}`);
-        world.tellGivenBack(key);
-      }),
-    );
+    this.#channels.get(key)?.channel.onAnnounced();
   }
 
   /** The slow poll. */
@@ -363,30 +241,18 @@ export class Receiving {
       () => [...world.store.owned(this.process.name).keys()].filter((key) => world.store.rowsOf(key).size > 0),
       (found) => {
         if (found.kind !== "ok") return;
-        for (const key of found.value) {
-          const known = this.#channels.get(key);
-          if (known !== undefined) known.channel.onPolled();
-          else this.#lookUp(key, () => undefined);
-        }
+        for (const key of found.value) this.#channels.get(key)?.channel.onPolled();
       },
     );
   }
 
-  /** A Hello came in: the catalog says whose the channel is, and whether the sender's epoch and ours are the newest. */
+  /** A Hello came in: the catalog says whether the sender's epoch and ours are the newest. */
   hello(wire: Wire, key: number, sender: PeerProcess, welcomed: (wire: Wire) => void): void {
     const { process, world } = this;
     const epoch = sender.epoch;
-    if (process.haltsHandlers) {
-      wire.cut();
-      return;
-    }
     const incoming = this.#channels.get(key);
-    if (incoming === undefined) {
-      this.#lookUp(key, (found) => {
-        if (!found) world.counts.add("transition: hello refused as wrong peer");
-        if (found && wire.open) this.hello(wire, key, sender, welcomed);
-        else wire.cut();
-      });
+    if (process.haltsHandlers || incoming === undefined) {
+      wire.cut();
       return;
     }
     process.read(
@@ -409,6 +275,7 @@ export class Receiving {
           ...channel.welcome(found.value.backlog),
           cursorEpoch: told.epoch,
           cursor: told.number,
+          maxMessageBytes: world.maxMessageBytes(),
         };
         if (!channel.onHello(wire, epoch, found.value.backlog)) return wire.cut();
         wire.onClosed[1] = () => process.deliver(() => incoming.channel.onClosed(wire));
@@ -417,7 +284,7 @@ export class Receiving {
             if (!sender.isOn(wire, key)) return;
             welcomed(wire);
             world.checkAck(key, epoch, told);
-            sender.connected(wire, key, { ...welcome, maxMessageBytes: world.maxMessageBytes() });
+            sender.connected(wire, key, world.mutant.welcomed?.(welcome) ?? welcome);
           }),
         );
       },
@@ -437,7 +304,7 @@ export class Receiving {
   /** Handlers that are done at once get the messages of a batch as they come. @returns how many have begun */
   #pass(wire: Wire, incoming: Incoming, batch: readonly IncomingMessage[]): number {
     const { process, world } = this;
-    const { channel, key } = incoming;
+    const { channel } = incoming;
     const { position } = batch[0]!;
     const isPlain = ({ topicId, key }: IncomingMessage) =>
       key === undefined &&
@@ -454,14 +321,13 @@ export class Receiving {
     for (const message of batch) {
       const record = world.recordOf(message);
       if (record.hops > 0 || channel.isHalted || world.random.chance(0.05)) break;
-      world.handlerStarts(process, incoming, { running: message, attempts: 1, parked: false });
+      const start = this.#starts(incoming, message);
       if (record.poison) {
-        if (world.poisonEndsSessions) break;
         world.counts.add("fault: message that kills its process");
-        this.#checkBystanders();
         process.kill();
         return batch.length;
       }
+      world.handlerEnded(start);
       const fails = world.random.chance(world.handlerFaultRate);
       if (!fails || world.mutant.passesWhatFails) {
         done += 1;
@@ -477,46 +343,12 @@ export class Receiving {
         this.#finish(incoming, turn, simulatedFailure);
         return done + 1;
       }
-      world.handled(record, process, key);
+      world.handled(record, process);
       world.ended(incoming, message);
     }
     passed();
     if (done > 1) world.counts.add("transition: batch passed");
     return done;
-  }
-
-  #lookUp(key: number, then: (found: boolean) => void): void {
-    const { process, world } = this;
-    const { epoch } = process;
-    if (this.#leaving.has(key) && !world.mutant.opensWhileLeaving) {
-      then(false);
-      return;
-    }
-    const others = this.#lookingUp.get(key);
-    if (others !== undefined) {
-      others.push(then);
-      return;
-    }
-    const waiting = [then];
-    this.#lookingUp.set(key, waiting);
-    process.read(
-      () => world.store.owned(process.name).get(key),
-      (found) => {
-        const isOld = process.epoch !== epoch || !process.listening;
-        if (this.#lookingUp.get(key) === waiting) this.#lookingUp.delete(key);
-        if (!isOld && found.kind === "ok" && found.value !== undefined) this.open(new Map([[key, found.value]]));
-        for (const one of waiting) one(!isOld && this.#channels.has(key));
-      },
-    );
-  }
-
-  /** The channel was handed over. */
-  #drop(incoming: Incoming): void {
-    if (!this.#isOpen(incoming)) return;
-    this.world.counts.add("transition: channel not owned any more");
-    this.#channels.delete(incoming.key);
-    this.#close(incoming);
-    this.world.cutWiresTo(this.process, incoming.key);
   }
 
   #effects(incoming: Incoming): ListenerEffects {
@@ -528,7 +360,7 @@ export class Receiving {
         if (ack.busy) world.counts.add("transition: listener busy");
         if (ack.live) {
           world.counts.add("transition: listener live ack");
-          world.checkLive(process, incoming.channel, key, wire);
+          world.checkLive(process, incoming.channel, wire);
         }
         // Acks of one tick are one frame, with the newest words.
         if (wire.pendingAck !== undefined) world.counts.add("transition: acks coalesced");
@@ -570,7 +402,7 @@ export class Receiving {
               fromWire: false,
             }));
             if (rows.length > 0) world.counts.add("transition: listener drained rows");
-            incoming.channel.onRows(rows, found.value.length - rows.length);
+            incoming.channel.onRows(rows, found.value.length - rows.length, process.now);
             world.checkListener(incoming.channel);
             this.#arm(incoming);
           },
@@ -578,48 +410,34 @@ export class Receiving {
       },
       deleteStale: (cursor) => {
         world.counts.add("transition: stale rows deleted");
-        world.store.deleteStale(key, cursor);
+        world.store.deleteStale(process.callFor(key), cursor);
       },
-      commit: (cursor) => {
+      commit: (cursor, leaving) => {
         if (!this.#isOpen(incoming)) return;
         incoming.toCommit = cursor;
+        for (const each of leaving) incoming.leaving.push(this.#leavingOf(incoming, each));
         this.#commitNext(incoming);
       },
-      deadLetter: ({ message, errorCode }) => {
-        if (!this.#isOpen(incoming)) return;
-        const record = world.recordOf(message);
-        if (errorCode === unsubscribed.errorCode) {
-          throw new Violation(`message ${record.id} is to be a dead letter, though a listener serves its topic`);
-        }
-        incoming.dead.push({ position: message.position!, record });
-        this.#commitNext(incoming);
-      },
-      park: (parked) => {
-        if (!this.#isOpen(incoming)) return;
-        world.counts.add(`transition: ${parked.attempts === 0 ? "parked behind its key" : "message parked"}`);
-        const written = { ...parked, message: { ...parked.message, fromWire: false } };
-        incoming.toPark.set(rowKey(parked.message.position), written);
-        this.#parkNext(incoming);
-      },
-      unpark: (position) => {
-        if (!this.#isOpen(incoming)) return;
-        world.counts.add("transition: parked message done");
-        incoming.unparked.push(position);
-        this.#commitNext(incoming);
-      },
-      mark: (done) => {
-        if (!this.#isOpen(incoming)) return;
-        world.counts.add("transition: marked beyond an unfinished message");
-        incoming.done.push(...done);
-        this.#commitNext(incoming);
-      },
-      countStart: (isLast, parked) => {
-        const what = parked === undefined ? "message" : "parked message";
-        this.#isolate(incoming, isLast, what, () => this.#countStart(incoming, parked));
-      },
-      uncountStart: () => {
-        this.#endIsolation(incoming);
-        if (this.#isOpen(incoming)) world.store.countAttempt(process.callFor(key), () => undefined, -1);
+      mayGoOn: () => process.lease === "held" && process.session !== undefined,
+      askLanes: (keys) => {
+        world.store.findLanes(
+          process.callFor(key),
+          keys,
+          (topicId) => this.#leaves(topicId) !== "topic",
+          (result) =>
+            process.deliver(() => {
+              if (!this.#isOpen(incoming)) return;
+              const answer = () => {
+                const { left, hasRows } = result.kind === "ok" ? result.value : { left: undefined, hasRows: true };
+                if (left !== undefined && left.size > 0) world.counts.add("transition: lane still away");
+                if (left !== undefined && left.size < keys.length) world.counts.add("transition: lane comes back");
+                if (this.#isOpen(incoming)) incoming.channel.onLanes(left, hasRows, process.now);
+                this.#arm(incoming);
+              };
+              if (result.kind === "ok") answer();
+              else process.after(world.random.delay(30), answer);
+            }),
+        );
       },
       ready: () => process.after(0, () => this.#handleNext(incoming)),
       run: () => this.#handleNext(incoming),
@@ -627,112 +445,156 @@ export class Receiving {
         world.counts.add("transition: limit freed");
         process.after(0, () => limit.runWaiters(() => true));
       },
-      drained: () => this.#quiet(incoming),
       dropped: () => world.counts.add("transition: at-most-once handler failed"),
       gap: (epoch, first, last) => world.gap(process, key, epoch, first, last),
     };
   }
 
-  /** Counts a start, if it is the last one, when nothing else of the process runs. */
-  #isolate(incoming: Incoming, isLast: boolean, what: string, count: () => void): void {
-    const { world } = this;
-    if (!isLast || world.mutant.countsBesideOthers) {
-      count();
-      return;
+  #leavingOf(incoming: Incoming, leaving: LeavingMessage): Leaving {
+    const { process, world } = this;
+    const { message, key: messageKey, attempts, dueAt = 0, isSuspect, turn, dead } = leaving;
+    const { position, topicId, payload } = message;
+    const record = world.recordOf(message);
+    const wantedAt = incoming.wanted.get(record);
+    incoming.wanted.delete(record);
+    if (wantedAt !== undefined && (dueAt < wantedAt || attempts > 0))
+      throw new Violation(`message ${record.id} is not to come when its handler wants it, as the same attempt`);
+    if (isSuspect) world.counts.add("transition: suspect left");
+    else if (turn !== undefined) world.counts.add("transition: left while its handler runs");
+    else if (dead === undefined)
+      world.counts.add(`transition: left ${attempts > 0 ? "after an attempt" : "before an attempt"}`);
+    let lease: RowLease | undefined;
+    if (turn !== undefined) {
+      lease = { session: process.session! };
+      this.#known.add(lease);
+      this.#goingOn.set((turn as StartedMessage).place, lease);
+      const { key } = incoming;
+      const row = { key, position, lease, payload, attempts, isSuspect, isCommitted: false, result: undefined };
+      this.#rows.set(lease, row);
     }
-    incoming.isolated = true;
-    world.counts.add(`transition: ${what} isolated`);
-    this.#quarantine.enter(incoming, count);
-  }
-
-  /**
-   * Handles the answer to a call for a channel, unless the channel was closed meanwhile, or the peer has lost its name or the channel.
-   *
-   * @param go called with undefined if there was no answer
-   */
-  #answered<T>(
-    incoming: Incoming,
-    what: "cursor" | "parking" | "start",
-    go: (value: Exclude<T, "fenced" | "notOwned"> | undefined) => void,
-  ): (result: CallResult<T>) => void {
-    const process = this.process;
-    return (result) =>
-      process.deliver(() => {
-        // Begun before the name was taken anew: the server of before says nothing about the epoch of now.
-        if (!this.#isOpen(incoming)) return;
-        if (result.kind !== "ok") go(undefined);
-        else if (result.value === "fenced") {
-          process.world.counts.add(`transition: ${what} fenced`);
-          process.lose();
-        } else if (result.value === "notOwned") this.#drop(incoming);
-        else go(result.value as Exclude<T, "fenced" | "notOwned">);
-        process.endIfStopped();
-      });
-  }
-
-  /** The start of the first message, or of a parked one, is counted in the store. */
-  #countStart(incoming: Incoming, parkedAt?: Position): void {
-    const { process, world } = this;
-    if (!this.#isOpen(incoming)) return;
-    const { channel, key } = incoming;
-    const counted = this.#answered<number | "fenced">(incoming, "start", (starts) => {
-      const tell = () => channel.onStartCounted(starts, parkedAt !== undefined);
-      if (starts === undefined) process.after(world.random.delay(30), tell);
-      else tell();
-    });
-    world.counts.add(`transition: ${parkedAt === undefined ? "attempt" : "start of a parked message"} counted`);
-    if (parkedAt === undefined) world.store.countAttempt(process.callFor(key), counted);
-    else world.store.countParked(process.callFor(key), parkedAt, counted);
-  }
-
-  #parkNext(incoming: Incoming): void {
-    const { process, world } = this;
-    if (!this.#isOpen(incoming) || incoming.parking || process.lease !== "held" || incoming.toPark.size === 0) return;
-    incoming.parking = true;
-    const { toPark } = incoming;
-    incoming.toPark = new Map();
-    const parked = [...toPark.values()];
-    const answered = this.#answered<Written>(incoming, "parking", (isDone) => {
-      incoming.parking = false;
-      if (isDone === undefined) {
-        incoming.toPark = new Map([...toPark, ...incoming.toPark]);
-        process.after(world.random.delay(30), () => this.#parkNext(incoming));
-        return;
-      }
-      incoming.channel.onParked(parked.map(({ message }) => message.position));
-      this.#arm(incoming);
-      this.#parkNext(incoming);
-    });
-    world.store.park(process.callFor(incoming.key), parked, answered);
+    const recipient = world.serves(process.name, topicId) ? process.name : undefined;
+    const isDead = dead !== undefined;
+    return { position, messageKey, topicId, payload, recipient, attempts, dueAt, isSuspect, lease, isDead };
   }
 
   #commitNext(incoming: Incoming): void {
     const { process, world } = this;
     const { toCommit: cursor, channel, key } = incoming;
-    if (!this.#isOpen(incoming) || incoming.committing || process.lease !== "held") return;
-    if (cursor === undefined && incoming.dead.length + incoming.done.length + incoming.unparked.length === 0) return;
+    if (!this.#isOpen(incoming) || incoming.committing || process.lease !== "held" || cursor === undefined) return;
     incoming.committing = true;
     incoming.toCommit = undefined;
-    const dead = incoming.dead.splice(0);
-    const done = incoming.done.splice(0);
-    const unparked = incoming.unparked.splice(0);
-    const answered = this.#answered<Written>(incoming, "cursor", (isDone) => {
-      incoming.committing = false;
-      if (isDone === undefined) {
-        incoming.toCommit ??= cursor;
-        incoming.dead.unshift(...dead);
-        incoming.done.unshift(...done);
-        incoming.unparked.unshift(...unparked);
-        process.after(world.random.delay(30), () => this.#commitNext(incoming));
-        return;
-      }
-      if (cursor !== undefined) channel.onCommitted(cursor);
-      if (done.length > 0) channel.onMarked(done.length);
-      if (unparked.length > 0) channel.onUnparked(unparked.length);
-      this.#commitNext(incoming);
+    const leaving = incoming.leaving.splice(0);
+    world.store.commitCursor(process.callFor(key), cursor, leaving, (result) =>
+      process.deliver(() => {
+        // Begun before the name was taken anew: the server of before says nothing about the epoch of now.
+        if (!this.#isOpen(incoming)) return;
+        if (result.kind === "ok" && result.value === "fenced") {
+          world.counts.add("transition: cursor fenced");
+          return process.lose();
+        }
+        incoming.committing = false;
+        if (result.kind !== "ok") {
+          incoming.toCommit ??= cursor;
+          incoming.leaving.unshift(...leaving);
+          process.after(world.random.delay(30), () => this.#commitNext(incoming));
+          return;
+        }
+        channel.onCommitted(cursor, process.now);
+        this.#arm(incoming);
+        for (const { payload, lease } of leaving) {
+          world.ended(incoming, { payload });
+          const row = lease && this.#rows.get(lease);
+          if (row === undefined) continue;
+          row.isCommitted = true;
+          this.#endRow(row);
+        }
+        this.#commitNext(incoming);
+        process.endIfStopped();
+      }),
+    );
+  }
+
+  // ---- rows of the queue ----
+
+  /** Takes rows after a while. */
+  wakeWorker(delayMs: number): void {
+    const { process } = this;
+    const at = process.now + delayMs;
+    if (at >= this.#takeAt) return;
+    this.#takeAt = at;
+    process.after(delayMs, () => {
+      if (this.#takeAt !== at) return;
+      this.#takeAt = Number.POSITIVE_INFINITY;
+      this.#takeRows();
     });
-    const commit = { cursor: cursor ?? { epoch: 0, number: 0 }, dead, done, unparked };
-    world.store.commitCursor(process.callFor(key), commit, answered);
+  }
+
+  #takeRows(): void {
+    const { process, world } = this;
+    const { session } = process;
+    const rows = [...this.#rows.values()];
+    if (process.haltsHandlers || session === undefined || this.#isTaking) return;
+    if (rows.length >= rowsAtOnce || rows.some(({ isSuspect }) => isSuspect)) return;
+    this.#isTaking = true;
+    world.store.take(process.callFor(0), session, rowsAtOnce, (result) =>
+      process.deliver(() => {
+        this.#isTaking = false;
+        if (result.kind !== "ok") this.wakeWorker(world.random.delay(30));
+        else if (session === process.session) for (const row of result.value) this.#begin(row);
+      }),
+    );
+  }
+
+  #begin({ key, position, lease, payload, attempts, isSuspect, messageKey }: QueueRow): void {
+    const { process, world } = this;
+    if (lease === undefined || this.#known.has(lease)) return;
+    this.#known.add(lease);
+    const row: RunningRow = {
+      key,
+      position,
+      lease,
+      payload,
+      attempts,
+      isSuspect,
+      isCommitted: true,
+      result: undefined,
+    };
+    this.#rows.set(lease, row);
+    const record = world.recordOf(row);
+    const start = world.handlerStarts({
+      ...{ process, record, position, key, messageKey, opened: undefined },
+      isHeld: () => world.store.rowOf(lease) !== undefined,
+    });
+    this.#runHandler(start, record, (result) => {
+      if (result.kind === "done" && !world.transactional) world.handled(record, process);
+      row.result = result;
+      this.#endRow(row);
+    });
+  }
+
+  /** Its handler has ended, and its insert is confirmed: the row ends. */
+  #endRow(row: RunningRow): void {
+    const { process, world } = this;
+    const { lease, payload, result, isCommitted } = row;
+    if (result === undefined || !isCommitted) return;
+    const record = world.recordOf(row);
+    const effect = () => {
+      world.counts.add("transition: row done");
+      // One that did not have it any more may have been the first.
+      record.started = Math.max(1, record.started);
+      if (world.transactional) world.effect(payload);
+    };
+    world.store.endRow(process.callFor(row.key), row, this.#rowEndOf(row, result), effect, (ended) =>
+      process.deliver(() => {
+        if (ended.kind !== "ok") {
+          process.after(world.random.delay(30), () => this.#endRow(row));
+          return;
+        }
+        this.#rows.delete(lease);
+        this.wakeWorker(0);
+        process.endIfStopped();
+      }),
+    );
   }
 
   #handleNext(incoming: Incoming): void {
@@ -757,7 +619,7 @@ export class Receiving {
     const { topicId } = turn.running;
     world.counts.add("transition: topic looked up");
     const known = () => {
-      if (this.#isOpen(incoming)) this.#known.add(topicId);
+      if (this.#isOpen(incoming)) this.#topics.add(topicId);
       const { effects } = incoming;
       const waiter = world.mutant.movesSilently ? { ...effects, limitFreed: () => undefined } : effects;
       if (changeLimit(turn, this.#limitUnder(topicId), waiter)) this.#handle(incoming, turn);
@@ -771,151 +633,99 @@ export class Receiving {
 
   #handle(incoming: Incoming, turn: StartedMessage): void {
     const { process, world } = this;
-    const { running: message } = turn;
+    const { running: message, place } = turn;
     if (!this.#isOpen(incoming)) this.#finish(incoming, turn, { kind: "postponed" });
-    else if (!world.serves(process.name, message.topicId)) this.#notServed(incoming, turn);
-    else if (turn.attempts > world.limits.listener.retryOf().attempts) {
-      world.counts.add("transition: given up after crashes");
-      this.#finish(incoming, turn, { kind: "refused", errorCode: "handler_crashed", errorMessage: "simulated" });
-    } else if (world.random.chance(world.handlerFaultRate / 4)) {
+    else if (world.random.chance(world.handlerFaultRate / 4)) {
       world.counts.add("fault: handler postponed");
       this.#finish(incoming, turn, { kind: "postponed" });
-    } else if (world.transactional && message.position !== undefined) {
-      this.#handleInTransaction(incoming, turn, message.position);
     } else {
-      this.#runHandler(incoming, turn, (result) => {
-        if (result.kind === "done") world.handled(world.recordOf(message), process, incoming.key);
+      const start = this.#starts(incoming, message, place);
+      this.#count(message, 1);
+      this.#runHandler(start, world.recordOf(message), (result) => {
+        this.#count(message, -1);
+        if (result.kind === "done") world.handled(world.recordOf(message), process);
         this.#finish(incoming, turn, result);
       });
     }
   }
 
-  /** The handler of the application: it takes its time, fails, sends on, or ends the process. */
-  #runHandler(incoming: Incoming, turn: StartedMessage, ended: (result: HandlerResult) => void): void {
+  /** The handler of a message of a channel starts. @param place the message's, unless it is passed */
+  #starts(incoming: Incoming, message: IncomingMessage, place: object = message): Start {
     const { process, world } = this;
-    const { running: message, attempts } = turn;
-    const { parked } = turn.place;
-    const record = world.handlerStarts(process, incoming, { running: message, attempts, parked: parked !== undefined });
-    const isSuspect = parked === undefined ? incoming.channel.isUnderSuspicion : parked.count !== undefined;
-    this.#checkWanted(incoming, record, attempts, isSuspect);
-    if (isSuspect && attempts === world.limits.listener.retryOf().attempts) incoming.lastStart = record;
-    this.#count(message, 1);
+    const { key } = incoming;
+    const { position } = message;
+    const isHeld = () => {
+      const lease = this.#goingOn.get(place);
+      if (lease !== undefined && world.store.rowOf(lease) !== undefined) return true;
+      if (lease !== undefined && world.store.isPassed(key, position!)) return false;
+      return this.#isOpen(incoming) && world.holdsName(process) && !process.isCutOff;
+    };
+    const opened = this.#goingOn.has(place) ? undefined : incoming;
+    const record = world.recordOf(message);
+    const { messageKey } = record;
+    return world.handlerStarts({ process, record, position, key, messageKey, isHeld, opened });
+  }
+
+  /** The handler of the application: it takes its time, fails, sends on, or ends the process. */
+  #runHandler(start: Start, record: MessageRecord, ended: (result: HandlerResult) => void): void {
+    const { process, world } = this;
     const end = () =>
       process.deliver(() => {
-        this.#count(message, -1);
-        incoming.lastStart = undefined;
-        if (record.poison && world.poisonEndsSessions && message.position !== undefined) {
-          world.counts.add("fault: message that ends its session");
-          ended(simulatedEnd);
-          return;
-        }
+        if (process.isCutOff) return;
+        world.handlerEnded(start);
         if (record.poison) {
           world.counts.add("fault: message that kills its process");
-          this.#checkBystanders();
           process.kill();
-          return;
-        }
-        const failed = world.random.chance(world.handlerFaultRate);
-        if (failed && world.random.chance(0.2)) {
+        } else if (!world.random.chance(world.handlerFaultRate)) ended({ kind: "done" });
+        else if (world.random.chance(0.2)) {
           world.counts.add("fault: handler wants it later");
           const delayMs = world.random.pick([0, 1_000, 20_000]) * world.random.next();
           ended({ ...simulatedFailure, kind: "deferred", delayMs });
-          return;
+        } else {
+          world.counts.add("fault: handler failed");
+          ended(world.random.chance(0.1) ? simulatedRefusal : simulatedFailure);
         }
-        if (failed) world.counts.add("fault: handler failed");
-        ended(failed ? simulatedFailure : { kind: "done" });
       });
     if (record.hops > 0) world.sendOn(process, record, (_outcome: SendOutcome) => end());
     else world.schedule.after(world.handlerMs(), end);
   }
 
-  /** A message that its handler wants later comes then, as the same attempt unless its starts are counted in the store. */
-  #checkWanted({ wanted }: Incoming, record: MessageRecord, attempts: number, isSuspect: boolean): void {
-    const before = wanted.get(record);
-    if (before === undefined) return;
-    wanted.delete(record);
-    if (this.process.now < before.at) throw new Violation(`message ${record.id} is begun before its handler wants it`);
-    if (attempts > before.attempts && !isSuspect)
-      throw new Violation(`message ${record.id} is wanted later, and that counts as an attempt`);
-  }
-
-  /** A message ends the process: no other one may be at the start that makes a dead letter of it. */
-  #checkBystanders(): void {
-    for (const { lastStart } of this.#channels.values()) {
-      if (lastStart === undefined || lastStart.poison) continue;
-      throw new Violation(`another message killed the process at the last start of message ${lastStart.id}`);
-    }
-  }
-
-  #handleInTransaction(incoming: Incoming, turn: StartedMessage, position: Position): void {
-    const { process, world } = this;
-    const record = world.recordOf(turn.running);
-    let failure: HandlerResult | undefined;
-    let begun = false;
-    world.store.handle(
-      process.callFor(incoming.key),
-      position,
-      turn.place.parked !== undefined,
-      {
-        isAlive: () => !process.isDead,
-        run: (ended) =>
-          process.deliver(() => {
-            if (!this.#isOpen(incoming)) return ended("rollback");
-            begun = true;
-            this.#runHandler(incoming, turn, (result) => {
-              if (result.kind !== "done") failure = result;
-              ended(result.kind === "done" ? "commit" : "rollback");
-            });
-          }),
-        effect: () => world.effect(record),
-      },
-      (result) =>
-        process.deliver(() => {
-          if (!this.#isOpen(incoming)) this.#finish(incoming, turn, { kind: "postponed" });
-          else if (result.kind !== "ok") {
-            world.counts.add("transition: transaction tried again");
-            this.#finish(incoming, turn, begun ? simulatedEnd : { kind: "postponed" });
-          } else if (result.value === "fenced") process.lose();
-          else if (result.value === "notOwned") {
-            this.#drop(incoming);
-            this.#finish(incoming, turn, { kind: "postponed" });
-          } else if (result.value === "rolledBack") this.#finish(incoming, turn, failure ?? { kind: "postponed" });
-          else {
-            world.counts.add(`transition: transaction ${result.value}`);
-            this.#finish(incoming, turn, { kind: "done" });
-          }
-        }),
-    );
-  }
-
   #finish(incoming: Incoming, turn: StartedMessage, result: HandlerResult): void {
+    const { process, world } = this;
+    const { running: message, place } = turn;
+    const lease = this.#goingOn.get(place);
     if (!this.#isOpen(incoming)) {
       // The channel is closed, and its messages are handled again; only its limit hears of the end.
-      incoming.channel.finish(turn, { kind: "postponed" }, this.process.now);
-      return;
+      incoming.channel.finish(turn, { kind: "postponed" }, process.now);
+    } else {
+      if (result.kind === "deferred" && message.position !== undefined && lease === undefined)
+        incoming.wanted.set(world.recordOf(message), process.now + result.delayMs);
+      incoming.channel.finish(turn, world.mutant.handlerResult?.(result) ?? result, process.now);
+      if (place.leaving === undefined || place.leaving.dead !== undefined) world.ended(incoming, message);
+      const { committed, accepted } = incoming.channel;
+      if (comparePositions(committed, accepted) > 0) throw new Violation("the cursor passed the watermark");
+      this.#arm(incoming);
+      this.#handleNext(incoming);
     }
-    const { running: message, attempts } = turn;
-    if (result.kind === "deferred" && message.position !== undefined)
-      incoming.wanted.set(this.world.recordOf(message), { attempts, at: this.process.now + result.delayMs });
-    incoming.channel.finish(turn, this.world.mutant.handlerResult?.(result) ?? result, this.process.now);
-    // Unless it is to be tried again.
-    if (turn.running !== message) this.world.ended(incoming, message);
-    const { committed, accepted } = incoming.channel;
-    if (comparePositions(committed, accepted) > 0) throw new Violation("the cursor passed the watermark");
-    this.#arm(incoming);
-    this.#handleNext(incoming);
-    this.process.endIfStopped();
+    const row = lease && this.#rows.get(lease);
+    if (row !== undefined) {
+      row.result = result;
+      this.#endRow(row);
+    }
+    process.endIfStopped();
   }
 
-  #endIsolation(incoming: Incoming): void {
-    if (!incoming.isolated) return;
-    incoming.isolated = false;
-    this.#quarantine.leave(incoming);
+  /** What becomes of a row whose handler has ended so. */
+  #rowEndOf({ attempts: before }: RunningRow, result: HandlerResult): RowEnd {
+    const { attempts: most, delayMs } = this.world.limits.listener.retryOf();
+    const attempts = before + (result.kind === "failed" ? 1 : 0);
+    if (result.kind === "done") return { kind: "done" };
+    if (result.kind === "refused" || attempts >= most) return { kind: "dead" };
+    const waitMs = result.kind === "deferred" ? result.delayMs : delayMs(Math.max(1, attempts));
+    return { kind: "again", attempts, dueAt: this.process.now + waitMs };
   }
 
   #arm(incoming: Incoming): void {
-    this.#quarantine.handlerEnded();
-    if (!incoming.channel.isUnderSuspicion) this.#endIsolation(incoming);
     this.process.armTimer(incoming, incoming.channel);
   }
 }

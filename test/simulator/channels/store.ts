@@ -1,28 +1,59 @@
 /**
- * Postgres as the delivery rules see it: names with their epochs, the fence of each name, cursors, stored rows, marks, and parked
- * messages. A call has stages (lock, check, write, commit, answer) that interleave with those of others; its answer may be lost while
- * the commit lands, perhaps much later.
+ * Postgres as the delivery rules see it: names with their epochs, the fence of each name, cursors, stored rows, and rows of the queue.
+ * A call has stages (lock, check, write, commit, answer) that interleave with those of others; its answer may be lost while
+ * the commit lands, perhaps much later. Of the queue there is no more than channels need: the simulations `leases` and `workers` have
+ * its rules.
  */
 
-import { comparePositions, type ParkedMessage, type Position } from "../../../src/jobs-and-peers/channel/index.js";
+import { comparePositions, type Position } from "../../../src/jobs-and-peers/channel/index.js";
 import { lockTimeoutMs } from "../../../src/jobs-and-peers/store/database.js";
 import { Postgres, type Session, type Steps, Table, Transaction } from "../postgres.js";
 import { Violation } from "../records.js";
 import type { PeerProcess } from "./process.js";
-import type { MessageRecord } from "./records.js";
 import type { ChannelWorld } from "./world.js";
 
 /** Before anything that was ever sent. */
 const origin: Position = { epoch: 0, number: 0 };
 
-/** Data that a channel's owner commits at once. */
-interface ChannelCommit {
-  readonly cursor: Position;
-  readonly dead: readonly { readonly position: Position; readonly record: MessageRecord }[];
-  /** Positions beyond the cursor that are done. */
-  readonly done: readonly Position[];
-  /** Parked messages that are done. */
-  readonly unparked: readonly Position[];
+/** A process has a row of the queue until somebody frees the rows of its session, which has ended. */
+export interface RowLease {
+  readonly session: Session;
+}
+
+/** Row of the queue, as a channel or a release inserts it. */
+interface NewRow {
+  readonly position: Position;
+  /** Key of the message: those of a channel and a key are handled in order, as are those of a channel without a key. */
+  readonly messageKey: string | undefined;
+  readonly topicId: number;
+  readonly payload: Uint8Array;
+  /** Listener that may take it; undefined: any one that serves its topic. */
+  readonly recipient: string | undefined;
+  readonly attempts: number;
+  readonly dueAt: number;
+  readonly isSuspect: boolean;
+  readonly lease: RowLease | undefined;
+}
+
+export interface QueueRow extends NewRow {
+  /** Place in the order of the queue. */
+  readonly id: number;
+  /** Channel that the message came over. */
+  readonly key: number;
+}
+
+/** What is committed with a cursor that passes an unfinished message. */
+export type Leaving = NewRow & { readonly isDead: boolean };
+
+/** What becomes of a row whose handler has ended. */
+export type RowEnd =
+  | { readonly kind: "done" | "dead" }
+  | { readonly kind: "again"; readonly attempts: number; readonly dueAt: number };
+
+/** Lanes of which the queue has rows. */
+interface FoundLanes {
+  readonly left: ReadonlySet<string | undefined>;
+  readonly hasRows: boolean;
 }
 
 /** Stored row: the payload object is the message's identity in the simulation. */
@@ -45,19 +76,14 @@ export interface NameTaken {
 export interface Raised {
   readonly epoch: number;
   readonly token: object | undefined;
-  /** Only for the checks; undefined for a hand-over. */
+  /** Only for the checks; undefined for a release. */
   readonly by: PeerProcess | undefined;
 }
 
-/** A channel as its owner reads it. */
+/** A channel as its listener reads it. */
 export interface OwnedChannel {
   readonly cursor: Position;
-  /** Done beyond the cursor. */
-  readonly done: readonly Position[];
-  readonly parked: readonly ParkedMessage[];
-  readonly attempts: number;
-  /** True if the channel was another listener's. */
-  readonly handedOver: boolean;
+  readonly hasRows: boolean;
 }
 
 /** Who calls, about which channel, and on which server it believes to be. */
@@ -67,17 +93,6 @@ export interface ChannelCall {
   readonly server: number;
   readonly key: number;
 }
-
-/** A handler inside a transaction. */
-interface TransactionHandler {
-  isAlive(): boolean;
-  run(ended: (how: "commit" | "rollback") => void): void;
-  /** Effect of the handler, in the commit. */
-  effect(): void;
-}
-
-export type Written = "done" | "fenced" | "notOwned";
-type Handled = "committed" | "duplicate" | "rolledBack" | "fenced" | "notOwned";
 
 /** A statement that was checked: what it returns, and what it changes. */
 interface Prepared<T> {
@@ -95,10 +110,8 @@ interface CallOptions {
   readonly isUnfenced?: boolean;
   readonly session?: Session;
   readonly server?: number;
-  /** Channel whose cursor the statement locks, once it may write. */
-  readonly cursorOf?: number;
-  /** Marks that it inserts, in order. */
-  readonly marks?: readonly Position[];
+  /** Channels whose cursors the statement locks, once it may write. */
+  readonly cursorsOf?: readonly number[];
 }
 
 /** End of a call, and how long its answer typically takes. */
@@ -111,22 +124,26 @@ export interface StoreFaults {
   readonly epochWithoutClock?: boolean;
   readonly noLease?: boolean;
   readonly noOnConflict?: boolean;
-  readonly marksWithoutFence?: boolean;
-  readonly marksByOwnersEpoch?: boolean;
-  readonly readsBeforeMark?: boolean;
-  readonly removesMarksFirst?: boolean;
-  readonly deadLettersWithoutMark?: boolean;
-  readonly readsNoMarks?: boolean;
-  readonly parksWithoutMark?: boolean;
-  readonly leavesParked?: boolean;
-  /** What is done loses its parked row. */
-  readonly doneUnparks?: boolean;
-  readonly countsNoParked?: boolean;
-  readonly reassignsWithoutEpoch?: boolean;
-  readonly commitsForAnybody?: boolean;
-  readonly countsNoAttempts?: boolean;
-  readonly deadLetterAlways?: boolean;
-  readonly reassignsWithToken?: boolean;
+  /** The rows of a commit are written before its cursor, or after it. */
+  readonly rowsFirst?: boolean;
+  readonly cursorFirst?: boolean;
+  /** A commit inserts its rows wherever the cursor is. */
+  readonly insertsAgain?: boolean;
+  readonly commitsWithoutFence?: boolean;
+  /** Lanes are answered as they were at the question before. */
+  readonly answersOldLanes?: boolean;
+  /** Whether a channel has no rows is found out before its cursor is locked. */
+  readonly clearsUnlocked?: boolean;
+  readonly lanesByRecipient?: boolean;
+  readonly freesWithoutCount?: boolean;
+  readonly releasesWithoutEpoch?: boolean;
+  readonly releasesWithoutCursor?: boolean;
+  /** A release inserts what the cursor has passed since it was found. */
+  readonly releasesAgain?: boolean;
+  /** … or moves a cursor that was taken back since. */
+  readonly releasesAcross?: boolean;
+  readonly releasesWithoutFlag?: boolean;
+  readonly releasesWithToken?: boolean;
   readonly takesWithoutToken?: boolean;
   readonly noWaitAtFence?: boolean;
   readonly commitsInMemory?: boolean;
@@ -134,26 +151,9 @@ export interface StoreFaults {
 
 export const rowKey = (position: Position) => `${position.epoch}/${position.number}`;
 
-/** Each once, in order. */
-function distinct(positions: readonly Position[]): Position[] {
-  return [...new Map(positions.map((one) => [rowKey(one), one])).values()].sort(comparePositions);
-}
-
-/** A table with a part for each channel. */
-class Partitions<Row> {
-  readonly parts = new Map<number, Table<string, Row>>();
-  readonly #postgres: Postgres;
-
-  constructor(postgres: Postgres) {
-    this.#postgres = postgres;
-  }
-
-  of(key: number): Table<string, Row> {
-    const part = this.parts.get(key) ?? new Table<string, Row>(this.#postgres);
-    this.parts.set(key, part);
-    return part;
-  }
-}
+/** Messages of a channel with the same key and topic stay in order, also where they wait. */
+export const laneOf = ({ key, messageKey, topicId }: Pick<QueueRow, "key" | "messageKey" | "topicId">) =>
+  `${key} ${messageKey} ${topicId}`;
 
 export class ChannelStore {
   readonly postgres: Postgres;
@@ -164,13 +164,13 @@ export class ChannelStore {
   /** The newest epoch ever committed, also where a failover has lost it. */
   readonly newestEpochs = new Map<string, number>();
   readonly cursors: Table<number, Position>;
-  readonly #rows: Partitions<ModelRow>;
-  /** The listener of each channel, where it is another one than the first. */
-  readonly owners: Table<number, string>;
-  readonly #attempts: Table<number, number>;
-  /** Positions of each channel that are done beyond its cursor. */
-  readonly #marks: Partitions<Position>;
-  readonly #parked: Partitions<ParkedMessage>;
+  readonly #rows = new Map<number, Table<string, ModelRow>>();
+  /** Channels of which the queue may have rows. */
+  readonly #haveRows: Table<number, true>;
+  /** Rows of the queue, by id. */
+  readonly queue: Table<number, QueueRow>;
+  #nextRow = 1;
+  #oldLanes = new Map<number, FoundLanes["left"]>();
   /** Names that were given back in good order, with the epoch of that. */
   readonly #clean = new Map<string, number>();
 
@@ -184,11 +184,8 @@ export class ChannelStore {
     this.#names = new Table(postgres);
     this.#fenceEpochs = new Table(postgres);
     this.cursors = new Table(postgres);
-    this.#rows = new Partitions(postgres);
-    this.owners = new Table(postgres);
-    this.#attempts = new Table(postgres);
-    this.#marks = new Partitions(postgres);
-    this.#parked = new Partitions(postgres);
+    this.#haveRows = new Table(postgres);
+    this.queue = new Table(postgres);
   }
 
   /** Takes the lease of a name, at once or not at all. */
@@ -201,21 +198,10 @@ export class ChannelStore {
     if (this.postgres.advisoryUnlock(session, name)) this.#clean.set(name, epoch);
   }
 
-  /** The channels that a listener owns, with their committed cursors. */
+  /** The channels to a listener, with their committed cursors. */
   owned(name: string): Map<number, OwnedChannel> {
-    const mine = this.#world.channels.filter(({ key }) => this.#world.ownerOf(key) === name);
-    return new Map(
-      mine.map(({ key, to }) => [
-        key,
-        {
-          cursor: this.#cursorOf(key),
-          done: this.#faults.readsNoMarks ? [] : [...this.#marks.of(key).values()],
-          parked: this.parkedOf(key),
-          attempts: this.#attempts.get(key) ?? 0,
-          handedOver: to !== name,
-        },
-      ]),
-    );
+    const mine = this.#world.channels.filter(({ to }) => to === name);
+    return new Map(mine.map(({ key }) => [key, { cursor: this.#cursorOf(key), hasRows: this.#haveRows.has(key) }]));
   }
 
   /** The row of a name. */
@@ -229,7 +215,9 @@ export class ChannelStore {
 
   /** Rows of a channel, by {@link rowKey}. */
   rowsOf(key: number): Table<string, ModelRow> {
-    return this.#rows.of(key);
+    const rows = this.#rows.get(key) ?? new Table<string, ModelRow>(this.postgres);
+    this.#rows.set(key, rows);
+    return rows;
   }
 
   /** Rows of a channel above a position, in order. */
@@ -239,10 +227,15 @@ export class ChannelStore {
       .sort((a, b) => comparePositions(a.position, b.position));
   }
 
-  /** Parked messages of a channel, in order. */
-  parkedOf(key: number): ParkedMessage[] {
-    const rows = [...this.#parked.of(key).values()];
-    return rows.sort((one, other) => comparePositions(one.message.position, other.message.position));
+  /** Name of a table that is not empty. */
+  get leftover(): string | undefined {
+    if (this.queue.size > 0) return "queue";
+    return [...this.#rows.values()].some(({ size }) => size > 0) ? "stored messages" : undefined;
+  }
+
+  /** The committed cursor of a channel has passed a position. */
+  isPassed(key: number, position: Position): boolean {
+    return comparePositions(position, this.#cursorOf(key)) <= 0;
   }
 
   #cursorOf(key: number): Position {
@@ -282,48 +275,69 @@ export class ChannelStore {
     this.#world.epochRaised(name, raised.epoch, raised.by);
   }
 
-  /** Hands a listener's channels over to another one, and fences the old one off. */
-  reassign(from: string, to: string, done: (keys: readonly number[]) => void): void {
-    let keys: number[] = [];
-    const commit = (): void => {
-      keys = [...this.owned(from).keys()];
-      const before = this.row(from);
-      const epoch = Math.max(before.epoch + 1, Math.floor(this.#world.clock()));
-      if (!this.#faults.reassignsWithoutEpoch) {
-        this.#raise(from, { epoch, token: this.#faults.reassignsWithToken ? before.token : undefined, by: undefined });
-        this.#fenceEpochs.set(from, epoch);
-      }
-      for (const key of keys) this.owners.set(key, to);
-      if (keys.some((key) => this.#parked.of(key).size > 0)) {
-        this.#world.counts.add("transition: channels handed over with something parked");
-      }
-    };
-    const prepare = () => ({ value: undefined, commit });
-    this.#call({ name: from, isExclusive: true, raises: true }, prepare, () => done(keys));
+  /**
+   * What is stored for an absent listener becomes rows that any listener of the topic may take. Whoever has the name and does not know
+   * yet that its session has ended is fenced off.
+   *
+   * @param isForced whether the listener may be running: then it loses its name
+   * @param done called with the number of released rows
+   */
+  release(name: string, isForced: boolean, done: (released: number) => void): void {
+    const mine = this.#world.channels.filter(({ to }) => to === name);
+    const look = () =>
+      mine.map(({ key }) => {
+        const cursor = this.#cursorOf(key);
+        return { key, cursor, rows: this.rowsAbove(key, cursor) };
+      });
+    this.read(look, (found) => {
+      if (found.kind === "ok") this.#release(name, isForced, found.value, done);
+    });
   }
 
-  /** Gives a channel back to the listener that it was made for: with a topic, because that serves it. */
-  giveBack(
-    call: ChannelCall,
-    topicId: number | undefined,
-    answer: (result: CallResult<"back" | "stays" | "fenced">) => void,
+  /**
+   * @param stored what was found some time ago: a listener that has come back meanwhile may have handled it, or a failover may have
+   * taken the cursor back, behind which there may be more
+   */
+  #release(
+    name: string,
+    isForced: boolean,
+    stored: readonly { readonly key: number; readonly cursor: Position; readonly rows: readonly ModelRow[] }[],
+    done: (released: number) => void,
   ): void {
-    const { name, key } = call;
-    const prepare = (): Prepared<"back" | "stays"> => {
-      const goes =
-        topicId === undefined
-          ? this.#world.isToGiveBack(key, name)
-          : this.#world.heirOf(key, name, topicId) !== undefined;
-      if (!goes || this.#world.ownerOf(key) !== name) return { value: "stays" };
-      const commit = (): void => {
-        this.#world.checkGivenBack(name, key);
-        this.owners.delete(key);
-        const how = topicId === undefined ? "given back" : "passed on";
-        if (this.#parked.of(key).size > 0) this.#world.counts.add(`transition: channel ${how} with something parked`);
-      };
-      return { value: "back", commit };
+    const faults = this.#faults;
+    let released = 0;
+    const commit = (): void => {
+      const before = this.row(name);
+      const epoch = Math.max(before.epoch + 1, Math.floor(this.#world.clock()));
+      if (!faults.releasesWithoutEpoch) {
+        this.#raise(name, { epoch, token: faults.releasesWithToken ? before.token : undefined, by: undefined });
+        this.#fenceEpochs.set(name, epoch);
+      }
+      for (const { key, cursor, rows } of stored) {
+        if (!faults.releasesAcross && comparePositions(this.#cursorOf(key), cursor) < 0) continue;
+        const hadRows = this.#haveRows.has(key);
+        const rest = { recipient: undefined, attempts: 0, dueAt: 0, isSuspect: false, lease: undefined };
+        const fresh = rows.filter(({ position }) => faults.releasesAgain || !this.isPassed(key, position));
+        this.#insertRows(
+          key,
+          fresh.map((row) => ({ ...row, ...rest, messageKey: this.#world.keyOf(row.payload) })),
+        );
+        if (faults.releasesWithoutFlag && !hadRows) this.#haveRows.delete(key);
+        released += fresh.length;
+        const last = fresh.at(-1)?.position;
+        if (last === undefined) continue;
+        if (!faults.releasesWithoutCursor) this.#moveCursor(key, last);
+        else for (const { position } of fresh) this.rowsOf(key).delete(rowKey(position));
+      }
+      this.#world.queueChanged(0);
     };
-    this.#fencedCall(call, { isExclusive: true }, prepare, answer);
+    const prepare = (): Prepared<undefined> => {
+      if (isForced || !this.postgres.isAdvisoryLocked(name)) return { value: undefined, commit };
+      this.#world.counts.add("transition: release refused");
+      return { value: undefined };
+    };
+    const cursorsOf = stored.map(({ key }) => key);
+    this.#call({ name, isExclusive: true, raises: true, cursorsOf }, prepare, () => done(released));
   }
 
   // ---- channels ----
@@ -352,41 +366,40 @@ export class ChannelStore {
     else this.#fencedCall(call, {}, prepare, answer);
   }
 
-  /**
-   * Writes dead letters and marks, moves a cursor forward, and deletes what it passes with the marks of that, fenced by the
-   * listener's epoch.
-   */
+  /** Moves a cursor forward, and inserts what leaves the channel with it, fenced by the listener's epoch. */
   commitCursor(
     call: ChannelCall,
-    { cursor, dead, done, unparked }: ChannelCommit,
-    answer: (result: CallResult<Written>) => void,
+    cursor: Position,
+    leaving: readonly Leaving[],
+    answer: (result: CallResult<"done" | "fenced">) => void,
   ): void {
     const { key } = call;
     const faults = this.#faults;
-    const marked = [...(faults.deadLettersWithoutMark ? [] : dead.map(({ position }) => position)), ...done];
-    const ended = [...dead.map(({ position }) => position), ...unparked, ...(faults.doneUnparks ? done : [])];
-    const commit = (): void => {
-      const marks = this.#marks.of(key);
-      const parked = this.#parked.of(key);
-      const old = this.#cursorOf(key);
-      const isNew = (position: Position) => comparePositions(position, old) > 0 && !marks.has(rowKey(position));
-      const isParked = (position: Position) => parked.has(rowKey(position));
-      const letters = dead.filter(({ position }) => faults.deadLetterAlways || isNew(position) || isParked(position));
-      const stillParked = done.find(
-        (position) => isParked(position) && !ended.some((one) => comparePositions(one, position) === 0),
+    const isNew = ({ position }: Leaving) => comparePositions(position, this.#cursorOf(key)) > 0;
+    const insert = (rows: readonly Leaving[]): void => {
+      this.#insertRows(
+        key,
+        rows.filter(({ isDead }) => !isDead),
       );
-      if (stillParked !== undefined)
-        throw new Violation(`message ${rowKey(stillParked)} of channel ${key} is marked as done while it is parked`);
-      for (const position of ended) parked.delete(rowKey(position));
-      for (const position of marked.filter(isNew)) marks.set(rowKey(position), position);
+      for (const { isDead, payload } of rows) if (isDead) this.#world.deadLetter(payload);
+    };
+    const commit = (): void => {
+      const fresh = leaving.filter(isNew);
+      if (fresh.length < leaving.length) this.#world.counts.add("transition: rows of a repeated commit left out");
+      if (!faults.rowsFirst && !faults.cursorFirst) insert(faults.insertsAgain ? leaving : fresh);
       this.#moveCursor(key, cursor);
-      for (const { record } of letters) this.#world.deadLetter(record);
     };
     const prepare = (): Prepared<"done"> => {
-      if (faults.removesMarksFirst) this.#removeMarks(key, cursor);
+      if (faults.rowsFirst) this.postgres.write(() => insert(leaving.filter(isNew)));
       return { value: "done", commit };
     };
-    this.#ownersCall(call, distinct(marked), prepare, answer);
+    const answered: typeof answer = (result) => {
+      if (faults.cursorFirst && result.kind === "ok" && result.value === "done")
+        this.postgres.write(() => insert(leaving));
+      answer(result);
+    };
+    if (faults.commitsWithoutFence) this.#call({ ...call, isUnfenced: true, cursorsOf: [key] }, prepare, answered);
+    else this.#fencedCall(call, { cursorsOf: [key] }, prepare, answered);
   }
 
   /** Unless the cursor was there already. */
@@ -395,155 +408,170 @@ export class ChannelStore {
     if (this.cursors.has(key) && comparePositions(old, cursor) >= 0) return;
     this.#world.checkCursor(key, cursor);
     this.cursors.set(key, cursor);
-    this.#attempts.delete(key);
     const rows = this.rowsOf(key);
     // What it passes now: leftovers of before wait for the poll.
     for (const [id, { position }] of rows) {
       if (comparePositions(position, old) > 0 && comparePositions(position, cursor) <= 0) rows.delete(id);
     }
-    this.#removeMarks(key, cursor);
   }
 
-  /** Removes the marks of what a cursor has passed. */
-  #removeMarks(key: number, cursor: Position): void {
-    const marks = this.#marks.of(key);
-    for (const [mark, position] of marks) if (comparePositions(position, cursor) <= 0) marks.delete(mark);
-  }
-
-  deleteStale(key: number, cursor: Position): void {
-    const rows = this.rowsOf(key);
-    for (const [id, { position }] of rows) if (comparePositions(position, cursor) <= 0) rows.delete(id);
-  }
-
-  /** Parks messages of one channel: with their marks, unless they are done. */
-  park(call: ChannelCall, messages: readonly ParkedMessage[], answer: (result: CallResult<Written>) => void): void {
-    const { key } = call;
+  deleteStale(call: ChannelCall, cursor: Position): void {
+    const rows = this.rowsOf(call.key);
     const commit = (): void => {
-      const parked = this.#parked.of(key);
-      const marks = this.#marks.of(key);
-      for (const one of messages) {
-        const { position, payload } = one.message;
-        const id = rowKey(position);
-        const isThere = parked.has(id);
-        const isDone = comparePositions(position, this.#cursorOf(key)) <= 0 || marks.has(id);
-        if (!isThere && isDone) continue;
-        parked.set(id, one);
-        if (isThere) continue;
-        if (!this.#faults.parksWithoutMark) marks.set(id, position);
-        this.postgres.whenTakenBack(() => this.#world.lost(payload));
-      }
+      for (const [id, { position }] of rows) if (comparePositions(position, cursor) <= 0) rows.delete(id);
     };
-    const positions = messages.map(({ message }) => message.position).sort(comparePositions);
-    this.#ownersCall(call, positions, () => ({ value: "done", commit }), answer);
+    this.#fencedCall(
+      call,
+      {},
+      () => ({ value: undefined, commit }),
+      () => undefined,
+    );
   }
 
-  /** Counts a start of a parked message; 0 if it is not there. */
-  countParked(call: ChannelCall, position: Position, answer: (result: CallResult<number | "fenced">) => void): void {
-    const id = rowKey(position);
-    const prepare = (): Prepared<number> => {
-      const parked = this.#parked.of(call.key);
-      const before = parked.get(id);
-      if (before === undefined) return { value: 0 };
-      const attempts = before.attempts + 1;
-      const commit = (): void => {
-        if (!this.#faults.countsNoParked && parked.has(id)) parked.set(id, { ...before, attempts });
-      };
-      return { value: attempts, commit };
-    };
-    this.#fencedCall(call, {}, prepare, answer);
+  // ---- the queue ----
+
+  #insertRows(key: number, rows: readonly NewRow[]): void {
+    if (rows.length === 0) return;
+    this.#haveRows.set(key, true);
+    for (const row of rows) {
+      const id = this.#nextRow++;
+      const lane = laneOf({ ...row, key });
+      // Behind what waits of its lane, it is for the same.
+      const waiting = [...this.queue.values()].find((one) => laneOf(one) === lane);
+      const isAlone = waiting === undefined || this.#faults.lanesByRecipient;
+      this.queue.set(id, { ...row, recipient: isAlone ? row.recipient : waiting.recipient, key, id });
+      // What came live is nowhere else.
+      this.postgres.whenTakenBack(() => {
+        if (!this.rowsOf(key).has(rowKey(row.position))) this.#world.lost(row.payload);
+      });
+    }
+    this.#world.counts.add("transition: row inserted", rows.length);
+    this.#world.queueChanged(this.#world.random.delay(3));
   }
 
-  /** Counts a start of the message behind the cursor, or takes one back. */
-  countAttempt(call: ChannelCall, answer: (result: CallResult<number | "fenced">) => void, change: 1 | -1 = 1): void {
-    const { key } = call;
-    const prepare = (): Prepared<number> => {
-      const starts = Math.max(0, (this.#attempts.get(key) ?? 0) + change);
-      const commit = (): void => {
-        if (!this.#faults.countsNoAttempts) this.#attempts.set(key, starts);
-      };
-      return { value: starts, commit };
-    };
-    this.#fencedCall(call, { cursorOf: key }, prepare, answer);
+  /** Row that somebody has by this lease. */
+  rowOf(lease: RowLease): QueueRow | undefined {
+    return [...this.queue.values()].find((row) => row.lease === lease);
+  }
+
+  /** Rows of a lane in front of a message. */
+  rowsBefore(lane: string, position: Position): QueueRow[] {
+    return [...this.queue.values()].filter(
+      (row) => laneOf(row) === lane && comparePositions(row.position, position) < 0,
+    );
   }
 
   /**
-   * A handler's transaction: runs the handler, inserts the mark, for which it waits if another transaction has inserted it,
-   * and then reads the cursor and the epoch, without a lock. Of a parked message it deletes the row, in place of all that.
+   * Says of which lanes of a channel the queue has rows of topics that count. If it has none of the channel, that is noted, under the lock of the cursor:
+   * rows of a commit that has not ended are not seen.
    */
-  handle(
+  findLanes(
     call: ChannelCall,
-    position: Position,
-    isParked: boolean,
-    handler: TransactionHandler,
-    answer: (result: CallResult<Handled>) => void,
+    keys: readonly (string | undefined)[],
+    counts: (topicId: number) => boolean,
+    answer: (result: CallResult<FoundLanes>) => void,
   ): void {
-    const tx = new Transaction();
-    const reply = this.#once(answer);
-    const isRefused = !this.postgres.isAvailable || call.server !== this.postgres.timeline;
-    if (isRefused || this.#world.random.chance(this.#world.callFaultRate)) reply([{ kind: "failed" }, 2]);
-    else this.postgres.run(tx, this.#handling(tx, call, position, isParked, handler, reply), reply);
-  }
-
-  *#handling(
-    tx: Transaction,
-    { name, epoch, key }: ChannelCall,
-    position: Position,
-    isParked: boolean,
-    handler: TransactionHandler,
-    reply: (end: CallEnd<Handled>) => void,
-  ): Steps<CallEnd<Handled>> {
-    const { random, counts } = this.#world;
-    const { postgres } = this;
-    const mark = this.#faults.marksByOwnersEpoch ? `${epoch} ${rowKey(position)}` : rowKey(position);
-    /** Verdict for a statement at this moment. */
-    const verdict = (): Handled => {
-      if (this.#faults.marksWithoutFence) return "committed";
-      if (comparePositions(this.#cursorOf(key), position) >= 0 && !isParked) return "duplicate";
-      if (this.epochOf(name) !== epoch) return "fenced";
-      return this.#mayCommit(name, key) ? "committed" : "notOwned";
+    const { key, server, name } = call;
+    const found = () => [...this.queue.values()].filter((row) => row.key === key);
+    const prepare = (): Prepared<FoundLanes> => {
+      const rows = found();
+      const counted = rows.filter(({ topicId }) => counts(topicId));
+      const present = new Set(counted.map(({ messageKey }) => messageKey));
+      const now = new Set(keys.filter((each) => present.has(each)));
+      const left = this.#faults.answersOldLanes ? (this.#oldLanes.get(key) ?? new Set()) : now;
+      this.#oldLanes.set(key, present);
+      const value = { left, hasRows: counted.length > 0 };
+      const commit = (): void => {
+        value.hasRows = !this.#faults.clearsUnlocked && found().length > 0;
+        if (value.hasRows) this.#world.counts.add("transition: rows found under the lock of the cursor");
+        else this.#haveRows.delete(key);
+      };
+      return rows.length > 0 || !this.#haveRows.has(key) ? { value } : { value, commit };
     };
-    yield postgres.sleep(random.delay(1));
-    if (!postgres.isAvailable) return [{ kind: "failed" }, 3];
-    // A call whose answer is lost lives on in the server until that finds out.
-    const isCut = random.chance(this.#world.callFaultRate);
-    const landsLate = isCut && random.chance(0.6);
-    const commits = yield (resume) => handler.run((how) => handler.isAlive() && resume(how === "commit"));
-    if (!commits) return [{ kind: "ok", value: "rolledBack" }, 2];
-    if (isCut && !landsLate) return [{ kind: "failed" }, 2];
-    if (landsLate) {
-      counts.add("fault: unknown transaction that lands late");
-      reply([{ kind: "unknown" }, 3]);
-    }
-    const early = this.#faults.readsBeforeMark ? verdict() : undefined;
-    yield postgres.sleep(random.delay(landsLate ? 40 : 0.5));
-    yield this.#lockMark(tx, key, mark);
-    const marks = this.#marks.of(key);
-    const parked = this.#parked.of(key);
-    const isThere = isParked ? !parked.has(rowKey(position)) : marks.has(mark);
-    if (isThere) return [{ kind: "ok", value: "duplicate" }, 1];
-    yield postgres.sleep(random.delay(0.5));
-    const value = early ?? verdict();
-    const isSlow = random.chance(this.#world.slowRate);
-    yield postgres.sleep(random.delay(isSlow ? 40 : 0.5));
-    if (value === "committed") {
-      postgres.commit(tx, () => {
-        if (!isParked) marks.set(mark, position);
-        else if (!this.#faults.leavesParked) parked.delete(rowKey(position));
-        handler.effect();
-      });
-    }
-    return [{ kind: "ok", value }, 1];
+    this.#call({ name, server, isUnfenced: true, cursorsOf: [key] }, prepare, answer);
   }
 
-  #mayCommit(name: string, key: number): boolean {
-    return this.#faults.commitsForAnybody === true || this.#world.ownerOf(key) === name;
+  /** Takes rows: the first of its lane each, and a suspect alone. @returns also those that the session has, as an answer may be lost */
+  take(
+    { name, server }: Pick<ChannelCall, "name" | "server">,
+    session: Session,
+    most: number,
+    answer: (result: CallResult<readonly QueueRow[]>) => void,
+  ): void {
+    const taken: QueueRow[] = [];
+    const commit = (): void => {
+      const lanes = new Set<string>();
+      const rows = [...this.queue.values()].sort((one, other) => one.id - other.id);
+      const had = rows.filter(({ lease }) => lease?.session === session);
+      taken.push(...had);
+      for (const row of rows) {
+        const lane = `${laneOf(row)} ${row.recipient}`;
+        const isFirst = !lanes.has(lane);
+        lanes.add(lane);
+        const isFree = row.lease === undefined && row.dueAt <= this.#world.schedule.now;
+        if (!isFirst || !isFree || taken.length >= most || !this.#world.mayTake(name, row)) continue;
+        if (taken.some(({ isSuspect }) => isSuspect) || (row.isSuspect && taken.length > 0)) continue;
+        const leased = { ...row, lease: { session } };
+        this.queue.set(row.id, leased);
+        taken.push(leased);
+      }
+    };
+    this.#call({ name, server, isUnfenced: true, session }, () => ({ value: taken, commit }), answer);
+  }
+
+  /**
+   * Ends a row: if its handler is done, whoever has it now, else unless somebody else has it.
+   *
+   * @param effect effect of the handler, in the same transaction
+   */
+  endRow(
+    { name, server, key }: ChannelCall,
+    { position, lease }: { readonly position: Position; readonly lease: RowLease },
+    end: RowEnd,
+    effect: () => void,
+    answer: (result: CallResult<undefined>) => void,
+  ): void {
+    const commit = (): void => {
+      const row = [...this.queue.values()].find(
+        (one) => one.key === key && comparePositions(one.position, position) === 0,
+      );
+      if (row === undefined || (end.kind !== "done" && row.lease !== lease)) return;
+      const { attempts, dueAt } = end.kind === "again" ? end : row;
+      if (end.kind === "again") this.queue.set(row.id, { ...row, attempts, dueAt, isSuspect: false, lease: undefined });
+      else this.queue.delete(row.id);
+      if (end.kind === "dead") this.#world.deadLetter(row.payload);
+      if (end.kind === "done") effect();
+      this.#world.queueChanged(Math.max(0, dueAt - this.#world.schedule.now));
+    };
+    this.#call({ name, server, isUnfenced: true }, () => ({ value: undefined, commit }), answer);
+  }
+
+  /** Frees the rows of sessions that have ended: each may be what has ended its process, so its start counts. */
+  freeRows({ name, server }: Pick<ChannelCall, "name" | "server">, maxAttempts: number): void {
+    const commit = (): void => {
+      for (const [id, row] of this.queue) {
+        if (row.lease === undefined || row.lease.session.isAlive) continue;
+        const attempts = row.attempts + (this.#faults.freesWithoutCount ? 0 : 1);
+        this.#world.counts.add("transition: row freed");
+        if (attempts < maxAttempts) this.queue.set(id, { ...row, attempts, isSuspect: true, lease: undefined });
+        else {
+          this.queue.delete(id);
+          this.#world.counts.add("transition: given up after crashes");
+          this.#world.deadLetter(row.payload);
+        }
+      }
+      this.#world.queueChanged(this.#world.random.delay(3));
+    };
+    const isNeeded = () => [...this.queue.values()].some(({ lease }) => lease?.session.isAlive === false);
+    const prepare = () => (isNeeded() ? { value: undefined, commit } : { value: undefined });
+    this.#call({ name, server, isUnfenced: true }, prepare, () => undefined);
   }
 
   // ---- faults ----
 
   /** Somebody deletes a row by hand. Returns its payload. */
   deleteSomeRow(): Uint8Array | undefined {
-    const tables = [...this.#rows.parts.values()].filter((table) => table.size > 0);
+    const tables = [...this.#rows.values()].filter((table) => table.size > 0);
     if (tables.length === 0) return undefined;
     const table = this.#world.random.pick(tables);
     const row = this.#world.random.pick([...table.values()]);
@@ -579,18 +607,6 @@ export class ChannelStore {
       if (isSlow) counts.add("fault: slow query");
       schedule.after(random.delay(isSlow ? 150 : 1), () => answer({ kind: "ok", value }));
     });
-  }
-
-  /** A write of a channel's owner, which locks the channel's cursor and inserts marks. */
-  #ownersCall(
-    call: ChannelCall,
-    marks: readonly Position[],
-    prepare: () => Prepared<"done">,
-    answer: (result: CallResult<Written>) => void,
-  ): void {
-    const prepareAsOwner = (): Prepared<"done" | "notOwned"> =>
-      this.#mayCommit(call.name, call.key) ? prepare() : { value: "notOwned" };
-    this.#fencedCall(call, { cursorOf: call.key, marks }, prepareAsOwner, answer);
   }
 
   /** A call that is refused unless the epoch of the caller is that of the name, and of its fence. */
@@ -631,7 +647,7 @@ export class ChannelStore {
 
   *#calling<T>(
     tx: Transaction,
-    { name, isExclusive = false, raises, isUnfenced, session, cursorOf, marks = [] }: CallOptions,
+    { name, isExclusive = false, raises, isUnfenced, session, cursorsOf = [] }: CallOptions,
     prepare: () => Prepared<T>,
     reply: (end: CallEnd<T>) => void,
   ): Steps<CallEnd<T>> {
@@ -654,11 +670,10 @@ export class ChannelStore {
       reply([{ kind: "unknown" }, 3]);
     }
     const { value, commit } = prepare();
-    if (cursorOf !== undefined && commit !== undefined) {
+    for (const key of commit === undefined ? [] : cursorsOf) {
       const waits = "transition: waited for a cursor";
-      const isLocked = yield postgres.lock(tx, `cursor ${cursorOf}`, { waits, timeoutMs: lockTimeoutMs });
+      const isLocked = yield postgres.lock(tx, `cursor ${key}`, { waits, timeoutMs: lockTimeoutMs });
       if (!isLocked) return [{ kind: "failed" }, 1];
-      for (const mark of marks) yield this.#lockMark(tx, cursorOf, rowKey(mark));
     }
     const isSlow = !landsLate && random.chance(this.#world.slowRate);
     if (isSlow) counts.add("fault: slow commit");
@@ -666,10 +681,5 @@ export class ChannelStore {
     if (session?.isAlive === false) return [{ kind: "failed" }, 1];
     if (commit !== undefined) postgres.commit(tx, commit);
     return [{ kind: "ok", value }, 1];
-  }
-
-  /** Inserts a mark: waits for the end of a transaction that has inserted the same. */
-  #lockMark(tx: Transaction, key: number, mark: string) {
-    return this.postgres.lock(tx, `mark ${key} ${mark}`, { waits: "transition: waited for a mark" });
   }
 }

@@ -10,7 +10,6 @@ import {
   type Position,
   type SenderChannel,
   type SendOutcome,
-  type StartedMessage,
 } from "../../../src/jobs-and-peers/channel/index.js";
 import { Delivery } from "../../../src/jobs-and-peers/wire/index.js";
 import type { Postgres, Session } from "../postgres.js";
@@ -19,8 +18,8 @@ import { SimulatedWorld } from "../world.js";
 import type { Mutant } from "./mutants.js";
 import type { Wire } from "./network.js";
 import { PeerProcess } from "./process.js";
-import type { MessageRecord, SimulatedMessage } from "./records.js";
-import { ChannelStore, type ModelRow } from "./store.js";
+import type { MessageRecord, SimulatedMessage, Start } from "./records.js";
+import { ChannelStore, laneOf, type ModelRow, type QueueRow } from "./store.js";
 
 /** Faults of a run; each seed has some of them. */
 const faultKinds = [
@@ -34,7 +33,7 @@ const faultKinds = [
   "delete",
   "outage",
   "stop",
-  "reassign",
+  "release",
 ] as const;
 export type FaultKind = (typeof faultKinds)[number];
 
@@ -47,7 +46,7 @@ const mustSettleWithinMs = 240_000;
 const maxSteps = 100_000;
 /** Number of attempts of a handler. */
 const maxAttempts = 5;
-/** The topic that "z", to which channels are handed over, does not serve. */
+/** The topic that "z" alone serves: a listener of the topics of the others, without a channel of its own. */
 const secondTopicId = 2;
 /** How many handlers of a topic run at a time in a process, in runs with limits; of the other topics any number. */
 const concurrencies: ReadonlyMap<number, number> = new Map([
@@ -56,7 +55,7 @@ const concurrencies: ReadonlyMap<number, number> = new Map([
 ]);
 /** The topics of messages in runs with limits. */
 const limitedTopicIds = [1, 3, 3, 4];
-/** Starts of a message that kills its process or session: to be found among those before it, then `maxAttempts`, then some for failovers. */
+/** Starts of a message that kills its process: to be found among those before it, then `maxAttempts`, then some for failovers. */
 const maxPoisonStarts = 40;
 
 export class ChannelWorld extends SimulatedWorld {
@@ -83,15 +82,15 @@ export class ChannelWorld extends SimulatedWorld {
       busyAfterMs: 10,
       retryOf: () => ({ attempts: maxAttempts, delayMs: (attempts: number) => 100 * 2 ** (attempts - 1) }),
       shortBacklogRows: 3,
-      maxAhead: 4,
       messageOverheadBytes: 10,
       refillBelow: 2,
       refillBelowBytes: 120,
-      parkDelayMs: 150,
-      markEveryMs: 60,
-      maxParked: 5,
-      maxParkedBytes: 150,
+      leaveAfterMs: 60,
+      askLeastMs: 20,
+      askMostMs: 500,
+      lanesAtOnce: 2,
     },
+    suspects: 4,
     drainRows: 4,
   };
   readonly channels: { key: number; from: string; to: string }[];
@@ -106,9 +105,9 @@ export class ChannelWorld extends SimulatedWorld {
   /** Handlers of some topics have limits. */
   readonly hasLimits: boolean;
   readonly transactional: boolean;
+  /** True if messages of topics of which the queue handles all do not hold up those of others. */
+  readonly leavesTopics: boolean;
   readonly #poisonRate: number;
-  /** Poisonous messages end their transaction's session instead of their process. */
-  readonly poisonEndsSessions: boolean;
 
   readonly #names: string[];
   readonly #processes = new Map<string, PeerProcess[]>();
@@ -116,15 +115,13 @@ export class ChannelWorld extends SimulatedWorld {
   readonly #records = new Map<Uint8Array, MessageRecord>();
   /** First handled position of each channel and key. */
   readonly #firstHandled = new Map<string, Position>();
-  /** Message of each opened channel and key that was begun and is not done. */
-  readonly #begun = new WeakMap<object, Map<string, MessageRecord>>();
-  /** Messages of each opened channel that are done or given up. */
-  readonly #ended = new WeakMap<object, Set<MessageRecord>>();
+  /** Message of each opened channel and key that was begun, and is neither done nor a row. */
+  readonly #begun = new WeakMap<object, Map<string | undefined, MessageRecord>>();
+  /** Handlers that run, by lane. */
+  readonly #running = new Map<string, Set<Start>>();
   #hasKeys: boolean;
   readonly #isRestless: boolean;
-  /** Listeners get their channels back. */
-  #givesBack: boolean;
-  /** Some messages are for a topic that only their channel's first listener serves. */
+  /** Some messages are for a topic that their channel's listener does not serve. */
   readonly #hasSecondTopic: boolean;
   readonly #everCommitted = new Map<string, number>();
   /** By name, all that ever raised its epoch, also what a failover has lost. */
@@ -156,13 +153,13 @@ export class ChannelWorld extends SimulatedWorld {
     this.passRate = seed % 3 === 0 ? 0 : 0.7;
     this.hasLimits = mutant.limits ?? seed % 5 === 2;
     this.transactional = mutant.transactional ?? random.chance(0.3);
+    this.leavesTopics = random.chance(0.5);
     this.#poisonRate = (mutant.poison ?? random.chance(0.15)) ? 0.05 : 0;
-    this.poisonEndsSessions = this.transactional && (mutant.poisonEndsSessions ?? random.chance(0.5));
-    // A listener that sends on has somebody to send to only while it has its own channels.
-    const possible = this.#mutual ? faultKinds.filter((kind) => kind !== "reassign") : faultKinds;
-    this.#kinds = possible.filter((kind) => (mutant.faults ? mutant.faults.includes(kind) : random.chance(0.4)));
-    // Somebody to hand channels over to.
-    if (this.#kinds.includes("reassign")) this.#names.push("z");
+    this.#kinds = faultKinds.filter((kind) => (mutant.faults ? mutant.faults.includes(kind) : random.chance(0.4)));
+    // A handler that sends on needs channels of its own.
+    const hasOther = !this.#mutual && (mutant.secondTopic ?? random.chance(0.6));
+    if (hasOther) this.#names.push("z");
+    this.#hasSecondTopic = hasOther && (mutant.secondTopic ?? random.chance(0.4));
     const calm = random.chance(0.2);
     this.callFaultRate = calm ? 0 : random.next() * 0.1;
     this.dialFaultRate = calm ? 0 : random.next() * 0.3;
@@ -172,14 +169,12 @@ export class ChannelWorld extends SimulatedWorld {
     this.handlerFaultRate = random.chance(0.3) ? random.pick([0.05, 0.4]) : 0;
     this.#slowHandlers = random.chance(0.3);
     this.#hasKeys = mutant.keys ?? random.chance(0.4);
-    this.#givesBack = this.#kinds.includes("reassign") && (mutant.givesBack ?? random.chance(0.5));
-    this.#hasSecondTopic = this.#kinds.includes("reassign") && (mutant.secondTopic ?? random.chance(0.5));
     this.#isRestless = mutant.restless ?? seed % 7 === 3;
     if (this.#isRestless) this.#makeRestless();
     Object.assign(this, mutant.warmStart);
   }
 
-  /** Much is parked, and for long, while listeners stop several times in a row, or their channels go and come back. */
+  /** Many rows wait for long, while listeners stop several times in a row. */
   #makeRestless(): void {
     this.#hasKeys = this.mutant.keys ?? true;
     this.handlerFaultRate = 0.4;
@@ -187,13 +182,7 @@ export class ChannelWorld extends SimulatedWorld {
       attempts: maxAttempts,
       delayMs: (attempts) => (attempts % 2 === 1 ? 3_000 : 100),
     });
-    if (this.mutant.faults !== undefined) return;
-    if (!this.#kinds.includes("stop")) this.#kinds.push("stop");
-    if (this.#mutual) return;
-    this.#givesBack = this.mutant.givesBack ?? true;
-    if (this.#kinds.includes("reassign")) return;
-    this.#kinds.push("reassign");
-    this.#names.push("z");
+    if (this.mutant.faults === undefined && !this.#kinds.includes("stop")) this.#kinds.push("stop");
   }
 
   /** Milliseconds of a clock that every server agrees on. */
@@ -225,45 +214,32 @@ export class ChannelWorld extends SimulatedWorld {
     return this.random.chance(0.1) ? alive[0] : alive.at(-1);
   }
 
-  /** The listener that a channel belongs to now. */
-  ownerOf(key: number): string {
-    return this.store.owners.get(key) ?? this.channels.find((channel) => channel.key === key)!.to;
-  }
-
-  /** Whether a channel that a process has taken over goes back to its listener, which runs again. */
-  isToGiveBack(key: number, from: string): boolean {
-    const { to } = this.channels.find((channel) => channel.key === key)!;
-    return this.#givesBack && to !== from && this.#alive(to).some((process) => this.#holdsName(process));
+  /** The listener of a channel. */
+  listenerOf(key: number): string {
+    return this.channels.find((channel) => channel.key === key)!.to;
   }
 
   /** Whether a listener serves a topic. */
   serves(name: string, topicId: number): boolean {
-    return topicId !== secondTopicId || name !== "z";
+    return topicId !== secondTopicId || name === "z";
+  }
+
+  /** Whether a listener may take a row of the queue. */
+  mayTake(name: string, { key, topicId, recipient }: QueueRow): boolean {
+    if (recipient !== undefined) return recipient === name;
+    return this.serves(name, topicId) && (name === "z" || name === this.listenerOf(key));
+  }
+
+  /** Something may be taken from the queue after a while. */
+  queueChanged(delayMs: number): void {
+    this.schedule.after(delayMs, () => {
+      for (const process of this.#all()) process.deliver(() => process.receiving.wakeWorker(this.random.delay(1)));
+    });
   }
 
   /** How many handlers of a topic a process runs at a time; undefined: any number. */
   concurrencyOf(topicId: number): number | undefined {
     return this.hasLimits ? concurrencies.get(topicId) : undefined;
-  }
-
-  /** The listener that should have a channel, because it serves a topic that its owner does not; it need not run. */
-  heirOf(key: number, owner: string, topicId: number): string | undefined {
-    const { to } = this.channels.find((channel) => channel.key === key)!;
-    return this.ownerOf(key) === owner && to !== owner && this.serves(to, topicId) ? to : undefined;
-  }
-
-  /** At the moment that the owner changes: nobody has the channel open but one that has lost its name. */
-  checkGivenBack(name: string, key: number): void {
-    for (const process of this.#alive(name)) {
-      if (!this.#holdsName(process) || process.receiving.channel(key) === undefined) continue;
-      throw new Violation(`channel ${key} changes its owner while "${name}" has it open`);
-    }
-  }
-
-  /** Its listener and its sender hear of it, perhaps. */
-  tellGivenBack(key: number): void {
-    const { to } = this.channels.find((channel) => channel.key === key)!;
-    if (!this.random.chance(this.notifyLossRate)) this.announce(to, key);
   }
 
   appeared(process: PeerProcess): void {
@@ -292,11 +268,9 @@ export class ChannelWorld extends SimulatedWorld {
     dialler.deliver(() => run(dialler));
   }
 
-  /** Cuts the connections to a process, or only those of one channel. */
-  cutWiresTo(process: PeerProcess, onlyKey?: number): void {
-    for (const [wire, { listener, key }] of this.#wires) {
-      if (listener === process && (onlyKey === undefined || key === onlyKey)) wire.cut();
-    }
+  /** Cuts the connections to a process. */
+  cutWiresTo(process: PeerProcess): void {
+    for (const [wire, { listener }] of this.#wires) if (listener === process) wire.cut();
   }
 
   /** The limit of a listener, which may be another one after a restart. */
@@ -328,6 +302,9 @@ export class ChannelWorld extends SimulatedWorld {
   settle(record: MessageRecord, outcome: SendOutcome): void {
     if (record.outcome !== undefined) throw new Violation(`message ${record.id} settled twice`);
     record.outcome = outcome;
+    const mustBeDone = outcome === "delivered" && !record.excused && this.postgres.timeline === 1;
+    if (mustBeDone && record.finished === 0)
+      throw new Violation(`message ${record.id} of channel ${record.key} counts as delivered, but was not handled`);
     this.counts.add(`outcome: ${outcome}`);
     if (record.onSettled) this.schedule.after(0, () => record.onSettled?.(outcome));
   }
@@ -338,47 +315,46 @@ export class ChannelWorld extends SimulatedWorld {
     this.#gapsAllowed = true;
   }
 
-  /** @param opened the channel as the process has opened it */
-  handlerStarts(
-    process: PeerProcess,
-    opened: { readonly key: number },
-    { running: message, attempts: attempt, parked }: Pick<StartedMessage, "running" | "attempts"> & { parked: boolean },
-  ): MessageRecord {
-    const { key } = opened;
-    const record = this.#records.get(message.payload)!;
-    const position = message.position;
+  handlerStarts(start: Start): Start {
+    const { record, process, position, key, isHeld, opened } = start;
     if (position === undefined) {
       if (record.started > 0) throw new Violation(`at-most-once message ${record.id} handled twice`);
       record.started += 1;
-      return record;
+      return start;
     }
-    const cursor = this.store.cursors.get(key);
-    const holds = this.#holds(process, key);
-    if (holds && attempt === 1 && !parked && cursor !== undefined && comparePositions(position, cursor) <= 0) {
-      throw new Violation(`handler started for ${at(position)}, at or below the committed cursor ${at(cursor)}`);
+    const holds = isHeld();
+    if (holds && opened !== undefined && this.store.isPassed(key, position)) {
+      throw new Violation(`handler started for ${at(position)}, at or below the committed cursor`);
     }
     // One that has lost its name and does not know yet may still start what it had accepted; nothing it does is committed.
-    if (record.messageKey !== undefined) {
-      const begun = this.#begun.get(opened) ?? new Map<string, MessageRecord>();
+    const lane = laneOf({ ...start, topicId: record.topicId });
+    if (opened !== undefined) {
+      const begun = this.#begun.get(opened) ?? new Map<string | undefined, MessageRecord>();
       this.#begun.set(opened, begun);
       const before = begun.get(record.messageKey) ?? record;
-      if (before !== record) {
-        throw new Violation(`message ${record.id} is begun before message ${before.id} of its key is done`);
-      }
+      if (before !== record) throw new Violation(`message ${record.id} is begun before message ${before.id} is done`);
       begun.set(record.messageKey, record);
-      for (const { message: other } of holds ? this.store.parkedOf(key) : []) {
-        const earlier = this.recordOf(other);
-        if (earlier.messageKey !== record.messageKey || comparePositions(other.position, position) >= 0) continue;
-        if (earlier.finished > 0 || this.#ended.get(opened)?.has(earlier)) continue;
-        throw new Violation(`message ${record.id} is begun while message ${earlier.id} of its key is parked`);
+    }
+    const running = this.#running.get(lane) ?? new Set();
+    this.#running.set(lane, running);
+    if (holds) {
+      for (const other of running) {
+        if (other.process.isDead || !other.isHeld()) continue;
+        throw new Violation(`message ${record.id} is begun while the handler of message ${other.record.id} runs`);
+      }
+      const isStranger = process.trusted !== this.postgres.timeline;
+      const [waiting] = isStranger ? [] : this.store.rowsBefore(lane, position);
+      if (waiting !== undefined) {
+        const { id } = this.recordOf(waiting);
+        throw new Violation(`message ${record.id} is begun while message ${id} of its lane is in the queue`);
       }
     }
+    running.add(start);
     if (holds && record.doneBefore !== undefined && this.postgres.timeline === 1) {
       throw new Violation(`message ${record.id} is handled again after ${record.doneBefore}`);
     }
     if (!holds) this.counts.add("transition: handled by a deposed listener");
     else if (record.started === 0) {
-      const lane = `${key} ${record.messageKey}`;
       const before = this.#firstHandled.get(lane);
       if (before !== undefined && comparePositions(position, before) <= 0) {
         throw new Violation(`${at(position)} of channel ${key} first handled after ${at(before)}`);
@@ -387,9 +363,15 @@ export class ChannelWorld extends SimulatedWorld {
     } else if (record.started > 0) this.counts.add("transition: handled again");
     if (holds) record.started += 1;
     if (record.poison && record.started > maxPoisonStarts) {
-      throw new Violation(`message ${record.id} has killed ${record.started} processes or sessions`);
+      throw new Violation(`message ${record.id} has killed ${record.started} processes`);
     }
-    return record;
+    if (opened === undefined)
+      this.counts.add(`transition: row begun${process.name === "z" ? " by another listener" : ""}`);
+    return start;
+  }
+
+  handlerEnded(start: Start): void {
+    this.#running.get(laneOf({ ...start, topicId: start.record.topicId }))?.delete(start);
   }
 
   /** A failover has lost a name's taking: what was begun of it, uncommitted, orders nothing any more. */
@@ -402,13 +384,8 @@ export class ChannelWorld extends SimulatedWorld {
     }
   }
 
-  /** A process that holds its name, and the channel. */
-  #holds(process: PeerProcess, key: number): boolean {
-    return this.#holdsName(process) && this.ownerOf(key) === process.name;
-  }
-
   /** A process that was deposed, and has its name back by a failover that lost its successor, does not count. */
-  #holdsName({ name, epoch }: PeerProcess): boolean {
+  holdsName({ name, epoch }: PeerProcess): boolean {
     return this.store.epochOf(name) === epoch && this.store.newestEpochs.get(name) === epoch;
   }
 
@@ -416,61 +393,58 @@ export class ChannelWorld extends SimulatedWorld {
     return this.#records.get(payload)!.messageKey;
   }
 
-  recordOf(message: IncomingMessage): MessageRecord {
-    return this.#records.get(message.payload)!;
+  recordOf({ payload }: Pick<IncomingMessage, "payload">): MessageRecord {
+    return this.#records.get(payload)!;
   }
 
-  /** A message is done or given up: it is not to be tried again. */
-  ended(opened: object, message: IncomingMessage): void {
-    const record = this.recordOf(message);
-    const { messageKey } = record;
-    const ended = this.#ended.get(opened) ?? new Set<MessageRecord>();
-    this.#ended.set(opened, ended.add(record));
-    if (messageKey !== undefined) this.#begun.get(opened)?.delete(messageKey);
+  /** A message of a channel is done or given up, or has become a row. */
+  ended(opened: object, message: Pick<IncomingMessage, "payload">): void {
+    this.#begun.get(opened)?.delete(this.keyOf(message.payload));
   }
 
   /** The handler is done. */
-  handled(record: MessageRecord, process: PeerProcess, key: number): void {
+  handled(record: MessageRecord, process: PeerProcess): void {
     record.finished += 1;
-    record.finishedBy = { process, key, at: this.schedule.now };
+    record.finishedBy = { process, at: this.schedule.now };
   }
 
-  /** A process has given up its channels, or one, and nothing of it was under way: nobody handles again what it has done. */
-  endedInOrder(process: PeerProcess, onlyKey?: number): void {
-    this.#staysDone(process, "a stop in good order", (by) => onlyKey === undefined || by.key === onlyKey);
+  /** A process has stopped, and nothing was under way: nobody handles again what it has done. */
+  endedInOrder(process: PeerProcess): void {
+    this.#staysDone(process, "a stop in good order", Number.POSITIVE_INFINITY);
   }
 
   /** A process is killed. Where nothing else disturbs it, nobody handles again what it has done a while ago. */
   killed(process: PeerProcess): void {
     const isDisturbed = this.callFaultRate + this.slowRate > 0 || this.#kinds.some((kind) => !quietFaults.has(kind));
     if (isDisturbed) return;
-    const before = this.schedule.now - 2 * this.limits.listener.markEveryMs - writtenWithinMs;
-    this.#staysDone(process, "a kill long after", ({ at }) => at < before);
+    const before = this.schedule.now - 2 * this.limits.listener.leaveAfterMs - writtenWithinMs;
+    this.#staysDone(process, "a kill long after", before);
   }
 
-  #staysDone(process: PeerProcess, how: string, isMeant: (by: { key: number; at: number }) => boolean): void {
-    if (!this.#holdsName(process)) return;
+  #staysDone(process: PeerProcess, how: string, before: number): void {
+    if (!this.holdsName(process)) return;
     for (const record of this.#records.values()) {
       const { finishedBy } = record;
-      if (finishedBy?.process !== process || !isMeant(finishedBy)) continue;
+      if (finishedBy?.process !== process || finishedBy.at >= before) continue;
       if (record.delivery === Delivery.AT_LEAST_ONCE) record.doneBefore ??= how;
     }
   }
 
   /** The effect of a transactional handler is committed. */
-  effect(record: MessageRecord): void {
+  effect(payload: Uint8Array): void {
     this.counts.add("transition: effect committed");
-    this.#kept(record, "effect");
+    this.#kept(payload, "effect");
   }
 
   /** The message is kept as a dead letter. */
-  deadLetter(record: MessageRecord): void {
+  deadLetter(payload: Uint8Array): void {
     this.counts.add("transition: dead letter");
-    this.#kept(record, "dead letter");
+    this.#kept(payload, "dead letter");
   }
 
-  #kept(record: MessageRecord, what: string): void {
+  #kept(payload: Uint8Array, what: string): void {
     const { postgres } = this;
+    const record = this.recordOf({ payload });
     record.effects += 1;
     record.finished += 1;
     if (record.effects > 1 && postgres.timeline === 1) throw new Violation(`message ${record.id} has a second ${what}`);
@@ -485,7 +459,7 @@ export class ChannelWorld extends SimulatedWorld {
   gap(process: PeerProcess, key: number, epoch: number, first: number, last: number): void {
     this.counts.add("transition: gap");
     // One that has lost its name may see rows of a cursor that it knows nothing of.
-    const holds = this.#holds(process, key);
+    const holds = this.holdsName(process);
     if (holds && !this.#gapsAllowed)
       throw new Violation(`channel ${key}: gap ${epoch}/${first}-${last}, though nobody deleted`);
   }
@@ -539,7 +513,7 @@ export class ChannelWorld extends SimulatedWorld {
     if (holder !== undefined) throw new Violation(`"${name}" was taken from a process that holds it`);
   }
 
-  /** A name's epoch was raised; `by` is undefined for a hand-over. */
+  /** A name's epoch was raised; `by` is undefined for a release. */
   epochRaised(name: string, epoch: number, by: PeerProcess | undefined): void {
     const raises = this.#raises.get(name) ?? [];
     this.#raises.set(name, [...raises, { epoch, by }]);
@@ -564,9 +538,9 @@ export class ChannelWorld extends SimulatedWorld {
   }
 
   /** Live means that the listener has everything that was stored when the sender went live. */
-  checkLive(process: PeerProcess, channel: ListenerChannel, key: number, wire: Wire): void {
+  checkLive(process: PeerProcess, channel: ListenerChannel, wire: Wire): void {
     const stored = wire.storedAtGoLive;
-    if (stored === undefined || this.#gapsAllowed || !this.#holds(process, key)) return;
+    if (stored === undefined || this.#gapsAllowed || !this.holdsName(process)) return;
     if (comparePositions(stored, channel.accepted) > 0) {
       throw new Violation(`live at ${at(channel.accepted)}, though ${at(stored)} was stored before GoLive`);
     }
@@ -582,6 +556,7 @@ export class ChannelWorld extends SimulatedWorld {
     for (const record of this.#records.values()) {
       if (this.#unfinished(record)) return false;
     }
+    if (this.store.leftover !== undefined) return false;
     return this.#names.every((name) => {
       const alive = this.#alive(name);
       return alive.length === 1 && alive[0]!.settled;
@@ -602,6 +577,7 @@ export class ChannelWorld extends SimulatedWorld {
         throw new Violation(`at-most-once message ${record.id} was reported dropped, but handled`);
       }
     }
+    if (this.store.leftover !== undefined) throw new Violation(`something is left: ${this.store.leftover}`);
     for (const name of this.#names) {
       const alive = this.#alive(name);
       if (alive.length !== 1 || !alive[0]!.settled) throw new Violation(`${name} did not come to rest, live`);
@@ -701,16 +677,11 @@ export class ChannelWorld extends SimulatedWorld {
       schedule.after(random.chance(0.2) ? 8_000 : random.between(50, 4_000), () => {
         this.postgres.isAvailable = true;
       });
-    } else if (kind === "reassign") {
-      const [from, to] = random.chance(0.5) ? ["a", "z"] : ["z", "a"];
-      this.store.reassign(from!, to!, (keys) => {
-        if (keys.length > 0) this.counts.add("transition: channels handed over");
-        for (const key of keys) if (!random.chance(this.notifyLossRate)) this.announce(to!, key);
-      });
-    } else if (kind === "stop") {
+    } else if (kind === "release") this.#release(name, process);
+    else if (kind === "stop") {
       process?.stop();
       schedule.after(random.between(100, 2_000), () => this.#startProcess(name));
-      // What is parked waits for longer than that.
+      // Rows wait for longer than that.
       for (let nth = this.#isRestless ? random.between(1, 3) : 0; nth > 0; nth--) {
         schedule.after(nth * 500 + random.delay(300), () => {
           this.#alive(name).at(-1)?.stop();
@@ -718,6 +689,29 @@ export class ChannelWorld extends SimulatedWorld {
         });
       }
     }
+  }
+
+  /** A listener is away, or seems to be: what is stored for it is released, while it comes back or a twin starts. */
+  #release(name: string, process: PeerProcess | undefined): void {
+    const { random, schedule } = this;
+    const how = random.pick(["kill", "stop", "stall", "session"] as const);
+    if (how === "kill") process?.kill();
+    else if (how === "stop") process?.stop();
+    else if (process !== undefined && process.session !== undefined) {
+      this.postgres.endSession(process.session);
+      if (how === "stall" && !process.isStalled) {
+        process.stall();
+        schedule.after(random.between(10, 4_000), () => !process.isDead && process.wake());
+      }
+    }
+    for (let nth = random.between(1, 3); nth > 0; nth--) {
+      schedule.after(random.delay(300), () =>
+        this.store.release(name, random.chance(0.2), (released) => {
+          if (released > 0) this.counts.add("transition: released");
+        }),
+      );
+    }
+    schedule.after(random.delay(300), () => this.#startProcess(name));
   }
 
   /** Faults end: whoever is stopped wakes, the database is there, every name has a process. */

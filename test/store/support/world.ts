@@ -48,7 +48,7 @@ export async function world(options: StoreOptions & { readonly migrated?: boolea
     operator,
     connect,
     take: (name) => store.takeName(name, { waitMs: 0 }),
-    channelOf: async (sender, listenerName) => (await store.openChannel(sender, listenerName)).channelId,
+    channelOf: store.openChannel,
     waitsForLock: (pid) =>
       eventually(`session ${pid} waits for a lock`, async () => {
         const { rows } = await operator.query(

@@ -32,6 +32,7 @@ export const limits = {
     maxMessageBytes: { min: 1, max: 1073741824 },
     capabilities: { maxItems: 32 },
     mac: { minBytes: 32, maxBytes: 32 },
+    queued: { max: 9007199254740991 },
   },
   Refuse: {
     message: { maxBytes: 1024 },
@@ -61,6 +62,7 @@ export const limits = {
     number: { max: 9007199254740991 },
     credit: { min: 1, max: 9007199254740991 },
     backlog: { max: 9007199254740991 },
+    queued: { max: 9007199254740991 },
   },
   GoLive: {
     epoch: { min: 1, max: 9007199254740991 },
@@ -274,6 +276,15 @@ export function checkWelcomeMac(value: Uint8Array): Violation | undefined {
   return checkBytes("mac", welcomeMacRules, value);
 }
 
+/**
+ * Checks `Welcome.queued`. Limits: at most 9007199254740991.
+ *
+ * Highest number of the cursor's epoch up to the cursor whose message may wait in the queue of the database instead of being handled; 0: none.
+ */
+export function checkWelcomeQueued(value: number): Violation | undefined {
+  return Number.isInteger(value) && value >= 0 && value <= 9007199254740991 ? undefined : outOfRange("queued", { min: 0, max: 9007199254740991 }, value, true);
+}
+
 const refuseMessageRules: TextRules = { maxBytes: 1024 };
 
 /**
@@ -427,6 +438,15 @@ export function checkAckCredit(value: number): Violation | undefined {
  */
 export function checkAckBacklog(value: number): Violation | undefined {
   return Number.isInteger(value) && value >= 0 && value <= 9007199254740991 ? undefined : outOfRange("backlog", { min: 0, max: 9007199254740991 }, value, true);
+}
+
+/**
+ * Checks `Ack.queued`. Limits: at most 9007199254740991.
+ *
+ * Highest number of the epoch up to the cursor whose message waits in the queue of the database instead of being handled; 0: none.
+ */
+export function checkAckQueued(value: number): Violation | undefined {
+  return Number.isInteger(value) && value >= 0 && value <= 9007199254740991 ? undefined : outOfRange("queued", { min: 0, max: 9007199254740991 }, value, true);
 }
 
 /**
@@ -620,7 +640,8 @@ export function validateWelcome(message: Welcome): Violation | undefined {
     checkWelcomeCredit(message.credit) ??
     checkWelcomeMaxMessageBytes(message.maxMessageBytes) ??
     checkWelcomeCapabilities(message.capabilities) ??
-    checkWelcomeMac(message.mac);
+    checkWelcomeMac(message.mac) ??
+    checkWelcomeQueued(message.queued);
 }
 
 /**
@@ -688,7 +709,8 @@ export function validateAck(message: Ack): Violation | undefined {
   return checkAckEpoch(message.epoch) ??
     checkAckNumber(message.number) ??
     checkAckCredit(message.credit) ??
-    checkAckBacklog(message.backlog);
+    checkAckBacklog(message.backlog) ??
+    checkAckQueued(message.queued);
 }
 
 /**

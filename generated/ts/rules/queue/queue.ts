@@ -44,6 +44,7 @@ export const columnChecks = {
     role_mark: (value: string) => checkText("role_mark", {}, value),
     message_id: (value: string) => checkText("message_id", {}, value),
     domain: (value: string) => checkText("domain", {}, value),
+    channel_id: (value: number) => checkInteger("channel_id", { min: -2147483648, max: 2147483647 }, value),
   },
   flow_edges: {
     before_id: (value: bigint) => checkInteger("before_id", { min: -9223372036854775808n, max: 9223372036854775807n }, value),

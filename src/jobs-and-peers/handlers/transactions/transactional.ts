@@ -1,16 +1,15 @@
 /**
- * Transactional handlers: the handler's effects and a mark of the message are committed together, so that the effects
- * happen exactly once. Two transactions of the same message conflict at the mark; other transactions do not block each
+ * Transactional handlers: the handler's effects and the end of its jobs are committed together, so that the effects
+ * happen exactly once. Two transactions of the same job conflict at its row; other transactions do not block each
  * other.
  */
 import type { EventEmitter } from "node:events";
 import pg from "pg";
-import { tables } from "../../../../generated/ts/rows/peer.js";
-import { tables as queueTables } from "../../../../generated/ts/rows/queue.js";
+import { tables } from "../../../../generated/ts/rows/queue.js";
 import { storeConstants } from "../../../../generated/ts/settings/peer.js";
 import { traceConstants } from "../../../../generated/ts/settings/queue.js";
 import { errorTable, HawserError } from "../../../foundation/errors/index.js";
-import { isServerError, ownTypes, type PreparedStatement, parameter } from "../../../foundation/postgres/index.js";
+import { isServerError, ownTypes, type PreparedStatement } from "../../../foundation/postgres/index.js";
 import type { TraceContext } from "../../../foundation/runtime/index.js";
 import {
   beginStatement,
@@ -18,39 +17,26 @@ import {
   type Database,
   isStoreFailure,
   keptAtOnce,
-  type Position,
   type QueuedMessage,
   resultsText,
   statementLimits,
   type Transaction,
   type UserQuery,
-  type WriterName,
 } from "../../store/index.js";
 import { NestedTransactions } from "./nested-transactions.js";
 
 /**
  * Outcome of a transactional handler. `rolledBack`: the handler has asked for it. `duplicate`: another transaction has
- * completed the message. `committedByHandler`: the handler has committed by itself, and then the message was completed.
+ * completed the message. `committedByHandler`: the handler has committed by itself, and then the message was completed. `notOwned`: the row is
+ * on another server.
  */
-type TransactionalOutcome = "committed" | "committedByHandler" | "rolledBack" | "duplicate" | "notOwned" | "fenced";
+type TransactionalOutcome = "committed" | "committedByHandler" | "rolledBack" | "duplicate" | "notOwned";
 
 /** Handler of messages. If it resolves with `rollBack`, its effects are rolled back without a failure. */
 type TransactionalHandler = (transaction: Transaction) => Promise<unknown>;
 
-/** Message that a transaction completes. */
-export type Completion = JobCompletion | ChannelCompletion;
-
-/** Job whose row is deleted. */
-type JobCompletion = CompletedJob & Pick<QueuedMessage, "server">;
-
-/** Message of a channel that gets a mark. */
-interface ChannelCompletion extends Position {
-  readonly channelId: number;
-  /** True if an earlier attempt may have been committed. */
-  readonly mayBeDone?: boolean;
-  /** True if the message is parked: its parked row is deleted instead of writing a mark. */
-  readonly isParked?: boolean;
-}
+/** Job that a transaction completes: its row is deleted. */
+export type Completion = CompletedJob & Pick<QueuedMessage, "server">;
 
 /**
  * Sets a transaction-local setting that COMMIT or ROLLBACK by the handler resets. Its absence shows that the handler ended
@@ -84,35 +70,10 @@ function tracing(trace: TraceContext | undefined): readonly PreparedStatement[] 
   return [set(parentSetting, trace.parent), set(stateSetting, trace.state)];
 }
 
-/** Messages of one channel, either all parked or none. */
-interface Part {
-  readonly channelId: number;
-  readonly isParked: boolean;
-  readonly positions: Position[];
-  /** First arguments of the SQL functions below. */
-  readonly given: readonly [name: string, epoch: string, channelId: string, epochs: number[], numbers: number[]];
-}
-
-/** Groups messages by channel in a fixed order, so that two transactions never deadlock on each other's marks. */
-function partsOf({ name, epoch }: WriterName, messages: readonly ChannelCompletion[]): Part[] {
-  const parts = new Map<string, ChannelCompletion[]>();
-  for (const message of messages) {
-    const id = `${message.channelId} ${message.isParked === true}`;
-    parts.set(id, [...(parts.get(id) ?? []), message]);
-  }
-  return [...parts.values()]
-    .map((positions): Part => {
-      const [{ channelId, isParked = false }] = positions as [ChannelCompletion];
-      const [epochs, numbers] = [positions.map((one) => one.epoch), positions.map((one) => one.number)];
-      return { channelId, isParked, positions, given: [name, String(epoch), String(channelId), epochs, numbers] };
-    })
-    .sort((one, other) => one.channelId - other.channelId || Number(one.isParked) - Number(other.isParked));
-}
-
 /** Statements that delete the rows of jobs, in a fixed order; none for no rows. */
-function doneWith(rows: readonly JobCompletion[]): readonly PreparedStatement[] {
+function doneWith(rows: readonly Completion[]): readonly PreparedStatement[] {
   if (rows.length === 1) {
-    const [{ topic, recipient, role, rank, kept }] = rows as [JobCompletion];
+    const [{ topic, recipient, role, rank, kept }] = rows as [Completion];
     const values = [topic, recipient, role, String(rank)];
     if (kept === undefined) return [{ text: "SELECT hawser.done($1, $2, $3, $4, true)", values }];
     const ofResult = [String(kept.durationMs), kept.json ?? null];
@@ -125,7 +86,7 @@ function doneWith(rows: readonly JobCompletion[]): readonly PreparedStatement[] 
   return statements;
 }
 
-function doneTogether(rows: readonly JobCompletion[]): PreparedStatement {
+function doneTogether(rows: readonly Completion[]): PreparedStatement {
   const text = pg.escapeLiteral;
   const array = (name: "topic" | "recipient" | "role"): string => `ARRAY[${rows.map((each) => text(each[name]))}]`;
   const ranks = `'{${rows.map(({ rank }) => rank)}}'`;
@@ -135,45 +96,16 @@ function doneTogether(rows: readonly JobCompletion[]): PreparedStatement {
   };
 }
 
-/** Statement that completes messages of a channel. */
-function completionOf({ isParked, given }: Part): PreparedStatement {
-  const completion = isParked ? "finish_parked" : "mark_done";
-  return { text: `SELECT hawser.${completion}($1, $2, $3, $4, $5)`, values: given };
-}
-
-/** SQL expression: reason why the messages must not be handled; NULL if they can be. */
-function refusalSql({ channelId, isParked, positions, given }: Part): string {
-  // As SQL text, because a query of several statements takes no parameters.
-  if (!isParked)
-    return `hawser.handling_refusal(${given.map((value) => pg.escapeLiteral(String(parameter(value))))}, true)`;
-  const numbers = positions.map(({ epoch, number }) => `(${epoch}, ${number})`);
-  return `(SELECT CASE WHEN pg_catalog.count(*) < ${positions.length} THEN 'duplicate' END FROM ${tables.parkedMessage} AS p
-            WHERE p.channel_id = ${channelId} AND (p.epoch, p.number) IN (${numbers}))`;
-}
-
 /**
- * Query of a refusal in a transaction of the user: like Hawser's other statements, it fails where row security would
- * hide rows. The user's setting applies again afterwards.
- */
-function checkSql(refusal: string): string {
-  return `SET LOCAL row_security = off; SELECT ${refusal} AS refusal, pg_catalog.set_config('row_security', NULL, true)`;
-}
-
-/**
- * Outcomes of transactions that are rolled back because their handler asks for it, by the result of
- * `hawser.handling_refusal`, or by the constraint name in an error of `hawser.mark_done`.
+ * Outcomes of transactions that are rolled back because their handler asks for it, or by the constraint name in an error of
+ * `hawser.done`.
  */
 const refusals = {
   rolled_back: "rolledBack",
-  duplicate: "duplicate",
   not_owned: "notOwned",
-  fenced: "fenced",
   ended: "ended",
 } as const;
 type CompletionRefusal = keyof typeof refusals;
-
-/** Tables that the errors name with which the SQL functions refuse that messages are done. */
-const completionTables: ReadonlySet<string> = new Set([tables.mark, queueTables.queuedMessage]);
 
 /** Ends a transaction without a failure: its effects are rolled back. */
 class RolledBack extends Error {
@@ -183,10 +115,10 @@ class RolledBack extends Error {
 }
 
 /** Reason why the transaction must not be committed; undefined if the error names none. */
-function refusalOf(error: unknown): (typeof refusals)[CompletionRefusal] | undefined {
+function refusalOf(error: unknown): (typeof refusals)[CompletionRefusal] | "duplicate" | undefined {
   if (error instanceof RolledBack) return refusals[error.refusal];
   if (isServerError(error) && error.code === errorTable.message_gone.sqlstate) return "duplicate";
-  if (!isServerError(error) || !completionTables.has(`${error.schema}.${error.table}`)) return undefined;
+  if (!isServerError(error) || `${error.schema}.${error.table}` !== tables.queuedMessage) return undefined;
   const { constraint = "" } = error;
   return Object.hasOwn(refusals, constraint) ? refusals[constraint as CompletionRefusal] : undefined;
 }
@@ -203,7 +135,6 @@ export interface HandlerOrigin {
 export function transactional(database: Database) {
   const inHandlerTransaction = async (
     action: string,
-    check: string | undefined,
     { trace, party }: HandlerOrigin,
     handler: TransactionalHandler,
     end: (query: UserQuery, hasCommitted: boolean) => Promise<readonly PreparedStatement[]>,
@@ -246,11 +177,6 @@ export function transactional(database: Database) {
     };
     const run = () =>
       database.userTransaction(action, [...tracing(trace), handling], async (client, query, unlimited) => {
-        if (check !== undefined) {
-          const checked = (await query({ text: checkSql(check), types: ownTypes })) as pg.QueryResult<BeginRow>[];
-          const { refusal } = checked.at(-1)!.rows[0]!;
-          if (refusal !== null) throw new RolledBack(refusal);
-        }
         const commits = new HandlerCommits(client);
         try {
           await handle(client, query, unlimited);
@@ -267,24 +193,12 @@ export function transactional(database: Database) {
     }
   };
 
-  /** Returns true if the message is completed; false also if that cannot be determined. */
-  const isDone = async (part: Part | undefined): Promise<boolean> => {
-    if (part === undefined) return false;
-    try {
-      const text = `SELECT ${refusalSql(part)} AS refusal`;
-      const [row] = await database.query<BeginRow>("check whether a message is done", { text });
-      return row?.refusal === "duplicate";
-    } catch {
-      return false;
-    }
-  };
-
   return {
     /**
-     * Runs the handler of some messages in a transaction (READ COMMITTED, with the timeouts of the database's role)
-     * that ends with the completion marks of the messages; without messages, it writes none. The handler must neither
-     * commit nor roll back. If another transaction completes one of the messages first, or the name or a channel is
-     * lost, the effects are rolled back. A BEGIN of the handler is a savepoint: see {@link NestedTransactions}. Messages with `mayBeDone` are checked before the handler is called.
+     * Runs the handler of some jobs in a transaction (READ COMMITTED, with the timeouts of the database's role)
+     * that ends with the deletion of their rows; without jobs, it deletes none. The handler must neither
+     * commit nor roll back. If another transaction completes one of the jobs first, the effects are rolled back. A BEGIN of the handler is a
+     * savepoint: see {@link NestedTransactions}.
      *
      * Handlers leave at least one connection of the pool to other statements. Further handlers wait for a connection.
      *
@@ -293,65 +207,33 @@ export function transactional(database: Database) {
      * the transaction may have been committed
      */
     async handleInTransaction(
-      lease: WriterName,
-      messages: readonly Completion[],
+      jobs: readonly Completion[],
       handler: TransactionalHandler,
       origin: HandlerOrigin = {},
     ): Promise<TransactionalOutcome> {
-      const [message, ...others] = messages;
-      if (message === undefined) return await this.runInTransaction(handler, origin);
+      const [job, ...others] = jobs;
+      if (job === undefined) return await this.runInTransaction(handler, origin);
       const beside = others.length === 0 ? "" : ` and ${others.length} more`;
-      const which =
-        "channelId" in message
-          ? `message ${message.number} of channel ${message.channelId}`
-          : `the message ${message.id} of the queue`;
-      const action = `handle ${which}${beside} in a transaction`;
-      const jobs: JobCompletion[] = [];
-      const ofChannels: ChannelCompletion[] = [];
-      for (const each of messages) {
-        if ("channelId" in each) ofChannels.push(each);
-        else jobs.push(each);
-      }
-      const parts = ofChannels.length === 0 ? [] : partsOf(lease, ofChannels);
-      let hasThrown = false;
+      const action = `handle the message ${job.id} of the queue${beside} in a transaction`;
       let isCommittedBefore = false;
       try {
-        // Only of a message of a channel it can be asked whether it is done.
-        const watched = async (transaction: Transaction): Promise<unknown> => {
-          try {
-            return await handler(transaction);
-          } catch (error) {
-            hasThrown = true;
-            throw error;
-          }
-        };
-        await inHandlerTransaction(
-          action,
-          ofChannels.some(({ mayBeDone }) => mayBeDone === true) ? `coalesce(${parts.map(refusalSql)})` : undefined,
-          origin,
-          parts.length === 0 ? handler : watched,
-          async (_, hasCommitted) => {
-            for (const { server } of jobs) if (server !== database.server) throw new RolledBack("not_owned");
-            isCommittedBefore = hasCommitted;
-            // Another attempt would repeat what is committed.
-            const again = hasCommitted ? [{ text: "ROLLBACK" }, beginStatement, handling] : [];
-            return [...again, ...ownSettings, ...doneWith(jobs), ...parts.map(completionOf)];
-          },
-        );
+        await inHandlerTransaction(action, origin, handler, async (_, hasCommitted) => {
+          for (const { server } of jobs) if (server !== database.server) throw new RolledBack("not_owned");
+          isCommittedBefore = hasCommitted;
+          // Another attempt would repeat what is committed.
+          const again = hasCommitted ? [{ text: "ROLLBACK" }, beginStatement, handling] : [];
+          return [...again, ...ownSettings, ...doneWith(jobs)];
+        });
         return isCommittedBefore ? "committedByHandler" : "committed";
       } catch (error) {
         const refusal = isStoreFailure(error) ? refusalOf(error.cause) : undefined;
-        if (refusal === undefined) {
-          // The handler may have failed only because of rows that another transaction of the same message has written.
-          if (hasThrown && others.length === 0 && (await isDone(parts[0]))) return "duplicate";
-          throw error;
-        }
+        if (refusal === undefined) throw error;
         if (refusal === "ended") throw endedByHandler();
         return refusal;
       }
     },
     /**
-     * Like {@link handleInTransaction} for a message without a number: no mark is written. @throws as
+     * Like {@link handleInTransaction} for an at-most-once message. @throws as
      * {@link handleInTransaction}
      */
     async runInTransaction(
@@ -360,7 +242,7 @@ export function transactional(database: Database) {
     ): Promise<"committed" | "rolledBack"> {
       const action = "handle an at-most-once message in a transaction";
       try {
-        await inHandlerTransaction(action, undefined, origin, handler, async (query) => {
+        await inHandlerTransaction(action, origin, handler, async (query) => {
           await endHandler(query);
           return [];
         });
@@ -390,10 +272,6 @@ class HandlerCommits {
   readonly #onAnswer = ({ text }: { readonly text: string }): void => {
     this.seen ||= text === "COMMIT";
   };
-}
-
-interface BeginRow {
-  readonly refusal: CompletionRefusal | null;
 }
 
 /**

@@ -1,7 +1,7 @@
 /**
- * Takeover of channels whose listener has been absent for `takeoverMs`, if they have messages that this peer can
- * handle. Several peers may watch the same listener: the first one becomes the owner, and the others then see an owned
- * channel. For what is enqueued for such a listener, all of them stand in until it is back.
+ * Release of what is stored for listeners that have been absent for `takeoverMs`, if this peer can handle all of a channel: any listener of the
+ * topics may take it from the queue then. Several peers may watch the same listener. For what is enqueued for such a listener, all of
+ * them stand in until it is back.
  */
 
 import { HawserError } from "../../../foundation/errors/index.js";
@@ -34,7 +34,7 @@ export class OrphanWatch {
   readonly #absences: Absences;
   readonly #intervalMs: number;
   readonly #inspections: Repeated;
-  /** Next inspection by listener, for long-absent listeners whose last inspection found no channel to take over. */
+  /** Next inspection by listener, for long-absent listeners whose last inspection found nothing to release. */
   readonly #notBefore = new Map<string, number>();
   #endSessionWatch: () => void = () => undefined;
 
@@ -99,7 +99,7 @@ export class OrphanWatch {
   }
 
   async #takeOver(from: string): Promise<void> {
-    const { store, sender, logger } = this.#context;
+    const { store, logger } = this.#context;
     const now = this.#clock.now();
     if (now < (this.#notBefore.get(from) ?? now)) return;
     const serves = this.#serves();
@@ -110,12 +110,12 @@ export class OrphanWatch {
     }
     this.#notBefore.delete(from);
     try {
-      const channels = await store.reassign({ from, to: sender.name, channelIds });
+      const channels = await store.reassign({ from, channelIds });
       const stored = channels.reduce((sum, channel) => sum + channel.stored, 0);
       if (channels.length === 0) this.#notBefore.set(from, now + polls.everyMs);
       else {
         const counts = { from, channels: channels.length, stored };
-        logger.warn(counts, `took over the messages of "${from}", which is absent`);
+        logger.warn(counts, `released the messages that were stored for "${from}", which is absent`);
       }
     } catch (error) {
       // The listener has just returned.

@@ -1,7 +1,4 @@
-/**
- * Calls of handlers for messages of channels, and for requests: frames and rows name a topic by an id, payloads may be compressed, and a
- * channel whose topic has no handler here is passed on.
- */
+/** Calls of handlers for messages of channels, and for requests: frames and rows name a topic by an id, and payloads may be compressed. */
 import { protocolConstants } from "../../../../generated/ts/settings/peer.js";
 import { asHawserError } from "../../../foundation/errors/index.js";
 import type { HandlerResult, Headers, IncomingMessage, RetryPolicy, StartedMessage } from "../../channel/index.js";
@@ -17,15 +14,6 @@ import type { PeerContext } from "../core/context.js";
 import { ChannelMessage, type Source } from "./channel-message.js";
 import { TopicNames } from "./topic-names.js";
 
-/**
- * Result of passing a channel on: it moves to a listener that serves the topic, it stays because there is none, or this
- * peer does not own it.
- */
-export type PassedOn = "moved" | "kept" | "notOwned";
-
-/** Passes a channel on to a listener that serves the topic. @throws HawserError `store_failed` (as a rejection) */
-export type PassOn = (channelId: number, topicId: number) => Promise<PassedOn>;
-
 /** Listening end of a channel. */
 interface ChannelLink extends HandledLink {
   readonly source: Source;
@@ -36,18 +24,16 @@ export class ChannelCalls {
   readonly #context: PeerContext;
   readonly #handlers: TopicHandlers;
   readonly #calls: HandlerCalls;
-  readonly #passOn: PassOn;
   /**
    * Limit of messages and requests whose topic name is not known yet. They are looked up one at a time, and each then
    * changes to the limit of its handler, so that no more of them start than that limit allows.
    */
   readonly #unknownTopics = new ConcurrencyLimit(1);
 
-  constructor(context: PeerContext, handlers: TopicHandlers, calls: HandlerCalls, passOn: PassOn) {
+  constructor(context: PeerContext, handlers: TopicHandlers, calls: HandlerCalls) {
     this.#context = context;
     this.#handlers = handlers;
     this.#calls = calls;
-    this.#passOn = passOn;
     this.topics = new TopicNames(context.store);
   }
 
@@ -77,6 +63,29 @@ export class ChannelCalls {
     return this.#handlers.retryOf(this.topics.known(topicId), headers);
   }
 
+  /** True if the topic has a handler here, or its name is not known yet. */
+  serves(topicId: number): boolean {
+    const topic = this.topics.known(topicId);
+    return topic === undefined || this.#handlers.serves(topic);
+  }
+
+  /**
+   * Whether the queue is to handle a message: its topic has no handler here or is paused, or its handler has a transaction, which ends a row.
+   * `topic`: so it is with all messages of the topic.
+   */
+  leaves({ topicId, headers }: IncomingMessage): false | "message" | "topic" {
+    const topic = this.topics.known(topicId);
+    if (topic === undefined) return false;
+    const handlers = this.#handlers;
+    if (!handlers.serves(topic) || handlers.isTransactional(topic)) return "topic";
+    return handlers.isPaused(topic) || handlers.handlingOf(topic, headers).transactional ? "message" : false;
+  }
+
+  /** Topics of which some messages are handled here. */
+  get directTopics(): string[] {
+    return this.#handlers.topics.filter((topic) => !this.#handlers.isTransactional(topic));
+  }
+
   /** Limit under which a message starts. */
   limitOf(topicId: number, headers: Headers | undefined): ConcurrencyLimit | undefined {
     if (!this.#handlers.hasLimits) return undefined;
@@ -97,7 +106,20 @@ export class ChannelCalls {
     const topic = this.topics.known(topicId);
     return topic === undefined || encoding !== undefined
       ? this.#startAfterLookup(link, turn)
-      : this.#calls.start(link, turn, messageOf(link.source, turn.running, payload), topic);
+      : this.#call(link, turn, topic, payload);
+  }
+
+  #call(
+    link: ChannelLink,
+    turn: StartedMessage,
+    topic: string,
+    payload: Uint8Array,
+  ): HandlerResult | Promise<HandlerResult> {
+    const { running } = turn;
+    // Since it was accepted, its topic may have become known, or its handler another one.
+    if (running.position !== undefined && running.fault === undefined && this.leaves(running) !== false)
+      return retryLater;
+    return this.#calls.start(link, turn, messageOf(link.source, running, payload), topic);
   }
 
   /** Starts the handler when the name of the topic is known, and the payload is uncompressed. */
@@ -115,7 +137,7 @@ export class ChannelCalls {
     let plain = running.payload;
     if (encoding !== undefined) {
       try {
-        plain = await this.#decompressed(running, encoding);
+        plain = await this.uncompressed(running);
       } catch (error) {
         // A retry would fail in the same way, as the payload does not change.
         const { code, message: why } = asHawserError(error);
@@ -124,32 +146,13 @@ export class ChannelCalls {
     }
     // The topic may have been unknown, and the handler may have been replaced.
     if (fault === undefined && !changeLimit(turn, this.limitOf(topicId, headers), link)) return retryLater;
-    return withPlain(await this.#calls.start(link, turn, messageOf(link.source, running, plain), topic), plain);
+    return withPlain(await this.#call(link, turn, topic, plain), plain);
   }
 
-  /**
-   * Passes a channel that was taken over on to a listener that serves the topic, and postpones the message. An
-   * at-most-once message cannot be postponed and is dropped; later messages go to the new owner.
-   */
-  async unserved(link: ChannelLink, { topicId, position }: IncomingMessage, topic: string): Promise<HandlerResult> {
+  /** Result of a message of a topic without a handler: others of the topic may have it. */
+  unserved({ position }: IncomingMessage, topic: string): HandlerResult {
     const { code, message } = this.#handlers.unserved(topic);
-    const unserved = refused(code, message);
-    try {
-      const passedOn = await this.passChannelOn(link.source, topicId);
-      if (link.isClosed) return retryLater;
-      // A dead letter of a channel that has another owner could be committed later, if this peer owns the channel again
-      // by then.
-      if (passedOn === "notOwned") link.onNotOwned();
-      return passedOn === "kept" || position === undefined ? unserved : retryLater;
-    } catch (err) {
-      this.#lookupFailed(err, "could not look up a listener for a topic; its message is postponed");
-      return position === undefined ? unserved : retryLater;
-    }
-  }
-
-  /** Passes a channel on, unless this peer is its original listener. */
-  async passChannelOn({ channelName, channelId }: Source, topicId: number): Promise<PassedOn> {
-    return channelName.endsWith(`:${this.#context.sender.name}`) ? "kept" : await this.#passOn(channelId, topicId);
+    return position === undefined ? refused(code, message) : retryLater;
   }
 
   /** Reports a look-up that Postgres refuses. One that may succeed soon is only logged. */
@@ -163,12 +166,10 @@ export class ChannelCalls {
    * Decompresses a payload. The setting `maxMessageBytes` limits received messages only: a stored message is handled
    * whatever its size, as an uncompressed one is.
    */
-  #decompressed(
-    { payload, fromWire }: IncomingMessage,
-    { compression, uncompressedBytes }: NonNullable<IncomingMessage["encoding"]>,
-  ): Promise<Uint8Array> {
+  async uncompressed({ payload, encoding, fromWire }: IncomingMessage): Promise<Uint8Array> {
+    if (encoding === undefined) return payload;
     const maxBytes = fromWire ? this.#context.settings.maxMessageBytes : protocolConstants.maxStoredMessageBytes;
-    return decompress(payload, compression, uncompressedBytes, maxBytes);
+    return await decompress(payload, encoding.compression, encoding.uncompressedBytes, maxBytes);
   }
 }
 

@@ -13,7 +13,7 @@ import { type Authorization, type Listener, listen } from "../../transport/index
 import type { HelloFields } from "../../wire/index.js";
 import type { PeerContext } from "../core/context.js";
 import { AnnouncedChannels } from "./announced-channels.js";
-import { ChannelCalls, type PassOn } from "./channel-calls.js";
+import { ChannelCalls } from "./channel-calls.js";
 import { ListenerLink } from "./listener-link.js";
 import type { Receiver } from "./receiver.js";
 import { RequestCalls } from "./request-calls.js";
@@ -28,7 +28,7 @@ export class Inbox implements Receiver {
   readonly quarantine: Receiver["quarantine"];
   committer: CursorCommitter;
   readonly #links = new Map<number, ListenerLink>();
-  readonly #worker: QueueWorker;
+  readonly worker: QueueWorker;
   /** Queries whose channels will be opened. */
   readonly #opening = new Set<Promise<unknown>>();
   /** Announced channels that are not open. */
@@ -46,35 +46,33 @@ export class Inbox implements Receiver {
   });
   #isPollMissed = false;
   #unlisten: (() => void)[] = [];
-  /** Channels that are being returned, which must not be opened. */
-  readonly #returning = new Set<number>();
   /** Incremented by each reset: results of queries from an earlier era are ignored. */
   #era = 0;
   #closed = false;
   /** True if a Hello failed authentication since the mesh secrets were read. */
   #hadUnknownSecret = false;
 
-  constructor(context: PeerContext, handlers: TopicHandlers, passOn: PassOn) {
+  constructor(context: PeerContext, handlers: TopicHandlers) {
     this.context = context;
     this.handlers = handlers;
-    this.#worker = new QueueWorker(context, handlers, {
+    this.worker = new QueueWorker(context, handlers, {
       changed: () => this.#updateHalts(),
       isIdleBeside: (holder) =>
         [...this.#links.values()].every(
           (link) => (link === holder || !link.channel.isHandling) && !link.requests.isHandling,
         ),
     });
-    const { calls, dispatcher, quarantine } = this.#worker;
+    const { calls, dispatcher, quarantine } = this.worker;
     [this.calls, this.dispatcher, this.quarantine] = [calls, dispatcher, quarantine];
-    this.channelCalls = new ChannelCalls(context, handlers, calls, passOn);
-    this.requestCalls = new RequestCalls(context, handlers, calls.attempts, this.channelCalls);
+    this.channelCalls = new ChannelCalls(context, handlers, calls);
+    this.requestCalls = new RequestCalls(context, handlers, calls.attempts);
     this.committer = this.#newCommitter();
   }
 
   /** Binds the socket and reads stored messages. @throws HawserError `bind_failed`; `store_failed` */
   async start(listenAddress: string): Promise<string> {
     const { store, settings, sender, status, secrets, tls } = this.context;
-    await this.#worker.readPauses();
+    await this.worker.readPauses();
     await this.#openOwned();
     this.#unlisten = [
       store.on("announced", (channelId, listenerName) => {
@@ -112,7 +110,7 @@ export class Inbox implements Receiver {
 
   /** Starts to call handlers. */
   startHandling(): void {
-    this.#worker.start();
+    this.worker.start();
   }
 
   /**
@@ -120,23 +118,24 @@ export class Inbox implements Receiver {
    * that waited for the limit of a handler that was replaced or removed, or for the end of a pause.
    */
   handlersChanged(): void {
-    this.#worker.handlersChanged();
+    for (const { channel } of this.#links.values()) channel.handlersChanged();
+    this.worker.handlersChanged();
     if (this.#isPollMissed && !this.handlers.isEmpty) this.#polls.soon();
   }
 
   /** Reads whether a topic is paused that got its first handler. @throws HawserError `store_failed` */
   async readPause(topic: string): Promise<void> {
-    await this.#worker.readPause(topic);
+    await this.worker.readPause(topic);
   }
 
   /** Takes also what is enqueued for listeners that are away. */
   standInFor(names: readonly string[]): void {
-    this.#worker.standInFor(names);
+    this.worker.standInFor(names);
   }
 
   /** Stops starting handlers while the lease is suspended, or resumes it. Running handlers continue. */
   halt(halted: boolean): void {
-    this.#worker.halt(halted);
+    this.worker.halt(halted);
   }
 
   /**
@@ -151,11 +150,10 @@ export class Inbox implements Receiver {
       link.close();
     }
     this.#links.clear();
-    this.#worker.reset();
+    this.worker.reset();
     this.channelCalls.topics.clear();
     this.#opening.clear();
     this.#unopened.clear();
-    this.#returning.clear();
     this.#era += 1;
   }
 
@@ -165,42 +163,20 @@ export class Inbox implements Receiver {
     await this.#findMessages();
   }
 
-  /**
-   * Closes a channel that is being returned, after its running handlers and their commits. It stays closed until {@link
-   * allowOpen}.
-   *
-   * @returns false if the inbox was reset or closed meanwhile: the channel must not be returned then
-   * @throws HawserError `store_failed` (as a rejection)
-   */
-  async closeForReturn(channelId: number): Promise<boolean> {
-    const era = this.#era;
-    this.#returning.add(channelId);
-    // Running queries may still see this peer as the owner and would open the channel again.
-    await Promise.allSettled(this.#opening);
-    const link = this.#links.get(channelId);
-    await link?.giveBack();
-    if (era !== this.#era || this.#closed) return false;
-    if (link !== undefined && this.#links.get(channelId) === link) this.closeLink(channelId);
-    return true;
-  }
-
-  /** Opens a channel again after its return was completed or abandoned, if this peer still owns it. */
-  allowOpen(channelId: number): void {
-    if (this.#returning.delete(channelId)) this.#announced(channelId);
-  }
-
   /** Stops starting handlers, tells the running ones, and waits for them and their cursors. */
   async stop(reason: HawserError): Promise<void> {
     this.#polls.stop();
-    const stopped = this.#worker.stop(reason);
+    const idle = Promise.all([...this.#links.values()].map((link) => link.idle()));
+    const stopped = this.worker.stop(reason, idle);
     for (const link of this.#links.values()) link.requests.stopping(reason);
-    await Promise.all([stopped, ...[...this.#links.values()].flatMap((link) => [link.idle(), link.requests.stop()])]);
-    for (const link of this.#links.values()) {
-      link.run();
-      link.channel.mark();
-    }
+    await Promise.all([stopped, idle, ...[...this.#links.values()].map((link) => link.requests.stop())]);
+    for (const link of this.#links.values()) link.run();
+    await this.#leaveUnfinished();
+  }
+
+  async #leaveUnfinished(): Promise<void> {
+    await Promise.all([...this.#links.values()].map((link) => link.leaveUnfinished()));
     await this.committer.drain();
-    await Promise.all([...this.#links.values()].map((link) => link.uncountAttempt()));
   }
 
   /** Aborts the signals of all running handlers. */
@@ -211,10 +187,7 @@ export class Inbox implements Receiver {
 
   /** Cuts off the handlers that still run, at the deadline of a stop. Their messages are handled again, as the same attempt. */
   async cutOff(): Promise<void> {
-    await Promise.all([
-      this.#worker.cutOff(),
-      ...[...this.#links.values()].map((link) => link.uncountAttempt(link.channel.isHandling)),
-    ]);
+    await Promise.all([this.worker.cutOff(), this.#leaveUnfinished()]);
   }
 
   /** Says Goodbye to every sender, and closes the socket. */
@@ -222,7 +195,7 @@ export class Inbox implements Receiver {
     this.#closed = true;
     this.#polls.stop();
     this.#unopened.stop();
-    this.#worker.close();
+    this.worker.close();
     for (const stop of this.#unlisten) stop();
     for (const link of this.#links.values()) {
       link.sayGoodbye();
@@ -241,30 +214,29 @@ export class Inbox implements Receiver {
 
   /** True for one peer of the database, for what one process is to do. */
   isFirst(): boolean {
-    return this.#worker.isFirst();
+    return this.worker.isFirst();
   }
 
   /** Current numbers of the receiving side, for metrics. */
-  get numbers(): { readonly connections: number; readonly running: number; queued: number; readonly parked: number } {
-    const numbers = { connections: 0, ...this.#worker.numbers, parked: 0 };
+  get numbers(): { readonly connections: number; readonly running: number; queued: number } {
+    const numbers = { connections: 0, ...this.worker.numbers };
     for (const { channel, requests } of this.#links.values()) {
       if (channel.isConnected) numbers.connections += 1;
       numbers.running += channel.runningMessages + requests.running;
       numbers.queued += channel.waitingMessages;
-      numbers.parked += channel.parkedMessages;
     }
     return numbers;
   }
 
   get isPaused(): boolean {
-    return this.#worker.isPaused;
+    return this.worker.isPaused;
   }
 
   #newCommitter(): CursorCommitter {
     const { context } = this;
     return context.store.cursorCommitter(context.lease, {
-      onCommitted: (commits) => {
-        for (const commit of commits) this.#links.get(commit.channelId)?.onCommitted(commit);
+      onCommitted: (commits, rows) => {
+        for (const commit of commits) this.#links.get(commit.channelId)?.onCommitted(commit, rows);
       },
       onFenced: () => context.nameLost("the store rejected a cursor commit"),
       onNotOwned: (channelId) => this.closeLink(channelId),
@@ -287,11 +259,8 @@ export class Inbox implements Receiver {
   async #authorize(hello: HelloFields): Promise<Authorization> {
     const { store, sender, lease } = this.context;
     const refuse = (code: HawserError["code"], message: string): Authorization => ({ accept: false, code, message });
-    if (this.#closed || this.#worker.isHalted)
+    if (this.#closed || this.worker.isHalted)
       return refuse("busy", `"${sender.name}" is stopping, or its lease is suspended`);
-    if (this.#returning.has(hello.channelId)) {
-      return refuse("busy", `"${sender.name}" is returning channel ${hello.channelId} to its listener`);
-    }
     const [link, epoch] = await Promise.all([this.#linkOf(hello.channelId), store.peerEpoch(hello.senderName)]);
     if (
       link === undefined ||
@@ -305,7 +274,7 @@ export class Inbox implements Receiver {
     }
     const backlog = await store.backlogOf(hello.channelId, link.channel.accepted);
     const isCurrent = this.#links.get(hello.channelId) === link;
-    if (!lease.isWritable || this.#worker.isHalted || !isCurrent || this.#returning.has(hello.channelId)) {
+    if (!lease.isWritable || this.worker.isHalted || !isCurrent) {
       return refuse("busy", `"${sender.name}" has lost its lease or the channel for now`);
     }
     return { accept: true, welcome: link.channel.welcome(backlog) };
@@ -314,13 +283,13 @@ export class Inbox implements Receiver {
   /** Link of a channel that this peer owns; undefined for any other channel. */
   async #linkOf(channelId: number): Promise<ListenerLink | undefined> {
     const known = this.#links.get(channelId);
-    if (known !== undefined || this.#returning.has(channelId)) return known;
+    if (known !== undefined) return known;
     const { store, sender } = this.context;
     const [link] = await this.#open(store.channelsAmong([channelId], sender.name));
     return link;
   }
 
-  /** Opens channels of this peer, except those that are being returned. @throws the error of the query */
+  /** Opens channels of this peer. @throws the error of the query */
   #open(query: Promise<readonly Channel[]>): Promise<ListenerLink[]> {
     const era = this.#era;
     const opening = query
@@ -333,7 +302,7 @@ export class Inbox implements Receiver {
   #openOne(channel: Channel): ListenerLink | undefined {
     const { channelId } = channel;
     const known = this.#links.get(channelId);
-    if (known !== undefined || this.#closed || this.#returning.has(channelId)) return known;
+    if (known !== undefined || this.#closed) return known;
     const link = new ListenerLink(this, channel);
     if (this.isPaused || this.quarantine.blocks(link)) link.halt(true);
     this.#links.set(channelId, link);
@@ -369,7 +338,7 @@ export class Inbox implements Receiver {
   #announced(channelId: number): void {
     const known = this.#links.get(channelId);
     if (known !== undefined) known.channel.onAnnounced();
-    else if (!this.#returning.has(channelId)) this.#unopened.add(channelId);
+    else this.#unopened.add(channelId);
   }
 
   /** Finds and reads all stored messages, because notifications can be missed. */

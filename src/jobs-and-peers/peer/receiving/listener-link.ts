@@ -12,15 +12,14 @@ import { HawserError } from "../../../foundation/errors/index.js";
 import { postgresBackoff } from "../../../foundation/postgres/index.js";
 import { Backoff, DeadlineTimer, Waiters } from "../../../foundation/runtime/index.js";
 import {
-  type DeadMessage,
   type HandlerResult,
   type Headers,
   headerValue,
   type IncomingMessage,
+  type LeavingMessage,
   ListenerChannel,
   type ListenerEffects,
   listenerDefaults,
-  type ParkedMessage,
   type Position,
   type StartedMessage,
 } from "../../channel/index.js";
@@ -29,18 +28,23 @@ import type { HandledLink } from "../../handlers/handled-link.js";
 import { done } from "../../handlers/handler-result.js";
 import type { ConcurrencyLimit } from "../../handlers/limits/concurrency-limit.js";
 import type { ServedTopic } from "../../handlers/topic-handlers.js";
-import type { Completion } from "../../handlers/transactions/transactional.js";
-import type { Channel, CursorCommit } from "../../store/index.js";
+import type { Channel, CommittedCursors, CursorCommit, LanesLeft } from "../../store/index.js";
 import { drainBytes, drainRows, leasePollMs } from "../../store/index.js";
 import type { ListenerConnection, ListenerHandlers } from "../../transport/index.js";
 import type { PeerContext } from "../core/context.js";
 import { pairsOfFrame } from "../core/frame-headers.js";
 import { ChannelMessage, messageIdOf, type Source } from "./channel-message.js";
+import { LeavingMessages } from "./leaving-messages.js";
 import type { Receiver } from "./receiver.js";
 import { RequestIntake } from "./request-intake.js";
 
 const { messageKeyHeader } = protocolConstants;
 
+/**
+ * Number of the first messages of a channel that may have ended the process before, after an unclean exit. What it had handled and not
+ * committed is not known; with each such exit the cursor passes that many messages at least.
+ */
+const suspectMessages = 1_024;
 /** Number of messages per reading of the clock. */
 const messagesPerClockRead = 64;
 
@@ -54,24 +58,15 @@ export class ListenerLink implements ListenerHandlers, ListenerEffects, HandledL
   readonly #leaseTimer = new DeadlineTimer(() => this.#receiver.dispatcher.wake(this));
   readonly #timers = new Set<NodeJS.Timeout>();
   readonly #queryBackoff = new Backoff(postgresBackoff);
-  /** True if the store may have messages of this channel that are marked as handled ahead of the cursor. */
-  #hasMarks: boolean;
-  /** Messages to park, by position, in order; only the newest version of each. */
-  #toPark = new Map<string, ParkedMessage>();
-  #isParking = false;
-  #isQuarantined = false;
   /** True while {@link #passThrough} is running. */
   #isPassingThrough = false;
-  #hasCounted = false;
-  /** True if the last finished message became a dead letter or was dropped. */
-  #isDeadOrDropped = false;
   isClosed = false;
   /** Last connection that the channel was given. */
   #connection: ListenerConnection | undefined;
   /** Newest handled position that is not yet with the committer. */
   #handled: Position | undefined;
   readonly #whenIdle = new Waiters();
-  readonly #whenDrained = new Waiters();
+  readonly #leaving: LeavingMessages;
   /** Turns of messages that wait in a batch and so occupy no slot. */
   readonly #joined = new Set<StartedMessage>();
 
@@ -83,32 +78,27 @@ export class ListenerLink implements ListenerHandlers, ListenerEffects, HandledL
     this.#context = receiver.context;
     this.source = channel;
     this.channelId = channel.channelId;
-    this.#hasMarks = channel.done.length > 0;
     this.requests = new RequestIntake(receiver, channel);
     const { channelCalls, context } = receiver;
-    const { settings, lease, sender } = context;
-    // The next message may have crashed the previous owner of the channel.
-    const handedOver = !channel.channelName.endsWith(`:${sender.name}`);
+    const { settings, lease } = context;
     this.channel = new ListenerChannel(
       channel.cursor,
-      channel.done,
       {
         ...listenerDefaults,
         creditBytes: settings.creditBytes,
         busyAfterMs: settings.busyAfterMs,
         retryOf: (message) => channelCalls.retryOf(message),
         limitOf: ({ topicId, headers }) => channelCalls.limitOf(topicId, headers),
+        leaves: (message) => channelCalls.leaves(message),
         shortBacklogRows: storeConstants.shortBacklogRows,
         refillBelow: drainRows / 2,
         refillBelowBytes: drainBytes / 2,
-        maxParked: storeConstants.parkedMessages,
-        maxParkedBytes: storeConstants.parkedBytes,
-        hasSuspect: !lease.wasClean || channel.attempts > 0 || handedOver,
-        startsBefore: channel.attempts,
+        suspects: lease.wasClean ? 0 : suspectMessages,
+        hasRows: channel.hasRows,
       },
       this,
     );
-    this.channel.restore(channel.parked);
+    this.#leaving = new LeavingMessages(receiver, this, this.#joined);
     this.#arm();
   }
 
@@ -237,10 +227,10 @@ export class ListenerLink implements ListenerHandlers, ListenerEffects, HandledL
     this.onClosed(undefined, connection);
   }
 
-  onCommitted({ done = [], unparked = [], ...cursor }: CursorCommit): void {
-    this.channel.onCommitted(cursor);
-    if (done.length > 0) this.channel.onMarked(done.length);
-    if (unparked.length > 0) this.channel.onUnparked(unparked.length);
+  onCommitted({ left = [], ...cursor }: CursorCommit, rows: CommittedCursors["rows"]): void {
+    this.#leaving.onCommitted(left, rows);
+    this.channel.onCommitted(cursor, performance.now());
+    if (!this.#whenIdle.isEmpty && !this.#isBusy) this.#whenIdle.settle();
     this.#arm();
   }
 
@@ -250,16 +240,12 @@ export class ListenerLink implements ListenerHandlers, ListenerEffects, HandledL
     this.#arm();
   }
 
-  /**
-   * Undoes the counted start of an unfinished message in a graceful stop, because it did not crash the process.
-   *
-   * @param isCutOff true if a handler that still runs is cut off
-   */
-  async uncountAttempt(isCutOff = false): Promise<void> {
-    if (!this.#hasCounted || !(isCutOff || (this.channel.hasOpenStart && !this.channel.isHandling))) return;
-    this.#hasCounted = false;
-    const { store, lease } = this.#context;
-    await store.countAttempt(lease, this.channelId, -1);
+  /** Has all leave that is in front of what has ended, so that the process can end. Resolves when its commit is on its way. */
+  async leaveUnfinished(): Promise<void> {
+    if (this.isClosed) return;
+    this.channel.leaveUnfinished(performance.now());
+    this.#commitHandled();
+    await this.#leaving.prepared;
   }
 
   close(): void {
@@ -270,26 +256,18 @@ export class ListenerLink implements ListenerHandlers, ListenerEffects, HandledL
     this.channel.close();
     this.requests.onConnection(undefined);
     this.#whenIdle.settle();
-    this.#whenDrained.settle();
-    this.#receiver.quarantine.leave(this);
-  }
-
-  /**
-   * Prepares the return of the channel: no new handlers. Resolves when running handlers and their commits are complete,
-   * or the link is closed.
-   */
-  async giveBack(): Promise<void> {
-    const quiet = this.#whenDrained.next();
-    this.channel.giveBack();
-    await Promise.all([quiet, this.requests.stop()]);
-    if (!this.isClosed) await this.uncountAttempt();
   }
 
   // ---- handling ----
 
   /** Resolves when no handler of this channel is running. */
   async idle(): Promise<void> {
-    if (this.#isPassingThrough || this.channel.isHandling) await this.#whenIdle.next();
+    while (this.#isBusy && !this.isClosed) await this.#whenIdle.next();
+  }
+
+  /** True while a handler runs for the channel, or its message becomes a row that this process has. */
+  get #isBusy(): boolean {
+    return this.#isPassingThrough || this.channel.isHandling || this.#leaving.isPending;
   }
 
   /** Handles waiting messages while slots are free and the time slice lasts. */
@@ -358,6 +336,12 @@ export class ListenerLink implements ListenerHandlers, ListenerEffects, HandledL
 
   #finishLater(turn: StartedMessage, result: HandlerResult): void {
     const { dispatcher } = this.#receiver;
+    if (this.#leaving.finish(turn, result)) {
+      this.channel.finish(turn, result, performance.now());
+      this.#onHandlerEnded();
+      this.#arm();
+      return;
+    }
     if (!this.#joined.delete(turn)) dispatcher.freeSlot();
     this.#finish(turn, result, performance.now());
     this.#onHandlerEnded();
@@ -370,36 +354,40 @@ export class ListenerLink implements ListenerHandlers, ListenerEffects, HandledL
   }
 
   #finish(turn: StartedMessage, result: HandlerResult, at: number): void {
-    if (result.kind === "done" && result.isMarked === true) this.#hasMarks = true;
-    const { handled } = this.#receiver.channelCalls.countsOf(turn.running.topicId);
-    this.#isDeadOrDropped = false;
+    const { place, running } = turn;
+    const { handled } = this.#receiver.channelCalls.countsOf(running.topicId);
     this.channel.finish(turn, result, at);
     if (result.kind === "done") handled.done += 1;
     else if (result.kind === "deferred") handled.deferred += 1;
-    else if (result.kind !== "postponed" && !this.#isDeadOrDropped) handled.retried += 1;
+    else if (place.leaving !== undefined && place.leaving.failures.length > 0 && place.leaving.dead === undefined)
+      handled.retried += 1;
   }
 
   #onHandlerEnded(): void {
     const { quarantine } = this.#receiver;
     if (quarantine.holder !== undefined) quarantine.handlerEnded();
-    if (!this.#whenIdle.isEmpty && !this.channel.isHandling) this.#whenIdle.settle();
+    if (!this.#whenIdle.isEmpty && !this.#isBusy) this.#whenIdle.settle();
   }
 
   /** Commits once for all messages of the turn. */
   #commitHandled(): void {
     const handled = this.#handled;
-    if (handled === undefined) return;
+    if (handled === undefined || this.#leaving.isPreparing) return;
     this.#handled = undefined;
-    if (!this.isClosed) this.#receiver.committer.commit(this.channelId, { cursor: handled, hasMarks: this.#hasMarks });
+    if (this.isClosed) return;
+    const { committer } = this.#receiver;
+    const left = this.#leaving.take(() => this.#commitHandled());
+    if (left === undefined) this.#handled ??= handled;
+    else committer.commit(this.channelId, handled, left);
   }
 
-  /** A channel counts starts before it passes messages on. */
+  /** Only rows of the queue are told of. */
   begin(): undefined {
     return undefined;
   }
 
-  unserved({ running }: StartedMessage, topic: string): Promise<HandlerResult> {
-    return this.#receiver.channelCalls.unserved(this, running, topic);
+  unserved({ running }: StartedMessage, topic: string): HandlerResult {
+    return this.#receiver.channelCalls.unserved(running, topic);
   }
 
   onJoined(turn: StartedMessage): void {
@@ -407,11 +395,9 @@ export class ListenerLink implements ListenerHandlers, ListenerEffects, HandledL
     this.#receiver.dispatcher.freeSlot();
   }
 
-  completionOf({ running, attempts, place }: StartedMessage): Completion | undefined {
-    const { position } = running;
-    if (position === undefined) return undefined;
-    const isParked = place.parked !== undefined;
-    return { channelId: this.channelId, ...position, mayBeDone: attempts > 1, isParked };
+  /** What a transaction completes is a row of the queue: here are only at-most-once messages in one. */
+  completionOf(): undefined {
+    return undefined;
   }
 
   /** Closes the link after a rejected commit: the channel belongs to another listener. */
@@ -442,7 +428,7 @@ export class ListenerLink implements ListenerHandlers, ListenerEffects, HandledL
       ({ rows, remaining }) => {
         this.#queryBackoff.reset();
         for (const { topicId } of rows) this.#receiver.channelCalls.received(topicId, 1);
-        this.channel.onRows(rows, remaining);
+        this.channel.onRows(rows, remaining, performance.now());
         this.#commitHandled();
         this.#arm();
       },
@@ -458,110 +444,38 @@ export class ListenerLink implements ListenerHandlers, ListenerEffects, HandledL
     store.deleteRowsUpTo(lease, this.channelId, cursor).catch((error) => this.#context.status.storeFailed(error));
   }
 
-  commit(cursor: Position): void {
+  commit(cursor: Position, leaving: readonly LeavingMessage[]): void {
     this.#handled = cursor;
+    this.#leaving.add(leaving);
+    // What leaves when its time has come follows no handler.
+    queueMicrotask(() => this.#commitHandled());
   }
 
-  deadLetter({ message, payload, errorCode, errorMessage, attempts, stack, failures }: DeadMessage): void {
-    this.#isDeadOrDropped = true;
-    if (this.isClosed) return;
-    this.#receiver.channelCalls.countsOf(message.topicId).handled.dead_letter += 1;
-    this.#hasMarks = true;
-    this.#receiver.committer.commit(this.channelId, {
-      deadLetter: {
-        ...message.position!,
-        topic: this.#receiver.channelCalls.topics.known(message.topicId) ?? `topic id ${message.topicId}`,
-        payload,
-        headers: message.headers ?? [],
-        errorCode,
-        errorMessage,
-        attempts,
-        stack,
-        failures,
-      },
-    });
-    void this.#reportDeadLetter(message, errorCode, errorMessage, true);
+  mayGoOn(): boolean {
+    return this.#receiver.worker.current !== undefined;
   }
 
-  mark(messages: readonly Position[]): void {
-    if (this.isClosed) return;
-    this.#hasMarks = true;
-    this.#receiver.committer.commit(this.channelId, { messages });
-  }
-
-  park(parked: ParkedMessage): void {
-    if (this.isClosed) return;
-    const { epoch, number } = parked.message.position;
-    this.#toPark.set(`${epoch}/${number}`, parked);
-    if (!this.#isParking) {
-      this.#isParking = true;
-      queueMicrotask(() => this.#parkNext());
-    }
-  }
-
-  /** Parks all messages of `#toPark` with one statement, and runs one statement at a time. */
-  #parkNext(): void {
-    this.#isParking = false;
-    if (this.isClosed || this.#toPark.size === 0) return;
-    this.#isParking = true;
-    const { store, lease } = this.#context;
+  askLanes(keys: readonly (string | undefined)[]): void {
+    const { store, lease, nameLost } = this.#context;
+    const answered = (answer: LanesLeft | undefined): void => {
+      this.channel.onLanes(answer?.left, answer?.hasRows ?? true, performance.now());
+      this.#commitHandled();
+      this.#arm();
+    };
+    const failed = (): void => this.#schedule(() => answered(undefined), this.#queryBackoff.failed());
     if (!lease.isWritable) {
-      this.#schedule(() => this.#parkNext(), leasePollMs);
+      failed();
       return;
     }
-    const parked = this.#toPark;
-    this.#toPark = new Map();
-    const messages = [...parked.values()];
     this.#onAnswer(
-      store.parkMessages(lease, this.channelId, messages),
-      (outcome) => {
-        if (outcome === "fenced") return this.#context.nameLost("the store rejected a parked message");
-        if (outcome === "notOwned") return this.onNotOwned();
-        this.#hasMarks = true;
-        this.channel.onParked(messages.map(({ message }) => message.position));
-        this.#commitHandled();
-        this.#arm();
-        this.#parkNext();
+      store.lanesLeft(lease, this.channelId, keys, this.#receiver.channelCalls.directTopics),
+      (answer) => {
+        if (answer === "fenced") return nameLost("the store rejected a question about a channel");
+        this.#queryBackoff.reset();
+        answered(answer);
       },
-      () => {
-        this.#toPark = new Map([...parked, ...this.#toPark]);
-        this.#schedule(() => this.#parkNext(), postgresBackoff.maxMs);
-      },
+      failed,
     );
-  }
-
-  unpark(position: Position): void {
-    if (this.isClosed) return;
-    this.#receiver.committer.commit(this.channelId, { unparked: [position] });
-  }
-
-  /** The last permitted start of a message runs in quarantine, so that a crash can only be due to this message. */
-  countStart(isLast: boolean, parked?: Position): void {
-    const { store, lease, nameLost } = this.#context;
-    const onCounted = (starts: number | undefined): void => {
-      this.#hasCounted ||= parked === undefined && starts !== undefined;
-      this.channel.onStartCounted(starts, parked !== undefined);
-    };
-    const count = (): void => {
-      if (this.isClosed) return;
-      this.#onAnswer(
-        parked === undefined
-          ? store.countAttempt(lease, this.channelId)
-          : store.countParked(lease, this.channelId, parked),
-        (starts) => (starts === "fenced" ? nameLost("the store rejected the count of an attempt") : onCounted(starts)),
-        () => this.#schedule(() => onCounted(undefined), postgresBackoff.maxMs),
-      );
-    };
-    this.#isQuarantined ||= isLast;
-    if (isLast) this.#receiver.quarantine.enter(this, count);
-    else count();
-  }
-
-  uncountStart(): void {
-    this.#hasCounted = false;
-    this.#endQuarantine();
-    const { store, lease } = this.#context;
-    store.countAttempt(lease, this.channelId, -1).catch((error) => this.#context.status.storeFailed(error));
   }
 
   ready(): void {
@@ -572,12 +486,7 @@ export class ListenerLink implements ListenerHandlers, ListenerEffects, HandledL
     this.#receiver.dispatcher.wake(limit);
   }
 
-  drained(): void {
-    this.#whenDrained.settle();
-  }
-
   dropped(message: IncomingMessage, errorCode: string, errorMessage: string): void {
-    this.#isDeadOrDropped = true;
     this.#receiver.channelCalls.countsOf(message.topicId).handled.dropped += 1;
     void this.#reportDeadLetter(message, errorCode, errorMessage, false);
   }
@@ -589,7 +498,7 @@ export class ListenerLink implements ListenerHandlers, ListenerEffects, HandledL
     this.#context.logger.warn({ channel: channelName, epoch, first, last }, message);
   }
 
-  /** Reports a message that became a dead letter or was dropped. */
+  /** Reports a message that becomes a dead letter or was dropped. */
   async #reportDeadLetter(message: IncomingMessage, code: string, text: string, stored: boolean): Promise<void> {
     let topic = "";
     try {
@@ -606,6 +515,12 @@ export class ListenerLink implements ListenerHandlers, ListenerEffects, HandledL
       code,
       message: text,
     });
+  }
+
+  /** A message becomes a dead letter. */
+  givenUp(message: IncomingMessage, code: string, text: string): void {
+    this.#receiver.channelCalls.countsOf(message.topicId).handled.dead_letter += 1;
+    void this.#reportDeadLetter(message, code, text, true);
   }
 
   /**
@@ -633,17 +548,11 @@ export class ListenerLink implements ListenerHandlers, ListenerEffects, HandledL
 
   #tick(): void {
     this.channel.tick(performance.now());
+    this.#commitHandled();
     this.#arm();
   }
 
-  #endQuarantine(): void {
-    if (!this.#isQuarantined) return;
-    this.#isQuarantined = false;
-    this.#receiver.quarantine.leave(this);
-  }
-
   #arm(): void {
-    if (!this.channel.isUnderSuspicion) this.#endQuarantine();
     if (!this.isClosed) this.#timer.arm(this.channel.deadline);
   }
 }

@@ -8,7 +8,6 @@ import type { TopicHandler, TopicHandlers } from "../../handlers/topic-handlers.
 import type { Transaction } from "../../store/index.js";
 import type { PeerContext } from "../core/context.js";
 import { pairsOfFrame } from "../core/frame-headers.js";
-import type { ChannelCalls } from "./channel-calls.js";
 import type { IncomingRequest } from "./incoming-request.js";
 import { answerOf, type RequestAnswer } from "./request-answer.js";
 
@@ -16,13 +15,11 @@ export class RequestCalls {
   readonly #context: PeerContext;
   readonly #handlers: TopicHandlers;
   readonly #attempts: Attempts;
-  readonly #channels: ChannelCalls;
 
-  constructor(context: PeerContext, handlers: TopicHandlers, attempts: Attempts, channels: ChannelCalls) {
+  constructor(context: PeerContext, handlers: TopicHandlers, attempts: Attempts) {
     this.#context = context;
     this.#handlers = handlers;
     this.#attempts = attempts;
-    this.#channels = channels;
   }
 
   /**
@@ -35,7 +32,7 @@ export class RequestCalls {
    */
   answer(request: IncomingRequest, topic: string | undefined): unknown {
     if (topic === undefined) throw new HawserError("unsubscribed", `topic id ${request.topicId} is not in the catalog`);
-    const handler = this.#handlerOf(request, topic);
+    const handler = this.#handlerOf(topic);
     const span = tracer && startHandling("respond", this.#context, topic, [request], 1);
     if (span !== undefined) {
       const call = async () => answerOf(await this.#answerOf(request, topic, handler, span.context), request);
@@ -52,13 +49,8 @@ export class RequestCalls {
   }
 
   /** @throws HawserError `unsubscribed`, `not_supported` */
-  #handlerOf({ source, topicId }: IncomingRequest, topic: string): TopicHandler {
-    if (!this.#handlers.serves(topic)) {
-      this.#channels.passChannelOn(source, topicId).catch((err) => {
-        this.#context.logger.debug({ err }, "could not look up a listener for the topic of a request");
-      });
-      throw this.#handlers.unserved(topic);
-    }
+  #handlerOf(topic: string): TopicHandler {
+    if (!this.#handlers.serves(topic)) throw this.#handlers.unserved(topic);
     const handler = this.#handlers.handlerOf(topic, "requests");
     if (handler !== undefined) return handler;
     const { name } = this.#context.sender;

@@ -1,14 +1,9 @@
-/**
- * Connection of a sender's channel to the listener that owns it. Dials again after each failure, with an increasing
- * delay.
- */
+/** Connection of a sender's channel to its listener. Dials again after each failure, with an increasing delay. */
 
 import type { Ack, Answer, Goodbye } from "../../../../generated/ts/codecs/hawser/peer/v1/frames.js";
 import { asHawserError, HawserError } from "../../../foundation/errors/index.js";
-import { Backoff, backoffMs, shared } from "../../../foundation/runtime/index.js";
+import { Backoff } from "../../../foundation/runtime/index.js";
 import type { OutgoingMessage, SenderChannel } from "../../channel/index.js";
-import { polls } from "../../handlers/polls.js";
-import type { ChannelOwner } from "../../store/index.js";
 import { type Dialled, dial, type SenderConnection, type SenderHandlers } from "../../transport/index.js";
 import type { PeerContext } from "../core/context.js";
 import type { LinkRequests } from "./link-requests.js";
@@ -27,14 +22,11 @@ export interface ListenerAddress {
 
 /** Channel at the time when its link is created. */
 export interface DialledChannel {
-  /** Listener that the channel was created for. */
   readonly listenerName: string;
   /** Topic for status events: the one through which the listener was found first. */
   readonly topic: string;
   readonly channelId: number;
   readonly address: ListenerAddress;
-  /** Name of the owner of the channel. */
-  readonly owner: string;
 }
 
 /** Share of each delay that is random. */
@@ -44,8 +36,6 @@ export class ListenerDial implements SenderHandlers {
   /** Established connection. */
   connection: SenderConnection | undefined;
   channelId: number;
-  /** Owner of the channel if it differs from the original listener. */
-  #owner: Pick<ChannelOwner, "name" | "addr" | "maxMessageBytes"> | undefined;
   #address: ListenerAddress;
   #dialling: AbortController | undefined;
   #redial: NodeJS.Timeout | undefined;
@@ -87,13 +77,10 @@ export class ListenerDial implements SenderHandlers {
     this.#onEvent = onEvent;
     this.channelId = dialled.channelId;
     this.#address = dialled.address;
-    const { owner } = dialled;
-    if (owner !== dialled.listenerName) this.#owner = { name: owner, addr: undefined, maxMessageBytes: undefined };
   }
 
   start(): void {
-    if (this.isHandedOver) this.checkOwner();
-    else this.#connect();
+    this.#connect();
   }
 
   /** True while an attempt to connect is running. */
@@ -101,26 +88,16 @@ export class ListenerDial implements SenderHandlers {
     return this.#dialling !== undefined;
   }
 
-  /** Name of the peer that owns the channel. */
-  get ownerName(): string {
-    return this.#owner?.name ?? this.#dialled.listenerName;
-  }
-
-  /** True if another peer than the original listener owns the channel. */
-  get isHandedOver(): boolean {
-    return this.#owner !== undefined;
-  }
-
   /** Maximum payload that the listener accepts, as last reported. */
   get maxMessageBytes(): number {
-    return this.connection?.maxMessageBytes ?? this.#owner?.maxMessageBytes ?? this.#address.maxMessageBytes;
+    return this.connection?.maxMessageBytes ?? this.#address.maxMessageBytes;
   }
 
   /** Updates the address of the listener, undefined if it has left the directory. */
   relocate(address: ListenerAddress): void {
     const moved = address.addr !== this.#address.addr;
     this.#address = address;
-    if (address.addr === undefined || this.isHandedOver) return;
+    if (address.addr === undefined) return;
     // The listener itself published the new address; the old connection may stay half-open for a long time.
     const { connection } = this;
     if (moved && connection !== undefined) {
@@ -130,18 +107,6 @@ export class ListenerDial implements SenderHandlers {
     if (moved) this.#dialling?.abort();
     if (moved || this.#dialling === undefined) this.connectNow();
   }
-
-  /** Looks up the owner of the channel and its address, and dials it unless it is connected. */
-  checkOwner(): void {
-    this.#checkOwner().catch((error) => this.#failed(error));
-  }
-
-  readonly #checkOwner = shared(async () => {
-    const moved = await this.#readOwner();
-    if (this.#stopped) return;
-    if (moved) this.#dialNewOwner();
-    else this.connectNow();
-  });
 
   /** Dials without delay, unless there is a connection. */
   connectNow(): void {
@@ -170,7 +135,7 @@ export class ListenerDial implements SenderHandlers {
     if (connection !== undefined) {
       this.drop(connection, new HawserError("connection_lost", "the id of the channel has changed"));
     }
-    this.checkOwner();
+    this.connectNow();
   }
 
   /** Says Goodbye and stops dialling. */
@@ -197,7 +162,7 @@ export class ListenerDial implements SenderHandlers {
   #connect(): void {
     if (this.#stopped || this.#dialling !== undefined || this.connection !== undefined) return;
     const context = this.#context;
-    const { addr } = this.#owner ?? this.#address;
+    const { addr } = this.#address;
     // A Hello needs the current epoch, which is uncertain without the lease: after a failover of the database an older
     // epoch may be current again.
     const canDial = context.lease.state === "held" && this.#keyIsKnown;
@@ -207,8 +172,8 @@ export class ListenerDial implements SenderHandlers {
         canDial ? "it has no address" : `the lease of the name "${context.lease.name}" is suspended`,
       );
       this.#onEvent();
-      // The next attempt reads the owner again, because another peer may own the channel by then.
-      this.#redialLater(canDial ? backoffMs({ minMs: polls.everyMs, maxMs: polls.everyMs, jitter }, 1) : undefined);
+      // An address comes with `relocate`.
+      if (!canDial) this.#redialLater();
       return;
     }
     const dialling = new AbortController();
@@ -219,7 +184,7 @@ export class ListenerDial implements SenderHandlers {
       identity: {
         senderName: context.sender.name,
         sourceTopic: context.sender.sourceTopic,
-        listenerName: this.ownerName,
+        listenerName: this.#dialled.listenerName,
         channelId: this.channelId,
         epoch: this.#channel.epoch,
       },
@@ -262,7 +227,7 @@ export class ListenerDial implements SenderHandlers {
     this.#backoff.reset();
     this.#refusedSecrets = 0;
     const { listenerName: peer, topic } = this.#dialled;
-    const message = `connected to "${this.ownerName}" at ${(this.#owner ?? this.#address).addr}`;
+    const message = `connected to "${peer}" at ${this.#address.addr}`;
     this.#context.status.report({ kind: "peer_connected", topic, peer, message });
     this.#channel.onConnected(connection, welcome, performance.now());
     this.#requests.onConnected(connection);
@@ -334,40 +299,9 @@ export class ListenerDial implements SenderHandlers {
     this.#redialLater();
   }
 
-  #redialLater(waitMs = this.#backoff.failed()): void {
+  #redialLater(): void {
     if (this.#stopped) return;
     clearTimeout(this.#redial);
-    const redial = async (): Promise<void> => {
-      this.#connect();
-      // The channel may have been handed over since the last dial. Usually it was not, so the dial does not wait for
-      // this query.
-      if ((await this.#readOwner()) && !this.#stopped) this.#dialNewOwner();
-    };
-    this.#redial = setTimeout(() => void redial().catch((error) => this.#failed(error)), waitMs);
-  }
-
-  /** Drops the connection to the old owner or address, and dials the new one. */
-  #dialNewOwner(): void {
-    const { connection } = this;
-    if (connection !== undefined) {
-      this.drop(connection, new HawserError("connection_lost", "the channel has a new owner"));
-    }
-    this.#dialling?.abort();
-    this.connectNow();
-  }
-
-  /** Looks up the owner of the channel. @returns true if the owner or its address has changed */
-  async #readOwner(): Promise<boolean> {
-    if (!this.#keyIsKnown) return false;
-    try {
-      const found = await this.#context.store.channelOwner(this.channelId);
-      if (found === undefined) return false;
-      const before = this.#owner;
-      this.#owner = found.name === this.#dialled.listenerName ? undefined : found;
-      return before?.name !== this.#owner?.name || before?.addr !== this.#owner?.addr;
-    } catch (err) {
-      this.#context.logger.debug({ err }, "could not look up the owner of a channel; dialling the known owner");
-      return false;
-    }
+    this.#redial = setTimeout(() => this.#connect(), this.#backoff.failed());
   }
 }

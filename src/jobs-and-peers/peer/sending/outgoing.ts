@@ -86,9 +86,9 @@ export class Outgoing implements OutgoingMessage, Sent {
     this.payload = new Uint8Array(this.payload);
   }
 
-  /** Rejects the promise of a message that was not sent. */
+  /** Rejects the promise of a message that was not sent, or may not have been. */
   fail(error: HawserError): void {
-    this.topic.counts.sends[outcomeOfFailure(error)] += 1;
+    this.topic.counts.sends[error.outcome ?? outcomeOfFailure(error)] += 1;
     this.#reject(error);
   }
 

@@ -22,9 +22,6 @@ import type { OutgoingRequest } from "./outgoing-request.js";
 import { SendPacking } from "./send-packing.js";
 import { startStoring } from "./spans.js";
 
-/** Ability of a listener to receive over its connection: now, perhaps soon, or not. */
-export type Readiness = "now" | "soon" | "no";
-
 export class SenderLink implements SenderEffects<Outgoing> {
   readonly #channel: SenderChannel<Outgoing>;
   /** Maintains the connection of the channel. */
@@ -36,10 +33,9 @@ export class SenderLink implements SenderEffects<Outgoing> {
   readonly #packing: SendPacking;
   /** Rate of acknowledged messages; undefined until a group uses the link. */
   #pace: Pace | undefined;
-  /** Connection and acknowledged number of the last acknowledgement. */
+  /** Connection and acknowledged number as of the last event of the listener. */
   #ackedConnection: unknown;
   #lastAcked = 0;
-  #lastReadiness: Readiness = "soon";
   readonly #receipts: Receipts;
   /** Shared result of at-most-once messages that are written immediately. */
   readonly #sentAtOnce: Sent;
@@ -58,17 +54,13 @@ export class SenderLink implements SenderEffects<Outgoing> {
 
   readonly #context: PeerContext;
   readonly #identity: DialledChannel;
-  readonly #onProgress: () => void;
 
-  /** @param onProgress called when the listener has handled more messages, or has become ready or busy */
   constructor(
     context: PeerContext,
     identity: DialledChannel,
     /** Last number that an earlier link of the channel used in this epoch. */
     lastNumber: number,
-    onProgress: () => void,
   ) {
-    this.#onProgress = onProgress;
     this.#context = context;
     this.#identity = identity;
     this.#receipts = receiptsFor(identity.listenerName);
@@ -76,7 +68,7 @@ export class SenderLink implements SenderEffects<Outgoing> {
     this.#packing = new SendPacking(context, (message) => this.#queue(message));
     this.#channel = new SenderChannel(context.lease.epoch, context.settings, this, lastNumber);
     this.#requests = new LinkRequests(identity.listenerName, context.settings, () => this.#dialForRequest());
-    this.dial = new ListenerDial(context, identity, this.#channel, this.#requests, this.#onProgressOfListener);
+    this.dial = new ListenerDial(context, identity, this.#channel, this.#requests, this.#onEventOfListener);
     this.dial.start();
   }
 
@@ -94,14 +86,13 @@ export class SenderLink implements SenderEffects<Outgoing> {
     return this.#channel.link === "down" || this.#channel.link === "ended";
   }
 
-  /** Ability of the listener to receive over its connection. */
-  get readiness(): Readiness {
-    const { link, isBusy } = this.#channel;
-    // Further messages to the new owner go through a channel of its own.
-    if (this.dial.isHandedOver) return "no";
-    if (link === "connecting") return "soon";
-    if (link !== "live" && link !== "going-live") return "no";
-    return isBusy ? "soon" : "now";
+  /** True if the listener takes messages over its connection, or perhaps will soon. */
+  get isOpen(): boolean {
+    return this.#channel.link === "connecting" || this.#isLive;
+  }
+
+  get #isLive(): boolean {
+    return this.#channel.link === "live" || this.#channel.link === "going-live";
   }
 
   /** True if there is a connection. */
@@ -135,13 +126,8 @@ export class SenderLink implements SenderEffects<Outgoing> {
   hasRoom(now: number): boolean {
     const { inFlight } = this;
     this.#pace ??= new Pace();
+    if (!this.#isLive || this.#channel.isBusy) return false;
     return inFlight < groupLeastUnderWay || inFlight < 2 * this.#pace.recent(now);
-  }
-
-  /** Estimated time for one more message, without a unit: a value to compare listeners by. */
-  timeForMore(now: number): number {
-    this.#pace ??= new Pace();
-    return this.#pace.timeFor(this.inFlight + 1, now);
   }
 
   /**
@@ -210,15 +196,6 @@ export class SenderLink implements SenderEffects<Outgoing> {
     }
   }
 
-  hasKey(channelId: number): boolean {
-    return channelId === this.dial.channelId;
-  }
-
-  /** True if the channel was handed over to the peer of this name. */
-  hasOwner(name: string): boolean {
-    return this.dial.isHandedOver && this.dial.ownerName === name;
-  }
-
   /** True if no message waits, there is no connection, and no message was sent since the last call. */
   isIdle(): boolean {
     const wasUsed = this.#wasUsed;
@@ -248,7 +225,7 @@ export class SenderLink implements SenderEffects<Outgoing> {
     this.#inserts += 1;
     this.dial.forgetKey();
     this.#channel.restartNumbering(epoch, performance.now());
-    this.#onProgressOfListener();
+    this.#onEventOfListener();
   }
 
   /** Stores unconfirmed messages. Resolves when no message or request is pending. */
@@ -317,7 +294,7 @@ export class SenderLink implements SenderEffects<Outgoing> {
   }
 
   announce(): void {
-    void this.#context.store.announce(this.dial.ownerName, this.dial.channelId);
+    void this.#context.store.announce(this.listenerName, this.dial.channelId);
   }
 
   sendEnded(message: Outgoing, outcome: SendOutcome): void {
@@ -382,22 +359,16 @@ export class SenderLink implements SenderEffects<Outgoing> {
     this.#arm();
   }
 
-  /** Updates the pace after an event of the listener, and reports progress. */
-  readonly #onProgressOfListener = (): void => {
+  /** Updates the timer and the pace after an event of the listener. */
+  readonly #onEventOfListener = (): void => {
     this.#arm();
-    if (this.isClosed) return;
-    const { readiness } = this;
     const { ackedNumber } = this.#channel;
     const { connection } = this.dial;
-    if (ackedNumber === this.#lastAcked && readiness === this.#lastReadiness) return;
-    // The first acknowledgement of a connection may cover a long time.
-    if (connection === this.#ackedConnection && ackedNumber > this.#lastAcked) {
+    // What a new connection has acknowledged at its begin may cover a long time.
+    if (connection === this.#ackedConnection && ackedNumber > this.#lastAcked)
       this.#pace?.handled(ackedNumber - this.#lastAcked, performance.now());
-    }
     this.#ackedConnection = connection;
     this.#lastAcked = ackedNumber;
-    this.#lastReadiness = readiness;
-    this.#onProgress();
   };
 
   /** Updates the timer after an event, and resolves the callers of {@link stop}. */

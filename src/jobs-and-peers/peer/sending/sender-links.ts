@@ -17,12 +17,9 @@ export class SenderLinks {
   #mayStore = true;
 
   readonly #context: PeerContext;
-  readonly #onProgress: () => void;
 
-  /** @param onProgress called when a link may have more or less room than before */
-  constructor(context: PeerContext, onProgress: () => void) {
+  constructor(context: PeerContext) {
     this.#context = context;
-    this.#onProgress = onProgress;
   }
 
   /** Number of open links. */
@@ -57,11 +54,11 @@ export class SenderLinks {
   async #open(candidate: Candidate, topic: MessageTopic): Promise<SenderLink> {
     const { store, sender } = this.#context;
     if (topic.topicId === 0) topic.topicId = await store.idOfTopic(topic.topic);
-    const { channelId, owner } = await store.openChannel(sender, candidate.name);
+    const channelId = await store.openChannel(sender, candidate.name);
     if (this.#closed) throw new HawserError("not_running", "the peer has stopped");
     const { name: listenerName } = candidate;
-    const channel = { listenerName, topic: topic.topic, channelId, address: candidate, owner };
-    const link = new SenderLink(this.#context, channel, this.#lastNumbers.get(listenerName) ?? 0, this.#onProgress);
+    const channel = { listenerName, topic: topic.topic, channelId, address: candidate };
+    const link = new SenderLink(this.#context, channel, this.#lastNumbers.get(listenerName) ?? 0);
     this.#lastNumbers.delete(listenerName);
     if (!this.#mayStore) link.setMayStore(false);
     this.#links.set(listenerName, link);
@@ -81,21 +78,6 @@ export class SenderLinks {
     }
   }
 
-  /** True if another of these listeners owns the link's channel: a message to all would reach that listener twice. */
-  isReplaced(link: SenderLink, candidates: readonly Candidate[]): boolean {
-    return candidates.some(({ name }) => link.hasOwner(name) && this.#links.get(name)?.dial.isHandedOver !== true);
-  }
-
-  /** Looks up the owner of a channel that was handed over. */
-  handedOver(channelId: number): void {
-    for (const link of this.#links.values()) if (link.hasKey(channelId)) link.dial.checkOwner();
-  }
-
-  /** Looks up the new owner of channels after that peer has registered or changed its address. */
-  ownerAppeared(name: string): void {
-    for (const link of this.#links.values()) if (link.hasOwner(name)) link.dial.checkOwner();
-  }
-
   /** Topics of all waiting messages. */
   waitingTopics(): Set<MessageTopic> {
     return new Set([...this.#links.values()].flatMap((link) => [...new Set(link.waitingTopics())]));
@@ -105,7 +87,7 @@ export class SenderLinks {
   async rekey(): Promise<void> {
     const { store, sender } = this.#context;
     const rekey = async (link: SenderLink): Promise<void> =>
-      link.dial.rekey((await store.openChannel(sender, link.listenerName)).channelId);
+      link.dial.rekey(await store.openChannel(sender, link.listenerName));
     await Promise.all([...this.#links.values()].map(rekey));
   }
 

@@ -8,7 +8,7 @@ import { polls } from "../../handlers/polls.js";
 import type { CatalogChange } from "../../store/index.js";
 import type { RequestOutcome } from "../../worker/counters.js";
 import type { PeerContext } from "../core/context.js";
-import { GroupQueue } from "./group-queue.js";
+import { GroupOverflow } from "./group-overflow.js";
 import { type CheckedMessage, type MessageTopic, Outgoing, type Sent } from "./outgoing.js";
 import type { OutgoingRequest } from "./outgoing-request.js";
 import type { SenderLink } from "./sender-link.js";
@@ -23,8 +23,8 @@ export class Sending {
   readonly topics: TopicDirectory;
   /** Periodic reading of the directory, because notifications can be missed. */
   readonly #polls = new Repeated(polls.everyMs, () => this.refresh());
-  /** Queues of groups whose members have no room. */
-  readonly #groups = new Map<TopicRoutes, GroupQueue>();
+  /** Messages for groups whose members have no room. */
+  readonly #overflow: GroupOverflow;
   readonly #unlisten: (() => void)[];
   #closed = false;
 
@@ -32,13 +32,11 @@ export class Sending {
 
   constructor(context: PeerContext) {
     this.#context = context;
-    this.links = new SenderLinks(context, this.#pumpGroups);
-    this.topics = new TopicDirectory(context, this.links, this.#pumpGroups);
+    this.links = new SenderLinks(context);
+    this.topics = new TopicDirectory(context, this.links);
+    this.#overflow = new GroupOverflow(context, this.#sendToMember);
     this.#unlisten = [
       context.store.on("catalog", (change) => this.#catalogChanged(change)),
-      context.store.on("announced", (channelId, name) => {
-        if (name === context.sender.name) this.links.handedOver(channelId);
-      }),
       context.store.on("session", (state) => state === "up" && void this.#sessionUp()),
     ];
     this.#polls.runIn(polls.everyMs);
@@ -101,7 +99,6 @@ export class Sending {
       for (const candidate of known.all) {
         try {
           const link = await this.links.to(candidate, known);
-          if (this.links.isReplaced(link, known.all)) continue;
           sent.push({ peer: candidate.name, ticket: link.send(known, message) });
         } catch (error) {
           sent.push({ peer: candidate.name, ticket: asHawserError(error) });
@@ -129,16 +126,14 @@ export class Sending {
   /** Stores unconfirmed messages. Resolves when no send is pending. */
   async stop(): Promise<void> {
     this.#polls.stop();
-    await Promise.all([...[...this.#groups.values()].map((queue) => queue.stop()), this.links.stop()]);
-    // Stopping the groups has handed their messages to the links.
+    await Promise.all([this.#overflow.drain(), this.links.stop()]);
+    // Links may have got what the queue has not taken.
     await this.links.stop();
   }
 
   /** Rejects all pending sends, because the name is lost. */
   fence(): void {
-    this.#endGroups(
-      new HawserError("name_lost", "the peer has lost its name; the message was waiting and was not sent"),
-    );
+    this.#overflow.end("name_lost", "the peer has lost its name");
     this.links.fence();
   }
 
@@ -148,7 +143,7 @@ export class Sending {
     const written = this.topics.close();
     this.#polls.stop();
     for (const stop of this.#unlisten) stop();
-    this.#endGroups(new HawserError("not_running", "the peer has stopped; the message was waiting and was not sent"));
+    this.#overflow.end("not_running", "the peer has stopped");
     this.links.close();
     return written;
   }
@@ -183,64 +178,37 @@ export class Sending {
   }
 
   /**
-   * Sends to a member of the group that has room. If no member has room but one may have room soon, queues the message;
-   * otherwise sends to the member that is estimated to finish first. An at-most-once message goes to the least busy
-   * member. Returns undefined if the message has a key, or if no member can be reached: the caller then sends the
-   * message as to a topic without groups.
+   * Sends to a member of the group that has room; if none has room, enqueues the message for any listener of the topic.
+   * An at-most-once message goes to the least busy member. Returns undefined if the message has a key, or is
+   * at-most-once and no member can be reached: the caller then sends it as to a topic without groups.
    */
   #sendToGroup(routes: TopicRoutes, message: CheckedMessage): Sent | undefined {
     const { delivery, payload, headers, key } = message;
     if (key !== undefined) return undefined;
-    const now = performance.now();
-    if (delivery === Delivery.AT_MOST_ONCE) {
-      const link = routes.chooseIdlest(payload.length);
-      return link?.send(routes, message);
-    }
-    const queue = this.#groups.get(routes);
-    if (queue?.isEmpty !== false) {
-      const link = routes.chooseWithRoom(payload.length, now);
-      if (link !== undefined) return link.send(routes, message);
-      if (!routes.mayHaveRoom()) {
-        const any = routes.chooseSoonest(payload.length, now);
-        return any?.send(routes, message);
-      }
-    }
+    if (delivery === Delivery.AT_MOST_ONCE) return routes.chooseIdlest(payload.length)?.send(routes, message);
+    const link = routes.chooseWithRoom(payload.length, performance.now());
+    if (link !== undefined) return link.send(routes, message);
     const limit = Math.min(routes.maxMessageBytes(), protocolConstants.maxStoredMessageBytes);
     if (payload.length > limit) {
       const text = `the payload has ${payload.length} bytes; the members of "${routes.topic}" accept at most ${limit}`;
       throw new HawserError("invalid_argument", text);
     }
     const waiting = new Outgoing(delivery, routes, payload, headers);
-    (queue ?? this.#addQueue(routes)).push(waiting);
+    this.#overflow.add(waiting);
     return waiting;
   }
 
-  #addQueue(routes: TopicRoutes): GroupQueue {
-    const queue = new GroupQueue(this.#context, routes, this.#linkForLater);
-    this.#groups.set(routes, queue);
-    return queue;
-  }
-
-  /** Link for a message to a group without reachable members. */
-  readonly #linkForLater = async (routes: TopicRoutes, bytes: number): Promise<SenderLink> => {
-    const candidate = routes.choose() ?? (await this.#chooseForLater(routes));
-    if (candidate === undefined) throw noListener(routes.topic);
-    const link = await this.links.to(candidate, routes);
-    link.checkLength(bytes, Delivery.AT_LEAST_ONCE);
-    return link;
+  /** Hands a message that the queue has not taken to the channel of a member. */
+  readonly #sendToMember = (message: Outgoing): Promise<void> => {
+    const { topic } = message.topic;
+    return this.#inOrder(this.topics.get(topic) ?? this.topics.add(topic), async (routes) => {
+      const candidate = routes.choose() ?? (await this.#chooseForLater(routes));
+      if (candidate === undefined) throw noListener(topic);
+      const link = await this.links.to(candidate, routes);
+      link.checkLength(message.payload.length, message.delivery);
+      link.offer(message);
+    }).catch((error) => message.fail(asHawserError(error)));
   };
-
-  readonly #pumpGroups = (): void => {
-    for (const [routes, queue] of this.#groups) {
-      queue.pump();
-      if (queue.isEmpty) this.#groups.delete(routes);
-    }
-  };
-
-  #endGroups(why: HawserError): void {
-    for (const queue of this.#groups.values()) queue.end(why);
-    this.#groups.clear();
-  }
 
   /** Runs a send after the lookup of its topic, in the order of the calls. */
   async #inOrder<T>(routes: TopicRoutes, send: (routes: TopicRoutes) => Promise<T>): Promise<T> {
@@ -285,8 +253,7 @@ export class Sending {
   }
 
   /** Reads the listeners of a changed topic, which dials those that are new or have moved. */
-  #catalogChanged({ topic, listenerName, operation }: CatalogChange): void {
-    if (operation !== "delete") this.links.ownerAppeared(listenerName);
+  #catalogChanged({ topic }: CatalogChange): void {
     void this.topics.get(topic)?.reload();
   }
 
@@ -296,7 +263,7 @@ export class Sending {
    */
   async rekey(): Promise<void> {
     const { store } = this.#context;
-    const topics = new Set<MessageTopic>([...this.topics.all(), ...this.#groups.keys(), ...this.links.waitingTopics()]);
+    const topics = new Set<MessageTopic>([...this.topics.all(), ...this.links.waitingTopics()]);
     const rekey = async (topic: MessageTopic): Promise<void> => {
       topic.topicId = await store.idOfTopic(topic.topic);
     };

@@ -12,11 +12,8 @@ export class TopicDirectory {
 
   readonly #context: PeerContext;
   readonly #links: SenderLinks;
-  readonly #onRead: () => void;
 
-  /** @param onRead called after each read of a topic */
-  constructor(context: PeerContext, links: SenderLinks, onRead: () => void) {
-    this.#onRead = onRead;
+  constructor(context: PeerContext, links: SenderLinks) {
     this.#context = context;
     this.#links = links;
   }
@@ -126,7 +123,6 @@ export class TopicDirectory {
       if (!this.isListed(candidate.name)) this.#links.get(candidate.name)?.dial.relocate(candidate);
     }
     routes.ready = true;
-    this.#onRead();
   }
 
   /** Reports listeners that have registered or unregistered since `before`. */

@@ -146,36 +146,14 @@ export class TopicRoutes {
 
   /** Link of the least busy group member that has room for a message of this length; equal members take turns. */
   chooseWithRoom(bytes: number, now: number): SenderLink | undefined {
-    const hasRoom = (link: SenderLink): boolean => link.readiness === "now" && link.hasRoom(now) && link.takes(bytes);
+    const hasRoom = (link: SenderLink): boolean => link.hasRoom(now) && link.takes(bytes);
     return this.#chooseLeast(hasRoom, ({ inFlight }) => inFlight);
   }
 
   /** Link of the least busy group member whose limits permit a message of this length; equal members take turns. */
   chooseIdlest(bytes: number): SenderLink | undefined {
-    const takesIt = (link: SenderLink): boolean => link.readiness !== "no" && link.takes(bytes);
+    const takesIt = (link: SenderLink): boolean => link.isOpen && link.takes(bytes);
     return this.#chooseLeast(takesIt, ({ inFlight }) => inFlight);
-  }
-
-  /** Link of the group member that is estimated to finish one more message of this length first. */
-  chooseSoonest(bytes: number, now: number): SenderLink | undefined {
-    return this.#chooseLeast(
-      (link) => this.#isUp(link) && link.takes(bytes),
-      // A member that first has to read its stored messages comes last.
-      (link) => (link.readiness === "no" ? Number.MAX_VALUE : link.timeForMore(now)),
-    );
-  }
-
-  /** True if a group member can receive over its connection, or perhaps soon. */
-  mayHaveRoom(): boolean {
-    return this.listed.some(({ name }) => (this.#links.get(name)?.readiness ?? "no") !== "no");
-  }
-
-  /** True if a group member can be reached. */
-  isReachable(): boolean {
-    return this.listed.some(({ name }) => {
-      const link = this.#links.get(name);
-      return link !== undefined && this.#isUp(link);
-    });
   }
 
   /** Maximum payload that a listener of the topic accepts. */
@@ -185,12 +163,9 @@ export class TopicRoutes {
     }, 0);
   }
 
-  /** True if a message would be handled soon. A new owner of the link's channel need not serve this topic. */
+  /** True if a message would be handled soon. */
   #isUp(link: SenderLink | undefined): boolean {
-    if (link === undefined) return true;
-    if (link.isDown) return false;
-    const { dial } = link;
-    return !dial.isHandedOver || this.listed.some(({ name }) => name === dial.ownerName);
+    return link?.isDown !== true;
   }
 
   #chooseLeast(mayBe: (link: SenderLink) => boolean, costOf: (link: SenderLink) => number): SenderLink | undefined {
@@ -217,7 +192,7 @@ export class TopicRoutes {
   chooseUnasked(asked: ReadonlySet<string>): Candidate | undefined {
     const { listed } = this;
     if (this.isGroup) {
-      const isFree = (link: SenderLink): boolean => !asked.has(link.listenerName) && link.readiness !== "no";
+      const isFree = (link: SenderLink): boolean => !asked.has(link.listenerName) && link.isOpen;
       const free = this.#chooseLeast(isFree, ({ inFlight }) => inFlight);
       if (free !== undefined) return this.#byName.get(free.listenerName);
     }

@@ -123,7 +123,7 @@ export class LeasedMessages {
   }
 
   /**
-   * Adds a message that already runs: an earlier worker of this process has begun it.
+   * Adds a message that already runs: an earlier worker of this process has begun it, or a channel.
    *
    * @returns the turn to answer with {@link finish}; undefined if another message of its key runs
    */
@@ -274,7 +274,7 @@ export class LeasedMessages {
   }
 
   #laneOf(message: QueuedMessage): Lane {
-    if (message.key === undefined) return new Lane(undefined);
+    if (message.lane === undefined) return new Lane(undefined);
     const id = keyOf(message);
     let lane = this.#keyed.get(id);
     if (lane === undefined) {

@@ -5,12 +5,15 @@
 
 import type { HawserError } from "../../../foundation/errors/index.js";
 import { systemClock } from "../../../foundation/runtime/index.js";
+import type { HandlerResult } from "../../channel/index.js";
 import { Dispatcher, type SlicedWork } from "../../handlers/dispatcher.js";
 import { HandlerCalls } from "../../handlers/handler-call.js";
 import type { HandlingContext } from "../../handlers/handling-context.js";
 import type { HandlingHost } from "../../handlers/handling-host.js";
+import type { Limited } from "../../handlers/limits/concurrency-limit.js";
 import { Quarantine } from "../../handlers/limits/quarantine.js";
 import type { TopicHandlers } from "../../handlers/topic-handlers.js";
+import type { QueuedMessage } from "../../store/index.js";
 import { type CallMessage, WorkerDriver } from "./worker-driver.js";
 import type { WorkerMachine } from "./worker-machine.js";
 
@@ -107,6 +110,28 @@ export class QueueWorker implements HandlingHost {
     this.#changed();
   }
 
+  /** Worker in the store that goes on with rows whose handlers run; undefined if there is none now. */
+  get current(): bigint | undefined {
+    return this.#machine.term?.statements.worker;
+  }
+
+  /** The queue has a message of a topic, which is due in so many ms. */
+  wants(topic: string, delayMs: number): void {
+    if (delayMs > 0) this.#machine.wantsIn(delayMs, [topic]);
+    else this.#machine.enqueued(topic);
+  }
+
+  /**
+   * Goes on with a message whose handler a channel has started, and that is a row of the queue now.
+   *
+   * @param worker worker that has the row
+   * @param isInBatch true if its handler occupies no slot
+   * @returns function that ends the message with the result of its handler
+   */
+  adopt(message: QueuedMessage, worker: bigint, turn: Limited, isInBatch: boolean): (result: HandlerResult) => void {
+    return this.#machine.turns.adopt(message, worker, turn, isInBatch);
+  }
+
   /** Takes also what is enqueued for listeners that are away. */
   standInFor(names: readonly string[]): void {
     this.#machine.standInFor(names);
@@ -123,11 +148,15 @@ export class QueueWorker implements HandlingHost {
     this.#machine.reset();
   }
 
-  /** Stops starting handlers, tells the running ones, waits for those of the queue, and ends the worker. */
-  async stop(reason: HawserError): Promise<void> {
+  /**
+   * Stops starting handlers, tells the running ones, waits for those of the queue, and ends the worker.
+   *
+   * @param besideIdle resolves when no handler runs whose message may become one of the queue
+   */
+  async stop(reason: HawserError, besideIdle?: Promise<unknown>): Promise<void> {
     this.halt(true);
     this.calls.stop(reason);
-    await this.#driver.stop();
+    await this.#driver.stop(besideIdle);
   }
 
   /** Cuts off the handlers of the queue that still run, at the deadline of a stop. Their messages are handled again, as the same attempt. */

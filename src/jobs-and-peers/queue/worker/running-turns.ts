@@ -5,7 +5,7 @@
 import type { HandlerResult } from "../../channel/index.js";
 import { type SlicedWork, timeSliceMs } from "../../handlers/dispatcher.js";
 import { cutOff, marked } from "../../handlers/handler-result.js";
-import type { Waiter } from "../../handlers/limits/concurrency-limit.js";
+import type { Limited, Waiter } from "../../handlers/limits/concurrency-limit.js";
 import { type QueuedMessage, rowOf } from "../../store/index.js";
 import type { WorkerEffects } from "./effects.js";
 import { HandledTotals } from "./handled-totals.js";
@@ -229,6 +229,38 @@ export class RunningTurns {
     return true;
   }
 
+  /**
+   * Goes on with a message whose handler a channel has started.
+   *
+   * @param worker worker that has its row
+   * @param by its turn in the channel, which gives up its place under a limit
+   * @returns function that ends the message
+   */
+  adopt(message: QueuedMessage, worker: bigint, by: Limited, isInBatch: boolean): (result: HandlerResult) => void {
+    const { term } = this.#owner;
+    const { clock } = this.#effects;
+    const isOwn = term !== undefined && term.statements.worker === worker && term.server === message.server;
+    const turn = isOwn ? term.leased.resume(message) : undefined;
+    const { limit } = by;
+    by.limit = undefined;
+    if (term === undefined || turn === undefined) {
+      // Others may have the row: it is another's, or of another server.
+      return (result) => {
+        if (!isInBatch) this.#effects.dispatcher.freeSlot();
+        limit?.release(this.#owner, true);
+        if (result.kind === "done") {
+          this.#effects.handlers.countsOf(message.topic).handled.done += 1;
+          this.#owner.handledOutside(message);
+        }
+        this.#runOthers();
+      };
+    }
+    turn.limit = limit;
+    if (isInBatch) this.#owner.room.inBatch(message.topic, 1);
+    this.#turns.set(turn, { turn, term, resumedAs: undefined, isInBatch, startedAt: clock.now() });
+    return (result) => this.ended(turn, result);
+  }
+
   // ---- end ----
 
   /** The handler of a message has ended. */
@@ -270,13 +302,18 @@ export class RunningTurns {
   }
 
   #letOthersStart(ended: RunningTurn): void {
-    const { dispatcher, quarantine } = this.#effects;
+    const { quarantine } = this.#effects;
     const wasAlone = this.#alone === ended;
     if (wasAlone) this.#alone = undefined;
     if (this.#turns.size === 0) this.#effects.idle();
     // From here on others may start messages of this worker.
     if (wasAlone) quarantine.leave(this.#owner);
     else if (quarantine.holder !== undefined) quarantine.handlerEnded();
+    this.#runOthers();
+  }
+
+  #runOthers(): void {
+    const { dispatcher } = this.#effects;
     if (dispatcher.hasWoken) dispatcher.wake(this.#owner);
     else this.#owner.run();
   }

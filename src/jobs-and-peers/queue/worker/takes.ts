@@ -39,7 +39,7 @@ class PendingTake implements Take {
   /** True if the worker does not have a message of the answer any more. */
   hasLost(row: QueuedMessage): boolean {
     if (this.deletedRows.size > 0 && this.deletedRows.has(rowOf(row))) return true;
-    const lowest = this.#givenBack.size === 0 || row.key === undefined ? undefined : this.#givenBack.get(keyOf(row));
+    const lowest = this.#givenBack.size === 0 || row.lane === undefined ? undefined : this.#givenBack.get(keyOf(row));
     return lowest !== undefined && lowest <= row.rank;
   }
 }

@@ -46,8 +46,9 @@ export class WorkerDriver {
   }
 
   /** Gives back what has not begun, and ends the worker when no handler runs. No handler may start any more. */
-  async stop(): Promise<void> {
+  async stop(besideIdle?: Promise<unknown>): Promise<void> {
     this.machine.stop();
+    await besideIdle;
     if (this.machine.turns.size > 0) await this.#whenIdle.next();
     if (!this.machine.isClosed) await this.#end();
   }

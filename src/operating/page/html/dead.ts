@@ -89,7 +89,6 @@ ${allActions(given, throughId, count, abilities, context)}
 ${table("Dead letters", letters.slice(0, shownRows), [
   { head: "Id", cell: ({ id }) => html`<a href="${prefix}/dead/${id}">${id}</a>`, isNumber: true },
   { head: "Error", cell: ({ errorCode, errorMessage }) => html`${short(errorCode)}: ${short(errorMessage)}` },
-  { head: "State", cell: stateOf },
   { head: "Given up", cell: ({ createdAt }) => time(createdAt, now) },
   { head: "Topic or subject", cell: ({ topic }) => short(topic) },
   { head: "Source", cell: ({ source }) => (source === "" ? "" : short(source)) },
@@ -110,10 +109,6 @@ function countText(count: number | undefined): string {
 /** Attempts, and how often a stop cut the handler off, which is no attempt. */
 function attemptsOf({ attempts, givenBack }: DeadLetterEntry): string {
   return givenBack === 0 ? String(attempts) : `${attempts}, and cut off ${plural(givenBack, "time")} by a stop`;
-}
-
-function stateOf({ retried }: DeadLetterEntry): string {
-  return retried ? "retried before" : "";
 }
 
 function allActions(
@@ -172,14 +167,13 @@ export function oneLetter(
         ? short(null)
         : html`<a href="${prefix}/message${queryOf({ id: letter.jobId })}">${letter.jobId}</a>`,
     ],
-    ["Enqueued by", short(letter.enqueuedBy)],
+    letter.sentAs === null ? ["Enqueued by", short(letter.enqueuedBy)] : ["Sent as", short(letter.sentAs)],
     ["Listener", short(letter.listener)],
     ["Had by", short(letter.worker)],
     ["Role", short(letter.role)],
     ["Given up", fullTime(letter.createdAt, now)],
     ["Attempts", attemptsOf(letter)],
     ["Error code", short(letter.errorCode)],
-    ["State", stateOf(letter) || "not retried"],
     ["Trace", traceLink(headers, options.traceUrl)],
     ...(log === "" ? [] : [["Log", log] as const]),
   ];

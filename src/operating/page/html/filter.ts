@@ -50,7 +50,7 @@ export function filterForm(action: string, given: FilterFields): Html {
   const inputs = (Object.entries(fields) as [Field, string][]).map(([name, label]) =>
     name === "origin"
       ? html`<span class="field"><label for="f-origin">${label}</label> <select id="f-origin" name="origin">
-${["", "peer", "subscription", "outbox", "queue"].map((origin) => html`<option value="${origin}"${origin === (given.origin ?? "") ? html` selected` : ""}>${origin === "" ? "any" : origin}</option>`)}
+${["", "subscription", "outbox", "queue"].map((origin) => html`<option value="${origin}"${origin === (given.origin ?? "") ? html` selected` : ""}>${origin === "" ? "any" : origin}</option>`)}
 </select></span>\n`
       : html`<span class="field"><label for="f-${name}">${label}</label> <input id="f-${name}" name="${name}" value="${given[name] ?? ""}" autocomplete="off"></span>\n`,
   );

@@ -33,9 +33,9 @@ const sections: readonly {
 }[] = [
   { id: "scheduled", title: "Enqueued: due later", steps: ["scheduledNumber", "scheduled"] },
   { id: "outbox", title: "Outbox for NATS: waits, or published", steps: ["outboxNumber", "outbox"] },
-  { id: "queue", title: "Queue for peers: not handled yet", steps: ["queueNumber", "queue"] },
+  { id: "queue", title: "Queue: not handled yet", steps: ["queueNumber", "queue"] },
   { id: "ended", title: "Ended, and its result is kept", steps: ["ended"] },
-  { id: "stored", title: "Stored for a listener", steps: ["channel", "stored", "parked"] },
+  { id: "stored", title: "Stored for a listener", steps: ["channel", "stored"] },
   { id: "saved", title: "Saved for a subscription", steps: ["saved"] },
   { id: "dead", title: "Dead letters", steps: ["dead", "deadByHeader"] },
 ];
@@ -54,6 +54,9 @@ interface Shown {
   /** Conditions of the messages that were found waiting, by their ids. */
   readonly conditions?: ReadonlyMap<string, Reading<readonly Condition[]>>;
 }
+
+/** What became of a message that the cursor of its channel has passed. */
+const passedText = "it was handled, or has left its channel for the queue";
 
 /** Ids of the messages that were found waiting. */
 export function waitingIds(searched: readonly SearchedStep[]): string[] {
@@ -121,19 +124,13 @@ Then a message for NATS gets another id; a job keeps this one.${whyText(found.id
     case "ended":
       return html`${endedText(found, shown)}${found.state === "dead" ? "" : jobLinks(found.id, false, shown)}`;
     case "stored":
-      return html`${inChannel(found)}, stored ${time(found.at, now)}; ${found.handled ? "handled" : "waits"}.${more(found, shown)}`;
-    case "parked":
-      return html`${inChannel(found)}, parked ${time(found.at, now)} after ${plural(found.attempts, "attempt")}; is tried again ${time(found.dueAt, now)}.${more(found, shown)}`;
+      return html`${inChannel(found)}, stored ${time(found.at, now)}; ${found.passed ? passedText : "waits"}.${more(found, shown)}`;
     case "passed":
-      return html`The listener ${short(found.listener)} has gone past it: it was handled, or given up.`;
+      return html`The listener ${short(found.listener)} has gone past it: ${passedText}.`;
     case "saved":
       return html`Received on ${short(found.subject)} for the function ${short(found.function)}, saved ${time(found.at, now)}; waits.`;
     case "dead":
-      return html`<a href="${prefix}/dead/${found.id}">Dead letter ${found.id}</a> (${found.origin}) on ${short(found.topic)}: ${short(found.errorCode)}, ${time(found.at, now)}; of the role ${short(found.role)}${found.worker === null ? "" : html`, had by ${short(found.worker)}`}${
-        found.firstChannel === null
-          ? ""
-          : html`; it was retried, has failed again, and was first sent on ${short(found.firstChannel)}`
-      }.${more(found, shown)}`;
+      return html`<a href="${prefix}/dead/${found.id}">Dead letter ${found.id}</a> (${found.origin}) on ${short(found.topic)}: ${short(found.errorCode)}, ${time(found.at, now)}; of the role ${short(found.role)}${found.worker === null ? "" : html`, had by ${short(found.worker)}`}.${more(found, shown)}`;
   }
 }
 
@@ -152,7 +149,7 @@ function inOutbox(found: OutboxMessage, { prefix, now }: Shown): Html {
 }
 
 function inQueue(found: QueuedMessageFound, { now }: Shown): Html {
-  const { listener, groupName, toAll, worker, attempts, givenBack, dueAt, priority } = found;
+  const { listener, groupName, toAll, worker, attempts, givenBack, dueAt, priority, sentAs } = found;
   const recipient =
     listener !== null
       ? html` (listener ${short(listener)})`
@@ -170,7 +167,11 @@ function inQueue(found: QueuedMessageFound, { now }: Shown): Html {
       : dueAt !== null
         ? html`Is tried again ${time(dueAt, now)}${failed}${cut}.`
         : html`Waits${failed}${cut}.`;
-  return html`Message ${String(found.id)} for the topic ${short(found.topic)}${recipient}${ofPriority}, enqueued ${time(found.enqueuedAt, now)} by ${short(found.role)}. ${state}`;
+  const since =
+    sentAs === null
+      ? html`enqueued ${time(found.enqueuedAt, now)} by ${short(found.role)}`
+      : html`sent as ${short(sentAs)}, in the queue since ${time(found.enqueuedAt, now)}`;
+  return html`Message ${String(found.id)} for the topic ${short(found.topic)}${recipient}${ofPriority}, ${since}. ${state}`;
 }
 
 /** Links to the payload of a job, and to the form that enqueues another one like it. */
@@ -206,7 +207,7 @@ function endedText(found: EndedMessage, { now }: Shown): Html {
 ${parts.map(([name, value]) => (value === null ? "" : html` ${name}: ${short(value)}.`))} Kept for another ${span(found.expiresAt, now)}.`;
 }
 
-function inChannel({ name, topic, listener }: FoundMessage & { readonly place: "stored" | "parked" }): Html {
+function inChannel({ name, topic, listener }: FoundMessage & { readonly place: "stored" }): Html {
   return html`${short(name)} on the topic ${short(topic)} for ${short(listener)}`;
 }
 

@@ -23,8 +23,6 @@ const byDesign: readonly {
       "hawser_peer_data.channels",
       "hawser_peer_data.cursors",
       "hawser_peer_data.stored_messages",
-      "hawser_peer_data.marks",
-      "hawser_peer_data.parked_messages",
       "hawser_data.owners",
       "hawser_peer_data.peers",
       "hawser_peer_data.routes",
@@ -34,7 +32,7 @@ const byDesign: readonly {
     ],
     reads: ["mesh secret", "a stored message", "a message for peers", "a dead letter"],
     reason:
-      "a login with hawser_peer can read, add and delete stored messages, move cursors and hand channels over, for every peer",
+      "a login with hawser_peer can read, add and delete stored messages, move cursors and release stored messages, for every peer",
   },
   {
     role: "hawser_bridge",

@@ -180,12 +180,11 @@ const callersOf = table(`
   p hawser.cancel_flow hawser.enqueue(topic) hawser.enqueue_batch(topic) hawser.enqueue_peer hawser.enqueue_after hawser.enqueue_after_peer hawser.enqueue_unique hawser.enqueue_unique_peer hawser.schedule(topic)
   p hawser.channels_with_messages hawser.clear_addresses hawser.clear_stored_messages hawser.commit_cursors hawser.commit_durably
   p hawser.open_channel hawser.count_messages hawser.discard_dead_letters hawser.drain_messages hawser.drain_rows
-  p hawser.enter_directory hawser.expire_dead_letters hawser.give_back_channels hawser.heir_of_channel hawser.id_of_topic
-  p hawser.forget_peer hawser.leave_directory hawser.reassign_channels hawser.retry_dead_letters hawser.edit_dead_letter hawser.store_messages hawser.add_peer_dead_letters
+  p hawser.enter_directory hawser.expire_dead_letters hawser.id_of_topic
+  p hawser.forget_peer hawser.leave_directory hawser.release_stored hawser.retry_dead_letters hawser.edit_dead_letter hawser.store_messages
   p hawser.own_name hawser.keep_name hawser.release_name hawser.end_ownership
   p hawser.fenced hawser.raise_fence hawser.share_fences hawser.lock_dead_letters hawser.running_peers
-  p hawser.mark_done hawser.handling_refusal hawser.lock_cursors hawser.cursor_of
-  p hawser.park_messages hawser.count_attempt hawser.count_parked hawser.finish_parked
+  p hawser.lanes_left hawser.lock_cursors hawser.cursor_of
   p hawser.done hawser.done_batch
   p hawser.begin_unique hawser.end_workers hawser.queue_places hawser.queue_find hawser.reassign_queued
   p hawser.pause_topic hawser.paused_topics hawser.resume_topic hawser.limit_topic hawser.keep_results
@@ -217,7 +216,7 @@ const callersOf = table(`
   - hawser.queue_messages hawser.cancel_queued hawser.end_marked hawser.pass_keys hawser.pass_left_keys hawser.put_behind hawser.lock_queued hawser.admit_topics hawser.find_ready hawser.judge_starts hawser.first_of_keys hawser.find_copies hawser.make_copies hawser.count_left hawser.note_starts hawser.end_flows hawser.keep_ended hawser.tell_ended hawser.expire_results hawser.remember_served hawser.wake_topics hawser.wait_locks hawser.retry_queued
   - hawser.pack_series hawser.fold_samples hawser.note_ended
   - hawser.may_enqueue hawser.role_mark hawser.role_fault
-  - hawser.record_act hawser.record_dead_letters hawser.expire_audit hawser.write_edit hawser.is_json hawser.expire_originals
+  - hawser.leave_channels hawser.record_act hawser.record_dead_letters hawser.expire_audit hawser.write_edit hawser.is_json hawser.expire_originals
   - hawser.first_in_line hawser.why_not_queued hawser.why_not_served hawser.why_limited hawser.why_taken hawser.why_locked hawser.why_no_room
   - hawser.job_places
   - hawser.nats_auth_mode hawser.nats_option_boolean hawser.nats_option_integer hawser.nats_option_quoted
@@ -265,8 +264,6 @@ export const relationsOf: Readonly<Record<string, Classified>> = {
   "hawser_data.cancellations": { grants: "", others: victimsRows },
   "hawser_peer_data.channels": { grants: "p:INSERT p:SELECT p:UPDATE", others: victims },
   "hawser_peer_data.cursors": { grants: "p:INSERT p:SELECT p:UPDATE", others: victimsChannels },
-  "hawser_peer_data.marks": { grants: "p:DELETE p:INSERT p:SELECT", others: victimsChannels },
-  "hawser_peer_data.parked_messages": { grants: "p:SELECT", others: victimsChannels },
   "hawser_peer_data.stored_messages": { grants: "p:DELETE p:INSERT p:SELECT", others: victimsChannels },
   "hawser_peer_data.database_settings": { grants: "p:SELECT", others: "true" },
   "hawser.dead_letters": { grants: "b:SELECT p:SELECT", others: victimsRows },

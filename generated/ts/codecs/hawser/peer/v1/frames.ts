@@ -117,6 +117,8 @@ export interface Welcome {
   capabilities: Capability[];
   /** HMAC-SHA256 with the mesh secret, with the label of this direction. */
   mac: Uint8Array;
+  /** Highest number of the cursor's epoch up to the cursor whose message may wait in the queue of the database instead of being handled; 0: none. */
+  queued: number;
 }
 
 /** Either side: an error that ends the connection. */
@@ -185,6 +187,8 @@ export interface Ack {
   busy: boolean;
   /** True if the store has no messages above the accepted ones: the channel is live. */
   live: boolean;
+  /** Highest number of the epoch up to the cursor whose message waits in the queue of the database instead of being handled; 0: none. */
+  queued: number;
 }
 
 /** Dialler to listener: all messages that are not known to be stored follow on this connection. */
