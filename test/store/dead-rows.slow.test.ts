@@ -5,7 +5,6 @@
 
 import pg from "pg";
 import { afterAll, beforeAll, describe, expect, it, vi } from "vitest";
-import { storeConstants } from "../../generated/ts/settings/peer.js";
 import { openStore } from "../../src/jobs-and-peers/peer-store/store.js";
 import { tableNamed } from "../support/tables.js";
 import { type World, world } from "./support/world.js";
@@ -16,7 +15,7 @@ const deadRows = 20_000;
 const fewPages = 60;
 
 /** Tables with dead rows. */
-const tables = ["cursors", "stored_messages", "marks"];
+const tables = ["cursors", "stored_messages", "queue"];
 
 let w: World;
 let client: pg.Client;
@@ -30,11 +29,10 @@ beforeAll(async () => {
   w = await world();
   epoch = (await w.take("listener")).epoch;
   [channel, second] = (await Promise.all(
-    ["listener", "listener-2"].map((name) => w.channelOf({ name: "shop", sourceTopic: "shop" }, name)),
+    ["shop", "store"].map((sourceTopic) => w.channelOf({ name: "shop", sourceTopic }, "listener")),
   )) as [number, number];
   client = await w.connect();
   await client.query(`
-    UPDATE hawser_peer_data.channels SET owner = 'listener' WHERE channel_id = ${second};
     INSERT INTO hawser_peer_data.topics (topic, id) VALUES ('jobs', 7);
     INSERT INTO hawser_peer_data.listeners (topic, addr, listener_name) VALUES ('jobs', '127.0.0.1:1', 'listener')`);
   for (const table of tables) await client.query(`ALTER TABLE ${tableNamed(table)} SET (autovacuum_enabled = off)`);
@@ -47,7 +45,8 @@ beforeAll(async () => {
   await open.query("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT 1");
   for (const key of [channel, second]) {
     await client.query(`
-      INSERT INTO hawser_peer_data.marks (channel_id, epoch, number) SELECT ${key}, 1, n FROM generate_series(1, ${deadRows}) AS n;
+      INSERT INTO hawser_data.queue (topic, recipient, rank, id, key, origin, payload, channel_id)
+        SELECT 'jobs', '@listener', n.id, n.id, '${key}:', 'shop:shop', 'x', ${key} FROM (SELECT nextval('hawser_data.outbox_id_seq') AS id FROM generate_series(1, ${deadRows})) AS n;
       INSERT INTO hawser_peer_data.stored_messages (channel_id, epoch, number, payload, topic_id)
         SELECT ${key}, 1, n, 'x', 7 FROM generate_series(1, ${deadRows}) AS n;
       DO $$
@@ -59,7 +58,7 @@ beforeAll(async () => {
       END
       $$`);
   }
-  await client.query("DELETE FROM hawser_peer_data.marks");
+  await client.query("DELETE FROM hawser_data.queue");
   await client.query("DELETE FROM hawser_peer_data.stored_messages");
 });
 afterAll(() => w[Symbol.asyncDispose]());
@@ -124,32 +123,19 @@ describe.each([
     if (isVacuumed) await client.query(`VACUUM ANALYZE ${everyTable}`);
   });
 
-  const numbers = (count: number): string => `'{${Array.from({ length: count }, (_, nth) => deadRows + 1 + nth)}}'`;
-  const epochs = (count: number): string => `'{${Array.from({ length: count }, () => 1)}}'`;
-
-  it("it is looked whether a message is done", async () => {
-    for (const count of [1, 5]) {
-      const positions = `${channel}, ${epochs(count)}, ${numbers(count)}`;
-      await expectFew(`SELECT hawser.handling_refusal('listener', ${epoch}, ${positions}, true)`, fewPages);
-    }
-  });
-
-  it("a message is marked", async () => {
-    // As the transaction of a handler has it.
-    await client.query("SELECT set_config($1, 'on', false)", [storeConstants.handlingSetting]);
-    for (const count of [1, 5]) {
-      const positions = `${channel}, ${epochs(count)}, ${numbers(count)}`;
-      await expectFew(`SELECT hawser.mark_done('listener', ${epoch}, ${positions})`, fewPages);
-    }
-    await client.query("SELECT set_config($1, '', false)", [storeConstants.handlingSetting]);
+  it("it is asked of which lanes the queue has rows", async () => {
+    const lanes = `ARRAY['', '=a', '=b']`;
+    await expectFew(`SELECT hawser.lanes_left('listener', ${epoch}, ${channel}, ${lanes}, ARRAY['jobs'])`, fewPages);
   });
 
   it("cursors are moved", async () => {
     const to = deadRows + 5;
+    const message = { channel_id: channel, epoch: 1, number: to, topic_id: 7, lane: "", message_id: "m", attempts: 0 };
+    const left = JSON.stringify([{ ...message, payload_bytes: 1 }]);
     const calls = [
       `'{${channel}}', '{1}', '{${to}}', NULL, NULL`,
       `'{${channel},${second}}', '{1,1}', '{${to},${to}}', NULL, NULL`,
-      `'{${channel}}', '{1}', '{${to}}', NULL, NULL, '[[${channel}, 1, ${to + 2}]]'`,
+      `'{${channel}}', '{1}', '{${to}}', '${left}', 'x'`,
     ];
     for (const call of calls)
       await expectFew(`SELECT FROM hawser.commit_cursors('listener', ${epoch}, ${call})`, 3 * fewPages);
@@ -158,7 +144,7 @@ describe.each([
   it("a listener reads its channels and what is stored", async () => {
     await using store = await openStore({ databaseUrl: `${w.url}?application_name=reader` });
     const statements = await statementsOf(async () => {
-      expect(await store.channel(channel)).toMatchObject({ cursor: { epoch: 1, number: deadRows }, done: [] });
+      expect(await store.channel(channel)).toMatchObject({ cursor: { epoch: 1, number: deadRows } });
       expect((await store.channelsOwnedBy("listener")).length).toBe(2);
       expect(await store.absentListeners()).toEqual([]);
       expect((await store.drain(channel, { epoch: 1, number: deadRows })).rows).toEqual([]);

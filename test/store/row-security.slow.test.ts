@@ -11,5 +11,5 @@ it.concurrent.each<Case>([
   { mode: "ENABLE", table: "topics", when: "starts" },
   { mode: "ENABLE", table: "cursors", when: "runs" },
   { mode: "FORCE", table: "cursors", when: "runs" },
-  { mode: "FORCE", table: "marks", when: "runs" },
+  { mode: "FORCE", table: "queue", when: "runs" },
 ])("$mode on $table while a listener $when loses and dead-letters no message, and names the remedy", expectNothingLost);

@@ -141,14 +141,14 @@ export const errorTable = {
     summary: "Another process holds the peer's name.",
     remedy: "Stop the other process or choose another name; each running peer needs a name of its own.",
   },
-  /** Another process took over the peer's name while this one had no contact with Postgres, or its channels were handed over to another peer. */
+  /** Another process took over the peer's name while this one had no contact with Postgres, or what was stored for it was released to others. */
   name_lost: {
     code: "name_lost",
     wireCode: 13,
     sqlstate: "55006",
     exitStatus: 73,
     retryable: false,
-    summary: "Another process took over the peer's name while this one had no contact with Postgres, or its channels were handed over to another peer.",
+    summary: "Another process took over the peer's name while this one had no contact with Postgres, or what was stored for it was released to others.",
     remedy: "End this process; what it had confirmed is safe, and its successor continues.",
   },
   /** The epoch is older than the one in the catalog. */
@@ -161,14 +161,14 @@ export const errorTable = {
     summary: "The epoch is older than the one in the catalog.",
     remedy: "End this process: another one has the name.",
   },
-  /** The address now belongs to another peer, or this peer does not own the channel. */
+  /** The address now belongs to another peer, or the channel is not this peer's. */
   wrong_peer: {
     code: "wrong_peer",
     wireCode: 15,
     sqlstate: "08004",
     exitStatus: 75,
     retryable: true,
-    summary: "The address now belongs to another peer, or this peer does not own the channel.",
+    summary: "The address now belongs to another peer, or the channel is not this peer's.",
     remedy: "Read the catalog again and dial the address found there.",
   },
   /** The other side did not prove that it knows the mesh secret. */

@@ -156,7 +156,7 @@ export interface PeerNameRow {
   token: string | null;
   /** The group that the peer was a member of when it registered last; NULL: of none. */
   group_name: string | null;
-  /** All of its channels were handed over at once, and it has not registered since: messages do not wait for it. */
+  /** What was stored for it was released for good, and it has not registered since: messages do not wait for it. */
   replaced: boolean;
   /** The version of the program that registered last, which can be any text; NULL: it did not say, or the name was taken since. */
   version: string | null;
@@ -904,11 +904,10 @@ export interface ForgetPeerArguments {
 export interface ForgetPeerResult {
   /**
    * Null: the name is forgotten. `unknown`: there is none such. `messages`: stored messages wait for it, or for others from it.
-   * `dead_letters`: its channels have some. `handed_over`: it has channels of others that exist. `handled`: a message of its
-   * channels is being handled. `clock`: its epoch is greater than the clock.
+   * `dead_letters`: its channels have some. `clock`: its epoch is greater than the clock.
    */
   refusal: string | null;
-  /** Whom it concerns: the listeners of `messages` and `handled`, whose channels were handed over. */
+  /** Whom it concerns: the listeners of `messages`. */
   names: string[];
   /** How many messages, dead letters or channels are the reason. */
   count: bigint;

@@ -246,10 +246,10 @@ export interface HandlerSettings {
    */
   readonly group: string | undefined;
   /**
-   * Time of continuous absence after which this peer takes over the channels of another listener that have stored messages. A
-   * channel is taken over only if this peer serves all topics of its messages. Choose a time longer than a restart of your
-   * listeners. A member of a group takes over only from other members, and returns the channels when their listener is running
-   * again; a listener outside of groups never takes over from a member. Default: 15000 ms within a group, otherwise no takeover. All topics of a peer have the same value.
+   * Time of continuous absence after which this peer releases what is stored for another listener, as jobs for any listener of the
+   * topics. A channel is released only if this peer serves all topics of its messages. Choose a time longer than a restart of your
+   * listeners. A member of a group releases only what is stored for other members; a listener outside of groups never what is
+   * stored for a member. Default: 15000 ms within a group, otherwise no takeover. All topics of a peer have the same value.
    *
    * No default. Range: 1000 to 2147483647.
    */
@@ -282,7 +282,7 @@ export const handlerSettingsRanges = {
   timeoutMs: { kind: "number", min: 1, max: 2147483647, unit: "ms", about: "Time limit of the handler. Default: no limit." },
   durable: { kind: "boolean", about: "Keeps the listener in the directory while it is stopped, so that senders store messages for it even if they have never connected to it." },
   group: { kind: "string", minBytes: 1, maxBytes: 255, pattern: /^[^:\u0001-\u001f\u007f]+$/u, means: "must not contain ':' or control characters", about: "Name of the group that the peer is a member of; `true` means `\"default\"`. If all listeners of a topic are group members, each message goes to a member with free capacity instead of to the next listener in turn. Members take over the stored messages of an absent member. A message that is enqueued for all listeners goes to one member of each group. All topics of a peer have the same group. Default: no group." },
-  takeoverMs: { kind: "number", min: 1000, max: 2147483647, unit: "ms", about: "Time of continuous absence after which this peer takes over the channels of another listener that have stored messages. A channel is taken over only if this peer serves all topics of its messages. Choose a time longer than a restart of your listeners. A member of a group takes over only from other members, and returns the channels when their listener is running again; a listener outside of groups never takes over from a member. Default: 15000 ms within a group, otherwise no takeover. All topics of a peer have the same value." },
+  takeoverMs: { kind: "number", min: 1000, max: 2147483647, unit: "ms", about: "Time of continuous absence after which this peer releases what is stored for another listener, as jobs for any listener of the topics. A channel is released only if this peer serves all topics of its messages. Choose a time longer than a restart of your listeners. A member of a group releases only what is stored for other members; a listener outside of groups never what is stored for a member. Default: 15000 ms within a group, otherwise no takeover. All topics of a peer have the same value." },
   concurrency: { kind: "number", min: 1, max: 100000, unit: "handlers", about: "Maximum number of parallel calls of this handler, for all senders together and within the `concurrency` of the peer. A message that waits for it holds up only the messages behind it in its order. With `handleBatch`, it is the number of batches. Default: no limit of its own." },
 } as const satisfies Readonly<Record<keyof HandlerSettings, SettingRules>>;
 

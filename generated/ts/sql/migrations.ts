@@ -616,7 +616,7 @@ COMMENT ON COLUMN hawser_peer_data.peers.started_at IS 'When the name was taken 
 COMMENT ON COLUMN hawser_peer_data.peers.token IS 'The token of the process that took the name last. If that process lost the answer, it finds its token here, and knows
 that the epoch is its own. NULL: the epoch was raised without taking the name.';
 COMMENT ON COLUMN hawser_peer_data.peers.group_name IS 'The group that the peer was a member of when it registered last; NULL: of none.';
-COMMENT ON COLUMN hawser_peer_data.peers.replaced IS 'All of its channels were handed over at once, and it has not registered since: messages do not wait for it.';
+COMMENT ON COLUMN hawser_peer_data.peers.replaced IS 'What was stored for it was released for good, and it has not registered since: messages do not wait for it.';
 COMMENT ON COLUMN hawser_peer_data.peers.version IS 'The version of the program that registered last, which can be any text; NULL: it did not say, or the name was taken since.';
 COMMENT ON COLUMN hawser_peer_data.peers.certificate_ends_at IS 'When the TLS certificate ends that the peer had when it registered last, from 1970 to the end of 9999; NULL: it has none, or
 did not say, or the name was taken since.';

@@ -182,7 +182,7 @@ export class ListenerChannel {
 
   /**
    * Returns true if the messages of a batch can go to the handler directly, one after another, without the queue. This
-   * requires that no message before them is queued, held, parked, running or suspected. The caller then reports the
+   * requires that no message before them is queued, held, running or suspected. The caller then reports the
    * handled messages to {@link passedThrough}, a message that is still running to {@link startPassedThrough}, and the
    * rest to {@link onMessages}.
    *

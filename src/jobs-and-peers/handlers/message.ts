@@ -151,7 +151,7 @@ export interface Message<Value = AnyJson> extends Content<Value> {
 /** Received message, as a transactional handler gets it. */
 export interface TransactionalMessage<Value = AnyJson> extends Message<Value> {
   /**
-   * Postgres client with an open transaction. The commit also marks the message as handled, so that all writes through
+   * Postgres client with an open transaction. The commit also ends the message, so that all writes through
    * this client happen exactly once. Do not commit, roll back, or keep the client after the handler has ended. A
    * handler that commits or rolls back fails with `handler_failed`, and its own commit stays. Replies and calls of
    * `peer.enqueue` with this client are part of the transaction; other sends are repeated by each attempt. `release`

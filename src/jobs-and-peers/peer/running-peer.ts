@@ -134,7 +134,7 @@ export class RunningPeer {
     if (afterMs === undefined) return [];
     const watched = {
       afterMs,
-      // A peer without a handler could not handle the messages of the channels that it takes over.
+      // A peer without a handler could not handle what it releases.
       isWatched: (listener: AbsentListener) => !handlers.isEmpty && (group === undefined || listener.group === group),
       standInFor: (names: readonly string[]) => this.#inbox.standInFor(names),
     };
@@ -399,7 +399,7 @@ export class RunningPeer {
     return { topic, subscribed: topic !== this.#run.options.topic };
   }
 
-  readonly #checkHandedOver = shared(() => this.#checkEpoch("its channels were handed over"));
+  readonly #checkHandedOver = shared(() => this.#checkEpoch("what was stored for it was released"));
 
   /** Compares the epoch with the catalog, which alone can prove that the name is lost. */
   async #checkEpoch(cause: string): Promise<void> {
@@ -472,7 +472,7 @@ export class RunningPeer {
     this.#lost = true;
     this.sending.fence();
     const { options, status, onLost, logger } = this.#run;
-    const message = `the name "${options.name}" was taken by another process, or its channels were handed over: ${cause}`;
+    const message = `the name "${options.name}" was taken by another process, or what was stored for it was released: ${cause}`;
     logger.error({ peer: options.name }, message);
     status.report({ kind: "fenced", message });
     status.report({ kind: "name_lost", message, error: new HawserError("name_lost", message) });

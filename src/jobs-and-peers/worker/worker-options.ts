@@ -76,8 +76,8 @@ export interface WorkerOptions extends RunOptions, Pick<PeerSettingsInput, Worke
 /** Options of a handler. An omitted option has the value from `defaults` of the peer. */
 export interface HandleOptions<Transactional extends boolean = boolean> extends Omit<HandlerSettingsInput, "group"> {
   /**
-   * Handles each message in a transaction, which the handler gets as `message.client`. Its commit also marks the message
-   * as handled. Default: false.
+   * Handles each message in a transaction, which the handler gets as `message.client`. Its commit also ends the
+   * message. Default: false.
    */
   readonly transactional?: Transactional | undefined;
   /** Retry policy for messages whose handler fails. */

@@ -288,7 +288,7 @@ function endedByHandler(): HawserError {
   return new HawserError(
     "handler_failed",
     "the handler ended its transaction with COMMIT or ROLLBACK: its statements up to there were committed or rolled back without " +
-      "the message's mark; remove both, and use SAVEPOINT to roll back a part",
+      "the end of the message; remove both, and use SAVEPOINT to roll back a part",
   );
 }
 

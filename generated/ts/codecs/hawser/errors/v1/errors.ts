@@ -38,13 +38,13 @@ export enum ErrorCode {
   /** NAME_IN_USE - Another process holds the peer's name. */
   NAME_IN_USE = 12,
   /**
-   * NAME_LOST - Another process took over the peer's name while this one had no contact with Postgres, or its channels were handed
-   * over to another peer.
+   * NAME_LOST - Another process took over the peer's name while this one had no contact with Postgres, or what was stored for it
+   * was released to others.
    */
   NAME_LOST = 13,
   /** FENCED - The epoch is older than the one in the catalog. */
   FENCED = 14,
-  /** WRONG_PEER - The address now belongs to another peer, or this peer does not own the channel. */
+  /** WRONG_PEER - The address now belongs to another peer, or the channel is not this peer's. */
   WRONG_PEER = 15,
   /** UNAUTHENTICATED - The other side did not prove that it knows the mesh secret. */
   UNAUTHENTICATED = 16,

@@ -113,8 +113,8 @@ export enum ErrorCode {
   NAME_IN_USE = 12,
 
   /**
-   * Another process took over the peer's name while this one had no contact with Postgres, or its channels were handed
-   * over to another peer.
+   * Another process took over the peer's name while this one had no contact with Postgres, or what was stored for it
+   * was released to others.
    *
    * @generated from enum value: ERROR_CODE_NAME_LOST = 13;
    */
@@ -128,7 +128,7 @@ export enum ErrorCode {
   FENCED = 14,
 
   /**
-   * The address now belongs to another peer, or this peer does not own the channel.
+   * The address now belongs to another peer, or the channel is not this peer's.
    *
    * @generated from enum value: ERROR_CODE_WRONG_PEER = 15;
    */
