@@ -646,6 +646,54 @@ describe("a lane whose messages have left", () => {
     expect(bench.take()).toEqual(["ask a", "commit 7/2, 2", "commit 7/3, 3"]);
   });
 
+  it("does not come back by an answer about the topics that were handled before the handlers changed", () => {
+    let leaves: false | "topic" = "topic";
+    const bench = ListenerBench.connected({ creditBytes: 10_000, hasRows: true, leaves: () => leaves });
+    bench.keyed("c1", 0, 1, ["a"]);
+    bench.committed(1, 0);
+    bench.take();
+    bench.channel.tick(0);
+    expect(bench.take()).toEqual(["ask ~ a"]);
+    leaves = false;
+    bench.channel.handlersChanged();
+    bench.lanes([], false, 10);
+    bench.keyed("c1", 10, 2, ["a", "b"]);
+    expect(bench.beginAll(10)).toEqual([]);
+    bench.channel.tick(bench.channel.deadline);
+    expect(bench.take()).toEqual(["ask ~ a"]);
+    bench.lanes(["a"], true, 120);
+    expect(bench.take()).toEqual(["commit 7/2, 2"]);
+    bench.channel.tick(bench.channel.deadline);
+    expect(bench.take()).toEqual(["ask b"]);
+  });
+
+  it("is asked for whenever handlers change, as rows of several topics may be there, also from before the channel was opened", () => {
+    const bench = ListenerBench.connected({ creditBytes: 10_000, hasRows: true });
+    for (let nth = 1; nth <= 3; nth++) {
+      if (nth > 1) bench.channel.handlersChanged();
+      bench.channel.tick(nth * 1_000);
+      expect(bench.take()).toEqual(["ask ~"]);
+      bench.lanes([], false, nth * 1_000);
+    }
+  });
+
+  it("is not forgotten before what has left of it as a topic is committed", () => {
+    let leaves: false | "topic" = "topic";
+    const bench = ListenerBench.connected({ creditBytes: 10_000, leaves: () => leaves });
+    bench.keyed("c1", 0, 1, ["a"]);
+    leaves = false;
+    bench.channel.handlersChanged();
+    bench.keyed("c1", 0, 2, ["a"]);
+    bench.take();
+    bench.channel.tick(0);
+    expect(bench.take()).toEqual(["ask ~"]);
+    bench.lanes([], false, 0);
+    expect(bench.beginAll(0)).toEqual([]);
+    bench.committed(1, 10);
+    bench.channel.tick(bench.channel.deadline);
+    expect(bench.take().at(-1)).toBe("ask a");
+  });
+
   it("is not asked for before its rows are committed", () => {
     const bench = left();
     bench.keyed("c1", 50, 2, ["a"]);

@@ -142,9 +142,9 @@ describe("hawser init", () => {
           remedy: "RENAME TO saved_messages; else restore the schemas of the tables from a backup",
         },
         {
-          statement: "ALTER TABLE hawser_peer_data.cursors RENAME COLUMN attempts TO tries",
-          says: "the column attempts of hawser_peer_data.cursors is missing",
-          remedy: "RENAME COLUMN … TO attempts;",
+          statement: "ALTER TABLE hawser_peer_data.cursors RENAME COLUMN has_rows TO rows_there",
+          says: "the column has_rows of hawser_peer_data.cursors is missing",
+          remedy: "RENAME COLUMN … TO has_rows;",
         },
         {
           statement: "ALTER TABLE hawser_peer_data.topics ALTER COLUMN id TYPE bigint",

@@ -111,12 +111,14 @@ export class Handling {
   #suspects: number;
   /** True while the queue may have rows from before the channel was opened. */
   #mayHaveRows: boolean;
-  /** True if messages have left of topics of which all do, so that their lanes are handled here. */
-  #hasLeftTopics = false;
+  /** True if the queue may have, or get, rows of topics of which all messages leave, and which hold up no lane here. */
+  #hasLeftTopics: boolean;
   /** Lanes that have left, or may have. */
   readonly #away = new Set<Lane>();
   /** Lanes that the store was asked for. */
   #asked: Set<Lane> | undefined;
+  /** True if handlers have changed since the store was asked, so that its answer is about other topics. */
+  #isAskedInVain = false;
   #askAt = Infinity;
   #askEveryMs: number;
   /** Message that had ended behind an unfinished one at some time, and when what is before it leaves. */
@@ -134,6 +136,7 @@ export class Handling {
     this.handled = cursor;
     this.#suspects = limits.suspects;
     this.#mayHaveRows = limits.hasRows;
+    this.#hasLeftTopics = limits.hasRows;
     this.#askEveryMs = limits.askLeastMs;
     this.#plain = new Lane(undefined, "here");
     if (limits.hasRows) this.#ask(this.#plain);
@@ -257,6 +260,7 @@ export class Handling {
       left.push(message);
       this.#count(message, -1);
       first.lane.uncommitted -= 1;
+      this.#forget(first.lane);
     }
     if (left.length > 0) this.#askSoon(now);
     return left;
@@ -296,7 +300,8 @@ export class Handling {
   onLanes(left: ReadonlySet<string | undefined> | undefined, hasRows: boolean, now: number): boolean {
     const asked = this.#asked ?? new Set();
     this.#asked = undefined;
-    if (left === undefined) {
+    if (left === undefined || this.#isAskedInVain) {
+      this.#isAskedInVain = false;
       this.#askSoon(now);
       return false;
     }
@@ -419,9 +424,9 @@ export class Handling {
   }
 
   #forget(lane: Lane): void {
-    const { key } = lane;
-    if (key !== undefined && lane.state === "here" && lane.queue.length === 0 && lane.running === undefined)
-      this.#keyed.delete(key);
+    const { key, state, queue, running, uncommitted } = lane;
+    const isEmpty = queue.length + uncommitted === 0 && running === undefined;
+    if (key !== undefined && state === "here" && isEmpty) this.#keyed.delete(key);
   }
 
   #isReady(lane: Lane): boolean {
@@ -520,8 +525,8 @@ export class Handling {
 
   /** Asks for all lanes before they go on, since messages of topics may be handled here now that all left before. */
   askAgain(): void {
+    this.#isAskedInVain = this.#asked !== undefined;
     if (!this.#hasLeftTopics) return;
-    this.#hasLeftTopics = false;
     this.#mayHaveRows = true;
     for (const lane of [this.#plain, ...this.#keyed.values()]) {
       if (lane.state !== "here") continue;

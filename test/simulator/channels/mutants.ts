@@ -78,6 +78,28 @@ export interface Mutant extends MutantOptions {
   readonly faultTimes?: number;
 }
 
+/** Hears of handlers that change only while it does not ask, or never. */
+const deafToHandlers =
+  (isDeaf: (isAsking: boolean) => boolean): MakeListener =>
+  (cursor, limits, effects) => {
+    let isAsking = false;
+    return new (class extends ListenerChannel {
+      override onLanes(...given: Parameters<ListenerChannel["onLanes"]>): void {
+        isAsking = false;
+        super.onLanes(...given);
+      }
+      override handlersChanged(): void {
+        if (!isDeaf(isAsking)) super.handlersChanged();
+      }
+    })(cursor, limits, {
+      ...effects,
+      askLanes: (keys) => {
+        isAsking = true;
+        effects.askLanes(keys);
+      },
+    });
+  };
+
 /** Leaves the oldest message of each insert out. */
 function newerBeforeOlder(effects: Effects): Effects {
   return {
@@ -379,6 +401,20 @@ export const mutants: Readonly<Record<string, Mutant>> = {
     store: { answersOldLanes: true },
     warmStart: { handlerFaultRate: 0.4 },
   },
+  "handlers that change unnoticed": {
+    listener: deafToHandlers(() => true),
+    secondTopic: true,
+    faults: ["subscribe"],
+    faultTimes: 12,
+  },
+  "answer about the topics of before": {
+    listener: deafToHandlers((isAsking) => isAsking),
+    secondTopic: true,
+    warmStart: { slowRate: 0.3 },
+    faults: ["subscribe"],
+    faultTimes: 12,
+    seeds: 4_000,
+  },
   "lane opened without a question": {
     listenerLimits: { hasRows: false },
     warmStart: { handlerFaultRate: 0.4 },
@@ -386,11 +422,13 @@ export const mutants: Readonly<Record<string, Mutant>> = {
     faultTimes: 4,
   },
   "rows of a commit that has not ended are overlooked": {
-    firstSeed: 2_100,
     store: { clearsUnlocked: true },
-    warmStart: { handlerFaultRate: 0.4, slowRate: 0.3 },
-    faults: ["kill", "stop"],
-    faultTimes: 6,
+    firstSeed: 2_200,
+    warmStart: { handlerFaultRate: 0.1, slowRate: 0.5, callFaultRate: 0 },
+    restless: true,
+    keys: true,
+    faults: ["stop"],
+    faultTimes: 10,
     seeds: 8_000,
   },
   "row for another recipient than what waits of its lane": {

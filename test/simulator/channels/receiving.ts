@@ -218,6 +218,14 @@ export class Receiving {
     this.wakeWorker(0);
   }
 
+  /** A topic is served from now on, or is not any more. */
+  handlersChanged(): void {
+    for (const incoming of this.#channels.values()) {
+      incoming.channel.handlersChanged();
+      this.#arm(incoming);
+    }
+  }
+
   askStore(): void {
     for (const { channel } of this.#channels.values()) channel.onAnnounced();
   }
@@ -420,10 +428,11 @@ export class Receiving {
       },
       mayGoOn: () => process.lease === "held" && process.session !== undefined,
       askLanes: (keys) => {
+        const served = new Set(world.topicIds.filter((topicId) => this.#leaves(topicId) !== "topic"));
         world.store.findLanes(
           process.callFor(key),
           keys,
-          (topicId) => this.#leaves(topicId) !== "topic",
+          (topicId) => served.has(topicId),
           (result) =>
             process.deliver(() => {
               if (!this.#isOpen(incoming)) return;
@@ -635,7 +644,10 @@ export class Receiving {
     const { process, world } = this;
     const { running: message, place } = turn;
     if (!this.#isOpen(incoming)) this.#finish(incoming, turn, { kind: "postponed" });
-    else if (world.random.chance(world.handlerFaultRate / 4)) {
+    else if (message.position !== undefined && this.#leaves(message.topicId) !== false) {
+      world.counts.add("transition: topic left after its message was accepted");
+      this.#finish(incoming, turn, { kind: "postponed" });
+    } else if (world.random.chance(world.handlerFaultRate / 4)) {
       world.counts.add("fault: handler postponed");
       this.#finish(incoming, turn, { kind: "postponed" });
     } else {

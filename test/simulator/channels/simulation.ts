@@ -4,7 +4,7 @@ import { ChannelWorld } from "./world.js";
 
 const mustHappen = [
   ...events("fault", "kill", "stall", "cut", "session", "failover", "crash", "twin", "delete", "outage", "stop"),
-  ...events("fault", "release", "call lost before its commit", "unknown commit that lands late"),
+  ...events("fault", "release", "subscribe", "call lost before its commit", "unknown commit that lands late"),
   ...events("fault", "late event of a closed connection", "half-open connection", "lost notification"),
   ...events("fault", "lost session that is noticed late", "lower message limit", "slow query", "slow commit"),
   ...events("fault", "full socket buffer", "handler failed", "handler postponed", "handler wants it later"),

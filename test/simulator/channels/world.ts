@@ -34,6 +34,7 @@ const faultKinds = [
   "outage",
   "stop",
   "release",
+  "subscribe",
 ] as const;
 export type FaultKind = (typeof faultKinds)[number];
 
@@ -46,7 +47,7 @@ const mustSettleWithinMs = 240_000;
 const maxSteps = 100_000;
 /** Number of attempts of a handler. */
 const maxAttempts = 5;
-/** The topic that "z" alone serves: a listener of the topics of the others, without a channel of its own. */
+/** The topic that "z" serves: a listener of the topics of the others, without a channel of its own. Others subscribe now and then. */
 const secondTopicId = 2;
 /** How many handlers of a topic run at a time in a process, in runs with limits; of the other topics any number. */
 const concurrencies: ReadonlyMap<number, number> = new Map([
@@ -55,6 +56,7 @@ const concurrencies: ReadonlyMap<number, number> = new Map([
 ]);
 /** The topics of messages in runs with limits. */
 const limitedTopicIds = [1, 3, 3, 4];
+
 /** Starts of a message that kills its process: to be found among those before it, then `maxAttempts`, then some for failovers. */
 const maxPoisonStarts = 40;
 
@@ -122,7 +124,11 @@ export class ChannelWorld extends SimulatedWorld {
   #hasKeys: boolean;
   readonly #isRestless: boolean;
   /** Some messages are for a topic that their channel's listener does not serve. */
+  /** Calls are lost or slow, or there are faults that do not leave processes as they were. What was slow before the calm may land in it. */
+  readonly #isDisturbed: boolean;
   readonly #hasSecondTopic: boolean;
+  /** Listeners that serve it, besides "z". */
+  readonly #subscribed = new Set<string>();
   readonly #everCommitted = new Map<string, number>();
   /** By name, all that ever raised its epoch, also what a failover has lost. */
   readonly #raises = new Map<string, { readonly epoch: number; readonly by: PeerProcess | undefined }[]>();
@@ -172,6 +178,7 @@ export class ChannelWorld extends SimulatedWorld {
     this.#isRestless = mutant.restless ?? seed % 7 === 3;
     if (this.#isRestless) this.#makeRestless();
     Object.assign(this, mutant.warmStart);
+    this.#isDisturbed = this.callFaultRate + this.slowRate > 0 || this.#kinds.some((kind) => !quietFaults.has(kind));
   }
 
   /** Many rows wait for long, while listeners stop several times in a row. */
@@ -219,15 +226,19 @@ export class ChannelWorld extends SimulatedWorld {
     return this.channels.find((channel) => channel.key === key)!.to;
   }
 
+  /** Ids of all topics. */
+  readonly topicIds: readonly number[] = [secondTopicId, ...new Set(limitedTopicIds)];
+
   /** Whether a listener serves a topic. */
   serves(name: string, topicId: number): boolean {
-    return topicId !== secondTopicId || name === "z";
+    return topicId !== secondTopicId || name === "z" || this.#subscribed.has(name);
   }
 
   /** Whether a listener may take a row of the queue. */
   mayTake(name: string, { key, topicId, recipient }: QueueRow): boolean {
+    if (!this.serves(name, topicId)) return false;
     if (recipient !== undefined) return recipient === name;
-    return this.serves(name, topicId) && (name === "z" || name === this.listenerOf(key));
+    return name === "z" || name === this.listenerOf(key);
   }
 
   /** Something may be taken from the queue after a while. */
@@ -359,7 +370,9 @@ export class ChannelWorld extends SimulatedWorld {
       if (before !== undefined && comparePositions(position, before) <= 0) {
         throw new Violation(`${at(position)} of channel ${key} first handled after ${at(before)}`);
       }
-      this.#firstHandled.set(lane, position);
+      const { from } = this.channels.find((channel) => channel.key === key)!;
+      // Of a taking that a failover has lost, and whose sender does not know yet: it orders nothing.
+      if (!this.#lostEpochs.has(`${from}/${position.epoch}`)) this.#firstHandled.set(lane, position);
     } else if (record.started > 0) this.counts.add("transition: handled again");
     if (holds) record.started += 1;
     if (record.poison && record.started > maxPoisonStarts) {
@@ -415,8 +428,7 @@ export class ChannelWorld extends SimulatedWorld {
 
   /** A process is killed. Where nothing else disturbs it, nobody handles again what it has done a while ago. */
   killed(process: PeerProcess): void {
-    const isDisturbed = this.callFaultRate + this.slowRate > 0 || this.#kinds.some((kind) => !quietFaults.has(kind));
-    if (isDisturbed) return;
+    if (this.#isDisturbed) return;
     const before = this.schedule.now - 2 * this.limits.listener.leaveAfterMs - writtenWithinMs;
     this.#staysDone(process, "a kill long after", before);
   }
@@ -678,7 +690,12 @@ export class ChannelWorld extends SimulatedWorld {
         this.postgres.isAvailable = true;
       });
     } else if (kind === "release") this.#release(name, process);
-    else if (kind === "stop") {
+    else if (kind === "subscribe") {
+      for (let at = 0, nth = random.between(1, 6); nth > 0; nth--) {
+        schedule.after(at, () => this.#faulty && this.#subscribe(name, !this.#subscribed.has(name)));
+        at += random.delay(100);
+      }
+    } else if (kind === "stop") {
       process?.stop();
       schedule.after(random.between(100, 2_000), () => this.#startProcess(name));
       // Rows wait for longer than that.
@@ -714,12 +731,22 @@ export class ChannelWorld extends SimulatedWorld {
     schedule.after(random.delay(300), () => this.#startProcess(name));
   }
 
+  /** A listener begins or ends to serve the second topic, without a restart. */
+  #subscribe(name: string, isServed: boolean): void {
+    if (!this.#hasSecondTopic || name === "z") return;
+    if (isServed) this.#subscribed.add(name);
+    else this.#subscribed.delete(name);
+    for (const process of this.#alive(name)) process.deliver(() => process.receiving.handlersChanged());
+    this.queueChanged(0);
+  }
+
   /** Faults end: whoever is stopped wakes, the database is there, every name has a process. */
   #calm(): void {
     this.#faulty = false;
     this.postgres.isAvailable = true;
     Object.assign(this, { callFaultRate: 0, dialFaultRate: 0, notifyLossRate: 0, slowRate: 0, handlerFaultRate: 0 });
     for (const process of this.#all()) if (process.isStalled && !process.isDead) process.wake();
+    for (const name of this.#names) this.#subscribe(name, true);
     this.#revive();
   }
 

@@ -283,7 +283,7 @@ export class HostileWorld implements AsyncDisposable {
     for (const [origin, source, topic] of [
       ["outbox", "core", "victim.out"],
       ["subscription", "victim.in", "victim.in"],
-      ["queue", "@victim-peer", "victim-topic"],
+      ["queue", "", "victim-topic"],
     ]) {
       await this.operator.query(
         `INSERT INTO hawser_data.dead_letters (origin, source, topic, payload, error_code, error_message, attempts, message_id, role)
