@@ -16,9 +16,9 @@ BEGIN
     DELETE FROM hawser_data.dead_letters AS d USING asked AS a WHERE d.id = a.id AND a.role IS NOT NULL
     RETURNING d.*, a.role AS runs_as, a.role_id AS runs_as_id
   ), put AS (
-    -- Without a key: its place in the order has passed. If it fails again, it is the same dead letter.
-    INSERT INTO hawser_data.queue (topic, role, role_id, rank, id, payload, headers)
-    SELECT @QueueConstants.function_prefix@ || g.handler_id, g.runs_as, g.runs_as_id, g.next_id, g.next_id, g.payload,
+    -- One after another, in the order of the dead letters: all have one key. If it fails again, it is the same dead letter.
+    INSERT INTO hawser_data.queue (topic, role, role_id, rank, id, key, payload, headers)
+    SELECT @QueueConstants.function_prefix@ || g.handler_id, g.runs_as, g.runs_as_id, g.next_id, g.next_id, 'retried', g.payload,
            jsonb_build_array(jsonb_build_array(@QueueConstants.function_header@, json_build_object(
              'subject', g.topic, 'id', 'dead-letter-' || g.id, 'attempts', g.attempts, 'headers', (
                SELECT json_object_agg(n.name, n.members ORDER BY n.nth)
