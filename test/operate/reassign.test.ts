@@ -79,6 +79,9 @@ describe("stored messages that are released", () => {
        SELECT 'topic', '@' || $1, n.id, n.id, $2 || ':', 'sender:source', 'x', $2::integer FROM nextval('hawser_data.outbox_id_seq') AS n (id)`,
       [from, channel],
     );
+    await w.operator.query(
+      `UPDATE hawser_peer_data.cursors AS c SET has_rows = true FROM hawser.lock_cursors(ARRAY[${channel}]) AS l WHERE c.channel_id = l.channel_id`,
+    );
     await free();
     await w.store.reassign({ from });
     expect((await queued()).slice(1)).toEqual([row(2, `@${from}`), row(3, `@${from}`)]);

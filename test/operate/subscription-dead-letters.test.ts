@@ -59,7 +59,7 @@ it("are in the queue when they are retried, as messages of the owner of the func
   expect(stdout).toBe("Enqueued 1 dead letter again.\n");
   expect(await queued()).toEqual([one]);
   expect(await world.rows("SELECT topic, recipient, role = current_user AS own, key FROM hawser_data.queue")).toEqual([
-    { topic: `__#function#${handler}`, recipient: "", own: true, key: null },
+    { topic: `__#function#${handler}`, recipient: "", own: true, key: "retried" },
   ]);
   // Nobody listens to such a topic, and nobody misses a listener.
   expect(await world.rows("SELECT FROM hawser.queue_backlog(100, '{}')")).toEqual([]);

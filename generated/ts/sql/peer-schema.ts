@@ -1852,6 +1852,17 @@ BEGIN
         channel_id, epoch, number, topic_id, listener, lane, message_id, headers, attempts, delay_ms, is_suspect, worker, failures, payload_bytes,
         error_code, error_message, stack, nth
       )
+  ), waiting AS MATERIALIZED (
+    -- What waits of the lanes and topics, the newest of each, so that no walk goes through what was taken before.
+    SELECT a.channel_id, a.lane, a.topic_id, n.recipient, n.role, n.role_id
+      FROM (SELECT DISTINCT g.channel_id, g.lane, g.topic_id FROM given AS g) AS a
+      JOIN (SELECT k.key FROM unnest(v_keys) AS k (key) CROSS JOIN LATERAL hawser.cursor_of(k.key) AS o WHERE o.has_rows) AS c ON c.key = a.channel_id
+      JOIN hawser_peer_data.topics AS t ON t.id = a.topic_id
+     CROSS JOIN LATERAL (
+       SELECT q.recipient, q.role, q.role_id FROM hawser_data.queue AS q
+        WHERE q.channel_id = a.channel_id AND q.key = a.channel_id || ':' || a.lane AND q.topic = t.topic
+        ORDER BY q.channel_id DESC, q.key DESC, q.rank DESC LIMIT 1
+     ) AS n
   ), placed AS MATERIALIZED (
     SELECT g.*, coalesce(t.topic, 'topic id ' || g.topic_id) AS topic, coalesce(l.recipient, '@' || g.listener, '') AS recipient, l.role, l.role_id, g.channel_id || ':' || g.lane AS key,
            m.sender_name || ':' || m.source_topic AS origin, (g.epoch, g.number) > (o.epoch, o.number) AS is_new
@@ -1860,10 +1871,7 @@ BEGIN
       JOIN hawser_peer_data.channels AS m ON m.channel_id = g.channel_id AND m.listener_name = p_name
       LEFT JOIN hawser_peer_data.topics AS t ON t.id = g.topic_id
       -- Behind what waits of its lane and topic, so that the order holds: for the same listener, and of the same role.
-      LEFT JOIN LATERAL (
-        SELECT q.recipient, q.role, q.role_id FROM hawser_data.queue AS q
-         WHERE q.channel_id = g.channel_id AND q.key = g.channel_id || ':' || g.lane AND q.topic = t.topic LIMIT 1
-      ) AS l ON true
+      LEFT JOIN waiting AS l ON l.channel_id = g.channel_id AND l.lane = g.lane AND l.topic_id = g.topic_id
   ), numbered AS MATERIALIZED (
     -- The order of ids is that of the messages.
     SELECT p.*, nextval('hawser_data.outbox_id_seq') AS id FROM (SELECT p.* FROM placed AS p WHERE p.is_new ORDER BY p.nth) AS p
@@ -1992,6 +2000,8 @@ BEGIN
       PERFORM hawser.refuse_argument('hawser.lanes_left', 'p_topics', hawser.list_excess(p_topics, 16711680, 255), 'must have at most 255 bytes in each element and at most 16711680 bytes in all');
     END IF;
   END IF;
+DECLARE
+  v_cursor record;
 BEGIN
   held := hawser.fenced(p_name, p_epoch);
   IF NOT held OR NOT EXISTS (SELECT FROM hawser_peer_data.channels AS m WHERE m.channel_id = p_channel_id AND m.listener_name = p_name) THEN
@@ -2000,8 +2010,16 @@ BEGIN
   END IF;
   -- Behind the lock of the cursor: no row of the channel is on its way.
   PERFORM FROM hawser.lock_cursors(ARRAY[p_channel_id]);
-  IF NOT EXISTS (SELECT FROM hawser_data.queue AS q WHERE q.channel_id = p_channel_id) THEN
-    UPDATE hawser_peer_data.cursors AS c SET has_rows = false WHERE c.channel_id = p_channel_id AND c.has_rows;
+  SELECT o.epoch, o.number, o.has_rows INTO v_cursor FROM hawser.cursor_of(p_channel_id) AS o;
+  -- The newest first: those that were taken since an old snapshot are in front of them.
+  IF v_cursor.has_rows AND (
+    SELECT q.rank FROM hawser_data.queue AS q WHERE q.channel_id = p_channel_id ORDER BY q.channel_id DESC, q.key DESC, q.rank DESC LIMIT 1
+  ) IS NULL THEN
+    UPDATE hawser_peer_data.cursors AS c SET has_rows = false
+     WHERE c.channel_id = p_channel_id AND c.epoch = v_cursor.epoch AND c.number = v_cursor.number;
+    v_cursor.has_rows := false;
+  END IF;
+  IF v_cursor.has_rows IS NOT TRUE THEN
     has_rows := false;
     lanes := '{}';
     RETURN;
