@@ -2,7 +2,7 @@
  * Campaigns over all features at once. Two groups, two single listeners that take over from each other, a listener of direct messages
  * and two writers run, each in a process of its own. Messages are enqueued with and without keys, in batches, for all listeners, for
  * later, cancelled, asked and answered, sent directly and by schedules; handlers fail by what the message says, so that it is tried
- * again at once, or parked. Meanwhile one fault follows another. The transaction that enqueues notes in the ledger what it has
+ * again at once, or later. Meanwhile one fault follows another. The transaction that enqueues notes in the ledger what it has
  * enqueued; in the end each of these messages has had its effect once for each of its consumers, each key is in order, and what was
  * rolled back or cancelled has had none.
  *
@@ -148,18 +148,18 @@ function furtherFaultsOf(campaign: Campaign, random: Random): Record<string, Fau
     await crew.end(name, signal);
     const until = Date.now() + takeoverWaitMs;
     const taken = async (): Promise<number> => {
-      const sql = `SELECT FROM hawser_peer_data.channels WHERE listener_name = '${name}' AND owner IS NOT NULL`;
+      const sql = `SELECT FROM hawser_data.audit_records WHERE action = 'reassign' AND object = '${name}'`;
       return (await rowsOf(servers.primary.url, sql)).length;
     };
     const before = await taken();
     let isTaken = false;
-    await eventually("a takeover happens, or is not needed", async () => {
+    await eventually("it is released, or need not be", async () => {
       isTaken = (await taken()) > before;
       return isTaken || Date.now() > until;
     });
     await progress();
     await crew.start(name);
-    return `${name} is away (${signal})${isTaken ? ", and others take over" : ""}`;
+    return `${name} is away (${signal})${isTaken ? ", and what is stored for it is released" : ""}`;
   };
   return {
     async stops() {
