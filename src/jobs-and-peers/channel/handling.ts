@@ -332,7 +332,7 @@ export class Handling {
     this.queuedBytes += change * memoryBytes(message, this.#limits.messageOverheadBytes);
   }
 
-  /** What becomes of a message that was not handled. */
+  /** Outcome of a message that its handler has not done: a later attempt, or a dead letter. */
   #outcomeOf(
     { attempts }: StartedMessage,
     message: IncomingMessage,

@@ -395,7 +395,7 @@ export class ListenerLink implements ListenerHandlers, ListenerEffects, HandledL
     this.#receiver.dispatcher.freeSlot();
   }
 
-  /** What a transaction completes is a row of the queue: here are only at-most-once messages in one. */
+  /** Nothing: a numbered message of a transactional handler is a row of the queue, and an at-most-once message has nothing to complete. */
   completionOf(): undefined {
     return undefined;
   }

@@ -55,7 +55,7 @@ interface Shown {
   readonly conditions?: ReadonlyMap<string, Reading<readonly Condition[]>>;
 }
 
-/** What became of a message that the cursor of its channel has passed. */
+/** State of a message that the cursor of its channel has passed. */
 const passedText = "it was handled, or has left its channel for the queue";
 
 /** Ids of the messages that were found waiting. */
