@@ -79,3 +79,15 @@ it.each([
     code: role === "hawser_peer" ? errorTable.internal_topic.sqlstate : "42501",
   });
 });
+
+it("a login in hawser_peer that gives an id to the topic of a function puts no message there", async () => {
+  const client = sessions.hawser_peer;
+  await client.query("INSERT INTO hawser_peer_data.topics (topic, id) VALUES ($1, 1000)", [ofFunction]);
+  const { rows } = await client.query("SELECT channel_id FROM hawser.open_channel('s', 't', 'mine')");
+  const { channel_id: channel } = rows[0];
+  const left = { channel_id: channel, epoch: 1, number: 1, topic_id: 1000, lane: "", attempts: 0, payload_bytes: 1 };
+  const headers = [["__#nats", '{"subject":"s","id":"1"}']];
+  await admin.query("SELECT FROM hawser.leave_channels('mine', $1, 'x')", [JSON.stringify([{ ...left, headers }])]);
+  const { rows: put } = await admin.query("SELECT topic FROM hawser_data.queue WHERE channel_id = $1", [channel]);
+  expect(put).toEqual([{ topic: "topic id 1000" }]);
+});
