@@ -1,6 +1,6 @@
 /**
- * System whose page is recorded: a shop with workers that handle, fail, wait and are away, over real servers. What it does takes some seconds;
- * the samples of the day before are made up.
+ * System whose page is recorded: a shop with workers that handle, fail, wait and are away, over real servers. The samples of the
+ * day before are made up.
  */
 import { setTimeout as delay } from "node:timers/promises";
 import { sampleConstants } from "../../generated/ts/settings/queue.js";
@@ -53,14 +53,11 @@ const kinds: readonly Kind[] = [
   { topic: "reports.nightly", worker: "renderer", rate: 1, handlerMs: 2_000 },
 ];
 
-/** Time for which the shop works before it can be recorded, in ms. */
-const workedMs = 8_000;
-
 export interface BusySystem extends AsyncDisposable {
   readonly databaseUrl: string;
 }
 
-/** Starts the servers and the shop, and lets it work for some seconds. It goes on until it is disposed of. */
+/** Starts the servers and the shop, which works until it is disposed of. */
 export async function openBusySystem(): Promise<BusySystem> {
   const stack = await testStack({ serve: true });
   const workers: Worker[] = [];
@@ -78,7 +75,6 @@ export async function openBusySystem(): Promise<BusySystem> {
       workers.push(await startWorker(name, stack.databaseUrl));
     await plantSamples(stack);
     traffic = sendUntil(stack, () => !isOpen);
-    await delay(workedMs);
     return { databaseUrl: stack.databaseUrl, [Symbol.asyncDispose]: close };
   } catch (error) {
     await close();
@@ -90,7 +86,7 @@ export async function openBusySystem(): Promise<BusySystem> {
 async function prepare(stack: TestStack): Promise<void> {
   await stack.query("SELECT hawser.keep_results('orders.place', 86400000)");
   await stack.query("SELECT hawser.pause_topic('reports.nightly')");
-  await stack.query("SELECT hawser.limit_topic('webhooks.deliver', rate => '6/s')");
+  await stack.query("SELECT hawser.limit_topic('webhooks.deliver', rate => '3/s')");
   await stack.query("SELECT hawser.schedule('nightly-report', '0 3 * * *', 'reports.nightly', '{}'::jsonb)");
   await stack.query("SELECT hawser.schedule('clean-carts', '*/20 * * * *', 'carts.clean', '{}'::jsonb)");
   await stack.query("SELECT nats_create_stream('ORDERS', ARRAY['shop.>'])");

@@ -6,16 +6,21 @@ import { page } from "../../src/operating/page/index.js";
 import { openBusySystem } from "./busy-system.js";
 import { recordPages } from "./recording.js";
 
-/** Longest time for which the verdict of the page is awaited, in ms. */
-const verdictMs = 60_000;
+/** What the overview shows when enough has happened: states of topics, and the cause of a dead letter. */
+const shown = ["nobody serves it", "limited", "paused", "the endpoint answered"];
+
+/** Longest time for which the verdict of the page and what else it shows is awaited, in ms. */
+const shownMs = 120_000;
 
 /** Writes the demo into a folder. */
 export async function writeDemo(folder: string): Promise<void> {
   await using system = await openBusySystem();
   await using handler = page({ databaseUrl: system.databaseUrl });
   const ask = (path: string): Promise<Response> => handler(new Request(`http://127.0.0.1${path}`));
-  const until = performance.now() + verdictMs;
-  while ((await (await ask("/")).text()).includes("is being examined") && performance.now() < until) await delay(500);
+  const until = performance.now() + shownMs;
+  const isShown = (overview: string): boolean =>
+    !overview.includes("is being examined") && shown.every((text) => overview.includes(text));
+  while (!isShown(await (await ask("/")).text()) && performance.now() < until) await delay(500);
   const files = await recordPages(ask);
   mkdirSync(folder, { recursive: true });
   const database = new URL(system.databaseUrl).pathname.slice(1);
