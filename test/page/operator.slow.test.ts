@@ -122,6 +122,8 @@ it("an operator finds the cause, and retries 1,000 dead letters, by the keyboard
   await tab.open("/");
   await shows(tab, "All causes of 7 dead letters");
   expect(await tab.text()).not.toContain(cause);
+  // They are messages of the queue now.
+  await eventually("all are handled", async () => (await shop.taken()).length >= all.length);
   expect(await shop.taken()).toEqual(all);
   expect(tab.problems).toEqual([]);
 });
