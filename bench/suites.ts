@@ -6,7 +6,7 @@ import { growth } from "./growth/growth.js";
 import { handlers } from "./handlers/handlers.js";
 import { liner } from "./liner/liner.js";
 import { peerDurable, peerLive } from "./live/live.js";
-import { backlog, offline } from "./offline/offline.js";
+import { backlog, jobs, offline } from "./offline/offline.js";
 import { outbox } from "./outbox/outbox.js";
 import { path } from "./path/path.js";
 import { pingPong } from "./ping-pong/ping-pong.js";
@@ -28,6 +28,7 @@ export const suites: readonly Suite[] = [
   path,
   typed,
   tracing,
+  jobs,
   offline,
   backlog,
   handlers,

@@ -14,7 +14,7 @@ export const queue = "bench";
 export const batchSize = 5_000;
 
 /** Loops side by side of pg-boss, for storing and for draining. */
-const loops = 2;
+export const loops = 2;
 
 const sideBySide = async (loop: () => Promise<void>): Promise<void> => {
   await Promise.all(Array.from({ length: loops }, loop));
@@ -128,6 +128,42 @@ export const pgBoss: System = {
       },
       async rest() {
         // Completed jobs stay; pg-boss would remove them later.
+        await boss?.deleteAllJobs(queue);
+        await close();
+      },
+      close,
+    };
+  },
+};
+
+/** pg-boss: the same, but `work` takes and completes the jobs. */
+export const workedPgBoss: System = {
+  openStoring: pgBoss.openStoring,
+  async openDraining(databaseUrl) {
+    let boss: PgBoss | undefined;
+    const close = async (): Promise<void> => {
+      if (boss !== undefined) await stopBoss(boss);
+      boss = undefined;
+    };
+    return {
+      async drain(count) {
+        const running = (boss = await startedBoss(databaseUrl));
+        const client = await connected(databaseUrl);
+        let handled = 0;
+        await new Promise<void>((resolve, reject) => {
+          const options = { batchSize, pollingIntervalSeconds: 0.5, burstWhenBatchFull: true };
+          const handle = (jobs: readonly BossJob[]): Promise<void> => {
+            handled += jobs.length;
+            if (handled === count) resolve();
+            return Promise.resolve();
+          };
+          for (let loop = 0; loop < loops; loop++) running.work(queue, options, handle).catch(reject);
+        });
+        const left = "SELECT FROM pgboss.job WHERE name = $1 AND state < 'completed' LIMIT 1";
+        while ((await client.query(left, [queue])).rows.length > 0);
+        await client.end();
+      },
+      async rest() {
         await boss?.deleteAllJobs(queue);
         await close();
       },

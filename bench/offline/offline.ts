@@ -1,5 +1,5 @@
 /**
- * The suites `offline` and `backlog`: messages for a worker that is away, and then starts.
+ * The suites `jobs`, `offline` and `backlog`: jobs, or messages for a worker that is away, and then the worker starts.
  *
  * river is measured by a program that HAWSER_BENCH_RIVER names, as it is written in Go. It is started with the URL of the
  * database as its only argument, prepares its tables, and takes orders, one on each line of its standard input; it answers
@@ -27,6 +27,47 @@ const offlineFull = { messages: 100_000, warmUp: 5_000, rounds: 5, payloadSizes:
 const offlineQuick = { messages: 500, warmUp: 100, rounds: 1, payloadSizes: [100] };
 
 const ours = "Hawser";
+const ourJobs = "Hawser jobs";
+const workedBoss = "pg-boss work";
+
+const jobsPage: SuitePage = {
+  title: "Jobs without a transaction",
+  text: `100,000 jobs of 100 B and 1 KiB are enqueued, then a worker starts. **store** is the time until all of them are committed;
+**drain** is from the start of the worker (in a process that runs already) until all are handled, by a handler that does
+nothing, and that is committed; **total** is the sum. Servers, phases and baselines are those of the next section, and:
+
+- **${ourJobs}**: \`enqueueBatch\` of ${formatValue(batchSize)}, two side by side; then a \`Worker\` with default settings.
+- **${workedBoss}**: \`insert\` in the same way; then \`work\` with a \`batchSize\` of ${formatValue(batchSize)}, \`burstWhenBatchFull\`, and two loops.
+
+pg-boss by itself and pgmq take and complete ${formatValue(batchSize)} and ${formatValue(pgmqBatch)} jobs as one: they succeed or fail together. A worker of
+Hawser, graphile-worker or river handles, retries and ends each job by itself.`,
+  charts: [
+    { title: "Jobs stored and handled", results: ["total"], scale: "logarithmic" },
+    { title: "Drain of jobs", results: ["drain"], scale: "logarithmic" },
+  ],
+};
+
+/** The suite of jobs. */
+export const jobs: Suite = {
+  name: "jobs",
+  summary: "seconds to enqueue and drain 100,000 jobs, beside pg-boss, graphile-worker, river and pgmq",
+  seconds: 360,
+  page: jobsPage,
+  targets: [
+    { name: "drain", payloadBytes: 100, baseline: "pg-boss", atMost: 1 / 2 },
+    { name: "drain", payloadBytes: 100, baseline: workedBoss, atMost: 1 / 4 },
+    ...["graphile-worker", "river"].map((baseline) => ({
+      ...{ name: "drain", payloadBytes: 100, baseline, atMost: 1 / 1.5 },
+    })),
+    ...["pg-boss", "graphile-worker", "river"].map((baseline) => ({
+      ...{ name: "store", payloadBytes: 100, baseline, atMost: 1 / 1.5 },
+    })),
+  ],
+  run: (context) =>
+    withServers(context, (servers) =>
+      measureStored(context, servers, [ourJobs, "pg-boss", workedBoss, "graphile-worker"]),
+    ),
+};
 
 const offlinePage: SuitePage = {
   title: "Store and drain 100,000 messages",
@@ -50,7 +91,7 @@ that were tried.
 
 pg-boss and graphile-worker run on Node 24 where the others run on an older one than they ask for. The job queues store
 jobs, which have priorities and delays and which many workers share. Hawser stores sends here, in order and packed, for one
-listener; its own jobs are compared in \`handlers\`.`,
+listener; its own jobs are compared in \`jobs\` and \`handlers\`.`,
   charts: [
     { title: "Store and drain 100,000 messages", results: ["total"], scale: "logarithmic" },
     { title: "Store", results: ["store"] },
@@ -73,7 +114,8 @@ export const offline: Suite = {
       atMost: 1 / 5,
     })),
   ],
-  run: (context) => withServers(context, (servers) => measureOffline(context, servers)),
+  run: (context) =>
+    withServers(context, (servers) => measureStored(context, servers, [ours, "pg-boss", "graphile-worker"])),
 };
 
 const backlogFull = { sizes: [10_000, 100_000, 1_000_000], rounds: 3 };
@@ -113,11 +155,17 @@ interface Took {
   readonly drain: number;
 }
 
-async function measureOffline(context: SuiteContext, servers: BenchServers): Promise<Omit<SuiteOutcome, "servers">> {
+/** @param measured the system that is compared with the others, and they */
+async function measureStored(
+  context: SuiteContext,
+  servers: BenchServers,
+  measured: readonly [SystemName, ...SystemName[]],
+): Promise<Omit<SuiteOutcome, "servers">> {
   const { messages, warmUp, rounds, payloadSizes } = context.quick ? offlineQuick : offlineFull;
   const river = baselineOf("HAWSER_BENCH_RIVER");
   const withPgmq = baselineOf("HAWSER_BENCH_PGMQ_SQL") !== undefined;
-  const modules: SystemName[] = [ours, "pg-boss", "graphile-worker", ...(withPgmq ? ["pgmq" as const] : [])];
+  const [first] = measured;
+  const modules: SystemName[] = [...measured, ...(withPgmq ? ["pgmq" as const] : [])];
   const programs = new Map(river === undefined ? [] : [["river", river]]);
   return await withSystems(context, servers, modules, programs, async (run, systems) => {
     for (const system of systems) await run(system, { payloadBytes: 100, messages: warmUp });
@@ -133,19 +181,19 @@ async function measureOffline(context: SuiteContext, servers: BenchServers): Pro
           took.get(system)!.push(await run(system, { payloadBytes, messages }));
         }
       }
-      const baselines = systems.filter((system) => system !== ours);
-      const measured = (name: string, secondsOf: (took: Took) => number): Measured => ({
+      const baselines = systems.filter((system) => system !== first);
+      const result = (name: string, secondsOf: (took: Took) => number): Measured => ({
         name,
         payloadBytes,
         unit: "s",
         better: "lower",
-        samples: took.get(ours)!.map(secondsOf),
+        samples: took.get(first)!.map(secondsOf),
         baselines: baselines.map((system) => ({ name: system, samples: took.get(system)!.map(secondsOf) })),
       });
       results.push(
-        measured("store", ({ store }) => store),
-        measured("drain", ({ drain }) => drain),
-        measured("total", ({ store, drain }) => store + drain),
+        result("store", ({ store }) => store),
+        result("drain", ({ drain }) => drain),
+        result("total", ({ store, drain }) => store + drain),
       );
     }
     const notes = [`each time ${formatValue(messages)} messages`];

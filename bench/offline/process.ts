@@ -7,7 +7,9 @@ import type { Draining, Load, Opening, Storing, System, SystemName } from "./sys
 // Imported on demand: pg-boss and graphile-worker need a newer Node, and memory of unused systems would count.
 const systems: Readonly<Record<SystemName, () => Promise<System>>> = {
   Hawser: () => import("./hawser.js"),
+  "Hawser jobs": () => import("./hawser-jobs.js"),
   "pg-boss": async () => (await import("./job-queues.js")).pgBoss,
+  "pg-boss work": async () => (await import("./job-queues.js")).workedPgBoss,
   "graphile-worker": async () => (await import("./job-queues.js")).graphileWorker,
   pgmq: async () => (await import("./sql.js")).pgmq,
   sql: async () => (await import("./sql.js")).sqlLoop,

@@ -3,7 +3,7 @@
  */
 
 /** The systems that have a module here. */
-export type SystemName = "Hawser" | "pg-boss" | "graphile-worker" | "pgmq" | "sql";
+export type SystemName = "Hawser" | "Hawser jobs" | "pg-boss" | "pg-boss work" | "graphile-worker" | "pgmq" | "sql";
 
 /** Exports of a system's module. */
 export interface System {

@@ -71,7 +71,7 @@ describe("a group", () => {
     expect(count(await Promise.all(rest))).toEqual({ stored: 48 });
     await b.received.length(1);
     const other = await member("b-2");
-    // The first one has taken one ahead.
+    // The first one may have taken one ahead.
     await other.received.length(47);
     expect(b.texts).toEqual(["0"]);
     for (const { sender, senderTopic, delivery, headers, text } of other.received.all) {
@@ -80,7 +80,7 @@ describe("a group", () => {
     }
     held.open();
     await Promise.all(under);
-    await b.received.length(3);
+    await eventually("all have come", () => b.texts.length + other.texts.length >= 50);
     expect(new Set([...b.texts, ...other.texts]).size).toBe(50);
   });
 

@@ -3416,12 +3416,14 @@ BEGIN
   END IF;
   -- Rows that have the same worker as before: an id is never used again. No index is to be searched for the ranks.
   v_tids := ARRAY(
-    SELECT q.ctid FROM hawser_data.queue AS q
-     WHERE q.ctid = ANY (v_found.tids) AND array_position(v_found.ranks, q.rank) IS NOT NULL AND (q.worker IS NULL OR q.worker = ANY (v_found.workers))
+    SELECT q.ctid
+      FROM unnest(v_found.tids, v_found.ranks) AS f (tid, rank)
+      JOIN hawser_data.queue AS q ON q.ctid = f.tid
+     WHERE q.rank = f.rank AND (q.worker IS NULL OR q.worker = ANY (v_found.workers))
        AND NOT (v_cancels AND EXISTS (
          SELECT FROM hawser_data.cancellations AS c WHERE c.topic = q.topic AND c.recipient = q.recipient AND c.role = q.role AND c.rank = q.rank
        ))
-       FOR UPDATE SKIP LOCKED
+       FOR UPDATE OF q SKIP LOCKED
   );
   IF v_found.has_copies THEN
     SELECT c.* INTO v_copies FROM hawser.find_copies(v_tids, p_max_bytes) AS c;
