@@ -3414,16 +3414,15 @@ BEGIN
     PERFORM FROM hawser_data.workers AS w WHERE w.id = ANY (v_found.workers) AND w.gone_at IS NOT NULL ORDER BY w.id FOR UPDATE;
     v_has_gone := FOUND;
   END IF;
-  -- Rows that have the same worker as before: an id is never used again. No index is to be searched for the ranks.
+  -- Rows that have the same worker as before: an id is never used again. No index is to be searched for the ranks, nor
+  -- each row to be compared with all of them: IS TRUE keeps them in a hash table.
   v_tids := ARRAY(
-    SELECT q.ctid
-      FROM unnest(v_found.tids, v_found.ranks) AS f (tid, rank)
-      JOIN hawser_data.queue AS q ON q.ctid = f.tid
-     WHERE q.rank = f.rank AND (q.worker IS NULL OR q.worker = ANY (v_found.workers))
+    SELECT q.ctid FROM hawser_data.queue AS q
+     WHERE q.ctid = ANY (v_found.tids) AND (q.rank IN (SELECT unnest(v_found.ranks))) IS TRUE AND (q.worker IS NULL OR q.worker = ANY (v_found.workers))
        AND NOT (v_cancels AND EXISTS (
          SELECT FROM hawser_data.cancellations AS c WHERE c.topic = q.topic AND c.recipient = q.recipient AND c.role = q.role AND c.rank = q.rank
        ))
-       FOR UPDATE OF q SKIP LOCKED
+       FOR UPDATE SKIP LOCKED
   );
   IF v_found.has_copies THEN
     SELECT c.* INTO v_copies FROM hawser.find_copies(v_tids, p_max_bytes) AS c;
