@@ -12,7 +12,7 @@ BEGIN
   SELECT o.epoch, o.number, o.has_rows INTO v_cursor FROM hawser.cursor_of(p_channel_id) AS o;
   -- The newest first: those that were taken since an old snapshot are in front of them.
   IF v_cursor.has_rows AND (
-    SELECT q.rank FROM hawser_data.queue AS q WHERE q.channel_id = p_channel_id ORDER BY q.channel_id DESC, q.key DESC, q.rank DESC LIMIT 1
+    SELECT q.rank FROM hawser_data.queue AS q WHERE q.channel_id = p_channel_id ORDER BY q.channel_id DESC, q.key DESC, q.topic DESC, q.rank DESC LIMIT 1
   ) IS NULL THEN
     UPDATE hawser_peer_data.cursors AS c SET has_rows = false
      WHERE c.channel_id = p_channel_id AND c.epoch = v_cursor.epoch AND c.number = v_cursor.number;

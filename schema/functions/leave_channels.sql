@@ -33,7 +33,7 @@ BEGIN
     INTO v_keys, v_epochs, v_numbers
     FROM hawser.lock_cursors(ARRAY(
       SELECT m.channel_id FROM hawser_peer_data.channels AS m
-       WHERE m.channel_id IN (SELECT j.channel_id FROM jsonb_to_recordset(p_left) AS j (channel_id integer))
+       WHERE m.listener_name = p_name AND m.channel_id IN (SELECT j.channel_id FROM jsonb_to_recordset(p_left) AS j (channel_id integer))
     )) AS l;
 
   WITH given AS MATERIALIZED (
@@ -54,7 +54,7 @@ BEGIN
      CROSS JOIN LATERAL (
        SELECT q.recipient, q.role, q.role_id FROM hawser_data.queue AS q
         WHERE q.channel_id = a.channel_id AND q.key = a.channel_id || ':' || a.lane AND q.topic = t.topic
-        ORDER BY q.channel_id DESC, q.key DESC, q.rank DESC LIMIT 1
+        ORDER BY q.channel_id DESC, q.key DESC, q.topic DESC, q.rank DESC LIMIT 1
      ) AS n
   ), placed AS MATERIALIZED (
     SELECT g.*, coalesce(t.topic, 'topic id ' || g.topic_id) AS topic, coalesce(l.recipient, '@' || g.listener, '') AS recipient, l.role, l.role_id, g.channel_id || ':' || g.lane AS key,

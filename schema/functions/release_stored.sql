@@ -47,7 +47,7 @@ BEGIN
          SET epoch = p_cursor_epoch, number = p_cursor, has_rows = c.has_rows OR v_left <> '{}'
        WHERE c.channel_id = p_channel_id AND c.epoch = v_cursor.epoch AND c.number = v_cursor.number;
       DELETE FROM hawser_peer_data.stored_messages AS d
-       WHERE d.channel_id = p_channel_id AND (d.epoch, d.number) <= (p_cursor_epoch, p_cursor);
+       WHERE d.channel_id = p_channel_id AND (d.epoch, d.number) > (v_cursor.epoch, v_cursor.number) AND (d.epoch, d.number) <= (p_cursor_epoch, p_cursor);
     END IF;
   END IF;
 

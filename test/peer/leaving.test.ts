@@ -1,6 +1,7 @@
 /**
  * Messages that cannot be handled at once: they leave their channel for the queue, and what has their key follows them.
  */
+import pg from "pg";
 import { describe, expect, it } from "vitest";
 import type { PeerOptions, TransactionalMessage } from "../../src/jobs-and-peers/peer/index.js";
 import { eventually } from "../support/eventually.js";
@@ -178,6 +179,35 @@ describe("a handler that takes long", () => {
     await Promise.all(sent);
     await world.handled();
     expect(b.texts.slice(2)).toEqual(["behind it"]);
+  });
+
+  it("gives its slot to others when it has ended, also while Postgres has not answered that its message has left", async () => {
+    const a = await world.started("a-1");
+    const [slow, both] = [gate(), gate()];
+    const b = await world.started("b-1", { concurrency: 2 }, async (message) => {
+      const text = message.text();
+      if (text === "slow") await slow.opened;
+      if (text === "one" || text === "two") await both.opened;
+    });
+    const sent = ["slow", "other"].map((key) => a.send("b", key, { key }));
+    await eventually("two were begun", () => b.texts.length === 2);
+    const session = new pg.Client({ connectionString: world.url });
+    await session.connect();
+    await session.query("BEGIN");
+    await session.query("LOCK TABLE hawser_data.queue IN SHARE MODE");
+    await eventually("the commit with the slow one waits", async () => {
+      const waits = "SELECT FROM pg_locks WHERE NOT granted AND relation = 'hawser_data.queue'::regclass";
+      return (await world.query(waits)).length > 0;
+    });
+    slow.open();
+    sent.push(...["one", "two"].map((key) => a.send("b", key, { key })));
+    await eventually("both slots are used", () => b.texts.length === 4);
+    await session.query("COMMIT");
+    await session.end();
+    both.open();
+    await Promise.all(sent);
+    await world.handled();
+    expect(b.texts).toHaveLength(4);
   });
 
   it("and then fails counts as the first attempt", async () => {

@@ -149,6 +149,17 @@ describe("a message", () => {
 });
 
 describe("a take", () => {
+  it("finds nothing behind a message that has begun in a channel, and that the worker may not know to have", async () => {
+    const worker = await TestWorker.open(client);
+    await enqueue(client, "t", ["1", "2"], { key: "k" });
+    const begin = "UPDATE hawser_data.queue SET worker = $1, begun_by = $1 WHERE payload = '1'";
+    await client.query(begin, [worker.id]);
+    expect(await worker.take()).toEqual([]);
+    await client.query("DELETE FROM hawser_data.queue WHERE payload = '1'");
+    await client.query("UPDATE hawser_data.queue SET behind = NULL");
+    expect(await worker.take({ looksBehind: true })).toHaveLength(1);
+  });
+
   it("has so many messages at most, and so many bytes, but one always", async () => {
     const worker = await TestWorker.open(client);
     await enqueue(client, "t", ["aaaa", "bbbb", "cccc", "dddd", "eeee"]);

@@ -72,35 +72,28 @@ describe("a message whose handler a channel has started", () => {
   it("is one of the worker's own, with the place under the limit, and the next of its lane waits for it", () => {
     const { log, counts, owner, limit, turn, turns } = bench();
     const { leased } = owner.term!;
-    const end = turns.adopt(row(1n), worker, turn, false);
+    const end = turns.adopt(row(1n), worker, turn);
     expect([turns.size, turn.limit, limit.free]).toEqual([1, undefined, 0]);
     leased.add([row(2n)]);
     expect(leased.take(0)).toBeUndefined();
     end(done);
-    expect(log).toEqual(["slot freed", "complete 1"]);
+    // The slot is that of its channel.
+    expect(log).toEqual(["complete 1"]);
     expect([turns.size, limit.free, counts.handled.done]).toEqual([0, 1, 1]);
     expect(leased.take(0)!.running.rank).toBe(2n);
   });
 
   it("is tried again as one of the worker's own", () => {
     const { log, turn, turns } = bench();
-    turns.adopt(row(1n), worker, turn, false)(failed);
-    expect(log).toEqual(["slot freed", "put off 1"]);
-  });
-
-  it("occupies no slot in a batch", () => {
-    const { log, turn, turns } = bench();
-    const end = turns.adopt(row(1n), worker, turn, true);
-    expect(log).toEqual(["in batch 1"]);
-    end(done);
-    expect(log).toEqual(["in batch 1", "in batch -1", "complete 1"]);
+    turns.adopt(row(1n), worker, turn)(failed);
+    expect(log).toEqual(["put off 1"]);
   });
 
   it("of which another one of its lane runs ends outside", () => {
     const { log, turn, turns } = bench();
-    turns.adopt(row(1n), worker, { limit: undefined }, false);
-    turns.adopt(row(2n), worker, turn, false)(done);
-    expect(log).toEqual(["slot freed", "handled outside 2"]);
+    turns.adopt(row(1n), worker, { limit: undefined });
+    turns.adopt(row(2n), worker, turn)(done);
+    expect(log).toEqual(["handled outside 2"]);
   });
 
   it.each([
@@ -108,19 +101,14 @@ describe("a message whose handler a channel has started", () => {
     ["whose row is on another server", worker, "there", true],
     ["that comes while there is no worker", worker, "here", false],
   ])("%s is not handled a third time if it is done, and nothing is written if it is not", (_, of, server, hasTerm) => {
-    for (const [isInBatch, result] of [
-      [false, done],
-      [true, done],
-      [false, failed],
-      [true, failed],
-    ] as const) {
+    for (const result of [done, failed] as const) {
       const { log, counts, owner, limit, turn, turns } = bench();
       if (!hasTerm) owner.term = undefined;
-      const end = turns.adopt(row(1n, { server }), of, turn, isInBatch);
+      const end = turns.adopt(row(1n, { server }), of, turn);
       expect([turns.size, limit.free]).toEqual([0, 0]);
       end(result);
       const outside = result === done ? ["handled outside 1"] : [];
-      expect(log).toEqual(isInBatch ? outside : ["slot freed", ...outside]);
+      expect(log).toEqual(outside);
       expect([limit.free, counts.handled.done]).toEqual([1, outside.length]);
     }
   });
@@ -128,13 +116,13 @@ describe("a message whose handler a channel has started", () => {
   it("goes on in the next term if that has the row, and otherwise ends outside", () => {
     for (const hasRow of [true, false]) {
       const { log, owner, turn, turns } = bench();
-      const end = turns.adopt(row(1n), worker, turn, false);
+      const end = turns.adopt(row(1n), worker, turn);
       owner.term!.isOver = true;
       turns.termEnded();
       owner.term = newTerm(log);
       if (hasRow) expect(turns.resume(owner.term as never, row(1n))).toBe(true);
       end(done);
-      expect(log).toEqual(["slot freed", hasRow ? "complete 1" : "handled outside 1"]);
+      expect(log).toEqual([hasRow ? "complete 1" : "handled outside 1"]);
     }
   });
 });

@@ -450,7 +450,7 @@ export interface PruneHandlersResult {
 
 /** Result of hawser.drop_unsubscribed. */
 export interface DropUnsubscribedResult {
-  /** Number of deleted messages. */
+  /** Number of these messages. */
   dropped: bigint;
 }
 
@@ -746,7 +746,7 @@ export function bridgeFunctions(client: QueryClient) {
       return { pruned: row.pruned };
     },
 
-    /** Deletes messages of the queue whose functions are not subscribed any more, unless they are being handled. */
+    /** Makes dead letters of messages of the queue whose functions are not subscribed any more, unless they are being handled. */
     async dropUnsubscribed(): Promise<DropUnsubscribedResult> {
       const { rows } = await client.query({
         name: "hawser.drop_unsubscribed",

@@ -886,7 +886,7 @@ CREATE INDEX queue_later_xid ON hawser_data.queue (later_xid) WHERE later_xid IS
 
 CREATE INDEX queue_late ON hawser_data.queue ((rank & 70368744177663)) WHERE rank <> id;
 
-CREATE INDEX queue_channel ON hawser_data.queue (channel_id, key, rank) WHERE channel_id IS NOT NULL;
+CREATE INDEX queue_channel ON hawser_data.queue (channel_id, key, topic, rank) WHERE channel_id IS NOT NULL;
 
 COMMENT ON TABLE hawser_data.queue IS 'Messages for topics that are not handled yet. A row without a worker, or with one that is gone or not there, is free. Messages of
 one topic, recipient and key go to one worker at a time; those of one role also in the order of their ranks. It has no rules of

@@ -1236,7 +1236,7 @@ DECLARE
   v_handler CONSTANT bigint := substr(p_topic, length('__#function#') + 1)::bigint;
 BEGIN
   WITH gone AS (
-    DELETE FROM hawser_data.queue AS q WHERE q.topic = p_topic AND q.recipient = '' AND q.role = p_role AND q.rank = p_rank AND q.worker = p_worker
+    DELETE FROM hawser_data.queue AS q WHERE q.topic = p_topic AND q.recipient = '' AND q.role = p_role AND q.rank = p_rank AND q.worker IS NOT DISTINCT FROM nullif(p_worker, 0)
     RETURNING q.*
   ), ended AS MATERIALIZED (
     SELECT hawser.end_marked(jsonb_build_array(jsonb_build_array(g.role, g.topic, g.unique_key, g.id, g.awaited_as, g.recipient, g.key)), false) FROM gone AS g WHERE (g.key IS NOT NULL OR g.unique_key IS NOT NULL OR g.awaited_as IS NOT NULL)
@@ -1244,7 +1244,7 @@ BEGIN
   INSERT INTO hawser_data.dead_letters AS d
     (id, origin, source, topic, payload, headers, error_code, error_message, attempts, handler_id, message_id, failures, role, role_id, worker, given_back)
   SELECT coalesce(substring(m.of ->> 'id' FROM '^dead-letter-([0-9]{1,18})$')::bigint, nextval('hawser_data.dead_letters_id_seq')),
-         'subscription', coalesce(format('%I.%I(%s)', h.function_schema, h.function_name, h.argument_types), ''), m.of ->> 'subject', g.payload,
+         'subscription', CASE WHEN h.id IS NULL THEN '' ELSE format('%I.%I(%s)', h.function_schema, h.function_name, h.argument_types) END, m.of ->> 'subject', g.payload,
          (
            SELECT jsonb_agg(jsonb_build_array(n.name, v.value) ORDER BY n.nth, v.nth)
              FROM json_each(CASE json_typeof(m.of -> 'headers') WHEN 'object' THEN m.of -> 'headers' END) WITH ORDINALITY AS n (name, members, nth)
@@ -1285,19 +1285,23 @@ BEGIN
       FROM topics AS t
      CROSS JOIN LATERAL (SELECT q.topic FROM hawser_data.queue AS q WHERE q.topic > t.topic ORDER BY q.topic LIMIT 1) AS n
   ), left_over AS MATERIALIZED (
-    SELECT q.tid
+    SELECT q.topic, q.role, q.rank, q.worker
       FROM topics AS t
-     CROSS JOIN LATERAL (SELECT o.ctid AS tid FROM hawser_data.queue AS o WHERE o.topic = t.topic FOR UPDATE SKIP LOCKED) AS q
+     CROSS JOIN LATERAL (SELECT o.* FROM hawser_data.queue AS o WHERE o.topic = t.topic ORDER BY o.rank FOR UPDATE SKIP LOCKED) AS q
      WHERE starts_with(t.topic, '__#function#')
        AND NOT EXISTS (
          SELECT FROM hawser_bridge_data.nats_handlers AS h WHERE h.id::text = substr(t.topic, length('__#function#') + 1)
        )
   )
-  DELETE FROM hawser_data.queue AS q USING left_over AS l WHERE q.ctid = l.tid;
-  GET DIAGNOSTICS dropped = ROW_COUNT;
+  SELECT count(*) INTO dropped
+    FROM left_over AS l
+   CROSS JOIN LATERAL hawser.give_up_subscribed(
+     coalesce(l.worker, 0), l.topic, l.role, l.rank, hawser.error_sqlstate('unsubscribed'), 'its function was unsubscribed while it waited to be handled again', NULL
+   ) AS g
+   WHERE g.dead_letter IS NOT NULL;
 END
 $function$;
-COMMENT ON FUNCTION hawser.drop_unsubscribed() IS 'Deletes messages of the queue whose functions are not subscribed any more, unless they are being handled.';
+COMMENT ON FUNCTION hawser.drop_unsubscribed() IS 'Makes dead letters of messages of the queue whose functions are not subscribed any more, unless they are being handled.';
 
 CREATE OR REPLACE FUNCTION hawser.add_subscription_dead_letter(
   p_epoch bigint,

@@ -1840,7 +1840,7 @@ BEGIN
     INTO v_keys, v_epochs, v_numbers
     FROM hawser.lock_cursors(ARRAY(
       SELECT m.channel_id FROM hawser_peer_data.channels AS m
-       WHERE m.channel_id IN (SELECT j.channel_id FROM jsonb_to_recordset(p_left) AS j (channel_id integer))
+       WHERE m.listener_name = p_name AND m.channel_id IN (SELECT j.channel_id FROM jsonb_to_recordset(p_left) AS j (channel_id integer))
     )) AS l;
 
   WITH given AS MATERIALIZED (
@@ -1861,7 +1861,7 @@ BEGIN
      CROSS JOIN LATERAL (
        SELECT q.recipient, q.role, q.role_id FROM hawser_data.queue AS q
         WHERE q.channel_id = a.channel_id AND q.key = a.channel_id || ':' || a.lane AND q.topic = t.topic
-        ORDER BY q.channel_id DESC, q.key DESC, q.rank DESC LIMIT 1
+        ORDER BY q.channel_id DESC, q.key DESC, q.topic DESC, q.rank DESC LIMIT 1
      ) AS n
   ), placed AS MATERIALIZED (
     SELECT g.*, coalesce(t.topic, 'topic id ' || g.topic_id) AS topic, coalesce(l.recipient, '@' || g.listener, '') AS recipient, l.role, l.role_id, g.channel_id || ':' || g.lane AS key,
@@ -2014,7 +2014,7 @@ BEGIN
   SELECT o.epoch, o.number, o.has_rows INTO v_cursor FROM hawser.cursor_of(p_channel_id) AS o;
   -- The newest first: those that were taken since an old snapshot are in front of them.
   IF v_cursor.has_rows AND (
-    SELECT q.rank FROM hawser_data.queue AS q WHERE q.channel_id = p_channel_id ORDER BY q.channel_id DESC, q.key DESC, q.rank DESC LIMIT 1
+    SELECT q.rank FROM hawser_data.queue AS q WHERE q.channel_id = p_channel_id ORDER BY q.channel_id DESC, q.key DESC, q.topic DESC, q.rank DESC LIMIT 1
   ) IS NULL THEN
     UPDATE hawser_peer_data.cursors AS c SET has_rows = false
      WHERE c.channel_id = p_channel_id AND c.epoch = v_cursor.epoch AND c.number = v_cursor.number;
@@ -2057,6 +2057,9 @@ LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 SET jit = off
 SET row_security = off
+SET enable_seqscan = off
+SET enable_bitmapscan = off
+SET plan_cache_mode = force_generic_plan
 AS $function$
 #variable_conflict use_column
 BEGIN
@@ -2167,7 +2170,7 @@ BEGIN
          SET epoch = p_cursor_epoch, number = p_cursor, has_rows = c.has_rows OR v_left <> '{}'
        WHERE c.channel_id = p_channel_id AND c.epoch = v_cursor.epoch AND c.number = v_cursor.number;
       DELETE FROM hawser_peer_data.stored_messages AS d
-       WHERE d.channel_id = p_channel_id AND (d.epoch, d.number) <= (p_cursor_epoch, p_cursor);
+       WHERE d.channel_id = p_channel_id AND (d.epoch, d.number) > (v_cursor.epoch, v_cursor.number) AND (d.epoch, d.number) <= (p_cursor_epoch, p_cursor);
     END IF;
   END IF;
 

@@ -137,7 +137,7 @@ CREATE INDEX queue_later_xid ON hawser_data.queue (later_xid) WHERE later_xid IS
 
 CREATE INDEX queue_late ON hawser_data.queue ((rank & 70368744177663)) WHERE rank <> id;
 
-CREATE INDEX queue_channel ON hawser_data.queue (channel_id, key, rank) WHERE channel_id IS NOT NULL;
+CREATE INDEX queue_channel ON hawser_data.queue (channel_id, key, topic, rank) WHERE channel_id IS NOT NULL;
 
 COMMENT ON TABLE hawser_data.queue IS 'Messages for topics that are not handled yet. A row without a worker, or with one that is gone or not there, is free. Messages of
 one topic, recipient and key go to one worker at a time; those of one role also in the order of their ranks. It has no rules of
@@ -3790,15 +3790,18 @@ BEGIN
   WITH locked AS MATERIALIZED (
     SELECT q.ctid AS tid, q.topic, q.recipient, q.role, q.key, q.rank, q.id FROM hawser_data.queue AS q WHERE q.ctid = ANY (p_tids)
   ), firsts AS MATERIALIZED (
-    SELECT l.topic, l.recipient, l.role, l.key, n.rank, n.worker
+    SELECT l.topic, l.recipient, l.role, l.key, n.rank, n.worker, n.begun_by
       FROM (SELECT k.topic, k.recipient, k.role, k.key, max(k.rank) AS upto FROM locked AS k WHERE k.key IS NOT NULL GROUP BY 1, 2, 3, 4) AS l
      CROSS JOIN LATERAL (
-       SELECT q.rank, q.worker FROM hawser_data.queue AS q
+       SELECT q.rank, q.worker, q.begun_by FROM hawser_data.queue AS q
         WHERE q.topic = l.topic AND q.recipient = l.recipient AND q.role = l.role AND q.key = l.key AND q.rank <= l.upto ORDER BY q.rank LIMIT 64
      ) AS n
   ), stops AS MATERIALIZED (
+    -- One that has begun as a message of a channel may be the worker's before the worker knows.
     SELECT f.topic, f.recipient, f.role, f.key, min(f.rank) AS rank
-      FROM firsts AS f WHERE f.worker IS DISTINCT FROM p_worker AND f.rank NOT IN (SELECT l.rank FROM locked AS l) GROUP BY 1, 2, 3, 4
+      FROM firsts AS f
+     WHERE (f.worker IS DISTINCT FROM p_worker OR f.begun_by IS NOT NULL) AND f.rank NOT IN (SELECT l.rank FROM locked AS l)
+     GROUP BY 1, 2, 3, 4
   ), decided AS (
     SELECT l.tid, l.id,
            l.key IS NULL OR l.rank IN (SELECT f.rank FROM firsts AS f) AND NOT EXISTS (

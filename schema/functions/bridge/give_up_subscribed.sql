@@ -3,7 +3,7 @@ DECLARE
   v_handler CONSTANT bigint := substr(p_topic, length(@QueueConstants.function_prefix@) + 1)::bigint;
 BEGIN
   WITH gone AS (
-    DELETE FROM hawser_data.queue AS q WHERE q.topic = p_topic AND q.recipient = '' AND q.role = p_role AND q.rank = p_rank AND q.worker = p_worker
+    DELETE FROM hawser_data.queue AS q WHERE q.topic = p_topic AND q.recipient = '' AND q.role = p_role AND q.rank = p_rank AND q.worker IS NOT DISTINCT FROM nullif(p_worker, 0)
     RETURNING q.*
   ), ended AS MATERIALIZED (
     SELECT hawser.end_marked(jsonb_build_array(@marks_of(g)@), false) FROM gone AS g WHERE @is_marked(g)@
@@ -11,7 +11,7 @@ BEGIN
   INSERT INTO hawser_data.dead_letters AS d
     (id, origin, source, topic, payload, headers, error_code, error_message, attempts, handler_id, message_id, failures, role, role_id, worker, given_back)
   SELECT coalesce(substring(m.of ->> 'id' FROM '^dead-letter-([0-9]{1,18})$')::bigint, nextval('hawser_data.dead_letters_id_seq')),
-         'subscription', coalesce(format('%I.%I(%s)', h.function_schema, h.function_name, h.argument_types), ''), m.of ->> 'subject', g.payload,
+         'subscription', CASE WHEN h.id IS NULL THEN '' ELSE format('%I.%I(%s)', h.function_schema, h.function_name, h.argument_types) END, m.of ->> 'subject', g.payload,
          (
            SELECT jsonb_agg(jsonb_build_array(n.name, v.value) ORDER BY n.nth, v.nth)
              FROM json_each(CASE json_typeof(m.of -> 'headers') WHEN 'object' THEN m.of -> 'headers' END) WITH ORDINALITY AS n (name, members, nth)

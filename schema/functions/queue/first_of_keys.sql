@@ -10,15 +10,18 @@ BEGIN
   WITH locked AS MATERIALIZED (
     SELECT q.ctid AS tid, q.topic, q.recipient, q.role, q.key, q.rank, q.id FROM hawser_data.queue AS q WHERE q.ctid = ANY (p_tids)
   ), firsts AS MATERIALIZED (
-    SELECT l.topic, l.recipient, l.role, l.key, n.rank, n.worker
+    SELECT l.topic, l.recipient, l.role, l.key, n.rank, n.worker, n.begun_by
       FROM (SELECT k.topic, k.recipient, k.role, k.key, max(k.rank) AS upto FROM locked AS k WHERE k.key IS NOT NULL GROUP BY 1, 2, 3, 4) AS l
      CROSS JOIN LATERAL (
-       SELECT q.rank, q.worker FROM hawser_data.queue AS q
+       SELECT q.rank, q.worker, q.begun_by FROM hawser_data.queue AS q
         WHERE q.topic = l.topic AND q.recipient = l.recipient AND q.role = l.role AND q.key = l.key AND q.rank <= l.upto ORDER BY q.rank LIMIT @QueueConstants.key_run@
      ) AS n
   ), stops AS MATERIALIZED (
+    -- One that has begun as a message of a channel may be the worker's before the worker knows.
     SELECT f.topic, f.recipient, f.role, f.key, min(f.rank) AS rank
-      FROM firsts AS f WHERE f.worker IS DISTINCT FROM p_worker AND f.rank NOT IN (SELECT l.rank FROM locked AS l) GROUP BY 1, 2, 3, 4
+      FROM firsts AS f
+     WHERE (f.worker IS DISTINCT FROM p_worker OR f.begun_by IS NOT NULL) AND f.rank NOT IN (SELECT l.rank FROM locked AS l)
+     GROUP BY 1, 2, 3, 4
   ), decided AS (
     SELECT l.tid, l.id,
            l.key IS NULL OR l.rank IN (SELECT f.rank FROM firsts AS f) AND NOT EXISTS (

@@ -31,7 +31,7 @@ const retry = policyOf({ attempts: 20, delayMs: 100, factor: 2, maxDelayMs: 5_00
 /** Time until a message is tried again whose function could not run: it waited for a lock, or no session could be opened. */
 const waitsMs = 1_000;
 /**
- * Time after the end of a subscription in which the messages of ended subscriptions are deleted at each call: some
+ * Time after the end of a subscription in which messages of ended subscriptions are looked for at each call: some
  * are locked at the first one, or are being put into the queue.
  */
 const dropsForMs = 60_000;
@@ -124,14 +124,17 @@ export class QueuedMessages {
     this.#worker.handlersChanged();
   }
 
-  /** Deletes messages whose functions are not subscribed any more, if there may be some. @throws errors of the session */
+  /** Makes dead letters again of messages whose functions are not subscribed any more, if there may be some. @throws errors of the session */
   async dropUnsubscribed(session: PostgresSession): Promise<void> {
     if (performance.now() > this.#dropsUntil) return;
     if (this.#dropsUntil === Number.POSITIVE_INFINITY) this.#dropsUntil = Number.NEGATIVE_INFINITY;
     const [row] = await session.query<{ dropped: bigint }>("SELECT dropped FROM hawser.drop_unsubscribed()");
     const dropped = Number(row!.dropped);
     if (dropped > 0)
-      this.#options.logger.info({ dropped }, "deleted messages of functions that are not subscribed any more");
+      this.#options.logger.info(
+        { dropped },
+        "messages of functions that are not subscribed any more are dead letters again",
+      );
   }
 
   /** Gives back what has not begun, and waits for functions that run. Those that exceed the deadline are cut off. */

@@ -41,13 +41,10 @@ export class LeavingMessages {
 
   readonly #receiver: Receiver;
   readonly #link: LeavingLink;
-  readonly #joined: ReadonlySet<StartedMessage>;
 
-  /** @param joined turns of messages that wait in a batch, and occupy no slot */
-  constructor(receiver: Receiver, link: LeavingLink, joined: ReadonlySet<StartedMessage>) {
+  constructor(receiver: Receiver, link: LeavingLink) {
     this.#receiver = receiver;
     this.#link = link;
-    this.#joined = joined;
   }
 
   add(leaving: readonly LeavingMessage[]): void {
@@ -135,13 +132,15 @@ export class LeavingMessages {
       }
       this.#byMessage.delete(message);
       const row = rows.get(message);
-      const { turn } = goingOn;
-      if (row === undefined || topic === undefined) goingOn.end = () => undefined;
-      else
-        goingOn.end = worker.adopt(this.#queuedOf(message, topic, row), message.worker!, turn, this.#joined.has(turn));
-      if (goingOn.result !== undefined) goingOn.end(goingOn.result);
+      if (row === undefined) goingOn.end = () => undefined;
+      else this.#goOn(goingOn, this.#queuedOf(message, topic ?? `topic id ${message.topicId}`, row), message.worker!);
     }
     for (const topic of due) worker.wants(topic, 0);
+  }
+
+  #goOn(goingOn: GoingOn, message: QueuedMessage, worker: bigint): void {
+    goingOn.end = this.#receiver.worker.adopt(message, worker, goingOn.turn);
+    if (goingOn.result !== undefined) goingOn.end(goingOn.result);
   }
 
   /** The handler of a message has ended. @returns false if the message has not left while it ran */

@@ -98,7 +98,7 @@ export class ListenerLink implements ListenerHandlers, ListenerEffects, HandledL
       },
       this,
     );
-    this.#leaving = new LeavingMessages(receiver, this, this.#joined);
+    this.#leaving = new LeavingMessages(receiver, this);
     this.#arm();
   }
 
@@ -336,13 +336,13 @@ export class ListenerLink implements ListenerHandlers, ListenerEffects, HandledL
 
   #finishLater(turn: StartedMessage, result: HandlerResult): void {
     const { dispatcher } = this.#receiver;
+    if (!this.#joined.delete(turn)) dispatcher.freeSlot();
     if (this.#leaving.finish(turn, result)) {
       this.channel.finish(turn, result, performance.now());
       this.#onHandlerEnded();
       this.#arm();
       return;
     }
-    if (!this.#joined.delete(turn)) dispatcher.freeSlot();
     this.#finish(turn, result, performance.now());
     this.#onHandlerEnded();
     if (this.isClosed) return;

@@ -125,11 +125,10 @@ export class QueueWorker implements HandlingHost {
    * Goes on with a message whose handler a channel has started, and that is a row of the queue now.
    *
    * @param worker worker that has the row
-   * @param isInBatch true if its handler occupies no slot
    * @returns function that ends the message with the result of its handler
    */
-  adopt(message: QueuedMessage, worker: bigint, turn: Limited, isInBatch: boolean): (result: HandlerResult) => void {
-    return this.#machine.turns.adopt(message, worker, turn, isInBatch);
+  adopt(message: QueuedMessage, worker: bigint, turn: Limited): (result: HandlerResult) => void {
+    return this.#machine.turns.adopt(message, worker, turn);
   }
 
   /** Takes also what is enqueued for listeners that are away. */

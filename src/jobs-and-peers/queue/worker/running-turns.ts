@@ -30,8 +30,8 @@ interface RunningTurn {
   readonly term: Term;
   /** Turn of the present term for the same row, if `term` is over: the end of the handler ends it. */
   resumedAs: LeasedTurn | undefined;
-  /** True while it waits in a batch and so occupies no slot. */
-  isInBatch: boolean;
+  /** Slot that it occupies: `own`; in a `batch`, none; or `others`, that of a channel, which frees it when the handler ends. */
+  slot: "own" | "batch" | "others";
   readonly startedAt: number;
 }
 
@@ -136,7 +136,7 @@ export class RunningTurns {
         dispatcher.freeSlot();
         break;
       }
-      const running: RunningTurn = { turn, term, resumedAs: undefined, isInBatch: false, startedAt: now };
+      const running: RunningTurn = { turn, term, resumedAs: undefined, slot: "own", startedAt: now };
       this.#turns.set(turn, running);
       if (turn.running.isSuspect && this.#isLastAttempt(turn)) this.#startAlone(running);
       else this.#start(running);
@@ -207,7 +207,7 @@ export class RunningTurns {
 
   /** A message waits in a batch: batches run outside of `concurrency`. */
   joinBatch(turn: LeasedTurn): void {
-    this.#turns.get(turn)!.isInBatch = true;
+    this.#turns.get(turn)!.slot = "batch";
     this.#owner.room.inBatch(turn.running.topic, 1);
     this.#effects.dispatcher.freeSlot();
     // The slot is for the next one of the batch.
@@ -236,7 +236,7 @@ export class RunningTurns {
    * @param by its turn in the channel, which gives up its place under a limit
    * @returns function that ends the message
    */
-  adopt(message: QueuedMessage, worker: bigint, by: Limited, isInBatch: boolean): (result: HandlerResult) => void {
+  adopt(message: QueuedMessage, worker: bigint, by: Limited): (result: HandlerResult) => void {
     const { term } = this.#owner;
     const { clock } = this.#effects;
     const isOwn = term !== undefined && term.statements.worker === worker && term.server === message.server;
@@ -246,7 +246,6 @@ export class RunningTurns {
     if (term === undefined || turn === undefined) {
       // Others may have the row: it is another's, or of another server.
       return (result) => {
-        if (!isInBatch) this.#effects.dispatcher.freeSlot();
         limit?.release(this.#owner, true);
         if (result.kind === "done") {
           this.#effects.handlers.countsOf(message.topic).handled.done += 1;
@@ -256,8 +255,7 @@ export class RunningTurns {
       };
     }
     turn.limit = limit;
-    if (isInBatch) this.#owner.room.inBatch(message.topic, 1);
-    this.#turns.set(turn, { turn, term, resumedAs: undefined, isInBatch, startedAt: clock.now() });
+    this.#turns.set(turn, { turn, term, resumedAs: undefined, slot: "others", startedAt: clock.now() });
     return (result) => this.ended(turn, result);
   }
 
@@ -270,13 +268,13 @@ export class RunningTurns {
     const { dispatcher, handlers, clock } = this.#effects;
     const { limit, running: message } = turn;
     const { topic } = message;
-    if (running.isInBatch) this.#owner.room.inBatch(topic, -1);
+    if (running.slot === "batch") this.#owner.room.inBatch(topic, -1);
     const isCancelled = this.#effects.attempts.isCancelled(message);
     // Its message is given back with all others whose handlers are cut off.
     const isCutOff = ended === cutOff || (this.#owner.isCuttingOff && ended.kind !== "done");
     if (isCutOff && !isCancelled) return;
     const result = isCancelled ? marked : ended;
-    if (!running.isInBatch) dispatcher.freeSlot();
+    if (running.slot === "own") dispatcher.freeSlot();
     this.#owner.room.ended(limit, clock.now());
     const { handled } = handlers.countsOf(topic);
     if (result.kind === "done" && result !== releasedResult) handled[isCancelled ? "cancelled" : "done"] += 1;
