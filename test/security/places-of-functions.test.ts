@@ -91,3 +91,22 @@ it("a login in hawser_peer that gives an id to the topic of a function puts no m
   const { rows: put } = await admin.query("SELECT topic FROM hawser_data.queue WHERE channel_id = $1", [channel]);
   expect(put).toEqual([{ topic: "topic id 1000" }]);
 });
+
+it("a login in hawser_bridge ends no worker of jobs whose lease has ended, and a peer ends those of both", async () => {
+  await admin.query("DELETE FROM hawser_data.workers");
+  const open = async (client: pg.Client, name: string, topic: string): Promise<string> =>
+    (await client.query("SELECT worker FROM hawser.open_worker($1, ARRAY[$2], NULL, 60000, 1, NULL)", [name, topic]))
+      .rows[0].worker;
+  const jobs = await open(admin, "jobs:1", "t");
+  const functions = await open(admin, "functions:1", ofFunction);
+  const silent = "UPDATE hawser_data.workers SET beat_at = now() - interval '1 day' WHERE id = ANY ($1)";
+  const [bridge, peer] = [
+    await open(sessions.hawser_bridge, "mine:1", ofFunction),
+    await open(sessions.hawser_peer, "mine:2", "t"),
+  ];
+  await admin.query(silent, [[jobs, functions]]);
+  const ended = async (client: pg.Client, worker: string): Promise<string[]> =>
+    (await client.query("SELECT gone_workers FROM hawser.extend($1, false)", [worker])).rows[0].gone_workers;
+  expect(await ended(sessions.hawser_bridge, bridge)).toEqual([functions]);
+  expect(await ended(sessions.hawser_peer, peer)).toEqual([jobs]);
+});

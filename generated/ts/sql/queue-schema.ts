@@ -4060,6 +4060,8 @@ BEGIN
   END IF;
 DECLARE
   v_now CONSTANT timestamptz := clock_timestamp();
+  -- Who takes only for subscribed functions ends only such workers, and holds up no others.
+  v_is_peer CONSTANT boolean := has_function_privilege(coalesce(nullif(current_setting('role'), 'none'), session_user), 'hawser.paused_topics(text[])', 'EXECUTE');
   v_topics text[];
   v_places text[];
   v_done boolean;
@@ -4075,6 +4077,7 @@ BEGIN
   gone_workers := ARRAY(
     SELECT w.id FROM hawser_data.workers AS w
      WHERE w.gone_at IS NULL AND w.beat_at < clock_timestamp() - make_interval(secs => CASE WHEN w.is_idle THEN 240000 ELSE w.lease_ms END / 1000.0)
+       AND (v_is_peer OR starts_with(w.topics[1], '__#function#'))
      ORDER BY w.id
        FOR NO KEY UPDATE SKIP LOCKED
   );

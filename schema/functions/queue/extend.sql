@@ -1,6 +1,8 @@
 #variable_conflict use_column
 DECLARE
   v_now CONSTANT timestamptz := clock_timestamp();
+  -- Who takes only for subscribed functions ends only such workers, and holds up no others.
+  v_is_peer CONSTANT boolean := has_function_privilege(coalesce(nullif(current_setting('role'), 'none'), session_user), 'hawser.paused_topics(text[])', 'EXECUTE');
   v_topics text[];
   v_places text[];
   v_done boolean;
@@ -16,6 +18,7 @@ BEGIN
   gone_workers := ARRAY(
     SELECT w.id FROM hawser_data.workers AS w
      WHERE w.gone_at IS NULL AND w.beat_at < clock_timestamp() - @lease_of(w)@
+       AND (v_is_peer OR starts_with(w.topics[1], @QueueConstants.function_prefix@))
      ORDER BY w.id
        FOR NO KEY UPDATE SKIP LOCKED
   );
