@@ -25,7 +25,8 @@ it("messages of the queue are dead letters again whose function is not subscribe
     await world.client.query("COMMIT");
     await world.counts(0, "SELECT count(*) FROM hawser_data.queue");
     // For some the function was called before.
-    const all = "SELECT (SELECT count(*) FROM taken WHERE payload = 'x') + (SELECT count(*) FROM hawser_data.dead_letters)";
+    const all =
+      "SELECT (SELECT count(*) FROM taken WHERE payload = 'x') + (SELECT count(*) FROM hawser_data.dead_letters)";
     await world.counts(149 * times, all);
   }
 });
