@@ -189,12 +189,11 @@ describe("a handler that takes long", () => {
       if (text === "slow") await slow.opened;
       if (text === "one" || text === "two") await both.opened;
     });
-    const sent = ["slow", "other"].map((key) => a.send("b", key, { key }));
-    await eventually("two were begun", () => b.texts.length === 2);
     const session = new pg.Client({ connectionString: world.url });
     await session.connect();
     await session.query("BEGIN");
     await session.query("LOCK TABLE hawser_data.queue IN SHARE MODE");
+    const sent = ["slow", "other"].map((key) => a.send("b", key, { key }));
     await eventually("the commit with the slow one waits", async () => {
       const waits = "SELECT FROM pg_locks WHERE NOT granted AND relation = 'hawser_data.queue'::regclass";
       return (await world.query(waits)).length > 0;
