@@ -5,7 +5,7 @@ import pg from "pg";
 import { baselinePackage } from "../baselines.js";
 import { connected } from "../postgres.js";
 import { BenchFailure } from "../suite.js";
-import type { System } from "./system.js";
+import type { Draining, System } from "./system.js";
 
 /** The queue of pg-boss, and the task of graphile-worker. */
 export const queue = "bench";
@@ -103,74 +103,69 @@ export const pgBoss: System = {
       close: () => stopBoss(boss),
     };
   },
-  async openDraining(databaseUrl) {
-    let boss: PgBoss | undefined;
-    const close = async (): Promise<void> => {
-      if (boss !== undefined) await stopBoss(boss);
-      boss = undefined;
-    };
-    return {
-      async drain(count) {
-        const running = (boss = await startedBoss(databaseUrl));
-        let handled = 0;
-        await sideBySide(async () => {
-          for (;;) {
-            const jobs = await running.fetch(queue, { batchSize });
-            if (jobs.length === 0) return;
-            await running.complete(
-              queue,
-              jobs.map(({ id }) => id),
-            );
-            handled += jobs.length;
-          }
-        });
-        if (handled !== count) throw new BenchFailure(`pg-boss: ${handled} of ${count} jobs were handled`);
-      },
-      async rest() {
-        // Completed jobs stay; pg-boss would remove them later.
-        await boss?.deleteAllJobs(queue);
-        await close();
-      },
-      close,
-    };
-  },
+  openDraining: (databaseUrl) =>
+    drainingBoss(databaseUrl, async (boss, count) => {
+      let handled = 0;
+      await sideBySide(async () => {
+        for (;;) {
+          const jobs = await boss.fetch(queue, { batchSize });
+          if (jobs.length === 0) return;
+          await boss.complete(
+            queue,
+            jobs.map(({ id }) => id),
+          );
+          handled += jobs.length;
+        }
+      });
+      if (handled !== count) throw new BenchFailure(`pg-boss: ${handled} of ${count} jobs were handled`);
+    }),
 };
 
 /** pg-boss: the same, but `work` takes and completes the jobs. */
 export const workedPgBoss: System = {
   openStoring: pgBoss.openStoring,
-  async openDraining(databaseUrl) {
-    let boss: PgBoss | undefined;
-    const close = async (): Promise<void> => {
-      if (boss !== undefined) await stopBoss(boss);
-      boss = undefined;
-    };
-    return {
-      async drain(count) {
-        const running = (boss = await startedBoss(databaseUrl));
-        const client = await connected(databaseUrl);
-        let handled = 0;
-        await new Promise<void>((resolve, reject) => {
-          const options = { batchSize, pollingIntervalSeconds: 0.5, burstWhenBatchFull: true };
-          const handle = (jobs: readonly BossJob[]): Promise<void> => {
-            handled += jobs.length;
-            if (handled === count) resolve();
-            return Promise.resolve();
-          };
-          for (let loop = 0; loop < loops; loop++) running.work(queue, options, handle).catch(reject);
-        });
-        const left = "SELECT FROM pgboss.job WHERE name = $1 AND state < 'completed' LIMIT 1";
-        while ((await client.query(left, [queue])).rows.length > 0);
-        await client.end();
-      },
-      async rest() {
-        await boss?.deleteAllJobs(queue);
-        await close();
-      },
-      close,
-    };
-  },
+  openDraining: (databaseUrl) =>
+    drainingBoss(databaseUrl, async (boss, count) => {
+      const client = await connected(databaseUrl);
+      let handled = 0;
+      await new Promise<void>((resolve, reject) => {
+        const options = { batchSize, pollingIntervalSeconds: 0.5, burstWhenBatchFull: true };
+        const handle = (jobs: readonly BossJob[]): Promise<void> => {
+          handled += jobs.length;
+          if (handled === count) resolve();
+          return Promise.resolve();
+        };
+        for (let loop = 0; loop < loops; loop++) boss.work(queue, options, handle).catch(reject);
+      });
+      const left = "SELECT FROM pgboss.job WHERE name = $1 AND state < 'completed' LIMIT 1";
+      while ((await client.query(left, [queue])).rows.length > 0);
+      await client.end();
+    }),
 };
+
+/** @param drain handles and completes so many jobs by an instance that was started for it */
+async function drainingBoss(
+  databaseUrl: string,
+  drain: (boss: PgBoss, count: number) => Promise<void>,
+): Promise<Draining> {
+  let boss: PgBoss | undefined;
+  const close = async (): Promise<void> => {
+    if (boss !== undefined) await stopBoss(boss);
+    boss = undefined;
+  };
+  return {
+    async drain(count) {
+      boss = await startedBoss(databaseUrl);
+      await drain(boss, count);
+    },
+    async rest() {
+      // Completed jobs stay; pg-boss would remove them later.
+      await boss?.deleteAllJobs(queue);
+      await close();
+    },
+    close,
+  };
+}
 
 /** Settings of graphile-worker: the fastest of those tried, 4 to 24 jobs at a time and 500 to 5,000 fetched. */
 export const graphileSettings = { concurrency: 24, localQueueSize: 500 };

@@ -1285,9 +1285,9 @@ BEGIN
       FROM topics AS t
      CROSS JOIN LATERAL (SELECT q.topic FROM hawser_data.queue AS q WHERE q.topic > t.topic ORDER BY q.topic LIMIT 1) AS n
   ), left_over AS MATERIALIZED (
-    SELECT q.topic, q.role, q.rank, q.worker
+    SELECT t.topic, q.role, q.rank, q.worker
       FROM topics AS t
-     CROSS JOIN LATERAL (SELECT o.* FROM hawser_data.queue AS o WHERE o.topic = t.topic ORDER BY o.rank FOR UPDATE SKIP LOCKED) AS q
+     CROSS JOIN LATERAL (SELECT o.role, o.rank, o.worker FROM hawser_data.queue AS o WHERE o.topic = t.topic ORDER BY o.rank FOR UPDATE SKIP LOCKED) AS q
      WHERE starts_with(t.topic, '__#function#')
        AND NOT EXISTS (
          SELECT FROM hawser_bridge_data.nats_handlers AS h WHERE h.id::text = substr(t.topic, length('__#function#') + 1)

@@ -1869,7 +1869,7 @@ BEGIN
       FROM given AS g
       JOIN unnest(v_keys, v_epochs, v_numbers) AS o (key, epoch, number) ON o.key = g.channel_id
       JOIN hawser_peer_data.channels AS m ON m.channel_id = g.channel_id AND m.listener_name = p_name
-      -- Whoever may give ids to topics makes no message of a subscribed function so.
+      -- A role that may give an id to any topic reaches no subscribed function by it.
       LEFT JOIN hawser_peer_data.topics AS t ON t.id = g.topic_id AND NOT starts_with(t.topic, '__#function#')
       -- Behind what waits of its lane and topic, so that the order holds: for the same listener, and of the same role.
       LEFT JOIN waiting AS l ON l.channel_id = g.channel_id AND l.lane = g.lane AND l.topic_id = g.topic_id

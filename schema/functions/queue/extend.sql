@@ -1,7 +1,7 @@
 #variable_conflict use_column
 DECLARE
   v_now CONSTANT timestamptz := clock_timestamp();
-  -- Who takes only for subscribed functions ends only such workers, and holds up no others.
+  -- Who takes only for subscribed functions ends only such workers.
   v_is_peer CONSTANT boolean := has_function_privilege(coalesce(nullif(current_setting('role'), 'none'), session_user), 'hawser.paused_topics(text[])', 'EXECUTE');
   v_topics text[];
   v_places text[];

@@ -3,8 +3,8 @@
  * queue (`src/jobs-and-peers/queue/worker`), which decides about retries, limits and dead letters as for jobs. A function runs by the
  * executor, in a transaction that deletes the rows of its messages, so that it takes effect exactly once.
  *
- * Each binding has a topic of its own. Its name begins with a reserved prefix, so that nobody can enqueue for it, and `hawser.check_places`
- * lets `hawser serve` alone take from it.
+ * Each binding has a topic of its own, with a reserved prefix: nobody can enqueue for it. `hawser.check_places` refuses everybody but
+ * `hawser serve` who takes from it.
  */
 import { queueConstants } from "../../../generated/ts/settings/queue.js";
 import { errorTable, HawserError } from "../../foundation/errors/index.js";

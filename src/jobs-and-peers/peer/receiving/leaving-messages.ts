@@ -132,15 +132,22 @@ export class LeavingMessages {
       }
       this.#byMessage.delete(message);
       const row = rows.get(message);
-      if (row === undefined) goingOn.end = () => undefined;
-      else this.#goOn(goingOn, this.#queuedOf(message, topic ?? `topic id ${message.topicId}`, row), message.worker!);
+      goingOn.end = row === undefined ? () => undefined : this.#endOf(message, row, goingOn.turn);
+      if (goingOn.result !== undefined) goingOn.end(goingOn.result);
     }
     for (const topic of due) worker.wants(topic, 0);
   }
 
-  #goOn(goingOn: GoingOn, message: QueuedMessage, worker: bigint): void {
-    goingOn.end = this.#receiver.worker.adopt(message, worker, goingOn.turn);
-    if (goingOn.result !== undefined) goingOn.end(goingOn.result);
+  /** Function that ends the row of a message. While the name of the topic is looked up, for which its handler waits, the row is not named. */
+  #endOf(message: LeftMessage, row: Pick<QueuePlace, "role" | "rank">, turn: StartedMessage): GoingOn["end"] & object {
+    const { channelCalls, worker } = this.#receiver;
+    const adopt = () => {
+      // As the row has it.
+      const topic = channelCalls.topics.known(message.topicId) ?? `topic id ${message.topicId}`;
+      return worker.adopt(this.#queuedOf(message, topic, row), message.worker!, turn);
+    };
+    if (channelCalls.topics.known(message.topicId) !== undefined) return adopt();
+    return (result) => adopt()(result);
   }
 
   /** The handler of a message has ended. @returns false if the message has not left while it ran */
